@@ -1,0 +1,56 @@
+"""One model, every budget: representations whose cost is chosen at the moment of use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nestling.cut import CutRule as CutRule
+    from nestling.cut import cut as cut
+    from nestling.elastic import Cost as Cost
+    from nestling.elastic import Elastic as Elastic
+    from nestling.encoders.stored import StoredVectors as StoredVectors
+    from nestling.encoders.text import TextEncoder as TextEncoder
+    from nestling.encoders.vectors import NestedAdapter as NestedAdapter
+    from nestling.encoders.vectors import PCARotation as PCARotation
+    from nestling.granularity import Granularity as Granularity
+    from nestling.granularity import Nesting as Nesting
+    from nestling.losses.nested import Nested as Nested
+    from nestling.measure.curve import Curve as Curve
+    from nestling.measure.sweep import sweep as sweep
+    from nestling.nn.heads import NestedClassifier as NestedClassifier
+
+# Loaded when first used, so that importing the package costs no torch.
+_HOMES = {
+    "CutRule": "cut",
+    "cut": "cut",
+    "Cost": "elastic",
+    "Elastic": "elastic",
+    "StoredVectors": "encoders.stored",
+    "TextEncoder": "encoders.text",
+    "NestedAdapter": "encoders.vectors",
+    "PCARotation": "encoders.vectors",
+    "Granularity": "granularity",
+    "Nesting": "granularity",
+    "Nested": "losses.nested",
+    "Curve": "measure.curve",
+    "sweep": "measure.sweep",
+    "NestedClassifier": "nn.heads",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nestling' has no attribute {name!r}")
+    value = getattr(import_module(f"nestling.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

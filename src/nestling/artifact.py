@@ -1,0 +1,220 @@
+"""Saved folders: a manifest with the sha256 of every file, written atomically, verified before use."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nestling.cut import CutRule
+from nestling.errors import ArtifactError, StorageError
+from nestling.granularity import Nesting
+
+MANIFEST = "nestling.json"
+SCHEMA_VERSION = 1
+
+
+class FileRecord(BaseModel):
+    """Size and checksum of one file of a saved folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What a saved folder holds. ``settings`` belongs to the kind; everything else is common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int
+    kind: str
+    nestling_version: str
+    nesting: str | None
+    cut: dict[str, str] | None
+    settings: dict[str, Any]
+    files: dict[str, FileRecord]
+
+    def read_nesting(self) -> Nesting:
+        """The nesting written in the manifest."""
+        if self.nesting is None:
+            raise ArtifactError(f"the manifest of this {self.kind} names no nesting; save it again")
+        return Nesting.parse(self.nesting)
+
+    def read_cut(self) -> CutRule:
+        """The cut rule written in the manifest."""
+        return CutRule(**(self.cut or {}))  # type: ignore[arg-type]
+
+
+@contextmanager
+def write_folder(
+    folder: str | Path,
+    kind: str,
+    *,
+    nesting: Nesting | None = None,
+    rule: CutRule | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Iterator[Path]:
+    """Fill the folder that this yields; it takes the place of ``folder`` only when all went well.
+
+    The files are written beside ``folder`` first, then flushed and renamed, so that a crash leaves the
+    old folder or the new one and nothing between. An existing folder is replaced if nestling wrote it.
+
+    Raises:
+        ArtifactError: if ``folder`` exists and is not empty and not written by nestling.
+        StorageError: if writing fails (disk full, no permission); nothing half-written remains.
+    """
+    target = Path(folder)
+    if target.exists() and not (target / MANIFEST).is_file() and not _is_empty_folder(target):
+        raise ArtifactError(
+            f"{target} exists and was not written by nestling, so it is not replaced; "
+            "choose another folder or remove it yourself"
+        )
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        _write_manifest(temporary, kind, nesting, rule, settings or {})
+        _replace(temporary, target)
+    except OSError as error:
+        raise StorageError(f"{target} could not be written: {_reason(error)}. Nothing was changed") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_folder(folder: str | Path, kind: str | tuple[str, ...]) -> Manifest:
+    """Verify a saved folder whole - schema, kind, size and sha256 of each file - and return its manifest.
+
+    Raises:
+        ArtifactError: if anything is missing, added by name, altered, of another kind or too new.
+    """
+    root = Path(folder)
+    manifest = read_manifest(root)
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if manifest.kind not in kinds:
+        raise ArtifactError(f"{root} holds a {manifest.kind}, but a {' or '.join(kinds)} is needed")
+    for name, record in manifest.files.items():
+        path = root / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ArtifactError(f"the manifest of {root} names {name!r}, which lies outside the folder")
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing; copy the folder again from where it was made")
+        if path.stat().st_size != record.size_bytes or sha256_of(path) != record.sha256:
+            raise ArtifactError(
+                f"{path} is not the file that was saved (size or sha256 differs): truncated or altered; "
+                "copy the folder again from where it was made"
+            )
+    return manifest
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """The manifest alone, checked against the schema, without verifying the files it lists."""
+    path = Path(folder) / MANIFEST
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{folder} is not a folder saved by nestling: it holds no {MANIFEST}") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{folder} was written with schema {version}, and this nestling reads up to {SCHEMA_VERSION}; "
+            "update it with: pip install -U nestling"
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "manifest"
+        raise ArtifactError(f"{path} is malformed at {place}: {first['msg']}") from error
+
+
+def write_file(path: str | Path, data: str | bytes) -> None:
+    """Write one file atomically (beside it first, then renamed).
+
+    Raises:
+        StorageError: if writing fails; the old content, if any, stays.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        _flush(temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise StorageError(f"{target} could not be written: {_reason(error)}. Nothing was changed") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write_manifest(
+    root: Path, kind: str, nesting: Nesting | None, rule: CutRule | None, settings: dict[str, Any]
+) -> None:
+    from nestling import __version__
+
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    for path in paths:
+        _flush(path)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        kind=kind,
+        nestling_version=__version__,
+        nesting=None if nesting is None else str(nesting),
+        cut=None if rule is None else rule.to_json(),
+        settings=settings,
+        files={
+            path.relative_to(root).as_posix(): FileRecord(
+                size_bytes=path.stat().st_size, sha256=sha256_of(path)
+            )
+            for path in paths
+        },
+    )
+    (root / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _flush(root / MANIFEST)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Put ``temporary`` in the place of ``target``; a folder cannot be swapped in one call everywhere."""
+    old = target.with_name(f".{target.name}.{uuid.uuid4().hex}.old")
+    if target.exists():
+        target.rename(old)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "the disk is full; free some space and try again"
+    return error.strerror or str(error)

@@ -1,0 +1,171 @@
+"""The only slicer of embeddings: what happens before the cut, the cut, and what happens after it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, unknown
+from nestling.granularity import Nesting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Before = Literal["none", "layer_norm"]
+After = Literal["none", "l2"]
+Array = TypeVar("Array", NDArray[np.floating[Any]], "Tensor")
+
+_LAYER_NORM_EPSILON = 1e-5
+_SMALLEST_NORM = 1e-12
+
+
+@dataclass(frozen=True)
+class CutRule:
+    """What to do before a cut (``layer_norm`` over all entries) and after it (``l2`` normalisation).
+
+    The rule is data: it travels with models, vectors and indexes in their manifests, so that a prefix
+    is always compared as it was trained. The default suits cosine similarity.
+
+    >>> CutRule(after="l3")
+    Traceback (most recent call last):
+        ...
+    nestling.errors.ConfigError: unknown rule after the cut 'l3'; did you mean 'l2'? Allowed: none, l2
+    """
+
+    before: Before = "none"
+    after: After = "l2"
+
+    def __post_init__(self) -> None:
+        for place, given, kind in (("before", self.before, Before), ("after", self.after, After)):
+            if given not in get_args(kind):
+                raise ConfigError(unknown(f"rule {place} the cut", given, get_args(kind)))
+
+    def to_json(self) -> dict[str, str]:
+        """The rule as it stands in a manifest."""
+        return asdict(self)
+
+
+RAW = CutRule(after="none")
+"""Plain slicing: for features whose length carries meaning, such as those under a classifier."""
+
+
+def cut(x: Array, dim: int, rule: CutRule = CutRule(), *, trained: Nesting | None = None) -> Array:
+    """The leading ``dim`` entries of every row of ``x``, prepared and normalised by ``rule``.
+
+    Args:
+        x: embeddings, ``Float[..., "full"]``, numpy or torch; never changed.
+        dim: entries to keep, 1 to ``full``.
+        rule: what happens before and after the cut.
+        trained: the sizes the model was trained for; another ``dim`` then warns.
+
+    Returns:
+        ``Float[..., "dim"]`` of the type given. A torch row of length zero stays zero under ``l2``.
+
+    Raises:
+        DataError: if ``dim`` does not fit ``x``, or (numpy) a row of length zero or with NaN or
+            infinity would have to be normalised; the rows are named.
+
+    >>> cut(np.array([[3.0, 4.0, 12.0]]), 2)
+    array([[0.6, 0.8]])
+    """
+    return cut_each(x, (dim,), rule, trained=trained)[dim]
+
+
+def cut_each(
+    x: Array, dims: Iterable[int], rule: CutRule = CutRule(), *, trained: Nesting | None = None
+) -> dict[int, Array]:
+    """``cut`` at several sizes; the work before the cut is done once.
+
+    Where nothing is to be done, the prefixes are views of ``x``.
+    """
+    full = x.shape[-1]
+    wanted = list(dims)
+    for dim in wanted:
+        if not 1 <= dim <= full:
+            raise DataError(f"cannot keep {dim} of {full} dims; choose 1 to {full}")
+    if trained is not None:
+        _warn_untrained(wanted, trained.sizes("dim"))
+    if rule.before == "layer_norm":
+        x = _layer_norm(x)
+    prefixes = {dim: x[..., :dim] for dim in wanted}
+    if rule.after == "l2":
+        return {dim: _normalise(prefix) for dim, prefix in prefixes.items()}
+    return prefixes
+
+
+def _warn_untrained(dims: Sequence[int], trained: tuple[int, ...]) -> None:
+    untrained = [dim for dim in dims if dim not in trained]
+    if untrained:
+        warnings.warn(
+            f"dim {', '.join(map(str, untrained))} was not trained; expect a quality between that of its "
+            f"trained neighbours among {', '.join(map(str, trained))}",
+            UntrainedGranularityWarning,
+            stacklevel=4,
+        )
+
+
+def _layer_norm(x: Array) -> Array:
+    if isinstance(x, np.ndarray):
+        centred = x - x.mean(axis=-1, keepdims=True)
+        deviation = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + _LAYER_NORM_EPSILON)
+        return centred / deviation  # type: ignore[no-any-return]
+    import torch
+
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], eps=_LAYER_NORM_EPSILON)
+
+
+def _normalise(x: Array) -> Array:
+    if not isinstance(x, np.ndarray):
+        import torch
+
+        return torch.nn.functional.normalize(x, dim=-1, eps=_SMALLEST_NORM)
+    wide = x.astype(np.float32) if x.dtype == np.float16 else x
+    norms = np.linalg.norm(wide, axis=-1, keepdims=True)
+    bad = ~(np.isfinite(norms) & (norms > _SMALLEST_NORM))
+    if bad.any():
+        raise DataError(
+            f"the first {x.shape[-1]} entries of {name_rows(np.flatnonzero(bad))} are all zero, NaN or "
+            "infinite and cannot be normalised; remove those rows, or cut at a larger size"
+        )
+    return (wide / norms).astype(x.dtype, copy=False)
+
+
+def name_rows(rows: Sequence[int] | NDArray[np.integer[Any]], most: int = 5) -> str:
+    """Rows named for a message: ``row 3``, or ``12 rows (3, 4, 5, 9, 11, ...)``."""
+    shown = ", ".join(str(int(row)) for row in rows[:most])
+    return f"row {shown}" if len(rows) == 1 else f"{len(rows)} rows ({shown}{', ...' * (len(rows) > most)})"
+
+
+def check_vectors(x: Any, what: str = "vectors", *, dim: int | None = None) -> NDArray[np.floating[Any]]:
+    """``x`` as a finite float matrix ``Float["n dim"]``, or an error that names what is wrong with it.
+
+    Memory maps pass through without being copied; they are checked block by block.
+
+    Raises:
+        DataError: for another shape or type, no rows, or rows with NaN or infinity (named).
+    """
+    array = x if isinstance(x, np.ndarray) else np.asarray(x)
+    if array.dtype.kind in "iu":
+        array = array.astype(np.float32)
+    if array.dtype.kind != "f":
+        raise DataError(f"{what} must be floats, not {array.dtype}; convert them to float32 first")
+    if array.ndim != 2:
+        raise DataError(f"{what} must be a matrix of one row each, not of shape {array.shape}")
+    if 0 in array.shape:
+        raise DataError(f"{what} are empty (shape {array.shape}); give at least one row and one entry")
+    if dim is not None and array.shape[1] != dim:
+        raise DataError(f"{what} have {array.shape[1]} entries a row, but {dim} are expected")
+    block = max(1, (1 << 24) // array.shape[1])
+    for start in range(0, len(array), block):
+        finite = np.isfinite(array[start : start + block]).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"{what} hold NaN or infinity in {name_rows(np.flatnonzero(~finite) + start)}; "
+                "remove or repair those rows"
+            )
+    return array

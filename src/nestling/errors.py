@@ -1,0 +1,77 @@
+"""One tree of errors: each says what is wrong, what was given, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class NestlingError(Exception):
+    """Base of every error that nestling raises on purpose.
+
+    ``exit_code`` is what the command line returns for it: 1 for a request that cannot be met,
+    3 for data that cannot be used (2 is kept for wrong command-line usage).
+    """
+
+    exit_code = 1
+
+
+class GranularityError(NestlingError, ValueError):
+    """A granularity or a nesting is malformed, or an ``at=`` lies outside the nesting."""
+
+
+class ConfigError(NestlingError, ValueError):
+    """An argument, a flag or a key of a plan has a value that is not allowed."""
+
+
+class DataError(NestlingError, ValueError):
+    """The data given cannot be used: wrong shape or type, NaN, empty, unreadable."""
+
+    exit_code = 3
+
+
+class ArtifactError(DataError):
+    """A saved folder is missing, torn, altered, of another kind or of a newer schema."""
+
+
+class StorageError(NestlingError, OSError):
+    """Writing failed (disk full, no permission); nothing half-written remains."""
+
+
+class MissingExtraError(NestlingError, ImportError):
+    """An optional dependency is not installed; the message names the command that installs it."""
+
+
+class UntrainedGranularityWarning(UserWarning):
+    """A size is used that the model was not trained for; quality lies between its neighbours."""
+
+
+def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
+    """Text for an unknown name: what was given, the nearest allowed names, then all of them.
+
+    >>> unknown("axis", "dims", ["dim", "layer"])
+    "unknown axis 'dims'; did you mean 'dim'? Allowed: dim, layer"
+    """
+    names = [str(option) for option in allowed]
+    close = difflib.get_close_matches(str(name), names, n=2, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
+    return f"unknown {what} {str(name)!r}{hint} Allowed: {', '.join(names)}"
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional ``module`` or say which extra of nestling brings it.
+
+    Raises:
+        MissingExtraError: if the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise MissingExtraError(
+            f"this needs the package {error.name!r}, which is not installed. "
+            f'Install it with: pip install "nestling[{extra}]"'
+        ) from error

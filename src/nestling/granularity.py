@@ -1,0 +1,419 @@
+"""Granularities, nestings of them, and the schedules that say which of them a training step uses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any, Protocol, Self, TypeAlias, overload
+
+import numpy as np
+
+from nestling.errors import GranularityError
+
+AXES = ("dim", "layer", "tokens", "audio", "video", "width")
+_AXIS_NAME = re.compile(r"[a-z][a-z_0-9]*")
+
+
+def _axis_order(axis: str) -> tuple[int, str]:
+    return (AXES.index(axis) if axis in AXES else len(AXES), axis)
+
+
+def _size(axis: str, value: object) -> int:
+    """``value`` as a positive int, or an error that names the axis."""
+    if isinstance(value, (bool, float)) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise GranularityError(f"{axis}={value!r} is not a size; give a whole number of at least 1")
+    return int(value)
+
+
+class Granularity(Mapping[str, int]):
+    """An immutable point on named axes; an axis that is not named is used in full.
+
+    Granularities are partially ordered: ``g <= h`` when ``g`` keeps no more than ``h`` on any axis.
+
+    >>> g = Granularity(dim=64, layer=4)
+    >>> str(g), g["dim"], Granularity.parse("layer=4, dim=64") == g
+    ('dim=64,layer=4', 64, True)
+    >>> Granularity(dim=32) <= Granularity(dim=64), g <= Granularity(dim=64)
+    (True, True)
+
+    Raises:
+        GranularityError: for an axis that is not a lower-case name or a size below 1.
+    """
+
+    __slots__ = ("_sizes",)
+    _sizes: tuple[tuple[str, int], ...]
+
+    def __init__(self, **sizes: int) -> None:
+        for axis in sizes:
+            if not _AXIS_NAME.fullmatch(axis):
+                raise GranularityError(
+                    f"{axis!r} is not an axis name; use lower-case letters such as {', '.join(AXES)}"
+                )
+        ordered = sorted(sizes.items(), key=lambda item: _axis_order(item[0]))
+        object.__setattr__(self, "_sizes", tuple((a, _size(a, v)) for a, v in ordered))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``"dim=64,layer=4"``; ``"full"`` names no axis.
+
+        Raises:
+            GranularityError: for text of another form.
+        """
+        sizes: dict[str, int] = {}
+        for part in [] if text.strip() == "full" else text.split(","):
+            match = re.fullmatch(r"\s*(\w+)\s*=\s*(\d+)\s*", part)
+            if match is None or match[1] in sizes:
+                raise GranularityError(
+                    f"{text!r} is not a granularity; write axis=size pairs, each axis once, "
+                    'as in "dim=64" or "dim=64,layer=4", or "full"'
+                )
+            sizes[match[1]] = int(match[2])
+        return cls(**sizes)
+
+    def replace(self, **sizes: int | None) -> Granularity:
+        """A copy with some axes set anew; ``None`` un-names an axis (uses it in full)."""
+        merged = {**dict(self._sizes), **sizes}
+        return Granularity(**{axis: size for axis, size in merged.items() if size is not None})
+
+    def __getitem__(self, axis: str) -> int:
+        return dict(self._sizes)[axis]
+
+    def __iter__(self) -> Iterator[str]:
+        return (axis for axis, _ in self._sizes)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __hash__(self) -> int:
+        return hash(self._sizes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Granularity) and self._sizes == other._sizes
+
+    def __le__(self, other: Granularity) -> bool:
+        return all(axis in self and self[axis] <= size for axis, size in other._sizes)
+
+    def __lt__(self, other: Granularity) -> bool:
+        return self != other and self <= other
+
+    def __ge__(self, other: Granularity) -> bool:
+        return other <= self
+
+    def __gt__(self, other: Granularity) -> bool:
+        return other < self
+
+    def __str__(self) -> str:
+        return ",".join(f"{axis}={size}" for axis, size in self._sizes) or "full"
+
+    def __repr__(self) -> str:
+        return f"Granularity({', '.join(f'{axis}={size}' for axis, size in self._sizes)})"
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a Granularity is immutable; use .replace(axis=size)")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_granularity_from, (self._sizes,))
+
+
+def _granularity_from(sizes: tuple[tuple[str, int], ...]) -> Granularity:
+    return Granularity(**dict(sizes))
+
+
+At: TypeAlias = Granularity | str | int | Mapping[str, int] | None
+"""What an ``at=`` argument accepts: a granularity, its text, its axes, a size on the only axis, or None."""
+
+
+def _chain_sizes(axis: str, sizes: Iterable[int]) -> tuple[int, ...]:
+    values = tuple(_size(axis, size) for size in sizes)
+    if not values:
+        raise GranularityError(f"the nesting names no size on axis {axis!r}; give at least one")
+    for small, large in zip(values, values[1:], strict=False):
+        if small >= large:
+            raise GranularityError(
+                f"the sizes of axis {axis!r} must increase without repeats, but {small} stands before "
+                f"{large}; write {sorted(set(values))}"
+            )
+    return values
+
+
+@dataclass(frozen=True)
+class Nesting(Sequence[Granularity]):
+    """The finite, ordered set of granularities a thing is made for: coarse to fine, the full one last.
+
+    >>> nesting = Nesting.chain(dim=[8, 16, 32])
+    >>> nesting.full, nesting.sizes("dim"), str(nesting)
+    (Granularity(dim=32), (8, 16, 32), 'dim=8,16,32')
+    >>> Nesting.parse("dim=8..48").sizes("dim")
+    (8, 16, 32, 48)
+    >>> len(Nesting.grid(layer=[2, 4], dim=[8, 16])), len(Nesting.pairs(layer=[2, 4], dim=[8, 16]))
+    (4, 2)
+
+    Raises:
+        GranularityError: for no granularities, repeats, mixed axes, or no single largest one.
+    """
+
+    granularities: tuple[Granularity, ...]
+
+    def __post_init__(self) -> None:
+        if not self.granularities:
+            raise GranularityError("a nesting needs at least one granularity; none was given")
+        if len(set(self.granularities)) != len(self.granularities):
+            raise GranularityError("a nesting names a granularity twice; name each once")
+        axes = set(self.granularities[0])
+        if not axes:
+            raise GranularityError("a nesting needs at least one named axis, such as dim=64")
+        if any(set(g) != axes for g in self.granularities):
+            raise GranularityError(
+                "all granularities of a nesting must name the same axes; got "
+                + ", ".join(sorted({"+".join(g) for g in self.granularities}))
+            )
+        ordered = tuple(sorted(self.granularities, key=self._rank))
+        object.__setattr__(self, "granularities", ordered)
+        if not all(g <= ordered[-1] for g in ordered):
+            raise GranularityError(
+                f"a nesting needs one full granularity that covers all others; {ordered[-1]} does not"
+            )
+
+    def _rank(self, granularity: Granularity) -> tuple[int, tuple[int, ...]]:
+        """Sum of the ranks on each axis: a linear extension of the partial order."""
+        sizes = {axis: sorted({g[axis] for g in self.granularities}) for axis in granularity}
+        ranks = tuple(sizes[axis].index(granularity[axis]) for axis in granularity)
+        return (sum(ranks), ranks)
+
+    @classmethod
+    def chain(cls, **axis: Iterable[int]) -> Nesting:
+        """Sizes on one axis, increasing: ``Nesting.chain(dim=[64, 128, 256])``."""
+        if len(axis) != 1:
+            raise GranularityError("a chain has one axis; for several use Nesting.grid or Nesting.pairs")
+        return cls.grid(**axis)
+
+    @classmethod
+    def doubling(cls, smallest: int, full: int, axis: str = "dim") -> Nesting:
+        """``smallest``, twice that, ... below ``full``, then ``full`` (MRL's logarithmic nesting)."""
+        _size(axis, smallest), _size(axis, full)
+        if smallest > full:
+            raise GranularityError(f"the smallest size {smallest} is larger than the full size {full}")
+        sizes = []
+        while smallest < full:
+            sizes.append(smallest)
+            smallest *= 2
+        return cls.chain(**{axis: [*sizes, full]})
+
+    @classmethod
+    def grid(cls, **axes: Iterable[int]) -> Nesting:
+        """Every combination of the sizes on each axis (2DMSE)."""
+        sizes = [_chain_sizes(axis, values) for axis, values in axes.items()]
+        return cls(tuple(Granularity(**dict(zip(axes, point, strict=True))) for point in product(*sizes)))
+
+    @classmethod
+    def pairs(cls, **axes: Iterable[int]) -> Nesting:
+        """The diagonal: the i-th size of every axis together (Starbucks)."""
+        columns = {axis: _chain_sizes(axis, values) for axis, values in axes.items()}
+        if len({len(column) for column in columns.values()}) > 1:
+            counts = ", ".join(f"{axis}: {len(column)}" for axis, column in columns.items())
+            raise GranularityError(f"pairs need the same number of sizes on each axis; got {counts}")
+        points = zip(*columns.values(), strict=True)
+        return cls(tuple(Granularity(**dict(zip(columns, point, strict=True))) for point in points))
+
+    @classmethod
+    def parse(cls, text: str) -> Nesting:
+        """Read a nesting as written on a command line or in TOML.
+
+        ``"dim=8,16,32"`` a chain; ``"dim=8..256"`` doubling; ``"dim=16..768+16"`` in steps of 16;
+        ``"layer=2,4 x dim=8,16"`` a grid; ``"layer=2,4 zip dim=8,16"`` pairs;
+        ``"dim=8,layer=2; dim=16,layer=4"`` any list.
+
+        Raises:
+            GranularityError: for text of another form.
+        """
+        if ";" in text:
+            return cls(tuple(Granularity.parse(part) for part in text.split(";")))
+        for word, build in ((" zip ", cls.pairs), (" x ", cls.grid)):
+            if word in text:
+                return build(**_parse_axes(text.split(word), text))
+        return cls.chain(**_parse_axes([text], text))
+
+    @property
+    def full(self) -> Granularity:
+        """The largest granularity, which all others are parts of."""
+        return self.granularities[-1]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that the nesting names."""
+        return tuple(self.full)
+
+    def sizes(self, axis: str) -> tuple[int, ...]:
+        """The different sizes on ``axis``, increasing."""
+        if axis not in self.full:
+            raise GranularityError(f"the nesting {self} has no axis {axis!r}; it has {', '.join(self.axes)}")
+        return tuple(sorted({g[axis] for g in self.granularities}))
+
+    def resolve(self, at: At) -> Granularity:
+        """The granularity of this nesting that ``at`` names; ``None`` and ``"full"`` are the full one.
+
+        Raises:
+            GranularityError: if it lies outside; the message names the nearest valid granularities.
+        """
+        granularity = self.full.replace(**self._read(at))
+        if granularity not in self._members:
+            near = " or ".join(str(g) for g in self.nearest(granularity))
+            raise GranularityError(
+                f"{granularity} is outside the nesting {self}; the nearest valid granularity is {near}. "
+                "Use one of those, or a nesting that holds it"
+            )
+        return granularity
+
+    def _read(self, at: At) -> dict[str, int]:
+        if at is None:
+            return {}
+        if isinstance(at, str):
+            at = Granularity.parse(at)
+        elif isinstance(at, (int, np.integer)):
+            if len(self.axes) != 1:
+                raise GranularityError(
+                    f"at={at} does not say which axis is meant; the nesting {self} has "
+                    f'{" and ".join(self.axes)}: write at="{self.full}"'
+                )
+            at = Granularity(**{self.axes[0]: at})
+        for axis in at:
+            if axis not in self.full:
+                raise GranularityError(
+                    f"the nesting {self} has no axis {axis!r}; it has {', '.join(self.axes)}"
+                )
+        return dict(at)
+
+    def nearest(self, granularity: Granularity) -> tuple[Granularity, ...]:
+        """The members closest to ``granularity``: one, or one on each side of it (by log size)."""
+
+        def distance(member: Granularity) -> float:
+            return sum(abs(np.log2(member[axis] / granularity.get(axis, member[axis]))) for axis in member)
+
+        below = [g for g in self if g <= granularity]
+        above = [g for g in self if g >= granularity]
+        sides = [min(side, key=distance) for side in (below, above) if side]
+        return tuple(dict.fromkeys(sides)) or (min(self, key=distance),)
+
+    def up_to(self, granularity: Granularity) -> Nesting:
+        """The part of the nesting that ``granularity`` covers, itself included and last."""
+        return Nesting(tuple(g for g in self if g <= granularity))
+
+    @cached_property
+    def _members(self) -> frozenset[Granularity]:
+        return frozenset(self.granularities)
+
+    def __contains__(self, granularity: object) -> bool:
+        return granularity in self._members
+
+    def __len__(self) -> int:
+        return len(self.granularities)
+
+    @overload
+    def __getitem__(self, index: int) -> Granularity: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Granularity, ...]: ...
+    def __getitem__(self, index: int | slice) -> Granularity | tuple[Granularity, ...]:
+        return self.granularities[index]
+
+    def __str__(self) -> str:
+        columns = {axis: [g[axis] for g in self] for axis in self.axes}
+        if len(columns) == 1:
+            return _axis_text(self.axes[0], columns[self.axes[0]])
+        for word, build in ((" x ", Nesting.grid), (" zip ", Nesting.pairs)):
+            sizes = {axis: self.sizes(axis) for axis in self.axes}
+            if len({len(s) for s in sizes.values()}) == 1 or build == Nesting.grid:
+                if build(**sizes) == self:
+                    return word.join(_axis_text(axis, values) for axis, values in sizes.items())
+        return "; ".join(map(str, self))
+
+    def __repr__(self) -> str:
+        return f"Nesting.parse({str(self)!r})"
+
+
+def _axis_text(axis: str, sizes: Iterable[int]) -> str:
+    return f"{axis}={','.join(map(str, sizes))}"
+
+
+def _parse_axes(parts: list[str], whole: str) -> dict[str, list[int]]:
+    axes: dict[str, list[int]] = {}
+    for part in parts:
+        match = re.fullmatch(r"\s*(\w+)\s*=\s*(?:(\d+)\s*\.\.\s*(\d+)(?:\s*\+\s*(\d+))?|([\d\s,]+))", part)
+        if match is None or match[1] in axes:
+            raise GranularityError(
+                f'{whole!r} is not a nesting; write for example "dim=8,16,32", "dim=8..256" (doubling), '
+                '"dim=16..768+16" (steps), "layer=2,4 x dim=8,16" (grid) or "layer=2,4 zip dim=8,16" (pairs)'
+            )
+        axis, first, last, step, listed = match.groups()
+        if listed is not None:
+            axes[axis] = [int(size) for size in listed.split(",") if size.strip()]
+        elif step is None:
+            axes[axis] = list(Nesting.doubling(int(first), int(last), axis).sizes(axis))
+        else:
+            axes[axis] = [*range(int(first), int(last), max(int(step), 1)), int(last)]
+    return axes
+
+
+Draw: TypeAlias = dict[Granularity, float]
+"""The granularities of one training step, each with the factor that keeps the expected loss unchanged."""
+
+
+class Schedule(Protocol):
+    """Says which granularities one training step uses."""
+
+    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
+        """Granularities, coarse to fine, each with 1 / (its probability of being drawn)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Every:
+    """Every granularity in every step (MRL)."""
+
+    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
+        """All of the nesting, each with factor 1."""
+        return dict.fromkeys(nesting, 1.0)
+
+
+@dataclass(frozen=True)
+class RandomSome:
+    """The full granularity and ``k`` of the others at random."""
+
+    k: int
+
+    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
+        """The full one with factor 1, the others with (number of others) / k."""
+        return _draw_some(nesting, self.k, frozenset({nesting.full}), generator)
+
+
+@dataclass(frozen=True)
+class Sandwich:
+    """The smallest, the largest and ``k`` of those between at random (slimmable networks' rule)."""
+
+    k: int
+
+    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
+        """The two ends with factor 1, the others with (number between) / k."""
+        return _draw_some(nesting, self.k, frozenset({nesting[0], nesting.full}), generator)
+
+
+@dataclass(frozen=True)
+class RandomPrefix:
+    """One granularity at random, as token-elastic models train (MQT); the full one is not favoured."""
+
+    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
+        """One granularity, with factor ``len(nesting)``."""
+        return {nesting[int(generator.integers(len(nesting)))]: float(len(nesting))}
+
+
+def _draw_some(
+    nesting: Nesting, k: int, kept: frozenset[Granularity], generator: np.random.Generator
+) -> Draw:
+    if k < 0:
+        raise GranularityError(f"k={k} granularities per step is not possible; give 0 or more")
+    others = [g for g in nesting if g not in kept]
+    k = min(k, len(others))
+    picked = {others[i] for i in generator.choice(len(others), size=k, replace=False)} if k else set()
+    return {g: 1.0 if g in kept else len(others) / k for g in nesting if g in kept or g in picked}
