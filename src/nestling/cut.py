@@ -132,7 +132,8 @@ def _normalise(x: Array) -> Array:
             f"the first {x.shape[-1]} entries of {name_rows(np.flatnonzero(bad))} are all zero, NaN or "
             "infinite and cannot be normalised; remove those rows, or cut at a larger size"
         )
-    return (wide / norms).astype(x.dtype, copy=False)
+    unit: Array = (wide / norms).astype(x.dtype, copy=False)
+    return unit
 
 
 def name_rows(rows: Sequence[int] | NDArray[np.integer[Any]], most: int = 5) -> str:

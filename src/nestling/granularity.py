@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
+from math import log2, prod
 from typing import Any, Protocol, Self, TypeAlias, overload
 
 import numpy as np
@@ -130,7 +131,7 @@ def _chain_sizes(axis: str, sizes: Iterable[int]) -> tuple[int, ...]:
     values = tuple(_size(axis, size) for size in sizes)
     if not values:
         raise GranularityError(f"the nesting names no size on axis {axis!r}; give at least one")
-    for small, large in zip(values, values[1:], strict=False):
+    for small, large in pairwise(values):
         if small >= large:
             raise GranularityError(
                 f"the sizes of axis {axis!r} must increase without repeats, but {small} stands before "
@@ -290,7 +291,7 @@ class Nesting(Sequence[Granularity]):
         """The members closest to ``granularity``: one, or one on each side of it (by log size)."""
 
         def distance(member: Granularity) -> float:
-            return sum(abs(np.log2(member[axis] / granularity.get(axis, member[axis]))) for axis in member)
+            return sum(abs(log2(member[axis] / granularity.get(axis, member[axis]))) for axis in member)
 
         below = [g for g in self if g <= granularity]
         above = [g for g in self if g >= granularity]
@@ -319,22 +320,16 @@ class Nesting(Sequence[Granularity]):
         return self.granularities[index]
 
     def __str__(self) -> str:
-        columns = {axis: [g[axis] for g in self] for axis in self.axes}
-        if len(columns) == 1:
-            return _axis_text(self.axes[0], columns[self.axes[0]])
-        for word, build in ((" x ", Nesting.grid), (" zip ", Nesting.pairs)):
-            sizes = {axis: self.sizes(axis) for axis in self.axes}
-            if len({len(s) for s in sizes.values()}) == 1 or build == Nesting.grid:
-                if build(**sizes) == self:
-                    return word.join(_axis_text(axis, values) for axis, values in sizes.items())
+        sizes = {axis: self.sizes(axis) for axis in self.axes}
+        columns = [f"{axis}={','.join(map(str, values))}" for axis, values in sizes.items()]
+        if len(self) == prod(map(len, sizes.values())):
+            return " x ".join(columns)
+        if all(len(values) == len(self) for values in sizes.values()) and self == Nesting.pairs(**sizes):
+            return " zip ".join(columns)
         return "; ".join(map(str, self))
 
     def __repr__(self) -> str:
         return f"Nesting.parse({str(self)!r})"
-
-
-def _axis_text(axis: str, sizes: Iterable[int]) -> str:
-    return f"{axis}={','.join(map(str, sizes))}"
 
 
 def _parse_axes(parts: list[str], whole: str) -> dict[str, list[int]]:

@@ -1,0 +1,185 @@
+"""Any loss on embeddings, turned into its nested form: the weighted sum of it over a nesting."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nestling.cut import RAW, CutRule, cut, cut_each
+from nestling.errors import ConfigError, GranularityError, UntrainedGranularityWarning, unknown
+from nestling.granularity import At, Draw, Every, Granularity, Nesting, Schedule
+from nestling.losses.prefix import PrefixLosses
+
+Reduction = Literal["sum", "mean"]
+
+
+class Parts(NamedTuple):
+    """A nested loss: what is minimised, and the loss at each granularity (detached, for the log)."""
+
+    total: Tensor
+    losses: dict[Granularity, Tensor]
+
+
+@runtime_checkable
+class PrefixLoss(Protocol):
+    """A base loss that knows a faster way to the losses of all prefixes than one call a prefix."""
+
+    def prefix_losses(
+        self, *embeddings: Tensor, dims: Sequence[int], weights: Sequence[float], **rest: Any
+    ) -> PrefixLosses | None:
+        """The weighted sum and each loss, or None where these arguments have no faster way."""
+        ...
+
+
+class Nested(nn.Module):
+    """The loss ``sum_m c_m * base(prefixes of size m)`` over the sizes of a nesting.
+
+    Works on the tensors of ONE forward pass, and on any base: a loss of nestling, of
+    pytorch-metric-learning, or a function of tensors. Positional tensors are embeddings
+    ``Float[batch, dim]`` and are cut; keyword arguments (labels, scores) pass through whole.
+
+    Args:
+        base: the loss at one size; called with the cut embeddings.
+        nesting: sizes on the axis ``dim``; the full one is the width of the embeddings.
+        weights: the importance c_m of each size, all 1 by default; a list in the order of the nesting
+            or a mapping from granularities.
+        schedule: which sizes one training step uses; drawn sizes are weighted so that the expected
+            loss does not depend on the schedule. In ``eval()`` every size is used.
+        reduction: ``"sum"`` as in the paper (the gradient grows with the number of sizes, so the
+            learning rate means something else than without nesting), or ``"mean"``, the sum over c_m
+            divided by the sum of the c_m.
+        rule: what is done to the embeddings around the cut; losses of cosines normalise by themselves,
+            so the default is plain slicing, which leaves norm-sensitive losses as they are.
+        seed: of the draws of the schedule.
+        fast: use the base's way to all prefixes at once where it has one; the result is the same.
+
+    Raises:
+        GranularityError: if the nesting has other axes, or is wider than the embeddings.
+        ConfigError: for weights that are negative, not finite, all zero or of another number.
+
+    Source: MRL, arXiv 2205.13147, equation 1.
+
+    >>> from nestling.losses import InfoNCE
+    >>> loss = Nested(InfoNCE(), Nesting.parse("dim=2,4"))
+    >>> loss(torch.eye(4), torch.eye(4)).shape
+    torch.Size([])
+    """
+
+    base: Any
+
+    def __init__(
+        self,
+        base: Callable[..., Tensor],
+        nesting: Nesting,
+        *,
+        weights: Sequence[float] | Mapping[At, float] | None = None,
+        schedule: Schedule = Every(),
+        reduction: Reduction = "sum",
+        rule: CutRule = RAW,
+        seed: int = 0,
+        fast: bool = True,
+    ) -> None:
+        super().__init__()
+        if nesting.axes != ("dim",):
+            raise GranularityError(
+                f"a nested loss cuts embeddings on the axis dim alone; the nesting {nesting} has "
+                f"{', '.join(nesting.axes)}"
+            )
+        if reduction not in get_args(Reduction):
+            raise ConfigError(unknown("reduction", reduction, get_args(Reduction)))
+        self.base, self.nesting, self.schedule = base, nesting, schedule
+        self.reduction, self.rule, self.seed, self.fast = reduction, rule, seed, fast
+        self._weights = _read_weights(nesting, weights)
+        self._steps = 0
+
+    def forward(self, *embeddings: Tensor, **rest: Any) -> Tensor:
+        """The weighted loss over the sizes of this step."""
+        return self.parts(*embeddings, **rest).total
+
+    def parts(self, *embeddings: Tensor, **rest: Any) -> Parts:
+        """The weighted loss and, detached, the loss at each size of this step."""
+        self._check_widths(embeddings)
+        draw = self._draw()
+        if self.rule.before != "none":
+            before = CutRule(self.rule.before, "none")
+            embeddings = tuple(cut(x, x.shape[-1], before) for x in embeddings)
+        if self.fast and self.rule.after == "none" and isinstance(self.base, PrefixLoss):
+            dims = [g["dim"] for g in draw]
+            found = self.base.prefix_losses(*embeddings, dims=dims, weights=list(draw.values()), **rest)
+            if found is not None:
+                return Parts(found.total, dict(zip(draw, found.each.unbind(), strict=True)))
+        return self._one_by_one(embeddings, draw, rest)
+
+    def _one_by_one(self, embeddings: tuple[Tensor, ...], draw: Draw, rest: dict[str, Any]) -> Parts:
+        after = CutRule("none", self.rule.after)
+        prefixes = [cut_each(x, [g["dim"] for g in draw], after) for x in embeddings]
+        losses = {g: self.base(*(each[g["dim"]] for each in prefixes), **rest) for g in draw}
+        total = torch.stack([draw[g] * loss for g, loss in losses.items()]).sum()
+        return Parts(total, {g: loss.detach() for g, loss in losses.items()})
+
+    def _draw(self) -> Draw:
+        """The granularities of this step, each with its weight in the total."""
+        if not self.training or isinstance(self.schedule, Every):
+            return self._weights_of(dict.fromkeys(self.nesting, 1.0))
+        draw: Draw = self._draw_at_random()
+        return draw
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _draw_at_random(self) -> Draw:
+        """Draws keyed by the step, so that all processes and a resumed run draw the same."""
+        generator = np.random.default_rng([self.seed, self._steps])
+        self._steps += 1
+        draw: Draw = self.schedule.draw(self.nesting, generator)
+        return self._weights_of(draw)
+
+    def _weights_of(self, draw: Draw) -> Draw:
+        scale = 1.0 if self.reduction == "sum" else 1.0 / sum(self._weights.values())
+        return {g: factor * self._weights[g] * scale for g, factor in draw.items()}
+
+    def _check_widths(self, embeddings: tuple[Tensor, ...]) -> None:
+        full = self.nesting.full["dim"]
+        for x in embeddings:
+            if x.shape[-1] < full:
+                raise GranularityError(
+                    f"the nesting {self.nesting} needs embeddings of {full} dims, but these have "
+                    f"{x.shape[-1]}; use a nesting whose last size is {x.shape[-1]}"
+                )
+        if embeddings and embeddings[0].shape[-1] > full:
+            warnings.warn(
+                f"the embeddings have {embeddings[0].shape[-1]} dims and the nesting ends at {full}: "
+                "the dims after it are not trained; end the nesting with the full size",
+                UntrainedGranularityWarning,
+                stacklevel=4,
+            )
+
+    def get_extra_state(self) -> Tensor:
+        """The number of steps drawn so far, so that a resumed run goes on with the same draws."""
+        return torch.tensor(self._steps)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up the draws where they were."""
+        self._steps = int(state)
+
+
+def _read_weights(
+    nesting: Nesting, weights: Sequence[float] | Mapping[At, float] | None
+) -> dict[Granularity, float]:
+    if weights is None:
+        return dict.fromkeys(nesting, 1.0)
+    if isinstance(weights, Mapping):
+        given = {nesting.resolve(at): float(weight) for at, weight in weights.items()}
+        weights = [given.get(g, 1.0) for g in nesting]
+    values = [float(weight) for weight in weights]
+    if len(values) != len(nesting):
+        raise ConfigError(
+            f"{len(values)} weights are given for the {len(nesting)} sizes of {nesting}; give one for each"
+        )
+    if not all(math.isfinite(value) and value >= 0 for value in values) or sum(values) == 0:
+        raise ConfigError(f"weights must be finite, at least 0 and not all 0, not {values}")
+    return dict(zip(nesting, values, strict=True))

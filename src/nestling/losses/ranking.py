@@ -1,0 +1,143 @@
+"""Losses on pairs and triples of texts or pictures: CoSENT, AnglE, triplet, cosine regression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nestling.errors import ConfigError, DataError, unknown
+from nestling.losses.prefix import PrefixLosses, prefix_pair_cosines
+
+
+def _over_sizes(loss: Callable[..., Tensor], weights: Sequence[float], *cosines: Tensor) -> PrefixLosses:
+    """``loss`` at each size from the running cosines ``Float[sizes, batch]``."""
+    each = torch.stack([loss(*at_one_size) for at_one_size in zip(*cosines, strict=True)])
+    return PrefixLosses(each @ each.new_tensor(weights), each.detach())
+
+
+def _check_scores(a: Tensor, scores: Tensor) -> None:
+    if scores.shape != a.shape[:1]:
+        raise DataError(
+            f"scores must be one number for each of the {len(a)} pairs, not {tuple(scores.shape)}"
+        )
+
+
+def ranking_loss(similarities: Tensor, scores: Tensor, scale: float) -> Tensor:
+    """``log(1 + sum exp(scale * (s_i - s_j)))`` over the pairs of pairs whose scores say i < j."""
+    differences = scale * (similarities[:, None] - similarities[None, :])
+    ordered = scores[:, None] < scores[None, :]
+    differences = differences.masked_fill(~ordered, -torch.inf).flatten()
+    return torch.logsumexp(torch.cat([differences.new_zeros(1), differences]), 0)
+
+
+class CoSENT(nn.Module):
+    """Cosines of pairs should rank as their scores do.
+
+    Args:
+        scale: inverse temperature of the differences of cosines.
+
+    Source: Su 2022, kexue.fm/archives/8847; 2DMSE, arXiv 2402.14776 (its cosine objective).
+    """
+
+    def __init__(self, scale: float = 20.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, a: Tensor, b: Tensor, *, scores: Tensor) -> Tensor:
+        """Loss of pairs ``a``, ``b``: ``Float[batch, dim]`` with ``scores``: ``Float[batch]``."""
+        _check_scores(a, scores)
+        return ranking_loss(F.cosine_similarity(a, b), scores, self.scale)
+
+    def prefix_losses(
+        self, a: Tensor, b: Tensor, *, scores: Tensor, dims: Sequence[int], weights: Sequence[float]
+    ) -> PrefixLosses:
+        """The losses of all prefixes from running cosines."""
+        _check_scores(a, scores)
+        cosines = prefix_pair_cosines(a, b, dims)
+        return _over_sizes(lambda c: ranking_loss(c, scores, self.scale), weights, cosines)
+
+
+class AnglE(nn.Module):
+    """CoSENT on angles in the complex plane, whose gradient does not vanish where cosines saturate.
+
+    The halves of a vector are the real and imaginary parts of a complex one, so each size pairs its
+    coordinates anew and there is no running sum over prefixes.
+
+    Args:
+        scale: inverse temperature of the differences of angles.
+
+    Source: Li and Li 2023, arXiv 2309.12871, equations 5 to 8.
+    """
+
+    def __init__(self, scale: float = 20.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, a: Tensor, b: Tensor, *, scores: Tensor) -> Tensor:
+        """Loss of pairs ``a``, ``b``: ``Float[batch, dim]``, dim even, with ``scores``: ``Float[batch]``."""
+        _check_scores(a, scores)
+        if a.shape[-1] % 2:
+            raise DataError(f"AnglE splits a vector in halves and needs an even size, not {a.shape[-1]}")
+        (re_a, im_a), (re_b, im_b) = a.chunk(2, dim=1), b.chunk(2, dim=1)
+        quotient = (re_a * re_b + im_a * im_b + im_a * re_b - re_a * im_b).sum(1)
+        lengths = (a.norm(dim=1) * b.norm(dim=1)).clamp_min(torch.finfo(a.dtype).tiny)
+        return ranking_loss((quotient / lengths).abs(), scores, self.scale)
+
+
+class Triplet(nn.Module):
+    """An anchor should be nearer to its positive than to its negative, by a margin.
+
+    Args:
+        margin: how much nearer.
+        distance: ``"cosine"`` (1 - cosine) or ``"euclidean"``.
+    """
+
+    def __init__(self, margin: float = 0.3, distance: Literal["cosine", "euclidean"] = "cosine") -> None:
+        super().__init__()
+        if distance not in ("cosine", "euclidean"):
+            raise ConfigError(unknown("distance", distance, ("cosine", "euclidean")))
+        self.margin, self.distance = margin, distance
+
+    def forward(self, anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Loss of three ``Float[batch, dim]``."""
+        if self.distance == "euclidean":
+            near, far = (F.pairwise_distance(anchors, other) for other in (positives, negatives))
+        else:
+            near, far = (1 - F.cosine_similarity(anchors, other) for other in (positives, negatives))
+        return F.relu(near - far + self.margin).mean()
+
+    def prefix_losses(
+        self,
+        anchors: Tensor,
+        positives: Tensor,
+        negatives: Tensor,
+        *,
+        dims: Sequence[int],
+        weights: Sequence[float],
+    ) -> PrefixLosses | None:
+        """The losses of all prefixes from running cosines (none for Euclidean distance)."""
+        if self.distance == "euclidean":
+            return None
+        near, far = (prefix_pair_cosines(anchors, other, dims) for other in (positives, negatives))
+        return _over_sizes(lambda p, n: F.relu(n - p + self.margin).mean(), weights, near, far)
+
+
+class CosineRegression(nn.Module):
+    """Mean squared error between the cosine of a pair and its score (-1 to 1)."""
+
+    def forward(self, a: Tensor, b: Tensor, *, scores: Tensor) -> Tensor:
+        """Loss of pairs ``a``, ``b``: ``Float[batch, dim]`` with ``scores``: ``Float[batch]``."""
+        _check_scores(a, scores)
+        return F.mse_loss(F.cosine_similarity(a, b), scores.to(a.dtype))
+
+    def prefix_losses(
+        self, a: Tensor, b: Tensor, *, scores: Tensor, dims: Sequence[int], weights: Sequence[float]
+    ) -> PrefixLosses:
+        """The losses of all prefixes from running cosines."""
+        _check_scores(a, scores)
+        cosines = prefix_pair_cosines(a, b, dims)
+        return _over_sizes(lambda c: F.mse_loss(c, scores.to(c.dtype)), weights, cosines)

@@ -1,0 +1,1 @@
+"""Torch modules that can be cut; no data, no training."""
