@@ -104,16 +104,13 @@ def read_folder(folder: str | Path, kind: str | tuple[str, ...]) -> Manifest:
     if manifest.kind not in kinds:
         raise ArtifactError(f"{root} holds a {manifest.kind}, but a {' or '.join(kinds)} is needed")
     for name, record in manifest.files.items():
-        path = root / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ArtifactError(f"the manifest of {root} names {name!r}, which lies outside the folder")
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing; copy the folder again from where it was made")
-        if path.stat().st_size != record.size_bytes or sha256_of(path) != record.sha256:
-            raise ArtifactError(
-                f"{path} is not the file that was saved (size or sha256 differs): truncated or altered; "
-                "copy the folder again from where it was made"
-            )
+        _verify_file(root, name, record)
+    strangers = sorted({_relative(path, root) for path in _files_of(root)} - set(manifest.files))
+    if strangers:
+        raise ArtifactError(
+            f"{root} holds {', '.join(strangers[:3])}, which its manifest does not list; "
+            "remove what was added, or copy the folder again from where it was made"
+        )
     return manifest
 
 
@@ -159,6 +156,31 @@ def write_file(path: str | Path, data: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _verify_file(root: Path, name: str, record: FileRecord) -> None:
+    path = root / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ArtifactError(f"the manifest of {root} names {name!r}, which lies outside the folder")
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; copy the folder again from where it was made")
+    if path.stat().st_size != record.size_bytes or sha256_of(path) != record.sha256:
+        raise ArtifactError(
+            f"{path} is not the file that was saved (size or sha256 differs): truncated or altered; "
+            "copy the folder again from where it was made"
+        )
+
+
+def _files_of(root: Path) -> Iterator[Path]:
+    """Files a reader could open: not the manifest, nor what model hubs and people put beside."""
+    for path in root.rglob("*"):
+        name = path.relative_to(root)
+        if path.is_file() and not name.parts[0].startswith(".") and str(name) not in (MANIFEST, "README.md"):
+            yield path
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
 def sha256_of(path: Path) -> str:
     """The sha256 of a file, in hex."""
     with path.open("rb") as stream:
@@ -181,9 +203,7 @@ def _write_manifest(
         cut=None if rule is None else rule.to_json(),
         settings=settings,
         files={
-            path.relative_to(root).as_posix(): FileRecord(
-                size_bytes=path.stat().st_size, sha256=sha256_of(path)
-            )
+            _relative(path, root): FileRecord(size_bytes=path.stat().st_size, sha256=sha256_of(path))
             for path in paths
         },
     )

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from nestling.artifact import MANIFEST, SCHEMA_VERSION, read_folder, read_manifest, write_file, write_folder
+from nestling.cut import CutRule
+from nestling.errors import ArtifactError, StorageError
+from nestling.granularity import Nesting
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    folder = tmp_path / "saved"
+    with write_folder(
+        folder, "thing", nesting=Nesting.parse("dim=2,4"), rule=CutRule("layer_norm"), settings={"a": [1]}
+    ) as path:
+        (path / "data.bin").write_bytes(b"0123456789")
+        (path / "sub").mkdir()
+        (path / "sub" / "more.txt").write_text("text")
+    return folder
+
+
+def edit(folder: Path, **changes: object) -> None:
+    raw = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps({**raw, **changes}))
+
+
+def test_what_is_written_is_read(saved: Path) -> None:
+    manifest = read_folder(saved, "thing")
+    assert manifest.read_nesting() == Nesting.parse("dim=2,4")
+    assert manifest.read_cut() == CutRule("layer_norm")
+    assert manifest.settings == {"a": [1]}
+    assert set(manifest.files) == {"data.bin", "sub/more.txt"}
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: (f / "data.bin").unlink(), "missing"),
+        (lambda f: (f / "data.bin").write_bytes(b"012345678"), "truncated or altered"),
+        (lambda f: (f / "data.bin").write_bytes(b"012345678X"), "truncated or altered"),
+        (lambda f: (f / MANIFEST).unlink(), "not a folder saved by nestling"),
+        (lambda f: (f / MANIFEST).write_text("{"), "cannot be read"),
+        (lambda f: (f / MANIFEST).write_text("[]"), "malformed"),
+        (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe"), "cannot be read"),
+        (lambda f: edit(f, schema_version=SCHEMA_VERSION + 1), "update it with: pip install -U nestling"),
+        (lambda f: edit(f, more=1), "malformed at more"),
+        (lambda f: edit(f, kind="other"), "holds a other, but a thing is needed"),
+        (lambda f: edit(f, files={"../x": {"size_bytes": 1, "sha256": ""}}), "outside the folder"),
+        (lambda f: edit(f, files={"/etc/passwd": {"size_bytes": 1, "sha256": ""}}), "outside the folder"),
+    ],
+)
+def test_a_folder_that_was_touched_is_refused(saved: Path, break_it: object, message: str) -> None:
+    break_it(saved)  # type: ignore[operator]
+    with pytest.raises(ArtifactError, match=message):
+        read_folder(saved, "thing")
+
+
+def test_a_file_that_the_manifest_does_not_list_is_refused(saved: Path) -> None:
+    (saved / "extra.safetensors").write_bytes(b"x")
+    with pytest.raises(ArtifactError, match=r"extra\.safetensors"):
+        read_folder(saved, "thing")
+
+
+def test_an_interrupted_write_leaves_the_old_folder(saved: Path) -> None:
+    def interrupted() -> None:
+        with write_folder(saved, "thing") as path:
+            (path / "data.bin").write_bytes(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert read_folder(saved, "thing").settings == {"a": [1]}
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def test_a_full_disk_changes_nothing(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="disk is full"), write_folder(saved, "thing") as path:
+        (path / "data.bin").write_bytes(b"new")
+    with pytest.raises(StorageError, match="disk is full"):
+        write_file(saved.parent / "curve.json", "{}")
+    assert read_folder(saved, "thing").settings == {"a": [1]}
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def test_errors_of_the_caller_pass_through(saved: Path) -> None:
+    with pytest.raises(ZeroDivisionError), write_folder(saved, "thing"):
+        _ = 1 / 0
+    assert read_folder(saved, "thing")
+
+
+def test_a_written_folder_replaces_the_old_one(saved: Path) -> None:
+    with write_folder(saved, "thing", settings={"b": 2}):
+        pass
+    assert read_folder(saved, "thing").settings == {"b": 2}
+    assert not (saved / "data.bin").exists()
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def test_other_peoples_folders_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    with (
+        pytest.raises(ArtifactError, match="not written by nestling"),
+        write_folder(tmp_path / "mine", "thing"),
+    ):
+        pass
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
+
+
+def test_a_missing_nesting_is_said(tmp_path: Path) -> None:
+    with write_folder(tmp_path / "x", "thing"):
+        pass
+    with pytest.raises(ArtifactError, match="names no nesting"):
+        read_manifest(tmp_path / "x").read_nesting()
