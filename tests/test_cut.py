@@ -118,7 +118,7 @@ def test_many_rows_are_named_shortly() -> None:
 
 
 def test_nothing_else_in_the_package_slices_embeddings() -> None:
-    """A leading slice to some ``dim`` on the last axis stands in cut.py alone; weights are cut where they live."""
+    """A leading slice to some ``dim`` on the last axis stands in cut.py alone."""
     pattern = re.compile(r"(?<!weight)\[(\.\.\.|:), ?:\w*dims?\b")
     package = Path(inspect.getfile(cut)).parent
     assert pattern.search("x[:, :dim]")

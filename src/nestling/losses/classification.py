@@ -60,3 +60,10 @@ class CrossEntropy(nn.Module):
                 f"labels must be one integer for each of the {len(features)} rows, "
                 f"not {labels.dtype} of shape {tuple(labels.shape)}"
             )
+        if labels.device.type == "cpu" and not (
+            0 <= int(labels.min()) <= int(labels.max()) < self.head.num_classes
+        ):
+            raise DataError(
+                f"labels must lie in 0 to {self.head.num_classes - 1}, the classes of the head, "
+                f"not {int(labels.min())} to {int(labels.max())}"
+            )

@@ -49,10 +49,11 @@ class InfoNCE(nn.Module):
     @property
     def temperature(self) -> float:
         """The temperature in use."""
-        return float(1.0 / self._scale())
+        return float(1.0 / self._scale().detach())
 
     def _scale(self) -> Tensor:
-        return self.log_scale.clamp(max=_LARGEST_LOG_SCALE).exp()
+        learned = isinstance(self.log_scale, nn.Parameter)
+        return (self.log_scale.clamp(max=_LARGEST_LOG_SCALE) if learned else self.log_scale).exp()
 
     def forward(
         self, anchors: Tensor, positives: Tensor, *hard_negatives: Tensor, ids: Tensor | None = None
@@ -156,7 +157,21 @@ def _gather(x: Tensor) -> Tensor:
     """Rows of all processes in the order of their ranks; gradients flow back to their owners."""
     if not _distributed():
         return x
-    from torch.distributed.nn.functional import all_gather
+    gathered: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
+    return gathered
 
-    gathered: Any = all_gather(x.contiguous())  # type: ignore[no-untyped-call]
-    return torch.cat(gathered)
+
+class _Gather(torch.autograd.Function):
+    """Backward, each process takes the sum over all processes of the gradient of its own rows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        pieces = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(pieces, x.contiguous())
+        return torch.cat(pieces)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        summed = upstream[0].contiguous().clone()
+        torch.distributed.all_reduce(summed)
+        return summed.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]

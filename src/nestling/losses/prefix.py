@@ -105,7 +105,7 @@ class _PrefixSoftmax(torch.autograd.Function):
             )
         )
         ctx.mark_non_differentiable(sweep.losses)
-        return sweep.losses @ sweep.weights, sweep.losses
+        return (sweep.losses * sweep.weights).sum(), sweep.losses
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Any:

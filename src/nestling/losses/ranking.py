@@ -16,7 +16,7 @@ from nestling.losses.prefix import PrefixLosses, prefix_pair_cosines
 def _over_sizes(loss: Callable[..., Tensor], weights: Sequence[float], *cosines: Tensor) -> PrefixLosses:
     """``loss`` at each size from the running cosines ``Float[sizes, batch]``."""
     each = torch.stack([loss(*at_one_size) for at_one_size in zip(*cosines, strict=True)])
-    return PrefixLosses(each @ each.new_tensor(weights), each.detach())
+    return PrefixLosses((each * each.new_tensor(weights)).sum(), each.detach())
 
 
 def _check_scores(a: Tensor, scores: Tensor) -> None:
