@@ -1,17 +1,20 @@
+# Two commands for everyone: `make demo` and `make test`. Needs Python 3.11 or newer, git and make.
 PYTHON ?= python3
 VENV ?= .venv
+TORCH ?= 2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types fast docs clean
+.PHONY: demo test lint types docs tests constraints clean
 
 demo: $(STAMP)
 	$(BIN)/nestling demo
 
-test: $(STAMP) lint types fast docs
+# The tests run last, so that their closing line is the last thing on the screen.
+test: lint types docs tests
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nestling needs Python 3.11 or newer")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nestling needs Python 3.11 or newer; name one: make PYTHON=python3.12 test")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	touch $@
@@ -19,7 +22,6 @@ $(STAMP): pyproject.toml constraints.txt
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
 
 types: $(STAMP)
 	$(BIN)/mypy
@@ -27,8 +29,16 @@ types: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict --quiet
 
-fast: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2
+# One worker a core, so each keeps to one thread; no test may reach a model hub.
+tests: $(STAMP)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2
+
+# The newest versions that fit together, but for torch, which is chosen by hand. Run `make test` afterwards.
+constraints:
+	rm -rf $(VENV)-fresh && $(PYTHON) -m venv $(VENV)-fresh
+	$(VENV)-fresh/bin/pip install --quiet --disable-pip-version-check torch==$(TORCH) -e ".[test]"
+	{ sed -n 1p constraints.txt; $(VENV)-fresh/bin/pip freeze --exclude-editable | sed -e 's/+[a-z0-9.]*$$//' -e '/^nvidia-/d;/^cuda-/d;/^triton==/d'; } > constraints.new
+	mv constraints.new constraints.txt && rm -rf $(VENV)-fresh
 
 clean:
 	rm -rf $(VENV) site build dist
