@@ -9,7 +9,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nestling.cut import CutRule as CutRule
-    from nestling.cut import cut as cut
     from nestling.elastic import Cost as Cost
     from nestling.elastic import Elastic as Elastic
     from nestling.encoders.stored import StoredVectors as StoredVectors
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 # Loaded when first used, so that importing the package costs no torch.
 _HOMES = {
     "CutRule": "cut",
-    "cut": "cut",
     "Cost": "elastic",
     "Elastic": "elastic",
     "StoredVectors": "encoders.stored",
