@@ -40,6 +40,10 @@ class StorageError(NestlingError, OSError):
     """Writing failed (disk full, no permission); nothing half-written remains."""
 
 
+class NonFiniteError(NestlingError, FloatingPointError):
+    """A loss or a gradient became NaN or infinite while training; the weights were not changed by it."""
+
+
 class MissingExtraError(NestlingError, ImportError):
     """An optional dependency is not installed; the message names the command that installs it."""
 

@@ -1,0 +1,22 @@
+"""One training loop, on Accelerate: what is trained, in which batches, how it is logged and goes on."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nestling.training.config import TrainConfig
+from nestling.training.log import LogRow, TrainLog
+from nestling.training.plan import TrainPlan, read_plan, write_plan
+
+if TYPE_CHECKING:
+    from nestling.training.loop import fit as fit
+
+__all__ = ["LogRow", "TrainConfig", "TrainLog", "TrainPlan", "fit", "read_plan", "write_plan"]
+
+
+def __getattr__(name: str) -> Any:
+    """``fit`` is loaded when first used, so that reading a plan costs no torch."""
+    if name != "fit":
+        raise AttributeError(f"module 'nestling.training' has no attribute {name!r}")
+    return import_module("nestling.training.loop").fit

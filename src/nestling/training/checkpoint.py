@@ -1,0 +1,113 @@
+"""Checkpoints of a run: verified folders of safetensors and JSON, the newest two kept."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from nestling.artifact import read_folder, write_folder
+from nestling.errors import ArtifactError, ConfigError, StorageError
+from nestling.training.log import TrainLog
+from nestling.training.state import pack, unpack
+
+_KIND = "checkpoint"
+_KEPT = 2
+_TENSORS, _STATE, _LOG = "tensors.safetensors", "state.json", "log.csv"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run stood: the number of steps done, the state of all that changes, the log so far."""
+
+    step: int
+    state: dict[str, Any]
+    log: TrainLog
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: where they stand, one folder each.
+        run: what the run is made of; a run of anything else must not go on from here.
+    """
+
+    folder: Path
+    run: Mapping[str, Any]
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint, if there is any."""
+        found = self._all()
+        return found[-1] if found else None
+
+    def write(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint, then remove all but the newest two.
+
+        Raises:
+            StorageError: if writing fails; the checkpoints before stay, nothing half-written does.
+        """
+        target = self.folder / f"step-{checkpoint.step:08d}"
+        value, tensors = pack(checkpoint.state)
+        settings = {"step": checkpoint.step, "run": dict(self.run)}
+        with write_folder(target, _KIND, settings=settings) as folder:
+            try:
+                save_file(tensors, folder / _TENSORS)
+            except SafetensorError as error:  # it reports a full disk in its own way
+                raise StorageError(f"{target} could not be written: {error}. Nothing was changed") from error
+            (folder / _STATE).write_text(json.dumps(value), encoding="utf-8")
+            (folder / _LOG).write_text(checkpoint.log.to_csv(), encoding="utf-8")
+        for old in self._all()[:-_KEPT]:
+            shutil.rmtree(old)
+        return target
+
+    def read_newest(self) -> Checkpoint | None:
+        """The newest checkpoint, verified, or None if there is none.
+
+        Raises:
+            ArtifactError: if it is torn or altered.
+            ConfigError: if it belongs to a run with other settings or data; what differs is named.
+        """
+        path = self.newest()
+        if path is None:
+            return None
+        try:
+            settings = read_folder(path, _KIND).settings
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"the newest checkpoint cannot be used: {error}. "
+                f"Or remove {path} to go on from the one before"
+            ) from error
+        self._check_run(path, settings["run"])
+        value = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        log = TrainLog.from_csv((path / _LOG).read_text(encoding="utf-8"))
+        return Checkpoint(settings["step"], unpack(value, load_file(path / _TENSORS)), log)
+
+    def clear_remains(self) -> None:
+        """Remove what a run left that was killed while it wrote or removed a checkpoint."""
+        for path in self.folder.glob(".step-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _check_run(self, path: Path, then: Mapping[str, Any]) -> None:
+        now = json.loads(json.dumps(dict(self.run)))
+        differing = [
+            f"{name} ({then.get(name)!r} then, {now.get(name)!r} now)"
+            for name in sorted(now.keys() | then.keys())
+            if now.get(name) != then.get(name)
+        ]
+        if differing:
+            raise ConfigError(
+                f"{path} belongs to another run, which differs in {', '.join(differing)}; give the same to "
+                "go on with it, or another folder to start anew"
+            )
+
+    def _all(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))

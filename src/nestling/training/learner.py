@@ -1,0 +1,236 @@
+"""One optimiser step: forward, backward, the checks, the update; and the state of all that changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nestling.errors import ArtifactError, ConfigError, NonFiniteError, require
+from nestling.training.config import TrainConfig
+from nestling.training.processes import is_sharded
+from nestling.training.seeding import STEP, seed_from
+from nestling.training.sharded import collect_shards, spread_shards
+
+Objective = Callable[[Any, Any], Any]
+"""``objective(model, batch)`` -> a scalar loss, or something with ``total`` and ``losses``, such as
+:class:`nestling.losses.nested.Parts`."""
+
+TOTAL = ""
+_SMALLEST_LOSS_SCALE = 2.0**-14
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step found.
+
+    Args:
+        losses: the mean over its rows and all processes; the total under ``""``, the others by granularity.
+        gradient_norm: before it was clipped.
+    """
+
+    losses: dict[str, float]
+    gradient_norm: float
+
+
+class Learner:
+    """A model, its objective and their optimiser, on the devices of an ``Accelerator``.
+
+    Args:
+        model: what is trained; moved to the device.
+        objective: if it is a module, its parameters are trained too.
+        config: of the optimiser, precision and clipping.
+        accelerator: of the run.
+
+    Raises:
+        ConfigError: if nothing of the two requires a gradient.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, accelerator: Any) -> None:
+        self.model, self.objective, self.config, self.accelerator = model, objective, config, accelerator
+        self.modules = [m for m in (model, objective) if isinstance(m, nn.Module)]
+        self._modes = {part: part.training for module in self.modules for part in module.modules()}
+        of_model = set(model.parameters())
+        self._own = [
+            parameter
+            for module in self.modules[1:]
+            for parameter in module.to(accelerator.device).parameters()
+            if parameter.requires_grad and parameter not in of_model
+        ]
+        self.sharded = is_sharded(accelerator)
+        if self.sharded and (self._own or config.mixed_precision == "fp16"):
+            raise ConfigError("under FSDP the objective cannot have parameters of its own, nor fp16 be used")
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(_decay_groups([*trained, *self._own], config.weight_decay))
+        self.wrapped: Any = model.to(accelerator.device)
+        if trained:
+            self.wrapped, _ = accelerator.prepare(model, self.optimizer)
+        if accelerator.num_processes > 1:
+            for parameter in self._own:
+                torch.distributed.broadcast(parameter.detach(), 0)
+        device = accelerator.device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=config.mixed_precision == "fp16")
+
+    def step(self, number: int, batches: Iterable[tuple[Any, float]], rate: float) -> StepReport:
+        """Optimiser step ``number`` (from 1) over ``(batch, its share of the step's rows)``.
+
+        Raises:
+            NonFiniteError: if a loss or a gradient is NaN or infinite; the weights are not changed.
+            ConfigError: if the objective returns no scalar.
+        """
+        seed_from(
+            self.config.seed, STEP, number, self.accelerator.process_index, device=self.accelerator.device
+        )
+        losses = self._mean_over_processes(self._accumulate(list(batches)))
+        self._check_losses(losses, number)
+        norm = self._clip(number, losses)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return StepReport(losses, norm)
+
+    def _accumulate(self, batches: list[tuple[Any, float]]) -> dict[str, Tensor]:
+        """Gradients of the mean over the batches, and the mean losses (of those that name them)."""
+        sums: dict[str, Tensor] = {}
+        shares: dict[str, float] = {}
+        for place, (batch, share) in enumerate(batches, start=1):
+            with self._unsynchronised(place < len(batches)):
+                total, losses = self._losses(batch)
+                self.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
+            for name, loss in {TOTAL: total, **losses}.items():
+                sums[name] = sums.get(name, 0.0) + loss.detach() * share
+                shares[name] = shares.get(name, 0.0) + share
+        return {name: total / shares[name] for name, total in sums.items()}
+
+    def _unsynchronised(self, wanted: bool) -> AbstractContextManager[Any]:
+        return self.accelerator.no_sync(self.wrapped) if wanted else nullcontext()
+
+    def _losses(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = require("accelerate.utils", "train").send_to_device(batch, self.accelerator.device)
+        with self._precision():
+            found = self.objective(self.wrapped, batch)
+        total = getattr(found, "total", found)
+        if not isinstance(total, Tensor) or total.ndim or not total.requires_grad:
+            told = (
+                f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else repr(type(total))
+            )
+            raise ConfigError(
+                f"the objective must return a scalar loss that depends on the weights, or Parts(total, "
+                f"losses); it returned {told}"
+            )
+        return total, {str(at): loss for at, loss in getattr(found, "losses", {}).items()}
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self.config.mixed_precision == "no":
+            return nullcontext()
+        return torch.autocast(self.accelerator.device.type, dtype=_DTYPES[self.config.mixed_precision])
+
+    def _mean_over_processes(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """The losses as numbers; those of all processes are needed to stop together when one is NaN."""
+        wide = torch.promote_types(losses[TOTAL].dtype, torch.float32)
+        values = torch.stack([loss.to(wide) for loss in losses.values()])
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.reduce(values, "mean")
+            for parameter in self._own:
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+        return dict(zip(losses, values.tolist(), strict=True))
+
+    def _check_losses(self, losses: Mapping[str, float], number: int) -> None:
+        bad = {name or "the total": value for name, value in losses.items() if not math.isfinite(value)}
+        if bad:
+            told = ", ".join(f"{value} at {name}" for name, value in bad.items())
+            raise NonFiniteError(
+                f"the loss of step {number} is not finite: {told}. The weights are those of step "
+                f"{number - 1}. Look for NaN or zero rows in the data, lower lr={self.config.lr}, or use "
+                "mixed_precision='no'"
+            )
+
+    def _clip(self, number: int, losses: Mapping[str, float]) -> float:
+        self.scaler.unscale_(self.optimizer)
+        limit = self.config.max_grad_norm or math.inf
+        parameters = [*self.wrapped.parameters(), *self._own]
+        norm = float(self.accelerator.clip_grad_norm_(parameters, limit))
+        # Under fp16 the scaler skips a step whose gradients overflow and lowers the scale; but not for ever.
+        overflows = self.scaler.is_enabled() and self.scaler.get_scale() > _SMALLEST_LOSS_SCALE
+        if not math.isfinite(norm) and not overflows:
+            bad = [
+                name
+                for module in self.modules
+                for name, parameter in module.named_parameters()
+                if parameter.grad is not None and not parameter.grad.isfinite().all()
+            ]
+            raise NonFiniteError(
+                f"the gradient of step {number} is not finite in {', '.join(bad[:3])}, although the loss is "
+                f"{losses[TOTAL]:.4g}. The weights are those of step {number - 1}. Look for square roots, "
+                "logarithms or norms of zero, or use mixed_precision='no'"
+            )
+        return norm
+
+    def train(self, mode: bool = True) -> None:
+        """Put model and objective in training mode or in evaluation mode."""
+        for module in self.modules:
+            module.train(mode)
+        self.wrapped.train(mode)
+
+    def state(self) -> dict[str, Any]:
+        """All that a step changes."""
+        weights, optimizer = self._model_state()
+        return {
+            "model": weights,
+            "objective": [module.state_dict() for module in self.modules[1:]],
+            "optimizer": optimizer,
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up what :meth:`state` gave.
+
+        Raises:
+            ArtifactError: if it is the state of a model of another form.
+        """
+        try:
+            self._load_model_state(state["model"], state["optimizer"])
+            for module, saved in zip(self.modules[1:], state["objective"], strict=True):
+                module.load_state_dict(saved)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ArtifactError(f"the checkpoint is that of another model or objective: {error}") from error
+        self.scaler.load_state_dict(state["scaler"])
+
+    def _model_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        if not self.sharded:
+            return self.model.state_dict(), self.optimizer.state_dict()
+        return collect_shards(self.wrapped, self.optimizer)
+
+    def _load_model_state(self, weights: dict[str, Any], optimizer: dict[str, Any]) -> None:
+        if self.sharded:
+            spread_shards(self.wrapped, self.optimizer, weights, optimizer)
+        else:
+            self.model.load_state_dict(weights)
+            self.optimizer.load_state_dict(optimizer)
+
+    def release(self) -> None:
+        """Leave the modules as they came, but for what they learned."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for part, mode in self._modes.items():
+            part.training = mode
+        vars(self.model).pop("_is_accelerate_prepared", None)  # or the next run would not place it
+
+
+def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and scalars do not."""
+    if not parameters:
+        raise ConfigError("nothing can be trained: no parameter of model or objective requires a gradient")
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,122 @@
+"""What a run reports: the losses of each granularity, the learning rate, the evaluations."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from nestling.artifact import write_file
+from nestling.errors import StorageError
+
+
+class LogRow(NamedTuple):
+    """One value: after ``step`` optimiser steps, ``metric`` at ``granularity`` (empty: of the whole)."""
+
+    step: int
+    metric: str
+    granularity: str
+    value: float
+
+
+@dataclass
+class TrainLog:
+    """The tidy table of a run, one value a row.
+
+    Args:
+        rows: in the order they were logged.
+        resumed_from: the step of the checkpoint that the run went on from, if it did.
+    """
+
+    rows: list[LogRow] = field(default_factory=list)
+    resumed_from: int | None = None
+
+    def series(self, metric: str, granularity: str = "") -> list[tuple[int, float]]:
+        """``(step, value)`` of one metric at one granularity."""
+        return [
+            (row.step, row.value)
+            for row in self.rows
+            if (row.metric, row.granularity) == (metric, granularity)
+        ]
+
+    def to_csv(self) -> str:
+        """The table as comma-separated values, with a header."""
+        return _csv_lines([LogRow._fields, *self.rows])
+
+    @classmethod
+    def from_csv(cls, text: str) -> Self:
+        """Read what :meth:`to_csv` wrote."""
+        rows = csv.reader(io.StringIO(text))
+        next(rows)
+        return cls([LogRow(int(step), metric, at, float(value)) for step, metric, at, value in rows])
+
+
+class Means:
+    """Running means of named values since they were last taken."""
+
+    def __init__(self, state: Mapping[str, tuple[float, int]] | None = None) -> None:
+        self._sums = dict(state or {})
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Count one value of each name."""
+        for name, value in values.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
+
+    def take(self) -> dict[str, float]:
+        """The means, starting over."""
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        return means
+
+    @property
+    def state(self) -> dict[str, tuple[float, int]]:
+        """Sum and count of each name."""
+        return dict(self._sums)
+
+
+class LogFiles:
+    """Writes ``log.csv`` and, where TensorBoard is installed, its event files as rows come in.
+
+    Args:
+        folder: of the run.
+        log: the rows so far; what ``log.csv`` held after them was logged by steps that are run again.
+
+    Raises:
+        StorageError: if writing fails.
+    """
+
+    def __init__(self, folder: Path, log: TrainLog) -> None:
+        self._path = folder / "log.csv"
+        write_file(self._path, log.to_csv())
+        self._board: Any = None
+        if find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            after = log.rows[-1].step + 1 if log.rows else None
+            self._board = SummaryWriter(folder / "tensorboard", purge_step=after)
+
+    def append(self, rows: list[LogRow]) -> None:
+        """Add rows to the files."""
+        try:
+            with self._path.open("a", encoding="utf-8", newline="") as stream:
+                stream.write(_csv_lines(rows))
+        except OSError as error:
+            raise StorageError(f"{self._path} could not be written: {error.strerror or error}") from error
+        for row in rows if self._board is not None else ():
+            self._board.add_scalar("/".join(filter(None, row[1:3])), row.value, row.step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        if self._board is not None:
+            self._board.close()
+
+
+def _csv_lines(rows: list[Any]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()

@@ -1,0 +1,225 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from nestling.errors import StorageError
+from nestling.training.batches import Batches
+from nestling.training.checkpoint import Checkpoint, Checkpoints
+from nestling.training.config import TrainConfig
+from nestling.training.interrupts import held_interrupts
+from nestling.training.learner import Learner, Objective, StepReport
+from nestling.training.log import LogFiles, LogRow, Means, TrainLog
+from nestling.training.processes import launched
+from nestling.training.seeding import kept_random_state
+
+Evaluate = Callable[[int], Mapping[str, float]]
+
+
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    data: Any,
+    config: TrainConfig = TrainConfig(),
+    *,
+    collate: Callable[[list[Any]], Any] | None = None,
+    folder: str | Path | None = None,
+    evaluate: Evaluate | None = None,
+) -> TrainLog:
+    """Train ``model`` so that ``objective`` falls on ``data``.
+
+    Runs on the CPU, one GPU, or the processes of ``torchrun`` and ``accelerate launch``. An interrupted
+    run goes on from the newest checkpoint in ``folder`` when it is called again with the same arguments;
+    on a CPU its weights are then those of a run that was never interrupted, to the bit.
+
+    Args:
+        model: trained in place; left on the device it was trained on.
+        objective: ``objective(model, batch)`` gives a scalar loss, the mean over the rows of the batch, or
+            :class:`nestling.losses.nested.Parts`, whose losses are logged. ``model`` is wrapped when there
+            are several processes, and the batch is this process's share. Where the objective is a module,
+            its parameters are trained and kept in the checkpoints too.
+        data: see :class:`nestling.training.batches.Batches`.
+        config: see :class:`TrainConfig`.
+        collate: items -> batch, where ``data`` is a data set of items.
+        folder: for checkpoints, ``log.csv`` and, where TensorBoard is installed, its event files.
+        evaluate: ``evaluate(step)`` is called on every process, with model and objective in evaluation
+            mode; the values it returns are logged.
+
+    Raises:
+        ConfigError: for settings that are not possible, or a folder that holds another run.
+        DataError: for data without rows or with columns of different length.
+        NonFiniteError: if a loss or gradient is NaN or infinite; names step and granularity.
+        ArtifactError: if the newest checkpoint is torn or altered.
+        StorageError: if a file cannot be written; the checkpoints before stay.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint was written (one process); says how to go on.
+
+    >>> import torch
+    >>> rows = torch.eye(4)
+    >>> mean_square = lambda model, batch: (model(batch) - batch).square().mean()
+    >>> log = fit(nn.Linear(4, 4), mean_square, rows, TrainConfig(max_steps=3, batch_size=2))
+    >>> [step for step, _ in log.series("loss")]
+    [3]
+    """
+    with launched() as accelerator, kept_random_state(accelerator.device):
+        batches = Batches(
+            data,
+            config,
+            collate=collate,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+        learner = Learner(model, objective, config, accelerator)
+        try:
+            return _Run(learner, batches, None if folder is None else Path(folder), evaluate).go()
+        finally:
+            learner.release()
+
+
+class _Run:
+    """Where a run stands, and what is due between its steps."""
+
+    def __init__(
+        self, learner: Learner, batches: Batches, folder: Path | None, evaluate: Evaluate | None
+    ) -> None:
+        self.learner, self.batches, self.evaluate = learner, batches, evaluate
+        self.config, self.accelerator = learner.config, learner.accelerator
+        self.steps = self.config.max_steps or self.config.epochs * batches.steps_per_epoch
+        self.step = self.evaluated = self.saved = 0
+        self.whole = True  # False while a step is changing things
+        self.means, self.log = Means(), TrainLog()
+        self.checkpoints: Checkpoints | None = None
+        self.files: LogFiles | None = None
+        if folder is not None:
+            self._open(folder)
+
+    def _open(self, folder: Path) -> None:
+        """Go on from the newest checkpoint of ``folder``, if there is one."""
+        run = {
+            **self.config.decisive(),
+            "rows of data": self.batches.rows,
+            "processes": self.accelerator.num_processes,
+        }
+        self.checkpoints = Checkpoints(folder / "checkpoints", run)
+        found = self.checkpoints.read_newest()
+        if found is not None:
+            self.step = self.saved = found.step
+            self.log, self.log.resumed_from = found.log, found.step
+            self.evaluated = found.state["evaluated"]
+            self.means = Means(found.state["means"])
+            self.learner.load_state(found.state["learner"])
+        if self.accelerator.is_main_process:
+            try:
+                self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"{folder} cannot be used: {error.strerror}") from error
+            self.checkpoints.clear_remains()
+            self.files = LogFiles(folder, self.log)
+
+    def go(self) -> TrainLog:
+        """Run to the end."""
+        self.learner.train()
+        bar = tqdm(
+            total=self.steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            disable=None if self.accelerator.is_main_process else True,
+        )
+        try:
+            self._between_steps(bar)
+            for batches in self._batches():
+                with held_interrupts():
+                    self.whole = False
+                    rate = self.config.learning_rate(self.step, self.steps)
+                    report = self.learner.step(self.step + 1, batches, rate)
+                    self._note(report, rate)
+                    self.step += 1
+                    self.whole = True
+                bar.update()
+                self._between_steps(bar)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self._interrupted()) from None
+        finally:
+            bar.close()
+            if self.files is not None:
+                self.files.close()
+        return self.log
+
+    def _batches(self) -> Iterator[list[tuple[Any, float]]]:
+        """Of each step left: its batches, with their share of its rows."""
+        left = range(self.step, self.steps)
+        stream = self.batches.stream(number for step in left for number in self.batches.of_step(step))
+        for step in left:
+            sizes = [self.batches.size(number) for number in self.batches.of_step(step)]
+            yield [(next(stream), size / sum(sizes)) for size in sizes]
+
+    def _note(self, report: StepReport, rate: float) -> None:
+        self.means.add({"lr": rate, "gradient_norm": report.gradient_norm})
+        self.means.add({f"loss@{name}": value for name, value in report.losses.items()})
+
+    def _between_steps(self, bar: Any) -> None:
+        """Log, evaluate, save: what is due after ``self.step`` steps and was not done yet."""
+        if self._due(self.config.log_every):
+            self._log_means(bar)
+        if self.evaluate is not None and self._due(self.config.evaluate_every) and self.evaluated < self.step:
+            self._log({(name, ""): value for name, value in self._evaluation(self.evaluate).items()})
+            self.evaluated = self.step
+        every = self.config.checkpoint_every or self.batches.steps_per_epoch
+        if self._due(every) and self.saved < self.step:
+            self._save()
+
+    def _due(self, every: int | None) -> bool:
+        return self.step == self.steps or bool(every and self.step % every == 0)
+
+    def _log_means(self, bar: Any) -> None:
+        means = {_split(name): value for name, value in self.means.take().items()}
+        if means:
+            losses = {at or "loss": value for (metric, at), value in means.items() if metric == "loss"}
+            bar.set_postfix_str(" ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+            self._log(means)
+
+    def _log(self, values: Mapping[tuple[str, str], float]) -> None:
+        rows = [LogRow(self.step, metric, at, float(value)) for (metric, at), value in values.items()]
+        self.log.rows.extend(rows)
+        if self.files is not None:
+            self.files.append(rows)
+
+    def _evaluation(self, evaluate: Evaluate) -> Mapping[str, float]:
+        self.learner.train(False)
+        try:
+            return evaluate(self.step)
+        finally:
+            self.learner.train()
+
+    def _save(self) -> None:
+        if self.checkpoints is None:
+            return
+        learner = self.learner.state()
+        if self.accelerator.is_main_process:
+            state = {"learner": learner, "evaluated": self.evaluated, "means": self.means.state}
+            self.checkpoints.write(Checkpoint(self.step, state, self.log))
+        self.accelerator.wait_for_everyone()
+        self.saved = self.step
+
+    def _interrupted(self) -> str:
+        """Save what can be saved; how to go on."""
+        # Several processes may stand at different steps, and a checkpoint is of one.
+        if self.whole and self.saved < self.step and self.accelerator.num_processes == 1:
+            self._save()
+        if self.checkpoints is None:
+            advice = "Nothing was saved; give folder= to be able to go on"
+        else:
+            folder = str(self.checkpoints.folder.parent)
+            advice = f"Call it again with the same arguments and folder={folder!r} to go on from {self.saved}"
+        return f"training was interrupted after step {self.step} of {self.steps}. {advice}"
+
+
+def _split(name: str) -> tuple[str, str]:
+    metric, _, granularity = name.partition("@")
+    return metric, granularity

@@ -1,0 +1,219 @@
+"""A training run as a TOML file: what data, which model and loss, how it is trained, where it goes."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from nestling.artifact import write_file
+from nestling.errors import ConfigError, unknown
+from nestling.granularity import Nesting
+from nestling.training.config import TrainConfig
+
+Loss = Literal["infonce", "cosent", "angle", "triplet", "cosine_regression"]
+DrawName = Literal["every", "random_some", "sandwich", "random_prefix"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataPlan(_Table):
+    """Where the texts come from; the docstrings of the installed packages if nothing is named.
+
+    Args:
+        pairs: a file of (query, document) pairs.
+        texts: a file of single texts.
+        docstrings: a folder of Python sources whose docstrings are the pairs.
+        limit: the most rows to use.
+    """
+
+    pairs: str | None = None
+    texts: str | None = None
+    docstrings: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        named = [name for name in ("pairs", "texts", "docstrings") if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} are both given; name one source of data")
+        return self
+
+
+class ModelPlan(_Table):
+    """The encoder and the map that is trained on top of it.
+
+    Args:
+        encoder: the name or folder of a text encoder.
+        nesting: the sizes that are trained, such as ``"dim=8..256"``; None doubles up to the full one.
+        hidden: width of the hidden layer of the map; None for a linear map.
+        orthogonal: keep the map a rotation, so that full-size similarities stay as they are.
+    """
+
+    encoder: str = "wordllama"
+    nesting: str | None = None
+    hidden: int | None = Field(default=None, ge=1)
+    orthogonal: bool = False
+
+    @field_validator("nesting")
+    @classmethod
+    def _is_nesting(cls, text: str | None) -> str | None:
+        return None if text is None else str(Nesting.parse(text))
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.orthogonal and self.hidden is not None:
+            raise ValueError("a rotation has no hidden layer; leave out hidden or orthogonal")
+        return self
+
+
+class LossPlan(_Table):
+    """The loss at each size and how the sizes are weighted and drawn.
+
+    Args:
+        loss: the base loss.
+        temperature: of the softmax of InfoNCE; above 0.
+        weights: the importance of each size, in the order of the nesting; None is 1 for all.
+        draw: which sizes one step uses.
+        draw_count: how many sizes ``random_some`` and ``sandwich`` draw at random.
+    """
+
+    loss: Loss = "infonce"
+    temperature: float = Field(default=0.05, gt=0)
+    weights: list[float] | None = None
+    draw: DrawName = "every"
+    draw_count: int = Field(default=2, ge=0)
+
+
+class OutputPlan(_Table):
+    """Where the trained model, its checkpoints and its log go."""
+
+    folder: str = "runs/train"
+
+
+class TrainPlan(_Table):
+    """A whole training run.
+
+    A key stands in one table only, so that each is also an unambiguous flag of the command line.
+    """
+
+    data: DataPlan = DataPlan()
+    model: ModelPlan = ModelPlan()
+    loss: LossPlan = LossPlan()
+    train: TrainConfig = TrainConfig()
+    output: OutputPlan = OutputPlan()
+
+    def to_toml(self) -> str:
+        """The plan as TOML, every setting written out; those that are None are left out."""
+        tables = {name: _as_dict(getattr(self, name)) for name in TABLES}
+        return "\n".join(f"[{name}]\n{_to_lines(table)}" for name, table in tables.items())
+
+
+def _keys(table: Any) -> tuple[str, ...]:
+    return (
+        tuple(table.model_fields) if hasattr(table, "model_fields") else tuple(f.name for f in fields(table))
+    )
+
+
+TABLES = {name: _keys(info.annotation) for name, info in TrainPlan.model_fields.items()}
+"""The keys of each table."""
+HOMES = {key: name for name, keys in TABLES.items() for key in keys}
+"""The table of each key."""
+
+
+def read_plan(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> TrainPlan:
+    """Read a plan from a TOML file and set some of its keys anew.
+
+    Args:
+        path: the file; None starts from the defaults.
+        overrides: values by key, as they come from the command line; those that are None are left out.
+
+    Raises:
+        ConfigError: for a file that cannot be read, an unknown table or key (the nearest is named), or
+            a value that is not allowed.
+
+    >>> read_plan(None, {"lr": 0.01, "nesting": "dim=8..32"}).model.nesting
+    'dim=8,16,32'
+    """
+    tables = {} if path is None else _read_toml(Path(path))
+    _check_names(tables)
+    for key, value in (overrides or {}).items():
+        if key not in HOMES:
+            raise ConfigError(unknown("setting", key, HOMES))
+        if value is not None:
+            tables.setdefault(HOMES[key], {})[key] = value
+    try:
+        return TrainPlan.model_validate(tables)
+    except ValidationError as error:
+        raise ConfigError("; ".join(map(_told, error.errors()))) from error
+
+
+def write_plan(plan: TrainPlan, path: str | Path) -> None:
+    """Write the plan with every setting as it was resolved.
+
+    Raises:
+        StorageError: if writing fails.
+    """
+    write_file(path, plan.to_toml())
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the plan {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"the plan {path} is not TOML: {error}") from error
+
+
+def _check_names(tables: Mapping[str, Any]) -> None:
+    for name, table in tables.items():
+        if name not in TABLES:
+            hint = f"; {name!r} stands in [{HOMES[name]}]" if name in HOMES else ""
+            raise ConfigError(unknown("table", name, TABLES) + hint)
+        if not isinstance(table, dict):
+            raise ConfigError(
+                f"{name} must be a table: write [{name}] above its keys {', '.join(TABLES[name])}"
+            )
+        for key in table:
+            if key not in TABLES[name]:
+                hint = f"; {key!r} stands in [{HOMES[key]}]" if key in HOMES else ""
+                raise ConfigError(unknown(f"key of [{name}]", key, TABLES[name]) + hint)
+
+
+def _told(error: Any) -> str:
+    place = " ".join([f"[{error['loc'][0]}]", *map(str, error["loc"][1:])])
+    given = "" if error["type"] == "value_error" else f"; got {error['input']!r}"
+    return f"{place}: {error['msg'].removeprefix('Value error, ')}{given}"
+
+
+def _as_dict(table: Any) -> dict[str, Any]:
+    if not isinstance(table, TrainConfig):
+        return dict(table)
+    # TOML has no None, and leaving the key out would bring its default back.
+    return {**asdict(table), "max_grad_norm": table.max_grad_norm or math.inf}
+
+
+def _to_lines(table: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {_to_value(value)}\n" for key, value in table.items() if value is not None)
+
+
+def _to_value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_to_value, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    # JSON's escapes are TOML's too, but TOML wants the delete character escaped as well.
+    return (
+        json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        if isinstance(value, str)
+        else repr(value)
+    )
