@@ -77,10 +77,18 @@ def test_a_public_name_resolves_and_is_documented(name: str) -> None:
         assert inspect.getdoc(value)
 
 
-def test_no_public_name_is_hidden_by_a_module() -> None:
-    """Importing ``nestling.x`` sets the attribute ``x``, so a lazy name may not be called as a module is."""
-    modules = {path.stem for path in (ROOT / "src" / "nestling").glob("*")}
-    assert not modules & set(nestling.__all__)
+LAZY_PACKAGES = [
+    path.parent
+    for path in SOURCES
+    if path.name == "__init__.py" and "def __getattr__" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("folder", LAZY_PACKAGES, ids=named)
+def test_no_lazy_name_is_hidden_by_a_module(folder: Path) -> None:
+    """Importing ``a.x`` sets the attribute ``x`` of ``a``: a lazy name called so is the module next time."""
+    package = importlib.import_module(".".join(folder.relative_to(ROOT / "src").parts))
+    assert not {path.stem for path in folder.glob("*")} & set(package.__all__)
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
