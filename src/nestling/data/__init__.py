@@ -1,0 +1,62 @@
+"""Loaders of real data sets, and the embedded default; every text set can be divided without leaks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nestling.data.beir import read_beir as read_beir
+    from nestling.data.beir import read_qrels as read_qrels
+    from nestling.data.beir import read_run as read_run
+    from nestling.data.catalogue import DATA_SETS as DATA_SETS
+    from nestling.data.docstrings import docstring_pairs as docstring_pairs
+    from nestling.data.images import LabelledImages as LabelledImages
+    from nestling.data.images import digits as digits
+    from nestling.data.images import fashion_mnist as fashion_mnist
+    from nestling.data.pairs import TextPairs as TextPairs
+    from nestling.data.pairs import read_pairs as read_pairs
+    from nestling.data.retrieval import RetrievalData as RetrievalData
+    from nestling.data.retrieval_sets import cranfield as cranfield
+    from nestling.data.retrieval_sets import xquad as xquad
+    from nestling.data.source import listing as listing
+    from nestling.data.source import locate as locate
+    from nestling.data.sts import ScoredPairs as ScoredPairs
+    from nestling.data.sts import stsb as stsb
+    from nestling.data.texts import pairs_from_texts as pairs_from_texts
+    from nestling.data.texts import read_texts as read_texts
+
+# Loaded when first used: the processes that read docstrings pass through here and need none of it.
+_HOMES = {
+    "DATA_SETS": "catalogue",
+    "LabelledImages": "images",
+    "RetrievalData": "retrieval",
+    "ScoredPairs": "sts",
+    "TextPairs": "pairs",
+    "cranfield": "retrieval_sets",
+    "digits": "images",
+    "docstring_pairs": "docstrings",
+    "fashion_mnist": "images",
+    "listing": "source",
+    "locate": "source",
+    "pairs_from_texts": "texts",
+    "read_beir": "beir",
+    "read_pairs": "pairs",
+    "read_qrels": "beir",
+    "read_run": "beir",
+    "read_texts": "texts",
+    "stsb": "sts",
+    "xquad": "retrieval_sets",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nestling.data' has no attribute {name!r}")
+    return getattr(import_module(f"nestling.data.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

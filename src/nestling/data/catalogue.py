@@ -1,0 +1,148 @@
+"""The data sets that have a loader here: what they are, under which licence, and where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file at a public address: where it lies and what it must be."""
+
+    url: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set by name.
+
+    Args:
+        name: also the name of its folder.
+        what: one line.
+        licence: as its makers state it.
+        loader: the call that reads it.
+        homepage: where a person finds it, or what it comes with.
+        files: by file name; None stands for a file that no public address with a checksum is known for.
+    """
+
+    name: str
+    what: str
+    licence: str
+    loader: str
+    homepage: str
+    files: Mapping[str, RemoteFile | None] = field(default_factory=dict)
+
+
+_FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
+_STS = "https://raw.githubusercontent.com/PhilipMay/stsb-multi-mt/main/data"
+_XQUAD = "https://raw.githubusercontent.com/google-deepmind/xquad/master"
+
+
+def _remote(folder: str, name: str, size_bytes: int, sha256: str) -> RemoteFile:
+    return RemoteFile(f"{folder}/{name}", sha256, size_bytes)
+
+
+DATA_SETS: dict[str, DataSet] = {
+    data_set.name: data_set
+    for data_set in (
+        DataSet(
+            "docstrings",
+            "names and descriptions of what the installed Python packages define; tens of thousands of pairs",
+            "each text under that of its package",
+            "nestling.data.docstring_pairs()",
+            "the running interpreter's standard library and site-packages",
+        ),
+        DataSet(
+            "digits",
+            "1,797 handwritten digits of 8x8 pixels in 10 classes (UCI)",
+            "CC BY 4.0",
+            "nestling.data.digits()",
+            "bundled with scikit-learn",
+        ),
+        DataSet(
+            "fashion-mnist",
+            "60,000 + 10,000 pictures of clothes of 28x28 pixels in 10 classes",
+            "MIT",
+            'nestling.data.fashion_mnist("train")',
+            "https://github.com/zalandoresearch/fashion-mnist",
+            {
+                name: _remote(_FASHION, name, size_bytes, sha256)
+                for name, size_bytes, sha256 in (
+                    (
+                        "train-images-idx3-ubyte.gz",
+                        26_421_880,
+                        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                    ),
+                    (
+                        "train-labels-idx1-ubyte.gz",
+                        29_515,
+                        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                    ),
+                    (
+                        "t10k-images-idx3-ubyte.gz",
+                        4_422_102,
+                        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                    ),
+                    (
+                        "t10k-labels-idx1-ubyte.gz",
+                        5_148,
+                        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                    ),
+                )
+            },
+        ),
+        DataSet(
+            "sts",
+            "STS benchmark: 8,628 pairs of sentences with their similarity from 0 to 5",
+            "scores CC BY-SA 4.0, sentences by source",
+            'nestling.data.stsb("test")',
+            "https://github.com/PhilipMay/stsb-multi-mt",
+            {
+                name: _remote(_STS, name, size_bytes, sha256)
+                for name, size_bytes, sha256 in (
+                    (
+                        "stsb-en-train.csv",
+                        708_863,
+                        "e1e84fec60bbb598735552f54a35f4949904a484750fd2cb11e2720e49f63da6",
+                    ),
+                    (
+                        "stsb-en-dev.csv",
+                        204_675,
+                        "d29586e96558c4eb52cf5ea5d14e9c24d3bf0e44f111b017caba43a5adc33226",
+                    ),
+                    (
+                        "stsb-en-test.csv",
+                        158_891,
+                        "11523b625219e94e9ca05d2816b5f02cac1614c5894fe657376fa0806378d053",
+                    ),
+                )
+            },
+        ),
+        DataSet(
+            "xquad",
+            "1,190 questions and the 240 Wikipedia passages that answer them (English part)",
+            "CC BY-SA 4.0",
+            "nestling.data.xquad()",
+            "https://github.com/google-deepmind/xquad",
+            {
+                "xquad.en.json": _remote(
+                    _XQUAD,
+                    "xquad.en.json",
+                    609_383,
+                    "e4c57d1c9143aaa1c5d265ba5987a65f4e69528d2a98f29d6e75019b10344f29",
+                )
+            },
+        ),
+        DataSet(
+            "cranfield",
+            "1,400 abstracts on aerodynamics, 225 questions, graded judgements (Cleverdon 1967)",
+            "historic test collection, free for research",
+            "nestling.data.cranfield()",
+            "http://ir.dcs.gla.ac.uk/resources/test_collections/cran",
+            {"cran.all.1400": None, "cran.qry": None, "cranqrel": None},
+        ),
+    )
+}

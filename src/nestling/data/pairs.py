@@ -1,0 +1,232 @@
+"""Pairs of texts that belong together, and how they are divided without leaks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nestling.artifact import read_folder, write_folder
+from nestling.cut import name_rows
+from nestling.data.retrieval import RetrievalData
+from nestling.data.split import groups_by_text, place, plain_text
+from nestling.data.table import Table, read_table
+from nestling.errors import ArtifactError, ConfigError, DataError
+
+KIND = "text-pairs"
+_FILE = "pairs.jsonl"
+
+
+@dataclass(frozen=True)
+class TextPairs:
+    """Queries and the document that answers each; rows of one group stay together when they are split.
+
+    Args:
+        queries: one text a row, none of them blank.
+        documents: as many texts.
+        groups: as many names (a package, a web site, a user). By default rows that share a text, be it
+            through others, are one group, so that no text can fall in two parts.
+        left_out: what was not taken when the pairs were read, as counts by reason.
+
+    Raises:
+        DataError: for no rows, different lengths, or texts that are blank or not Unicode (named).
+
+    >>> pairs = TextPairs(["a cat", "a dog"], ["it purrs", "it barks"])
+    >>> len(pairs), pairs.groups
+    (2, ('0', '1'))
+    """
+
+    queries: Sequence[str]
+    documents: Sequence[str]
+    groups: Sequence[str] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("queries", "documents"):
+            object.__setattr__(self, name, _check_texts(getattr(self, name), name))
+        if not self.queries:
+            raise DataError("there are no pairs; give at least one query with its document")
+        groups = tuple(self.groups) or groups_by_text(self.queries, self.documents)
+        object.__setattr__(self, "groups", _check_texts(groups, "groups"))
+        object.__setattr__(self, "left_out", dict(self.left_out))
+        lengths = [len(column) for column in (self.queries, self.documents, self.groups)]
+        if len(set(lengths)) > 1:
+            raise DataError(
+                "queries, documents and groups must be as many as each other, not {}, {} and {}".format(
+                    *lengths
+                )
+            )
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def take(self, rows: Iterable[int]) -> TextPairs:
+        """The pairs of these rows, in this order."""
+        chosen = list(rows)
+        columns = (self.queries, self.documents, self.groups)
+        return TextPairs(*(tuple(column[row] for row in chosen) for column in columns))
+
+    def split(self, fractions: Sequence[float] = (0.8, 0.1, 0.1), *, seed: int = 0) -> tuple[TextPairs, ...]:
+        """Divide the rows into parts (train, validation, test by default); no group is in two of them.
+
+        The largest groups are placed first, each into a part drawn with the chance of the room that is
+        left in it; a group that would fill more than half of that room goes where most room is. The
+        parts so come near their fractions, and a small part does not consist of one large group.
+
+        Args:
+            fractions: share of the rows of each part, above 0, in sum 1.
+            seed: the same seed gives the same parts.
+
+        Raises:
+            ConfigError: for fractions that are not above 0 or do not sum to 1.
+            DataError: if there are fewer groups than parts.
+        """
+        if not fractions or min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+            raise ConfigError(
+                f"fractions must be above 0 and sum to 1, not {tuple(fractions)}; (0.8, 0.1, 0.1) is usual"
+            )
+        rows_of: dict[str, list[int]] = defaultdict(list)
+        for row, group in enumerate(self.groups):
+            rows_of[group].append(row)
+        if len(rows_of) < len(fractions):
+            raise DataError(
+                f"{len(fractions)} parts need at least as many groups, but the {len(self)} pairs are in "
+                f"{len(rows_of)} ({', '.join(sorted(rows_of)[:3])}); give a finer group column, or more data"
+            )
+        part_of = place([len(rows) for rows in rows_of.values()], fractions, seed)
+        rows_in: list[list[int]] = [[] for _ in fractions]
+        for part, rows in zip(part_of, rows_of.values(), strict=True):
+            rows_in[part] += rows
+        return tuple(self.take(sorted(rows)) for rows in rows_in)
+
+    def retrieval(self) -> RetrievalData:
+        """Each distinct query with all its documents as relevant, among all distinct documents."""
+        query_ids = {text: f"q{i}" for i, text in enumerate(dict.fromkeys(self.queries))}
+        document_ids = {text: f"d{i}" for i, text in enumerate(dict.fromkeys(self.documents))}
+        qrels: dict[str, dict[str, int]] = defaultdict(dict)
+        for query, document in zip(self.queries, self.documents, strict=True):
+            qrels[query_ids[query]][document_ids[document]] = 1
+        return RetrievalData(
+            {key: text for text, key in query_ids.items()},
+            {key: text for text, key in document_ids.items()},
+            dict(qrels),
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write a verified folder (:mod:`nestling.artifact`) of JSON lines."""
+        names = ("query", "document", "group")
+        rows = zip(self.queries, self.documents, self.groups, strict=True)
+        lines = (json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows)
+        with write_folder(folder, KIND, settings={"left_out": dict(self.left_out)}) as path:
+            (path / _FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TextPairs:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ArtifactError: if the folder is missing, altered, of another kind or too new.
+        """
+        manifest = read_folder(folder, KIND)
+        try:
+            with (Path(folder) / _FILE).open(encoding="utf-8") as stream:
+                rows = [json.loads(line) for line in stream]
+            columns = [[row[name] for row in rows] for name in ("query", "document", "group")]
+            return cls(*columns, left_out=manifest.settings["left_out"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{folder} does not hold pairs as its manifest says: {error}") from error
+
+
+def read_pairs(
+    path: str | Path, query: str | None = None, document: str | None = None, group: str | None = None
+) -> TextPairs:
+    """Pairs out of a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file, each row taken once.
+
+    Columns that are not named are found by their usual names, without regard to case: ``query``,
+    ``question``, ``anchor``, ``title`` ... with ``document``, ``answer``, ``positive``, ``text`` ..., and
+    ``group``. A file of two columns is taken in its order: query, document.
+
+    Args:
+        path: the file (:func:`~nestling.data.table.read_table` says how it is read).
+        query: its column of queries.
+        document: its column of documents.
+        group: its column of groups, which stay together in :meth:`TextPairs.split`.
+
+    Raises:
+        DataError: if the file cannot be read, is empty or holds one pair only, a column is missing (the
+            nearest names are listed), or texts are blank (their lines are named).
+    """
+    table = read_table(path)
+    query, document = _choose_columns(table, query, document)
+    group = group or _known_column(table, ("group",))
+    columns = [table.texts(name) for name in (query, document, group) if name is not None]
+    first_rows = {tuple(map(plain_text, row[:2])): row for row in reversed(list(zip(*columns, strict=True)))}
+    if len(first_rows) < 2:
+        raise DataError(
+            f"{path} holds one pair only; at least two different ones are needed to tell them apart"
+        )
+    repeated = len(columns[0]) - len(first_rows)
+    return TextPairs(
+        *zip(*reversed(first_rows.values()), strict=True),
+        left_out={"repeated rows": repeated} if repeated else {},
+    )
+
+
+_QUERY_COLUMNS = (
+    "query", "queries", "question", "anchor", "title", "name", "headline", "sentence1", "text1", "source",
+    "input",
+)  # fmt: skip
+_DOCUMENT_COLUMNS = (
+    "document", "documents", "answer", "positive", "passage", "text", "body", "content", "abstract",
+    "description", "summary", "sentence2", "text2", "target", "output", "context",
+)  # fmt: skip
+
+
+def _known_column(table: Table, known: Sequence[str]) -> str | None:
+    names = {name.strip().lower(): name for name in reversed(table.columns)}
+    return next((names[name] for name in known if name in names), None)
+
+
+def _choose_columns(table: Table, query: str | None, document: str | None) -> tuple[str, str]:
+    query = query or _known_column(table, [name for name in _QUERY_COLUMNS if name != document])
+    document = document or _known_column(table, [name for name in _DOCUMENT_COLUMNS if name != query])
+    if len(table.columns) == 2:
+        first, second = table.columns
+        query = query or (second if document == first else first)
+        document = document or (second if query == first else first)
+    for role, column in (("query", query), ("document", document)):
+        if column is None:
+            raise DataError(
+                f"{table.path} has no column known to hold a {role}, but: {', '.join(table.columns)}; "
+                f"name it ({role}=), or call it {role!r} in the file"
+            )
+    assert query is not None
+    assert document is not None
+    return query, document
+
+
+def _check_texts(texts: Sequence[str], what: str) -> tuple[str, ...]:
+    if isinstance(texts, str):
+        raise DataError(f"{what} must be a sequence of texts, not one text; put it in a list")
+    values = tuple(texts)
+    wrong = [row for row, text in enumerate(values) if not isinstance(text, str)]
+    if wrong:
+        raise DataError(
+            f"{what} must be texts, but {name_rows(wrong)} holds a {type(values[wrong[0]]).__name__}"
+        )
+    blank = [row for row, text in enumerate(values) if not text or text.isspace()]
+    if blank:
+        raise DataError(f"{what} are blank in {name_rows(blank)}; remove or fill those rows")
+    torn = [row for row, text in enumerate(values) if not text.isascii() and _is_torn(text)]
+    if torn:
+        raise DataError(
+            f"{what} hold half of a character pair (a lone surrogate) in {name_rows(torn)}; repair them"
+        )
+    return values
+
+
+def _is_torn(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,1 @@
+"""Definitions and their docstrings out of Python source, never imported; standard library only."""

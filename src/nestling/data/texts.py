@@ -1,0 +1,104 @@
+"""Pairs out of texts that have no partner."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from nestling.data.pairs import TextPairs
+from nestling.data.split import plain_text
+from nestling.data.table import read_table
+from nestling.errors import DataError
+
+_TEXT_COLUMNS = ("text", "content", "body", "document", "passage", "sentence", "description", "abstract")
+_FEWEST_WORDS = 3
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+(?=[^\sa-z])|[\u3002\uff01\uff1f]\s*")
+
+
+def read_texts(path: str | Path, text: str | None = None) -> tuple[str, ...]:
+    """The texts of a ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (one a line).
+
+    Args:
+        path: the file.
+        text: its column; by default the only one, or the first of ``text``, ``content``, ``body``, ...
+
+    Raises:
+        DataError: if the file or column is missing, unreadable or empty, or texts are blank (named).
+    """
+    table = read_table(path)
+    if text is None:
+        known = [name for name in _TEXT_COLUMNS if name in table.columns]
+        candidates = known or (list(table.columns) if len(table.columns) == 1 else [])
+        if not candidates:
+            raise DataError(
+                f"{path} has no column called {', '.join(_TEXT_COLUMNS[:3])} or the like, but "
+                f"{', '.join(table.columns)}; name the one that holds the texts (text=)"
+            )
+        text = candidates[0]
+    return tuple(table.texts(text))
+
+
+def pairs_from_texts(texts: Iterable[str]) -> TextPairs:
+    r"""Pair the opening of each text with the rest of it.
+
+    The query is the title - the first line, if the text has several - or else the first sentence; the
+    document is what follows, without the query, so that a pair cannot be matched by the words alone that
+    it was cut from. A single sentence is cut in the middle. Each part has at least three words; texts
+    that are too short for that, and repeated ones, are left out and counted.
+
+    The opening of a text mostly says what it is about, which makes the pairs a fair stand-in for
+    questions and answers; figures measured on them rank models and sizes of one collection, and do not
+    compare with figures from real queries.
+
+    Raises:
+        DataError: if fewer than two texts can be paired.
+
+    Source: the inverse cloze task, Lee et al. 2019, arXiv 1906.00300, section 4; with the title in place
+    of a random sentence, as in Wang et al. 2022, arXiv 2212.03533, section 3.
+
+    >>> texts = ["Cats purr a lot. They do it when content.", "On owls at night\nOwls hunt mice."]
+    >>> pairs_from_texts(texts).queries
+    ('Cats purr a lot.', 'On owls at night')
+    """
+    queries, documents = [], []
+    seen: set[str] = set()
+    short = repeated = 0
+    for text in texts:
+        key = plain_text(text)
+        parts = _divide(text)
+        if key in seen:
+            repeated += 1
+        elif parts is None:
+            short += 1
+        else:
+            queries.append(parts[0])
+            documents.append(parts[1])
+        seen.add(key)
+    if len(queries) < 2:
+        raise DataError(
+            f"only {len(queries)} of {len(queries) + short + repeated} texts can be paired; each needs "
+            f"at least {2 * _FEWEST_WORDS} words (give longer texts, or real pairs: read_pairs)"
+        )
+    left_out = {"texts too short to pair": short, "repeated texts": repeated}
+    return TextPairs(queries, documents, left_out={reason: n for reason, n in left_out.items() if n})
+
+
+def _divide(text: str) -> tuple[str, str] | None:
+    """(opening, rest), each on one line, or None if one of them would be too short."""
+    text = text.strip()
+    title, _, body = text.partition("\n")
+    for opening, rest in ((title, body), *_sentence_cuts(text), _halves(text)):
+        if min(len(opening.split()), len(rest.split())) >= _FEWEST_WORDS:
+            return " ".join(opening.split()), " ".join(rest.split())
+    return None
+
+
+def _sentence_cuts(text: str) -> Iterable[tuple[str, str]]:
+    return ((text[: end.end()], text[end.end() :]) for end in _SENTENCE_END.finditer(text))
+
+
+def _halves(text: str) -> tuple[str, str]:
+    words = text.split()
+    middle = len(words) // 2
+    return " ".join(words[:middle]), " ".join(words[middle:])
