@@ -1,0 +1,1 @@
+"""Search among vectors at any prefix size: exact, and by a funnel of growing sizes."""

@@ -1,0 +1,107 @@
+"""Running sums over coordinate blocks: what one size computes, the next larger one goes on from.
+
+The inner product of two prefixes is ``u[:m] @ v[:m] = sum_b u_b @ v_b`` over the blocks ``b`` of
+coordinates between consecutive sizes, and so are squared norms; all sizes cost one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import CutRule, check_vectors, cut, name_rows
+from nestling.errors import DataError
+
+_SMALLEST_NORM = 1e-12
+
+
+def check_dims(dims: Iterable[int], full: int) -> tuple[int, ...]:
+    """``dims`` as increasing sizes that fit ``full`` entries.
+
+    Raises:
+        DataError: for none, one that does not fit, or ones that do not increase.
+    """
+    sizes = tuple(dims)
+    if not sizes:
+        raise DataError("no dims were given; give at least one")
+    if any(isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) for dim in sizes):
+        raise DataError(f"dims must be whole numbers, not {list(sizes)}")
+    if any(small >= large for small, large in pairwise(sizes)):
+        raise DataError(f"dims must increase without repeats, not {list(sizes)}; write {sorted(set(sizes))}")
+    if sizes[0] < 1 or sizes[-1] > full:
+        raise DataError(f"dims {list(sizes)} do not fit vectors of {full} entries; choose 1 to {full}")
+    return tuple(int(dim) for dim in sizes)
+
+
+def prefix_blocks(dims: Sequence[int]) -> list[slice]:
+    """The blocks of coordinates between consecutive sizes: a prefix is a run of the first ones."""
+    return [slice(start, end) for start, end in pairwise((0, *dims))]
+
+
+def prepare(x: NDArray[Any], dim: int, rule: CutRule) -> NDArray[np.float32]:
+    """The part of ``x`` that sizes up to ``dim`` read, in float32, after what ``rule`` does before a cut."""
+    wide = x if rule.before == "none" else x.astype(np.float32, copy=False)
+    return cut(wide, dim, CutRule(rule.before, "none")).astype(np.float32, copy=False)
+
+
+def prefix_square_norms(x: NDArray[np.float32], dims: Sequence[int]) -> NDArray[np.float32]:
+    """Squared length of every row at every size, ``Float[sizes, rows]``."""
+    squares = [np.einsum("ij,ij->i", x[:, block], x[:, block]) for block in prefix_blocks(dims)]
+    return np.cumsum(squares, axis=0)
+
+
+def prefix_norms(
+    x: NDArray[np.float32], dims: Sequence[int], what: str, first_row: int = 0
+) -> NDArray[np.float32]:
+    """Length of every row at every size, ``Float[sizes, rows]``, fit to divide by.
+
+    Raises:
+        DataError: for rows whose prefix has no length, or none that float32 holds; they are named.
+    """
+    with np.errstate(over="ignore"):
+        norms = np.sqrt(prefix_square_norms(x, dims))
+    bad = ~(np.isfinite(norms) & (norms > _SMALLEST_NORM))
+    if bad.any():
+        size = int(bad.any(axis=1).argmax())
+        raise DataError(
+            f"the first {dims[size]} entries of {name_rows(np.flatnonzero(bad[size]) + first_row)} of {what} "
+            "are all zero or too large and cannot be normalised; remove those rows, or start at a larger size"
+        )
+    return norms
+
+
+def prefix_pair_scores(
+    first: Any, second: Any, dims: Iterable[int], rule: CutRule = CutRule()
+) -> NDArray[np.float32]:
+    """Similarity of each row of ``first`` with the same row of ``second`` at every size.
+
+    Args:
+        first: ``Float[n, dim]``.
+        second: ``Float[n, dim]``.
+        dims: increasing sizes.
+        rule: with ``l2`` after the cut the similarity is the cosine, else the inner product.
+
+    Returns:
+        ``Float[sizes, n]``.
+
+    Raises:
+        DataError: for matrices of different shape or that cannot be used.
+
+    >>> prefix_pair_scores(np.eye(3), np.ones((3, 3)), [1, 3], CutRule(after="none")).tolist()
+    [[1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    """
+    first = check_vectors(first, "the first vectors")
+    second = check_vectors(second, "the second vectors", dim=first.shape[1])
+    if len(first) != len(second):
+        raise DataError(f"pairs need as many first as second vectors, not {len(first)} and {len(second)}")
+    sizes = check_dims(dims, first.shape[1])
+    a, b = (prepare(x, sizes[-1], rule) for x in (first, second))
+    products = [np.einsum("ij,ij->i", a[:, block], b[:, block]) for block in prefix_blocks(sizes)]
+    scores = np.cumsum(products, axis=0)
+    if rule.after == "l2":
+        scores /= prefix_norms(a, sizes, "the first vectors") * prefix_norms(b, sizes, "the second vectors")
+    return scores

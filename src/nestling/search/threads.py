@@ -1,0 +1,60 @@
+"""Threads that share out products of matrices, each computing its own with one thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+from nestling.errors import ConfigError
+
+# The number of threads of the linear algebra library is one for the process: were two pools to set and
+# restore it in overlap, it could stay at one for ever. A pool keeps all cores busy, so they take turns.
+_turn = threading.Lock()
+
+
+def _give_a_new_turn() -> None:
+    """A child process must not wait for a thread that only its parent has."""
+    global _turn
+    _turn = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_give_a_new_turn)
+
+
+def count_workers(workers: int | None) -> int:
+    """The number of threads to use: as many as this process may use cores, unless it is given.
+
+    Raises:
+        ConfigError: for less than one.
+    """
+    if workers is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers < 1:
+        raise ConfigError(f"workers={workers} cannot work; give at least 1")
+    return workers
+
+
+@contextmanager
+def worker_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads whose products of matrices start no threads of their own, which would slow both manyfold."""
+    with _turn, _limit_products(), ThreadPoolExecutor(workers, initializer=_limit_products) as pool:
+        yield pool
+
+
+def _limit_products() -> Any:
+    """One thread for each product: of the process or, where the library counts so, of this thread."""
+    return _controller().limit(limits=1, user_api="blas")
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    """Found once: looking through the loaded libraries takes longer than a small search."""
+    return ThreadpoolController()
