@@ -1,1 +1,6 @@
 """Search among vectors at any prefix size: exact, and by a funnel of growing sizes."""
+
+from nestling.search.exact import Neighbours, nearest, nearest_each
+from nestling.search.funnel import Funnel
+
+__all__ = ["Funnel", "Neighbours", "nearest", "nearest_each"]
