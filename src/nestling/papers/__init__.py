@@ -1,0 +1,64 @@
+"""The papers as guided tours: each composes the library's parts and measures the paper's claims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from nestling.errors import ConfigError, unknown
+from nestling.papers.report import Claim, Report, machine_stamp
+
+__all__ = ["PAPERS", "Claim", "Report", "machine_stamp", "reproduce"]
+
+PAPERS = {"mrl": "nestling.papers.mrl"}
+
+
+class Paper(Protocol):
+    """What a module of this folder offers."""
+
+    TITLE: str
+    CLAIMS: tuple[str, ...]
+
+    def run(self, *, seeds: int, claims: Sequence[str], quick: bool) -> tuple[list[Claim], dict[str, object]]:
+        """Measure ``claims`` over ``seeds`` seeds; also what was chosen on the way (sizes, rates)."""
+        ...
+
+
+def reproduce(
+    name: str,
+    *,
+    seeds: int = 3,
+    claims: Sequence[str] | None = None,
+    output: str | Path | None = None,
+    quick: bool = False,
+) -> Report:
+    """Measure the claims of a paper at small scale.
+
+    Args:
+        name: one of ``PAPERS``.
+        seeds: how many, at least 2; intervals are over them.
+        claims: ids such as ``["C1", "C3"]``; all by default. Only what they need is trained.
+        output: folder for ``<name>.json`` and ``<name>.md``.
+        quick: few samples and steps, to see that everything runs; the figures mean nothing.
+
+    Raises:
+        ConfigError: for an unknown paper or claim, or fewer than 2 seeds.
+    """
+    if name not in PAPERS:
+        raise ConfigError(unknown("paper", name, PAPERS))
+    paper = cast("Paper", import_module(PAPERS[name]))
+    wanted = paper.CLAIMS if claims is None else claims
+    for claim in wanted:
+        if claim not in paper.CLAIMS:
+            raise ConfigError(unknown(f"claim of {name}", claim, paper.CLAIMS))
+    if seeds < 2:
+        raise ConfigError(f"seeds={seeds} gives no interval; use at least 2 (3 for a figure to be quoted)")
+    ordered = [claim for claim in paper.CLAIMS if claim in wanted]
+    measured, chosen = paper.run(seeds=seeds, claims=ordered, quick=quick)
+    settings = {"seeds": seeds, "quick": quick, **chosen}
+    report = Report(name, paper.TITLE, tuple(measured), settings, machine_stamp())
+    if output is not None:
+        report.save(output)
+    return report

@@ -1,0 +1,355 @@
+"""MRL, Matryoshka Representation Learning (Kusupati et al. 2022, arXiv 2205.13147), and its claims.
+
+One encoder is trained so that every leading part ``z[:m]`` of its output is an embedding of its own:
+the loss is the sum over sizes ``m`` of the ordinary loss on ``z[:m]`` (:mod:`.mrl_study` trains it and
+the baselines, :mod:`.mrl_data` holds the problems). Cost is then chosen by slicing. The paper shows
+this on ImageNet; here each claim is restated for problems that train in seconds on a processor.
+
+A function below measures one claim with one seed on one problem. It returns the clearance - how far the
+tightest figure lies on the right side of its margin - and the figures. The margins are those of a pilot
+on another problem (316 classes of WordNet definitions, nesting 8 to 256) or of the paper, and were
+written down before any test row of the problems here was looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from tqdm import tqdm
+
+from nestling.encoders.text import TextEncoder
+from nestling.papers.mrl_data import (
+    LabelledData,
+    Rows,
+    descriptions,
+    docstrings,
+    fashion,
+    packages,
+    sentence_similarity,
+    small_digits,
+)
+from nestling.papers.mrl_study import Effort, Method, Study, cascade, new_class_accuracy, retrieval, searches
+from nestling.papers.report import Claim
+
+TITLE = "MRL: Matryoshka Representation Learning (arXiv 2205.13147), claims at small scale"
+
+Run = tuple[float, dict[str, float]]
+"""Clearance and figures of one claim, one problem and one seed."""
+
+# Points by rank of the size, smallest first; where a problem has fewer margins than sizes, nothing is
+# claimed for the larger ones. Pictures: ten classes fit into 16 dims, so margins end at 8. Pairs: half
+# of the pilot's, as the word vectors they start from are nested themselves.
+_OVER_TRUNCATION = {
+    "pictures": (10, 5, 2),
+    "packages": (10, 10, 5, 2, 0.5),
+    "descriptions": (5, 5, 2.5),
+    "similarity": (2, 1),
+}
+_OVER_PCA = {"pictures": (4, 3), "packages": (4, 3), "descriptions": (2, 1.5), "similarity": (2, 1)}
+_UNDER_FIXED = (5, 5, 3, 2, 2, 2)  # pilot: how far below a separately trained model is still "as accurate"
+_RETRIEVAL_GAIN = 0.5  # pilot: +1.2 at full size
+_TIED_LOSS, _TIED_SLACK = 1.5, 1.0  # pilot: 3.3 at the smallest size, 0.7 or less from the third up
+_INTERPOLATION_SLACK = 0.5  # pilot
+_BOOST, _BOOST_GAIN, _BOOST_LOSS = (4.0, 2.0), 1.0, 1.5  # pilot: +2.2 at the smallest, -0.8 elsewhere
+_COARSE_GAIN = 0.2  # pilot: 0.78 of the coarse accuracy kept against 0.47 of the fine
+_HEADROOM = 0.2  # share of the best head's errors: 4.7 of 23.2 points in the paper, 10.7 of 52.9 in the pilot
+_CASCADE_LOSS, _CASCADE_SHARE = 0.3, 0.25  # paper: 0.3 points of the largest head's accuracy, at 37 of 2048
+_DIGITS_LOSS = 0.5  # two or three of 497 pictures
+_RERANK_LOSS = 0.3  # pilot: 0.21 points of mAP@10
+_RETENTION_LOSS = 0.02  # pilot: 0.797 against 0.804
+_FEW_SHOT_GAIN = 0.5  # paper: up to 2 points on new classes
+_SHOTS = (1, 5, 20)
+
+
+def beats_truncation(study: Study, seed: int) -> Run:
+    """C1: prefixes against the first, and against random, entries of vectors trained at full size."""
+    nested = study.quality(study.model(study.mrl, seed).vectors)
+    full = study.model(study.full, seed)
+    order = np.random.default_rng([1, seed]).permutation(study.dims[-1])
+    cut, drawn = study.quality(full.vectors), study.quality(lambda x: full.vectors(x)[:, order])
+    best = {dim: max(cut[dim], drawn[dim]) for dim in study.dims}
+    return _at_least(_gaps(nested, best), _OVER_TRUNCATION[study.key])
+
+
+def beats_pca(study: Study, seed: int) -> Run:
+    """C2: prefixes against the leading principal components of vectors trained at full size."""
+    nested = study.quality(study.model(study.mrl, seed).vectors)
+    components = study.quality(study.rotated(study.model(study.full, seed)))
+    return _at_least(_gaps(nested, components), _OVER_PCA[study.key])
+
+
+def matches_fixed(study: Study, seed: int) -> Run:
+    """C3: each size against a model trained for that size alone."""
+    ours, fixed = study.model(study.mrl, seed), [study.model(study.fixed(dim), seed) for dim in study.dims]
+    if isinstance(study.data, LabelledData):
+        nested = ours.accuracies(study.data.test)
+        alone = {
+            dim: model.accuracies(study.data.test)[dim] for dim, model in zip(study.dims, fixed, strict=True)
+        }
+    else:
+        nested = study.quality(ours.vectors)
+        alone = {
+            dim: study.quality(model.vectors, [dim])[dim]
+            for dim, model in zip(study.dims, fixed, strict=True)
+        }
+    return _at_least(_gaps(nested, alone), [-margin for margin in _UNDER_FIXED])
+
+
+def retrieves_better(study: Study, seed: int) -> Run:
+    """C4: mAP@10 at the full size against the model trained at it."""
+    data, dim = _labelled(study), study.dims[-1]
+    scores = [
+        retrieval(data, study.model(method, seed).vectors, [dim])[dim][1]
+        for method in (study.mrl, study.full)
+    ]
+    return _at_least({dim: scores[0] - scores[1]}, [_RETRIEVAL_GAIN])
+
+
+def tied_costs_small_sizes(study: Study, seed: int) -> Run:
+    """C5: one matrix a size against one for all: a loss at the smallest size, none from the third up."""
+    tied = Method("MRL-E", study.data.nesting, tied=True)
+    test = _labelled(study).test
+    gaps = _gaps(*(study.model(method, seed).accuracies(test) for method in (study.mrl, tied)))
+    rest = [_TIED_SLACK - abs(gaps[dim]) for dim in study.dims[2:]]
+    figures = {f"MRL - MRL-E at {dim}": gap for dim, gap in gaps.items()}
+    return min(gaps[study.dims[0]] - _TIED_LOSS, *rest), figures
+
+
+def interpolates(study: Study, seed: int) -> Run:
+    """C6: 1-NN at sizes half-way between trained ones, over the worse of its two neighbours."""
+    between = [(small + large) // 2 for small, large in zip(study.dims, study.dims[1:], strict=False)]
+    found = study.quality(study.model(study.mrl, seed).vectors, sorted({*study.dims, *between}))
+    sides = zip(between, study.dims, study.dims[1:], strict=False)
+    gaps = {dim: found[dim] - min(found[small], found[large]) for dim, small, large in sides}
+    return _at_least(gaps, [-_INTERPOLATION_SLACK] * len(gaps))
+
+
+def weights_move_quality(study: Study, seed: int) -> Run:
+    """C7: weight 4 and 2 on the two smallest sizes: better at the smallest, little worse elsewhere."""
+    weights = (*_BOOST, *[1.0] * (len(study.dims) - 2))
+    boosted = Method("MRL, small sizes weighted", study.data.nesting, weights=weights)
+    test = _labelled(study).test
+    gaps = _gaps(*(study.model(method, seed).accuracies(test) for method in (boosted, study.mrl)))
+    return _at_least(gaps, [_BOOST_GAIN, *[-_BOOST_LOSS] * (len(gaps) - 1)])
+
+
+def coarse_survives(study: Study, seed: int) -> Run:
+    """C8: share of the full accuracy left at the smallest size, of superclasses and of classes."""
+    data = _labelled(study)
+    assert data.coarse is not None
+    kept = []
+    for grouping in (data.coarse, np.arange(data.num_classes)):
+        groups = np.eye(grouping.max() + 1, dtype=np.float32)[grouping]
+        found = study.model(study.mrl, seed).probabilities(data.test.x)
+        right = {
+            dim: ((each @ groups).argmax(1) == grouping[data.test.labels]).mean()
+            for dim, each in found.items()
+        }
+        kept.append(float(right[study.dims[0]] / right[study.dims[-1]]))
+    return kept[0] - kept[1] - _COARSE_GAIN, {"kept of superclasses": kept[0], "kept of classes": kept[1]}
+
+
+def oracle_has_headroom(study: Study, seed: int) -> Run:
+    """C9: rows that some size gets right, over those that the best size gets right."""
+    data = _labelled(study)
+    found = study.model(study.mrl, seed).probabilities(data.test.x)
+    right = np.array([each.argmax(1) == data.test.labels for each in found.values()])
+    best, oracle = float(right.mean(1).max()), float(right.any(0).mean())
+    share = (oracle - best) / max(1 - best, 1 / len(data.test.labels))
+    lost = float((right[:-1].any(0) & ~right[-1]).mean())
+    figures = {"best size": 100 * best, "oracle": 100 * oracle, "right only below full": 100 * lost}
+    return share - _HEADROOM, {**figures, "share of errors": share}
+
+
+def cascade_saves_dims(study: Study, seed: int) -> Run:
+    """C10: answer at the first size that is sure enough; thresholds come from the validation rows."""
+    data = _labelled(study)
+    model, full = study.model(study.mrl, seed), study.dims[-1]
+    accuracy, dims = cascade(data, model, study.dims)
+    whole = model.accuracies(data.test)[full]
+    figures = {"cascade": accuracy, f"fixed at {full}": whole, "expected dims": dims}
+    return min(accuracy - whole + _CASCADE_LOSS, 100 * (_CASCADE_SHARE - dims / full)), figures
+
+
+def cascade_beats_fixed_size(study: Study, seed: int) -> Run:
+    """C10, as piloted: a cascade of the sizes up to 8 against always using 4 dims."""
+    data = _labelled(study)
+    model, small = study.model(study.mrl, seed), [dim for dim in study.dims if dim <= 8]
+    accuracy, dims = cascade(data, model, small)
+    fixed = model.accuracies(data.test)[4]
+    figures = {"cascade": accuracy, "fixed at 4": fixed, "expected dims": dims}
+    return min(accuracy - fixed + _DIGITS_LOSS, 4 - dims), figures
+
+
+def reranking_keeps_quality(study: Study, seed: int) -> Run:
+    """C11: the 200 nearest at a small size, re-ordered at the full one, against search at the full one."""
+    found = searches(_labelled(study), study.model(study.mrl, seed))
+    return found["reranked"] - found["single shot"] + _RERANK_LOSS, found
+
+
+def funnel_keeps_quality(study: Study, seed: int) -> Run:
+    """C12: ever shorter lists at ever larger sizes, against one re-ordering."""
+    found = searches(_labelled(study), study.model(study.mrl, seed))
+    return found["funnel"] - found["reranked"] + _RERANK_LOSS, found
+
+
+def as_robust(study: Study, seed: int) -> Run:
+    """C13: share of the clean accuracy kept under each shift, against the model trained at full size."""
+    data, dim, kept = _labelled(study), study.dims[-1], []
+    for method in (study.mrl, study.full):
+        model = study.model(method, seed)
+        clean = model.accuracies(data.test)[dim]
+        kept.append(
+            {
+                name: model.accuracies(Rows(x, data.test.labels))[dim] / clean
+                for name, x in data.shifted.items()
+            }
+        )
+    figures = {f"{name}: MRL - FF": kept[0][name] - kept[1][name] for name in data.shifted}
+    return min(figures.values()) + _RETENTION_LOSS, figures
+
+
+def learns_new_classes(study: Study, seed: int) -> Run:
+    """C14: nearest class mean on classes held out of training, mean over 1, 5 and 20 shots."""
+    data = _labelled(study)
+    new = np.random.default_rng([14, seed]).permutation(data.num_classes)[: max(2, data.num_classes // 4)]
+    scores = {}
+    for method in (study.mrl, study.full):
+        model = study.model_without(method, seed, new)
+        scores[method.name] = [new_class_accuracy(data, model, new, shots, seed) for shots in _SHOTS]
+    ours, theirs = scores.values()
+    figures = {
+        f"{name}, {shots} shots": value
+        for name, values in scores.items()
+        for shots, value in zip(_SHOTS, values, strict=True)
+    }
+    return float(np.mean(ours) - np.mean(theirs)) - _FEW_SHOT_GAIN, figures
+
+
+@dataclass(frozen=True)
+class Check:
+    """A claim in words, how one seed of it is measured, and on which problems."""
+
+    id: str
+    statement: str
+    measure: Callable[[Study, int], Run]
+    on: tuple[str, ...]
+
+
+_LABELLED, _ALL = ("pictures", "packages"), ("pictures", "packages", "descriptions", "similarity")
+CHECKS = (
+    Check(
+        "C1",
+        "Prefixes beat the first, and random, dims of a model trained at full size",
+        beats_truncation,
+        _ALL,
+    ),
+    Check("C2", "Prefixes beat PCA of a model trained at full size, at strong compression", beats_pca, _ALL),
+    Check("C3", "Each size is as good as a model trained for it alone", matches_fixed, _ALL),
+    Check("C4", "mAP@10 at full size beats that of a model trained at it", retrieves_better, _LABELLED),
+    Check(
+        "C5",
+        "One shared matrix (MRL-E) costs accuracy at small sizes only",
+        tied_costs_small_sizes,
+        _LABELLED,
+    ),
+    Check("C6", "Sizes that were never trained lie between their neighbours", interpolates, _LABELLED),
+    Check("C7", "More weight on the small sizes moves quality there", weights_move_quality, _LABELLED),
+    Check("C8", "Coarse labels survive truncation better than fine ones", coarse_survives, ("pictures",)),
+    Check(
+        "C9",
+        "Some inputs are right at a small size only: an oracle has headroom",
+        oracle_has_headroom,
+        _LABELLED,
+    ),
+    Check(
+        "C10",
+        "A cascade is as accurate as the full size at a quarter of its dims",
+        cascade_saves_dims,
+        _LABELLED,
+    ),
+    Check(
+        "C10",
+        "A cascade up to 8 dims is as accurate as 4 dims always, with fewer",
+        cascade_beats_fixed_size,
+        ("digits",),
+    ),
+    Check(
+        "C11",
+        "A shortlist at a small size, re-ordered at the full one, loses nothing",
+        reranking_keeps_quality,
+        _LABELLED,
+    ),
+    Check("C12", "A funnel does as well as one re-ordering", funnel_keeps_quality, _LABELLED),
+    Check("C13", "As robust to shifts as a model trained at full size", as_robust, _LABELLED),
+    Check(
+        "C14",
+        "Better on new classes, few-shot, than a model trained at full size",
+        learns_new_classes,
+        _LABELLED,
+    ),
+)
+NOT_TESTED = {
+    "C15": "14x fewer dims and 14x faster retrieval at ImageNet's accuracy: needs a ResNet-50 on ImageNet",
+    "C16": "Natural distribution shift (ImageNet-V2, -A, -R, -Sketch): not at hand; C13 has made shifts",
+    "C17": "Web scale (ALIGN, JFT-300M, BERT pre-training): does not fit on one machine",
+}
+CLAIMS = (*dict.fromkeys(check.id for check in CHECKS), *NOT_TESTED)
+
+
+def problems(keys: set[str], quick: bool) -> Iterator[Study]:
+    """The problems of ``keys``, read and encoded only if wanted."""
+    effort = partial(Effort.of, quick)
+    if "pictures" in keys:
+        yield Study("pictures", fashion(quick), effort(epochs=5))
+    if "digits" in keys:
+        yield Study("digits", small_digits(), effort(epochs=40, batch_size=64))
+    if keys & {"packages", "descriptions", "similarity"}:
+        pairs, encoder = docstrings(quick), TextEncoder.open("wordllama")
+        if "packages" in keys:
+            yield Study("packages", packages(pairs, encoder, quick), effort(epochs=15))
+        if "descriptions" in keys:
+            yield Study("descriptions", descriptions(pairs, encoder, quick), effort(epochs=3))
+        if "similarity" in keys:
+            yield Study(
+                "similarity", sentence_similarity(pairs, encoder, quick), effort(epochs=8, batch_size=64)
+            )
+
+
+def _labelled(study: Study) -> LabelledData:
+    assert isinstance(study.data, LabelledData)
+    return study.data
+
+
+def _gaps(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[int, float]:
+    return {dim: ours[dim] - theirs[dim] for dim in ours}
+
+
+def _at_least(values: Mapping[int, float], margins: Sequence[float]) -> Run:
+    """Clearance of values by size over the margins of the smallest sizes; figures show all."""
+    pairs = list(zip(values.items(), margins, strict=False))
+    figures = {f"at {dim} (>= {margin:g})": value for (dim, value), margin in pairs}
+    rest = {f"at {dim}": value for dim, value in list(values.items())[len(pairs) :]}
+    return min(value - margin for (_, value), margin in pairs), {**figures, **rest}
+
+
+def run(*, seeds: int, claims: Sequence[str], quick: bool) -> tuple[list[Claim], dict[str, object]]:
+    """Measure ``claims`` over ``seeds`` seeds; also the learning rates that were picked."""
+    checks = [check for check in CHECKS if check.id in claims]
+    studies = {study.key: study for study in problems({key for check in checks for key in check.on}, quick)}
+    wanted = [(check, key) for check in checks for key in check.on]
+    measured = []
+    with tqdm(total=len(wanted) * seeds, desc="claims", unit="run", disable=None) as bar:
+        for check, key in wanted:
+            runs = []
+            for seed in range(seeds):
+                bar.set_postfix_str(f"{check.id} on {key}, seed {seed}")
+                runs.append(check.measure(studies[key], seed))
+                bar.update()
+            measured.append(Claim.measured(check.id, check.statement, runs, data=studies[key].data.name))
+    untested = [Claim.not_tested(name, NOT_TESTED[name]) for name in claims if name in NOT_TESTED]
+    rates = {study.data.name: dict(study.rates) for study in studies.values()}
+    return [*measured, *untested], {"learning rates": rates}
