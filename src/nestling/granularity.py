@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise, product
 from math import log2, prod
 from typing import Any, Protocol, Self, TypeAlias, overload
@@ -99,12 +98,6 @@ class Granularity(Mapping[str, int]):
 
     def __lt__(self, other: Granularity) -> bool:
         return self != other and self <= other
-
-    def __ge__(self, other: Granularity) -> bool:
-        return other <= self
-
-    def __gt__(self, other: Granularity) -> bool:
-        return other < self
 
     def __str__(self) -> str:
         return ",".join(f"{axis}={size}" for axis, size in self._sizes) or "full"
@@ -260,7 +253,7 @@ class Nesting(Sequence[Granularity]):
             GranularityError: if it lies outside; the message names the nearest valid granularities.
         """
         granularity = self.full.replace(**self._read(at))
-        if granularity not in self._members:
+        if granularity not in self.granularities:
             near = " or ".join(str(g) for g in self.nearest(granularity))
             raise GranularityError(
                 f"{granularity} is outside the nesting {self}; the nearest valid granularity is {near}. "
@@ -301,13 +294,6 @@ class Nesting(Sequence[Granularity]):
     def up_to(self, granularity: Granularity) -> Nesting:
         """The part of the nesting that ``granularity`` covers, itself included and last."""
         return Nesting(tuple(g for g in self if g <= granularity))
-
-    @cached_property
-    def _members(self) -> frozenset[Granularity]:
-        return frozenset(self.granularities)
-
-    def __contains__(self, granularity: object) -> bool:
-        return granularity in self._members
 
     def __len__(self) -> int:
         return len(self.granularities)
