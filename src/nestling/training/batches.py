@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from nestling.errors import DataError
+from nestling.errors import ConfigError, DataError
 from nestling.training.config import TrainConfig
 from nestling.training.seeding import BATCH, seed_from
 
@@ -33,6 +33,7 @@ class Batches(Dataset[Any]):
         process: which of ``processes`` this one is; each gets an equal share of every batch.
 
     Raises:
+        ConfigError: for a batch size that is no multiple of the number of processes.
         DataError: for no rows, columns of different length, or fewer rows than processes.
     """
 
@@ -47,6 +48,11 @@ class Batches(Dataset[Any]):
     ) -> None:
         self.data, self.config, self.collate = data, config, collate or default_collate
         self.process, self.processes = process, processes
+        if config.batch_size % processes:
+            raise ConfigError(
+                f"batch_size={config.batch_size} has no equal shares for {processes} processes; "
+                f"use a multiple of {processes}"
+            )
         self.rows = _count_rows(data)
         whole, rest = divmod(self.rows, config.batch_size)
         keep_rest = rest >= processes and (whole == 0 or not config.drop_last)

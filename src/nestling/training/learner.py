@@ -52,25 +52,25 @@ class Learner:
         ConfigError: if nothing of the two requires a gradient.
     """
 
+    wrapped: Any
+
     def __init__(self, model: nn.Module, objective: Objective, config: TrainConfig, accelerator: Any) -> None:
         self.model, self.objective, self.config, self.accelerator = model, objective, config, accelerator
         self.modules = [m for m in (model, objective) if isinstance(m, nn.Module)]
         self._modes = {part: part.training for module in self.modules for part in module.modules()}
-        of_model = set(model.parameters())
-        self._own = [
-            parameter
-            for module in self.modules[1:]
-            for parameter in module.to(accelerator.device).parameters()
-            if parameter.requires_grad and parameter not in of_model
-        ]
+        self._names = _trained_parameters(self.modules)
         self.sharded = is_sharded(accelerator)
+        in_model = set(model.parameters())
+        self._own = [parameter for parameter in self._names if parameter not in in_model]
         if self.sharded and (self._own or config.mixed_precision == "fp16"):
             raise ConfigError("under FSDP the objective cannot have parameters of its own, nor fp16 be used")
-        trained = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(_decay_groups([*trained, *self._own], config.weight_decay))
-        self.wrapped: Any = model.to(accelerator.device)
-        if trained:
+        for module in self.modules[1:]:
+            module.to(accelerator.device)
+        self.optimizer = torch.optim.AdamW(_decay_groups(self._names, config.weight_decay))
+        if len(self._own) < len(self._names):
             self.wrapped, _ = accelerator.prepare(model, self.optimizer)
+        else:
+            self.wrapped = model.to(accelerator.device)
         if accelerator.num_processes > 1:
             for parameter in self._own:
                 torch.distributed.broadcast(parameter.detach(), 0)
@@ -155,25 +155,42 @@ class Learner:
             )
 
     def _clip(self, number: int, losses: Mapping[str, float]) -> float:
+        """Scale the gradients down to the limit; their norm before."""
         self.scaler.unscale_(self.optimizer)
         limit = self.config.max_grad_norm or math.inf
-        parameters = [*self.wrapped.parameters(), *self._own]
-        norm = float(self.accelerator.clip_grad_norm_(parameters, limit))
-        # Under fp16 the scaler skips a step whose gradients overflow and lowers the scale; but not for ever.
-        overflows = self.scaler.is_enabled() and self.scaler.get_scale() > _SMALLEST_LOSS_SCALE
-        if not math.isfinite(norm) and not overflows:
-            bad = [
-                name
-                for module in self.modules
-                for name, parameter in module.named_parameters()
-                if parameter.grad is not None and not parameter.grad.isfinite().all()
-            ]
-            raise NonFiniteError(
-                f"the gradient of step {number} is not finite in {', '.join(bad[:3])}, although the loss is "
-                f"{losses[TOTAL]:.4g}. The weights are those of step {number - 1}. Look for square roots, "
-                "logarithms or norms of zero, or use mixed_precision='no'"
-            )
+        if self.sharded:
+            norm, bad = float(self.accelerator.clip_grad_norm_(self.wrapped.parameters(), limit)), ["a shard"]
+        else:
+            norm, bad = self._clip_whole(limit)
+        if not math.isfinite(norm):
+            self._check_overflow(number, losses[TOTAL], bad)
         return norm
+
+    def _clip_whole(self, limit: float) -> tuple[float, list[str]]:
+        """The norm, and the names of the parameters whose gradients are not finite."""
+        gradients = {name: p.grad for p, name in self._names.items() if p.grad is not None}
+        if not gradients:
+            raise ConfigError(
+                "the loss depends on no parameter of model or objective; nothing can be trained"
+            )
+        norms = torch.stack([gradient.norm() for gradient in gradients.values()])
+        norm = float(norms.norm())
+        if not math.isfinite(norm):
+            return norm, [name for name, one in zip(gradients, norms, strict=True) if not one.isfinite()]
+        if norm > limit:
+            for gradient in gradients.values():
+                gradient.mul_(limit / norm)
+        return norm, []
+
+    def _check_overflow(self, number: int, loss: float, bad: list[str]) -> None:
+        # Under fp16 the scaler skips a step whose gradients overflow and lowers its scale; but not for ever.
+        if self.scaler.is_enabled() and self.scaler.get_scale() > _SMALLEST_LOSS_SCALE:
+            return
+        raise NonFiniteError(
+            f"the gradient of step {number} is not finite in {', '.join(bad[:3])}, although the loss is "
+            f"{loss:.4g}. The weights are those of step {number - 1}. Look for square roots, logarithms or "
+            "norms of zero, or use mixed_precision='no'"
+        )
 
     def train(self, mode: bool = True) -> None:
         """Put model and objective in training mode or in evaluation mode."""
@@ -225,10 +242,21 @@ class Learner:
         vars(self.model).pop("_is_accelerate_prepared", None)  # or the next run would not place it
 
 
-def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases, norms and scalars do not."""
-    if not parameters:
+def _trained_parameters(modules: list[nn.Module]) -> dict[nn.Parameter, str]:
+    """The parameters of model and objective that require a gradient, each once, and their names."""
+    names: dict[nn.Parameter, str] = {}
+    for prefix, module in zip(("", "objective."), modules, strict=False):
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                names.setdefault(parameter, prefix + name)
+    if not names:
         raise ConfigError("nothing can be trained: no parameter of model or objective requires a gradient")
+    return names
+
+
+def _decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and scalars do not."""
+    parameters = list(parameters)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

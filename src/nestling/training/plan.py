@@ -17,7 +17,7 @@ from nestling.errors import ConfigError, unknown
 from nestling.granularity import Nesting
 from nestling.training.config import TrainConfig
 
-Loss = Literal["infonce", "cosent", "angle", "triplet", "cosine_regression"]
+Tuned = Literal["adapter", "encoder"]
 DrawName = Literal["every", "random_some", "sandwich", "random_prefix"]
 
 
@@ -56,9 +56,11 @@ class ModelPlan(_Table):
         nesting: the sizes that are trained, such as ``"dim=8..256"``; None doubles up to the full one.
         hidden: width of the hidden layer of the map; None for a linear map.
         orthogonal: keep the map a rotation, so that full-size similarities stay as they are.
+        tune: what is trained: ``"adapter"``, the map on top, or ``"encoder"``, every weight of the encoder.
     """
 
     encoder: str = "wordllama"
+    tune: Tuned = "adapter"
     nesting: str | None = None
     hidden: int | None = Field(default=None, ge=1)
     orthogonal: bool = False
@@ -72,22 +74,24 @@ class ModelPlan(_Table):
     def _one_form(self) -> Self:
         if self.orthogonal and self.hidden is not None:
             raise ValueError("a rotation has no hidden layer; leave out hidden or orthogonal")
+        if self.tune == "encoder" and (self.orthogonal or self.hidden is not None):
+            raise ValueError("hidden and orthogonal describe an adapter; leave them out or tune the adapter")
         return self
 
 
 class LossPlan(_Table):
-    """The loss at each size and how the sizes are weighted and drawn.
+    """InfoNCE at each size, and how the sizes are weighted and drawn.
 
     Args:
-        loss: the base loss.
-        temperature: of the softmax of InfoNCE; above 0.
+        temperature: of the softmax; above 0.
+        symmetric: also let each document pick its query.
         weights: the importance of each size, in the order of the nesting; None is 1 for all.
         draw: which sizes one step uses.
         draw_count: how many sizes ``random_some`` and ``sandwich`` draw at random.
     """
 
-    loss: Loss = "infonce"
     temperature: float = Field(default=0.05, gt=0)
+    symmetric: bool = False
     weights: list[float] | None = None
     draw: DrawName = "every"
     draw_count: int = Field(default=2, ge=0)

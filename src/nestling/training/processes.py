@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -29,7 +30,9 @@ def launched() -> Iterator[Any]:
     with ExitStack() as stack:
         for kind in (accelerate.state.AcceleratorState, accelerate.state.GradientState):
             stack.enter_context(_put_aside(kind))
-        accelerator = accelerate.Accelerator(mixed_precision="no")
+        # Without being told, Accelerate takes the processes of torchrun on CPUs for as many lone ones.
+        only_cpu = _told_processes() > 1 and not getattr(torch, "accelerator", torch.cuda).is_available()
+        accelerator = accelerate.Accelerator(mixed_precision="no", cpu=only_cpu)
         _check_distribution(accelerator)
         yield accelerator
 
@@ -55,9 +58,14 @@ def _check_distribution(accelerator: Any) -> None:
     if kind not in (*_PLAIN, "FSDP"):
         raise ConfigError(f"training under {kind} is not supported; launch on one process, DDP or FSDP")
     group = torch.distributed.is_available() and torch.distributed.is_initialized()
-    known, found = accelerator.num_processes, torch.distributed.get_world_size() if group else 1
-    if known != found:
+    running = torch.distributed.get_world_size() if group else _told_processes()
+    if accelerator.num_processes != running:
         raise ConfigError(
-            f"torch.distributed runs {found} processes, but Accelerate sees {known}; start the program "
-            "with torchrun or accelerate launch, which tell it the rank of each"
+            f"there are {running} processes, but Accelerate sees {accelerator.num_processes}; start the "
+            "program with torchrun or accelerate launch, which tell it the rank of each"
         )
+
+
+def _told_processes() -> int:
+    """The number of processes that torchrun or accelerate launch started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,205 @@
+"""Two processes train as one does; a failure of one stops both; shards are collected and spread."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed import destroy_process_group, init_process_group
+from torch.multiprocessing import start_processes
+
+from nestling.errors import ConfigError, NonFiniteError
+from nestling.granularity import Nesting
+from nestling.losses import InfoNCE, Nested, Parts
+from nestling.training import TrainConfig, TrainLog, fit
+from nestling.training.sharded import collect_shards, spread_shards
+from nestling.training.state import pack, unpack
+
+pytestmark = pytest.mark.filterwarnings("default")
+WORLD = 2
+CONFIG = TrainConfig(
+    epochs=3,
+    batch_size=16,
+    gradient_accumulation=2,
+    lr=1e-2,
+    log_every=1,
+    checkpoint_every=2,
+    drop_last=False,
+)
+
+
+class Contrast(nn.Module):
+    """A nested contrastive loss with a learned temperature, which can fail in one call."""
+
+    def __init__(self, fail_at: int = -1) -> None:
+        super().__init__()
+        self.loss = Nested(InfoNCE(learn_temperature=True), Nesting.parse("dim=2,4,8")).double()
+        self.calls, self.fail_at = 0, fail_at
+
+    def forward(self, encode: nn.Module, batch: dict[str, Tensor]) -> Parts:
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise MemoryError
+        u, v = encode(torch.cat([batch["a"], batch["b"]])).chunk(2)
+        return self.loss.parts(u, v)
+
+
+def model(seed: int = 0, dropout: float = 0.0) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 8)).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return network
+
+
+def data() -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return {"a": generator.normal(size=(74, 6)), "b": generator.normal(size=(74, 6))}
+
+
+def all_weights(*modules: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for module in modules for p in module.parameters()])
+
+
+def train(folder: Path | None = None, *, fail_at: int = -1, **changes: Any) -> tuple[Tensor, TrainLog]:
+    network, objective = model(**changes), Contrast(fail_at)
+    log = fit(network, objective, data(), CONFIG, folder=folder, evaluate=lambda step: {"step": step})
+    return all_weights(network, objective), log
+
+
+def launch(job: Callable[[Path], None], folder: Path, *, told: bool = True) -> None:
+    """Run ``job`` in two processes that know of each other as those of torchrun do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start_processes(_one, args=(job, str(folder), port, told), nprocs=WORLD, start_method="fork")
+
+
+def _one(rank: int, job: Callable[[Path], None], folder: str, port: int, told: bool) -> None:
+    from accelerate.state import PartialState
+
+    PartialState._reset_state()  # what this process inherited from its parent by the fork
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
+    if told:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+    else:
+        init_process_group("gloo", rank=rank, world_size=WORLD)
+    job(Path(folder))
+    destroy_process_group()
+
+
+def save(folder: Path, name: str, **tensors: Tensor) -> None:
+    save_file(tensors, folder / f"{name}-{torch.distributed.get_rank()}.safetensors")
+
+
+def train_in_two(folder: Path) -> None:
+    found, log = train(folder / "run")
+    save(
+        folder,
+        "plain",
+        weights=found,
+        losses=torch.tensor([v for _, v in log.series("loss")], dtype=torch.float64),
+    )
+    # Dropout differs between the processes, and between the steps; other seeds stand for other starts.
+    whole, _ = train(dropout=0.5)
+    with pytest.raises(MemoryError):
+        train(folder / "stopped", dropout=0.5, fail_at=11)
+    again, log = train(folder / "stopped", dropout=0.5)
+    assert log.resumed_from == 6
+    assert torch.equal(again, whole)
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    launch(train_in_two, tmp_path)
+    expected, log = train()
+    for rank in range(WORLD):
+        found = load_file(tmp_path / f"plain-{rank}.safetensors")
+        torch.testing.assert_close(found["weights"], expected, rtol=1e-7, atol=1e-9)
+        losses = [value for _, value in log.series("loss")]
+        torch.testing.assert_close(found["losses"].tolist(), losses, rtol=1e-7, atol=1e-9)
+    written = TrainLog.from_csv((tmp_path / "run" / "log.csv").read_text())
+    assert written.series("step") == [(9, 9.0)], "one process alone writes the log"
+
+
+def fail_in_one(folder: Path) -> None:
+    def objective(encode: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        loss = encode(batch["a"]).square().mean()
+        broken = torch.distributed.get_rank() == 1
+        return loss * (float("nan") if broken else 1.0)
+
+    network = model()
+    with pytest.raises(NonFiniteError, match="loss of step 1 is not finite: nan at the total"):
+        fit(network, objective, data(), CONFIG)
+    assert torch.equal(all_weights(network), all_weights(model()))
+    with pytest.raises(ConfigError, match="batch_size=15 has no equal shares for 2 processes"):
+        fit(network, objective, data(), TrainConfig(batch_size=15))
+
+
+def test_a_loss_that_is_nan_in_one_process_stops_both(tmp_path: Path) -> None:
+    launch(fail_in_one, tmp_path)
+
+
+def train_untold(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there are 2 processes, but Accelerate sees 1; start .* torchrun"):
+        train()
+
+
+def test_processes_that_accelerate_does_not_know_of_are_refused(tmp_path: Path) -> None:
+    launch(train_untold, tmp_path, told=False)
+
+
+def step(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    x = torch.from_numpy(np.random.default_rng(seed).normal(size=(5, 6)))
+    network(x).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def shard(network: nn.Module) -> tuple[nn.Module, torch.optim.Optimizer]:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    fully_shard(network, mesh=init_device_mesh("cpu", (WORLD,)))
+    return network, torch.optim.AdamW(network.parameters(), lr=0.1)
+
+
+def collect_and_spread(folder: Path) -> None:
+    init_process_group("gloo")
+    first = shard(model(seed=1))
+    for seed in range(3):
+        step(*first, seed)
+    weights, moments = collect_shards(*first)
+    if torch.distributed.get_rank() == 0:
+        save(folder, "collected", **weights)
+    packed = list(pack((weights, moments)))  # as a checkpoint holds it
+    torch.distributed.broadcast_object_list(packed)
+    second = shard(model(seed=2))
+    spread_shards(*second, *unpack(*packed))
+    for pair in (first, second):
+        step(*pair, seed=3)
+    weights, _ = collect_shards(*first)
+    again, _ = collect_shards(*second)
+    assert all(torch.equal(value, again[name]) for name, value in weights.items())
+    assert bool(weights) == (torch.distributed.get_rank() == 0)
+
+
+def test_sharded_states_are_collected_whole_and_spread_again(tmp_path: Path) -> None:
+    launch(collect_and_spread, tmp_path)
+    network = model(seed=1)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+    for seed in range(3):
+        step(network, optimizer, seed)
+    found = load_file(tmp_path / "collected-0.safetensors")
+    assert found.keys() == network.state_dict().keys()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(found[name], value)
