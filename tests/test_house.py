@@ -202,6 +202,30 @@ def test_the_code_of_a_document_runs(path: Path, tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
 
 
+PLAIN_BLOCK = re.compile(r"^```\n.*?^```$|`nestling [^`]+`", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"^`?nestling (?P<verb>[a-z]+)(?P<rest>[^`\n]*)", re.MULTILINE)
+
+
+def test_every_command_line_shown_is_one_of_ours() -> None:
+    from typer.main import get_group
+
+    from nestling.cli import app
+
+    flags = {
+        verb: {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        for verb, command in get_group(app).commands.items()
+    }
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    shown = [line for block in PLAIN_BLOCK.finditer(text) for line in COMMAND.finditer(block[0])]
+    for line in shown:
+        assert line["verb"] in flags, line[0]
+        used = set(re.findall(r"(?<=\s)-{1,2}[a-z][a-z-]*", line["rest"].split("$(")[0]))
+        assert used <= flags[line["verb"]], line[0]
+    assert {line["verb"] for line in shown} >= {"demo", "train", "sweep", "choose", "extract", "search"}
+    reference = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    assert [verb for verb in flags if f"| `{verb}` |" not in reference] == []
+
+
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.parent == ROOT], ids=named)
 def test_local_links_of_the_readme_lead_somewhere(path: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text(encoding="utf-8"))
