@@ -9,9 +9,9 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -143,17 +143,30 @@ def write_file(path: str | Path, data: str | bytes) -> None:
     Raises:
         StorageError: if writing fails; the old content, if any, stays.
     """
+    with open_new(path) as stream:
+        stream.write(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+@contextmanager
+def open_new(path: str | Path) -> Iterator[BinaryIO]:
+    """A stream into a file beside ``path``, which takes its place only when the block ends well.
+
+    Raises:
+        StorageError: if writing fails; the old content, if any, stays.
+    """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        with temporary.open("wb") as stream:
+            yield stream
         _flush(temporary)
         temporary.replace(target)
     except OSError as error:
         raise StorageError(f"{target} could not be written: {_reason(error)}. Nothing was changed") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing was made, or its folder is none: the error above says why
+            temporary.unlink()
 
 
 def _verify_file(root: Path, name: str, record: FileRecord) -> None:

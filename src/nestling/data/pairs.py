@@ -72,9 +72,8 @@ class TextPairs:
     def split(self, fractions: Sequence[float] = (0.8, 0.1, 0.1), *, seed: int = 0) -> tuple[TextPairs, ...]:
         """Divide the rows into parts (train, validation, test by default); no group is in two of them.
 
-        The largest groups are placed first, each into a part drawn with the chance of the room that is
-        left in it; a group that would fill more than half of that room goes where most room is. The
-        parts so come near their fractions, and a small part does not consist of one large group.
+        Parts come near their fractions as far as the groups allow, none is empty, and a small part does
+        not consist of one large group (:func:`~nestling.data.split.place` says how they are dealt).
 
         Args:
             fractions: share of the rows of each part, above 0, in sum 1.
@@ -163,16 +162,14 @@ def read_pairs(
     query, document = _choose_columns(table, query, document)
     group = group or _known_column(table, ("group",))
     columns = [table.texts(name) for name in (query, document, group) if name is not None]
-    first_rows = {tuple(map(plain_text, row[:2])): row for row in reversed(list(zip(*columns, strict=True)))}
-    if len(first_rows) < 2:
-        raise DataError(
-            f"{path} holds one pair only; at least two different ones are needed to tell them apart"
-        )
-    repeated = len(columns[0]) - len(first_rows)
-    return TextPairs(
-        *zip(*reversed(first_rows.values()), strict=True),
-        left_out={"repeated rows": repeated} if repeated else {},
-    )
+    distinct: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for row in zip(*columns, strict=True):
+        distinct.setdefault(tuple(map(plain_text, row[:2])), row)
+    if len(distinct) < 2:
+        raise DataError(f"{path} holds one pair only; at least two different ones are needed")
+    repeated = len(columns[0]) - len(distinct)
+    left_out = {"repeated rows": repeated} if repeated else {}
+    return TextPairs(*zip(*distinct.values(), strict=True), left_out=left_out)
 
 
 _QUERY_COLUMNS = (

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import os
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from nestling.artifact import open_new
 from nestling.data.catalogue import DATA_SETS, DataSet, RemoteFile
-from nestling.errors import ConfigError, DataError, StorageError, unknown
+from nestling.errors import ConfigError, DataError, unknown
 
 _BLOCK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 30
@@ -120,15 +119,12 @@ def download(remote: RemoteFile, target: Path) -> None:
         DataError: if the address cannot be reached, breaks off, or gives another file.
         StorageError: if ``target`` cannot be written.
     """
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     digest = hashlib.sha256()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            for block in _blocks(remote, target.name):
-                digest.update(block)
-                stream.write(block)
-            size = stream.tell()
+    with open_new(target) as stream:
+        for block in _blocks(remote, target.name):
+            digest.update(block)
+            stream.write(block)
+        size = stream.tell()
         if size < remote.size_bytes:
             raise DataError(
                 f"{remote.url} broke off after {size:,} of {remote.size_bytes:,} bytes; try again"
@@ -138,13 +134,6 @@ def download(remote: RemoteFile, target: Path) -> None:
                 f"{remote.url} gives another file than the one on record: "
                 f"its sha256 is {digest.hexdigest()}, not {remote.sha256}"
             )
-        temporary.replace(target)
-    except OSError as error:
-        full = error.errno == errno.ENOSPC
-        reason = "the disk is full; free some space and try again" if full else error.strerror or str(error)
-        raise StorageError(f"{target} could not be written: {reason}. Nothing was changed") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _find(name: str) -> DataSet:

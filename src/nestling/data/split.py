@@ -31,22 +31,32 @@ def plain_text(text: str) -> str:
 
 
 def place(sizes: Sequence[int], fractions: Sequence[float], seed: int) -> list[int]:
-    """The part that each group goes to."""
+    """The part of each group, so that the parts come near ``fractions`` of all rows and none is empty.
+
+    The largest groups come first, each into a part drawn with the chance of the room that is left in it;
+    a group that would fill more than half of the room everywhere goes where most is.
+    """
     rng = np.random.default_rng(seed)
-    room = np.asarray(fractions) * sum(sizes)
-    parts = np.zeros(len(sizes), dtype=np.int64)
-    shuffled = rng.permutation(len(sizes))
-    order = shuffled[np.argsort(-np.asarray(sizes)[shuffled], kind="stable")]
+    ties, draws = rng.random((2, len(sizes)))
+    order = sorted(range(len(sizes)), key=lambda group: (-sizes[group], ties[group]))
+    room = [fraction * sum(sizes) for fraction in fractions]
     empty = set(range(len(fractions)))
+    part_of = [0] * len(sizes)
     for left, group in zip(range(len(order), 0, -1), order, strict=True):
-        fitting = np.where(room >= 2 * sizes[group], room, 0.0)
-        if left <= len(empty):  # the last groups, one for each part that has none
-            part = min(empty, key=lambda one: -room[one])
-        elif fitting.any():
-            part = int(rng.choice(len(room), p=fitting / fitting.sum()))
-        else:
-            part = int(room.argmax())
-        parts[group] = part
+        open_to = sorted(empty) if left <= len(empty) else range(len(room))
+        fitting = [part for part in open_to if room[part] >= 2 * sizes[group]]
+        part = _draw(fitting, room, draws[group]) if fitting else max(open_to, key=room.__getitem__)
+        part_of[group] = part
         room[part] -= sizes[group]
         empty.discard(part)
-    return [int(part) for part in parts]
+    return part_of
+
+
+def _draw(parts: Sequence[int], room: Sequence[float], draw: float) -> int:
+    """One of ``parts``, with the chance of its room."""
+    mark = draw * sum(room[part] for part in parts)
+    for part in parts:
+        mark -= room[part]
+        if mark < 0:
+            return part
+    return parts[-1]

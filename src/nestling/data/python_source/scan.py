@@ -125,7 +125,7 @@ class _Scan:
         return end + 3
 
     def _read(self, name: str, keyword: bytes, position: int) -> int:
-        """Keep the definition whose header goes on at ``position`` if it has a docstring; says where it ends."""
+        """Keep the definition whose header goes on at ``position`` if it has a docstring; return its end."""
         source = self.source
         header = _HEADER_REST.match(source, position)
         if header is None or (header[1] is None and keyword == b"def"):

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nestling.data import stsb
+from nestling.data.sts import read_scored_pairs
+from nestling.errors import ConfigError, DataError
+
+
+def test_quoted_sentences_and_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sts").mkdir()
+    for split in ("train", "dev", "test"):
+        (tmp_path / "sts" / f"stsb-en-{split}.csv").write_text('"a, ""b""",c,2.5\nd,é,5\n', encoding="utf-8")
+    monkeypatch.setenv("NESTLING_DATA", str(tmp_path))
+    pairs = stsb()
+    assert (pairs.first, pairs.second) == (('a, "b"', "d"), ("c", "é"))
+    assert pairs.scores.tolist() == [2.5, 5.0]
+    assert pairs.scores.dtype == np.float64
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 5749), ("dev", 1500), ("test", 1379)])
+def test_the_real_benchmark(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, split: str, count: int
+) -> None:
+    monkeypatch.setenv("NESTLING_DATA", str(shared_data))
+    pairs = stsb(split)
+    assert len(pairs) == len(pairs.second) == len(pairs.scores) == count
+    assert (pairs.scores.min(), pairs.scores.max()) == (0, 5)
+    # Equal sentences are rated alike: the columns are the right ones.
+    same = [s for a, b, s in zip(pairs.first, pairs.second, pairs.scores, strict=True) if a == b]
+    assert not same or min(same) >= 4
+
+
+def test_an_unknown_split() -> None:
+    with pytest.raises(ConfigError, match="unknown split 'validation'"):
+        stsb("validation")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b"a,b,3\nc,d\n", "line 2 of .* is not: sentence, sentence, score"),
+        (b"a,b,6\n", "line 1 of .* is not"),
+        (b"a,b,nan\n", "line 1 of .* is not"),
+        (b"a,b,high\n", "not a table of scored pairs"),
+        (b"a,\xff,3\n", "not a table of scored pairs"),
+    ],
+)
+def test_files_that_are_no_scored_pairs(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_scored_pairs(tmp_path / "a.csv")

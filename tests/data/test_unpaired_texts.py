@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nestling.data import pairs_from_texts, read_texts
+from nestling.errors import DataError
+
+FILLER = "Some other text that can be paired. It has two sentences."
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "document"),
+    [
+        ("On barn owls\n\nThey hunt  mice\nat night.", "On barn owls", "They hunt mice at night."),
+        ("Owls hunt at night. They eat mice.", "Owls hunt at night.", "They eat mice."),
+        ("Dr. Smith saw an owl. It was asleep there.", "Dr. Smith saw an owl.", "It was asleep there."),
+        ("Why so late? (Because it is dark.) Go on now.", "Why so late?", "(Because it is dark.) Go on now."),
+        ("version 1.5 of owls is out now", "version 1.5 of", "owls is out now"),
+        ("Title\nThe rest of it. And then some more.", "Title The rest of it.", "And then some more."),
+        ("猫 は 眠る。 犬 は 走る。", "猫 は 眠る。", "犬 は 走る。"),
+    ],
+)
+def test_the_opening_is_paired_with_the_rest(text: str, query: str, document: str) -> None:
+    pairs = pairs_from_texts([text, FILLER])
+    assert (pairs.queries[0], pairs.documents[0]) == (query, document)
+
+
+@given(st.lists(st.text("ab .\n!?A", max_size=40), max_size=12))
+def test_no_word_is_lost_or_used_twice(texts: list[str]) -> None:
+    texts = [*texts, FILLER, f"{FILLER} Twice."]
+    pairs = pairs_from_texts(texts)
+    kept = {f"{query} {document}" for query, document in zip(pairs.queries, pairs.documents, strict=True)}
+    assert kept <= {" ".join(text.split()) for text in texts}
+    assert len(pairs) + sum(pairs.left_out.values()) == len(texts)
+    assert all(len(text.split()) >= 3 for text in (*pairs.queries, *pairs.documents))
+
+
+def test_what_is_left_out_is_counted() -> None:
+    pairs = pairs_from_texts(["too short", FILLER, "one two three four five six", FILLER.upper()])
+    assert pairs.left_out == {"texts too short to pair": 1, "repeated texts": 1}
+    with pytest.raises(DataError, match="only 1 of 3 texts can be paired; each needs at least 6 words"):
+        pairs_from_texts(["too short", FILLER, FILLER])
+
+
+def test_texts_are_read_from_their_column(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"id": 1, "body": "one"}) + "\n" + json.dumps({"body": "two"})
+    )
+    (tmp_path / "a.txt").write_text("one\n\n  two \n")
+    (tmp_path / "a.csv").write_text("whatever\none\ntwo\n")
+    for name in ("a.jsonl", "a.txt", "a.csv"):
+        assert read_texts(tmp_path / name) == ("one", "two")
+    (tmp_path / "b.csv").write_text("x,y\none,two\n")
+    assert read_texts(tmp_path / "b.csv", text="y") == ("two",)
+    with pytest.raises(DataError, match="no column called text, content, body or the like, but x, y"):
+        read_texts(tmp_path / "b.csv")
+    with pytest.raises(DataError, match="unknown column 'z'"):
+        read_texts(tmp_path / "b.csv", text="z")
+    (tmp_path / "c.txt").write_text("\n \n")
+    with pytest.raises(DataError, match="is empty"):
+        read_texts(tmp_path / "c.txt")
