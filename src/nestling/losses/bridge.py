@@ -34,7 +34,8 @@ class NestedLoss(nn.Module):
 
     Unlike ``MatryoshkaLoss``, which normalises every prefix, the full size too, this leaves lengths to
     ``loss``: losses of cosines are the same either way, and those of dot products or distances are what
-    they say. ``rule=CutRule()`` normalises as ``MatryoshkaLoss`` does.
+    they say. ``rule=CutRule()`` normalises as ``MatryoshkaLoss`` does. The settings of ``loss``
+    are read once, here.
 
     Args:
         model: the model that is trained.
