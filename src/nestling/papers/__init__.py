@@ -44,7 +44,7 @@ def reproduce(
         quick: few samples and steps, to see that everything runs; the figures mean nothing.
 
     Raises:
-        ConfigError: for an unknown paper or claim, or fewer than 2 seeds.
+        ConfigError: for an unknown paper or claim, no claims, or fewer than 2 seeds.
     """
     if name not in PAPERS:
         raise ConfigError(unknown("paper", name, PAPERS))
@@ -53,6 +53,8 @@ def reproduce(
     for claim in wanted:
         if claim not in paper.CLAIMS:
             raise ConfigError(unknown(f"claim of {name}", claim, paper.CLAIMS))
+    if not wanted:
+        raise ConfigError(f"no claims are named; choose among {', '.join(paper.CLAIMS)}")
     if seeds < 2:
         raise ConfigError(f"seeds={seeds} gives no interval; use at least 2 (3 for a figure to be quoted)")
     ordered = [claim for claim in paper.CLAIMS if claim in wanted]

@@ -7,13 +7,13 @@ import sysconfig
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.data.docstrings import docstring_pairs
-from nestling.data.images import digits, fashion_mnist
+from nestling.data.images import LabelledImages, digits, fashion_mnist
 from nestling.data.pairs import TextPairs
 from nestling.data.sts import ScoredPairs, stsb
 from nestling.encoders.text import TextEncoder
@@ -84,20 +84,19 @@ def fashion(quick: bool) -> LabelledData:
     The nesting begins below the number of classes (2, 4, 8 of 10): from there up, ten classes fit into
     any vectors and nothing could be learned from a cut.
     """
-    train, test = _made_pictures() if quick and not _data_is_at_hand() else _fashion_rows()
+    made = quick and not _data_is_at_hand()
+    pictures, asked = _made_pictures() if made else (fashion_mnist("train"), fashion_mnist("test"))
     taken, held, tested = (2_000, 500, 500) if quick else (30_000, 5_000, 10_000)
-    order = np.random.default_rng(0).permutation(len(train.labels))
-    parts = [
-        _take(train, order[:taken]),
-        _take(train, order[taken : taken + held]),
-        _take(test, slice(tested)),
-    ]
+    order = np.random.default_rng(0).permutation(len(pictures))
+    test = _rows(asked, np.arange(tested))
     return LabelledData(
-        "Fashion-MNIST" if _data_is_at_hand() or not quick else "made pictures",
+        "made pictures" if made else "Fashion-MNIST",
         Nesting.parse("dim=2..64"),
-        *(Rows(_pixels(part.x), part.labels) for part in parts),
-        shifted={name: _pixels(shift(parts[-1].x)) for name, shift in _SHIFTS.items()},
-        coarse=np.array(FASHION_GROUPS),
+        _rows(pictures, order[:taken]),
+        _rows(pictures, order[taken : taken + held]),
+        test,
+        {name: shift(test.x.reshape(-1, 28, 28)).reshape(test.x.shape) for name, shift in _SHIFTS.items()},
+        np.array(FASHION_GROUPS),
     )
 
 
@@ -117,15 +116,15 @@ def packages(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> LabelledDat
     mean, deviation = vectors[train].mean(0), vectors[train].std(0)
 
     def standard(values: Floats) -> Floats:
-        return ((values - mean) / deviation).astype(np.float32)
+        return np.asarray((values - mean) / deviation, np.float32)
 
     shifted = {}
     for share in _WORDS_DROPPED:
         dropped = [_drop_words(texts[row], share, np.random.default_rng([7, int(row)])) for row in test]
         shifted[f"{share:.0%} of words dropped"] = standard(encoder.encode(dropped))
     x = standard(vectors)
-    parts = [Rows(x[rows], labels[rows]) for rows in (train, validation, test)]
-    return LabelledData("docstrings by package", nesting, *parts, shifted=shifted)
+    fit, held, asked = (Rows(x[rows], labels[rows]) for rows in (train, validation, test))
+    return LabelledData("docstrings by package", nesting, fit, held, asked, shifted)
 
 
 def descriptions(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> PairedData:
@@ -155,37 +154,39 @@ def sentence_similarity(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> 
 def small_digits() -> LabelledData:
     """scikit-learn's 1,797 digits: 1,000 to train, 300 to fit thresholds, 497 to report."""
     data = digits()
-    rows = Rows(_pixels(data.images, data.levels), data.labels)
     order = np.random.default_rng(0).permutation(len(data))
-    return LabelledData(
-        "digits", Nesting.parse("dim=2..64"), *(_take(rows, part) for part in np.split(order, [1000, 1300]))
-    )
+    train, held, asked = (_rows(data, part) for part in np.split(order, [1000, 1300]))
+    return LabelledData("digits", Nesting.parse("dim=2..64"), train, held, asked)
 
 
 def _data_is_at_hand() -> bool:
     return bool(os.environ.get("NESTLING_DATA"))
 
 
-def _fashion_rows() -> tuple[Rows, Rows]:
-    train, test = fashion_mnist("train"), fashion_mnist("test")
-    return Rows(train.images, train.labels), Rows(test.images, test.labels)
+def _rows(data: LabelledImages, chosen: Ints) -> Rows:
+    """The chosen pictures as one row each, grey levels from 0 to 1."""
+    pictures = data.images[chosen].reshape(len(chosen), -1) / (data.levels - 1)
+    return Rows(pictures.astype(np.float32), data.labels[chosen])
 
 
-def _made_pictures() -> tuple[Rows, Rows]:
-    """Ten smooth random prototypes under noise: as many rows as the quick setting takes."""
+def _made_pictures() -> tuple[LabelledImages, LabelledImages]:
+    """Ten smooth random prototypes under noise: as many as the quick setting takes."""
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(0)
-    prototypes = gaussian_filter(rng.normal(size=(10, 28, 28)), sigma=(0, 3, 3)) * 600
+    prototypes = 600 * gaussian_filter(rng.normal(size=(10, 28, 28)), sigma=(0, 3, 3))
     labels = rng.integers(10, size=3_000)
-    pictures = np.clip(128 + prototypes[labels] + rng.normal(scale=60, size=(3_000, 28, 28)), 0, 255)
-    rows = Rows(pictures, labels)
-    return _take(rows, slice(2_500)), _take(rows, slice(2_500, None))
+    pictures = 128 + prototypes[labels] + rng.normal(scale=120, size=(3_000, 28, 28))
+    levels = np.clip(pictures, 0, 255).astype(np.uint8)
+    names = tuple(map(str, range(10)))
+    return LabelledImages(levels[:2_500], labels[:2_500], names), LabelledImages(
+        levels[2_500:], labels[2_500:], names
+    )
 
 
 def _noise(pictures: Floats) -> Floats:
-    noise = np.random.default_rng(11).normal(scale=0.25 * 255, size=pictures.shape)
-    return np.clip(pictures + noise, 0, 255)
+    noise = np.random.default_rng(11).normal(scale=0.25, size=pictures.shape)
+    return np.clip(pictures + noise, 0, 1).astype(np.float32)
 
 
 def _translation(pictures: Floats) -> Floats:
@@ -197,7 +198,7 @@ def _translation(pictures: Floats) -> Floats:
 def _rotation(pictures: Floats) -> Floats:
     from scipy.ndimage import rotate
 
-    return rotate(pictures, 20, axes=(2, 1), reshape=False, order=1)  # type: ignore[no-any-return]
+    return np.asarray(rotate(pictures, 20, axes=(2, 1), reshape=False, order=1), np.float32)
 
 
 _SHIFTS: Mapping[str, Callable[[Floats], Floats]] = {
@@ -205,15 +206,6 @@ _SHIFTS: Mapping[str, Callable[[Floats], Floats]] = {
     "translation": _translation,
     "rotation": _rotation,
 }
-
-
-def _pixels(pictures: NDArray[Any], levels: int = 256) -> Floats:
-    """Grey levels as one row a picture, from 0 to 1."""
-    return (pictures.reshape(len(pictures), -1) / (levels - 1)).astype(np.float32)
-
-
-def _take(rows: Rows, chosen: Ints | slice) -> Rows:
-    return Rows(rows.x[chosen].astype(np.float32), rows.labels[chosen])
 
 
 def _classes_by_group(pairs: TextPairs, fewest: int, most: int) -> tuple[list[str], Ints]:

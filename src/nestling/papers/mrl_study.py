@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from nestling.cut import cut
@@ -15,7 +14,7 @@ from nestling.encoders.vectors import PCARotation
 from nestling.granularity import Nesting
 from nestling.losses import CoSENT, CrossEntropy, InfoNCE, Nested
 from nestling.measure.adaptive import AdaptiveClassifier
-from nestling.measure.metrics import average_precision
+from nestling.measure.metrics import average_precision, label_hits, ndcg, spearman
 from nestling.nn.heads import NestedClassifier
 from nestling.papers.mrl_data import Floats, Ints, LabelledData, PairedData, Rows
 from nestling.search.exact import nearest, nearest_each
@@ -137,7 +136,7 @@ class Effort:
     def of(cls, quick: bool, epochs: int, batch_size: int = 512) -> Effort:
         """The usual effort, or a few steps at one rate."""
         config = TrainConfig(epochs=epochs, batch_size=batch_size, weight_decay=1e-4, max_grad_norm=None)
-        return cls(replace(config, max_steps=8), (1e-2,)) if quick else cls(config, (1e-3, 3e-3, 1e-2, 3e-2))
+        return cls(replace(config, max_steps=4), (1e-2,)) if quick else cls(config, (1e-3, 3e-3, 1e-2, 3e-2))
 
 
 class Study:
@@ -222,8 +221,11 @@ def retrieval(
     """1-NN accuracy and mAP@10 by size, in points: test rows look for training rows of their class."""
     queries, database = retrieval_rows(data)
     found = nearest_each(vectors(queries.x), vectors(database.x), sorted(dims), _NEIGHBOURS)
-    hits = {dim: database.labels[each.indices] == queries.labels[:, None] for dim, each in found.items()}
-    return {dim: (100 * float(each[:, 0].mean()), average_precision(each)) for dim, each in hits.items()}
+    hits = {dim: label_hits(each.indices, database.labels, queries.labels) for dim, each in found.items()}
+    return {
+        dim: (100 * float(each[:, 0].mean()), 100 * float(average_precision(each).mean()))
+        for dim, each in hits.items()
+    }
 
 
 def retrieval_rows(data: LabelledData) -> tuple[Rows, Rows]:
@@ -241,15 +243,11 @@ def matching(
     pairs = data.validation if part == "validation" else data.test
     first, second = vectors(pairs.first), vectors(pairs.second)
     if pairs.scores is not None:
-        cosines = prefix_pair_scores(first, second, dims)
-        return {
-            dim: 100 * float(spearmanr(each, pairs.scores).statistic)
-            for dim, each in zip(dims, cosines, strict=True)
-        }
-    found = nearest_each(first, second, dims, _NEIGHBOURS)
+        cosines = zip(dims, prefix_pair_scores(first, second, dims), strict=True)
+        return {dim: 100 * spearman(each, pairs.scores) for dim, each in cosines}
     own = np.arange(len(first))[:, None]
-    gains = 1 / np.log2(np.arange(_NEIGHBOURS) + 2)
-    return {dim: 100 * float(((each.indices == own) * gains).sum(1).mean()) for dim, each in found.items()}
+    found = nearest_each(first, second, dims, _NEIGHBOURS)
+    return {dim: 100 * float(ndcg(each.indices == own, own >= 0).mean()) for dim, each in found.items()}
 
 
 def cascade(data: LabelledData, model: Model, dims: Sequence[int]) -> tuple[float, float]:
@@ -274,10 +272,8 @@ def searches(data: LabelledData, model: Model) -> dict[str, float]:
     }
     found = {"single shot": nearest(q, d, _NEIGHBOURS)}
     found |= {name: way.search(q, d, _NEIGHBOURS) for name, way in ways.items()}
-    scores = {
-        name: average_precision(database.labels[each.indices] == queries.labels[:, None])
-        for name, each in found.items()
-    }
+    hits = {name: label_hits(each.indices, database.labels, queries.labels) for name, each in found.items()}
+    scores = {name: 100 * float(average_precision(each).mean()) for name, each in hits.items()}
     shares = {
         f"{name}: share of products": way.mflops(len(d)) * 1e6 / (len(d) * full) for name, way in ways.items()
     }
