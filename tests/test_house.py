@@ -202,8 +202,10 @@ def test_the_code_of_a_document_runs(path: Path, tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
 
 
-PLAIN_BLOCK = re.compile(r"^```\n.*?^```$|`nestling [^`]+`", re.DOTALL | re.MULTILINE)
-COMMAND = re.compile(r"^`?nestling (?P<verb>[a-z]+)(?P<rest>[^`\n]*)", re.MULTILINE)
+CODE = re.compile(
+    r"^```(?P<language>\w*)\n(?P<block>.*?)^```$|`(?P<span>nestling [^`]+)`", re.DOTALL | re.MULTILINE
+)
+COMMAND = re.compile(r"^nestling (?P<verb>[a-z]+)(?P<rest>.*)", re.MULTILINE)
 
 
 def test_every_command_line_shown_is_one_of_ours() -> None:
@@ -216,7 +218,8 @@ def test_every_command_line_shown_is_one_of_ours() -> None:
         for verb, command in get_group(app).commands.items()
     }
     text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
-    shown = [line for block in PLAIN_BLOCK.finditer(text) for line in COMMAND.finditer(block[0])]
+    codes = [code["span"] or code["block"] for code in CODE.finditer(text) if not code["language"]]
+    shown = [line for code in codes for line in COMMAND.finditer(code)]
     for line in shown:
         assert line["verb"] in flags, line[0]
         used = set(re.findall(r"(?<=\s)-{1,2}[a-z][a-z-]*", line["rest"].split("$(")[0]))
