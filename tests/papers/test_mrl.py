@@ -128,7 +128,7 @@ def test_on_real_pictures(shared_data, monkeypatch):
 def test_truncation_claim_tells_ordered_from_disordered_information():
     clearance, figures = mrl.beats_truncation(study_of(FORWARD, BACKWARD), 0)
     assert clearance > 0
-    assert figures["at 2 (>= 10)"] > 50
+    assert figures["gap at 2 (>= 10)"] > 50
     assert mrl.beats_truncation(study_of(BACKWARD, FORWARD), 0)[0] < -50
     # A model against itself has nothing to show, wherever its information lies.
     assert mrl.beats_truncation(study_of(FORWARD, FORWARD), 0)[0] <= -2
@@ -138,13 +138,13 @@ def test_pca_finds_what_truncation_loses():
     """The classes make the two largest directions of variance: nothing is left to gain over PCA."""
     clearance, figures = mrl.beats_pca(study_of(FORWARD, BACKWARD), 0)
     assert clearance < 0
-    assert abs(figures["at 2 (>= 4)"]) < 2
+    assert abs(figures["gap at 2 (>= 4)"]) < 2
 
 
 def test_equal_models_retrieve_equally():
     clearance, figures = mrl.retrieves_better(study_of(FORWARD, FORWARD), 0)
     assert clearance == -0.5
-    assert figures == {"at 64 (>= 0.5)": 0.0}
+    assert figures == {"gap at 64 (>= 0.5)": 0.0}
 
 
 def test_interpolation_claim_sees_a_hole_between_sizes():
@@ -152,7 +152,7 @@ def test_interpolation_claim_sees_a_hole_between_sizes():
     assert mrl.interpolates(study, 0)[0] >= 0
     study.quality = lambda vectors, dims: {dim: 30.0 if dim == 6 else 50.0 + dim for dim in dims}
     clearance, figures = mrl.interpolates(study, 0)
-    assert figures["at 6 (>= -0.5)"] == 30 - 54
+    assert figures["gap at 6 (>= -0.5)"] == 30 - 54
     assert clearance == -23.5
 
 

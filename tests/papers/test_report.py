@@ -55,7 +55,8 @@ def test_saved_report_says_what_was_measured_and_where(tmp_path):
     assert [claim["holds"] for claim in saved["claims"]] == [True, False, None]
     assert saved["claims"][0]["interval"] == pytest.approx(report.claims[0].interval)
     assert saved["settings"]["learning rates"] == {"digits": {"MRL": 0.01}}
-    assert {"cpu", "cores", "python", "versions", "date"} <= set(saved["machine"])
+    assert {"processor", "versions", "date"} == set(saved["machine"])
+    assert {"python", "numpy", "nestling"} <= set(saved["machine"]["versions"])
     table = (tmp_path / "results" / "mrl.md").read_text(encoding="utf-8")
     rows = [line for line in table.splitlines() if line.startswith("| C")]
     assert [row.count("|") for row in rows] == [6, 6, 6]

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nestling.cut import cut
+from nestling.cut import CutRule
 from nestling.encoders.vectors import PCARotation
 from nestling.granularity import Nesting
 from nestling.losses import CoSENT, CrossEntropy, InfoNCE, Nested
 from nestling.measure.adaptive import AdaptiveClassifier
+from nestling.measure.classification import NearestClassMean
 from nestling.measure.metrics import average_precision, label_hits, ndcg, spearman
 from nestling.nn.heads import NestedClassifier
 from nestling.papers.mrl_data import Floats, Ints, LabelledData, PairedData, Rows
@@ -281,17 +282,16 @@ def searches(data: LabelledData, model: Model) -> dict[str, float]:
 
 
 def new_class_accuracy(data: LabelledData, model: Model, new: Ints, shots: int, seed: int) -> float:
-    """Test accuracy on ``new`` classes among all classes, each known by the mean of its vectors."""
-    train, test = (
-        cut(each, each.shape[1]) for each in (model.vectors(data.train.x), model.vectors(data.test.x))
-    )
-    asked = np.isin(data.test.labels, new)
-    means = np.stack([train[data.train.labels == label].mean(0) for label in range(data.num_classes)])
+    """Accuracy, in points, on test rows of ``new`` classes among all classes, by nearest class mean.
+
+    Of each new class ``shots`` rows are known, of the others all training rows; mean over draws of shots.
+    """
+    train, test, labels = model.vectors(data.train.x), model.vectors(data.test.x), data.train.labels
+    asked, known = np.isin(data.test.labels, new), np.flatnonzero(~np.isin(labels, new))
     right = []
     for draw in range(_SHOT_DRAWS):
         rng = np.random.default_rng([14, seed, draw])
-        for label in new:
-            means[label] = train[rng.choice(np.flatnonzero(data.train.labels == label), shots)].mean(0)
-        answers = nearest(test[asked], means, 1).indices[:, 0]
-        right.append((answers == data.test.labels[asked]).mean())
+        rows = np.concatenate([known, *(rng.choice(np.flatnonzero(labels == each), shots) for each in new)])
+        task = NearestClassMean(train[rows], labels[rows], test[asked], data.test.labels[asked])
+        right.append(task.score(task.inputs, [train.shape[1]], CutRule()).values.mean())
     return 100 * float(np.mean(right))

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nestling import __version__
 from nestling.artifact import write_file
 from nestling.errors import DataError
-
-_STAMPED_PACKAGES = ("numpy", "torch", "scikit-learn", "sentence-transformers", "faiss-cpu")
+from nestling.measure.machine import machine, today, versions
 
 
 @dataclass(frozen=True)
@@ -153,28 +147,8 @@ class Report:
 
 
 def machine_stamp() -> dict[str, Any]:
-    """What the figures were measured on: processor, cores, Python, versions, day; no paths or names."""
-    versions = {"nestling": __version__}
-    for package in _STAMPED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": versions,
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-    }
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    """What the figures were measured on: processor, cores, system, versions, day; no paths."""
+    return {"processor": machine(), "versions": versions(), "date": today()}
 
 
 def _heading(claim: Claim) -> str:
