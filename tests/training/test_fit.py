@@ -260,12 +260,13 @@ def test_evaluations_run_in_evaluation_mode_when_due() -> None:
         assert not encoder.training
         assert not objective.training
         called.append(step)
-        return {"ndcg@10": step / 10}
+        return {"ndcg@10": step / 10, "ndcg@10@dim=4": 0.5}
 
     config = TrainConfig(max_steps=7, batch_size=16, evaluate_every=3)
     log = fit(encoder, objective, pairs(), config, evaluate=evaluate)
     assert called == [3, 6, 7]
     assert log.series("ndcg@10") == [(3, 0.3), (6, 0.6), (7, 0.7)]
+    assert log.series("ndcg@10", "dim=4") == [(3, 0.5), (6, 0.5), (7, 0.5)]
     assert encoder.training
     assert objective.training
 

@@ -49,7 +49,8 @@ def fit(
         collate: items -> batch, where ``data`` is a data set of items.
         folder: for checkpoints, ``log.csv`` and, where TensorBoard is installed, its event files.
         evaluate: ``evaluate(step)`` is called on every process, with model and objective in evaluation
-            mode; the values it returns are logged.
+            mode; the values it returns are logged by name, those of names like ``ndcg@10@dim=8`` under that
+            granularity.
 
     Raises:
         ConfigError: for settings that are not possible, or a folder that holds another run.
@@ -161,14 +162,14 @@ class _Run:
 
     def _note(self, report: StepReport, rate: float) -> None:
         self.means.add({"lr": rate, "gradient_norm": report.gradient_norm})
-        self.means.add({f"loss@{name}": value for name, value in report.losses.items()})
+        self.means.add({f"loss@{name}".rstrip("@"): value for name, value in report.losses.items()})
 
     def _between_steps(self, bar: Any) -> None:
         """Log, evaluate, save: what is due after ``self.step`` steps and was not done yet."""
         if self._due(self.config.log_every):
             self._log_means(bar)
         if self.evaluate is not None and self._due(self.config.evaluate_every) and self.evaluated < self.step:
-            self._log({(name, ""): value for name, value in self._evaluation(self.evaluate).items()})
+            self._log(self._evaluation(self.evaluate))
             self.evaluated = self.step
         every = self.config.checkpoint_every or self.batches.steps_per_epoch
         if self._due(every) and self.saved < self.step:
@@ -178,14 +179,14 @@ class _Run:
         return self.step == self.steps or bool(every and self.step % every == 0)
 
     def _log_means(self, bar: Any) -> None:
-        means = {_split(name): value for name, value in self.means.take().items()}
+        means = self.means.take()
         if means:
-            losses = {at or "loss": value for (metric, at), value in means.items() if metric == "loss"}
-            bar.set_postfix_str(" ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+            losses = {name.removeprefix("loss@"): mean for name, mean in means.items() if "loss" in name}
+            bar.set_postfix_str(" ".join(f"{name} {mean:.4g}" for name, mean in losses.items()))
             self._log(means)
 
-    def _log(self, values: Mapping[tuple[str, str], float]) -> None:
-        rows = [LogRow(self.step, metric, at, float(value)) for (metric, at), value in values.items()]
+    def _log(self, values: Mapping[str, float]) -> None:
+        rows = [LogRow(self.step, *_split(name), float(value)) for name, value in values.items()]
         self.log.rows.extend(rows)
         if self.files is not None:
             self.files.append(rows)
@@ -221,5 +222,6 @@ class _Run:
 
 
 def _split(name: str) -> tuple[str, str]:
-    metric, _, granularity = name.partition("@")
-    return metric, granularity
+    """``ndcg@10@dim=8`` -> metric ``ndcg@10`` at granularity ``dim=8``."""
+    metric, _, at = name.rpartition("@")
+    return (metric, at) if "=" in at else (name, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,7 +33,10 @@ def launched() -> Iterator[Any]:
             stack.enter_context(_put_aside(kind))
         # Without being told, Accelerate takes the processes of torchrun on CPUs for as many lone ones.
         only_cpu = _told_processes() > 1 and not getattr(torch, "accelerator", torch.cuda).is_available()
+        had_group = _group_runs()
         accelerator = accelerate.Accelerator(mixed_precision="no", cpu=only_cpu)
+        if _group_runs() and not had_group:
+            atexit.register(_leave_group)
         _check_distribution(accelerator)
         yield accelerator
 
@@ -57,13 +61,22 @@ def _check_distribution(accelerator: Any) -> None:
     kind = accelerator.distributed_type.value
     if kind not in (*_PLAIN, "FSDP"):
         raise ConfigError(f"training under {kind} is not supported; launch on one process, DDP or FSDP")
-    group = torch.distributed.is_available() and torch.distributed.is_initialized()
-    running = torch.distributed.get_world_size() if group else _told_processes()
+    running = torch.distributed.get_world_size() if _group_runs() else _told_processes()
     if accelerator.num_processes != running:
         raise ConfigError(
             f"there are {running} processes, but Accelerate sees {accelerator.num_processes}; start the "
             "program with torchrun or accelerate launch, which tell it the rank of each"
         )
+
+
+def _group_runs() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _leave_group() -> None:
+    """At the end of the program; a group of gloo that is still there may abort the interpreter."""
+    if _group_runs():
+        torch.distributed.destroy_process_group()
 
 
 def _told_processes() -> int:
