@@ -56,6 +56,16 @@ def test_dropout_falls_the_same_both_times() -> None:
     assert not torch.equal(outputs[0], outputs[1])
 
 
+def test_both_passes_run_in_the_precision_of_the_first() -> None:
+    module, seen = nn.Linear(6, 8), []
+    module.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = GradientCache(module, InfoNCE(), chunk_size=10)(data(0).float(), data(1).float())
+    loss.backward()
+    assert seen == [torch.bfloat16] * 8
+    assert module.weight.grad is not None
+
+
 def test_without_gradients_nothing_is_encoded_twice() -> None:
     module, seen = encoder(), []
     module.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))

@@ -57,7 +57,14 @@ class GradientCache:
             return self.loss(*embeddings, **rest)
         leaves = [embedding.requires_grad_() for embedding in embeddings]
         value = self.loss(*leaves, **rest)
-        register_multi_grad_hook(leaves, lambda gradients: self._encode_again(chunks, states, gradients))
+        # Backward usually runs outside autocast, but both passes must compute in the same precision.
+        precision = _autocast(leaves[0].device.type)
+
+        def replay(gradients: Sequence[Tensor | None]) -> None:
+            with precision():
+                self._encode_again(chunks, states, gradients)
+
+        register_multi_grad_hook(leaves, replay)
         return value
 
     def _encode_first(self, chunk: Any, state: _RandomState) -> Tensor:
@@ -87,6 +94,12 @@ class GradientCache:
         if wanted and isinstance(self.encode, DistributedDataParallel):
             return self.encode.no_sync()
         return nullcontext()
+
+
+def _autocast(device: str) -> Callable[[], torch.autocast]:
+    """What re-enters the autocast state of now."""
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    return lambda: torch.autocast(device, dtype=dtype, enabled=enabled)
 
 
 class _RandomState:
