@@ -1,0 +1,99 @@
+"""Confidence intervals from resampled examples, paired across sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.errors import ConfigError, DataError
+from nestling.measure.scores import Scores
+
+Floats = NDArray[np.float64]
+
+_WEIGHTS_AT_A_TIME = 1 << 21
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """Quality with its interval, each ``Float[sizes, metrics]``; ``kept`` is the share of the full quality.
+
+    ``kept`` is NaN where the full quality is not above 0.
+    """
+
+    value: Floats
+    low: Floats
+    high: Floats
+    kept: Floats
+    kept_low: Floats
+    kept_high: Floats
+
+
+def bootstrap(
+    scores: Scores, *, full: int = -1, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Quality at every size and its percentile interval over resampled examples.
+
+    Every resample is used at all sizes, so the share of the full quality is that of the same examples.
+
+    Args:
+        scores: what was found at every size.
+        full: which of the sizes is the full one.
+        confidence: between 0 and 1.
+        resamples: at least 1; some hundreds are needed for an interval.
+        seed: the same seed draws the same examples.
+
+    Raises:
+        ConfigError: for a confidence or a number of resamples out of range.
+        DataError: for fewer than two examples, which say nothing of their spread.
+
+    Source: Efron and Tibshirani 1993, the percentile interval.
+    """
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
+    if resamples < 1:
+        raise ConfigError(f"resamples={resamples} must be at least 1; 1000 is usual")
+    if min(scores.groups) < 2:
+        raise DataError(
+            f"{min(scores.groups)} example gives no interval; give at least 2, or some hundreds to tell "
+            "sizes apart"
+        )
+    values = scores.statistic(np.ones((1, sum(scores.groups))))
+    drawn = np.concatenate([scores.statistic(w) for w in _weights(scores.groups, resamples, seed)])
+    low, high = _interval(drawn, confidence)
+    kept_low, kept_high = _interval(_kept(drawn, full), confidence)
+    return Estimate(values[0], low, high, _kept(values, full)[0], kept_low, kept_high)
+
+
+def _weights(groups: tuple[int, ...], resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each example is drawn, ``Float[some resamples, examples]``, some resamples at a time."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _WEIGHTS_AT_A_TIME // sum(groups))
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        yield np.concatenate([_draw(rng, count, size) for size in groups], axis=1)
+
+
+def _draw(rng: np.random.Generator, resamples: int, examples: int) -> Floats:
+    drawn = rng.integers(examples, size=(resamples, examples))
+    drawn += np.arange(resamples)[:, None] * examples
+    counts = np.bincount(drawn.ravel(), minlength=resamples * examples)
+    return counts.reshape(resamples, examples).astype(np.float64)
+
+
+def _kept(values: Floats, full: int) -> Floats:
+    whole = values[:, full, None]
+    return np.asarray(np.where(whole > 0, values / np.where(whole > 0, whole, 1), np.nan))
+
+
+def _interval(drawn: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """Lower and upper end, NaN where no resample has a value."""
+    ends = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+    if not np.isnan(drawn).any():
+        low, high = np.quantile(drawn, ends, axis=0)
+        return low, high
+    empty = np.isnan(drawn).all(axis=0)
+    low, high = np.nanquantile(np.where(empty, 0.0, drawn), ends, axis=0)
+    return np.where(empty, np.nan, low), np.where(empty, np.nan, high)

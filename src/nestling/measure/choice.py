@@ -1,0 +1,163 @@
+"""The rows of a curve, and which of them is the right one: by targets, or as the front of all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from nestling.errors import ConfigError, unknown
+from nestling.granularity import Granularity
+
+CostName = Literal["vector_bytes", "flops", "latency_ms"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric at one granularity.
+
+    Args:
+        granularity: where it was measured.
+        metric: what was measured.
+        value: the quality, and ``low`` to ``high`` its interval.
+        low: lower end.
+        high: upper end.
+        kept: share of the full quality, NaN where that is not above 0, and its interval.
+        kept_low: lower end, from the same resamples for both.
+        kept_high: upper end.
+        vector_bytes: bytes of one answer, such as one stored vector.
+        flops: multiply-adds for one input, None where they are not known.
+        latency_ms: time of one use, None where it was not measured.
+        seed: of the resamples.
+    """
+
+    granularity: Granularity
+    metric: str
+    value: float
+    low: float
+    high: float
+    kept: float
+    kept_low: float
+    kept_high: float
+    vector_bytes: int
+    flops: float | None = None
+    latency_ms: float | None = None
+    seed: int = 0
+
+    def costs(self, first: CostName = "vector_bytes") -> tuple[float, ...]:
+        """All costs, ``first`` first; what is not known is 0, as it is then for the whole curve."""
+        names = sorted(get_args(CostName), key=lambda name: name != first)
+        return tuple(float(getattr(self, name) or 0) for name in names)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a choice has to meet; None asks for nothing.
+
+    Args:
+        keep: share of the full quality, above 0 and at most 1.
+        at_least: quality.
+        max_bytes: most bytes of one answer.
+        max_ms: most milliseconds of one use.
+
+    Raises:
+        ConfigError: if nothing is asked for, or something that cannot be.
+    """
+
+    keep: float | None = None
+    at_least: float | None = None
+    max_bytes: float | None = None
+    max_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in vars(self).values() if value is not None]
+        if not given:
+            raise ConfigError("say what to choose by: keep=0.99, at_least=, max_bytes= or max_ms=")
+        if any(math.isnan(value) for value in given):
+            raise ConfigError("a target is NaN; give a number")
+        if self.keep is not None and not 0 < self.keep <= 1:
+            raise ConfigError(f"keep={self.keep} is a share of the full quality; give above 0 and at most 1")
+
+    @property
+    def ask_for_quality(self) -> bool:
+        """Whether any quality is asked for, or limits alone."""
+        return self.keep is not None or self.at_least is not None
+
+    def afford(self, row: Row) -> bool:
+        """Whether ``row`` lies within the limits."""
+        bytes_fit = self.max_bytes is None or row.vector_bytes <= self.max_bytes
+        return bytes_fit and (self.max_ms is None or _latency(row) <= self.max_ms)
+
+    def reach(self, row: Row) -> bool:
+        """Whether the lower ends of ``row`` reach the quality."""
+        return (self.keep is None or row.kept_low >= self.keep) and (
+            self.at_least is None or row.low >= self.at_least
+        )
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in vars(self).items() if value is not None)
+
+
+def choose(column: Sequence[Row], targets: Targets, cheapest: CostName = "vector_bytes") -> Row:
+    """The cheapest row that meets the targets; the best affordable one where they name limits alone.
+
+    Args:
+        column: the rows of one metric.
+        targets: what to meet.
+        cheapest: the cost that is compared first.
+
+    Raises:
+        ConfigError: if no row meets the targets; the message names the best that can be reached.
+    """
+    if cheapest not in get_args(CostName):
+        raise ConfigError(unknown("cost", cheapest, get_args(CostName)))
+    affordable = [row for row in column if targets.afford(row)]
+    if not affordable:
+        least = min(column, key=Row.costs)
+        time = "" if least.latency_ms is None else f" and {least.latency_ms:.3g} ms"
+        raise ConfigError(
+            f"no granularity meets {targets}; the cheapest is {least.granularity} with "
+            f"{least.vector_bytes} bytes{time}"
+        )
+    if not targets.ask_for_quality:
+        # Of equally good ones the cheapest: max takes the first of equals.
+        by_cost = sorted(affordable, key=lambda row: row.costs(cheapest))
+        return max(by_cost, key=lambda row: _or_least(row.value))
+    meeting = [row for row in affordable if targets.reach(row)]
+    if not meeting:
+        raise ConfigError(_best_reachable(affordable, targets))
+    return min(meeting, key=lambda row: row.costs(cheapest))
+
+
+def _best_reachable(affordable: Sequence[Row], targets: Targets) -> str:
+    best = max(affordable, key=lambda row: _or_least(row.low if targets.keep is None else row.kept_low))
+    return (
+        f"no granularity meets {targets} by the lower end of its interval; the best reachable is "
+        f"{best.granularity}: {best.metric} {best.value:.4f} ({best.low:.4f} to {best.high:.4f}), which "
+        f"keeps {best.kept:.4f} ({best.kept_low:.4f} to {best.kept_high:.4f}). Ask for less, or measure "
+        "more examples"
+    )
+
+
+def pareto(column: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows that no other beats by being no worse in any cost and in quality, and better in one."""
+
+    def beats(one: Row, other: Row) -> bool:
+        gains = [(b, a) for a, b in zip(one.costs(), other.costs(), strict=True)]
+        gains.append((_or_least(one.value), _or_least(other.value)))
+        return all(ours >= theirs for ours, theirs in gains) and any(ours > theirs for ours, theirs in gains)
+
+    return tuple(row for row in column if not any(beats(other, row) for other in column))
+
+
+def _latency(row: Row) -> float:
+    if row.latency_ms is None:
+        raise ConfigError(
+            "max_ms= needs the time of one use, which was not measured; sweep with latency=True"
+        )
+    return row.latency_ms
+
+
+def _or_least(value: float) -> float:
+    return -math.inf if math.isnan(value) else value

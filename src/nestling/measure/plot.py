@@ -1,0 +1,76 @@
+"""Curves as a picture drawn by matplotlib, without touching its global state."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nestling.artifact import write_file
+from nestling.errors import ConfigError, require
+
+if TYPE_CHECKING:
+    from nestling.measure.choice import Row
+    from nestling.measure.curve import Curve
+
+_FORMATS = ("png", "svg", "pdf")
+
+
+def lines_of(curve: Curve, metric: str) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of a metric as named lines over bytes: one for each setting of the axes other than ``dim``."""
+    lines: dict[str, list[Row]] = defaultdict(list)
+    for row in curve.column(metric):
+        others = row.granularity.replace(dim=None)
+        lines[f"{curve.name}, {others}" if others and "dim" in row.granularity else curve.name].append(row)
+    for name, rows in lines.items():
+        yield name, sorted(rows, key=lambda row: row.vector_bytes)
+
+
+def plot(curves: Sequence[Curve], target: Any, metric: str) -> None:
+    """Draw a metric of every curve over the bytes of a vector, with intervals.
+
+    Args:
+        curves: the first gives title and labels.
+        target: a file (.png, .svg or .pdf) or matplotlib axes.
+        metric: that all curves have.
+
+    Raises:
+        ConfigError: for another kind of file, or a metric that a curve lacks.
+        MissingExtraError: if matplotlib is not installed.
+        StorageError: if the file cannot be written.
+    """
+    if not isinstance(target, (str, os.PathLike)):
+        _draw(curves, target, metric)
+        return
+    path = Path(target)
+    kind = path.suffix.lstrip(".").lower()
+    if kind not in _FORMATS:
+        raise ConfigError(f"{path} is no picture file; end its name in .{', .'.join(_FORMATS)}")
+    figure = require("matplotlib.figure", "train").Figure(figsize=(7, 4.5), layout="constrained")
+    _draw(curves, figure.add_subplot(), metric)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=kind, dpi=150)
+    write_file(path, picture.getvalue())
+
+
+def _draw(curves: Sequence[Curve], axes: Any, metric: str) -> None:
+    sizes = set()
+    for curve in curves:
+        for name, rows in lines_of(curve, metric):
+            x = [row.vector_bytes for row in rows]
+            sizes.update(x)
+            (line,) = axes.plot(x, [row.value for row in rows], marker="o", markersize=4, label=name)
+            axes.fill_between(
+                x, [row.low for row in rows], [row.high for row in rows], alpha=0.15, color=line.get_color()
+            )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(sizes), [f"{size:,}" for size in sorted(sizes)], rotation=45 * (len(sizes) > 8))
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("bytes of a vector")
+    axes.set_ylabel(metric)
+    axes.set_title(f"{curves[0].task}: {metric} with {curves[0].confidence:.0%} intervals")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend(frameon=False)

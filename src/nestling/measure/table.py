@@ -1,0 +1,127 @@
+"""Curves as text: tables, bars for a terminal, and several curves side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from nestling.errors import DataError
+
+if TYPE_CHECKING:
+    from nestling.measure.choice import Row
+    from nestling.measure.curve import Curve
+
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def table(curve: Curve) -> str:
+    """Costs, values with their intervals, and shares of the full quality, one line a granularity."""
+    return f"{caption(curve)}\n{_aligned(cells(curve))}"
+
+
+def cells(curve: Curve) -> list[list[str]]:
+    """The table's header and lines, cell by cell; costs that are not known have no column."""
+    main, *rest = curve.metrics
+    costs = [name for name in ("flops", "latency_ms") if getattr(curve.rows[0], name) is not None]
+    titles = {"flops": "FLOPs", "latency_ms": "ms"}
+    header = ["granularity", "bytes", *(titles[name] for name in costs), main, "kept", *rest]
+
+    def line(row: Row) -> list[str]:
+        spent = [f"{row.vector_bytes:,}", *(_cost(name, row) for name in costs)]
+        others = [value_text(curve.row(row.granularity, metric)) for metric in rest]
+        return [str(row.granularity), *spent, value_text(row), kept_text(row), *others]
+
+    return [header, *map(line, curve.column())]
+
+
+def chart(curve: Curve, metric: str | None = None, width: int = 40) -> str:
+    """One bar a granularity, as long as its quality."""
+    column = curve.column(metric)
+    most = max((row.value for row in column if row.value > 0), default=1.0)
+    lines = [
+        [str(row.granularity), _bar(row.value / most, width), f"{row.value:.3f}", percent(row.kept)]
+        for row in column
+    ]
+    return f"{column[0].metric} of {curve.name} ({curve.task})\n{_aligned(lines, left=2)}"
+
+
+def compare(curves: Sequence[Curve], metric: str | None = None) -> str:
+    """One metric of several curves side by side, one line a granularity, a dash where one has no such.
+
+    Raises:
+        DataError: for no curves.
+        ConfigError: for a metric that a curve lacks.
+
+    >>> compare([])
+    Traceback (most recent call last):
+        ...
+    nestling.errors.DataError: there are no curves to compare; give at least one
+    """
+    if not curves:
+        raise DataError("there are no curves to compare; give at least one")
+    metric = metric or curves[0].metrics[0]
+    columns = [{row.granularity: row for row in curve.column(metric)} for curve in curves]
+    merged = {g: row.vector_bytes for column in reversed(columns) for g, row in column.items()}
+    lines = [["granularity", "bytes", *(curve.name for curve in curves)]]
+    for granularity, size in sorted(merged.items(), key=lambda item: (item[1], str(item[0]))):
+        cells = [value_text(column[granularity]) if granularity in column else "-" for column in columns]
+        lines.append([str(granularity), f"{size:,}", *cells])
+    return f"{metric} on {curves[0].task}, {curves[0].confidence:.0%} intervals\n{_aligned(lines)}"
+
+
+def caption(curve: Curve) -> str:
+    """What was measured, on how many examples."""
+    return (
+        f"{curve.name} on {curve.task}: {curve.examples:,} examples, {curve.confidence:.0%} intervals of "
+        f"{curve.resamples:,} resamples"
+    )
+
+
+def value_text(row: Row) -> str:
+    """A quality with its interval."""
+    return f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+
+
+def kept_text(row: Row) -> str:
+    """A share of the full quality with its interval."""
+    return f"{percent(row.kept)} [{100 * row.kept_low:.1f}, {100 * row.kept_high:.1f}]"
+
+
+def percent(share: float) -> str:
+    """A share in percent."""
+    return f"{100 * share:.1f} %"
+
+
+def short(number: float) -> str:
+    """A large number with a unit.
+
+    >>> short(1_536_000_000)
+    '1.54 G'
+    """
+    for size, unit in _UNITS:
+        if abs(number) >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.3g}"
+
+
+def _cost(name: str, row: Row) -> str:
+    return short(row.flops or 0) if name == "flops" else f"{row.latency_ms or 0:.3g}"
+
+
+def _bar(share: float, width: int) -> str:
+    eighths = round(8 * width * min(max(share, 0.0), 1.0))
+    bar = _EIGHTHS[8] * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+    return bar.ljust(width)
+
+
+def _aligned(lines: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Columns two spaces apart, the first ones flush left, the others right."""
+    rows = list(lines)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def padded(row: Sequence[str]) -> Iterator[str]:
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            yield cell.ljust(width) if place < left else cell.rjust(width)
+
+    return "\n".join("  ".join(padded(row)).rstrip() for row in rows)

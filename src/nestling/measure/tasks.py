@@ -1,0 +1,237 @@
+"""What a representation is for: the tasks that a sweep scores at every size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nestling.cut import CutRule, cut_each
+from nestling.errors import ConfigError, DataError, require
+from nestling.measure.classification import (
+    HeadClassification,
+    LinearProbe,
+    NearestClassMean,
+    NeighbourClassification,
+)
+from nestling.measure.metrics import check_labels, check_scores
+from nestling.measure.retrieval import Retrieval
+from nestling.measure.scores import RetentionScores, Scores, SpearmanScores, VMeasureScores
+from nestling.search.prefix import prefix_pair_scores
+
+__all__ = [
+    "STS",
+    "Clustering",
+    "HeadClassification",
+    "LinearProbe",
+    "NearestClassMean",
+    "NeighbourClassification",
+    "Retrieval",
+    "Robustness",
+    "Task",
+]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Inputs to encode once, and what to make of their codes at every size.
+
+    Attributes:
+        name: what the task is called in tables.
+        needs: ``"vectors"`` if it is scored from full-size vectors, ``"answers"`` if it needs what the
+            thing says at every granularity (logits).
+    """
+
+    name: str
+    needs: str
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what is measured, the main one first."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """What is to be encoded, by name."""
+        ...
+
+    def with_inputs(self, inputs: Mapping[str, Any]) -> Task:
+        """The same task on other inputs of the same names, such as their vectors."""
+        ...
+
+    def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> Scores:
+        """Quality at every size.
+
+        Args:
+            encoded: by the names of ``inputs``: matrices ``Float[n, dim]``, or for a task that needs answers
+                ``Float[sizes, n, outputs]``.
+            dims: increasing sizes.
+            rule: what happens before and after the cut.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class STS:
+    """Semantic textual similarity: do similarities of pairs rank as people's scores do (Spearman)?
+
+    Args:
+        first: inputs.
+        second: as many others, each the partner of the same row.
+        scores: ``Float[n]``; people's scores of each pair.
+
+    Raises:
+        DataError: for different lengths, fewer than two pairs, or scores that are not finite or constant.
+    """
+
+    first: Any
+    second: Any
+    scores: ArrayLike
+
+    name = "sts"
+    needs = "vectors"
+    metrics = SpearmanScores.metrics
+
+    def __post_init__(self) -> None:
+        scores = check_scores(self.scores)
+        lengths = [len(self.first), len(self.second), len(scores)]
+        if len(set(lengths)) > 1 or lengths[0] < 2:
+            raise DataError(
+                "sts needs as many first as second inputs and scores, at least 2; got {}, {} and {}".format(
+                    *lengths
+                )
+            )
+        if scores.min() == scores.max():
+            raise DataError(f"all scores are {scores[0]}; a rank correlation needs scores that vary")
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What is to be encoded."""
+        return {"first": self.first, "second": self.second}
+
+    def with_inputs(self, inputs: Mapping[str, Any]) -> Self:
+        """The same task on other inputs, such as their vectors."""
+        return replace(self, **inputs)
+
+    def score(
+        self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule
+    ) -> SpearmanScores:
+        """Rank correlation at every size, from one pass over the coordinates."""
+        return SpearmanScores(
+            prefix_pair_scores(encoded["first"], encoded["second"], dims, rule), self.scores
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Clustering:
+    """Do clusters found by k-means agree with the classes (V-measure)?
+
+    Args:
+        x: inputs.
+        labels: ``Int[n]``, their classes.
+        num_clusters: as many as there are classes by default.
+        seed: of k-means.
+
+    Raises:
+        DataError: for labels that are floats or not as many as inputs, or more clusters than inputs.
+        MissingExtraError: if scikit-learn is not installed.
+    """
+
+    x: Any
+    labels: ArrayLike
+    num_clusters: int | None = None
+    seed: int = 0
+
+    name = "clustering"
+    needs = "vectors"
+    metrics = VMeasureScores.metrics
+
+    def __post_init__(self) -> None:
+        labels = check_labels(self.labels)
+        if len(labels) != len(self.x):
+            raise DataError(f"{len(labels)} labels do not belong to {len(self.x)} inputs")
+        if self.num_clusters is not None and not 1 <= self.num_clusters <= len(labels):
+            raise ConfigError(f"num_clusters={self.num_clusters} must be from 1 to {len(labels)}")
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What is to be encoded."""
+        return {"x": self.x}
+
+    def with_inputs(self, inputs: Mapping[str, Any]) -> Self:
+        """The same task on other inputs, such as their vectors."""
+        return replace(self, **inputs)
+
+    def score(
+        self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule
+    ) -> VMeasureScores:
+        """V-measure of one clustering a size."""
+        cluster = require("sklearn.cluster", "train")
+        labels = np.asarray(self.labels)
+        count = self.num_clusters or len(np.unique(labels))
+        means = cluster.KMeans(count, n_init=3, random_state=self.seed)
+        found = [means.fit_predict(vectors) for vectors in cut_each(encoded["x"], dims, rule).values()]
+        return VMeasureScores(np.stack(found), labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Robustness:
+    """What is left of the quality of a task when its inputs are shifted (retention: shifted / clean).
+
+    Args:
+        clean: a task.
+        shifted: the same kind of task on shifted inputs (noise, another source, another time).
+
+    Raises:
+        ConfigError: if the two do not measure the same.
+    """
+
+    clean: Task
+    shifted: Task
+
+    def __post_init__(self) -> None:
+        if (self.clean.metrics, self.clean.needs) != (self.shifted.metrics, self.shifted.needs):
+            raise ConfigError(
+                f"the clean task measures {', '.join(self.clean.metrics)} of {self.clean.needs}, the shifted "
+                f"one {', '.join(self.shifted.metrics)} of {self.shifted.needs}; give two of one kind"
+            )
+
+    @property
+    def name(self) -> str:
+        """What the task is called in tables."""
+        return f"robustness of {self.clean.name}"
+
+    @property
+    def needs(self) -> str:
+        """What both tasks need."""
+        return self.clean.needs
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Retention first, then both qualities."""
+        return RetentionScores.names(self.clean.metrics)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What is to be encoded."""
+        parts = {"clean": self.clean, "shifted": self.shifted}
+        return {f"{part} {name}": x for part, task in parts.items() for name, x in task.inputs.items()}
+
+    def with_inputs(self, inputs: Mapping[str, Any]) -> Robustness:
+        """The same task on other inputs, such as their vectors."""
+        return Robustness(*(task.with_inputs(part) for task, part in self._split(inputs)))
+
+    def score(
+        self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule
+    ) -> RetentionScores:
+        """Retention and both qualities at every size."""
+        return RetentionScores(*(task.score(part, dims, rule) for task, part in self._split(encoded)))
+
+    def _split(self, values: Mapping[str, Any]) -> list[tuple[Task, dict[str, Any]]]:
+        return [
+            (task, {name: values[f"{part} {name}"] for name in task.inputs})
+            for part, task in (("clean", self.clean), ("shifted", self.shifted))
+        ]
