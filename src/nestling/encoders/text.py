@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,16 @@ from nestling.encoders.bundled import WORDLLAMA_DIMS, minilm_folder, wordllama
 from nestling.encoders.export import (
     EMBEDDING,
     absorb_rule,
+    append,
     check_stock,
     cut_model,
     first_entries,
     last_dense,
+    linear_module,
     modules_of,
     stock_modules,
     width_of,
+    with_modules,
     write_dims,
 )
 from nestling.encoders.inference import evaluating, multiply_adds
@@ -41,6 +44,19 @@ if TYPE_CHECKING:
 _KIND = "text_encoder"
 _SMALLEST_DIM = 8
 _SAMPLE_TEXT = " ".join(["word"] * 32)
+
+
+class Adaptable(Protocol):
+    """A map on vectors that a chain of plain layers can express, such as a fitted ``NestedAdapter``."""
+
+    @property
+    def nesting(self) -> Nesting:
+        """The sizes of its output."""
+        ...
+
+    def affine_layers(self) -> Sequence[tuple[Tensor, Tensor | None, nn.Module | None]]:
+        """Weight, bias and activation of each layer: ``activation(x @ weight.T + bias)``."""
+        ...
 
 
 class TextEncoder(nn.Module):
@@ -176,6 +192,29 @@ class TextEncoder(nn.Module):
         encoder = TextEncoder(small, self.nesting.up_to(granularity), self.rule)
         encoder.nesting_is_assumed = self.nesting_is_assumed
         return encoder.train(self.training)
+
+    def with_adapter(self, adapter: Adaptable) -> TextEncoder:
+        """This encoder followed by the map of an adapter, as stock Dense modules.
+
+        The adapter takes the full-size vectors as ``encode`` gives them. The result has its nesting, its
+        rule if it has one, and shares the weights of this encoder.
+
+        Raises:
+            DataError: if the adapter takes vectors of another size.
+        """
+        full = self.nesting.full["dim"]
+        model = cut_model(self.model, full, self.rule)
+        layers = adapter.affine_layers()
+        taken = layers[0][0].shape[1]
+        if taken != full:
+            raise DataError(
+                f"the adapter takes vectors of {taken} dims, but this encoder gives {full}; "
+                "fit it on vectors of this encoder"
+            )
+        modules = modules_of(model)
+        append(modules, *(linear_module(*layer) for layer in layers))
+        rule = getattr(adapter, "rule", self.rule)
+        return TextEncoder(with_modules(model, modules), adapter.nesting, rule)
 
     def cost(self, at: At = None) -> Cost:
         """Of one text at one size.
