@@ -13,8 +13,7 @@ from nestling.cut import CutRule
 from nestling.encoders.vectors import PCARotation
 from nestling.granularity import Nesting
 from nestling.losses import CoSENT, CrossEntropy, InfoNCE, Nested
-from nestling.measure.adaptive import AdaptiveClassifier
-from nestling.measure.classification import NearestClassMean
+from nestling.measure import AdaptiveClassifier, NearestClassMean
 from nestling.measure.metrics import average_precision, label_hits, ndcg, spearman
 from nestling.nn.heads import NestedClassifier
 from nestling.papers.mrl_data import Floats, Ints, LabelledData, PairedData, Rows
@@ -251,14 +250,18 @@ def matching(
     return {dim: 100 * float(ndcg(each.indices == own, own >= 0).mean()) for dim, each in found.items()}
 
 
-def cascade(data: LabelledData, model: Model, dims: Sequence[int]) -> tuple[float, float]:
+def cascade(data: LabelledData, model: Model, dims: Sequence[int]) -> dict[str, float]:
     """Accuracy in points and mean dims of a cascade over ``dims``, fitted on the validation rows."""
-    held_out, asked = (
-        {dim: model.probabilities(rows.x)[dim] for dim in dims} for rows in (data.validation, data.test)
-    )
-    cascade = AdaptiveClassifier.fit(held_out, data.validation.labels)
-    labels, used = cascade.predict(asked)
-    return 100 * float((labels == data.test.labels).mean()), float(used.mean())
+    found = [model.probabilities(rows.x) for rows in (data.validation, data.test)]
+    held_out, asked = ([each[dim] for dim in dims] for each in found)
+    classifier = AdaptiveClassifier(dims).fit(held_out, data.validation.labels)
+    accuracy = (classifier.predict(asked) == data.test.labels).mean()
+    cost = classifier.cost(classifier.route(asked), data.num_classes)
+    return {
+        "cascade": 100 * float(accuracy),
+        "expected dims": cost.answering_dim,
+        "dims of all heads tried": cost.cumulative_dim,
+    }
 
 
 def searches(data: LabelledData, model: Model) -> dict[str, float]:
