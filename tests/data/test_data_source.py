@@ -28,6 +28,7 @@ class Handler(BaseHTTPRequestHandler):
     """``/whole``, ``/cut`` (breaks off), ``/other`` (other bytes), ``/slow`` (stops half way), else 404."""
 
     requests: list[str]
+    closing: threading.Event
 
     def do_GET(self) -> None:
         self.requests.append(self.path)
@@ -44,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/slow":
             self.wfile.write(BODY[:half])
             self.wfile.flush()
-            time.sleep(20)
+            self.closing.wait(30)
         else:
             self.wfile.write(BODY[::-1] if self.path == "/other" else BODY)
 
@@ -53,13 +54,13 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, list[str]]]:
-    handler = type("Counting", (Handler,), {"requests": []})
+    handler = type("Counting", (Handler,), {"requests": [], "closing": threading.Event()})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        http.daemon_threads = True
-        http.block_on_close = False
+        http.daemon_threads = False  # closing waits for them, so that no socket is left open
         thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{http.server_port}", handler.requests
+        handler.closing.set()
         http.shutdown()
         thread.join()
 

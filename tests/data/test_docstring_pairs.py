@@ -72,6 +72,7 @@ def test_names_and_descriptions_by_package(packages: Path) -> None:
 
 def test_a_package_itself_can_be_the_root(packages: Path) -> None:
     assert set(docstring_pairs([packages / "alpha"]).groups) == {"alpha"}
+    assert docstring_pairs(str(packages)) == docstring_pairs([packages])
     assert len(docstring_pairs([packages, packages / "alpha"])) == 4  # no file is read twice
 
 

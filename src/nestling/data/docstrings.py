@@ -53,7 +53,7 @@ class SourceFile:
 
 
 def docstring_pairs(
-    roots: Iterable[str | Path] | None = None,
+    roots: str | Path | Iterable[str | Path] | None = None,
     *,
     workers: int | None = None,
     cache: bool = True,
@@ -70,8 +70,8 @@ def docstring_pairs(
     and texts that stand under more than three names, which are boilerplate. ``left_out`` counts them.
 
     Args:
-        roots: folders of packages, or packages; by default the standard library and site-packages of
-            the running interpreter.
+        roots: one or more folders of packages, or packages; by default the standard library and
+            site-packages of the running interpreter.
         workers: processes that read; by default one for each core.
         cache: keep the result in the cache folder (``NESTLING_CACHE``) and use it until any of the files
             changes.
@@ -86,7 +86,11 @@ def docstring_pairs(
         raise ConfigError(f"workers must be at least 1, not {workers}")
     if limit is not None and limit < 2:
         raise ConfigError(f"limit must be at least 2 pairs, not {limit}")
-    folders = default_roots() if roots is None else [Path(root).expanduser().resolve() for root in roots]
+    if roots is None:
+        folders = default_roots()
+    else:
+        given = [roots] if isinstance(roots, str | Path) else roots
+        folders = [Path(root).expanduser().resolve() for root in given]
     files = find_files(folders)
     pairs = _cached(folders, files, workers) if cache else _collect(files, workers)
     if limit is None or limit >= len(pairs):

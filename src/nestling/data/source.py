@@ -166,5 +166,7 @@ def _blocks(remote: RemoteFile, name: str) -> Iterator[bytes]:
                 bar.update(len(block))
                 yield block
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is also the answer, with an open connection
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
         raise DataError(f"{remote.url} could not be loaded: {cause}") from error

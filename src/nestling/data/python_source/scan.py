@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from functools import cache, reduce
 
 from nestling.data.python_source.definitions import (
     Definition,
@@ -21,23 +22,22 @@ from nestling.data.python_source.definitions import (
     without_self,
 )
 
-# A line that opens a block, or the start of a triple-quoted string.
 # Quantifiers are possessive throughout, so that an expression that fails does so in one pass.
-_TOKEN = re.compile(
-    rb"\n([ \t]*+)(?=[acdefimtw])(?:(?:async[ \t]++)?(def|class)[ \t]++([^\s(:\[\\]++)"
+# A line that opens a block, and the start of a triple-quoted string.
+_BLOCK = (
+    rb"(?=[acdefimtw])(?:(?:async[ \t]++)?(def|class)[ \t]++([^\s(:\[\\]++)"
     rb"|(?:async|if|elif|else|try|except|finally|for|while|with|match|case)\b)"
-    rb"|\"\"\"|'''"
 )
+_TRIPLE = rb"\"\"\"|'''"
+_TOKEN = re.compile(rb"\n([ \t]*+)%s|%s" % (_BLOCK, _TRIPLE))
 _STRING = rb"\"(?:[^\"\\\n]|\\[\s\S])*+\"|'(?:[^'\\\n]|\\[\s\S])*+'"
 _COMMENT = rb"#[^\n]*+"
 # One piece of the line on which a triple-quoted string starts.
 _PIECE = re.compile(rb"[^\"'#\n]++|%s|%s" % (_STRING, _COMMENT))
-# The rest of a header up to its suite: parameters or bases, with brackets up to four deep.
-_FLAT = rb"[^()\[\]{}\"'#\\]++|%s|%s" % (_STRING, _COMMENT)
-_DEEPEST = rb"[(\[{](?:%s)*+[)\]}]" % _FLAT
-_DEEPER = rb"[(\[{](?:%s|%s)*+[)\]}]" % (_FLAT, _DEEPEST)
-_INNER = rb"[(\[{](?:%s|%s)*+[)\]}]" % (_FLAT, _DEEPER)
-_RETURNS = rb"(?:[^:()\[\]{}\"'#\\\n]++|%s|%s)*+" % (_INNER, _STRING)
+# The rest of a header up to its suite: parameters or bases, with brackets up to eight deep.
+_FLAT = rb"[^()\[\]{}\"'#\\]++|\\\n|%s|%s" % (_STRING, _COMMENT)
+_INNER = reduce(lambda inner, _: rb"[(\[{](?:%s|%s)*+[)\]}]" % (_FLAT, inner), range(8), rb"(?!)")
+_RETURNS = rb"(?:[^:()\[\]{}\"'#\\\n]++|\\\n|%s|%s)*+" % (_INNER, _STRING)
 _HEADER_REST = re.compile(rb"[ \t]*+(?:\(((?:%s|%s)*+)\)[ \t]*+)?(?:->%s)?:" % (_FLAT, _INNER, _RETURNS))
 # From the colon to the suite: group 1 is the opening of a string, 2 that of one in brackets.
 _SUITE = re.compile(
@@ -48,6 +48,12 @@ _STATEMENT_END = re.compile(rb"[ \t]*+(?:%s)?(?:[\n;]|\Z)" % _COMMENT)
 
 _STRING_OR_COMMENT = re.compile(rb"%s|%s" % (_COMMENT, _STRING))
 _BRACKETS = re.compile(rb"[(\[{][^()\[\]{}]*+[)\]}]")
+
+
+@cache
+def _outer_token(indent: int) -> re.Pattern[bytes]:
+    """``_TOKEN`` without the blocks that are indented more: within a function none of them matters."""
+    return re.compile(rb"\n([ \t]{0,%d}+)%s|%s" % (indent, _BLOCK, _TRIPLE))
 
 
 class _UnsureError(Exception):
@@ -87,14 +93,17 @@ class _Scan:
             column = len(token[1].expandtabs())
             around = self._around(column)
             position = token.end()
-            if token[2] is None:
+            search = _TOKEN.search
+            if around is None or token[2] is None:
                 self.blocks.append((column, around))
-            elif around is None:
+                continue
+            name = around + _text(token[3])
+            position = self._read(name, token[2], position)
+            if token[2] == b"def":
                 self.blocks.append((column, None))
+                search = _outer_token(len(token[1])).search
             else:
-                name = around + _text(token[3])
-                self.blocks.append((column, f"{name}." if token[2] == b"class" else None))
-                position = self._read(name, token[2], position)
+                self.blocks.append((column, f"{name}."))
         return self.found
 
     def _around(self, column: int) -> str | None:
@@ -179,7 +188,7 @@ def _parameters(text: bytes) -> tuple[str, ...]:
             return parameters_by_ast(text.decode())
         except UnreadableSourceError as error:
             raise _UnsureError from error
-    parts = flat.decode().split(",")
+    parts = flat.replace(b"\\\n", b"").decode().split(",")
     names = [part.partition(":")[0].partition("=")[0].replace(" ", "").strip() for part in parts]
     return without_self([name for name in names if name not in ("", "*", "/")])
 

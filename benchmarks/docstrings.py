@@ -1,0 +1,100 @@
+"""Files a second from which docstrings are read, and the scan against compiling each file.
+
+Run: python benchmarks/docstrings.py [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from statistics import median
+
+from nestling.data.docstrings import default_roots, find_files
+from nestling.data.python_source import scan
+from nestling.data.python_source.definitions import UnreadableSourceError, definitions_by_ast, read_source
+from nestling.data.python_source.pool import read_in_parallel
+from record import in_turn, machine, ratio, verdict, write_csv
+
+REACH_FILES_PER_SECOND = 2000
+
+
+def sources(paths: list[str]) -> list[bytes]:
+    """The files that compile, in memory, so that neither way waits for the disk."""
+    found = []
+    for path in paths:
+        try:
+            source = read_source(path)
+            definitions_by_ast(source)
+        except UnreadableSourceError:
+            continue
+        found.append(source)
+    return found
+
+
+def count_unsure(texts: list[bytes]) -> int:
+    """Files that the scan leaves to the compiler."""
+    asked: list[bytes] = []
+    plain = scan.definitions_by_ast
+    scan.definitions_by_ast = lambda source: asked.append(source) or plain(source)
+    try:
+        for text in texts:
+            scan.definitions_by_scan(text)
+    finally:
+        scan.definitions_by_ast = plain
+    return len(asked)
+
+
+def counting_cpu(way: Callable[[], object], spent: list[float]) -> Callable[[], None]:
+    """``way``, which also notes the processor time of this process and its children.
+
+    On a machine that is busy with other work, that is the figure to look at.
+    """
+
+    def run() -> None:
+        before = os.times()
+        way()
+        after = os.times()
+        spent.append(sum(after[:4]) - sum(before[:4]))
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    paths = [file.path for file in find_files(default_roots())]
+    sample = sources(paths[::16])
+    ways: dict[str, Callable[[], object]] = {
+        "all files, two processes": lambda: list(read_in_parallel(paths, 2)),
+        "all files, one process": lambda: list(read_in_parallel(paths, 1)),
+        "scan of the sample": lambda: [scan.definitions_by_scan(text) for text in sample],
+        "ast of the sample": lambda: [definitions_by_ast(text) for text in sample],
+    }
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    seconds = in_turn({name: counting_cpu(way, cpu[name]) for name, way in ways.items()}, rounds)
+    rows: list[dict[str, object]] = []
+    for name, count in zip(seconds, (len(paths), len(paths), len(sample), len(sample)), strict=True):
+        rate = count / median(seconds[name])
+        cpu_rate = count / median(cpu[name])
+        rows.append(
+            {"what": name, "files": count, "files_per_s": round(rate), "files_per_cpu_s": round(cpu_rate)}
+        )
+        print(
+            f"{name:26} {count:6} files  {rate:6.0f} files/s  {cpu_rate:6.0f} files per second of processor"
+        )
+    middle, low, high = ratio(seconds, "ast of the sample", "scan of the sample")
+    unsure = count_unsure(sample)
+    print(
+        f"ast over scan: {middle:.1f} ({low:.1f} to {high:.1f}); left to ast: {unsure} of {len(sample)} files"
+    )
+    reached = verdict(float(str(rows[0]["files_per_s"])), REACH_FILES_PER_SECOND, at_most=False)
+    print(f"at least {REACH_FILES_PER_SECOND} files/s with two processes: {reached}")
+    rows.append({"what": f"ast over scan: {middle:.1f}", "files": len(sample)})
+    load = f"load {os.getloadavg()[0]:.1f}"
+    print(write_csv("docstrings", rows, f"{machine('nestling')}, {load}"))
+
+
+if __name__ == "__main__":
+    main()
