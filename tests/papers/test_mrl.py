@@ -19,6 +19,7 @@ from nestling.papers.mrl_study import (
     Method,
     Model,
     Study,
+    cascade,
     matching,
     new_class_accuracy,
     retrieval,
@@ -219,6 +220,16 @@ def test_matching_agrees_with_a_plain_loop():
         ranks = [(products[row] > products[row, row]).sum() for row in range(60)]
         slow = np.mean([1 / math.log2(rank + 2) if rank < 10 else 0 for rank in ranks])
         assert found[dim] == pytest.approx(100 * slow, abs=1e-3)
+
+
+def test_cascade_stops_where_the_small_head_is_sure():
+    data = labelled()
+    data = replace(data, validation=data.test, nesting=Nesting.parse("dim=2,64"))
+    truth, half = np.eye(6)[data.test.labels], np.arange(200) % 2 == 0
+    # The small head is sure and right on every other row, and knows nothing of the rest.
+    logits = dict(zip(data.nesting, (20 * truth * half[:, None], 20 * truth), strict=True))
+    found = cascade(data, Model(FORWARD, KnownHead(logits)), [2, 64])
+    assert found == {"cascade": 100.0, "expected dims": 33.0, "dims of all heads tried": 34.0}
 
 
 def test_searches_say_what_they_multiply():

@@ -211,7 +211,7 @@ class Study:
         """The vectors of ``model`` turned into their principal axes, as fitted on the training rows."""
         train = self.data.train
         rows = train.x if isinstance(train, Rows) else np.concatenate([train.first, train.second])
-        rotation = PCARotation().fit(model.vectors(rows[:_DATABASE]))
+        rotation = PCARotation(self.data.nesting).fit(model.vectors(rows[:_DATABASE]))
         return lambda x: np.asarray(rotation.transform(model.vectors(x)), np.float32)
 
 
