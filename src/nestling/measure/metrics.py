@@ -49,10 +49,10 @@ def check_labels(labels: ArrayLike, what: str = "labels") -> NDArray[Any]:
         DataError: for floats (16-bit ones silently merge classes), another shape or none at all.
     """
     column = np.asarray(labels)
-    if column.dtype.kind not in "iuUb":
-        raise DataError(f"{what} must be whole numbers or texts, not {column.dtype}; convert them to int64")
     if column.ndim != 1 or not len(column):
         raise DataError(f"{what} must be one column of at least one label, not of shape {column.shape}")
+    if column.dtype.kind not in "iuUb":
+        raise DataError(f"{what} must be whole numbers or texts, not {column.dtype}; convert them to int64")
     return column
 
 

@@ -68,7 +68,7 @@ def sweep(
     >>> x = np.random.default_rng(0).normal(size=(50, 16))
     >>> task = Retrieval(x + 0.1, x, range(50))
     >>> sweep(lambda vectors: vectors, task, Nesting.parse("dim=2..16")).choose(keep=0.99)
-    Granularity(dim=16)
+    Granularity(dim=8)
     """
     own = getattr(thing, "nesting", None)
     nesting = nesting or own
