@@ -170,3 +170,10 @@ def check_vectors(x: Any, what: str = "vectors", *, dim: int | None = None) -> N
                 "remove or repair those rows"
             )
     return array
+
+
+def zero_rows(x: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """The rows of ``x`` that are all zero and so have no direction; memory maps are read in blocks."""
+    block = max(1, (1 << 24) // x.shape[1])
+    found = [np.flatnonzero(~x[i : i + block].any(axis=1)) + i for i in range(0, len(x), block)]
+    return np.concatenate(found)

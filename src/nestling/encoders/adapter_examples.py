@@ -1,0 +1,128 @@
+"""What an adapter learns from: vectors, and perhaps their partners, labels or groups."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import name_rows, zero_rows
+from nestling.encoders.vector_map import Vectors, blocks_of
+from nestling.errors import DataError, require
+
+Ints = NDArray[np.int64]
+
+_HELD_OUT_SHARE = 0.1
+_FEWEST_ROWS = 4
+_HASH_SEED = 0x6E657374
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What an adapter learns from.
+
+    Args:
+        x: ``Float[n, features]``.
+        pairs: ``Float[n, features]``, or None.
+        ids: with pairs, ``Int[n]``: rows that share a vector on either side are no negatives.
+        labels: ``Int[n]``, or None.
+        groups: ``Int[n]``, or None.
+    """
+
+    x: Vectors
+    pairs: Vectors | None
+    ids: Ints | None
+    labels: Ints | None
+    groups: Ints | None
+
+    @property
+    def kind(self) -> Literal["vectors", "pairs", "labels"]:
+        """What there is beside the vectors."""
+        if self.pairs is not None:
+            return "pairs"
+        return "vectors" if self.labels is None else "labels"
+
+    @classmethod
+    def read(cls, x: Vectors, pairs: Vectors | None, y: Any, groups: Any) -> Self:
+        """Check that all belongs together.
+
+        Raises:
+            DataError: for too few rows, another number of pairs, labels or groups, or labels that say
+                nothing.
+        """
+        if len(x) < _FEWEST_ROWS:
+            raise DataError(
+                f"an adapter needs at least {_FEWEST_ROWS} rows, to train on some and check on others; "
+                f"n_samples={len(x)}"
+            )
+        for side, what in ((x, "X"), (pairs, "pairs")):
+            if side is not None and len(zero := zero_rows(side)):
+                warnings.warn(
+                    f"{name_rows(zero)} of {what} are all zero: they have no direction and teach nothing; "
+                    "remove them",
+                    stacklevel=3,
+                )
+        if pairs is not None and len(pairs) != len(x):
+            raise DataError(f"{len(pairs)} pairs do not belong to {len(x)} rows; row i goes with row i")
+        labels = None if y is None else _numbers(y, "labels (y)", len(x))
+        if labels is not None and len(np.unique(labels)) in (1, len(x)):
+            raise DataError("labels must be of at least two classes, and some rows must share one")
+        ids = None if pairs is None else _shared_ids(_fingerprints(x), _fingerprints(pairs))
+        return cls(x, pairs, ids, labels, None if groups is None else _numbers(groups, "groups", len(x)))
+
+    def split(self, generator: np.random.Generator, most: int) -> tuple[Ints, Ints]:
+        """Rows to train on and rows held out: a tenth, at least 2 and at most ``most``."""
+        count = len(self.x)
+        wanted = min(max(2, round(_HELD_OUT_SHARE * count)), most)
+        if self.groups is None:
+            order = generator.permutation(count)
+            return np.sort(order[wanted:]), np.sort(order[:wanted])
+        order = generator.permutation(int(self.groups.max()) + 1)
+        sizes = np.bincount(self.groups)[order].cumsum()
+        picked = order[: np.searchsorted(sizes, wanted) + 1]
+        held_out = np.isin(self.groups, picked)
+        if count - held_out.sum() < 2 or held_out.sum() < 2:
+            raise DataError(
+                f"{len(order)} groups cannot be divided into some to train on and some to check on; give "
+                "more and smaller groups"
+            )
+        return np.flatnonzero(~held_out), generator.permutation(np.flatnonzero(held_out))[:most]
+
+
+def _numbers(values: Any, what: str, count: int) -> Ints:
+    """Integers or strings as 0, 1, ... in their order."""
+    array = np.asarray(values)
+    if array.dtype.kind == "O":
+        array = array.astype(str)
+    elif array.dtype.kind == "f" and np.array_equal(array, np.round(array)):
+        array = array.astype(np.int64)
+    if array.shape != (count,) or array.dtype.kind not in "iubU":
+        raise DataError(
+            f"{what} must be one integer or string for each of the {count} rows, not {array.dtype} of shape "
+            f"{array.shape}"
+        )
+    return np.unique(array, return_inverse=True)[1].astype(np.int64)
+
+
+def _shared_ids(x: NDArray[np.uint64], y: NDArray[np.uint64]) -> Ints:
+    """Equal numbers for pairs that are linked by a shared vector on either side."""
+    sparse = require("scipy.sparse", "train")
+    left, right = (np.unique(side, return_inverse=True)[1] for side in (x, y))
+    nodes = int(left.max()) + int(right.max()) + 2
+    edges = sparse.coo_array((np.ones(len(x)), (left, right + int(left.max()) + 1)), shape=(nodes, nodes))
+    _, components = require("scipy.sparse.csgraph", "train").connected_components(edges, directed=False)
+    found: Ints = components[left].astype(np.int64)
+    return found
+
+
+def _fingerprints(x: Vectors) -> NDArray[np.uint64]:
+    """A hash of each row, equal for equal rows."""
+    factors = np.random.default_rng(_HASH_SEED).integers(1 << 63, size=x.shape[1], dtype=np.uint64) * 2 + 1
+    found = np.empty(len(x), np.uint64)
+    for rows in blocks_of(x):
+        bits = np.ascontiguousarray(x[rows]).view(f"u{x.dtype.itemsize}")
+        found[rows] = (bits.astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
+    return found

@@ -1,0 +1,169 @@
+"""How an adapter is trained: from the principal axes, by a nested loss, keeping the best on held-out rows."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+from nestling.encoders.adapter_examples import Examples, Ints
+from nestling.encoders.pca import PCARotation
+from nestling.encoders.vector_map import Vectors
+from nestling.granularity import Granularity, Nesting
+from nestling.losses import InfoNCE, Nested, Parts
+from nestling.losses.similarity import SimilarityMatch, label_targets, neighbour_targets
+from nestling.nn.adapter import Adapter
+from nestling.training import TrainConfig, TrainLog
+from nestling.training.loop import fit
+
+if TYPE_CHECKING:
+    from nestling.encoders.adapter import NestedAdapter
+
+_HELD_OUT_BATCHES = 4
+_EVALUATIONS = 10
+_TEMPERATURES = {"vectors": 0.5, "pairs": 0.05, "labels": 1.0}
+
+
+class TrainedAdapter(NamedTuple):
+    """The map and how it came about."""
+
+    module: Adapter
+    log: TrainLog
+    losses_before: dict[Granularity, float]
+    losses_after: dict[Granularity, float]
+
+
+def train_adapter(
+    settings: NestedAdapter, examples: Examples, nesting: Nesting, folder: str | Path | None
+) -> TrainedAdapter:
+    """Start from the principal axes, train, and return the best map by the loss on held-out rows."""
+    generator = np.random.default_rng(settings.seed)
+    module = _start(settings, examples, nesting, generator)
+    training, held_out = examples.split(generator, _HELD_OUT_BATCHES * settings.batch_size)
+    objective = AdapterObjective(settings, examples, nesting, module)
+    batches = np.array_split(held_out, -(-len(held_out) // settings.batch_size))
+    before = objective.mean_losses(module, batches)
+    objective.keep_if_better(module, before)
+
+    def evaluate(step: int) -> dict[str, float]:
+        losses = objective.mean_losses(module, batches)
+        objective.keep_if_better(module, losses)
+        return {f"held_out_loss@{g}": value for g, value in losses.items()}
+
+    log = fit(module, objective, training, _config(settings, len(training)), folder=folder, evaluate=evaluate)
+    best = _plain(objective.best, orthogonal=settings.orthogonal)
+    return TrainedAdapter(best, log, before, objective.mean_losses(best, batches))
+
+
+class AdapterObjective(nn.Module):
+    """The nested loss of a batch of row numbers; and the best weights so far, which checkpoints then hold.
+
+    Args:
+        settings: which loss.
+        examples: the rows.
+        nesting: the sizes.
+        start: the map before training.
+    """
+
+    best_loss: Tensor
+
+    def __init__(self, settings: NestedAdapter, examples: Examples, nesting: Nesting, start: Adapter) -> None:
+        super().__init__()
+        self.examples, self.has_own_loss = examples, settings.loss is not None
+        self.temperature = settings.temperature or _TEMPERATURES[examples.kind]
+        self.loss = Nested(settings.loss or self._usual_loss(), nesting)
+        self.best = copy.deepcopy(start).requires_grad_(False)
+        self.register_buffer("best_loss", torch.tensor(torch.inf, dtype=torch.float64))
+
+    def _usual_loss(self) -> nn.Module:
+        if self.examples.kind == "pairs":
+            return InfoNCE(self.temperature, symmetric=True)
+        return SimilarityMatch(self.temperature)
+
+    def forward(self, model: nn.Module, rows: Tensor) -> Parts:
+        """The loss of the rows with these numbers."""
+        columns, rest = self._batch(rows.cpu().numpy(), rows.device)
+        found = model(torch.cat(columns)).chunk(len(columns))
+        return self.loss.parts(*found, **rest)
+
+    def _batch(self, rows: Ints, device: torch.device) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """What the loss is called with: embeddings to map, and what goes with them."""
+        examples = self.examples
+        x = _gather(examples.x, rows, device)
+        if examples.pairs is not None and examples.ids is not None:
+            ids = torch.from_numpy(examples.ids[rows]).to(device)
+            return [x, _gather(examples.pairs, rows, device)], {} if self.has_own_loss else {"ids": ids}
+        if examples.labels is not None:
+            labels = torch.from_numpy(examples.labels[rows]).to(device)
+            return [x], {"labels": labels} if self.has_own_loss else {"targets": label_targets(labels)}
+        return [x], {"targets": neighbour_targets(x, self.temperature)}
+
+    @torch.no_grad()
+    def mean_losses(self, model: Adapter, batches: list[Ints]) -> dict[Granularity, float]:
+        """The loss at each size over all rows of the batches."""
+        device = model.linear.weight.device
+        losses = [self(model, torch.from_numpy(rows).to(device)).losses for rows in batches]
+        shares = [len(rows) / sum(map(len, batches)) for rows in batches]
+        return {
+            g: sum(share * float(each[g]) for share, each in zip(shares, losses, strict=True))
+            for g in self.loss.nesting
+        }
+
+    def keep_if_better(self, model: Adapter, losses: dict[Granularity, float]) -> None:
+        """Keep the weights if the sum of these losses is the smallest so far."""
+        if sum(losses.values()) < float(self.best_loss):
+            self.best_loss.fill_(sum(losses.values()))
+            self.best.load_state_dict(model.state_dict())
+
+
+def _start(
+    settings: NestedAdapter, examples: Examples, nesting: Nesting, generator: np.random.Generator
+) -> Adapter:
+    """The principal axes as an adapter; a hidden layer sees inputs of unit variance and says nothing yet."""
+    sides = [examples.x] if examples.pairs is None else [examples.x, examples.pairs]
+    rotation = PCARotation(nesting).fit(iter(sides))
+    dim = examples.x.shape[1]
+    with torch.device("meta"):
+        module = Adapter(nesting, dim, hidden=settings.hidden)
+    state = {"linear.weight": rotation.components_}
+    if settings.hidden is not None:
+        scale = 1 / np.sqrt(max(rotation.energy_.sum(), np.finfo(np.float32).tiny))
+        state["hidden.weight"] = generator.standard_normal((settings.hidden, dim)) * scale
+        state["hidden.bias"] = np.zeros(settings.hidden)
+        state["correction.weight"] = np.zeros((nesting.full["dim"], settings.hidden))
+    module.load_state_dict({name: torch.from_numpy(w).float() for name, w in state.items()}, assign=True)
+    if settings.orthogonal:
+        parametrizations.orthogonal(module.linear, "weight", orthogonal_map="cayley")
+    return module
+
+
+def _plain(module: Adapter, *, orthogonal: bool) -> Adapter:
+    """The trained map without what was needed for training; orthogonal to the last digit of float32."""
+    module.requires_grad_(True)
+    if orthogonal:
+        parametrize.remove_parametrizations(module.linear, "weight", leave_parametrized=True)
+        with torch.no_grad():
+            left, _, right = torch.linalg.svd(module.linear.weight.double())
+            module.linear.weight.copy_(left @ right)
+    return module.eval()
+
+
+def _config(settings: NestedAdapter, rows: int) -> TrainConfig:
+    config = TrainConfig(
+        epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, seed=settings.seed
+    )
+    steps = settings.epochs * max(1, rows // config.batch_size)
+    if settings.max_steps is not None:
+        steps = min(steps, settings.max_steps)
+    often = max(1, steps // _EVALUATIONS)
+    return replace(config, max_steps=steps, evaluate_every=often, log_every=often)
+
+
+def _gather(x: Vectors, rows: Ints, device: torch.device) -> Tensor:
+    return torch.from_numpy(x[rows].astype(np.float32)).to(device)

@@ -1,0 +1,171 @@
+"""What all maps on existing vectors share: scikit-learn's contract and that of elastic things."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import CutRule, check_vectors, cut, cut_each
+from nestling.elastic import resolve_each
+from nestling.errors import ConfigError, DataError, GranularityError, require
+from nestling.granularity import At, Granularity, Nesting
+
+_sklearn: Any = require("sklearn.base", "train")
+_validation: Any = require("sklearn.utils.validation", "train")
+check_is_fitted = _validation.check_is_fitted
+
+Vectors: TypeAlias = NDArray[np.floating[Any]]
+Sizes: TypeAlias = Nesting | str | Sequence[int] | None
+"""What a ``nesting`` argument accepts: a nesting, its text, its sizes on the axis ``dim``, or None."""
+
+_SMALLEST_DIM = 8
+_ENTRIES_AT_A_TIME = 1 << 22
+
+
+class VectorMap(
+    _sklearn.ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
+    _sklearn.TransformerMixin,  # type: ignore[misc]
+    _sklearn.BaseEstimator,  # type: ignore[misc]
+):
+    """Base of maps that are fitted to vectors and whose leading outputs can be used alone.
+
+    ``transform`` gives all outputs as they are; calling gives those of one size, treated by ``rule`` and
+    ready to be compared. Matrices may be memory maps: they are read in blocks.
+
+    A subclass sets ``nesting_`` in ``fit`` and computes outputs in ``_map``.
+    """
+
+    n_features_in_: int
+    nesting_: Nesting
+
+    # What the constructor was given stays as given, in the place where scikit-learn looks for it.
+
+    @property
+    def nesting(self) -> Nesting:
+        """The sizes it was fitted for."""
+        check_is_fitted(self)
+        return self.nesting_
+
+    @nesting.setter
+    def nesting(self, value: Sizes) -> None:
+        self.__dict__["nesting"] = value
+
+    @property
+    def rule(self) -> CutRule:
+        """What is done to vectors after a cut; L2 normalisation unless said otherwise."""
+        given: CutRule | None = self.__dict__["rule"]
+        return CutRule() if given is None else given
+
+    @rule.setter
+    def rule(self, value: CutRule | None) -> None:
+        self.__dict__["rule"] = value
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments of the constructor, as given."""
+        return {name: self.__dict__[name] for name in self._get_param_names()}
+
+    def transform(self, X: Any) -> Vectors:  # noqa: N803 - scikit-learn's name
+        """All outputs ``Float[n, dim]`` for ``Float[n, features]``, before the cut rule.
+
+        Raises:
+            DataError: for another shape or type, or NaN and infinity (rows are named).
+        """
+        return self._mapped(X, self.nesting.full["dim"])
+
+    def __call__(self, x: Any, /, at: At = None) -> Vectors:
+        """Vectors ``Float[n, dim]`` at one size, treated by ``rule``; further outputs are not computed."""
+        dim = self.nesting.resolve(at)["dim"]
+        return cut(self._mapped(x, dim), dim, self.rule)
+
+    def forward_each(
+        self, x: Any, /, granularities: Iterable[At] | None = None
+    ) -> dict[Granularity, Vectors]:
+        """Vectors at several sizes, cut from the outputs at the largest of them."""
+        wanted = resolve_each(self.nesting, granularities)
+        dims = [g["dim"] for g in wanted]
+        found = cut_each(self._mapped(x, max(dims)), dims, self.rule)
+        return {g: found[g["dim"]] for g in wanted}
+
+    def _map(self, x: Vectors, dim: int) -> Vectors:
+        """The leading ``dim`` outputs of one block."""
+        raise NotImplementedError
+
+    def _mapped(self, x: Any, dim: int) -> Vectors:
+        check_is_fitted(self)
+        x = self._read(x, reset=False)
+        found = np.empty((len(x), dim), x.dtype if x.dtype.itemsize > 2 else np.float32)
+        for rows in blocks_of(x):
+            found[rows] = self._map(x[rows], dim)
+        return found
+
+    def _read(self, x: Any, *, reset: bool, what: str = "X") -> Vectors:
+        """``x`` as scikit-learn and ``check_vectors`` want it; ``reset`` in ``fit``."""
+        if hasattr(x, "tocsr"):
+            raise DataError("sparse vectors cannot be mapped; make them dense first with .toarray()")
+        try:
+            array = _validation.validate_data(self, x, reset=reset, ensure_all_finite=False)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        return check_vectors(array, what)
+
+    def _fitted_at(self, nesting: Nesting, like: VectorMap) -> Self:
+        """Mark as fitted for a part of the sizes of ``like``."""
+        self.nesting_, self.n_features_in_ = nesting, like.n_features_in_
+        names = getattr(like, "feature_names_in_", None)
+        if names is not None:
+            self.feature_names_in_ = names
+        return self
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.nesting.full["dim"]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def blocks_of(x: Vectors) -> Iterator[slice]:
+    """The rows of ``x`` in turn, as many at a time as memory holds easily."""
+    count = max(1, _ENTRIES_AT_A_TIME // x.shape[1])
+    for start in range(0, len(x), count):
+        yield slice(start, min(start + count, len(x)))
+
+
+def read_sizes(given: Sizes, full: int) -> Nesting:
+    """The nesting that an argument names for vectors of ``full`` entries; 8, 16, ... ``full`` by default.
+
+    Raises:
+        GranularityError: for other axes than ``dim``, or sizes beyond ``full``.
+    """
+    if given is None:
+        return Nesting.doubling(min(_SMALLEST_DIM, full), full)
+    if isinstance(given, str):
+        nesting = Nesting.parse(given)
+    else:
+        nesting = given if isinstance(given, Nesting) else Nesting.chain(dim=given)
+    if nesting.axes != ("dim",):
+        raise GranularityError(f"vectors are cut on the axis dim alone, not on {nesting}")
+    if nesting.full["dim"] > full:
+        raise GranularityError(
+            f"the nesting {nesting} goes up to {nesting.full['dim']}, but the vectors have {full} entries; "
+            f"end it at {full} or before"
+        )
+    return nesting
+
+
+def check_rule(rule: CutRule) -> None:
+    """Refuse a rule that needs all outputs before a cut, which a map does not compute.
+
+    Raises:
+        ConfigError: for such a rule.
+    """
+    if rule.before != "none":
+        raise ConfigError(
+            f"a map on vectors computes only the outputs that are asked for, so nothing can be done before "
+            f"the cut; rule.before must be 'none', not {rule.before!r}"
+        )
