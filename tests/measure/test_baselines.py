@@ -12,10 +12,11 @@ from nestling.measure.tasks import Retrieval
 
 NESTING = Nesting.parse("dim=2..32")
 RNG = np.random.default_rng(0)
-# Energy falls from axis to axis, but in a basis that hides it.
+# Four axes tell documents apart and the others are noise, in a basis that hides which is which.
 BASIS = np.linalg.qr(RNG.normal(size=(32, 32)))[0]
-DOCUMENTS = RNG.normal(size=(500, 32)) * 0.8 ** np.arange(32) @ BASIS
-QUERIES = DOCUMENTS[:100] + 0.1 * RNG.normal(size=(100, 32)) * 0.8 ** np.arange(32) @ BASIS
+ENERGY = np.where(np.arange(32) < 4, 3, 0.3)
+DOCUMENTS = RNG.normal(size=(500, 32)) * ENERGY @ BASIS
+QUERIES = DOCUMENTS[:100] + 0.6 * RNG.normal(size=(100, 32))
 TASK = Retrieval(QUERIES, DOCUMENTS, range(100))
 
 
