@@ -102,6 +102,12 @@ def test_cost_counts_convolutions_and_the_last_linear():
     assert cost.parameters - small.parameters == 12 * (8 * 16 + 1)
 
 
+def test_a_backbone_without_weights_is_one_too(digits):
+    pixels = ImageEncoder(nn.Flatten(), Nesting.parse("dim=8,64"), input_shape=SHAPE)
+    np.testing.assert_array_equal(pixels.encode(digits[0], at=8), digits[0].flatten(1)[:, :8].numpy())
+    assert pixels.cost(8).parameters == 0
+
+
 def test_what_is_extracted_shares_nothing(digits):
     whole = encoder()
     small = whole.extract(4)

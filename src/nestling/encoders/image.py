@@ -224,8 +224,8 @@ class ImageEncoder(nn.Module):
             raise DataError(
                 f"pictures must be floats, scaled as the backbone knows them, not {pictures.dtype}"
             )
-        weight = next(self.backbone.parameters())
-        features = self.backbone(pictures.to(weight.device, weight.dtype))
+        like = next(self.backbone.parameters(), pictures)
+        features = self.backbone(pictures.to(like.device, like.dtype))
         if features.ndim != 2 or len(features) != len(pictures):
             raise DataError(
                 f"the backbone must give one row of features a picture, but gave {tuple(features.shape)} "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -222,14 +223,21 @@ class TextEncoder(nn.Module):
         The multiply-adds are those that torch counts in one pass over a text of 32 common words (a
         longer text costs more), plus one addition for each entry of a static vector that is looked up.
         """
-        dim, weights = self.nesting.resolve(at)["dim"], list(self.model.parameters())
-        dense = last_dense(self.model)
-        skipped = 0 if dense is None else dense.out_features - dim
-        unread = 0 if dense is None else skipped * (dense.in_features + dense.bias)
+        dim, dense = self.nesting.resolve(at)["dim"], last_dense(self.model)
+        weights = list(self.model.parameters())
+        whole = Cost(
+            flops=self._full_flops,
+            parameters=sum(weight.numel() for weight in weights),
+            size_bytes=sum(weight.nbytes for weight in weights),
+        )
+        if dense is None:
+            return replace(whole, output_bytes=4 * dim)
+        skipped = dense.out_features - dim
+        unread = skipped * (dense.in_features + dense.bias)
         return Cost(
-            flops=self._full_flops - (0 if dense is None else skipped * dense.in_features),
-            parameters=sum(weight.numel() for weight in weights) - unread,
-            size_bytes=sum(weight.nbytes for weight in weights) - unread * weights[-1].element_size(),
+            flops=whole.flops - skipped * dense.in_features,
+            parameters=whole.parameters - unread,
+            size_bytes=whole.size_bytes - unread * dense.linear.weight.element_size(),
             output_bytes=4 * dim,
         )
 
