@@ -18,6 +18,7 @@ from nestling.granularity import At, Granularity, Nesting
 
 if TYPE_CHECKING:
     from nestling.nn.adapter import AffineLayer
+    from nestling.training import TrainConfig
 
 _KIND = "nested_adapter"
 _MODULE = "map"
@@ -37,7 +38,8 @@ class NestedAdapter(VectorMap):
             more closely: measure whether that helps on yours.
         orthogonal: train a rotation, which keeps every inner product and cosine of the full size exactly.
         loss: the loss at one size, in place of the usual one; called as ``loss(z, targets=)`` where there
-            are only vectors, ``loss(x, y)`` for pairs, ``loss(z, labels=)`` for labels.
+            are only vectors, ``loss(x, y)`` for pairs, ``loss(z, labels=)`` for labels. A
+            :class:`~nestling.losses.nested.Nested` is taken whole, with its weights and schedule.
         temperature: of the usual loss; None is 0.5 (of a standard deviation of the cosines) where there
             are only vectors, 0.05 for pairs, and 1 (as the first) for labels.
         epochs: passes over the vectors.
@@ -46,6 +48,8 @@ class NestedAdapter(VectorMap):
         lr: the highest learning rate.
         seed: of the held-out rows, the start of the hidden layer and the order of rows.
         rule: what is done to vectors after a cut; None is L2 normalisation, for cosines.
+        config: everything about the training; ``epochs``, ``max_steps``, ``batch_size``, ``lr`` and
+            ``seed`` then count for nothing.
 
     Attributes:
         module_: the map as a torch module, :class:`nestling.nn.adapter.Adapter`.
@@ -74,6 +78,7 @@ class NestedAdapter(VectorMap):
         lr: float = 3e-3,
         seed: int = 0,
         rule: CutRule | None = None,
+        config: TrainConfig | None = None,
     ) -> None:
         self.nesting = nesting
         self.hidden = hidden
@@ -86,6 +91,7 @@ class NestedAdapter(VectorMap):
         self.lr = lr
         self.seed = seed
         self.rule = rule
+        self.config = config
 
     def fit(
         self,
@@ -147,7 +153,7 @@ class NestedAdapter(VectorMap):
         return self.module_.affine_layers()
 
     def save(self, folder: str | Path, /) -> None:
-        """Write a verified folder; a ``loss`` of one's own and the log are not kept."""
+        """Write a verified folder; ``loss``, ``config`` and the log are not kept."""
         check_is_fitted(self)
         settings = {name: value for name, value in self.get_params().items() if name not in _NOT_KEPT}
         for name in ("losses_before", "losses_after"):
@@ -196,4 +202,4 @@ class NestedAdapter(VectorMap):
         return found
 
 
-_NOT_KEPT = ("nesting", "rule", "loss")
+_NOT_KEPT = ("nesting", "rule", "loss", "config")

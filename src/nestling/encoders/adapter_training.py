@@ -43,11 +43,12 @@ def train_adapter(
     settings: NestedAdapter, examples: Examples, nesting: Nesting, folder: str | Path | None
 ) -> TrainedAdapter:
     """Start from the principal axes, train, and return the best map by the loss on held-out rows."""
-    generator = np.random.default_rng(settings.seed)
+    config = _config(settings)
+    generator = np.random.default_rng(config.seed)
     module = _start(settings, examples, nesting, generator)
-    training, held_out = examples.split(generator, _HELD_OUT_BATCHES * settings.batch_size)
+    training, held_out = examples.split(generator, _HELD_OUT_BATCHES * config.batch_size)
     objective = AdapterObjective(settings, examples, nesting, module)
-    batches = np.array_split(held_out, -(-len(held_out) // settings.batch_size))
+    batches = np.array_split(held_out, -(-len(held_out) // config.batch_size))
     before = objective.mean_losses(module, batches)
     objective.keep_if_better(module, before)
 
@@ -56,7 +57,8 @@ def train_adapter(
         objective.keep_if_better(module, losses)
         return {f"held_out_loss@{g}": value for g, value in losses.items()}
 
-    log = fit(module, objective, training, _config(settings, len(training)), folder=folder, evaluate=evaluate)
+    watched = _watched(config, len(training))
+    log = fit(module, objective, training, watched, folder=folder, evaluate=evaluate)
     best = _plain(objective.best, orthogonal=settings.orthogonal)
     return TrainedAdapter(best, log, before, objective.mean_losses(best, batches))
 
@@ -75,9 +77,10 @@ class AdapterObjective(nn.Module):
 
     def __init__(self, settings: NestedAdapter, examples: Examples, nesting: Nesting, start: Adapter) -> None:
         super().__init__()
-        self.examples, self.has_own_loss = examples, settings.loss is not None
+        self.examples, own = examples, settings.loss
         self.temperature = settings.temperature or _TEMPERATURES[examples.kind]
-        self.loss = Nested(settings.loss or self._usual_loss(), nesting)
+        self.loss = own if isinstance(own, Nested) else Nested(own or self._usual_loss(), nesting)
+        self.has_own_loss = own is not None and not isinstance(self.loss.base, InfoNCE)
         self.best = copy.deepcopy(start).requires_grad_(False)
         self.register_buffer("best_loss", torch.tensor(torch.inf, dtype=torch.float64))
 
@@ -154,15 +157,27 @@ def _plain(module: Adapter, *, orthogonal: bool) -> Adapter:
     return module.eval()
 
 
-def _config(settings: NestedAdapter, rows: int) -> TrainConfig:
-    config = TrainConfig(
-        epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, seed=settings.seed
+def _config(settings: NestedAdapter) -> TrainConfig:
+    return settings.config or TrainConfig(
+        epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        seed=settings.seed,
     )
-    steps = settings.epochs * max(1, rows // config.batch_size)
-    if settings.max_steps is not None:
-        steps = min(steps, settings.max_steps)
+
+
+def _watched(config: TrainConfig, rows: int) -> TrainConfig:
+    """The settings with as many evaluations as it takes to find the best weights."""
+    epochs = config.epochs * max(1, rows // (config.batch_size * config.gradient_accumulation))
+    steps = epochs if config.max_steps is None else min(epochs, config.max_steps)
     often = max(1, steps // _EVALUATIONS)
-    return replace(config, max_steps=steps, evaluate_every=often, log_every=often)
+    return replace(
+        config,
+        max_steps=steps,
+        evaluate_every=config.evaluate_every or often,
+        log_every=min(config.log_every, often),
+    )
 
 
 def _gather(x: Vectors, rows: Ints, device: torch.device) -> Tensor:

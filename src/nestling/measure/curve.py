@@ -174,10 +174,14 @@ class Curve:
         Raises:
             StorageError: if writing fails; nothing half-written remains.
         """
+        write_file(path, self.to_json() + "\n")
+
+    def to_json(self) -> str:
+        """The curve as ``save`` writes it."""
         rows = [{field.name: _plain(getattr(row, field.name)) for field in fields(Row)} for row in self.rows]
         rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "rows"}
         record = {"schema_version": SCHEMA_VERSION, "kind": KIND, **rest, "rows": rows}
-        write_file(path, json.dumps(record, indent=1, allow_nan=False, default=dict) + "\n")
+        return json.dumps(record, indent=1, allow_nan=False, default=dict)
 
     @classmethod
     def load(cls, path: str | Path) -> Curve:
