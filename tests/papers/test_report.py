@@ -40,7 +40,9 @@ def test_one_seed_gives_no_interval():
 def test_claim_holds_only_if_the_whole_interval_clears_the_margin():
     assert [claim.verdict for claim in make_report().claims] == ["holds", "does not hold", "not tested"]
     # The mean is on the right side, the interval reaches to the wrong one.
-    assert Claim.measured("C1", "s", [(0.1, {}), (0.5, {})], data="d").holds is False
+    undecided = Claim.measured("C1", "s", [(0.1, {}), (0.5, {})], data="d")
+    assert undecided.holds is False
+    assert undecided.verdict == "does not hold (interval spans the margin)"
 
 
 def test_figures_are_means_over_seeds():

@@ -68,7 +68,9 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """``holds``, ``does not hold`` or ``not tested``."""
+        """``holds``, ``does not hold`` (and whether more seeds could tell) or ``not tested``."""
+        if self.interval is not None and not self.holds and self.interval[1] >= 0:
+            return "does not hold (interval spans the margin)"
         return {True: "holds", False: "does not hold", None: "not tested"}[self.holds]
 
 
