@@ -12,7 +12,8 @@ import numpy as np
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import CutRule
 from nestling.elastic import Cost
-from nestling.encoders.vector_map import Sizes, VectorMap, Vectors, check_is_fitted, check_rule, read_sizes
+from nestling.encoders.matrix import Sizes, Vectors, read_sizes
+from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import name_rows, zero_rows
-from nestling.encoders.vector_map import Vectors, blocks_of
+from nestling.encoders.matrix import Vectors, blocks_of
 from nestling.errors import DataError, require
 
 Ints = NDArray[np.int64]

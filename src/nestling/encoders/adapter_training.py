@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from nestling.encoders.adapter_examples import Examples, Ints
+from nestling.encoders.matrix import Vectors
 from nestling.encoders.pca import PCARotation
-from nestling.encoders.vector_map import Vectors
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import InfoNCE, Nested, Parts
 from nestling.losses.similarity import SimilarityMatch, label_targets, neighbour_targets

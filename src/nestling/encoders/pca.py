@@ -14,15 +14,8 @@ from safetensors.numpy import load_file, save_file
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import CutRule
 from nestling.elastic import Cost
-from nestling.encoders.vector_map import (
-    Sizes,
-    VectorMap,
-    Vectors,
-    blocks_of,
-    check_is_fitted,
-    check_rule,
-    read_sizes,
-)
+from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
+from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Nesting
 

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self, TypeAlias
+from collections.abc import Iterable
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nestling.cut import CutRule, check_vectors, cut, cut_each
 from nestling.elastic import resolve_each
-from nestling.errors import ConfigError, DataError, GranularityError, require
+from nestling.encoders.matrix import Sizes, Vectors, blocks_of
+from nestling.errors import ConfigError, DataError, require
 from nestling.granularity import At, Granularity, Nesting
 
 _sklearn: Any = require("sklearn.base", "train")
 _validation: Any = require("sklearn.utils.validation", "train")
 check_is_fitted = _validation.check_is_fitted
-
-Vectors: TypeAlias = NDArray[np.floating[Any]]
-Sizes: TypeAlias = Nesting | str | Sequence[int] | None
-"""What a ``nesting`` argument accepts: a nesting, its text, its sizes on the axis ``dim``, or None."""
-
-_SMALLEST_DIM = 8
-_ENTRIES_AT_A_TIME = 1 << 22
 
 
 class VectorMap(
@@ -127,35 +120,6 @@ class VectorMap(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def blocks_of(x: Vectors) -> Iterator[slice]:
-    """The rows of ``x`` in turn, as many at a time as memory holds easily."""
-    count = max(1, _ENTRIES_AT_A_TIME // x.shape[1])
-    for start in range(0, len(x), count):
-        yield slice(start, min(start + count, len(x)))
-
-
-def read_sizes(given: Sizes, full: int) -> Nesting:
-    """The nesting that an argument names for vectors of ``full`` entries; 8, 16, ... ``full`` by default.
-
-    Raises:
-        GranularityError: for other axes than ``dim``, or sizes beyond ``full``.
-    """
-    if given is None:
-        return Nesting.doubling(min(_SMALLEST_DIM, full), full)
-    if isinstance(given, str):
-        nesting = Nesting.parse(given)
-    else:
-        nesting = given if isinstance(given, Nesting) else Nesting.chain(dim=given)
-    if nesting.axes != ("dim",):
-        raise GranularityError(f"vectors are cut on the axis dim alone, not on {nesting}")
-    if nesting.full["dim"] > full:
-        raise GranularityError(
-            f"the nesting {nesting} goes up to {nesting.full['dim']}, but the vectors have {full} entries; "
-            f"end it at {full} or before"
-        )
-    return nesting
 
 
 def check_rule(rule: CutRule) -> None:

@@ -1,0 +1,277 @@
+"""Vectors that exist already, in memory or in a file, as an elastic thing over their row numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nestling.artifact import read_folder, write_folder
+from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows, zero_rows
+from nestling.elastic import Cost, resolve_each
+from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
+from nestling.encoders.vector_files import read_vector_file, write_npy
+from nestling.errors import DataError, GranularityError
+from nestling.granularity import At, Granularity, Nesting
+
+_KIND = "stored_vectors"
+_VALUES = "vectors.npy"
+_IDS = "ids.npy"
+
+Ids = NDArray[np.generic]
+
+
+class Map(Protocol):
+    """A map of vectors, such as :class:`~nestling.encoders.pca.PCARotation`."""
+
+    nesting: Any
+    rule: Any
+
+    def transform(self, X: Any, /) -> Vectors:  # noqa: N803 - scikit-learn's name
+        """``Float[n, dim]`` of ``Float[n, features]``, before the cut rule."""
+        ...
+
+
+class StoredVectors:
+    """A matrix of vectors with what is needed to use it rightly: sizes, cut rule, ids, their encoder.
+
+    ``stored(rows, at=)`` gives the vectors of some rows at one size. The matrix may be a memory map;
+    nothing is copied until it is asked for, and saving and extracting go block by block.
+
+    Args:
+        values: ``Float[n, dim]``, before the cut rule.
+        nesting: sizes on the axis ``dim``, the full one last; by default 8, 16, ... up to it.
+        rule: how the vectors are treated around a cut.
+        ids: n different integers or strings, what the rows are called elsewhere; None is none.
+        encoder: what made the vectors, such as the name of a model.
+
+    Raises:
+        DataError: for another shape or type; rows with NaN or infinity, or (with ``l2`` after the cut)
+            of zeros, named; ids that are not of the rows.
+        GranularityError: for a nesting that does not end at the full size.
+
+    >>> stored = StoredVectors(np.array([[3.0, 4.0, 0.0], [0.0, 1.0, 1.0]]), "dim=2,3")
+    >>> stored([0], at="dim=2")
+    array([[0.6, 0.8]])
+    """
+
+    def __init__(
+        self,
+        values: ArrayLike,
+        nesting: Sizes = None,
+        rule: CutRule = CutRule(),
+        *,
+        ids: Sequence[int] | Sequence[str] | Ids | None = None,
+        encoder: str = "",
+    ) -> None:
+        matrix = check_vectors(values)
+        if rule.after == "l2" and len(zero := zero_rows(matrix)):
+            raise DataError(
+                f"{name_rows(zero)} of the vectors are all zero and cannot be normalised; remove those rows"
+            )
+        sizes, full = read_sizes(nesting, matrix.shape[1]), matrix.shape[1]
+        if sizes.full["dim"] != full:
+            raise GranularityError(
+                f"the nesting {sizes} must end at {full}, the size of the vectors; add {full} to it"
+            )
+        self._fill(matrix, sizes, rule, None if ids is None else _read_ids(ids, len(matrix)), encoder)
+
+    def _fill(self, values: Vectors, nesting: Nesting, rule: CutRule, ids: Ids | None, encoder: str) -> Self:
+        self.values, self.nesting, self.rule, self.ids, self.encoder = values, nesting, rule, ids, encoder
+        return self
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        shape = f"{len(self)} of {self.values.dtype}"
+        return f"StoredVectors({shape}, {str(self.nesting)!r}, {self.rule}, encoder={self.encoder!r})"
+
+    def __call__(self, rows: ArrayLike, /, at: At = None) -> Vectors:
+        """Vectors ``Float[rows, dim]`` of the rows with these numbers, treated by the rule.
+
+        Raises:
+            DataError: for row numbers that there are not, or rows that are zero in the leading entries.
+        """
+        dim = self.nesting.resolve(at)["dim"]
+        return cut(self._gather(rows, dim), dim, self.rule)
+
+    def forward_each(
+        self, rows: ArrayLike, /, granularities: Iterable[At] | None = None
+    ) -> dict[Granularity, Vectors]:
+        """Vectors at several sizes; the rows are read once."""
+        wanted = resolve_each(self.nesting, granularities)
+        dims = [g["dim"] for g in wanted]
+        found = cut_each(self._gather(rows, max(dims)), dims, self.rule)
+        return {g: found[g["dim"]] for g in wanted}
+
+    def blocks(self, at: At = None) -> Iterator[Vectors]:
+        """All vectors in order, some thousands at a time, at one size and treated by the rule."""
+        dim = self.nesting.resolve(at)["dim"]
+        for rows in blocks_of(self.values):
+            yield cut(self._read(rows, dim), dim, self.rule)
+
+    def matrix(self, at: At = None) -> Vectors:
+        """All vectors at one size, ``Float[n, dim]``; where the rule does nothing, a view of them."""
+        dim = self.nesting.resolve(at)["dim"]
+        return cut(self.values, dim, RAW) if self.rule == RAW else self._join(self.blocks(at), dim)
+
+    def extract(self, at: At, folder: str | Path | None = None) -> StoredVectors:
+        """The leading entries alone.
+
+        Args:
+            at: how many.
+            folder: write them there, block by block, and read them from it as a memory map; None holds
+                them in memory.
+        """
+        granularity = self.nesting.resolve(at)
+        nesting, rule = self.nesting.up_to(granularity), CutRule("none", self.rule.after)
+        blocks = self._prepared(granularity["dim"])
+        if folder is not None:
+            self._write(folder, blocks, nesting, rule, self.values.dtype, self.encoder)
+            return StoredVectors.load(folder)
+        values = self._join(blocks, granularity["dim"])
+        ids = None if self.ids is None else self.ids.copy()
+        return StoredVectors.__new__(StoredVectors)._fill(values, nesting, rule, ids, self.encoder)
+
+    def mapped(self, by: Map, folder: str | Path, *, encoder: str | None = None) -> StoredVectors:
+        """These vectors under a map, written to a folder block by block and read from it as a memory map.
+
+        Args:
+            by: the map; the result has its nesting and rule. Extract it first to keep fewer entries.
+            folder: where to.
+            encoder: what to say made the result; by default this encoder and the name of the map.
+        """
+        name = " + ".join(filter(None, (self.encoder, type(by).__name__))) if encoder is None else encoder
+        blocks = (by.transform(self.values[rows]).astype(np.float32) for rows in blocks_of(self.values))
+        self._write(folder, blocks, by.nesting, by.rule, np.dtype(np.float32), name)
+        return StoredVectors.load(folder)
+
+    def cost(self, at: At = None) -> Cost:
+        """Bytes of the vectors at one size, all and one; nothing is computed."""
+        dim = self.nesting.resolve(at)["dim"]
+        one = dim * self.values.dtype.itemsize
+        return Cost(size_bytes=len(self) * one, output_bytes=one)
+
+    def save(self, folder: str | Path, /) -> None:
+        """Write a verified folder."""
+        blocks = (self.values[rows] for rows in blocks_of(self.values))
+        self._write(folder, blocks, self.nesting, self.rule, self.values.dtype, self.encoder)
+
+    @classmethod
+    def load(cls, folder: str | Path, /) -> Self:
+        """Read what ``save`` wrote; the vectors stay on disk as a memory map."""
+        manifest, root = read_folder(folder, _KIND), Path(folder)
+        values = np.load(root / _VALUES, mmap_mode="r", allow_pickle=False)
+        ids = np.load(root / _IDS, mmap_mode="r", allow_pickle=False) if _IDS in manifest.files else None
+        nesting, rule = manifest.read_nesting(), manifest.read_cut()
+        return cls.__new__(cls)._fill(values, nesting, rule, ids, manifest.settings["encoder"])
+
+    def _write(
+        self,
+        folder: str | Path,
+        blocks: Iterable[Vectors],
+        nesting: Nesting,
+        rule: CutRule,
+        dtype: np.dtype[Any],
+        encoder: str,
+    ) -> None:
+        settings = {"encoder": encoder}
+        with write_folder(folder, _KIND, nesting=nesting, rule=rule, settings=settings) as path:
+            write_npy(path / _VALUES, blocks, (len(self), nesting.full["dim"]), dtype)
+            if self.ids is not None:
+                with (path / _IDS).open("wb") as stream:
+                    np.save(stream, self.ids, allow_pickle=False)
+
+    def _gather(self, rows: ArrayLike, dim: int) -> Vectors:
+        numbers = np.asarray(rows)
+        if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            raise DataError(
+                f"rows must be a list of row numbers, not {numbers.dtype} of shape {numbers.shape}"
+            )
+        wrong = numbers[(numbers < 0) | (numbers >= len(self))]
+        if len(wrong):
+            raise DataError(
+                f"there is no {name_rows(wrong)}; the {len(self)} rows are numbered 0 to {len(self) - 1}"
+            )
+        return self._read(numbers, dim)
+
+    def _read(self, rows: slice | NDArray[Any], dim: int) -> Vectors:
+        """Rows as they are stored; only the entries that a cut to ``dim`` needs."""
+        found: Vectors = (self.values if self.rule.before != "none" else cut(self.values, dim, RAW))[rows]
+        return found
+
+    def _prepared(self, dim: int) -> Iterator[Vectors]:
+        """The leading entries of all rows, after what comes before the cut and before what comes after."""
+        for rows in blocks_of(self.values):
+            yield cut(self._read(rows, dim), dim, CutRule(self.rule.before, "none"))
+
+    def _join(self, blocks: Iterable[Vectors], dim: int) -> Vectors:
+        values = np.empty((len(self), dim), self.values.dtype)
+        for rows, block in zip(blocks_of(self.values), blocks, strict=True):
+            values[rows] = block
+        return values
+
+
+def open_vectors(
+    path: str | Path,
+    nesting: Sizes = None,
+    rule: CutRule | None = None,
+    *,
+    ids: Sequence[int] | Sequence[str] | Ids | None = None,
+    encoder: str | None = None,
+    column: str | None = None,
+    id_column: str | None = None,
+) -> StoredVectors:
+    """Vectors from a file or a saved folder.
+
+    Args:
+        path: a folder that nestling saved, which says everything else; or a file: ``.npy`` and ``.fvecs``
+            are read as memory maps, ``.parquet`` (a column of lists) into memory.
+        nesting: see :class:`StoredVectors`; goes before what a folder says, as do the next three.
+        rule: by default L2 normalisation after the cut, for cosines.
+        ids: what the rows are called.
+        encoder: what made the vectors.
+        column: of a parquet file, the one that holds the vectors; needed if several could.
+        id_column: of a parquet file, the one that holds the ids.
+
+    Raises:
+        DataError: if it does not exist, is of another kind, truncated or corrupt, or holds vectors that
+            cannot be used (rows named); see :class:`StoredVectors`.
+        ArtifactError: if a saved folder is torn or altered.
+        MissingExtraError: for parquet without pyarrow.
+    """
+    if Path(path).is_dir():
+        saved = StoredVectors.load(path)
+        if nesting is None and rule is None and ids is None and encoder is None:
+            return saved
+        return StoredVectors(
+            saved.values,
+            saved.nesting if nesting is None else nesting,
+            saved.rule if rule is None else rule,
+            ids=saved.ids if ids is None else ids,
+            encoder=saved.encoder if encoder is None else encoder,
+        )
+    values, found = read_vector_file(path, column=column, id_column=id_column)
+    return StoredVectors(
+        values, nesting, rule or CutRule(), ids=found if ids is None else ids, encoder=encoder or ""
+    )
+
+
+def _read_ids(ids: Any, count: int) -> Ids:
+    array = np.asarray(ids)
+    if array.dtype.kind == "O" and all(isinstance(name, str) for name in array.flat):
+        array = array.astype(str)
+    if array.shape != (count,) or array.dtype.kind not in "iuU":
+        raise DataError(
+            f"ids must be one integer or string for each of the {count} rows, not {array.dtype} of shape "
+            f"{array.shape}"
+        )
+    names, counts = np.unique(array, return_counts=True)
+    if len(names) < count:
+        repeated = ", ".join(map(str, names[counts > 1][:3]))
+        raise DataError(f"ids must be different, but {repeated} occur more than once")
+    return array
