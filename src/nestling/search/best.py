@@ -13,7 +13,7 @@ SLACK = 1e-6
 # Columns left for each of the k best when the first documents are folded to find a bound.
 _FOLDED_PER_BEST = 4
 # Candidates gathered for each of the k best before they are sorted out.
-_WAITING_PER_BEST = 2
+_WAITING_PER_BEST = 3
 
 
 class Best:
@@ -79,7 +79,8 @@ class Best:
         """The best and those that wait, one row a query, with ``-inf`` where a row has fewer."""
         rows, indices, scores = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
         self._waiting, self._waiting_count = [], 0
-        order = np.argsort(rows, kind="stable")
+        # Numbers of few bits are sorted by radix, several times faster than by comparing.
+        order = np.argsort(rows.astype(np.min_scalar_type(len(self._scores))), kind="stable")
         counts = np.bincount(rows, minlength=len(self._scores))
         places = self.k + np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         wide_scores = np.full((len(counts), self.k + counts.max()), -np.inf, np.float32)

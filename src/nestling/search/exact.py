@@ -210,7 +210,7 @@ class _QueryBlock:
             hits = scratch.positions(flags.size)
             if len(hits):
                 rows, columns = np.divmod(hits, len(tile.values))
-                scores = product[rows, columns] * tile.scale[size, columns] - tile.shift[size, columns]
+                scores = product.ravel()[hits] * tile.scale[size][columns] - tile.shift[size][columns]
                 best.offer(rows, columns + tile.start, scores)
 
     def ranked(self) -> list[tuple[Ints, Floats]]:
@@ -246,9 +246,10 @@ class _Scratch:
         """Where the first ``size`` flags are set; they are looked at eight at a time, as few are."""
         padded = -(-size // 8) * 8
         self._flags[size:padded] = False
-        words = np.flatnonzero(self._flags[:padded].view(np.uint64) != 0)
-        rows, places = np.nonzero(self._flags[:padded].reshape(-1, 8)[words])
-        return words[rows] * 8 + places
+        eights = self._flags[:padded].view(np.uint64)
+        set_eights = np.flatnonzero(eights != 0)
+        found = np.flatnonzero(eights[set_eights].view(np.bool_))
+        return np.asarray(set_eights[found >> 3] * 8 + (found & 7))
 
 
 def _scan(blocks: list[_QueryBlock], reads: Iterable[list[_Tile]], workers: int) -> None:

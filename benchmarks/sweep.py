@@ -1,0 +1,138 @@
+"""Time of a sweep over 8 sizes against one exact evaluation, and against evaluating size by size.
+
+Run: python benchmarks/sweep.py [--rounds 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import faiss
+import numpy as np
+import torch
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+from sentence_transformers.util import cos_sim
+
+from nestling.granularity import Nesting
+from nestling.measure.sweep import sweep
+from nestling.measure.tasks import Retrieval
+from nestling.search.exact import nearest, nearest_each
+from record import in_turn, ratio, stamp, verdict, write_csv
+
+DOCUMENTS, QUERIES, DIM, K = 50_000, 2_000, 384, 10
+EIGHT = Nesting.doubling(3, DIM)
+EVEN = Nesting.parse(f"dim=48..{DIM}+48")
+FULL = Nesting.chain(dim=[DIM])
+EVALUATOR = "InformationRetrievalEvaluator size by size"
+
+
+def vectors() -> tuple[np.ndarray, np.ndarray]:
+    """Documents whose energy falls along the entries, and queries near the first of them."""
+    rng = np.random.default_rng(0)
+    energy = np.linspace(2, 0.5, DIM, dtype=np.float32)
+    documents = rng.standard_normal((DOCUMENTS, DIM), dtype=np.float32) * energy
+    noise = rng.standard_normal((QUERIES, DIM), dtype=np.float32) * energy
+    return documents[:QUERIES] + 1.5 * noise, documents
+
+
+class Stored:
+    """Stands for an encoder of sentence-transformers whose vectors are there already."""
+
+    model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *_: None)
+
+    def __init__(self, queries: np.ndarray, documents: np.ndarray) -> None:
+        self.vectors = {"q": torch.from_numpy(queries), "d": torch.from_numpy(documents)}
+
+    def encode(self, texts: list[str], *, truncate_dim: int, **_: object) -> torch.Tensor:
+        """All rows of a kind, as all are asked for; copying them would only add to its time."""
+        return self.vectors[texts[0][0]][:, :truncate_dim]
+
+    encode_query = encode_document = encode
+
+
+def theirs(queries: np.ndarray, documents: np.ndarray) -> Callable[[], dict[int, float]]:
+    model = Stored(queries, documents)
+    asked = {f"q{i}": f"q{i}" for i in range(QUERIES)}
+    corpus = {f"d{i}": f"d{i}" for i in range(DOCUMENTS)}
+    relevant = {f"q{i}": {f"d{i}"} for i in range(QUERIES)}
+
+    def evaluate() -> dict[int, float]:
+        found = {}
+        for dim in EIGHT.sizes("dim"):
+            evaluator = InformationRetrievalEvaluator(
+                asked, corpus, relevant,
+                mrr_at_k=[K], ndcg_at_k=[K], accuracy_at_k=[K], precision_recall_at_k=[K], map_at_k=[K],
+                score_functions={"cosine": cos_sim}, truncate_dim=dim, write_csv=False,
+            )  # fmt: skip
+            found[dim] = evaluator(model)[f"cosine_ndcg@{K}"]
+        return found
+
+    return evaluate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    rounds = parser.parse_args().rounds
+    logging.disable(logging.INFO)
+    queries, documents = vectors()
+    task = Retrieval(queries, documents, range(QUERIES), k=K)
+    index = faiss.IndexFlatIP(DIM)
+    unit = documents / np.linalg.norm(documents, axis=1, keepdims=True)
+    index.add(unit)
+    unit_queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+
+    def measured(nesting: Nesting) -> Callable[[], object]:
+        return lambda: sweep(lambda x: x, task, nesting)
+
+    size_by_size = theirs(queries, documents)
+    expected = size_by_size()
+    for row in sweep(lambda x: x, task, EIGHT).column():
+        assert abs(row.value - expected[row.granularity["dim"]]) < 1e-3, row
+    ways = {
+        "evaluation at full size": measured(FULL),
+        "sweep": measured(EIGHT),
+        "sweep, even sizes": measured(EVEN),
+        "search at full size": lambda: nearest(queries, documents, K),
+        "search at 8 sizes": lambda: nearest_each(queries, documents, EIGHT.sizes("dim"), K),
+        "faiss at full size": lambda: index.search(unit_queries, K),
+        "evaluation size by size": lambda: [measured(Nesting.chain(dim=[d]))() for d in EIGHT.sizes("dim")],
+        EVALUATOR: size_by_size,
+    }
+    seconds = in_turn(ways, rounds)
+    rows: list[dict[str, object]] = []
+
+    def add(label: str, what: str, over: str, reach: float, *, at_most: bool = False) -> None:
+        middle, low, high = ratio(seconds, what, over)
+        rows.append(
+            {
+                "what": label,
+                "ratio": f"{middle:.2f}",
+                "low": f"{low:.2f}",
+                "high": f"{high:.2f}",
+                "reach": f"{'<=' if at_most else '>='} {reach}",
+                "verdict": verdict(middle, reach, at_most=at_most),
+            }
+        )
+
+    full, ours = "evaluation at full size", "sweep"
+    add("sweep of 8 sizes over one evaluation at full size", ours, full, 1.6, at_most=True)
+    add("the same, sizes every 48", "sweep, even sizes", full, 1.6, at_most=True)
+    add("search alone, 8 sizes over 1", "search at 8 sizes", "search at full size", 1.6, at_most=True)
+    add("faiss over our search, both at full size", "faiss at full size", "search at full size", 1.0)
+    add("our evaluation size by size over the sweep", "evaluation size by size", ours, 1.0)
+    add("InformationRetrievalEvaluator size by size over the sweep", EVALUATOR, ours, 4.0)
+    for row in rows:
+        print("{what:58} {ratio:>6} ({low} to {high})  reach {reach}: {verdict}".format(**row))
+    for name, each in seconds.items():
+        print(f"{name:58} {np.median(each):6.2f} s")
+    measured_on = stamp("faiss-cpu", "torch", "sentence-transformers")
+    print(measured_on)
+    write_csv("sweep", rows, measured_on)
+
+
+if __name__ == "__main__":
+    main()
