@@ -14,7 +14,7 @@ from nestling.data.docstrings import default_roots, find_files
 from nestling.data.python_source import scan
 from nestling.data.python_source.definitions import UnreadableSourceError, definitions_by_ast, read_source
 from nestling.data.python_source.pool import read_in_parallel
-from record import in_turn, machine, ratio, verdict, write_csv
+from record import in_turn, ratio, stamp, verdict, write_csv
 
 REACH_FILES_PER_SECOND = 2000
 
@@ -77,7 +77,7 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for name, count in zip(seconds, (len(paths), len(paths), len(sample), len(sample)), strict=True):
         rate = count / median(seconds[name])
-        cpu_rate = count / median(cpu[name])
+        cpu_rate = count / median(cpu[name][-rounds:])
         rows.append(
             {"what": name, "files": count, "files_per_s": round(rate), "files_per_cpu_s": round(cpu_rate)}
         )
@@ -93,7 +93,7 @@ def main() -> None:
     print(f"at least {REACH_FILES_PER_SECOND} files/s with two processes: {reached}")
     rows.append({"what": f"ast over scan: {middle:.1f}", "files": len(sample)})
     load = f"load {os.getloadavg()[0]:.1f}"
-    print(write_csv("docstrings", rows, f"{machine('nestling')}, {load}"))
+    print(write_csv("docstrings", rows, f"{stamp()}, {load}"))
 
 
 if __name__ == "__main__":
