@@ -33,7 +33,10 @@ def report(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, ve
         f"<h1>{escape(curve.name)}</h1>",
         f'<p class="lead">{escape(caption(curve))}</p>',
         *_choice(curve, chosen, vectors),
-        *(_figure([curve, *others], metric) for metric in curve.metrics),
+        _figure([curve, *others], curve.metrics[0]),
+        '<div class="pair">',
+        *(_figure([curve, *others], metric) for metric in curve.metrics[1:]),
+        "</div>",
         "<h2>Every granularity</h2>",
         _table(curve),
         *(part for other in others for part in (f"<h2>{escape(other.name)}</h2>", _table(other))),
@@ -68,9 +71,9 @@ def _choice(curve: Curve, chosen: Granularity | None, vectors: int) -> Iterable[
     before, after = full.vector_bytes * vectors, row.vector_bytes * vectors
     cards = [
         (str(row.granularity), why),
-        (percent(row.kept), f"of the full {row.metric} ({kept_text(row).partition(' [')[2].rstrip(']')} %)"),
+        (percent(row.kept), f"of the full {row.metric}: {row.kept_low:.1%} to {row.kept_high:.1%}"),
         (f"{short(before)}B &rarr; {short(after)}B", f"for {vectors:,} vectors"),
-        (f"{before / after:.3g}&times;", "smaller than in full"),
+        (f"{before / after:.3g}&times;", "fewer bytes than in full"),
     ]
     yield '<div class="cards">'
     yield from (f"<div><b>{figure}</b><span>{escape(text)}</span></div>" for figure, text in cards)

@@ -10,6 +10,7 @@ from html import escape
 _WIDTH, _HEIGHT = 720, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 14, 52
 _COLOURS = 6
+_BETWEEN_TICKS = 50
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _grid(frame: _Frame, x_label: str, y_label: str) -> Iterable[str]:
     for size in frame.sizes:
         x = frame.x(size)
         yield f'<line class="axis" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 5}"/>'
-        if x - last >= 34:
+        if x - last >= _BETWEEN_TICKS:
             yield f'<text class="tick" x="{x}" y="{bottom + 19}" text-anchor="middle">{size:,.0f}</text>'
             last = x
     middle = (_LEFT + right) / 2
