@@ -130,6 +130,7 @@ class _Run:
             initial=self.step,
             desc="training",
             unit="step",
+            leave=None,
             disable=None if self.accelerator.is_main_process else True,
         )
         try:

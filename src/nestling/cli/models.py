@@ -1,0 +1,132 @@
+"""``nestling train``, ``encode`` and ``extract``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nestling.cli.talk import say, show
+from nestling.errors import ConfigError
+
+
+def train(
+    plan: Annotated[Path | None, typer.Argument(help="A TOML file; every key is also a flag.")] = None,
+    pairs: Annotated[str | None, typer.Option(help="A file of (query, document) pairs.")] = None,
+    texts: Annotated[str | None, typer.Option(help="A file of single texts.")] = None,
+    docstrings: Annotated[str | None, typer.Option(help="A folder of Python packages.")] = None,
+    limit: Annotated[int | None, typer.Option(help="The most pairs to use.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="wordllama, minilm, a folder, or a hub name.")] = None,
+    tune: Annotated[str | None, typer.Option(help="adapter: a map on top; encoder: every weight.")] = None,
+    nesting: Annotated[str | None, typer.Option(help="Sizes, such as dim=8..256.")] = None,
+    hidden: Annotated[int | None, typer.Option(help="Width of the hidden layer of the map.")] = None,
+    orthogonal: Annotated[bool | None, typer.Option(help="Keep the map a rotation.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the softmax of InfoNCE.")] = None,
+    symmetric: Annotated[bool | None, typer.Option(help="Also let documents pick their queries.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Importance of each size, such as 4,2,1,1.")] = None,
+    draw: Annotated[str | None, typer.Option(help="every, random_some, sandwich or random_prefix.")] = None,
+    draw_count: Annotated[int | None, typer.Option(help="Sizes drawn at random per step.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Optimiser steps, in place of epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows that one loss sees.")] = None,
+    drop_last: Annotated[bool | None, typer.Option(help="Leave out a last, shorter batch.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of matrices.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="cosine, linear or constant.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Fraction of the steps.")] = None,
+    mixed_precision: Annotated[str | None, typer.Option(help="no, bf16 or fp16.")] = None,
+    gradient_accumulation: Annotated[int | None, typer.Option(help="Batches per step.")] = None,
+    max_grad_norm: Annotated[float | None, typer.Option(help="Clip gradients to this norm.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all that is random.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that prepare batches.")] = None,
+    log_every: Annotated[int | None, typer.Option(help="Steps between lines of the log.")] = None,
+    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
+    folder: Annotated[str | None, typer.Option(help="Where model, log and checkpoints go.")] = None,
+) -> None:
+    """Train a nested text model by a plan.
+
+    Example: nestling train plan.toml --lr 0.002
+    """
+    flags = {key: value for key, value in locals().items() if key != "plan"}
+    if weights is not None:
+        flags["weights"] = _numbers(weights)
+    from nestling.domains import text
+    from nestling.training.plan import read_plan
+
+    resolved = read_plan(plan, flags)
+    study = text.TextStudy(resolved, text.read_data(resolved.data))
+    say(f"{len(study.training):,} pairs to train, {len(study.validation):,} to validate")
+    model = Path(resolved.output.folder) / "model"
+    study.train().save(model)
+    show(str(model))
+
+
+def encode(
+    model: Annotated[str, typer.Argument(help="wordllama, minilm, a folder, or a hub name.")],
+    texts: Annotated[Path, typer.Argument(help="A file of texts: .txt, .csv, .tsv, .jsonl, .parquet.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or a .npy file.")],
+    at: Annotated[str | None, typer.Option(help="Granularity, such as dim=64; full by default.")] = None,
+    column: Annotated[str | None, typer.Option(help="The column that holds the texts.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+) -> None:
+    """Turn texts into vectors at a granularity.
+
+    Example: nestling encode nestling-demo/model my.jsonl --at dim=64 -o vectors
+    """
+    from nestling.data import read_texts
+    from nestling.encoders.stored import StoredVectors
+    from nestling.encoders.text import TextEncoder
+
+    encoder = TextEncoder.open(model)
+    granularity = encoder.nesting.resolve(at)
+    rows = read_texts(texts, column)
+    matrix = encoder.encode(rows, granularity, batch_size=batch_size)
+    if output.suffix == ".npy":
+        _write_npy(output, matrix)
+    else:
+        nesting = encoder.nesting.up_to(granularity)
+        StoredVectors(matrix, nesting, encoder.rule, encoder=model).save(output)
+    say(f"{len(rows):,} vectors of {matrix.shape[1]} dims")
+    show(str(output))
+
+
+def extract(
+    model: Annotated[str, typer.Argument(help="wordllama, minilm, a folder, or a hub name.")],
+    at: Annotated[str, typer.Option(help="Granularity, such as dim=64.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+) -> None:
+    """Write a standalone, smaller model, which plain sentence-transformers loads too.
+
+    Example: nestling extract nestling-demo/model --at dim=64 -o small
+    """
+    from nestling.encoders.text import TextEncoder
+
+    encoder = TextEncoder.open(model)
+    small = encoder.extract(at)
+    small.save(output)
+    before, after = encoder.cost(), small.cost()
+    say(f"{before.parameters:,} parameters became {after.parameters:,}")
+    show(str(output))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            f"weights must be numbers with commas between, such as 4,2,1; got {text!r}"
+        ) from error
+
+
+def _write_npy(path: Path, matrix: object) -> None:
+    import io
+
+    import numpy as np
+
+    from nestling.artifact import write_file
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(matrix), allow_pickle=False)
+    write_file(path, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""One field each: data readers, models and metrics, composed from the other rooms."""

@@ -1,0 +1,191 @@
+"""Retrieval among texts, from pairs: read them, train a nested encoder, measure every size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from nestling.data import TextPairs, docstring_pairs, pairs_from_texts, read_pairs, read_texts
+from nestling.encoders.text import TextEncoder
+from nestling.encoders.vectors import NestedAdapter
+from nestling.granularity import Every, Nesting, RandomPrefix, RandomSome, Sandwich, Schedule
+from nestling.losses import InfoNCE, Nested, Parts
+from nestling.measure.baselines import pca, random_dims, truncation
+from nestling.measure.curve import Curve
+from nestling.measure.encode import encode_task
+from nestling.measure.sweep import sweep
+from nestling.measure.tasks import Retrieval
+from nestling.training import fit
+from nestling.training.plan import DataPlan, TrainPlan, write_plan
+
+_SMALLEST_DIM = 8
+_VALIDATION_PAIRS = 2000
+
+
+def read_data(plan: DataPlan) -> TextPairs:
+    """The pairs that a plan names: a file of pairs, a file of texts, or the docstrings of packages.
+
+    Raises:
+        DataError: if the file cannot be used.
+    """
+    if plan.pairs is not None:
+        pairs = read_pairs(plan.pairs)
+    elif plan.texts is not None:
+        pairs = pairs_from_texts(read_texts(plan.texts))
+    else:
+        return docstring_pairs(None if plan.docstrings is None else [plan.docstrings], limit=plan.limit)
+    return pairs if plan.limit is None else pairs.take(range(min(plan.limit, len(pairs))))
+
+
+class TextStudy:
+    """One course of work on pairs of texts: train as planned, then measure what was held out.
+
+    Args:
+        plan: what is trained, and how.
+        pairs: divided by group into what trains, validates and tests.
+
+    Attributes:
+        plain: the encoder as it was.
+        training: pairs that train.
+        validation: pairs that choose between settings.
+        test: pairs that are measured; none of their groups is in the others.
+    """
+
+    def __init__(self, plan: TrainPlan, pairs: TextPairs) -> None:
+        self.plan = plan
+        self.training, self.validation, self.test = pairs.split(seed=plan.train.seed)
+        self.plain = TextEncoder.open(plan.model.encoder)
+        self.nesting = _read_nesting(plan, self.plain)
+
+    def train(self) -> TextEncoder:
+        """Train; the resolved plan, the log and the checkpoints go into the plan's folder.
+
+        Returns:
+            The encoder followed by a trained map, or (``tune = "encoder"``) the encoder trained whole.
+        """
+        write_plan(self.plan, Path(self.plan.output.folder) / "plan.toml")
+        return self._train_encoder() if self.plan.model.tune == "encoder" else self._train_adapter()
+
+    def measure(self, nested: TextEncoder) -> tuple[Curve, Curve, Curve, Curve]:
+        """Retrieval on the test pairs at every size.
+
+        Returns:
+            The curve of ``nested``, and of the plain vectors cut by truncation, PCA and at random.
+        """
+        seed = self.plan.train.seed
+        task = Retrieval.from_pairs(self.test)
+        curve = sweep(nested, task, seed=seed, name="nested")
+        vectors, full = encode_task(self.plain, task), self.plain.nesting.full["dim"]
+        sizes = Nesting.chain(dim=[dim for dim in self.nesting.sizes("dim") if dim <= full])
+        return (
+            curve,
+            truncation(vectors, sizes, seed=seed),
+            pca(vectors, sizes, np.concatenate(self._training_vectors), seed=seed),
+            random_dims(vectors, sizes, seed=seed),
+        )
+
+    @cached_property
+    def _training_vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self.plain.encode(self.training.queries), self.plain.encode(self.training.documents)
+
+    def _train_adapter(self) -> TextEncoder:
+        """Encode once, then train a map on the vectors; the encoder stays as it is."""
+        plan = self.plan
+        adapter = NestedAdapter(
+            self.nesting,
+            hidden=plan.model.hidden,
+            orthogonal=plan.model.orthogonal,
+            loss=_nested_loss(plan, self.nesting),
+            config=plan.train,
+        )
+        queries, documents = self._training_vectors
+        adapter.fit(queries, pairs=documents, groups=self.training.groups, folder=plan.output.folder)
+        return self.plain.with_adapter(adapter)
+
+    def _train_encoder(self) -> TextEncoder:
+        """Train every weight of the encoder; sweeps of validation pairs are logged on the way."""
+        plan = self.plan
+        model = TextEncoder(copy.deepcopy(self.plain.model), self.nesting, self.plain.rule)
+        held_out = Retrieval.from_pairs(
+            self.validation.take(range(min(len(self.validation), _VALIDATION_PAIRS)))
+        )
+
+        def evaluate(step: int) -> dict[str, float]:
+            curve = sweep(model, held_out, seed=plan.train.seed)
+            return {f"{row.metric}@{row.granularity}": row.value for row in curve.rows}
+
+        fit(
+            model,
+            _Objective(_nested_loss(plan, self.nesting)),
+            _Rows(self.training),
+            plan.train,
+            collate=list,
+            folder=plan.output.folder,
+            evaluate=evaluate,
+        )
+        return model.eval()
+
+
+class _Rows(Dataset[tuple[str, str, int]]):
+    """Query, document and the number of its text: rows with the same document are no negatives."""
+
+    def __init__(self, pairs: TextPairs) -> None:
+        self.pairs = pairs
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(pairs.documents))}
+        self.ids = [numbers[text] for text in pairs.documents]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, row: int) -> tuple[str, str, int]:
+        return self.pairs.queries[row], self.pairs.documents[row], self.ids[row]
+
+
+class _Objective(nn.Module):
+    """The nested InfoNCE of a batch of rows, at the full width of one pass of the encoder."""
+
+    def __init__(self, loss: Nested) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, model: Callable[[list[str]], Tensor], batch: Sequence[tuple[str, str, int]]) -> Parts:
+        queries, documents, ids = zip(*batch, strict=True)
+        vectors = model([*queries, *documents])
+        return self.loss.parts(
+            vectors[: len(queries)],
+            vectors[len(queries) :],
+            ids=torch.tensor(ids, device=vectors.device),
+        )
+
+
+def _read_nesting(plan: TrainPlan, encoder: TextEncoder) -> Nesting:
+    """The nesting to train: the plan's, or 8, 16, ... up to the width of the encoder."""
+    if plan.model.nesting is not None:
+        return Nesting.parse(plan.model.nesting)
+    full = encoder.nesting.full["dim"]
+    return Nesting.doubling(min(_SMALLEST_DIM, full), full)
+
+
+def _nested_loss(plan: TrainPlan, nesting: Nesting) -> Nested:
+    """The loss that a plan describes."""
+    schedules: dict[str, Schedule] = {
+        "every": Every(),
+        "random_some": RandomSome(plan.loss.draw_count),
+        "sandwich": Sandwich(plan.loss.draw_count),
+        "random_prefix": RandomPrefix(),
+    }
+    return Nested(
+        InfoNCE(plan.loss.temperature, symmetric=plan.loss.symmetric),
+        nesting,
+        weights=plan.loss.weights,
+        schedule=schedules[plan.loss.draw],
+        seed=plan.train.seed,
+    )

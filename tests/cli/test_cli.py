@@ -1,0 +1,162 @@
+"""The command line as a user meets it, on small data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from nestling.cli import VERBS, app, main
+
+THINGS = ["cat", "dog", "car", "tree", "river", "bread", "house", "guitar", "planet", "shoe"]
+PLACES = ["garden", "city", "forest", "kitchen", "museum", "harbour", "desert", "school", "market", "valley"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def talk(result: Result) -> str:
+    return str(result.exception) if result.exception is not None else result.output
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hundred pairs in groups; a small column of real words."""
+    path = tmp_path_factory.mktemp("data") / "pairs.csv"
+    rows = [
+        f"where is the {thing} of the {place},somebody put the {thing} into the {place} number {n},{place}{n}"
+        for n in range(2)
+        for thing in THINGS
+        for place in PLACES
+    ]
+    path.write_text("\n".join(["query,document,group", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def demo(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What the demo makes of them."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    result = run("demo", "--pairs", pairs, "--output", folder, "--nesting", "dim=8,32,256")
+    assert result.exit_code == 0, talk(result)
+    return folder, result.stdout
+
+
+def test_every_verb_shows_an_example() -> None:
+    for verb in VERBS:
+        result = run(verb.__name__, "--help")
+        assert result.exit_code == 0
+        assert f"nestling {verb.__name__}" in result.output.split("Example:")[1]
+
+
+def test_the_demo_measures_chooses_and_searches(demo: tuple[Path, str]) -> None:
+    folder, said = demo
+    assert "Chosen: dim=" in said
+    assert "A million vectors take 1.0 GB in full" in said
+    assert "Next: nestling search" in said
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert 'src="http' not in html
+    assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "curve.json").read_text())
+
+
+def test_the_next_command_works(demo: tuple[Path, str]) -> None:
+    index = demo[0] / "collection"
+    result = run("search", "where is the guitar of the desert", "--index", index, "--k", 3, "--json")
+    assert result.exit_code == 0, talk(result)
+    hits = json.loads(result.stdout)
+    assert len(hits) == 3
+    assert "guitar" in hits[0]["text"]
+    plain = run("search", "guitar", "--index", index)
+    assert plain.stdout.count("somebody") == 10
+
+
+def test_a_model_is_measured_chosen_extracted_and_used(
+    demo: tuple[Path, str], pairs: Path, tmp_path: Path
+) -> None:
+    model, report = demo[0] / "model", tmp_path / "report"
+    swept = run("sweep", model, "--pairs", pairs, "-o", report, "--json")
+    assert swept.exit_code == 0, talk(swept)
+    rows = json.loads(swept.stdout)["rows"]
+    assert {row["granularity"] for row in rows} == {"dim=8", "dim=32", "dim=256"}
+    chosen = run("choose", report / "curve.json", "--max-bytes", 128)
+    assert chosen.stdout.strip() in ("dim=8", "dim=32")
+    small = tmp_path / "small"
+    assert run("extract", model, "--at", "dim=32", "-o", small).exit_code == 0
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a cat in the garden\na dog in the city\n", encoding="utf-8")
+    for name in ("whole", "cut"):
+        source, at = (model, ["--at", "dim=32"]) if name == "whole" else (small, [])
+        result = run("encode", source, texts, "-o", tmp_path / f"{name}.npy", *at)
+        assert result.exit_code == 0, talk(result)
+    whole, cut = (np.load(tmp_path / f"{name}.npy", allow_pickle=False) for name in ("whole", "cut"))
+    assert whole.shape == (2, 32)
+    np.testing.assert_allclose(whole, cut, atol=1e-6)
+
+
+def test_a_plan_trains_an_encoder_whole(pairs: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(f'[data]\npairs = "{pairs}"\n[train]\nmax_steps = 3\nbatch_size = 16\n', encoding="utf-8")
+    run_folder = tmp_path / "run"
+    result = run("train", plan, "--tune", "encoder", "--nesting", "dim=16,64", "--folder", run_folder)
+    if result.exit_code:
+        raise AssertionError(talk(result))
+    log = (run_folder / "log.csv").read_text()
+    assert "dim=16" in log
+    assert 'tune = "encoder"' in (run_folder / "plan.toml").read_text()
+    assert run("search", "x", "--index", result.stdout.strip()).exception is not None
+
+
+def test_data_sets_are_listed() -> None:
+    rows: list[dict[str, Any]] = json.loads(run("data", "--json").stdout)
+    assert {"digits", "fashion-mnist", "docstrings"} <= {row["name"] for row in rows}
+    assert "digits" in run("data").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["search", "x", "--index", "nowhere"], 1, "make one with: nestling demo"),
+        (["demo", "--pairs", "missing.csv"], 3, "missing.csv"),
+        (["train", "--pairs", "a.csv", "--texts", "b.csv"], 1, "name one source of data"),
+        (["train", "missing.toml"], 1, "cannot be read"),
+        (["train", "--draw", "evry"], 1, "draw"),
+        (["choose", "missing.json", "--keep", "0.9"], 3, "missing.json"),
+        (["sweep", "wordllama"], 1, "one of --pairs"),
+        (["extract", "wordllama", "--at", "dim=65", "-o", "x"], 1, "dim=64"),
+        (["reproduce", "mlr"], 1, "did you mean 'mrl'"),
+        (["encode", "wordllama"], 2, "Missing argument"),
+        (["demos"], 2, "No such command"),
+    ],
+)
+def test_mistakes_are_told_with_their_exit_code(
+    arguments: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["nestling", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    told = capsys.readouterr()
+    assert stopped.value.code == code
+    assert message in told.err
+    assert not told.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_installed_command_answers() -> None:
+    command = Path(sys.executable).with_name("nestling")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+    assert "reproduce" in done.stdout
