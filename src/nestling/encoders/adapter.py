@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,13 +45,12 @@ class NestedAdapter(VectorMap):
         temperature: of the usual loss; None is 0.5 (of a standard deviation of the cosines) where there
             are only vectors, 0.05 for pairs, and 1 (as the first) for labels.
         epochs: passes over the vectors.
-        max_steps: stop after so many steps, however many the epochs have.
+        max_steps: steps, in place of ``epochs`` when given.
         batch_size: rows that one loss sees.
         lr: the highest learning rate.
         seed: of the held-out rows, the start of the hidden layer and the order of rows.
+        config: all settings of the training, in place of the five before when given.
         rule: what is done to vectors after a cut; None is L2 normalisation, for cosines.
-        config: everything about the training; ``epochs``, ``max_steps``, ``batch_size``, ``lr`` and
-            ``seed`` then count for nothing.
 
     Attributes:
         module_: the map as a torch module, :class:`nestling.nn.adapter.Adapter`.
@@ -60,8 +60,8 @@ class NestedAdapter(VectorMap):
 
     >>> x = np.random.default_rng(0).standard_normal((64, 16)).astype(np.float32)
     >>> adapter = NestedAdapter("dim=4,16", orthogonal=True, epochs=1).fit(x)
-    >>> z = adapter(x)
-    >>> bool(np.allclose(z @ z.T, np.corrcoef(x, rowvar=True), atol=1)), adapter(x, at="dim=4").shape
+    >>> z = adapter.transform(x)
+    >>> bool(np.allclose(z @ z.T, x @ x.T, atol=1e-4)), adapter(x, at="dim=4").shape
     (True, (64, 4))
     """
 
@@ -78,8 +78,8 @@ class NestedAdapter(VectorMap):
         batch_size: int = 512,
         lr: float = 3e-3,
         seed: int = 0,
-        rule: CutRule | None = None,
         config: TrainConfig | None = None,
+        rule: CutRule | None = None,
     ) -> None:
         self.nesting = nesting
         self.hidden = hidden
@@ -91,8 +91,8 @@ class NestedAdapter(VectorMap):
         self.batch_size = batch_size
         self.lr = lr
         self.seed = seed
-        self.rule = rule
         self.config = config
+        self.rule = rule
 
     def fit(
         self,
@@ -154,9 +154,10 @@ class NestedAdapter(VectorMap):
         return self.module_.affine_layers()
 
     def save(self, folder: str | Path, /) -> None:
-        """Write a verified folder; ``loss``, ``config`` and the log are not kept."""
+        """Write a verified folder; a ``loss`` of one's own and the log are not kept."""
         check_is_fitted(self)
         settings = {name: value for name, value in self.get_params().items() if name not in _NOT_KEPT}
+        settings["config"] = None if self.config is None else asdict(self.config)
         for name in ("losses_before", "losses_after"):
             settings[name] = {str(g): value for g, value in getattr(self, f"{name}_").items()}
         with write_folder(folder, _KIND, nesting=self.nesting, rule=self.rule, settings=settings) as path:
@@ -166,7 +167,7 @@ class NestedAdapter(VectorMap):
     def load(cls, folder: str | Path, /) -> Self:
         """Read what ``save`` wrote."""
         from nestling.nn.adapter import Adapter
-        from nestling.training import TrainLog
+        from nestling.training import TrainConfig, TrainLog
 
         manifest = read_folder(folder, _KIND)
         nesting, settings = manifest.read_nesting(), dict(manifest.settings)
@@ -174,6 +175,8 @@ class NestedAdapter(VectorMap):
             {Granularity.parse(g): value for g, value in settings.pop(name).items()}
             for name in ("losses_before", "losses_after")
         ]
+        if settings["config"] is not None:
+            settings["config"] = TrainConfig(**settings["config"])
         adapter = cls(nesting, rule=manifest.read_cut(), **settings)
         adapter.module_, adapter.log_ = Adapter.load(Path(folder) / _MODULE), TrainLog()
         adapter.losses_before_, adapter.losses_after_ = losses

@@ -15,6 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 from nestling.encoders.adapter_examples import Examples, Ints
 from nestling.encoders.matrix import Vectors
 from nestling.encoders.pca import PCARotation
+from nestling.errors import GranularityError
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import InfoNCE, Nested, Parts
 from nestling.losses.similarity import SimilarityMatch, label_targets, neighbour_targets
@@ -49,18 +50,16 @@ def train_adapter(
     training, held_out = examples.split(generator, _HELD_OUT_BATCHES * config.batch_size)
     objective = AdapterObjective(settings, examples, nesting, module)
     batches = np.array_split(held_out, -(-len(held_out) // config.batch_size))
-    before = objective.mean_losses(module, batches)
-    objective.keep_if_better(module, before)
 
     def evaluate(step: int) -> dict[str, float]:
-        losses = objective.mean_losses(module, batches)
-        objective.keep_if_better(module, losses)
+        losses = objective.check(module, batches)
         return {f"held_out_loss@{g}": value for g, value in losses.items()}
 
-    watched = _watched(config, len(training))
-    log = fit(module, objective, training, watched, folder=folder, evaluate=evaluate)
-    best = _plain(objective.best, orthogonal=settings.orthogonal)
-    return TrainedAdapter(best, log, before, objective.mean_losses(best, batches))
+    before = objective.check(module, batches)
+    config = _with_evaluations(config, len(training))
+    log = fit(module, objective, training, config, folder=folder, evaluate=evaluate)
+    after = dict(zip(nesting, objective.best_losses.tolist(), strict=True))
+    return TrainedAdapter(_plain(objective.best, orthogonal=settings.orthogonal), log, before, after)
 
 
 class AdapterObjective(nn.Module):
@@ -71,18 +70,27 @@ class AdapterObjective(nn.Module):
         examples: the rows.
         nesting: the sizes.
         start: the map before training.
+
+    Raises:
+        GranularityError: for a nested loss over other sizes.
     """
 
-    best_loss: Tensor
+    best_total: Tensor
+    best_losses: Tensor
 
     def __init__(self, settings: NestedAdapter, examples: Examples, nesting: Nesting, start: Adapter) -> None:
         super().__init__()
-        self.examples, own = examples, settings.loss
+        self.examples = examples
         self.temperature = settings.temperature or _TEMPERATURES[examples.kind]
-        self.loss = own if isinstance(own, Nested) else Nested(own or self._usual_loss(), nesting)
-        self.has_own_loss = own is not None and not isinstance(self.loss.base, InfoNCE)
+        loss = copy.deepcopy(settings.loss) or self._usual_loss()
+        self.loss = loss if isinstance(loss, Nested) else Nested(loss, nesting)
+        if self.loss.nesting != nesting:
+            raise GranularityError(
+                f"the loss is nested over {self.loss.nesting}, the adapter over {nesting}; use one nesting"
+            )
         self.best = copy.deepcopy(start).requires_grad_(False)
-        self.register_buffer("best_loss", torch.tensor(torch.inf, dtype=torch.float64))
+        self.register_buffer("best_total", torch.tensor(torch.inf, dtype=torch.float64))
+        self.register_buffer("best_losses", torch.zeros(len(nesting), dtype=torch.float64))
 
     def _usual_loss(self) -> nn.Module:
         if self.examples.kind == "pairs":
@@ -96,33 +104,39 @@ class AdapterObjective(nn.Module):
         return self.loss.parts(*found, **rest)
 
     def _batch(self, rows: Ints, device: torch.device) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """What the loss is called with: embeddings to map, and what goes with them."""
-        examples = self.examples
+        """What the loss is called with: vectors to map, and what goes with them."""
+        examples, base = self.examples, self.loss.base
         x = _gather(examples.x, rows, device)
         if examples.pairs is not None and examples.ids is not None:
             ids = torch.from_numpy(examples.ids[rows]).to(device)
-            return [x, _gather(examples.pairs, rows, device)], {} if self.has_own_loss else {"ids": ids}
+            rest = {"ids": ids} if isinstance(base, InfoNCE) else {}
+            return [x, _gather(examples.pairs, rows, device)], rest
         if examples.labels is not None:
             labels = torch.from_numpy(examples.labels[rows]).to(device)
-            return [x], {"labels": labels} if self.has_own_loss else {"targets": label_targets(labels)}
+            if isinstance(base, SimilarityMatch):
+                return [x], {"targets": label_targets(labels)}
+            return [x], {"labels": labels}
         return [x], {"targets": neighbour_targets(x, self.temperature)}
 
-    @torch.no_grad()
-    def mean_losses(self, model: Adapter, batches: list[Ints]) -> dict[Granularity, float]:
-        """The loss at each size over all rows of the batches."""
-        device = model.linear.weight.device
-        losses = [self(model, torch.from_numpy(rows).to(device)).losses for rows in batches]
-        shares = [len(rows) / sum(map(len, batches)) for rows in batches]
-        return {
-            g: sum(share * float(each[g]) for share, each in zip(shares, losses, strict=True))
-            for g in self.loss.nesting
-        }
-
-    def keep_if_better(self, model: Adapter, losses: dict[Granularity, float]) -> None:
-        """Keep the weights if the sum of these losses is the smallest so far."""
-        if sum(losses.values()) < float(self.best_loss):
-            self.best_loss.fill_(sum(losses.values()))
+    def check(self, model: Adapter, batches: list[Ints]) -> dict[Granularity, float]:
+        """The loss at each size over the rows of the batches; keeps the weights if it is the best so far."""
+        total, losses = self._mean_losses(model, batches)
+        if total < float(self.best_total):
             self.best.load_state_dict(model.state_dict())
+            self.best_total.fill_(total)
+            self.best_losses.copy_(torch.tensor(list(losses.values())))
+        return losses
+
+    @torch.no_grad()
+    def _mean_losses(self, model: Adapter, batches: list[Ints]) -> tuple[float, dict[Granularity, float]]:
+        mode, device = self.training, model.linear.weight.device
+        self.eval()
+        found = [self(model, torch.from_numpy(rows).to(device)) for rows in batches]
+        self.train(mode)
+        shares = [len(rows) / sum(map(len, batches)) for rows in batches]
+        each = list(zip(shares, found, strict=True))
+        losses = {g: sum(share * float(parts.losses[g]) for share, parts in each) for g in self.loss.nesting}
+        return sum(share * float(parts.total) for share, parts in each), losses
 
 
 def _start(
@@ -158,7 +172,9 @@ def _plain(module: Adapter, *, orthogonal: bool) -> Adapter:
 
 
 def _config(settings: NestedAdapter) -> TrainConfig:
-    return settings.config or TrainConfig(
+    if settings.config is not None:
+        return settings.config
+    return TrainConfig(
         epochs=settings.epochs,
         max_steps=settings.max_steps,
         batch_size=settings.batch_size,
@@ -167,17 +183,14 @@ def _config(settings: NestedAdapter) -> TrainConfig:
     )
 
 
-def _watched(config: TrainConfig, rows: int) -> TrainConfig:
-    """The settings with as many evaluations as it takes to find the best weights."""
-    epochs = config.epochs * max(1, rows // (config.batch_size * config.gradient_accumulation))
-    steps = epochs if config.max_steps is None else min(epochs, config.max_steps)
-    often = max(1, steps // _EVALUATIONS)
-    return replace(
-        config,
-        max_steps=steps,
-        evaluate_every=config.evaluate_every or often,
-        log_every=min(config.log_every, often),
+def _with_evaluations(config: TrainConfig, rows: int) -> TrainConfig:
+    """With some evaluations on the way, unless the settings say how many."""
+    if config.evaluate_every is not None:
+        return config
+    steps = config.max_steps or config.epochs * max(
+        1, rows // (config.batch_size * config.gradient_accumulation)
     )
+    return replace(config, evaluate_every=max(1, steps // _EVALUATIONS))
 
 
 def _gather(x: Vectors, rows: Ints, device: torch.device) -> Tensor:

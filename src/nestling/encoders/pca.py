@@ -51,7 +51,9 @@ class Moments:
         count, mean = len(wide), wide.mean(axis=0)
         wide -= mean
         step, total = mean - self.mean, self.count + count
-        self.scatter += wide.T @ wide + np.outer(step, step) * (self.count * count / total)
+        # What overflows here is told as an error of the data before the axes are found.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.scatter += wide.T @ wide + np.outer(step, step) * (self.count * count / total)
         self.mean += step * (count / total)
         self.count = total
 
