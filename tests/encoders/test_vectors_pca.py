@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.exceptions import NotFittedError
@@ -75,20 +76,16 @@ def test_the_full_size_loses_nothing():
     np.testing.assert_allclose(
         rotation.transform(queries) @ rotation.transform(x).T, queries @ x.T, rtol=1e-10
     )
-    wide, narrow = rotation.transform(x), rotation.transform(x.astype(np.float32))
+    narrow = rotation.transform(x.astype(np.float32))
     assert narrow.dtype == np.float32
-    np.testing.assert_allclose(narrow, wide, atol=1e-4)  # entries reach 50, float32 has 7 digits
+    np.testing.assert_allclose(narrow, z, atol=1e-4)  # entries reach 50, float32 has 7 digits
 
 
 def test_centring_keeps_distances_but_not_cosines():
     x = vectors()
     rotation = PCARotation(center=True, rule=RAW).fit(x)
     z = rotation(x)
-    np.testing.assert_allclose(
-        np.linalg.norm(z[:20, None] - z[None], axis=2),
-        np.linalg.norm(x[:20, None] - x[None], axis=2),
-        rtol=1e-9,
-    )
+    np.testing.assert_allclose(cdist(z, z), cdist(x, x), atol=1e-9)
     assert np.abs(z @ z.T - x @ x.T).max() > 1
 
 

@@ -60,7 +60,8 @@ class Moments:
     def second(self, *, centred: bool) -> Floats:
         """The covariance, or the second moment about zero."""
         about_mean = self.scatter / self.count
-        return about_mean if centred else about_mean + np.outer(self.mean, self.mean)
+        with np.errstate(over="ignore"):
+            return about_mean if centred else about_mean + np.outer(self.mean, self.mean)
 
 
 class PCARotation(VectorMap):
