@@ -82,7 +82,7 @@ def nearest_each(
 
     Args:
         queries: ``Float[queries, dim]``.
-        documents: ``Float[documents, dim]``; a memory map is read once, block by block.
+        documents: ``Float[documents, dim]``; a memory map is read block by block, never whole.
         dims: increasing sizes, 1 to ``dim``.
         k: 1 to the number of documents.
         rule: what happens before and after the cut; ``l2`` after it makes ``"dot"`` the cosine.
