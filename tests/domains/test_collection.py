@@ -25,7 +25,7 @@ def encoder() -> TextEncoder:
 def test_the_nearest_record_answers(encoder: TextEncoder) -> None:
     collection = Collection.build(encoder, RECORDS, at="dim=64")
     hits = collection.search("baking a loaf", k=2)
-    assert [hit.record.title for hit in hits][0] == "bread"
+    assert hits[0].record.title == "bread"
     assert hits[0].score >= hits[1].score
     assert collection.vectors.values.shape == (3, 64)
     assert len(collection.search("boats", k=99)) == 3

@@ -23,6 +23,8 @@ _EXAMPLES = (
     "wait until a background task has finished",
 )
 _KEEP = 0.99
+# Fine steps, so that the choice is fine; other encoders double from 8 up.
+_NESTINGS = {"wordllama": "dim=16..256+16", "minilm": "dim=24..384+24"}
 _TRAINING = {"epochs": 6, "batch_size": 1024, "lr": 3e-3}
 _MILLION = 1_000_000
 
@@ -50,7 +52,7 @@ def demo(
             "pairs": None if pairs is None else str(pairs),
             "texts": None if texts is None else str(texts),
             "encoder": encoder,
-            "nesting": nesting,
+            "nesting": nesting or _NESTINGS.get(encoder),
             "seed": seed,
             **_TRAINING,
             "folder": str(output / "training"),
