@@ -81,8 +81,9 @@ class AdapterObjective(nn.Module):
     def __init__(self, settings: NestedAdapter, examples: Examples, nesting: Nesting, start: Adapter) -> None:
         super().__init__()
         self.examples = examples
-        self.temperature = settings.temperature or _TEMPERATURES[examples.kind]
-        loss = copy.deepcopy(settings.loss) or self._usual_loss()
+        usual = _TEMPERATURES[examples.kind]
+        self.temperature = usual if settings.temperature is None else settings.temperature
+        loss = self._usual_loss() if settings.loss is None else copy.deepcopy(settings.loss)
         self.loss = loss if isinstance(loss, Nested) else Nested(loss, nesting)
         if self.loss.nesting != nesting:
             raise GranularityError(
