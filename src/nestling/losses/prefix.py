@@ -17,6 +17,8 @@ from torch import Tensor
 # Similarities computed at a time: few enough for the caches, enough to share the start of each operation.
 _SIMILARITIES_AT_A_TIME = 1 << 19
 _SMALLEST_SQUARED_NORM = 1e-24
+# With logits of at most this size, the share of no column can fall below what float32 represents.
+_LARGEST_SAFE_LOGIT = 35.0
 
 
 class PrefixLosses(NamedTuple):
@@ -140,6 +142,7 @@ class _PrefixSweep:
         self.blocks, self.weights, self.cosine = prefix_blocks(dims), u.new_tensor(weights), cosine
         self.row_factors = self._inverse_norms(u)
         self.column_factors = self._inverse_norms(v) * self.scale
+        self.bounded = cosine and not smoothing and float(self.scale) <= _LARGEST_SAFE_LOGIT
         self.slope_factors = self.row_factors * (self.weights[:, None] / len(u))
         self.losses = u.new_zeros(len(dims))
         self.grad_u, self.grad_v = torch.zeros_like(u), torch.zeros_like(v.T).contiguous().T
@@ -181,14 +184,17 @@ class _PrefixSweep:
             likelihoods = chunk[size if slopes else 0]
             logits = self._logits(product, size, rows, out=scratch)
             torch.softmax(logits, 1, out=likelihoods)
-            # The likeliest column has a share of at least 1 / columns, so its logarithm is safe.
-            losses = logits.amax(1) - likelihoods.amax(1).log()
-            losses -= (1 - self.smoothing) * logits.gather(1, targets)[:, 0]
-            if self.smoothing:
-                losses -= self.smoothing * logits.mean(1)
-            self.losses[size] += losses.sum()
+            self.losses[size] += self._losses(logits, likelihoods, targets).sum()
             if slopes:
                 self._slope(likelihoods, product, scratch, size, rows)
+
+    def _losses(self, logits: Tensor, likelihoods: Tensor, targets: Tensor) -> Tensor:
+        if self.bounded:
+            return -likelihoods.gather(1, targets).log()
+        # The likeliest column has a share of at least 1 / columns, so its logarithm is safe.
+        losses = logits.amax(1) - likelihoods.amax(1).log()
+        losses -= (1 - self.smoothing) * logits.gather(1, targets)[:, 0]
+        return losses - self.smoothing * logits.mean(1) if self.smoothing else losses
 
     def _logits(self, product: Tensor, size: int, rows: slice, out: Tensor) -> Tensor:
         torch.mul(product, self.column_factors[size], out=out)
