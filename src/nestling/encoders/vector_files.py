@@ -78,6 +78,7 @@ def _read_npy(file: Path) -> Vectors:
     try:
         found = np.load(file, mmap_mode="r", allow_pickle=False)
         if not isinstance(found, np.ndarray):
+            found.close()
             raise ValueError("it is an archive of several arrays")
     except (ValueError, OSError, EOFError) as error:
         raise DataError(

@@ -1,0 +1,208 @@
+"""Files of vectors: what is written by others is read, what is broken is told."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nestling.encoders.stored import open_vectors
+from nestling.errors import DataError
+
+N, DIM = 40, 12
+
+
+def vectors(dtype=np.float32):
+    return np.random.default_rng(0).standard_normal((N, DIM)).astype(dtype)
+
+
+def write_fvecs(path, x):
+    with path.open("wb") as stream:
+        for row in x:
+            np.array([len(row)], "<i4").tofile(stream)
+            row.astype("<f4").tofile(stream)
+
+
+def write_parquet(path, x, kind=None, **columns):
+    kind = kind or pa.list_(pa.float32())
+    pq.write_table(
+        pa.table({"text": [f"t{i}" for i in range(len(x))], "vector": pa.array(list(x), kind), **columns}),
+        path,
+        row_group_size=7,
+    )
+
+
+def save_archive(path, **arrays):
+    with path.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+WRITERS = {".npy": np.save, ".fvecs": write_fvecs, ".parquet": write_parquet}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_each_kind_of_file(suffix, tmp_path):
+    path = tmp_path / f"x{suffix}"
+    WRITERS[suffix](path, vectors())
+    stored = open_vectors(path, "dim=4,12", encoder="e")
+    np.testing.assert_array_equal(stored.values, vectors())
+    assert stored.values.dtype == np.float32
+    assert isinstance(stored.values, np.memmap) == (suffix != ".parquet")
+    assert stored.encoder == "e"
+    np.testing.assert_allclose(np.linalg.norm(stored([5, 1], at=4), axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
+def test_types_stay(dtype, tmp_path):
+    np.save(tmp_path / "x.npy", vectors(dtype))
+    stored = open_vectors(tmp_path / "x.npy")
+    assert stored.values.dtype == dtype
+    stored.save(tmp_path / "saved")
+    np.testing.assert_array_equal(open_vectors(tmp_path / "saved").values, vectors(dtype))
+
+
+def test_columns_by_column_order(tmp_path):
+    np.save(tmp_path / "x.npy", np.asfortranarray(vectors()))
+    stored = open_vectors(tmp_path / "x.npy")
+    stored.save(tmp_path / "saved")
+    np.testing.assert_array_equal(open_vectors(tmp_path / "saved").values, vectors())
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        (pa.list_(pa.float32(), DIM), np.float32),
+        (pa.large_list(pa.float64()), np.float64),
+        (pa.list_(pa.float16()), np.float16),
+        (pa.list_(pa.int8()), np.float32),
+    ],
+    ids=str,
+)
+def test_kinds_of_parquet_columns(kind, dtype, tmp_path):
+    x = (vectors() * 20).astype(np.int8) if "int8" in str(kind) else vectors(dtype)
+    write_parquet(tmp_path / "x.parquet", x, kind)
+    stored = open_vectors(tmp_path / "x.parquet", id_column="text")
+    assert stored.values.dtype == dtype
+    np.testing.assert_array_equal(stored.values, x)
+    assert list(stored.ids[:2]) == ["t0", "t1"]
+
+
+def test_ids_of_a_parquet_file_may_be_numbers(tmp_path):
+    write_parquet(tmp_path / "x.parquet", vectors(), number=np.arange(N) * 3)
+    assert list(open_vectors(tmp_path / "x.parquet", id_column="number").ids) == list(range(0, 3 * N, 3))
+    assert list(open_vectors(tmp_path / "x.parquet", ids=range(N)).ids) == list(range(N))
+
+
+def test_which_column_must_be_said_where_several_could_be_meant(tmp_path):
+    path = tmp_path / "x.parquet"
+    write_parquet(path, vectors(), other=list(vectors()[:, :3]))
+    with pytest.raises(DataError, match=r"2 columns of lists of numbers \(vector, other\)"):
+        open_vectors(path)
+    assert open_vectors(path, column="other").values.shape == (N, 3)
+    with pytest.raises(DataError, match="did you mean 'other'"):
+        open_vectors(path, column="othr")
+    with pytest.raises(DataError, match="unknown column of vectors 'text'"):
+        open_vectors(path, column="text")
+    with pytest.raises(DataError, match="did you mean 'text'"):
+        open_vectors(path, column="vector", id_column="txt")
+    pq.write_table(pa.table({"a": [1, 2]}), path)
+    with pytest.raises(DataError, match=r"0 columns .* among a"):
+        open_vectors(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [[1.0, 2.0]] * 3 + [[1.0]] + [[1.0, 2.0]] * 20 + [None],
+            r"2 rows \(3, 24\) are missing or not of 2",
+        ),
+        ([[]] * 4, r"4 rows .* not of 1"),
+        ([None, [1.0]], "row 0"),
+        ([[1.0, 2.0], [1.0, None]], "NaN or infinity in row 1"),
+        ([], "no rows"),
+    ],
+)
+def test_rows_of_parquet_that_do_not_fit_are_named(rows, message, tmp_path):
+    write_parquet(tmp_path / "x.parquet", rows)
+    with pytest.raises(DataError, match=message):
+        open_vectors(tmp_path / "x.parquet")
+
+
+def test_missing_ids_are_named(tmp_path):
+    write_parquet(tmp_path / "x.parquet", vectors(), name=[None if i == 20 else str(i) for i in range(N)])
+    with pytest.raises(DataError, match="row 20 are missing"):
+        open_vectors(tmp_path / "x.parquet", id_column="name")
+
+
+def test_names_that_lead_nowhere(tmp_path):
+    for name, message in [
+        ("x.npy", "does not exist"),
+        ("x.fvec", "did you mean '.fvecs'"),
+        ("x", "Allowed: .npy, .fvecs, .parquet"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            open_vectors(tmp_path / name)
+    np.save(tmp_path / "x.npy", vectors())
+    with pytest.raises(DataError, match="for parquet files"):
+        open_vectors(tmp_path / "x.npy", column="a")
+
+
+def test_npy_files_that_are_no_matrix_of_numbers(tmp_path):
+    path = tmp_path / "x.npy"
+
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was opened",))
+
+    for write, message in [
+        (lambda: np.save(path, np.array([Trap()], object), allow_pickle=True), "Python objects"),
+        (lambda: path.write_bytes(pickle.dumps(Trap())), "write it again"),
+        (lambda: save_archive(path, a=vectors(), b=vectors()), "several arrays"),
+        (lambda: np.save(path, vectors()[0]), "matrix"),
+        (lambda: np.save(path, vectors()[:0]), "empty"),
+        (lambda: np.save(path, np.array(["a", "b"])), "floats"),
+        (lambda: np.save(path, np.zeros(3, "f4,f4")), "floats"),
+        (lambda: path.write_bytes(b""), "empty"),
+    ]:
+        write()
+        with pytest.raises(DataError, match=message):
+            open_vectors(path)
+
+
+def test_fvecs_files_that_are_torn(tmp_path):
+    path = tmp_path / "x.fvecs"
+    write_fvecs(path, vectors())
+    whole = path.read_bytes()
+    row = 4 * (DIM + 1)
+    for broken, message in [
+        (b"", "0 bytes"),
+        (whole[:-1], "no whole"),
+        (whole[:-row] + b"\0" * row, f"row {N - 1}"),
+        (b"\xff\xff\xff\xff" + whole[4:], "first row says -1"),
+        (whole[row // 2 :], "no whole"),
+    ]:
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match=message):
+            open_vectors(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(list(WRITERS)), st.floats(0, 0.999), st.binary(max_size=4), st.booleans())
+@pytest.mark.filterwarnings("ignore:.*")  # numpy warns of odd headers; what counts is what it answers
+def test_any_damage_is_an_error_of_ours_or_harmless(tmp_path, suffix, place, noise, cut_off):
+    path = tmp_path / f"x{suffix}"
+    WRITERS[suffix](path, vectors())
+    whole = path.read_bytes()
+    start = int(place * len(whole))
+    path.write_bytes(whole[:start] + noise + (b"" if cut_off else whole[start + len(noise) :]))
+    try:
+        found = open_vectors(path).matrix()
+    except DataError:  # at once, or where a length overflows when it is normalised
+        return
+    assert np.isfinite(found).all()
