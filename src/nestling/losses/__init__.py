@@ -5,6 +5,7 @@ from nestling.losses.contrastive import InfoNCE
 from nestling.losses.gradient_cache import GradientCache
 from nestling.losses.nested import Nested, Parts
 from nestling.losses.ranking import AnglE, CoSENT, CosineRegression, Triplet
+from nestling.losses.similarity import SimilarityMatch
 
 __all__ = [
     "AnglE",
@@ -15,5 +16,6 @@ __all__ = [
     "InfoNCE",
     "Nested",
     "Parts",
+    "SimilarityMatch",
     "Triplet",
 ]
