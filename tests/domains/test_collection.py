@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nestling.encoders.stored import StoredVectors
 
 from nestling.domains.collection import Collection, Record
+from nestling.encoders.stored import StoredVectors
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ArtifactError, ConfigError, DataError
 
