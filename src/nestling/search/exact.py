@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from queue import SimpleQueue
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -21,11 +22,12 @@ Metric = Literal["dot", "euclidean"]
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-# Products computed at a time: few enough for a core's cache, enough to hide the cost of each call.
+# Products computed at a time: few enough for a core's cache, enough to hide the cost of each call. No
+# powers of two, with which all rows of a tile would compete for the same few places of the cache.
 _QUERIES_AT_A_TIME = 256
 _FEWEST_QUERIES = 32
-_PRODUCTS_AT_A_TIME = 1 << 18
-_WIDEST_TILE = 1 << 14
+_PRODUCTS_AT_A_TIME = 250_000
+_WIDEST_TILE = 16_000
 _FLOATS_READ_AT_A_TIME = 1 << 23
 
 
@@ -254,20 +256,26 @@ class _Scratch:
 
 def _scan(blocks: list[_QueryBlock], reads: Iterable[list[_Tile]], workers: int) -> None:
     """Let every query block visit every tile, in the order of the documents."""
-    shares = [blocks[worker::workers] for worker in range(min(workers, len(blocks)))]
     most_queries = max(len(block.values) for block in blocks)
     size = max(64 * most_queries, min(_PRODUCTS_AT_A_TIME, _WIDEST_TILE * most_queries))
-    scratches = [_Scratch(size) for _ in shares]
+    workers = min(workers, len(blocks))
+    free: SimpleQueue[_Scratch] = SimpleQueue()
+    for _ in range(workers):
+        free.put(_Scratch(size))
 
-    def work(tiles: list[_Tile], share: list[_QueryBlock], scratch: _Scratch) -> None:
-        for block in share:
+    def visit(block: _QueryBlock, tiles: list[_Tile]) -> None:
+        scratch = free.get()
+        try:
             for tile in tiles:
                 block.visit(tile, scratch)
+        finally:
+            free.put(scratch)
 
-    if len(shares) == 1:
+    if workers == 1:
         for tiles in reads:
-            work(tiles, shares[0], scratches[0])
+            for block in blocks:
+                visit(block, tiles)
         return
-    with worker_pool(len(shares)) as pool:
+    with worker_pool(workers) as pool:
         for tiles in reads:
-            list(pool.map(work, [tiles] * len(shares), shares, scratches))
+            list(pool.map(visit, blocks, [tiles] * len(blocks)))
