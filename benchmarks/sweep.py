@@ -129,7 +129,7 @@ def main() -> None:
         print("{what:58} {ratio:>6} ({low} to {high})  reach {reach}: {verdict}".format(**row))
     for name, each in seconds.items():
         print(f"{name:58} {np.median(each):6.2f} s")
-    measured_on = stamp("faiss-cpu", "torch", "sentence-transformers")
+    measured_on = stamp()
     print(measured_on)
     write_csv("sweep", rows, measured_on)
 
