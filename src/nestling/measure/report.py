@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
 from nestling.measure.plot import lines_of
-from nestling.measure.svg import Line, Point, line_chart
+from nestling.measure.svg import COLOURS, Line, Point, line_chart
 from nestling.measure.table import caption, cells, kept_text, percent, short, value_text
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ def _figure(curves: Sequence[Curve], metric: str) -> str:
         if metric in curve.metrics
         for name, rows in lines_of(curve, metric)
     ]
-    names = "".join(f'<span class="s{i % 6}">{escape(line.name)}</span>' for i, line in enumerate(lines))
+    names = "".join(
+        f'<span class="s{i % COLOURS}">{escape(line.name)}</span>' for i, line in enumerate(lines)
+    )
     chart = line_chart(lines, "bytes of a vector", metric)
     return f'<figure>{chart}<figcaption class="legend">{names}</figcaption></figure>'
 

@@ -9,7 +9,7 @@ from html import escape
 
 _WIDTH, _HEIGHT = 720, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 14, 52
-_COLOURS = 6
+COLOURS = 6
 _BETWEEN_TICKS = 50
 
 
@@ -60,7 +60,7 @@ def line_chart(lines: Sequence[Line], x_label: str, y_label: str) -> str:
         *_grid(frame, x_label, y_label),
     ]
     for place, line in enumerate(lines):
-        parts += _drawn(line, frame, f"s{place % _COLOURS}")
+        parts += _drawn(line, frame, f"s{place % COLOURS}")
     return "\n".join([*parts, "</svg>"])
 
 
