@@ -25,7 +25,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rng = np.random.default_rng(0)
     for prefix, count in (("train", 20), ("t10k", 10)):
         images = rng.integers(0, 256, (count, 28, 28))
-        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images), mtime=0))
         (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.arange(count) % 10)))
     monkeypatch.setenv("NESTLING_DATA", str(tmp_path))
     return folder
@@ -75,9 +75,13 @@ GOOD = idx(np.zeros((2, 3, 3)))
     ("name", "content", "message"),
     [
         ("a.gz", None, "does not exist"),
-        ("a.gz", gzip.compress(GOOD)[:-12], "damaged or cut short"),
+        ("a.gz", gzip.compress(GOOD, mtime=0)[:-12], "damaged or cut short"),
         ("a.gz", b"<html>not found</html>", "damaged or cut short"),
-        ("a.gz", gzip.compress(GOOD)[:20] + b"xxxx" + gzip.compress(GOOD)[24:], "damaged or cut short"),
+        (
+            "a.gz",
+            gzip.compress(GOOD, mtime=0)[:20] + b"xxxx" + gzip.compress(GOOD, mtime=0)[24:],
+            "damaged or cut short",
+        ),
         ("a", b"", "not an idx file"),
         ("a", b"\x89PNG" + GOOD, "not an idx file of unsigned bytes: it begins with 89 50 4e 47"),
         ("a", b"\0\0\x0d\x01" + GOOD[4:], "not an idx file of unsigned bytes"),
