@@ -112,6 +112,7 @@ def _warn_untrained(dims: Sequence[int], trained: tuple[int, ...]) -> None:
 def _layer_norm(x: Array) -> Array:
     if isinstance(x, np.ndarray):
         centred = x - x.mean(axis=-1, keepdims=True)
+        centred[np.ptp(x, axis=-1) == 0] = 0  # equal entries differ from their mean by rounding alone
         deviation = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + _LAYER_NORM_EPSILON)
         return centred / deviation  # type: ignore[no-any-return]
     import torch

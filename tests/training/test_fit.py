@@ -218,6 +218,7 @@ def test_innocence() -> None:
     encoder, data = model(dropout=0.5), pairs()
     encoder[2].eval()
     attributes, kept = set(vars(encoder)), copy.deepcopy(data)
+    AcceleratorState._reset_state()  # another test of this process may have left its own
     theirs = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=3)
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     fit(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nestling.cut import CutRule
+from nestling.cut import RAW, CutRule, cut
 from nestling.errors import ConfigError, require
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def cut_model(model: SentenceTransformer, dim: int, rule: CutRule) -> SentenceTr
         if dense is not None:
             modules[name] = _leading_rows(dense, dim)
         elif isinstance(last, stock.StaticEmbedding):
-            table = last.embedding.weight.detach()[:, :dim].clone()
+            table = cut(last.embedding.weight.detach(), dim, RAW).clone()
             modules[name] = stock.StaticEmbedding(last.tokenizer, embedding_weights=table)
         else:
             identity = torch.eye(dim, width_of(model), dtype=model.dtype, device=model.device)

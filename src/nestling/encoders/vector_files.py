@@ -80,7 +80,7 @@ def _read_npy(file: Path) -> Vectors:
         if not isinstance(found, np.ndarray):
             found.close()
             raise ValueError("it is an archive of several arrays")
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # a damaged header is parsed as Python, which fails in a dozen ways
         raise DataError(
             f"{file} cannot be read as a matrix of numbers: {error}. It may be truncated, empty or of "
             "another kind; write it again with np.save(path, matrix)"

@@ -32,8 +32,8 @@ _TRIPLE = rb"\"\"\"|'''"
 _TOKEN = re.compile(rb"\n([ \t]*+)%s|%s" % (_BLOCK, _TRIPLE))
 _STRING = rb"\"(?:[^\"\\\n]|\\[\s\S])*+\"|'(?:[^'\\\n]|\\[\s\S])*+'"
 _COMMENT = rb"#[^\n]*+"
-# One piece of the line on which a triple-quoted string starts.
-_PIECE = re.compile(rb"[^\"'#\n]++|%s|%s" % (_STRING, _COMMENT))
+# One piece of the lines on which a triple-quoted string starts.
+_PIECE = re.compile(rb"[^\"'#]++|%s|%s" % (_STRING, _COMMENT))
 # The rest of a header up to its suite: parameters or bases, with brackets up to eight deep.
 _FLAT = rb"[^()\[\]{}\"'#\\]++|\\\n|%s|%s" % (_STRING, _COMMENT)
 _INNER = reduce(lambda inner, _: rb"[(\[{](?:%s|%s)*+[)\]}]" % (_FLAT, inner), range(8), rb"(?!)")
@@ -90,6 +90,9 @@ class _Scan:
             if token[1] is None:
                 position = self._skip_string(token.start(), position)
                 continue
+            if self._goes_on(token.start()):
+                position = token.end()
+                continue
             column = len(token[1].expandtabs())
             around = self._around(column)
             position = token.end()
@@ -113,9 +116,20 @@ class _Scan:
             blocks.pop()
         return blocks[-1][1] if blocks else ""
 
+    def _goes_on(self, newline: int) -> bool:
+        """Whether the line that ends at ``newline`` goes on after it, so that what follows opens no block."""
+        if not self.source.endswith(b"\\", 0, newline):
+            return False
+        if b"#" in self.source[self.source.rfind(b"\n", 0, newline) : newline]:
+            raise _UnsureError  # a comment ends here, whatever stands at its end
+        return True
+
     def _skip_string(self, start: int, position: int) -> int:
         """The end of the triple-quoted string at ``start``, or of the comment or string that it stands in."""
-        at = max(position, self.source.rfind(b"\n", position, start) + 1)
+        newline = self.source.rfind(b"\n", position, start)
+        while newline > position and self.source.endswith(b"\\", 0, newline):
+            newline = self.source.rfind(b"\n", position, newline)
+        at = max(position, newline + 1)
         while at < start:
             piece = _PIECE.match(self.source, at)
             if piece is None:
