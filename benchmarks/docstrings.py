@@ -84,14 +84,14 @@ def main() -> None:
         print(
             f"{name:26} {count:6} files  {rate:6.0f} files/s  {cpu_rate:6.0f} files per second of processor"
         )
-    middle, low, high = ratio(seconds, "ast of the sample", "scan of the sample")
+    value, low, high = ratio(seconds, "ast of the sample", "scan of the sample")
     unsure = count_unsure(sample)
     print(
-        f"ast over scan: {middle:.1f} ({low:.1f} to {high:.1f}); left to ast: {unsure} of {len(sample)} files"
+        f"ast over scan: {value:.1f} ({low:.1f} to {high:.1f}); left to ast: {unsure} of {len(sample)} files"
     )
     reached = verdict(float(str(rows[0]["files_per_s"])), REACH_FILES_PER_SECOND, at_most=False)
     print(f"at least {REACH_FILES_PER_SECOND} files/s with two processes: {reached}")
-    rows.append({"what": f"ast over scan: {middle:.1f}", "files": len(sample)})
+    rows.append({"what": f"ast over scan: {value:.1f}", "files": len(sample)})
     load = f"load {os.getloadavg()[0]:.1f}"
     print(write_csv("docstrings", rows, f"{stamp()}, {load}"))
 

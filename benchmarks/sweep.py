@@ -106,15 +106,15 @@ def main() -> None:
     rows: list[dict[str, object]] = []
 
     def add(label: str, what: str, over: str, reach: float, *, at_most: bool = False) -> None:
-        middle, low, high = ratio(seconds, what, over)
+        value, low, high = ratio(seconds, what, over)
         rows.append(
             {
                 "what": label,
-                "ratio": f"{middle:.2f}",
+                "ratio": f"{value:.2f}",
                 "low": f"{low:.2f}",
                 "high": f"{high:.2f}",
                 "reach": f"{'<=' if at_most else '>='} {reach}",
-                "verdict": verdict(middle, reach, at_most=at_most),
+                "verdict": verdict(value, reach, at_most=at_most),
             }
         )
 

@@ -7,6 +7,8 @@ full-size product, forward and backward, where one product per size would need t
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -15,10 +17,11 @@ import torch
 from torch import Tensor
 
 # Similarities computed at a time: few enough for the caches, enough to share the start of each operation.
-_SIMILARITIES_AT_A_TIME = 1 << 19
+_SIMILARITIES_AT_A_TIME = 1 << 20
 _SMALLEST_SQUARED_NORM = 1e-24
-# With logits of at most this size, the share of no column can fall below what float32 represents.
+# With logits of at most this size, neither an exponential nor a sum of them leaves float32.
 _LARGEST_SAFE_LOGIT = 35.0
+_memory = threading.local()
 
 
 class PrefixLosses(NamedTuple):
@@ -88,6 +91,20 @@ def prefix_softmax_losses(
     return PrefixLosses(total, each)
 
 
+def _working_memory(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Uninitialised memory. On the CPU it is that of the last call: fresh pages cost as much as the arithmetic.
+
+    Each thread has its own, of ``(sizes + 2) * _SIMILARITIES_AT_A_TIME`` numbers at most.
+    """
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    count = math.prod(shape)
+    kept = getattr(_memory, "kept", None)
+    if kept is None or kept.dtype != like.dtype or len(kept) < count:
+        kept = _memory.kept = like.new_empty(count)
+    return kept[:count].view(shape)  # type: ignore[no-any-return]
+
+
 class _PrefixSoftmax(torch.autograd.Function):
     """Computes the gradients on the way forward, where the similarities are at hand."""
 
@@ -142,8 +159,10 @@ class _PrefixSweep:
         self.blocks, self.weights, self.cosine = prefix_blocks(dims), u.new_tensor(weights), cosine
         self.row_factors = self._inverse_norms(u)
         self.column_factors = self._inverse_norms(v) * self.scale
-        self.bounded = cosine and not smoothing and float(self.scale) <= _LARGEST_SAFE_LOGIT
         self.slope_factors = self.row_factors * (self.weights[:, None] / len(u))
+        # Logits that need no shift by their largest are kept to the base 2, whose powers are cheaper.
+        self.bounded = cosine and not smoothing and float(self.scale) <= _LARGEST_SAFE_LOGIT
+        self.logit_factors = self.column_factors * (math.log2(math.e) if self.bounded else 1.0)
         self.losses = u.new_zeros(len(dims))
         self.grad_u, self.grad_v = torch.zeros_like(u), torch.zeros_like(v.T).contiguous().T
         self.grad_scale, self.grad_bias = u.new_zeros(()), u.new_zeros(len(v))
@@ -160,15 +179,14 @@ class _PrefixSweep:
     def run(self, *, slopes: bool) -> None:
         """Fill ``losses`` and, with ``slopes``, the gradients."""
         step = min(len(self.u), max(1, _SIMILARITIES_AT_A_TIME // len(self.v)))
-        # Memory that all chunks share: fresh pages would cost more than the arithmetic on them.
-        chunk = self.u.new_empty(len(self.blocks) if slopes else 1, step, len(self.v))
-        product, scratch = torch.empty_like(chunk[0]), torch.empty_like(chunk[0])
+        chunk = _working_memory(self.u, (2 + (len(self.blocks) if slopes else 1), step, len(self.v)))
+        product, scratch, chunk = chunk[0], chunk[1], chunk[2:]
         for start in range(0, len(self.u), step):
             rows = slice(start, min(start + step, len(self.u)))
             count = rows.stop - start
             self._upward(rows, product[:count].zero_(), scratch[:count], chunk[:, :count], slopes)
             if slopes:
-                self._downward(rows, chunk[:, :count])
+                self._downward(rows, chunk[:, :count], product[:count].zero_())
         self.losses /= len(self.u)
         if slopes:
             self.grad_scale = self.pull_u.sum() / self.scale
@@ -181,23 +199,31 @@ class _PrefixSweep:
         u, targets = self.u[rows], self.targets[rows, None]
         for size, block in enumerate(self.blocks):
             product.addmm_(u[:, block], self.v[:, block].T)
-            likelihoods = chunk[size if slopes else 0]
+            shares = chunk[size if slopes else 0]
             logits = self._logits(product, size, rows, out=scratch)
-            torch.softmax(logits, 1, out=likelihoods)
-            self.losses[size] += self._losses(logits, likelihoods, targets).sum()
+            totals = self._shares(logits, out=shares)
+            self.losses[size] += self._losses(logits, shares, totals, targets).sum()
             if slopes:
-                self._slope(likelihoods, product, scratch, size, rows)
+                self.slope_factors[size, rows] /= totals[:, 0]
+                self._slope(shares, totals, product, scratch, size, rows)
 
-    def _losses(self, logits: Tensor, likelihoods: Tensor, targets: Tensor) -> Tensor:
+    def _shares(self, logits: Tensor, out: Tensor) -> Tensor:
+        """The softmax times one total a row, in ``out``; returns the totals, ``Float[rows, 1]``."""
         if self.bounded:
-            return -likelihoods.gather(1, targets).log()
+            return torch.exp2(logits, out=out).sum(1, keepdim=True)
+        torch.softmax(logits, 1, out=out)
+        return logits.new_ones(1, 1)
+
+    def _losses(self, logits: Tensor, shares: Tensor, totals: Tensor, targets: Tensor) -> Tensor:
+        if self.bounded:
+            return (totals / shares.gather(1, targets)).log()
         # The likeliest column has a share of at least 1 / columns, so its logarithm is safe.
-        losses = logits.amax(1) - likelihoods.amax(1).log()
+        losses = logits.amax(1) - shares.amax(1).log()
         losses -= (1 - self.smoothing) * logits.gather(1, targets)[:, 0]
         return losses - self.smoothing * logits.mean(1) if self.smoothing else losses
 
     def _logits(self, product: Tensor, size: int, rows: slice, out: Tensor) -> Tensor:
-        torch.mul(product, self.column_factors[size], out=out)
+        torch.mul(product, self.logit_factors[size], out=out)
         if self.cosine:
             out *= self.row_factors[size, rows, None]
         if self.bias is not None:
@@ -206,15 +232,14 @@ class _PrefixSweep:
             out.masked_fill_(self.excluded[rows], -torch.inf)
         return out
 
-    def _slope(self, likelihoods: Tensor, product: Tensor, scratch: Tensor, size: int, rows: slice) -> None:
-        """Turn likelihoods into dLoss/dproduct (but for a factor a row), noting what else hangs on it."""
-        column, targets, factor = (
-            self.column_factors[size],
-            self.targets[rows],
-            self.slope_factors[size, rows],
-        )
-        slope = likelihoods.mul_(column)
-        slope.scatter_add_(1, targets[:, None], (self.smoothing - 1) * column[targets, None])
+    def _slope(
+        self, shares: Tensor, totals: Tensor, product: Tensor, scratch: Tensor, size: int, rows: slice
+    ) -> None:
+        """Turn shares into dLoss/dproduct (but for a factor a row), noting what else hangs on it."""
+        column, targets = self.column_factors[size], self.targets[rows]
+        factor = self.slope_factors[size, rows]
+        slope = shares.mul_(column)
+        slope.scatter_add_(1, targets[:, None], totals * ((self.smoothing - 1) * column[targets, None]))
         if self.smoothing:
             slope -= column * (self.smoothing / len(self.v))
         if self.bias is not None:
@@ -223,13 +248,13 @@ class _PrefixSweep:
         torch.mul(scratch.sum(1), factor, out=self.pull_u[size, rows])
         self.pull_v[size] += factor @ scratch
 
-    def _downward(self, rows: slice, slopes: Tensor) -> None:
+    def _downward(self, rows: slice, slopes: Tensor, reaching: Tensor) -> None:
         """Add what a chunk of rows gives to the gradients, from the largest size down."""
-        transposed, reaching = self.u[rows].T.contiguous(), torch.zeros_like(slopes[0])
+        transposed = self.u[rows].T.contiguous()
         for size in reversed(range(len(self.blocks))):
             block = self.blocks[size]
             reaching.addcmul_(slopes[size], self.slope_factors[size, rows, None])
-            self.grad_u[rows, block] = reaching @ self.v[:, block]
+            self.grad_u[rows, block].addmm_(reaching, self.v[:, block])
             self.grad_v.T[block].addmm_(transposed[block], reaching)
 
     def _add_pull_of_norms(self, gradient: Tensor, x: Tensor, pull: Tensor, inverse_norms: Tensor) -> None:
