@@ -92,7 +92,7 @@ def prefix_softmax_losses(
 
 
 def _working_memory(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Uninitialised memory. On the CPU it is that of the last call: fresh pages cost as much as the arithmetic.
+    """Uninitialised memory; on the CPU that of the last call, as fresh pages cost as much as the arithmetic.
 
     Each thread has its own, of ``(sizes + 2) * _SIMILARITIES_AT_A_TIME`` numbers at most.
     """
@@ -102,7 +102,7 @@ def _working_memory(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     kept = getattr(_memory, "kept", None)
     if kept is None or kept.dtype != like.dtype or len(kept) < count:
         kept = _memory.kept = like.new_empty(count)
-    return kept[:count].view(shape)  # type: ignore[no-any-return]
+    return kept[:count].view(shape)
 
 
 class _PrefixSoftmax(torch.autograd.Function):

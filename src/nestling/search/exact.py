@@ -24,9 +24,9 @@ Ints = NDArray[np.int64]
 
 # Products computed at a time: few enough for a core's cache, enough to hide the cost of each call. No
 # powers of two, with which all rows of a tile would compete for the same few places of the cache.
-_QUERIES_AT_A_TIME = 256
+_QUERIES_AT_A_TIME = 500
 _FEWEST_QUERIES = 32
-_PRODUCTS_AT_A_TIME = 250_000
+_PRODUCTS_AT_A_TIME = 400_000
 _WIDEST_TILE = 16_000
 _FLOATS_READ_AT_A_TIME = 1 << 23
 
@@ -271,10 +271,9 @@ def _scan(blocks: list[_QueryBlock], reads: Iterable[list[_Tile]], workers: int)
         finally:
             free.put(scratch)
 
-    if workers == 1:
+    if len(blocks) == 1:  # its products are shared out by the linear algebra library
         for tiles in reads:
-            for block in blocks:
-                visit(block, tiles)
+            visit(blocks[0], tiles)
         return
     with worker_pool(workers) as pool:
         for tiles in reads:
