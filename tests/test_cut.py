@@ -41,6 +41,17 @@ def test_numpy_and_torch_cut_alike(x: np.ndarray, dim: int, before: str, after: 
     np.testing.assert_array_equal(x, kept)
 
 
+@given(matrices, st.sampled_from(["none", "layer_norm"]), st.sampled_from(["none", "l2"]))
+def test_what_was_cut_can_be_cut_further(x: np.ndarray, before: str, after: str) -> None:
+    assume((np.ptp(x, axis=1) > 0.01).all())
+    rule = CutRule(before, after)  # type: ignore[arg-type]
+    try:
+        expected = cut(x, 3, rule)
+    except DataError:  # entries that equal the mean are zero after layer normalisation
+        assume(False)
+    np.testing.assert_allclose(cut(cut(x, 8, rule), 3, rule.again), expected, rtol=1e-6, atol=1e-9)
+
+
 def test_equal_entries_have_no_direction_after_layer_norm() -> None:
     x = np.full((2, 12), -8.06045837)  # its mean is off by a rounding
     x[1] = np.arange(12)

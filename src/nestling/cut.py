@@ -45,6 +45,11 @@ class CutRule:
             if given not in get_args(kind):
                 raise ConfigError(unknown(f"rule {place} the cut", given, get_args(kind)))
 
+    @property
+    def again(self) -> CutRule:
+        """The rule to cut further what this one gave: what comes before a cut is done once, at full size."""
+        return CutRule(after=self.after)
+
     def to_json(self) -> dict[str, str]:
         """The rule as it stands in a manifest."""
         return asdict(self)

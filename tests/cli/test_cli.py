@@ -90,13 +90,16 @@ def test_a_model_is_measured_chosen_extracted_and_used(
     chosen = run("choose", report / "curve.json", "--max-bytes", 128)
     assert chosen.stdout.strip() in ("dim=8", "dim=32")
     small = tmp_path / "small"
-    assert run("extract", model, "--at", "dim=32", "-o", small).exit_code == 0
+    extracted = json.loads(run("extract", model, "--at", "dim=32", "-o", small, "--json").stdout)
+    assert extracted["model"] == str(small)
+    assert extracted["parameters"] < extracted["parameters_before"]
     texts = tmp_path / "texts.txt"
     texts.write_text("a cat in the garden\na dog in the city\n", encoding="utf-8")
     for name in ("whole", "cut"):
         source, at = (model, ["--at", "dim=32"]) if name == "whole" else (small, [])
-        result = run("encode", source, texts, "-o", tmp_path / f"{name}.npy", *at)
+        result = run("encode", source, texts, "-o", tmp_path / f"{name}.npy", *at, "--json")
         assert result.exit_code == 0, talk(result)
+        assert json.loads(result.stdout)["granularity"] == "dim=32"
     whole, cut = (np.load(tmp_path / f"{name}.npy", allow_pickle=False) for name in ("whole", "cut"))
     assert whole.shape == (2, 32)
     np.testing.assert_allclose(whole, cut, atol=1e-6)
@@ -106,13 +109,15 @@ def test_a_plan_trains_an_encoder_whole(pairs: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(f'[data]\npairs = "{pairs}"\n[train]\nmax_steps = 3\nbatch_size = 16\n', encoding="utf-8")
     run_folder = tmp_path / "run"
-    result = run("train", plan, "--tune", "encoder", "--nesting", "dim=16,64", "--folder", run_folder)
+    result = run(
+        "train", plan, "--tune", "encoder", "--nesting", "dim=16,64", "--folder", run_folder, "--json"
+    )
     if result.exit_code:
         raise AssertionError(talk(result))
     log = (run_folder / "log.csv").read_text()
     assert "dim=16" in log
     assert 'tune = "encoder"' in (run_folder / "plan.toml").read_text()
-    assert run("search", "x", "--index", result.stdout.strip()).exception is not None
+    assert run("search", "x", "--index", json.loads(result.stdout)["model"]).exception is not None
 
 
 def test_data_sets_are_listed() -> None:

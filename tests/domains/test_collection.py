@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from nestling.cut import CutRule
 from nestling.domains.collection import Collection, Record
 from nestling.encoders.stored import StoredVectors
 from nestling.encoders.text import TextEncoder
@@ -31,7 +33,9 @@ def test_the_nearest_record_answers(encoder: TextEncoder) -> None:
     assert len(collection.search("boats", k=99)) == 3
 
 
-def test_scores_are_cosines_at_the_granularity(encoder: TextEncoder) -> None:
+@pytest.mark.parametrize("before", ["none", "layer_norm"])
+def test_scores_are_cosines_at_the_granularity(encoder: TextEncoder, before: Any) -> None:
+    encoder = TextEncoder(encoder.model, encoder.nesting, CutRule(before))
     collection = Collection.build(encoder, RECORDS)
     for at in ("dim=64", "dim=256"):
         query, texts = (encoder.encode(x, at) for x in (["a cat"], [record.text for record in RECORDS]))

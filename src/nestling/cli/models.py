@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli.talk import say, show
+from nestling.cli.talk import AsJson, say, show, show_json
 from nestling.errors import ConfigError
 
 
@@ -44,12 +44,13 @@ def train(
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
     evaluate_every: Annotated[int | None, typer.Option(help="Steps between evaluations.")] = None,
     folder: Annotated[str | None, typer.Option(help="Where model, log and checkpoints go.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train a nested text model by a plan.
 
     Example: nestling train plan.toml --lr 0.002
     """
-    flags = {key: value for key, value in locals().items() if key != "plan"}
+    flags = {key: value for key, value in locals().items() if key not in ("plan", "as_json")}
     if weights is not None:
         flags["weights"] = _numbers(weights)
     from nestling.domains import text
@@ -59,8 +60,9 @@ def train(
     study = text.TextStudy(resolved, text.read_data(resolved.data))
     say(f"{len(study.training):,} pairs to train, {len(study.validation):,} to validate")
     model = Path(resolved.output.folder) / "model"
-    study.train().save(model)
-    show(str(model))
+    trained = study.train()
+    trained.save(model)
+    show_json({"model": str(model), "nesting": str(trained.nesting)}) if as_json else show(str(model))
 
 
 def encode(
@@ -70,6 +72,7 @@ def encode(
     at: Annotated[str | None, typer.Option(help="Granularity, such as dim=64; full by default.")] = None,
     column: Annotated[str | None, typer.Option(help="The column that holds the texts.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    as_json: AsJson = False,
 ) -> None:
     """Turn texts into vectors at a granularity.
 
@@ -87,15 +90,17 @@ def encode(
         _write_npy(output, matrix)
     else:
         nesting = encoder.nesting.up_to(granularity)
-        StoredVectors(matrix, nesting, encoder.rule, encoder=model).save(output)
+        StoredVectors(matrix, nesting, encoder.rule.again, encoder=model).save(output)
     say(f"{len(rows):,} vectors of {matrix.shape[1]} dims")
-    show(str(output))
+    answer = {"vectors": str(output), "rows": len(rows), "granularity": str(granularity)}
+    show_json(answer) if as_json else show(str(output))
 
 
 def extract(
     model: Annotated[str, typer.Argument(help="wordllama, minilm, a folder, or a hub name.")],
     at: Annotated[str, typer.Option(help="Granularity, such as dim=64.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write a standalone, smaller model, which plain sentence-transformers loads too.
 
@@ -108,7 +113,8 @@ def extract(
     small.save(output)
     before, after = encoder.cost(), small.cost()
     say(f"{before.parameters:,} parameters became {after.parameters:,}")
-    show(str(output))
+    answer = {"model": str(output), "parameters_before": before.parameters, "parameters": after.parameters}
+    show_json(answer) if as_json else show(str(output))
 
 
 def _numbers(text: str) -> list[float]:

@@ -62,7 +62,7 @@ class Collection:
         granularity = encoder.nesting.resolve(at)
         small = encoder if granularity == encoder.nesting.full else encoder.extract(granularity)
         matrix = small.encode([record.text for record in records])
-        return cls(small, StoredVectors(matrix, small.nesting, small.rule), tuple(records))
+        return cls(small, StoredVectors(matrix, small.nesting, small.rule.again), tuple(records))
 
     @property
     def granularity(self) -> Granularity:

@@ -136,7 +136,11 @@ class Effort:
     def of(cls, quick: bool, epochs: int, batch_size: int = 512) -> Effort:
         """The usual effort, or a few steps at one rate."""
         config = TrainConfig(epochs=epochs, batch_size=batch_size, weight_decay=1e-4, max_grad_norm=None)
-        return cls(replace(config, max_steps=4), (1e-2,)) if quick else cls(config, (1e-3, 3e-3, 1e-2, 3e-2))
+        return (
+            cls(replace(config, max_steps=4), (1e-2,))
+            if quick
+            else cls(config, (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1))
+        )
 
 
 class Study:
