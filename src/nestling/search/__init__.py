@@ -2,5 +2,6 @@
 
 from nestling.search.exact import Neighbours, nearest, nearest_each
 from nestling.search.funnel import Funnel
+from nestling.search.plan import Plan, Point
 
-__all__ = ["Funnel", "Neighbours", "nearest", "nearest_each"]
+__all__ = ["Funnel", "Neighbours", "Plan", "Point", "nearest", "nearest_each"]

@@ -1,0 +1,405 @@
+"""Plans: which prefix and code each stage of an index reads, and what a query then costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal, Self, get_args
+
+from nestling.errors import ConfigError, unknown
+
+CoarseKind = Literal["ivf", "hnsw"]
+Code = Literal["flat", "fp16", "int8", "int4", "pq", "opq", "rabitq"]
+Store = Literal["flat", "fp16", "int8"]
+
+SLICEABLE: tuple[Code, ...] = ("flat", "fp16", "int8", "int4")
+"""Codes that hold each entry by itself, so that the code of a prefix is a prefix of the code."""
+
+_QUANTISERS = ("pq", "opq")
+_BYTES_PER_ENTRY = {"flat": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
+_ROW_NUMBER_BYTES = 4
+_RABITQ_FACTOR_BYTES = 8
+_STAGE = re.compile(r"(fp16|int8|int4|[a-z]+)(\d*)(?:x(\d+))?(?::(\w+))?@(full|\d+)")
+_EXAMPLE = "such as 'ivf1024@64 > pq32x4@128 > rerank@full'"
+
+
+def _at(dim: int | None) -> str:
+    return "full" if dim is None else str(dim)
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """How rows are picked for the scan: inverted lists, or a graph of neighbours, on a prefix.
+
+    Args:
+        kind: ``ivf`` or ``hnsw``.
+        count: inverted lists, or links of a node (twice as many on the lowest level).
+        dim: the prefix that is clustered or linked; None is the full size.
+    """
+
+    kind: CoarseKind
+    count: int
+    dim: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}{self.count}@{_at(self.dim)}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The code of the prefix that picked rows are compared by.
+
+    Args:
+        code: ``flat`` (float32), ``fp16``, ``int8`` and ``int4`` hold each entry by itself; ``pq`` is a
+            product quantiser, ``opq`` one behind a learned rotation, ``rabitq`` one bit an entry.
+        dim: the prefix; None is the full size.
+        subspaces: parts of a product quantiser, each with a code of its own.
+        bits: of each such code, 4 or 8.
+    """
+
+    code: Code
+    dim: int | None = None
+    subspaces: int | None = None
+    bits: int | None = None
+
+    def __str__(self) -> str:
+        parts = "" if self.subspaces is None else f"{self.subspaces}x{self.bits}"
+        return f"{self.code}{parts}@{_at(self.dim)}"
+
+    @property
+    def is_sliceable(self) -> bool:
+        """Whether shorter prefixes can be scanned without another code."""
+        return self.code in SLICEABLE
+
+    def row_bytes(self, dim: int) -> int:
+        """Bytes of one row's code of a prefix of ``dim`` entries."""
+        if self.subspaces is not None and self.bits is not None:
+            return -(-self.subspaces * self.bits // 8)
+        if self.code == "rabitq":
+            return -(-dim // 8) + _RABITQ_FACTOR_BYTES
+        return -(-int(dim * 2 * _BYTES_PER_ENTRY[self.code]) // 2)
+
+
+@dataclass(frozen=True)
+class Rerank:
+    """A stage that puts a shortlist in order by a longer prefix.
+
+    Args:
+        dim: the prefix; None is the full size.
+        store: what it reads: the vectors themselves (``flat``), or a smaller copy of them.
+    """
+
+    dim: int | None = None
+    store: Store = "flat"
+
+    def __str__(self) -> str:
+        store = "" if self.store == "flat" else f":{self.store}"
+        return f"rerank{store}@{_at(self.dim)}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where an index is used: what may differ from one query to the next without building anything.
+
+    Args:
+        nprobe: inverted lists that are read.
+        ef: nodes that the walk through a graph keeps in view.
+        shortlists: rows that each re-ordering stage takes from the stage before it, not rising.
+        confidence: of a certified search: 1 is certain, below it more rows are skipped.
+
+    Raises:
+        ConfigError: for values below 1, rising shortlists or a confidence outside (0, 1].
+
+    >>> Point.parse("nprobe=16,shortlist=200/50")
+    Point(nprobe=16, ef=None, shortlists=(200, 50), confidence=1.0)
+    """
+
+    nprobe: int | None = None
+    ef: int | None = None
+    shortlists: tuple[int, ...] = ()
+    confidence: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shortlists", tuple(self.shortlists))
+        for name, value in (
+            ("nprobe", self.nprobe),
+            ("ef", self.ef),
+            *(("shortlist", s) for s in self.shortlists),
+        ):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1")
+        if any(long < longer for long, longer in pairwise(self.shortlists)):
+            raise ConfigError(f"shortlists must not grow from stage to stage, as {list(self.shortlists)} do")
+        if not 0 < self.confidence <= 1:
+            raise ConfigError(f"confidence={self.confidence} must lie above 0 and be at most 1")
+
+    def __str__(self) -> str:
+        parts = [f"{name}={value}" for name, value in (("nprobe", self.nprobe), ("ef", self.ef)) if value]
+        if self.shortlists:
+            parts.append(f"shortlist={'/'.join(map(str, self.shortlists))}")
+        if self.confidence != 1:
+            parts.append(f"confidence={self.confidence:g}")
+        return ",".join(parts)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what ``str`` writes.
+
+        Raises:
+            ConfigError: for an unknown name or a value that is no number.
+        """
+        found: dict[str, Any] = {}
+        for part in filter(None, (piece.strip() for piece in text.split(","))):
+            name, _, value = part.partition("=")
+            try:
+                if name == "shortlist":
+                    found["shortlists"] = tuple(int(each) for each in value.split("/"))
+                elif name in ("nprobe", "ef"):
+                    found[name] = int(value)
+                elif name == "confidence":
+                    found[name] = float(value)
+                else:
+                    raise ConfigError(unknown("parameter", name, ["nprobe", "ef", "shortlist", "confidence"]))
+            except ValueError as error:
+                if isinstance(error, ConfigError):
+                    raise
+                raise ConfigError(
+                    f"{name}={value} is no number; write it such as nprobe=16,shortlist=200"
+                ) from error
+        return cls(**found)
+
+
+@dataclass(frozen=True)
+class PlanCost:
+    """What one query costs, and what is kept for it.
+
+    Args:
+        mflops: millions of multiply-adds, as the paper counts them, with the table sums, rotations and
+            re-ordering that its model leaves out.
+        bytes_read: of codes, graph and vectors.
+        bytes_stored: of all rows in memory: codes, lists or graph, and copies for re-ordering.
+        bytes_on_disk: of the vectors themselves.
+    """
+
+    mflops: float
+    bytes_read: float
+    bytes_stored: int
+    bytes_on_disk: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An index as a line of text: ``[coarse >] scan [> rerank ...]`` or ``scan > certify``.
+
+    Each stage reads its own prefix and code: few dims to pick rows, some more (or a few bits of each) to
+    scan them, all of them to put the best in order.
+
+    Args:
+        scan: the code that is compared.
+        coarse: what picks the rows to be scanned; None scans all.
+        reranks: stages that re-order ever fewer rows by ever longer prefixes.
+        certify: go on until no skipped row can be among the answers, in place of ``reranks``.
+
+    Raises:
+        ConfigError: for stages that do not fit together.
+
+    Source: AdANNS, arXiv 2305.19435: AdANNS-IVF is ``ivf1024@64 > flat@128``, AdANNS-OPQ ``opq32x8@256``,
+    the rigid baseline ``ivf1024@full > flat@full``.
+
+    >>> plan = Plan.parse("ivf1024@64 > pq32x4@128 > rerank@full")
+    >>> str(plan), plan.scan.subspaces, plan.resolve(768).reranks[0].dim
+    ('ivf1024@64 > pq32x4@128 > rerank@full', 32, 768)
+    """
+
+    scan: Scan
+    coarse: Coarse | None = None
+    reranks: tuple[Rerank, ...] = ()
+    certify: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reranks", tuple(self.reranks))
+        if self.coarse is not None and self.coarse.count < (2 if self.coarse.kind == "hnsw" else 1):
+            raise ConfigError(
+                f"{self.coarse} is too small; give a graph at least 2 links, or at least 1 list"
+            )
+        self._check_scan()
+        if self.certify and (self.reranks or self.coarse is not None):
+            raise ConfigError(
+                f"certify must follow a scan of all rows and ends the plan, but here it is {self}; "
+                "leave out the other stages"
+            )
+
+    def _check_scan(self) -> None:
+        scan = self.scan
+        quantised = scan.code in _QUANTISERS
+        if quantised != (scan.subspaces is not None and scan.bits is not None):
+            wanted = "needs its parts, such as pq32x4@128" if quantised else "takes no parts"
+            raise ConfigError(f"the code {scan} {wanted}")
+        if quantised and (scan.bits not in (4, 8) or not scan.subspaces):
+            raise ConfigError(f"the code {scan} has {scan.bits} bits; choose 4 or 8, of at least one part")
+
+    def __str__(self) -> str:
+        coarse = [] if self.coarse is None else [self.coarse]
+        end = ["certify@full"] if self.certify else [*self.reranks]
+        return " > ".join(map(str, [*coarse, self.scan, *end]))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what ``str`` writes.
+
+        Raises:
+            ConfigError: naming the stage that cannot be read.
+        """
+        stages = [_parse_stage(part.strip().lower()) for part in text.split(">")]
+        found: dict[str, Any] = {"reranks": []}
+        for stage in stages:
+            if isinstance(stage, Rerank):
+                found["reranks"].append(stage)
+                continue
+            name = "coarse" if isinstance(stage, Coarse) else "scan" if isinstance(stage, Scan) else "certify"
+            # A stage stands before those that take its rows: coarse, scan, rerank or certify.
+            later = {"coarse": ("scan", "certify"), "scan": ("certify",), "certify": ()}[name]
+            if name in found or found["reranks"] or any(other in found for other in later):
+                raise ConfigError(f"the stage {stage} of {text!r} stands twice or too late; write {_EXAMPLE}")
+            found[name] = True if name == "certify" else stage
+        if "scan" not in found:
+            raise ConfigError(f"the plan {text!r} scans nothing; add a code, {_EXAMPLE}")
+        return cls(**found)
+
+    def stages(self) -> Iterator[Coarse | Scan | Rerank]:
+        """The stages that read a prefix, in the order in which a query meets them."""
+        if self.coarse is not None:
+            yield self.coarse
+        yield self.scan
+        yield from self.reranks
+
+    def resolve(self, full: int) -> Plan:
+        """The plan with every size as a number, for vectors of ``full`` entries.
+
+        Raises:
+            ConfigError: for a size that the vectors do not have, re-ordering by less than was scanned, or
+                a code that does not divide its prefix.
+        """
+        for stage in self.stages():
+            if stage.dim is not None and not 1 <= stage.dim <= full:
+                raise ConfigError(
+                    f"the stage {stage} does not fit vectors of {full} entries; choose 1 to {full}"
+                )
+        coarse = None if self.coarse is None else replace(self.coarse, dim=self.coarse.dim or full)
+        reranks = tuple(replace(stage, dim=stage.dim or full) for stage in self.reranks)
+        found = replace(
+            self, coarse=coarse, scan=replace(self.scan, dim=self.scan.dim or full), reranks=reranks
+        )
+        found._check_sizes()
+        return found
+
+    def _check_sizes(self) -> None:
+        """Of a plan whose sizes are all numbers."""
+        scan, dim = self.scan, self.scan.dim or 0
+        ordered: list[Scan | Rerank] = [scan, *self.reranks]
+        for before, after in pairwise(ordered):
+            if (after.dim or 0) < (before.dim or 0):
+                raise ConfigError(
+                    f"{after} re-orders by less than {before} before it; re-order by longer prefixes"
+                )
+        if scan.subspaces is not None and dim % scan.subspaces:
+            raise ConfigError(
+                f"{scan} cannot divide {dim} entries into {scan.subspaces} parts of the same size; "
+                f"choose a divisor of {dim}"
+            )
+        if scan.code == "int4" and dim % 2:
+            raise ConfigError(f"{scan} packs two entries into a byte; choose an even prefix")
+
+    def default_point(self, rows: int, k: int = 10) -> Point:
+        """A point to start from: a twentieth of the lists, views and shortlists of ten times ``k``."""
+        kind = None if self.coarse is None else self.coarse.kind
+        lengths = [max(k, (10 * k) >> stage) for stage in range(len(self.reranks))]
+        return Point(
+            nprobe=max(1, round(self.coarse.count / 20)) if self.coarse and kind == "ivf" else None,
+            ef=max(64, 4 * k) if kind == "hnsw" else None,
+            shortlists=tuple(max(1, min(rows, length)) for length in lengths),
+        )
+
+    def cost(self, rows: int, full: int, point: Point | None = None) -> PlanCost:
+        """What one query over ``rows`` vectors of ``full`` entries costs at ``point``.
+
+        A graph is counted as ``ef * links`` comparisons, which tells plans apart, not seconds.
+
+        Source: AdANNS, section 4.1 and appendix: ``d_c * lists + nprobe * d_s * rows / lists``.
+
+        >>> Plan.parse("ivf64@64 > flat@64").cost(1_281_167, 2048, Point(nprobe=1)).mflops
+        1.285263
+        """
+        plan = self.resolve(full)
+        point = self.default_point(rows) if point is None else point
+        scan, dim = plan.scan, plan.scan.dim or full
+        code_bytes = scan.row_bytes(dim)
+        scanned, operations, bytes_read, bytes_stored = plan._coarse_cost(rows, point)
+        operations += scanned * _operations(scan, dim) + _preparation(scan, dim)
+        bytes_read += scanned * code_bytes
+        bytes_stored += rows * code_bytes
+        for stage, length in zip(plan.reranks, point.shortlists, strict=True):
+            size = stage.dim or full
+            row_bytes = int(size * _BYTES_PER_ENTRY[stage.store])
+            operations += length * size
+            bytes_read += length * row_bytes
+            bytes_stored += 0 if stage.store == "flat" else rows * row_bytes
+        return PlanCost(operations / 1e6, bytes_read, int(bytes_stored), rows * full * 4)
+
+    def _coarse_cost(self, rows: int, point: Point) -> tuple[float, float, float, float]:
+        """Rows that are scanned, and the operations, bytes read and bytes stored before that."""
+        coarse = self.coarse
+        if coarse is None or coarse.dim is None:
+            return rows, 0.0, 0.0, 0.0
+        if coarse.kind == "ivf":
+            centroids = 4.0 * coarse.dim * coarse.count
+            share = min(point.nprobe or 1, coarse.count) / coarse.count
+            return rows * share, coarse.dim * coarse.count, centroids, centroids + rows * _ROW_NUMBER_BYTES
+        links = 2.0 * coarse.count * _ROW_NUMBER_BYTES
+        visited = min(rows, (point.ef or 1) * coarse.count)
+        return visited, 0.0, (point.ef or 1) * links, rows * links
+
+
+def _operations(scan: Scan, dim: int) -> float:
+    """Multiply-adds (or table sums) to compare one row; eight bits at a time for one-bit codes."""
+    return scan.subspaces or (dim / 8 if scan.code == "rabitq" else dim)
+
+
+def _preparation(scan: Scan, dim: int) -> float:
+    """Multiply-adds for one query before its scan: a rotation and the tables of distances."""
+    rotation = dim * dim if scan.code in ("opq", "rabitq") else 0
+    return rotation + (0 if scan.bits is None else dim * (1 << scan.bits))
+
+
+def _parse_stage(text: str) -> Coarse | Scan | Rerank | Literal["certify"]:
+    match = _STAGE.fullmatch(text)
+    names = [*get_args(CoarseKind), *get_args(Code), "rerank", "certify"]
+    if match is None:
+        raise ConfigError(f"the stage {text!r} cannot be read; write stages {_EXAMPLE}")
+    name: Any
+    store: Any
+    name, count, parts, store, size = match.groups()
+    if name not in names:
+        raise ConfigError(unknown("stage", name, names))
+    dim = None if size == "full" else int(size)
+    allowed = {
+        "store": name == "rerank",
+        "parts": name in _QUANTISERS,
+        "count": name in ("ivf", "hnsw", *_QUANTISERS),
+    }
+    given = {"store": store is not None, "parts": parts is not None, "count": bool(count)}
+    if any(given[each] and not allowed[each] for each in given) or (allowed["count"] and not count):
+        raise ConfigError(f"the stage {text!r} cannot be read; write stages {_EXAMPLE}")
+    if name == "certify":
+        if dim is not None:
+            raise ConfigError(f"{text!r} can only certify the full size; write certify@full")
+        return "certify"
+    if name == "rerank":
+        if store is not None and store not in get_args(Store):
+            raise ConfigError(unknown("store", store, get_args(Store)))
+        return Rerank(dim, store or "flat")
+    if name in get_args(CoarseKind):
+        return Coarse(name, int(count), dim)
+    return Scan(name, dim, int(count) if count else None, int(parts) if parts else None)
