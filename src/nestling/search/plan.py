@@ -2,101 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 from nestling.errors import ConfigError, unknown
+from nestling.search.stages import BYTES_PER_ENTRY, EXAMPLE, QUANTISERS, Coarse, Rerank, Scan, parse_stage
 
-CoarseKind = Literal["ivf", "hnsw"]
-Code = Literal["flat", "fp16", "int8", "int4", "pq", "opq", "rabitq"]
-Store = Literal["flat", "fp16", "int8"]
-
-SLICEABLE: tuple[Code, ...] = ("flat", "fp16", "int8", "int4")
-"""Codes that hold each entry by itself, so that the code of a prefix is a prefix of the code."""
-
-_QUANTISERS = ("pq", "opq")
-_BYTES_PER_ENTRY = {"flat": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 _ROW_NUMBER_BYTES = 4
-_RABITQ_FACTOR_BYTES = 8
-_STAGE = re.compile(r"(fp16|int8|int4|[a-z]+)(\d*)(?:x(\d+))?(?::(\w+))?@(full|\d+)")
-_EXAMPLE = "such as 'ivf1024@64 > pq32x4@128 > rerank@full'"
-
-
-def _at(dim: int | None) -> str:
-    return "full" if dim is None else str(dim)
-
-
-@dataclass(frozen=True)
-class Coarse:
-    """How rows are picked for the scan: inverted lists, or a graph of neighbours, on a prefix.
-
-    Args:
-        kind: ``ivf`` or ``hnsw``.
-        count: inverted lists, or links of a node (twice as many on the lowest level).
-        dim: the prefix that is clustered or linked; None is the full size.
-    """
-
-    kind: CoarseKind
-    count: int
-    dim: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.kind}{self.count}@{_at(self.dim)}"
-
-
-@dataclass(frozen=True)
-class Scan:
-    """The code of the prefix that picked rows are compared by.
-
-    Args:
-        code: ``flat`` (float32), ``fp16``, ``int8`` and ``int4`` hold each entry by itself; ``pq`` is a
-            product quantiser, ``opq`` one behind a learned rotation, ``rabitq`` one bit an entry.
-        dim: the prefix; None is the full size.
-        subspaces: parts of a product quantiser, each with a code of its own.
-        bits: of each such code, 4 or 8.
-    """
-
-    code: Code
-    dim: int | None = None
-    subspaces: int | None = None
-    bits: int | None = None
-
-    def __str__(self) -> str:
-        parts = "" if self.subspaces is None else f"{self.subspaces}x{self.bits}"
-        return f"{self.code}{parts}@{_at(self.dim)}"
-
-    @property
-    def is_sliceable(self) -> bool:
-        """Whether shorter prefixes can be scanned without another code."""
-        return self.code in SLICEABLE
-
-    def row_bytes(self, dim: int) -> int:
-        """Bytes of one row's code of a prefix of ``dim`` entries."""
-        if self.subspaces is not None and self.bits is not None:
-            return -(-self.subspaces * self.bits // 8)
-        if self.code == "rabitq":
-            return -(-dim // 8) + _RABITQ_FACTOR_BYTES
-        return -(-int(dim * 2 * _BYTES_PER_ENTRY[self.code]) // 2)
-
-
-@dataclass(frozen=True)
-class Rerank:
-    """A stage that puts a shortlist in order by a longer prefix.
-
-    Args:
-        dim: the prefix; None is the full size.
-        store: what it reads: the vectors themselves (``flat``), or a smaller copy of them.
-    """
-
-    dim: int | None = None
-    store: Store = "flat"
-
-    def __str__(self) -> str:
-        store = "" if self.store == "flat" else f":{self.store}"
-        return f"rerank{store}@{_at(self.dim)}"
 
 
 @dataclass(frozen=True)
@@ -233,7 +147,7 @@ class Plan:
 
     def _check_scan(self) -> None:
         scan = self.scan
-        quantised = scan.code in _QUANTISERS
+        quantised = scan.code in QUANTISERS
         if quantised != (scan.subspaces is not None and scan.bits is not None):
             wanted = "needs its parts, such as pq32x4@128" if quantised else "takes no parts"
             raise ConfigError(f"the code {scan} {wanted}")
@@ -252,7 +166,7 @@ class Plan:
         Raises:
             ConfigError: naming the stage that cannot be read.
         """
-        stages = [_parse_stage(part.strip().lower()) for part in text.split(">")]
+        stages = [parse_stage(part.strip().lower()) for part in text.split(">")]
         found: dict[str, Any] = {"reranks": []}
         for stage in stages:
             if isinstance(stage, Rerank):
@@ -262,10 +176,10 @@ class Plan:
             # A stage stands before those that take its rows: coarse, scan, rerank or certify.
             later = {"coarse": ("scan", "certify"), "scan": ("certify",), "certify": ()}[name]
             if name in found or found["reranks"] or any(other in found for other in later):
-                raise ConfigError(f"the stage {stage} of {text!r} stands twice or too late; write {_EXAMPLE}")
+                raise ConfigError(f"the stage {stage} of {text!r} stands twice or too late; write {EXAMPLE}")
             found[name] = True if name == "certify" else stage
         if "scan" not in found:
-            raise ConfigError(f"the plan {text!r} scans nothing; add a code, {_EXAMPLE}")
+            raise ConfigError(f"the plan {text!r} scans nothing; add a code, {EXAMPLE}")
         return cls(**found)
 
     def stages(self) -> Iterator[Coarse | Scan | Rerank]:
@@ -342,7 +256,7 @@ class Plan:
         bytes_stored += rows * code_bytes
         for stage, length in zip(plan.reranks, point.shortlists, strict=True):
             size = stage.dim or full
-            row_bytes = int(size * _BYTES_PER_ENTRY[stage.store])
+            row_bytes = int(size * BYTES_PER_ENTRY[stage.store])
             operations += length * size
             bytes_read += length * row_bytes
             bytes_stored += 0 if stage.store == "flat" else rows * row_bytes
@@ -371,35 +285,3 @@ def _preparation(scan: Scan, dim: int) -> float:
     """Multiply-adds for one query before its scan: a rotation and the tables of distances."""
     rotation = dim * dim if scan.code in ("opq", "rabitq") else 0
     return rotation + (0 if scan.bits is None else dim * (1 << scan.bits))
-
-
-def _parse_stage(text: str) -> Coarse | Scan | Rerank | Literal["certify"]:
-    match = _STAGE.fullmatch(text)
-    names = [*get_args(CoarseKind), *get_args(Code), "rerank", "certify"]
-    if match is None:
-        raise ConfigError(f"the stage {text!r} cannot be read; write stages {_EXAMPLE}")
-    name: Any
-    store: Any
-    name, count, parts, store, size = match.groups()
-    if name not in names:
-        raise ConfigError(unknown("stage", name, names))
-    dim = None if size == "full" else int(size)
-    allowed = {
-        "store": name == "rerank",
-        "parts": name in _QUANTISERS,
-        "count": name in ("ivf", "hnsw", *_QUANTISERS),
-    }
-    given = {"store": store is not None, "parts": parts is not None, "count": bool(count)}
-    if any(given[each] and not allowed[each] for each in given) or (allowed["count"] and not count):
-        raise ConfigError(f"the stage {text!r} cannot be read; write stages {_EXAMPLE}")
-    if name == "certify":
-        if dim is not None:
-            raise ConfigError(f"{text!r} can only certify the full size; write certify@full")
-        return "certify"
-    if name == "rerank":
-        if store is not None and store not in get_args(Store):
-            raise ConfigError(unknown("store", store, get_args(Store)))
-        return Rerank(dim, store or "flat")
-    if name in get_args(CoarseKind):
-        return Coarse(name, int(count), dim)
-    return Scan(name, dim, int(count) if count else None, int(parts) if parts else None)
