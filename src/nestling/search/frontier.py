@@ -1,0 +1,222 @@
+"""What was measured of plans: recall with its interval, speed and bytes; and the choice among them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from nestling.artifact import write_file
+from nestling.errors import ConfigError, DataError, require
+from nestling.search.plan import Plan, Point
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One plan at one point, measured.
+
+    Args:
+        plan: what was built.
+        point: how it was searched.
+        rows: vectors that it was built over.
+        recall: share of the exact ``k`` nearest that were found, mean over the queries.
+        low: lower end of the 95 % interval of the recall over queries.
+        high: upper end.
+        latency_ms: median of single queries.
+        qps: queries a second in one batch.
+        row_bytes: bytes kept in memory for each vector.
+        build_s: seconds that building took.
+    """
+
+    plan: Plan
+    point: Point
+    rows: int
+    recall: float
+    low: float
+    high: float
+    latency_ms: float
+    qps: float
+    row_bytes: float
+    build_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, plan and point as text."""
+        return {**asdict(self), "plan": str(self.plan), "point": str(self.point)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """What ``to_json`` gave.
+
+        Raises:
+            DataError: if fields are missing, unknown or cannot be read.
+        """
+        try:
+            read = {"plan": Plan.parse(fields["plan"]), "point": Point.parse(fields["point"])}
+            return cls(**{**fields, **read})
+        except (TypeError, KeyError, ConfigError) as error:
+            raise DataError(
+                f"this is no measured trial: {error}; measure again with: nestling index tune"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Measured trials, and what they are measured on.
+
+    Args:
+        trials: in the order in which they were measured.
+        k: neighbours that were asked for.
+        queries: how many.
+        sampled: whether the queries are rows of the data, as none were given.
+        seconds: that planning took.
+    """
+
+    trials: tuple[Trial, ...]
+    k: int
+    queries: int
+    sampled: bool
+    seconds: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trials", tuple(self.trials))
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self.trials)
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    def pareto(self) -> tuple[Trial, ...]:
+        """Trials that no other beats or equals in recall, latency and bytes at once; by rising recall."""
+        ordered = sorted(self.trials, key=lambda each: (each.recall, -each.latency_ms))
+        return tuple(trial for trial in ordered if not any(_beats(other, trial) for other in self.trials))
+
+    def of(self, plan: Plan) -> Frontier:
+        """The trials of one plan."""
+        kept = tuple(trial for trial in self.trials if trial.plan == plan)
+        return Frontier(kept, self.k, self.queries, self.sampled, self.seconds)
+
+    def choose(
+        self, recall: float | None = None, *, max_bytes: float | None = None, max_ms: float | None = None
+    ) -> Trial:
+        """The fastest trial that meets every target; without a recall, the one that finds most.
+
+        Args:
+            recall: the lower end of the interval must reach it.
+            max_bytes: in memory for each vector.
+            max_ms: median latency of a single query.
+
+        Raises:
+            ConfigError: if no trial does; the nearest is named.
+        """
+        if recall is not None and not 0 < recall <= 1:
+            raise ConfigError(f"recall={recall} must lie above 0 and be at most 1, such as 0.95")
+        fits = [
+            trial
+            for trial in self.trials
+            if (max_bytes is None or trial.row_bytes <= max_bytes)
+            and (max_ms is None or trial.latency_ms <= max_ms)
+        ]
+        if not fits:
+            raise ConfigError(
+                f"no plan fits max_bytes={max_bytes}, max_ms={max_ms}: the smallest takes "
+                f"{min(trial.row_bytes for trial in self.trials):.0f} bytes a vector, the fastest "
+                f"{min(trial.latency_ms for trial in self.trials):.3g} ms; allow more"
+            )
+        if recall is None:
+            return max(fits, key=lambda trial: (trial.recall, -trial.latency_ms))
+        reached = [trial for trial in fits if trial.low >= recall]
+        if not reached:
+            best = max(fits, key=lambda trial: trial.low)
+            raise ConfigError(
+                f"no plan that fits reaches recall {recall:g} for sure: {best.plan} comes nearest, at "
+                f"{best.point}, with {best.recall:.4f} [{best.low:.4f}, {best.high:.4f}]; ask for less "
+                "recall, allow more bytes or time, or give more queries, which narrows the interval"
+            )
+        return min(reached, key=lambda trial: trial.latency_ms)
+
+    def table(self) -> str:
+        """The Pareto front as aligned text."""
+        head = ("plan", "point", f"recall@{self.k}", "", "ms", "queries/s", "bytes", "built in")
+        rows = [
+            (
+                str(trial.plan),
+                str(trial.point),
+                f"{trial.recall:.4f}",
+                f"[{trial.low:.4f}, {trial.high:.4f}]",
+                f"{trial.latency_ms:.3g}",
+                f"{trial.qps:,.0f}",
+                f"{trial.row_bytes:.0f}",
+                f"{trial.build_s:.1f} s",
+            )
+            for trial in self.pareto()
+        ]
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column < 2 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in [head, *rows]
+        ]
+        whence = "rows of the data, as no queries were given" if self.sampled else "queries that were given"
+        lines.append(f"{len(self.trials)} trials on {self.queries:,} {whence}, in {self.seconds:.1f} s")
+        return "\n".join(lines)
+
+    def plot(self, path: str | Path) -> None:
+        """Recall against latency as a picture, one line a plan.
+
+        Raises:
+            MissingExtraError: without matplotlib.
+        """
+        require("matplotlib", "train")
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        axes = figure.subplots()
+        for plan in dict.fromkeys(trial.plan for trial in self.trials):
+            front = self.of(plan).pareto()
+            axes.plot(
+                [trial.recall for trial in front],
+                [trial.latency_ms for trial in front],
+                marker="o",
+                label=str(plan),
+            )
+        axes.set(xlabel=f"recall@{self.k}", ylabel="ms a query", yscale="log")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+        figure.savefig(path)
+
+    def to_json(self) -> str:
+        """All trials as JSON."""
+        return json.dumps({**asdict(self), "trials": [trial.to_json() for trial in self.trials]}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            DataError: for anything else.
+        """
+        try:
+            found = json.loads(text)
+            return cls(**{**found, "trials": tuple(map(Trial.from_json, found["trials"]))})
+        except (ValueError, TypeError, KeyError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"this is no table of trials: {error}; measure again with: nestling index tune"
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write ``to_json`` to a file, whole or not at all."""
+        write_file(path, self.to_json())
+
+
+def _beats(one: Trial, other: Trial) -> bool:
+    """Whether ``one`` is nowhere worse and somewhere better."""
+    mine = (-one.recall, one.latency_ms, one.row_bytes)
+    theirs = (-other.recall, other.latency_ms, other.row_bytes)
+    return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
