@@ -87,7 +87,7 @@ def write_folder(
         _write_manifest(temporary, kind, nesting, rule, settings or {})
         _replace(temporary, target)
     except OSError as error:
-        raise StorageError(f"{target} could not be written: {_reason(error)}. Nothing was changed") from error
+        raise StorageError(f"{target} could not be written: {reason_of(error)}. Nothing was changed") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -104,7 +104,7 @@ def read_folder(folder: str | Path, kind: str | tuple[str, ...]) -> Manifest:
     if manifest.kind not in kinds:
         raise ArtifactError(f"{root} holds a {manifest.kind}, but a {' or '.join(kinds)} is needed")
     for name, record in manifest.files.items():
-        _verify_file(root, name, record)
+        verify_file(root, name, record)
     strangers = sorted({_relative(path, root) for path in _files_of(root)} - set(manifest.files))
     if strangers:
         raise ArtifactError(
@@ -163,13 +163,18 @@ def open_new(path: str | Path) -> Iterator[BinaryIO]:
         _flush(temporary)
         temporary.replace(target)
     except OSError as error:
-        raise StorageError(f"{target} could not be written: {_reason(error)}. Nothing was changed") from error
+        raise StorageError(f"{target} could not be written: {reason_of(error)}. Nothing was changed") from error
     finally:
         with suppress(OSError):  # nothing was made, or its folder is none: the error above says why
             temporary.unlink()
 
 
-def _verify_file(root: Path, name: str, record: FileRecord) -> None:
+def verify_file(root: Path, name: str, record: FileRecord) -> None:
+    """Check one file that the manifest of ``root`` lists.
+
+    Raises:
+        ArtifactError: if it is missing, altered, or lies outside of the folder.
+    """
     path = root / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise ArtifactError(f"the manifest of {root} names {name!r}, which lies outside the folder")
@@ -247,7 +252,8 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Why writing failed, in words."""
     if error.errno == errno.ENOSPC:
         return "the disk is full; free some space and try again"
     return error.strerror or str(error)

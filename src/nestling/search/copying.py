@@ -1,0 +1,72 @@
+"""Copies of an index, whole or of the leading entries alone."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nestling.cut import RAW, cut
+from nestling.granularity import Granularity
+from nestling.search.creation import new_folder
+from nestling.search.durable import flush_folder, storage_errors
+from nestling.search.generation import Generation, switch
+from nestling.search.log import HEADER_BYTES, LogContent, LogWriter, Record, create_log
+from nestling.search.segments import SegmentRecord, copy_segment, narrow
+from nestling.search.state import State
+from nestling.search.writer import write_deleted
+
+
+def write_copy(state: State, root: Path, at: Granularity) -> None:
+    """Write the index as it is in ``state`` to another folder, cut to ``at``.
+
+    Raises:
+        ArtifactError: if the folder holds anything.
+        StorageError: if it cannot be written; nothing is left of it then.
+    """
+    with new_folder(root) as lock:
+        with storage_errors(root):
+            generation = _write_files(state, root, at)
+        switch(root, generation)
+        lock.release()
+
+
+def _write_files(state: State, root: Path, at: Granularity) -> Generation:
+    dim, snapshot = at["dim"], state.snapshot
+    copied = [copy_segment(part.segment, root, snapshot.terms, dim) for part in snapshot.segments]
+    files = {name: file for _, written in copied for name, file in written.items()}
+    generation = _described(state, at, tuple(record for record, _ in copied))
+    if (deleted := write_deleted(root / generation.deleted_name, snapshot.segments)) is not None:
+        files[generation.deleted_name] = deleted
+    generation = replace(generation, files=files)
+    log = generation.log(root)
+    create_log(log)
+    rows = snapshot.rows(())
+    if len(rows.ids):
+        vectors = cut(np.concatenate(list(rows.blocks)), dim, RAW)
+        writer = LogWriter(log, LogContent((), HEADER_BYTES, 0))
+        writer.append(Record("put", rows.ids, vectors))
+        writer.close()
+    flush_folder(root)
+    return generation
+
+
+def _described(state: State, at: Granularity, segments: tuple[SegmentRecord, ...]) -> Generation:
+    before, dim = state.generation, at["dim"]
+    changes: dict[str, Any] = {
+        "index": uuid.uuid4().hex,
+        "dim": dim,
+        "segments": segments,
+        "id_kind": state.numbering.kind,
+        "next_id": state.numbering.next_id,
+    }
+    rule = before.rule
+    if dim < before.settings.dim:  # what was measured of the whole says nothing of the part
+        rule = before.rule.again
+        sources = tuple((width, each.to_json()) for width, each in before.takes.items())
+        changes |= {"plan": str(narrow(before.terms.plan, dim)), "table": (), "sources": sources}
+    settings = before.settings.model_copy(update=changes)
+    return Generation(before.nesting.up_to(at), rule, settings, {})

@@ -1,0 +1,138 @@
+"""Making the folder of an index."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.artifact import MANIFEST
+from nestling.cut import CutRule
+from nestling.encoders.matrix import Sizes, read_sizes
+from nestling.encoders.stored import StoredVectors
+from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
+from nestling.granularity import Nesting
+from nestling.search.durable import discard, storage_errors
+from nestling.search.exact import Metric
+from nestling.search.generation import Generation, IndexSettings, leftovers, strangers, switch
+from nestling.search.ids import check_new_ids
+from nestling.search.incoming import as_matrix, prepared_blocks
+from nestling.search.lock import LOCK, WriterLock
+from nestling.search.log import Record
+from nestling.search.plan import Plan
+from nestling.search.segments import Rows
+from nestling.search.state import Loaded, Numbering, load
+from nestling.search.writer import write_files
+
+
+def create_index(
+    root: Path,
+    vectors: Any,
+    ids: Any,
+    *,
+    plan: Plan | str,
+    dim: int | None,
+    nesting: Sizes,
+    rule: CutRule | None,
+    metric: Metric,
+    encoder: str | None,
+    seed: int,
+    workers: int | None,
+) -> tuple[WriterLock, Loaded]:
+    """Make an index and hold the right to write into it; for the arguments see ``AdaptiveIndex.create``."""
+    if isinstance(vectors, StoredVectors):
+        ids = vectors.ids if ids is None else ids
+        nesting = vectors.nesting if nesting is None else nesting
+        rule = vectors.rule if rule is None else rule
+        encoder = vectors.encoder if encoder is None else encoder
+        vectors = vectors.values
+    matrix = None if vectors is None else as_matrix(vectors, "the vectors", dim)
+    if matrix is None and dim is None:
+        raise ConfigError("an index without vectors needs to know their size; give dim=")
+    full = dim if matrix is None else matrix.shape[1]
+    before = _nothing(full or 0, plan, nesting, rule or CutRule(), metric, encoder or "", seed)
+    rows, numbering = _first_rows(matrix, ids, before)
+    with new_folder(root) as lock:
+        with storage_errors(root):
+            generation, _ = write_files(root, before, [], rows, numbering, workers)
+        switch(root, generation)
+        return lock, load(root)
+
+
+@contextmanager
+def new_folder(root: Path) -> Iterator[WriterLock]:
+    """A folder that the caller fills, locked. What an interrupted attempt left in it is removed first.
+
+    Raises:
+        ArtifactError: if it holds anything else.
+        StorageError: if it cannot be made.
+    """
+    is_new = not root.exists()
+    if root.exists() and (not root.is_dir() or (root / MANIFEST).exists() or strangers(root)):
+        raise ArtifactError(
+            f"{root} exists and is not empty, so no index is written there; choose another folder, or open "
+            "the index if it is one"
+        )
+    with storage_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+    lock = WriterLock(root)
+    try:
+        for path in leftovers(root, None):
+            discard(path)
+        yield lock
+    except BaseException:
+        for path in leftovers(root, None):
+            discard(path)
+        lock.release()
+        discard(root if is_new else root / LOCK)
+        raise
+
+
+def _nothing(
+    dim: int, plan: Plan | str, nesting: Sizes, rule: CutRule, metric: Metric, encoder: str, seed: int
+) -> Generation:
+    """The generation before the first: no rows and no files."""
+    if metric not in get_args(Metric):
+        raise ConfigError(unknown("metric", metric, get_args(Metric)))
+    sizes = _full_sizes(nesting, dim)
+    resolved = (Plan.parse(plan) if isinstance(plan, str) else plan).resolve(dim)
+    settings = IndexSettings(
+        index=uuid.uuid4().hex,
+        generation=0,
+        dim=dim,
+        metric=metric,
+        encoder=encoder,
+        plan=str(resolved),
+        seed=seed,
+        sources=(),
+        id_kind=None,
+        next_id=0,
+        segments=(),
+        table=(),
+    )
+    return Generation(sizes, rule, settings, {})
+
+
+def _full_sizes(nesting: Sizes, dim: int) -> Nesting:
+    sizes = read_sizes(nesting, dim)
+    if sizes.full["dim"] != dim:
+        raise GranularityError(
+            f"the nesting {sizes} must end at {dim}, the size of the vectors; add {dim} to it"
+        )
+    return sizes
+
+
+def _first_rows(
+    matrix: NDArray[np.floating[Any]] | None, ids: Any, before: Generation
+) -> tuple[Rows, Numbering]:
+    start = Numbering(None, 0)
+    if matrix is None:
+        return Rows(np.zeros(0, np.int64), iter(())), start
+    names = np.arange(len(matrix)) if ids is None else check_new_ids(ids, len(matrix))
+    blocks = prepared_blocks(matrix, before.rule, before.smallest_dim)
+    return Rows(names, blocks), start.after(Record("put", names, np.empty((0, 0), np.float32)))

@@ -1,0 +1,112 @@
+"""Writing that lasts: whole files with their checksums, flushed, and folders whose entries are flushed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.artifact import FileRecord, reason_of, sha256_of
+from nestling.errors import StorageError
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+
+
+@contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Failing writes as errors of ours that say what was to be written and why it was not.
+
+    Raises:
+        StorageError: for any error of the operating system.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{target} could not be written: {reason_of(error)}. Nothing was changed"
+        ) from error
+
+
+def write_all(descriptor: int, data: Any) -> None:
+    """Write every byte; the operating system may take only some of them at a time."""
+    rest = memoryview(data).cast("B")
+    while len(rest):
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def write_new(path: Path, chunks: Iterable[Any]) -> FileRecord:
+    """Write a file whole and flush it to the disk; nothing is read again for its checksum."""
+    digest, size_bytes = hashlib.sha256(), 0
+    descriptor = os.open(path, _NEW, 0o644)
+    try:
+        for chunk in chunks:
+            write_all(descriptor, chunk)
+            digest.update(chunk)
+            size_bytes += memoryview(chunk).nbytes
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return FileRecord(size_bytes=size_bytes, sha256=digest.hexdigest())
+
+
+def npy_chunks(blocks: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Any]:
+    """The bytes of a ``.npy`` file of ``shape``, from blocks of its rows."""
+    header = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(header, description)
+    yield header.getvalue()
+    for block in blocks:
+        if block.size:
+            yield np.ascontiguousarray(block, dtype).view(np.uint8).data
+
+
+def flush_tree(folder: Path) -> dict[str, FileRecord]:
+    """Flush what others wrote into ``folder``; size and checksum of each file by its relative name."""
+    records = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            flush_folder(path)
+            continue
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        name = path.relative_to(folder).as_posix()
+        records[name] = FileRecord(size_bytes=path.stat().st_size, sha256=sha256_of(path))
+    flush_folder(folder)
+    return records
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names in a folder, without which a new file may be gone after a power cut."""
+    if os.name == "nt":  # it has no such call, and writes names through
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder that nothing names any more.
+
+    What cannot be removed now, such as a file that a reader on Windows has open, harms nobody: the next
+    writer that opens the index removes it.
+    """
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

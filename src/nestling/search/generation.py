@@ -1,0 +1,245 @@
+"""Generations of an index: which files it consists of, switched by the rename of one manifest.
+
+    nestling.json           the manifest of the generation in force, with its own checksum
+    segments/00000003/      vectors.npy, ids.npy, engine/: never changed, named after their generation
+    deleted-00000007.npy    rows of the segments that were deleted since, as bits
+    log-00000007            updates since, and mark-00000007, how many bytes of it were acknowledged
+    writer.lock             held by the process that writes
+
+A switch writes the new files beside the old, flushes them, and renames the new manifest over the old.
+Files of other generations are leftovers of an interruption; the next writer removes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nestling.artifact import MANIFEST, SCHEMA_VERSION, FileRecord, Manifest, read_manifest, verify_file
+from nestling.cut import CutRule
+from nestling.errors import ArtifactError
+from nestling.granularity import Nesting
+from nestling.search.durable import flush_folder, storage_errors, write_new
+from nestling.search.exact import Metric
+from nestling.search.ids import IdKind
+from nestling.search.lock import LOCK
+from nestling.search.log import LogName
+from nestling.search.plan import Plan
+from nestling.search.segments import SEGMENTS, SegmentRecord, Terms, file_names
+
+KIND = "index"
+_NO_CHECKSUM = "0" * 64
+_OF_A_GENERATION = re.compile(r"(?:log|mark|deleted)-\d{8}(?:\.npy)?")
+_RESTORE = "restore the index from a copy, or build it again with: nestling index build VECTORS"
+
+
+class IndexSettings(BaseModel):
+    """The part of the manifest that belongs to indexes.
+
+    Args:
+        checksum: of the manifest itself, taken with zeros in this place.
+        index: what the index is called in its log; of every index another.
+        generation: counts switches.
+        dim: entries of a vector.
+        metric: of comparisons.
+        encoder: what made the vectors.
+        plan: of segments that are large enough for it.
+        seed: of what is drawn while building.
+        sources: of an index that was extracted, entries and cut rule of the vectors of those before it.
+        id_kind: what the ids are; None before the first row.
+        next_id: the number that the next row gets if it is given none.
+        segments: oldest first.
+        table: what was measured of the index, one row a point.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checksum: str = _NO_CHECKSUM
+    index: str
+    generation: int
+    dim: int
+    metric: Metric
+    encoder: str
+    plan: str
+    seed: int
+    sources: tuple[tuple[int, dict[str, str]], ...]
+    id_kind: IdKind | None
+    next_id: int
+    segments: tuple[SegmentRecord, ...]
+    table: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One state of an index, as its manifest tells it.
+
+    Args:
+        nesting: sizes the index can be searched at.
+        rule: how the vectors given to it are treated around a cut.
+        settings: everything else.
+        files: size and checksum of each file by its name.
+    """
+
+    nesting: Nesting
+    rule: CutRule
+    settings: IndexSettings
+    files: Mapping[str, FileRecord]
+
+    @property
+    def terms(self) -> Terms:
+        """What all segments share; what comes before a cut was done to the vectors that are stored."""
+        s = self.settings
+        return Terms(s.dim, self.rule.again, s.metric, Plan.parse(s.plan).resolve(s.dim), s.seed)
+
+    @property
+    def smallest_dim(self) -> int:
+        """The smallest prefix that any search may read."""
+        stages = (stage.dim for stage in self.terms.plan.stages() if stage.dim is not None)
+        return min(*self.nesting.sizes("dim"), *stages)
+
+    @property
+    def takes(self) -> dict[int, CutRule]:
+        """The rule for queries of each width: of this index, and of those it was extracted from."""
+        earlier = {dim: CutRule(**rule) for dim, rule in self.settings.sources}  # type: ignore[arg-type]
+        return {**earlier, self.settings.dim: self.rule}
+
+    @property
+    def deleted_name(self) -> str:
+        """The file of the deleted rows, where any are."""
+        return f"deleted-{self.settings.generation:08d}.npy"
+
+    def log(self, root: Path) -> LogName:
+        """The log of the updates since."""
+        return LogName(root, uuid.UUID(self.settings.index), self.settings.generation)
+
+    def encode(self) -> bytes:
+        """The bytes of the manifest, with their checksum."""
+        from nestling import __version__
+
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            kind=KIND,
+            nestling_version=__version__,
+            nesting=str(self.nesting),
+            cut=self.rule.to_json(),
+            settings=self.settings.model_copy(update={"checksum": _NO_CHECKSUM}).model_dump(),
+            files=dict(self.files),
+        )
+        plain = (json.dumps(manifest.model_dump(), indent=1) + "\n").encode()
+        return plain.replace(_NO_CHECKSUM.encode(), hashlib.sha256(plain).hexdigest().encode(), 1)
+
+
+def read_generation(root: Path) -> Generation:
+    """Read the manifest and verify it and every file that it lists, before any other reader opens one.
+
+    Raises:
+        ArtifactError: if anything is missing, altered, added to a segment, of another kind or too new.
+    """
+    manifest = read_manifest(root)
+    if manifest.kind != KIND:
+        raise ArtifactError(f"{root} holds a {manifest.kind}, but an {KIND} is needed")
+    try:
+        settings = IndexSettings.model_validate(manifest.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, ("settings", *first["loc"])))
+        raise ArtifactError(f"{root / MANIFEST} is malformed at {place}: {first['msg']}") from error
+    _check_itself(root / MANIFEST, settings.checksum)
+    generation = Generation(manifest.read_nesting(), manifest.read_cut(), settings, manifest.files)
+    for name in (name for record in settings.segments for name in file_names(record)):
+        if name not in manifest.files:
+            raise ArtifactError(f"the manifest of {root} lists no {name}; {_RESTORE}")
+    for name, record in manifest.files.items():
+        verify_file(root, name, record)
+    _refuse_strangers(root, generation)
+    return generation
+
+
+def read_deleted(root: Path, generation: Generation) -> list[NDArray[np.bool_]]:
+    """Which rows of each segment are still there; the file was verified."""
+    counts = [segment.rows for segment in generation.settings.segments]
+    if generation.deleted_name not in generation.files:
+        return [np.ones(count, np.bool_) for count in counts]
+    bits = np.load(root / generation.deleted_name, allow_pickle=False)
+    if bits.dtype != np.uint8 or bits.shape != (-(-sum(counts) // 8),):
+        raise ArtifactError(f"{root / generation.deleted_name} does not fit the segments; {_RESTORE}")
+    live = np.unpackbits(bits, count=sum(counts)) == 0
+    return np.split(live, np.cumsum(counts)[:-1])
+
+
+def switch(root: Path, generation: Generation) -> None:
+    """Put a generation in force, all of whose files lie on the disk.
+
+    Raises:
+        StorageError: if that fails; the generation before it is then in force.
+    """
+    target, temporary = root / MANIFEST, root / f".{MANIFEST}.new"
+    before = target.read_bytes() if target.exists() else None
+    with storage_errors(target):
+        write_new(temporary, [generation.encode()])
+        try:
+            temporary.replace(target)
+            flush_folder(root)
+        except BaseException:
+            _put_back(target, temporary, before)
+            raise
+
+
+def leftovers(root: Path, generation: Generation | None) -> list[Path]:
+    """What interrupted writers left and no manifest names."""
+    kept = set() if generation is None else {Path(name).parts[0] for name in generation.files}
+    if generation is not None:
+        log = generation.log(root)
+        kept |= {log.path.name, log.mark_path.name}
+    segments = set() if generation is None else {record.name for record in generation.settings.segments}
+    found = [
+        path
+        for path in root.iterdir()
+        if (_OF_A_GENERATION.fullmatch(path.name) or path.name == f".{MANIFEST}.new")
+        and path.name not in kept
+    ]
+    if (root / SEGMENTS).is_dir():
+        found += [path for path in (root / SEGMENTS).iterdir() if path.name not in segments]
+    return sorted(found)
+
+
+def strangers(root: Path) -> list[str]:
+    """What lies in a folder and was not written by an index."""
+    ours = {MANIFEST, f".{MANIFEST}.new", SEGMENTS, LOCK}
+    names = (path.name for path in root.iterdir())
+    return sorted(name for name in names if name not in ours and not _OF_A_GENERATION.fullmatch(name))
+
+
+def _check_itself(path: Path, checksum: str) -> None:
+    raw = path.read_bytes()
+    plain = raw.replace(checksum.encode(), _NO_CHECKSUM.encode(), 1)
+    if len(checksum) != len(_NO_CHECKSUM) or hashlib.sha256(plain).hexdigest() != checksum:
+        raise ArtifactError(f"{path} was altered: its checksum differs; {_RESTORE}")
+
+
+def _refuse_strangers(root: Path, generation: Generation) -> None:
+    """In the folders of segments, where engines look for their files by name."""
+    for record in generation.settings.segments:
+        for path in (root / SEGMENTS / record.name).rglob("*"):
+            name = path.relative_to(root).as_posix()
+            if path.is_file() and name not in generation.files:
+                raise ArtifactError(f"{path} is not a file of this index; remove it")
+
+
+def _put_back(target: Path, temporary: Path, before: bytes | None) -> None:
+    if before is None:
+        target.unlink(missing_ok=True)
+    elif target.read_bytes() != before:
+        write_new(temporary, [before])
+        temporary.replace(target)
+    flush_folder(target.parent)

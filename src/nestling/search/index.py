@@ -1,0 +1,396 @@
+"""The adaptive index: a folder of vectors that is searched at any size, and changed while it is."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from nestling.cut import CutRule
+from nestling.elastic import Cost, resolve_each
+from nestling.encoders.matrix import Sizes
+from nestling.errors import ConfigError, DataError, StorageError
+from nestling.granularity import At, Granularity, Nesting
+from nestling.search.copying import write_copy
+from nestling.search.creation import create_index
+from nestling.search.exact import Metric
+from nestling.search.generation import Generation
+from nestling.search.ids import Ids, check_kind, read_ids
+from nestling.search.incoming import as_matrix, check_prefixes, read_queries
+from nestling.search.lock import WriterLock
+from nestling.search.plan import Plan, Point
+from nestling.search.report import IndexInfo, Verification, describe, verify_index
+from nestling.search.snapshot import Hits
+from nestling.search.state import State, load
+from nestling.search.writer import Writer
+
+_LOG_BYTES = 16 << 20
+
+
+class AdaptiveIndex:
+    """Vectors in a folder, searched by a plan at any size of their nesting, and changed while they are.
+
+    Updates are acknowledged when they lie on the disk, and nothing acknowledged is lost whenever the
+    process is killed. Any number of threads may search while one changes the index; each search sees it
+    as it was at one moment. Other processes may open it with ``read_only=True``.
+
+    Made by :meth:`create` or :meth:`open`; ``with`` closes it.
+
+    Attributes:
+        nesting: sizes it can be searched at, on the axis ``dim``.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     index = AdaptiveIndex.create(Path(folder) / "index", np.eye(3), ["a", "b", "c"], plan="flat@full")
+    ...     index.delete(["b"])
+    ...     index.search(np.array([[0.1, 1.0, 0.3]]), k=2).ids.tolist()
+    ...     index.close()
+    1
+    [['c', 'a']]
+    """
+
+    nesting: Nesting
+
+    def __init__(self, folder: Path, state: State, writer: Writer | None) -> None:
+        self.folder, self.nesting = folder, state.generation.nesting
+        self._read_state, self._writer = state, writer
+        self._remove: Callable[[], object] = lambda: None
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        vectors: Any = None,
+        ids: Any = None,
+        *,
+        plan: Plan | str = "flat@full",
+        dim: int | None = None,
+        nesting: Sizes = None,
+        rule: CutRule | None = None,
+        metric: Metric = "dot",
+        encoder: str | None = None,
+        seed: int = 0,
+        log_bytes: int = _LOG_BYTES,
+        workers: int | None = None,
+    ) -> Self:
+        """Make an index. The vectors pass through as a stream; a memory map may be larger than memory.
+
+        A build that was interrupted leaves a folder that ``create`` takes up again and nothing opens.
+
+        Args:
+            folder: where to; it must not exist, or be empty.
+            vectors: ``Float[n, dim]``, or :class:`~nestling.encoders.stored.StoredVectors`, which say
+                ids, nesting, rule and encoder where these are not given.
+            ids: n different numbers or strings; counted from 0 by default.
+            plan: how the rows are searched; see :class:`~nestling.search.plan.Plan`.
+            dim: entries of a vector, where no vectors are given.
+            nesting: sizes to search at; 8, 16, ... by default.
+            rule: how vectors are treated around a cut; cosines by default.
+            metric: ``"dot"``, or ``"euclidean"`` distances.
+            encoder: what made the vectors; asked for by :meth:`open`.
+            seed: of what is drawn while building.
+            log_bytes: how long the log of updates may become before they are written into a segment;
+                larger batches go straight into one.
+            workers: threads that build; as many as there are cores by default.
+
+        Raises:
+            DataError: for vectors or ids that cannot be used.
+            ConfigError: for a plan that does not fit the vectors.
+            ArtifactError: if ``folder`` holds anything.
+            StorageError: if it cannot be written.
+        """
+        lock, loaded = create_index(
+            Path(folder),
+            vectors,
+            ids,
+            plan=plan,
+            dim=dim,
+            nesting=nesting,
+            rule=rule,
+            metric=metric,
+            encoder=encoder,
+            seed=seed,
+            workers=workers,
+        )
+        return cls._writing(Path(folder), lock, loaded, log_bytes, workers)
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        encoder: str | None = None,
+        rule: CutRule | None = None,
+        read_only: bool = False,
+        log_bytes: int = _LOG_BYTES,
+        workers: int | None = None,
+    ) -> Self:
+        """Verify every file of an index, and take in the updates of its log.
+
+        Args:
+            folder: of the index.
+            encoder: what makes the queries; it must be what made the vectors. None does not ask.
+            rule: how the queries are to be treated; it must be that of the index. None does not ask.
+            read_only: leave the right to write to others; see :meth:`refresh`.
+            log_bytes: see :meth:`create`.
+            workers: threads that build.
+
+        Raises:
+            ArtifactError: if anything is missing, altered, of another kind or too new.
+            ConfigError: for another encoder or cut rule.
+            StorageError: if another writer has it open.
+        """
+        root = Path(folder)
+        if read_only:
+            state = load(root).state
+            _check_identity(root, state.generation, encoder, rule)
+            return cls(root, state, None)
+        if not root.is_dir():
+            load(root)  # says what is wrong with it, where a lock would make a folder of it
+        lock = WriterLock(root)
+        try:
+            loaded = load(root)
+            _check_identity(root, loaded.state.generation, encoder, rule)
+            return cls._writing(root, lock, loaded, log_bytes, workers)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def load(cls, folder: str | Path, /) -> Self:
+        """:meth:`open`, for writing."""
+        return cls.open(folder)
+
+    @classmethod
+    def _writing(cls, root: Path, lock: WriterLock, loaded: Any, log_bytes: int, workers: int | None) -> Self:
+        writer = Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers)
+        return cls(root, loaded.state, writer)
+
+    @property
+    def _state(self) -> State:
+        return self._read_state if self._writer is None else self._writer.state
+
+    @property
+    def generation(self) -> Generation:
+        """What lies on the disk: settings and files."""
+        return self._state.generation
+
+    @property
+    def plan(self) -> Plan:
+        """How rows are searched."""
+        return self.generation.terms.plan
+
+    @property
+    def rule(self) -> CutRule:
+        """How vectors given to the index are treated around a cut."""
+        return self.generation.rule
+
+    @property
+    def table(self) -> tuple[dict[str, Any], ...]:
+        """What was measured of the index; empty before it was."""
+        return self.generation.settings.table
+
+    def __len__(self) -> int:
+        return len(self._state.snapshot)
+
+    def __contains__(self, name: object) -> bool:
+        ids = read_ids([name])
+        check_kind(ids, self._state.numbering.kind)
+        return bool(self._state.snapshot.has(ids)[0])
+
+    def ids(self) -> Ids:
+        """The ids of all rows, oldest segment first."""
+        return self._state.snapshot.ids()
+
+    def add(self, vectors: Any, ids: Any = None) -> Ids:
+        """Add rows; when this returns, they are on the disk.
+
+        Args:
+            vectors: ``Float[n, dim]``.
+            ids: n different new numbers or strings; by default numbers that no row had before.
+
+        Returns:
+            The ids of the rows.
+
+        Raises:
+            DataError: for vectors that cannot be used (rows named), or ids that are taken.
+            StorageError: if they cannot be written; nothing was then changed.
+        """
+        return self._put(vectors, ids, replaces=False)
+
+    def update(self, vectors: Any, ids: Any) -> Ids:
+        """Put rows in the place of those of the same ids, and add those that are new; see :meth:`add`."""
+        if ids is None:
+            raise DataError("update needs ids, which say what rows are replaced; use add for new rows")
+        return self._put(vectors, ids, replaces=True)
+
+    def _put(self, vectors: Any, ids: Any, *, replaces: bool) -> Ids:
+        matrix = as_matrix(vectors, "the vectors", self.generation.settings.dim)
+        smallest = self.generation.smallest_dim
+        return self._changed.put(matrix, ids, smallest=smallest, replaces=replaces)
+
+    def delete(self, ids: Any, *, missing_ok: bool = False) -> int:
+        """Delete rows by their ids; how many there were.
+
+        Raises:
+            DataError: for ids of no row (unless ``missing_ok``); nothing was then deleted.
+            StorageError: if it cannot be written; nothing was then changed.
+        """
+        return self._changed.delete(ids, missing_ok=missing_ok)
+
+    def flush(self) -> None:
+        """Write the rows in memory into a segment. Not needed for safety: they are in the log."""
+        self._changed.flush()
+
+    def compact(self) -> None:
+        """Merge all segments into one, built by the plan, without what was deleted.
+
+        Searches go on meanwhile; interrupted, it leaves everything as it was.
+        """
+        self._changed.compact()
+
+    def write_table(self, table: Iterable[Mapping[str, Any]]) -> None:
+        """Keep what was measured of the index in its manifest: rows of JSON values."""
+        self._changed.write_table(tuple(dict(row) for row in table))
+
+    @property
+    def _changed(self) -> Writer:
+        if self._writer is None:
+            raise StorageError(f"{self.folder} was opened read-only; open it without read_only=True")
+        return self._writer
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        at: At = None,
+        point: Point | str | None = None,
+        filter: Any = None,  # noqa: A002 - the word of the field
+        workers: int | None = None,
+    ) -> Hits:
+        """The ``k`` best rows of every query.
+
+        Args:
+            queries: ``Float[queries, dim]``, or their first ``at`` entries (see
+                :func:`~nestling.search.incoming.read_queries`).
+            k: how many, at least 1.
+            at: the size to search at; no stage then reads a longer prefix.
+            point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``.
+            filter: ids that may be found, or flags: row with number ``i`` may be if ``filter[i]``,
+                numbers beyond its end not.
+            workers: threads.
+
+        Raises:
+            DataError: for queries, ``k`` or a filter that cannot be used.
+            GranularityError: for a size outside the nesting.
+        """
+        return self._search(queries, k, (at,), point, filter, workers)[self.nesting.resolve(at)]
+
+    def _search(
+        self,
+        queries: Any,
+        k: int,
+        granularities: Iterable[At] | None,
+        point: Point | str | None = None,
+        allow: Any = None,
+        workers: int | None = None,
+    ) -> dict[Granularity, Hits]:
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise DataError(f"k={k!r} rows cannot be found; give a whole number of at least 1")
+        state, wanted = self._state, resolve_each(self.nesting, granularities)
+        generation = state.generation
+        found = Point.parse(point) if isinstance(point, str) else point
+        largest = max(g["dim"] for g in wanted)
+        asked = read_queries(queries, generation.takes, generation.settings.dim, largest)
+        check_prefixes(asked, generation.rule, generation.smallest_dim, "the queries")
+        return {
+            g: state.snapshot.search(asked, int(k), dim=g["dim"], point=found, allow=allow, workers=workers)
+            for g in wanted
+        }
+
+    def __call__(self, queries: Any, /, at: At = None) -> Hits:
+        """The ten best rows of every query at one size."""
+        return self.search(queries, at=at)
+
+    def forward_each(
+        self, queries: Any, /, granularities: Iterable[At] | None = None
+    ) -> dict[Granularity, Hits]:
+        """The ten best rows at several sizes."""
+        return self._search(queries, 10, granularities)
+
+    def extract(self, at: At, folder: str | Path | None = None) -> AdaptiveIndex:
+        """A smaller index of the leading entries alone; it takes the same queries.
+
+        Args:
+            at: how many.
+            folder: where to; None is a temporary folder, which goes when the index is closed.
+        """
+        granularity = self.nesting.resolve(at)
+        if folder is not None:
+            write_copy(self._state, Path(folder), granularity)
+            return AdaptiveIndex.open(folder)
+        temporary = Path(tempfile.mkdtemp(prefix="nestling-"))
+        write_copy(self._state, temporary / "index", granularity)
+        small = AdaptiveIndex.open(temporary / "index")
+        small._remove = weakref.finalize(small, shutil.rmtree, temporary, ignore_errors=True)
+        return small
+
+    def save(self, folder: str | Path, /) -> None:
+        """Write a copy of the index as it is now; this one stays where it is."""
+        write_copy(self._state, Path(folder), self.nesting.full)
+
+    def cost(self, at: At = None) -> Cost:
+        """Multiply-adds of one query, bytes of all files a search reads, and of one vector."""
+        return self._state.snapshot.cost(self.nesting.resolve(at)["dim"])
+
+    def info(self) -> IndexInfo:
+        """What the index holds and how it is searched."""
+        return describe(self._state)
+
+    def verify(self) -> Verification:
+        """Read and check every file again.
+
+        Raises:
+            ArtifactError: for the first that is missing or altered; the message says what to do.
+        """
+        return verify_index(self.folder, self._state)
+
+    def refresh(self) -> bool:
+        """See what a writer in another process did since; whether it did anything. For ``read_only``."""
+        if self._writer is not None:
+            return False
+        before, self._read_state = self._read_state, load(self.folder).state
+        return not before.same_as(self._read_state)
+
+    def close(self) -> None:
+        """Let another writer open the index; everything is on the disk already."""
+        if self._writer is not None:
+            self._writer.close()
+        self._remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _check_identity(root: Path, generation: Generation, encoder: str | None, rule: CutRule | None) -> None:
+    """Vectors of different encoders, or cut by different rules, cannot be compared."""
+    settings = generation.settings
+    again = f'build one from vectors of it: nestling index build VECTORS --plan "{settings.plan}"'
+    if encoder is not None and encoder != settings.encoder:
+        raise ConfigError(
+            f"{root} holds vectors of the encoder {settings.encoder!r}, not of {encoder!r}; use the former, "
+            f"or {again} --encoder {encoder}"
+        )
+    if rule is not None and rule != generation.rule:
+        raise ConfigError(
+            f"{root} was built with {generation.rule}, not with {rule}; use the former, or {again} "
+            f"--before {rule.before} --after {rule.after}"
+        )

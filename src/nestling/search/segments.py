@@ -1,0 +1,216 @@
+"""Segments: immutable files of rows with the engine that searches them, written once and then only read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from tqdm import tqdm
+
+from nestling.artifact import FileRecord
+from nestling.cut import RAW, CutRule, cut
+from nestling.encoders.matrix import blocks_of
+from nestling.errors import ArtifactError
+from nestling.search.durable import flush_folder, flush_tree, npy_chunks, write_new
+from nestling.search.engine import Engine, build
+from nestling.search.exact import Metric
+from nestling.search.ids import Ids
+from nestling.search.plan import Plan
+from nestling.search.stages import Scan
+
+SEGMENTS = "segments"
+_VECTORS = "vectors.npy"
+_IDS = "ids.npy"
+_ENGINE = "engine"
+# Fewer rows are scanned faster than lists or codes could be trained on them, and with no loss.
+_FEWEST_PLANNED = 1000
+_ROWS_PER_CENTROID = 39  # below it faiss warns that a clustering has too few rows
+
+
+class SegmentRecord(BaseModel):
+    """What the manifest says of a segment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    rows: int
+    plan: str
+
+
+class Rows(NamedTuple):
+    """Rows on their way into a segment: ids, and ``Float32[some, dim]`` blocks as many in all."""
+
+    ids: Ids
+    blocks: Iterator[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all segments of an index share.
+
+    Args:
+        dim: entries of a vector.
+        rule: how vectors are treated around a cut; what comes before it was done to those stored.
+        metric: of comparisons.
+        plan: of segments that are large enough for it, with its sizes as numbers.
+        seed: of what is drawn while building.
+    """
+
+    dim: int
+    rule: CutRule
+    metric: Metric
+    plan: Plan
+    seed: int = 0
+
+    def plan_for(self, rows: int) -> Plan:
+        """The plan, or a plain scan at the size of its last stage where the rows are too few to train it."""
+        return self.plan if rows >= _rows_to_train(self.plan) else Plan(Scan("flat", self.answer_dim))
+
+    @property
+    def answer_dim(self) -> int:
+        """The prefix by which the plan's last stage compares."""
+        if self.plan.certify:
+            return self.dim
+        last = self.plan.reranks[-1] if self.plan.reranks else self.plan.scan
+        return last.dim or self.dim
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Immutable rows, their ids and the engine over them.
+
+    Args:
+        record: what the manifest says of them.
+        ids: ``Int64[rows]`` or strings.
+        vectors: ``Float32[rows, dim]``, a memory map.
+        engine: finds row numbers.
+    """
+
+    record: SegmentRecord
+    ids: Ids
+    vectors: NDArray[np.float32]
+    engine: Engine
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def find(self, ids: Ids) -> NDArray[np.int64]:
+        """Row of each id, -1 where it is none of this segment."""
+        if not len(ids) or ids.dtype.kind != self.ids.dtype.kind:
+            return np.full(len(ids), -1, np.int64)
+        names, rows = self._sorted
+        places = np.minimum(np.searchsorted(names, ids), len(names) - 1)
+        return np.where(names[places] == ids, rows[places], -1)
+
+    @cached_property
+    def _sorted(self) -> tuple[Ids, NDArray[np.int64]]:
+        """Ids in order and the row of each; made when first needed, as only updates and filters do."""
+        order = np.argsort(self.ids, kind="stable")
+        return np.asarray(self.ids)[order], order
+
+
+def file_names(record: SegmentRecord) -> tuple[str, str]:
+    """The files that every segment has, by their names in the index."""
+    return tuple(f"{SEGMENTS}/{record.name}/{file}" for file in (_VECTORS, _IDS))  # type: ignore[return-value]
+
+
+def write_segment(
+    root: Path, name: str, rows: Rows, terms: Terms, workers: int | None
+) -> tuple[Segment, dict[str, FileRecord]]:
+    """Write rows, build their engine, flush everything, and read it back as a segment.
+
+    The rows pass through as a stream and are read again from the file as a memory map.
+    """
+    folder = root / SEGMENTS / name
+    (folder / _ENGINE).mkdir(parents=True)
+    count, plan = len(rows.ids), terms.plan_for(len(rows.ids))
+    blocks = _watched(rows.blocks, count)
+    files = {
+        _VECTORS: write_new(folder / _VECTORS, npy_chunks(blocks, (count, terms.dim), np.dtype(np.float32))),
+        _IDS: write_new(folder / _IDS, npy_chunks([rows.ids], (count,), rows.ids.dtype)),
+    }
+    engine = build(
+        plan,
+        np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False),
+        rule=terms.rule,
+        metric=terms.metric,
+        seed=terms.seed,
+        workers=workers,
+        folder=folder / _ENGINE,
+    )
+    engine.save(folder / _ENGINE)
+    record = SegmentRecord(name=name, rows=count, plan=str(plan))
+    files = _flushed(root, folder, files)
+    return load_segment(root, record, terms), files
+
+
+def copy_segment(
+    segment: Segment, root: Path, terms: Terms, dim: int
+) -> tuple[SegmentRecord, dict[str, FileRecord]]:
+    """Write a segment into the folder of another index, its vectors and its engine cut to ``dim`` entries."""
+    folder = root / SEGMENTS / segment.record.name
+    (folder / _ENGINE).mkdir(parents=True)
+    engine = segment.engine if dim == terms.dim else segment.engine.extract(dim)
+    count, ids = len(segment), np.asarray(segment.ids)
+    blocks = (cut(segment.vectors[rows], dim, RAW) for rows in blocks_of(segment.vectors))
+    engine.save(folder / _ENGINE)
+    files = {
+        _VECTORS: write_new(folder / _VECTORS, npy_chunks(blocks, (count, dim), np.dtype(np.float32))),
+        _IDS: write_new(folder / _IDS, npy_chunks([ids], (count,), ids.dtype)),
+    }
+    record = SegmentRecord(name=segment.record.name, rows=count, plan=str(engine.plan))
+    return record, _flushed(root, folder, files)
+
+
+def load_segment(root: Path, record: SegmentRecord, terms: Terms) -> Segment:
+    """Read a segment whose files were verified.
+
+    Raises:
+        ArtifactError: if the files are not of the size that the manifest says.
+    """
+    folder = root / SEGMENTS / record.name
+    vectors = np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False)
+    ids = np.load(folder / _IDS, mmap_mode="r", allow_pickle=False)
+    if vectors.shape != (record.rows, terms.dim) or ids.shape != (record.rows,):
+        raise ArtifactError(
+            f"{folder} holds vectors of shape {vectors.shape} and {len(ids)} ids, but its index says "
+            f"{(record.rows, terms.dim)}; restore the index from a copy"
+        )
+    engine = Engine.load(folder / _ENGINE, vectors, Plan.parse(record.plan), terms.rule, terms.metric)
+    return Segment(record, ids, vectors, engine)
+
+
+def narrow(plan: Plan, dim: int) -> Plan:
+    """The plan with no stage that reads a longer prefix than ``dim``."""
+    coarse = None if plan.coarse is None else replace(plan.coarse, dim=min(plan.coarse.dim or dim, dim))
+    scan = replace(plan.scan, dim=min(plan.scan.dim or dim, dim))
+    reranks = tuple(replace(stage, dim=min(stage.dim or dim, dim)) for stage in plan.reranks)
+    return replace(plan, coarse=coarse, scan=scan, reranks=reranks).resolve(dim)
+
+
+def _flushed(root: Path, folder: Path, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+    """All files of a segment, on the disk with their names."""
+    engine = {f"{_ENGINE}/{name}": record for name, record in flush_tree(folder / _ENGINE).items()}
+    for place in (folder, folder.parent, root):
+        flush_folder(place)
+    prefix = folder.relative_to(root).as_posix()
+    return {f"{prefix}/{name}": record for name, record in (files | engine).items()}
+
+
+def _watched(blocks: Iterable[Any], count: int) -> Iterator[Any]:
+    with tqdm(total=count, unit=" rows", desc="write", disable=None, delay=1, leave=False) as bar:
+        for block in blocks:
+            yield block
+            bar.update(len(block))
+
+
+def _rows_to_train(plan: Plan) -> int:
+    lists = plan.coarse.count if plan.coarse is not None and plan.coarse.kind == "ivf" else 0
+    words = 1 << plan.scan.bits if plan.scan.bits is not None else 0
+    return max(_FEWEST_PLANNED, _ROWS_PER_CENTROID * lists, _ROWS_PER_CENTROID * words)

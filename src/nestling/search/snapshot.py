@@ -1,0 +1,249 @@
+"""What an index holds at one moment, and searching it: segments and rows in memory, merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.elastic import Cost
+from nestling.encoders.matrix import blocks_of
+from nestling.errors import DataError
+from nestling.search.exact import Neighbours
+from nestling.search.ids import NO_ID, IdKind, Ids, check_kind, read_ids
+from nestling.search.memory import MemoryView
+from nestling.search.plan import Point
+from nestling.search.segments import Rows, Segment, Terms
+
+Mask = NDArray[np.bool_]
+
+
+class Hits(NamedTuple):
+    """The best rows of every query, best first.
+
+    Args:
+        ids: ``Int64[queries, k]`` or strings; -1 or "" where fewer than ``k`` rows exist or are allowed.
+        scores: ``Float32[queries, k]``: similarities, falling; with ``metric="euclidean"`` distances,
+            rising; NaN where there is no row.
+    """
+
+    ids: Ids
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LiveSegment:
+    """A segment and which of its rows are still there.
+
+    Args:
+        segment: the immutable rows.
+        live: ``Bool[rows]``.
+    """
+
+    segment: Segment
+    live: Mask
+
+    @cached_property
+    def live_count(self) -> int:
+        """Rows that are found."""
+        return int(self.live.sum())
+
+    def without(self, ids: Ids) -> LiveSegment:
+        """The same with the rows of these ids deleted."""
+        rows = self.rows_of(ids)
+        if not len(rows):
+            return self
+        live = self.live.copy()
+        live[rows] = False
+        return LiveSegment(self.segment, live)
+
+    def rows_of(self, ids: Ids) -> NDArray[np.int64]:
+        """Live rows of those ids that are here."""
+        rows = self.segment.find(ids)
+        rows = rows[rows >= 0]
+        return rows[self.live[rows]]
+
+    def allowed(self, choose: Filter) -> Mask | None:
+        """Rows that a search may find; None is all."""
+        chosen = choose.of(self.segment)
+        if self.live_count == len(self.segment):
+            return chosen
+        return self.live if chosen is None else self.live & chosen
+
+    def has(self, ids: Ids) -> Mask:
+        """Which ids have a live row here."""
+        rows = self.segment.find(ids)
+        found: Mask = (rows >= 0) & self.live[rows]
+        return found
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An index at one moment. Nothing in it ever changes, so any number of threads may read it.
+
+    Args:
+        terms: what all rows share.
+        id_kind: what the ids are; None before the first row.
+        segments: rows on disk.
+        memory: the newest rows.
+    """
+
+    terms: Terms
+    id_kind: IdKind | None
+    segments: tuple[LiveSegment, ...]
+    memory: MemoryView
+
+    def __len__(self) -> int:
+        return sum(part.live_count for part in self.segments) + self.memory.live_count
+
+    def ids(self) -> Ids:
+        """The ids of all rows, segment by segment."""
+        parts = [np.asarray(part.segment.ids)[part.live] for part in self.segments if part.live_count]
+        if self.memory.live_count:
+            parts.append(self.memory_ids[self.memory.live])
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def has(self, ids: Ids) -> Mask:
+        """Which ids have a row."""
+        found = np.isin(ids, self.memory_ids[self.memory.live]) if self.memory.live_count else None
+        masks = [part.has(ids) for part in self.segments] + ([] if found is None else [found])
+        return np.logical_or.reduce(masks) if masks else np.zeros(len(ids), np.bool_)
+
+    def rows(self, segments: tuple[LiveSegment, ...] | None = None) -> Rows:
+        """All live rows (of some of the segments, and those in memory), block by block."""
+        chosen = self.segments if segments is None else segments
+        part = Snapshot(self.terms, self.id_kind, chosen, self.memory)
+        return Rows(part.ids(), part._blocks())
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        dim: int,
+        point: Point | None,
+        allow: Any,
+        workers: int | None,
+    ) -> Hits:
+        """The ``k`` best rows of all parts; queries are as wide as the vectors."""
+        choose = Filter.read(allow, self.id_kind)
+        found: list[tuple[Ids, Neighbours]] = []
+        for part in self.segments:
+            allowed = part.allowed(choose)
+            count = len(part.segment) if allowed is None else int(allowed.sum())
+            if count:
+                planned = part.segment.record.plan == str(self.terms.plan)
+                neighbours = part.segment.engine.search(
+                    queries,
+                    min(k, count),
+                    point if planned else None,
+                    dim=dim,
+                    allowed=allowed,
+                    workers=workers,
+                )
+                found.append((part.segment.ids, neighbours))
+        if self.memory.live_count:
+            found.append((self.memory_ids, self._search_memory(queries, k, dim, choose, workers)))
+        return self._merge(found, len(queries), k)
+
+    def cost(self, dim: int) -> Cost:
+        """Multiply-adds of one query at one size, bytes that are kept for it, and bytes of one vector."""
+        row_bytes, rows = 4 * dim, len(self.memory.live)
+        costs = [part.segment.engine.cost(None, dim) for part in self.segments]
+        return Cost(
+            flops=sum(cost.mflops for cost in costs) * 1e6 + rows * dim,
+            size_bytes=sum(cost.bytes_stored + cost.bytes_on_disk for cost in costs) + rows * row_bytes,
+            output_bytes=row_bytes,
+        )
+
+    def _search_memory(
+        self, queries: NDArray[np.float32], k: int, dim: int, choose: Filter, workers: int | None
+    ) -> Neighbours:
+        return self.memory.search(
+            queries,
+            k,
+            dim=min(dim, self.terms.answer_dim),
+            rule=self.terms.rule,
+            metric=self.terms.metric,
+            allowed=choose.mask(self.memory_ids),
+            workers=workers,
+        )
+
+    def _merge(self, found: list[tuple[Ids, Neighbours]], queries: int, k: int) -> Hits:
+        """Of equal scores the one of the older segment wins."""
+        kind = self.id_kind or "int"
+        empty = Hits(np.full((queries, k), NO_ID[kind]), np.full((queries, k), np.nan, np.float32))
+        ids = [np.where(n.indices >= 0, names[n.indices], NO_ID[kind]) for names, n in found]
+        names = np.concatenate([*ids, empty.ids], axis=1)
+        scores = np.concatenate([*(n.scores for _, n in found), empty.scores], axis=1)
+        worst = np.inf  # places without a row come last
+        keys = np.where(np.isnan(scores), worst, scores if self.terms.metric == "euclidean" else -scores)
+        order = np.argsort(keys, axis=1, kind="stable")[:, :k]
+        return Hits(np.take_along_axis(names, order, 1), np.take_along_axis(scores, order, 1))
+
+    def _blocks(self) -> Iterator[NDArray[np.float32]]:
+        for part in self.segments:
+            for rows in blocks_of(part.segment.vectors):
+                yield part.segment.vectors[rows][part.live[rows]]
+        yield self.memory.vectors[self.memory.live]
+
+    @cached_property
+    def memory_ids(self) -> Ids:
+        """The ids of all rows in memory, also of those no longer found."""
+        kind = np.str_ if self.id_kind == "str" else np.int64
+        return self.memory.names.astype(kind)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which rows a search may find: all, those of some ids, or those whose number is set in a mask."""
+
+    ids: Ids | None = None
+    flags: Mask | None = None
+
+    @classmethod
+    def read(cls, given: Any, kind: IdKind | None) -> Filter:
+        """The filter that an argument names.
+
+        Raises:
+            DataError: for ids of another kind than the index has, or a mask where ids are strings.
+        """
+        if given is None:
+            return cls()
+        if not isinstance(given, (set, frozenset)):
+            array = np.asarray(given)
+            if array.dtype.kind == "b":
+                if kind == "str" or array.ndim != 1:
+                    raise DataError(
+                        "a mask says for each number whether it is allowed, so it needs one dimension and "
+                        f"ids that are numbers, not shape {array.shape} and "
+                        f"{'strings' if kind == 'str' else 'numbers'}; give the ids themselves"
+                    )
+                return cls(flags=array)
+        ids = read_ids(given, "the ids of a filter")
+        check_kind(ids, kind)
+        return cls(ids=np.unique(ids))
+
+    def of(self, segment: Segment) -> Mask | None:
+        """Which rows of a segment are allowed; None is all."""
+        if self.ids is None:
+            return None if self.flags is None else self.mask(segment.ids)
+        allowed = np.zeros(len(segment), np.bool_)
+        rows = segment.find(self.ids)
+        allowed[rows[rows >= 0]] = True
+        return allowed
+
+    def mask(self, names: Ids) -> Mask:
+        """Which of these ids are allowed."""
+        if self.ids is not None:
+            return np.isin(names, self.ids)
+        if self.flags is None:
+            return np.ones(len(names), np.bool_)
+        inside = names < len(self.flags)
+        allowed = np.zeros(len(names), np.bool_)
+        allowed[inside] = self.flags[names[inside]]
+        return allowed

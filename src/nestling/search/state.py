@@ -1,0 +1,137 @@
+"""Reading an index as it stands in its folder: the generation in force and the updates since."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from nestling.artifact import MANIFEST
+from nestling.errors import ArtifactError
+from nestling.search.generation import Generation, read_deleted, read_generation
+from nestling.search.ids import IdKind, kind_of
+from nestling.search.log import LogContent, Record, read_log
+from nestling.search.memory import MemoryPart
+from nestling.search.segments import Segment, load_segment
+from nestling.search.snapshot import LiveSegment, Snapshot
+
+_log = logging.getLogger(__name__)
+
+# A writer that switches generations while they are read removes files; the next try finds the new ones.
+_TRIES = 5
+
+
+class Numbering(NamedTuple):
+    """What ids of an index are, and the number that the next row gets if it is given none."""
+
+    kind: IdKind | None
+    next_id: int
+
+    def after(self, record: Record) -> Numbering:
+        """The same after an update."""
+        if record.kind == "delete" or not len(record.ids):
+            return self
+        kind = kind_of(record.ids)
+        return Numbering(kind, max(self.next_id, int(record.ids.max()) + 1) if kind == "int" else 0)
+
+
+@dataclass(frozen=True)
+class State:
+    """An index at one moment.
+
+    Args:
+        generation: what lies on the disk.
+        snapshot: what is searched: that, and the updates since.
+        numbering: of ids.
+        messages: what had to be put right when it was read.
+        log_length: bytes of the log that were read.
+    """
+
+    generation: Generation
+    snapshot: Snapshot
+    numbering: Numbering
+    messages: tuple[str, ...] = ()
+    log_length: int = 0
+
+    def same_as(self, other: State) -> bool:
+        """Whether both were read from the same bytes."""
+        ours, theirs = self.generation.settings, other.generation.settings
+        return (ours.index, ours.generation, self.log_length) == (
+            theirs.index,
+            theirs.generation,
+            other.log_length,
+        )
+
+
+@dataclass
+class Loaded:
+    """A state with the parts that a writer goes on with."""
+
+    state: State
+    memory: MemoryPart
+    content: LogContent
+
+
+def load(root: Path) -> Loaded:
+    """Verify and read an index whole.
+
+    Raises:
+        ArtifactError: if anything of it is missing, altered or too new.
+    """
+    for attempt in range(_TRIES):
+        before = _manifest_bytes(root)
+        try:
+            return _load(root)
+        except ArtifactError:
+            if attempt == _TRIES - 1 or _manifest_bytes(root) == before:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def apply(snapshot: Snapshot, memory: MemoryPart, record: Record, numbering: Numbering) -> Snapshot:
+    """The snapshot after an update, which ``memory`` takes in."""
+    segments = tuple(part.without(record.ids) for part in snapshot.segments)
+    if record.kind == "put":
+        memory.put(record.ids, record.vectors)
+    else:
+        memory.delete(record.ids)
+    return replace(snapshot, id_kind=numbering.kind, segments=segments, memory=memory.view())
+
+
+def _load(root: Path) -> Loaded:
+    generation = read_generation(root)
+    settings, terms = generation.settings, generation.terms
+    content = read_log(generation.log(root), settings.dim)
+    segments = _read_segments(root, generation)
+    memory = MemoryPart(settings.dim)
+    snapshot = Snapshot(terms, settings.id_kind, segments, memory.view())
+    numbering = Numbering(settings.id_kind, settings.next_id)
+    for record in content.records:
+        numbering = numbering.after(record)
+        snapshot = apply(snapshot, memory, record, numbering)
+    messages = _messages(root, generation, content)
+    return Loaded(State(generation, snapshot, numbering, messages, content.length), memory, content)
+
+
+def _read_segments(root: Path, generation: Generation) -> tuple[LiveSegment, ...]:
+    live = read_deleted(root, generation)
+    records = generation.settings.segments
+    read: list[Segment] = [load_segment(root, record, generation.terms) for record in records]
+    return tuple(LiveSegment(segment, rows) for segment, rows in zip(read, live, strict=True))
+
+
+def _messages(root: Path, generation: Generation, content: LogContent) -> tuple[str, ...]:
+    if not content.torn_bytes:
+        return ()
+    message = (
+        f"the last {content.torn_bytes} bytes of {generation.log(root).path.name} are of an update that was "
+        "cut off before it was acknowledged; they were dropped"
+    )
+    _log.warning("%s: %s", root, message)
+    return (message,)
+
+
+def _manifest_bytes(root: Path) -> bytes:
+    path = root / MANIFEST
+    return path.read_bytes() if path.is_file() else b""

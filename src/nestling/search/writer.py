@@ -1,0 +1,286 @@
+"""Changing an index: one writer at a time, every change on the disk before it is acknowledged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.artifact import FileRecord, read_manifest
+from nestling.errors import DataError, StorageError
+from nestling.search.durable import discard, flush_folder, npy_chunks, storage_errors, write_new
+from nestling.search.generation import Generation, leftovers, switch
+from nestling.search.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
+from nestling.search.incoming import prepared_blocks
+from nestling.search.lock import WriterLock
+from nestling.search.log import HEADER_BYTES, LogContent, LogWriter, Record, create_log
+from nestling.search.memory import MemoryPart
+from nestling.search.segments import SEGMENTS, Rows, SegmentRecord, write_segment
+from nestling.search.snapshot import LiveSegment, Snapshot
+from nestling.search.state import Loaded, Numbering, State, apply
+
+_EMPTY_LOG = LogContent((), HEADER_BYTES, 0)
+# A flush takes in small segments written before it, as long as that rewrites no more than this many times
+# what one flush writes: each row is then rewritten a few times, and the segments stay few.
+_MOST_MERGED = 16
+
+
+class Writer:
+    """The only one who changes an index. Readers look at ``state``, which is replaced whole.
+
+    Args:
+        root: the folder of the index.
+        lock: keeps other writers out.
+        loaded: what was read from it.
+        log_bytes: how long the log may become before its rows are written into a segment.
+        workers: threads that build.
+    """
+
+    def __init__(
+        self, root: Path, lock: WriterLock, loaded: Loaded, *, log_bytes: int, workers: int | None
+    ) -> None:
+        self.state = loaded.state
+        self._root, self._lock, self._log_bytes, self._workers = root, lock, log_bytes, workers
+        self._memory = loaded.memory
+        self._log = LogWriter(loaded.state.generation.log(root), loaded.content)
+        self._turn = threading.RLock()
+        self._is_torn = self._is_closed = False
+        for path in leftovers(root, self.state.generation):
+            discard(path)
+
+    def put(self, vectors: NDArray[np.floating[Any]], ids: Any, *, smallest: int, replaces: bool) -> Ids:
+        """Add rows, or put them in the place of those of the same ids.
+
+        Raises:
+            DataError: for ids that are taken (unless ``replaces``) or cannot be used, or such vectors.
+            StorageError: if they could not be written; nothing was then changed.
+        """
+        with self._changing():
+            names = self._names(ids, len(vectors))
+            taken = self._taken(names)
+            if taken.any() and not replaces:
+                raise DataError(
+                    f"{name_ids(names[taken])} stand in the index already; replace their vectors with "
+                    "update, or choose other ids"
+                )
+            blocks = prepared_blocks(vectors, self.state.generation.rule, smallest)
+            if vectors.size * 4 >= self._log_bytes:
+                self._commit_large(names, blocks)
+            elif len(names):
+                self._append(Record("put", names, np.concatenate(list(blocks))))
+            return names
+
+    def delete(self, ids: Any, *, missing_ok: bool) -> int:
+        """Delete rows by their ids; how many there were.
+
+        Raises:
+            DataError: for ids of no row, unless ``missing_ok``; nothing was then deleted.
+            StorageError: if it could not be written; nothing was then changed.
+        """
+        with self._changing():
+            names = np.unique(read_ids(ids))
+            check_kind(names, self.state.numbering.kind)
+            found = self._taken(names)
+            if not found.all() and not missing_ok:
+                raise DataError(
+                    f"{name_ids(names[~found])} are not in the index, so nothing was deleted; "
+                    "pass missing_ok=True to delete those that are"
+                )
+            if found.any():
+                nothing = np.zeros((0, self.state.generation.settings.dim), np.float32)
+                self._append(Record("delete", names[found], nothing))
+            return int(found.sum())
+
+    def flush(self) -> None:
+        """Write the rows in memory, and what was deleted, into files of a new generation."""
+        with self._changing():
+            if self._log.length == HEADER_BYTES:
+                return
+            snapshot = self.state.snapshot
+            kept = list(snapshot.segments)
+            merged = snapshot.memory.live_count
+            most = _MOST_MERGED * self._log_bytes // (4 * snapshot.terms.dim)
+            while kept and merged and len(kept[-1].segment) <= merged and 2 * merged <= most:
+                merged += kept.pop().live_count
+            self._commit(kept, snapshot.rows(snapshot.segments[len(kept) :]), self.state.numbering)
+
+    def compact(self) -> None:
+        """Write all rows that are left into one segment, built by the plan."""
+        with self._changing():
+            self._commit([], self.state.snapshot.rows(), self.state.numbering)
+
+    def write_table(self, table: tuple[dict[str, Any], ...]) -> None:
+        """Put what was measured of the index into its manifest."""
+        with self._changing():
+            snapshot = self.state.snapshot
+            self._commit(list(snapshot.segments), snapshot.rows(()), self.state.numbering, table)
+
+    def close(self) -> None:
+        """Let another writer in; nothing needs to be written."""
+        with self._turn:
+            self._is_closed = True
+            self._log.close()
+            self._lock.release()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        with self._turn:
+            if self._is_closed:
+                raise StorageError(f"{self._root} was closed; open it again")
+            if self._is_torn:
+                raise StorageError(
+                    f"a write into {self._root} failed and could not be undone; close the index and open it "
+                    "again, which reads what the disk holds"
+                )
+            yield
+
+    def _names(self, given: Any, count: int) -> Ids:
+        kind, next_id = self.state.numbering
+        if given is None:
+            if kind == "str":
+                raise DataError("the rows of this index have strings as ids; give one for each new row")
+            return np.arange(next_id, next_id + count)
+        names = check_new_ids(given, count)
+        check_kind(names, kind)
+        return names
+
+    def _taken(self, names: Ids) -> NDArray[np.bool_]:
+        masks = [part.has(names) for part in self.state.snapshot.segments]
+        taken: NDArray[np.bool_] = np.logical_or.reduce([self._memory.has(names), *masks])
+        return taken
+
+    def _append(self, record: Record) -> None:
+        if self._log.length > HEADER_BYTES and self._log.length + record.vectors.nbytes > self._log_bytes:
+            self.flush()
+        self._log.append(record)
+        numbering = self.state.numbering.after(record)
+        snapshot = apply(self.state.snapshot, self._memory, record, numbering)
+        self.state = replace(self.state, snapshot=snapshot, numbering=numbering)
+
+    def _commit_large(self, names: Ids, blocks: Iterator[NDArray[np.float32]]) -> None:
+        """Many rows go into a segment at once, with those in memory that they do not replace."""
+        before = self.state.snapshot
+        kept = [part.without(names) for part in before.segments]
+        memory = before.memory
+        live = memory.live & ~np.isin(before.memory_ids, names)
+        rest = Snapshot(before.terms, before.id_kind, (), replace(memory, live=live)).rows()
+        ids = np.concatenate([rest.ids, names]) if len(rest.ids) else names
+        numbering = self.state.numbering.after(Record("put", names, np.empty((0, 0), np.float32)))
+        self._commit(kept, Rows(ids, chain(rest.blocks, blocks)), numbering)
+
+    def _commit(
+        self,
+        kept: list[LiveSegment],
+        rows: Rows,
+        numbering: Numbering,
+        table: tuple[dict[str, Any], ...] | None = None,
+    ) -> None:
+        """Switch to a generation of the kept segments and one of ``rows``, with an empty log."""
+        generation, segments, log = self._prepare(kept, rows, numbering, table)
+        memory = MemoryPart(generation.settings.dim)
+        before = self.state.generation
+        self._is_torn = True  # until what is in memory and on the disk is the same again
+        try:
+            switch(self._root, generation)
+            self.state = State(
+                generation,
+                Snapshot(generation.terms, numbering.kind, segments, memory.view()),
+                numbering,
+                self.state.messages,
+            )
+            self._memory, self._log, old_log = memory, log, self._log
+            self._is_torn = False
+        except BaseException:
+            log.close()
+            if read_manifest(self._root).settings["generation"] == before.settings.generation:
+                self._is_torn = False
+                self._discard_leftovers()
+            raise
+        old_log.close()
+        self._discard_leftovers()
+
+    def _prepare(
+        self,
+        kept: list[LiveSegment],
+        rows: Rows,
+        numbering: Numbering,
+        table: tuple[dict[str, Any], ...] | None,
+    ) -> tuple[Generation, tuple[LiveSegment, ...], LogWriter]:
+        """Write all files of the next generation; nothing names them yet."""
+        before = self.state.generation
+        try:
+            with storage_errors(self._root):
+                generation, segments = write_files(self._root, before, kept, rows, numbering, self._workers)
+                if table is not None:
+                    settings = generation.settings.model_copy(update={"table": table})
+                    generation = replace(generation, settings=settings)
+                return generation, segments, LogWriter(generation.log(self._root), _EMPTY_LOG)
+        except BaseException:
+            self._discard_leftovers()
+            raise
+
+    def _discard_leftovers(self) -> None:
+        for path in leftovers(self._root, self.state.generation):
+            discard(path)
+
+
+def write_files(
+    root: Path,
+    before: Generation,
+    kept: list[LiveSegment],
+    rows: Rows,
+    numbering: Numbering,
+    workers: int | None,
+) -> tuple[Generation, tuple[LiveSegment, ...]]:
+    """Write and flush the files of the generation after ``before``: new rows, deletions, an empty log."""
+    number = before.settings.generation + 1
+    segments = [part for part in kept if part.live_count]
+    names = {part.segment.record.name for part in segments}
+    files = {
+        name: record
+        for name, record in before.files.items()
+        if name.startswith(f"{SEGMENTS}/") and name.split("/")[1] in names
+    }
+    if len(rows.ids):
+        fresh = f"{number:08d}"
+        discard(root / SEGMENTS / fresh)
+        segment, written = write_segment(root, fresh, rows, before.terms, workers)
+        segments.append(LiveSegment(segment, np.ones(len(rows.ids), np.bool_)))
+        files |= written
+    generation = _after(before, number, [part.segment.record for part in segments], files, numbering)
+    if (deleted := write_deleted(root / generation.deleted_name, segments)) is not None:
+        generation = replace(generation, files={**files, generation.deleted_name: deleted})
+    create_log(generation.log(root))
+    flush_folder(root)
+    return generation, tuple(segments)
+
+
+def _after(
+    before: Generation,
+    number: int,
+    records: list[SegmentRecord],
+    files: dict[str, FileRecord],
+    numbering: Numbering,
+) -> Generation:
+    changes = {
+        "generation": number,
+        "segments": tuple(records),
+        "id_kind": numbering.kind,
+        "next_id": numbering.next_id,
+    }
+    return replace(before, settings=before.settings.model_copy(update=changes), files=files)
+
+
+def write_deleted(path: Path, segments: Sequence[LiveSegment]) -> FileRecord | None:
+    """Write which rows of the segments are no longer found; None where all are."""
+    if all(part.live_count == len(part.segment) for part in segments):
+        return None
+    bits = np.packbits(~np.concatenate([part.live for part in segments]))
+    return write_new(path, npy_chunks([bits], bits.shape, bits.dtype))
