@@ -40,6 +40,14 @@ class StorageError(NestlingError, OSError):
     """Writing failed (disk full, no permission); nothing half-written remains."""
 
 
+class StoreError(NestlingError, RuntimeError):
+    """A database cannot be reached, or refused what was asked of it."""
+
+
+class StoreBusyError(StoreError):
+    """A database did not answer in time or lost the connection; trying again may help."""
+
+
 class NonFiniteError(NestlingError, FloatingPointError):
     """A loss or a gradient became NaN or infinite while training; the weights were not changed by it."""
 

@@ -1,0 +1,258 @@
+"""A store over any table: checks, cuts, batches and tries again, so that an adapter does nothing of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nestling.cut import CutRule, check_vectors, cut_each
+from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.search.ids import Ids, check_kind, check_new_ids, read_ids
+from nestling.search.prefix import prefix_norms, prepare
+from nestling.search.stores.layout import Layout, check_identity
+from nestling.search.stores.retry import with_retries
+from nestling.search.stores.store import Batch, Hits, Metadata, Value
+from nestling.search.stores.table import Request, Rows, Table
+
+_FLOATS_SENT_AT_A_TIME = 1 << 20
+_MOST_ROWS_SENT = 5000
+_QUERIES_AT_A_TIME = 100
+_MOST_K = 10_000
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+_LARGEST_EXACT_INTEGER = 1 << 53
+
+
+class DatabaseStore:
+    """Vectors in a database, searched at a prefix and re-ranked at a longer one.
+
+    Vectors are treated by the cut rule before they go in, so ``scan`` gives them normalised where the rule
+    says so. Made by :meth:`create` or :meth:`open`, or from a URL by
+    :func:`~nestling.search.stores.urls.create_store` and ``open_store``. ``with`` closes it.
+    """
+
+    def __init__(self, table: Table, layout: Layout) -> None:
+        self._table = table
+        self.layout = layout
+
+    @classmethod
+    def create(cls, table: Table, layout: Layout) -> Self:
+        """Make a table that does not exist yet.
+
+        Raises:
+            ArtifactError: if there is one of that name.
+            StoreError: if the database cannot be reached or refuses.
+        """
+        if with_retries(table.read_layout) is not None:
+            raise ArtifactError(f"{table.where} exists; open it, or drop it first")
+        table.create(layout)
+        return cls(table, layout)
+
+    @classmethod
+    def open(cls, table: Table, *, encoder: str | None = None, rule: CutRule | None = None) -> Self:
+        """Use a table that exists.
+
+        Args:
+            table: in which database, and what it is called.
+            encoder: what will make the queries; None trusts the caller.
+            rule: the cut rule that the caller expects; None takes the one of the table.
+
+        Raises:
+            ArtifactError: if there is none, or it was made for another encoder or cut rule.
+            StoreError: if the database cannot be reached or refuses.
+        """
+        layout = with_retries(table.read_layout)
+        if layout is None:
+            raise ArtifactError(
+                f"{table.where} does not exist; create it, or fill it with: "
+                "nestling index export INDEX --to URL"
+            )
+        check_identity(layout, table.where, encoder=encoder, rule=rule)
+        return cls(table, layout)
+
+    def __repr__(self) -> str:
+        return f"DatabaseStore({self._table.where}, {self.layout})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, ids: Any, vectors: Any, metadata: Sequence[Metadata] | None = None) -> None:
+        """Add rows, or replace those of the same id, in batches that are each written whole.
+
+        Args:
+            ids: what they are called, all different, of the layout's kind.
+            vectors: ``Float[n, dim]``, before the cut rule; a memory map is read batch by batch.
+            metadata: one flat dict a row with strings and whole numbers, for ``where=``.
+
+        Raises:
+            DataError: for vectors, ids or metadata that cannot be used; nothing was written then.
+            StoreError: if the database fails; the batches before it were written, and adding the same
+                rows again is safe.
+        """
+        matrix = check_vectors(vectors, "vectors", dim=self.layout.dim)
+        names = self._names(check_new_ids(ids, len(matrix)))
+        tags = _check_metadata(metadata, len(matrix))
+        self._check_lengths(matrix)
+        step = max(1, min(_MOST_ROWS_SENT, _FLOATS_SENT_AT_A_TIME // sum(self.layout.dims)))
+        starts = range(0, len(matrix), step)
+        for start in tqdm(starts, "adding", unit="batch", disable=None if len(starts) > 1 else True):
+            part = slice(start, start + step)
+            block = np.asarray(matrix[part], np.float32)
+            rows = Rows(names[part], cut_each(block, self.layout.dims, self.layout.rule), tags[part])
+            with_retries(lambda rows=rows: self._table.upsert(rows))  # type: ignore[misc]
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        shortlist: int | None = 200,
+        rerank_dim: int | None = None,
+        ids: Any = None,
+        where: Metadata | None = None,
+    ) -> list[Hits]:
+        """The ``k`` best rows of every query: a shortlist at a prefix, put in order at a longer one.
+
+        Args:
+            queries: ``Float[n, dim]``, before the cut rule.
+            k: rows wanted, 1 to 10,000.
+            shortlist: rows of the first stage, at least ``k``; None, or as many as there are rows,
+                compares all rows at ``rerank_dim`` and so is exact.
+            rerank_dim: size whose scores decide, one of ``layout.dims``; the full one by default.
+            ids: rows allowed; None allows all.
+            where: values that the metadata of a row must have, all of them.
+
+        Raises:
+            DataError: for queries, ids or metadata that cannot be used.
+            ConfigError: for a ``k`` or shortlist out of range, or a size that is not kept.
+            StoreError: if the database fails.
+        """
+        matrix = np.asarray(check_vectors(queries, "queries", dim=self.layout.dim), np.float32)
+        size = self._check_search(k, shortlist, rerank_dim)
+        wanted = _check_metadata([where or {}], 1)[0]
+        allowed = None if ids is None else self._names(read_ids(ids))
+        if allowed == []:
+            return [Hits([], np.zeros(0, np.float32)) for _ in matrix]
+        if shortlist is not None and with_retries(lambda: self._table.fits(shortlist)):
+            shortlist = None
+        dims = {size} if shortlist is None else {self.layout.shortlist_dim, size}
+        found: list[Hits] = []
+        for start in range(0, len(matrix), _QUERIES_AT_A_TIME):
+            block = cut_each(matrix[start : start + _QUERIES_AT_A_TIME], sorted(dims), self.layout.rule)
+            request = Request(block, k, shortlist, self.layout.shortlist_dim, size, allowed, wanted)
+            found += with_retries(lambda request=request: self._table.search(request))  # type: ignore[misc]
+        return [Hits(self._called(hits.ids).tolist(), hits.scores) for hits in found]
+
+    def delete(self, ids: Any) -> None:
+        """Remove rows; ids that there are not are none."""
+        names = self._names(read_ids(ids))
+        for start in range(0, len(names), _MOST_ROWS_SENT):
+            part = names[start : start + _MOST_ROWS_SENT]
+            with_retries(lambda part=part: self._table.delete(part))  # type: ignore[misc]
+
+    def count(self) -> int:
+        """How many rows there are, exactly."""
+        return with_retries(self._table.count)
+
+    def present(self, ids: Any) -> NDArray[np.bool_]:
+        """Which of these ids there are, ``Bool[n]``."""
+        names = self._names(read_ids(ids))
+        found: set[str] = set()
+        for start in range(0, len(names), _MOST_ROWS_SENT):
+            part = names[start : start + _MOST_ROWS_SENT]
+            found |= with_retries(lambda part=part: self._table.present(part))  # type: ignore[misc]
+        return np.array([name in found for name in names], dtype=bool)
+
+    def scan(self, size: int = 1000) -> Iterator[Batch]:
+        """All rows, up to ``size`` at a time, with vectors cut and normalised by the rule at the full size."""
+        for rows in self._table.scan(size):
+            yield Batch(self._called(rows.ids), rows.vectors[self.layout.dim], rows.metadata)
+
+    def optimize(self) -> None:
+        """Build the index of the prefixes, or bring it up to date.
+
+        Do it once after the first rows; without it a search compares the prefixes of all rows.
+        """
+        with_retries(self._table.optimize)
+
+    def drop(self) -> None:
+        """Remove the table and everything in it."""
+        self._table.drop()
+
+    def close(self) -> None:
+        """Let go of what nestling opened; a client that the user gave stays open."""
+        self._table.close()
+
+    def _names(self, ids: Ids) -> list[str]:
+        check_kind(ids, self.layout.ids)
+        names = [str(name) for name in ids.tolist()]
+        for name in names:
+            _check_text(name, "ids")
+        return names
+
+    def _called(self, names: list[str]) -> Ids:
+        return np.array(names, dtype=np.int64 if self.layout.ids == "int" else np.str_)
+
+    def _check_search(self, k: int, shortlist: int | None, rerank_dim: int | None) -> int:
+        if not 1 <= k <= _MOST_K:
+            raise ConfigError(f"k={k} is out of range; choose k from 1 to {_MOST_K}")
+        if shortlist is not None and not k <= shortlist <= _MOST_K:
+            raise ConfigError(
+                f"a shortlist of {shortlist} cannot give k={k} rows; choose from {k} to {_MOST_K}, or None "
+                "to compare all rows"
+            )
+        size = self.layout.dim if rerank_dim is None else rerank_dim
+        if size not in self.layout.dims:
+            raise ConfigError(
+                f"rerank_dim={size} is not kept in this table; choose one of "
+                f"{', '.join(map(str, self.layout.dims))}"
+            )
+        return size
+
+    def _check_lengths(self, matrix: NDArray[Any]) -> None:
+        """Before anything is written: of the sizes kept, the smallest is the first to be all zero."""
+        small = self.layout.shortlist_dim
+        if self.layout.rule.after == "l2":
+            block = max(1, _FLOATS_SENT_AT_A_TIME // matrix.shape[1])
+            for start in range(0, len(matrix), block):
+                rows = prepare(np.asarray(matrix[start : start + block]), small, self.layout.rule)
+                prefix_norms(rows, [small], "the vectors", first_row=start)
+
+
+def _check_metadata(given: Sequence[Metadata] | None, count: int) -> list[dict[str, Value]]:
+    if given is None:
+        return [{} for _ in range(count)]
+    if len(given) != count:
+        raise DataError(f"{len(given)} metadata are given for {count} rows; give one for each")
+    rows = [dict(one) for one in given]
+    for row in rows:
+        for key, value in row.items():
+            _check_field(key, value)
+    return rows
+
+
+def _check_field(key: Any, value: Any) -> None:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise DataError(
+            f"metadata cannot have a field {key!r}; use 1 to 48 of the letters a-z and A-Z, digits and _, "
+            "not a digit first"
+        )
+    if isinstance(value, str):
+        _check_text(value, f"the metadata field {key}")
+    elif isinstance(value, bool) or not isinstance(value, int) or abs(value) > _LARGEST_EXACT_INTEGER:
+        raise DataError(
+            f"the metadata field {key} cannot hold {value!r}; use strings, or whole numbers up to 2**53"
+        )
+
+
+def _check_text(text: str, what: str) -> None:
+    """Databases keep text as UTF-8 and not all of them a null character."""
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise DataError(f"{what} must be Unicode text without null characters, not {text!r}")

@@ -1,0 +1,166 @@
+"""What a table of vectors in a database was made for, kept in the database itself and checked on open."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nestling.cut import CutRule
+from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
+from nestling.granularity import Nesting
+from nestling.search.exact import Metric
+from nestling.search.ids import IdKind
+
+SCHEMA_VERSION = 1
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes, cut rule, metric and encoder of the vectors of one table.
+
+    Args:
+        nesting: sizes the vectors were trained for, on the axis ``dim``; the last is the full size.
+        shortlist_dim: size of the first stage of a search, one of the nesting's.
+        rerank_dims: further sizes that a re-rank may stop at; the full one is always kept.
+        rule: what happens before and after the cut; ``l2`` after it makes ``"dot"`` the cosine.
+        metric: ``"dot"`` (largest first) or ``"euclidean"`` (smallest distance first).
+        ids: whether rows are called by strings or by whole numbers.
+        encoder: what made the vectors.
+
+    Raises:
+        GranularityError: for sizes that are not of the nesting, or another axis than ``dim``.
+        ConfigError: for an unknown metric or kind of ids.
+
+    >>> Layout(Nesting.chain(dim=(64, 256, 768)), 64).dims
+    (64, 768)
+    """
+
+    nesting: Nesting
+    shortlist_dim: int
+    rerank_dims: tuple[int, ...] = ()
+    rule: CutRule = CutRule()
+    metric: Metric = "dot"
+    ids: IdKind = "str"
+    encoder: str = ""
+
+    def __post_init__(self) -> None:
+        if self.nesting.axes != ("dim",):
+            raise GranularityError(f"vectors are cut on the axis dim alone, not on {self.nesting}")
+        object.__setattr__(self, "rerank_dims", tuple(self.rerank_dims))
+        for size in (self.shortlist_dim, *self.rerank_dims):
+            self.nesting.resolve(size)
+        if min((self.shortlist_dim, *self.rerank_dims)) < self.shortlist_dim:
+            raise GranularityError(
+                f"rerank_dims {list(self.rerank_dims)} must not lie below shortlist_dim={self.shortlist_dim}"
+            )
+        for what, given, kinds in (("metric", self.metric, Metric), ("kind of ids", self.ids, IdKind)):
+            if given not in get_args(kinds):
+                raise ConfigError(unknown(what, given, get_args(kinds)))
+
+    @property
+    def dim(self) -> int:
+        """The full size."""
+        return self.nesting.full["dim"]
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The sizes that are kept, rising from the shortlist's to the full one."""
+        return tuple(sorted({self.shortlist_dim, *self.rerank_dims, self.dim}))
+
+    def to_text(self) -> str:
+        """The layout as it stands in the database: one line of JSON."""
+        record = _Record(
+            nestling_store=SCHEMA_VERSION,
+            nesting=str(self.nesting),
+            shortlist_dim=self.shortlist_dim,
+            rerank_dims=self.rerank_dims,
+            cut=self.rule.to_json(),
+            metric=self.metric,
+            ids=self.ids,
+            encoder=self.encoder,
+        )
+        return record.model_dump_json()
+
+    @classmethod
+    def from_text(cls, text: str | None, where: str) -> Layout:
+        """Read what ``to_text`` wrote.
+
+        Raises:
+            ArtifactError: for a table that nestling did not make, or a newer nestling did.
+        """
+        try:
+            raw: Any = json.loads(text or "")
+        except ValueError as error:
+            raise ArtifactError(
+                f"{where} was not made by nestling; choose another name, or copy its vectors into a new one"
+            ) from error
+        version = raw.get("nestling_store") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ArtifactError(
+                f"{where} was made with schema {version}, and this nestling reads up to {SCHEMA_VERSION}; "
+                "update it with: pip install -U nestling"
+            )
+        try:
+            record = _Record.model_validate(raw)
+            rule = CutRule(**record.cut)  # type: ignore[arg-type]
+            return cls(
+                Nesting.parse(record.nesting),
+                record.shortlist_dim,
+                record.rerank_dims,
+                rule,
+                record.metric,
+                record.ids,
+                record.encoder,
+            )
+        except (ValidationError, ConfigError, GranularityError, TypeError) as error:
+            raise ArtifactError(f"{where} keeps a malformed layout: {error}") from error
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    nestling_store: int
+    nesting: str
+    shortlist_dim: int
+    rerank_dims: tuple[int, ...]
+    cut: dict[str, str]
+    metric: Metric
+    ids: IdKind
+    encoder: str
+
+
+def check_identity(layout: Layout, where: str, *, encoder: str | None, rule: CutRule | None) -> None:
+    """Refuse to use vectors with another encoder or cut rule than they were made with.
+
+    Raises:
+        ArtifactError: it names the command that makes a table for what is asked.
+    """
+    remedy = "fill a new table for the other one: nestling index export INDEX --to URL"
+    if encoder is not None and encoder != layout.encoder:
+        raise ArtifactError(
+            f"{where} holds vectors of the encoder {layout.encoder!r}, not of {encoder!r}: distances between "
+            f"the two mean nothing. Open it with encoder={layout.encoder!r}, or {remedy}"
+        )
+    if rule is not None and rule != layout.rule:
+        raise ArtifactError(
+            f"{where} holds vectors cut by {layout.rule}, not by {rule}. Open it with the first, or {remedy}"
+        )
+
+
+def check_name(name: str) -> str:
+    """``name`` if it is a name in all four databases and in none of them anything else.
+
+    Raises:
+        ConfigError: for anything but letters, digits and underscores, or a digit first.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"a table cannot be called {name!r}; use 1 to 48 of the letters a-z and A-Z, digits and _, "
+            "not a digit first"
+        )
+    return name

@@ -1,0 +1,223 @@
+"""Milvus, from one file to a cluster: a vector field for each size, the re-rank as a search in the shortlist."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from nestling.errors import StoreBusyError, StoreError, require
+from nestling.search.stores.layout import Layout, check_name
+from nestling.search.stores.store import Hits, Value
+from nestling.search.stores.table import Request, Rows
+
+_KEY = "nestling.layout"
+_LONGEST_ID_BYTES = 1024
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_RATE_LIMIT = 8
+
+
+class MilvusTable:
+    """A collection of Milvus.
+
+    Rows are called by a hash of their id: pymilvus pastes primary keys into its filters, and a hash holds
+    nothing that would have to be quoted.
+
+    Args:
+        client: a ``MilvusClient``, which stays the caller's.
+        name: of the collection.
+        owned: close the client with the table.
+        timeout_s: for each call.
+        options: passed on to ``create_collection``, such as ``num_shards``.
+
+    Raises:
+        ConfigError: for a name that is none.
+        MissingExtraError: without pymilvus.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        name: str,
+        *,
+        owned: bool = False,
+        timeout_s: float = 30.0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self._milvus = require("pymilvus", "milvus")
+        self._lost = require("grpc", "milvus").RpcError
+        failures = require("pymilvus.exceptions", "milvus")
+        self._unavailable = (failures.ConnectError, failures.MilvusUnavailableException)
+        self._client, self._name, self._owned = client, check_name(name), owned
+        self._timeout_s, self._options = timeout_s, options or {}
+        self.where = f"the Milvus collection {name}"
+        self._layout: Layout | None = None
+
+    def read_layout(self) -> Layout | None:
+        """The layout, kept as description of the collection; Milvus Lite keeps only properties."""
+        if not self._call("has_collection"):
+            return None
+        found = self._call("describe_collection")
+        text = found.get("description") or dict(found.get("properties") or {}).get(_KEY)
+        self._layout = Layout.from_text(text, self.where)
+        self._call("load_collection")
+        return self._layout
+
+    def create(self, layout: Layout) -> None:
+        """Make the collection: HNSW for the first stage; longer vectors are read only where it points."""
+        kind, text = self._milvus.DataType, layout.to_text()
+        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False, description=text)
+        schema.add_field("id", kind.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("name", kind.VARCHAR, max_length=_LONGEST_ID_BYTES)
+        schema.add_field("metadata", kind.JSON)
+        indexes = self._client.prepare_index_params()
+        metric = "IP" if layout.metric == "dot" else "L2"
+        for dim in layout.dims:
+            schema.add_field(_field(dim), kind.FLOAT_VECTOR, dim=dim)
+            graph = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
+            flat = {"index_type": "FLAT", "params": {}}
+            chosen = graph if dim == layout.shortlist_dim < layout.dim else flat
+            indexes.add_index(_field(dim), metric_type=metric, **chosen)
+        self._call(
+            "create_collection",
+            schema=schema,
+            index_params=indexes,
+            consistency_level="Strong",
+            properties={_KEY: text},
+            **self._options,
+        )
+        self._layout = layout
+
+    def upsert(self, rows: Rows) -> None:
+        """Add or replace rows."""
+        fields = {_field(dim): matrix for dim, matrix in rows.vectors.items()}
+        self._call(
+            "upsert",
+            data=[
+                {"id": _key(name), "name": name, "metadata": rows.metadata[row]}
+                | {field: matrix[row] for field, matrix in fields.items()}
+                for row, name in enumerate(rows.ids)
+            ],
+        )
+
+    def search(self, request: Request) -> list[Hits]:
+        """All shortlists in one call, then for each query an exact search among its shortlist."""
+        allowed, size = self._filter(request), request.rerank_dim
+        if request.shortlist is None:
+            return [self._hits(found) for found in self._nearest(request.queries[size], size, request.k, allowed)]
+        asked = request.queries[request.shortlist_dim]
+        shortlists = self._nearest(asked, request.shortlist_dim, request.shortlist, allowed)
+        return [
+            self._hits(self._nearest(query[None], size, request.k, _one_of(hit["id"] for hit in shortlist))[0])
+            if shortlist
+            else Hits([], np.zeros(0, np.float32))
+            for query, shortlist in zip(request.queries[size], shortlists, strict=True)
+        ]
+
+    def _nearest(self, queries: Any, dim: int, limit: int, allowed: str) -> list[Any]:
+        found = self._call(
+            "search",
+            data=list(queries),
+            anns_field=_field(dim),
+            limit=limit,
+            filter=allowed,
+            output_fields=["name"],
+            search_params={"params": {"ef": limit}},
+        )
+        return list(found)
+
+    def _hits(self, found: Any) -> Hits:
+        scores = np.array([hit["distance"] for hit in found], np.float32)
+        if self._known.metric == "euclidean":
+            scores = np.sqrt(np.maximum(scores, 0))  # Milvus leaves them squared
+        return Hits([hit["entity"]["name"] for hit in found], scores)
+
+    def _filter(self, request: Request) -> str:
+        parts = [f'metadata["{key}"] == {_literal(value)}' for key, value in request.where.items()]
+        if request.ids is not None:
+            parts.append(_one_of(map(_key, request.ids)))
+        return " and ".join(parts)
+
+    def delete(self, ids: list[str]) -> None:
+        """Remove rows."""
+        if ids:
+            self._call("delete", ids=[_key(name) for name in ids])
+
+    def present(self, ids: list[str]) -> set[str]:
+        """Which of these ids there are."""
+        if not ids:
+            return set()
+        found = self._call("query", filter=_one_of(map(_key, ids)), output_fields=["name"])
+        return {row["name"] for row in found}
+
+    def count(self) -> int:
+        """How many rows there are."""
+        return int(self._call("query", filter="", output_fields=["count(*)"])[0]["count(*)"])
+
+    def fits(self, most: int) -> bool:
+        """Whether there are at most so many rows; the server counts from what it holds in memory."""
+        return self.count() <= most
+
+    def scan(self, size: int) -> Iterator[Rows]:
+        """All rows in the order of their keys."""
+        dim = self._known.dim
+        found = self._call(
+            "query_iterator", filter="", batch_size=size, output_fields=["name", "metadata", _field(dim)]
+        )
+        try:
+            while batch := self._guarded(found.next):
+                vectors = np.array([row[_field(dim)] for row in batch], np.float32)
+                yield Rows([row["name"] for row in batch], {dim: vectors}, [row["metadata"] for row in batch])
+        finally:
+            found.close()
+
+    def optimize(self) -> None:
+        """Nothing to ask for: indexes are built as segments fill up."""
+
+    def drop(self) -> None:
+        """Remove the collection."""
+        self._call("drop_collection")
+
+    def close(self) -> None:
+        """Close the client, if it was made for this table."""
+        if self._owned:
+            self._client.close()
+
+    @property
+    def _known(self) -> Layout:
+        if self._layout is None:
+            raise StoreError(f"{self.where} is not open; use DatabaseStore.open or create")
+        return self._layout
+
+    def _call(self, method: str, **values: Any) -> Any:
+        """One call of the client about this collection; its errors become ours."""
+        call = getattr(self._client, method)
+        return self._guarded(lambda: call(self._name, timeout=self._timeout_s, **values))
+
+    def _guarded(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except self._milvus.MilvusException as error:
+            may_pass = isinstance(error, self._unavailable) or error.code == _RATE_LIMIT or error.retriable
+            kind = StoreBusyError if may_pass else StoreError
+            raise kind(f"{self.where} refuses: {error.message}") from error
+        except self._lost as error:
+            raise StoreBusyError(f"{self.where} does not answer: {error.code()}") from error
+
+
+def _field(dim: int) -> str:
+    return f"dim{dim}"
+
+
+def _key(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _one_of(keys: Iterable[str]) -> str:
+    return f"id in [{', '.join(map(_literal, keys))}]"
+
+
+def _literal(value: Value) -> str:
+    return str(value) if isinstance(value, int) else f'"{value.translate(_ESCAPES)}"'

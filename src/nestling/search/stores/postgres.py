@@ -1,0 +1,246 @@
+"""PostgreSQL with pgvector: one column of full vectors, an HNSW index on their prefix as an expression."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from nestling.errors import ConfigError, StoreBusyError, StoreError, require, unknown
+from nestling.search.stores.layout import Layout, check_name
+from nestling.search.stores.postgres_vectors import adapt_vectors
+from nestling.search.stores.store import Hits
+from nestling.search.stores.table import Request, Rows
+
+Code: TypeAlias = Literal["float32", "float16", "bit"]
+Run: TypeAlias = Callable[..., list[Any]]
+
+_EF_SEARCH = (40, 1000)  # pgvector's default and its largest
+# Of each code: what a prefix becomes, its operator class without the metric, the largest size of an index.
+_CODES = {
+    "float32": ("{x}::vector({dim})", "vector", 2000),
+    "float16": ("{x}::halfvec({dim})", "halfvec", 4000),
+    "bit": ("binary_quantize({x}::vector({dim}))::bit({dim})", "bit", 64000),
+}
+
+
+class PostgresTable:
+    """A table ``(id, embedding, metadata)``; shortlist and re-rank are one SQL statement.
+
+    Args:
+        connection: of psycopg 3, which stays the caller's; or a function that makes one, which is called
+            again when the connection is lost.
+        name: of the table, in the first schema of the search path.
+        code: what the index holds of a prefix: ``float32``, ``float16`` (half the size), or ``bit`` (the
+            signs alone, compared by Hamming distance: ask for longer shortlists).
+
+    Raises:
+        ConfigError: for a name that is none, or an unknown code.
+        MissingExtraError: without psycopg.
+    """
+
+    def __init__(self, connection: Any, name: str, *, code: Code = "float32") -> None:
+        if code not in _CODES:
+            raise ConfigError(unknown("code", code, _CODES))
+        self._psycopg = require("psycopg", "postgres")
+        self._name, self._code = check_name(name), code
+        self.where = f"the PostgreSQL table {name}"
+        self._connect: Callable[[], Any] | None = connection if callable(connection) else None
+        self._connection: Any = None if callable(connection) else connection
+        self._adapted: Any = None
+        self._layout: Layout | None = None
+
+    def read_layout(self) -> Layout | None:
+        """The layout, kept as the comment of the table."""
+        with self._transaction(vectors=False) as run:
+            [(table, comment)] = run(
+                "SELECT to_regclass(%(name)s), obj_description(to_regclass(%(name)s), 'pg_class')",
+                {"name": f'"{self._name}"'},
+            )
+        self._layout = None if table is None else Layout.from_text(comment, self.where)
+        return self._layout
+
+    def create(self, layout: Layout) -> None:
+        """Make the table; the extension is made too, where the user may."""
+        most = _CODES[self._code][2]
+        if layout.shortlist_dim > most:
+            raise ConfigError(
+                f"pgvector indexes {self._code} up to {most} dims, not {layout.shortlist_dim}; take a smaller "
+                "shortlist_dim, or code='float16' or 'bit'"
+            )
+        sql = self._psycopg.sql
+        with self._transaction(vectors=False) as run:
+            run("CREATE EXTENSION IF NOT EXISTS vector")
+            run(
+                f'CREATE TABLE "{self._name}" (id text COLLATE "C" PRIMARY KEY, '
+                f"embedding vector({layout.dim}) NOT NULL, metadata jsonb NOT NULL)"
+            )
+            run(f'CREATE INDEX ON "{self._name}" USING gin (metadata jsonb_path_ops)')
+            run(sql.SQL(f'COMMENT ON TABLE "{self._name}" IS ') + sql.Literal(layout.to_text()))
+        self._layout = layout
+
+    def upsert(self, rows: Rows) -> None:
+        """Copy into a temporary table, then insert or replace, in one transaction."""
+        jsonb = require("psycopg.types.json", "postgres").Jsonb
+        with self._transaction() as run, self._connection.cursor() as cursor:
+            run(f'CREATE TEMP TABLE incoming (LIKE "{self._name}") ON COMMIT DROP')
+            with cursor.copy("COPY incoming (id, embedding, metadata) FROM STDIN (FORMAT BINARY)") as copy:
+                copy.set_types(["text", "vector", "jsonb"])
+                vectors = rows.vectors[self._known.dim]
+                for name, vector, tags in zip(rows.ids, vectors, rows.metadata, strict=True):
+                    copy.write_row((name, vector, jsonb(tags)))
+            run(
+                f'INSERT INTO "{self._name}" SELECT * FROM incoming ON CONFLICT (id) DO UPDATE '
+                "SET embedding = excluded.embedding, metadata = excluded.metadata"
+            )
+            run("DROP TABLE incoming")  # at once: the caller's transaction may go on to another batch
+
+    def search(self, request: Request) -> list[Hits]:
+        """All queries in one statement: for each, a shortlist by the index, then the order in full."""
+        values = {
+            "numbers": list(range(len(request))),
+            "reranks": list(request.queries[request.rerank_dim]),
+            "shortlists": list(request.queries[request.shortlist_dim if request.shortlist else request.rerank_dim]),
+            "ids": request.ids,
+            "metadata": json.dumps(request.where),
+        }
+        least, most = _EF_SEARCH
+        with self._transaction() as run:
+            if request.shortlist is not None:
+                run(f"SET LOCAL hnsw.ef_search = {min(most, max(least, request.shortlist))}")
+                run("SET LOCAL hnsw.iterative_scan = relaxed_order")  # the outer order is strict anyhow
+            found = run(self._statement(request), values)
+        answers: list[list[tuple[str, float]]] = [[] for _ in range(len(request))]
+        for number, name, distance in found:
+            answers[number].append((name, distance))
+        sign = -1 if self._known.metric == "dot" else 1  # pgvector gives negative inner products
+        return [
+            Hits([name for name, _ in answer], np.array([sign * d for _, d in answer], np.float32))
+            for answer in answers
+        ]
+
+    def _statement(self, request: Request) -> str:
+        """Names are checked and sizes are numbers; everything else is passed as a parameter."""
+        allowed = ["id = ANY(%(ids)s)"] * (request.ids is not None)
+        allowed += ["metadata @> %(metadata)s::jsonb"] * bool(request.where)
+        rows = f'SELECT id, embedding FROM "{self._name}"'
+        rows += f" WHERE {' AND '.join(allowed)}" if allowed else ""
+        if request.shortlist is not None:
+            rows += f" ORDER BY {self._prefix()} {self._prefix_operator()} {self._coded('q.shortlist')}"
+            rows += f" LIMIT {request.shortlist}"
+        offered = "embedding"
+        if request.rerank_dim < self._known.dim:
+            offered = f"subvector(embedding, 1, {request.rerank_dim})"
+            offered = f"l2_normalize({offered})" if self._known.rule.after == "l2" else offered
+        operator = "<#>" if self._known.metric == "dot" else "<->"
+        return (
+            "SELECT q.number, best.id, best.distance "
+            "FROM unnest(%(numbers)s::int[], %(shortlists)b::vector[], %(reranks)b::vector[]) "
+            "AS q(number, shortlist, rerank) CROSS JOIN LATERAL ("
+            f"SELECT id, {offered} {operator} q.rerank AS distance FROM ({rows}) AS kept "
+            f"ORDER BY distance, id LIMIT {request.k}) AS best ORDER BY 1, 3, 2"
+        )
+
+    def delete(self, ids: list[str]) -> None:
+        """Remove rows."""
+        with self._transaction(vectors=False) as run:
+            run(f'DELETE FROM "{self._name}" WHERE id = ANY(%s)', [ids])
+
+    def present(self, ids: list[str]) -> set[str]:
+        """Which of these ids there are."""
+        with self._transaction(vectors=False) as run:
+            return {name for (name,) in run(f'SELECT id FROM "{self._name}" WHERE id = ANY(%s)', [ids])}
+
+    def count(self) -> int:
+        """How many rows there are; PostgreSQL reads them all for it."""
+        with self._transaction(vectors=False) as run:
+            return int(run(f'SELECT count(*) FROM "{self._name}"')[0][0])
+
+    def fits(self, most: int) -> bool:
+        """Whether there are at most so many rows."""
+        with self._transaction(vectors=False) as run:
+            return not run(f'SELECT 1 FROM "{self._name}" OFFSET {most} LIMIT 1')
+
+    def scan(self, size: int) -> Iterator[Rows]:
+        """All rows in the order of their ids, each batch a statement of its own."""
+        after = ""
+        while True:
+            with self._transaction() as run:
+                found = run(
+                    f'SELECT id, embedding, metadata FROM "{self._name}" WHERE id > %s ORDER BY id LIMIT {size}',
+                    [after],
+                )
+            if not found:
+                return
+            ids, vectors, metadata = (list(part) for part in zip(*found, strict=True))
+            yield Rows(ids, {self._known.dim: np.stack(vectors)}, metadata)
+            after = ids[-1]
+
+    def optimize(self) -> None:
+        """Make the HNSW index of the prefixes, once; from then on PostgreSQL keeps it up to date."""
+        metric = "hamming" if self._code == "bit" else {"<=>": "cosine", "<#>": "ip"}.get(self._prefix_operator(), "l2")
+        index = f"{self._name}_{self._code}_{self._known.shortlist_dim}"
+        with self._transaction(vectors=False) as run:
+            run("SET LOCAL statement_timeout = 0")
+            run(
+                f'CREATE INDEX IF NOT EXISTS "{index}" ON "{self._name}" USING hnsw '
+                f"(({self._prefix()}) {_CODES[self._code][1]}_{metric}_ops)"
+            )
+            run(f'ANALYZE "{self._name}"')
+
+    def drop(self) -> None:
+        """Remove the table with its indexes."""
+        with self._transaction(vectors=False) as run:
+            run(f'DROP TABLE IF EXISTS "{self._name}"')
+
+    def close(self) -> None:
+        """Close the connection, if it was made here."""
+        if self._connect is not None and self._connection is not None:
+            self._connection.close()
+
+    def _coded(self, vector: str) -> str:
+        return _CODES[self._code][0].format(x=vector, dim=self._known.shortlist_dim)
+
+    def _prefix(self) -> str:
+        return self._coded(f"subvector(embedding, 1, {self._known.shortlist_dim})")
+
+    def _prefix_operator(self) -> str:
+        """The column is normalised at its full size alone, so prefixes of it are compared by their angle."""
+        if self._code == "bit":
+            return "<~>"
+        if self._known.rule.after == "l2":
+            return "<=>"
+        return "<#>" if self._known.metric == "dot" else "<->"
+
+    @property
+    def _known(self) -> Layout:
+        if self._layout is None:
+            raise StoreError(f"{self.where} is not open; use DatabaseStore.open or create")
+        return self._layout
+
+    @contextmanager
+    def _transaction(self, *, vectors: bool = True) -> Iterator[Run]:
+        """Run statements that all count or none; errors of the server become ours."""
+        try:
+            if self._connect is not None and (self._connection is None or self._connection.closed):
+                self._connection = self._connect()
+            if vectors and self._adapted is not self._connection:
+                adapt_vectors(self._connection)
+                self._adapted = self._connection
+            with self._connection.transaction():
+                yield self._run
+        except (self._psycopg.OperationalError, self._psycopg.InterfaceError) as error:
+            raise StoreBusyError(f"{self.where} does not answer: {_first_line(error)}") from error
+        except self._psycopg.Error as error:
+            raise StoreError(f"{self.where} refuses: {_first_line(error)}") from error
+
+    def _run(self, statement: Any, values: Any = None) -> list[Any]:
+        cursor = self._connection.execute(statement, values, binary=True)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,28 @@
+"""Trying again what may pass: lost connections, timeouts, servers that are busy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from nestling.errors import StoreBusyError
+
+Answer = TypeVar("Answer")
+
+_ATTEMPTS = 5
+_FIRST_WAIT_S = 0.1
+
+
+def with_retries(action: Callable[[], Answer], *, sleep: Callable[[float], None] = time.sleep) -> Answer:
+    """What ``action`` returns, tried up to five times with waits of 0.1, 0.2, 0.4 and 0.8 seconds between.
+
+    Raises:
+        StoreBusyError: of the last attempt, if all failed; any other error at once.
+    """
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return action()
+        except StoreBusyError:
+            sleep(_FIRST_WAIT_S * 2**attempt)
+    return action()

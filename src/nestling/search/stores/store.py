@@ -1,0 +1,97 @@
+"""The contract of every store: the same few verbs on whatever database holds the vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.search.ids import Ids
+from nestling.search.stores.layout import Layout
+
+Floats: TypeAlias = NDArray[np.float32]
+Value: TypeAlias = str | int
+Metadata: TypeAlias = Mapping[str, Value]
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """The best rows for one query, best first; fewer than ``k`` where no more exist or are allowed.
+
+    Args:
+        ids: what the rows are called.
+        scores: similarities, falling; with ``metric="euclidean"`` distances, rising.
+    """
+
+    ids: list[Any]
+    scores: Floats
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some rows of a store: ``Float[n, dim]`` as cut and normalised by its rule at the full size."""
+
+    ids: Ids
+    vectors: Floats
+    metadata: list[dict[str, Value]]
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Vectors in a database, searched at a prefix and re-ranked at a longer one.
+
+    The laws that a store keeps are asked by ``nestling.testing.check_store``.
+    """
+
+    layout: Layout
+
+    def add(self, ids: Any, vectors: Any, metadata: Sequence[Metadata] | None = None) -> None:
+        """Add rows, or replace those of the same id."""
+        ...
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        shortlist: int | None = 200,
+        rerank_dim: int | None = None,
+        ids: Any = None,
+        where: Metadata | None = None,
+    ) -> list[Hits]:
+        """The ``k`` best rows of every query."""
+        ...
+
+    def delete(self, ids: Any) -> None:
+        """Remove rows; ids that there are not are none."""
+        ...
+
+    def count(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def present(self, ids: Any) -> NDArray[np.bool_]:
+        """Which of these ids there are, ``Bool[n]``."""
+        ...
+
+    def scan(self, size: int = 1000) -> Iterator[Batch]:
+        """All rows, up to ``size`` at a time."""
+        ...
+
+    def optimize(self) -> None:
+        """Build the index of the prefixes, or bring it up to date; searching works without, row by row."""
+        ...
+
+    def drop(self) -> None:
+        """Remove the table and everything in it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what nestling opened; a client that the user gave stays open."""
+        ...

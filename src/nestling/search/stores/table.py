@@ -1,0 +1,110 @@
+"""What an adapter supplies: a table of prepared vectors in one database, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from nestling.search.stores.layout import Layout
+from nestling.search.stores.store import Floats, Hits, Value
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows as they go into a table.
+
+    Args:
+        ids: different, as strings.
+        vectors: ``Float[n, dim]`` for every size of the layout, cut and normalised by its rule.
+        metadata: one flat dict a row.
+    """
+
+    ids: list[str]
+    vectors: dict[int, Floats]
+    metadata: list[dict[str, Value]]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A search that was checked: every part of it can be met.
+
+    Args:
+        queries: ``Float[n, dim]`` at the sizes that the search uses, cut and normalised.
+        k: rows wanted.
+        shortlist: rows of the first stage, at ``shortlist_dim``; None compares all rows at ``rerank_dim``.
+        shortlist_dim: size of the first stage.
+        rerank_dim: size whose scores decide.
+        ids: rows allowed; None allows all.
+        where: values that the metadata of a row must have.
+    """
+
+    queries: dict[int, Floats]
+    k: int
+    shortlist: int | None
+    shortlist_dim: int
+    rerank_dim: int
+    ids: list[str] | None
+    where: dict[str, Value]
+
+    def __len__(self) -> int:
+        return len(self.queries[self.rerank_dim])
+
+
+class Table(Protocol):
+    """One table of a database.
+
+    Methods raise :class:`~nestling.errors.StoreBusyError` for what may pass (it is tried again) and
+    :class:`~nestling.errors.StoreError` for what will not; none of them holds a secret.
+    """
+
+    where: str
+    """The database and the table for messages, without credentials."""
+
+    def read_layout(self) -> Layout | None:
+        """The layout kept in the database, which the other methods go by; None if there is no such table."""
+        ...
+
+    def create(self, layout: Layout) -> None:
+        """Make the table and keep the layout with it."""
+        ...
+
+    def upsert(self, rows: Rows) -> None:
+        """Add or replace rows; doing it twice is doing it once."""
+        ...
+
+    def search(self, request: Request) -> list[Hits]:
+        """One answer a query, with ids as strings."""
+        ...
+
+    def delete(self, ids: list[str]) -> None:
+        """Remove rows."""
+        ...
+
+    def present(self, ids: list[str]) -> set[str]:
+        """Which of these ids there are."""
+        ...
+
+    def count(self) -> int:
+        """How many rows there are, exactly."""
+        ...
+
+    def fits(self, most: int) -> bool:
+        """Whether there are at most so many rows; may not cost more than reading as many."""
+        ...
+
+    def scan(self, size: int) -> Iterator[Rows]:
+        """All rows, with vectors at the full size alone."""
+        ...
+
+    def optimize(self) -> None:
+        """Build the index of the prefixes."""
+        ...
+
+    def drop(self) -> None:
+        """Remove the table."""
+        ...
+
+    def close(self) -> None:
+        """Close what was opened for this table."""
+        ...
