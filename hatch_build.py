@@ -1,0 +1,50 @@
+"""Compiles the kernels of search into the package, if there is a C++ compiler; installs without them if not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SOURCES = Path("src/nestling/kernels/native")
+LIBRARY = Path("src/nestling/kernels/_kernels").with_suffix(".dll" if sys.platform == "win32" else ".so")
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden")
+
+
+class KernelHook(BuildHookInterface):  # type: ignore[misc]
+    """Runs before files are gathered for a wheel, an editable one too."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and tell the wheel that it now holds something for one platform only."""
+        root = Path(self.root)
+        if self.target_name == "wheel" and compile_kernels(root, self.app.display_warning):
+            build_data["artifacts"].append(f"/{LIBRARY.as_posix()}")
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
+
+
+def compile_kernels(root: Path, warn: Any) -> bool:
+    """Whether the library was made; ``warn`` hears why not. The old one stays in use until the new is whole."""
+    named = os.environ.get("CXX")
+    compiler = next(filter(None, map(shutil.which, [named] if named else COMPILERS)), None)
+    if compiler is None:
+        warn("no C++ compiler was found: nestling will search with numpy, slower and with the same answers")
+        return False
+    with tempfile.TemporaryDirectory(dir=root / LIBRARY.parent) as folder:
+        made = Path(folder) / LIBRARY.name
+        sources = [str(path) for path in sorted((root / SOURCES).glob("*.cpp"))]
+        result = subprocess.run(
+            [compiler, *FLAGS, *sources, "-o", str(made)], capture_output=True, text=True, check=False
+        )
+        if result.returncode != 0:
+            warn(f"the kernels did not compile, so nestling will search with numpy:\n{result.stderr[-2000:]}")
+            return False
+        made.replace(root / LIBRARY)
+    return True

@@ -1,0 +1,181 @@
+"""What the kernels read and give back: packed codes, stored rows, prepared queries, what was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+LANES = 16
+"""Rows in a block of packed codes."""
+BITS = (1, 2, 4, 8)
+MOST_DIMS = 16_384
+"""Sums of products of 8-bit codes and queries of more dims would not fit 32 bits."""
+_LINE_BYTES = 64
+
+
+def count_lines(dim: int, bits: int) -> int:
+    """Lines of 64 bytes that a block of 16 rows takes."""
+    return -(-dim * bits // 32)
+
+
+def padded(rows: int) -> int:
+    """Rows with those that fill the last block."""
+    return -(-rows // LANES) * LANES
+
+
+def pack(codes: Bytes, bits: int) -> Bytes:
+    """Codes ``UInt8[rows, dim]`` below ``2**bits`` in blocks of 16 rows: ``UInt8[blocks, lines, 64]``.
+
+    In line ``l``, row ``r`` of the block owns bytes ``4r`` to ``4r + 3``; byte ``p`` of them holds, from
+    its lowest bits up, the codes of the dims ``l * 32 / bits + 4s + p`` for ``s = 0, 1, ...``. What fills
+    the last block and line is zero.
+
+    >>> pack(np.arange(8, dtype=np.uint8)[None] % 4, 2)[0, 0, :4]
+    array([ 0, 85, 170, 255], dtype=uint8)
+    """
+    rows, dim = codes.shape
+    parts, lines = 8 // bits, count_lines(dim, bits)
+    whole = np.zeros((padded(rows), lines * 4 * parts), np.uint8)
+    whole[:rows, :dim] = codes
+    split = whole.reshape(-1, LANES, lines, parts, 4)
+    packed = np.zeros((len(split), LANES, lines, 4), np.uint8)
+    for part in range(parts):
+        packed |= split[:, :, :, part] << np.uint8(part * bits)
+    return np.ascontiguousarray(packed.transpose(0, 2, 1, 3)).reshape(len(split), lines, _LINE_BYTES)
+
+
+def unpack(blocks: Bytes, bits: int) -> Bytes:
+    """The codes that :func:`pack` packed, with what fills the last block and line."""
+    lines = blocks.shape[1]
+    rows = blocks.reshape(-1, lines, LANES, 4).transpose(0, 2, 1, 3)
+    mask = np.uint8((1 << bits) - 1)
+    parts = [rows >> np.uint8(part * bits) & mask for part in range(8 // bits)]
+    return np.stack(parts, axis=3).reshape(len(blocks) * LANES, -1)
+
+
+def pack_rows(codes: Bytes) -> Bytes:
+    """2-bit codes row by row: byte ``j`` holds those of the dims ``s * stride + j`` for ``s = 0, 1, 2, 3``.
+
+    Rows are padded as :func:`pack` pads their dims, so ``stride`` is four bytes for each of its lines.
+    """
+    stride = 4 * count_lines(codes.shape[1], 2)
+    whole = np.zeros((len(codes), 4 * stride), np.uint8)
+    whole[:, slice(codes.shape[1])] = codes
+    parts = whole.reshape(len(codes), 4, stride)
+    return parts[:, 0] | parts[:, 1] << 2 | parts[:, 2] << 4 | parts[:, 3] << 6
+
+
+def unpack_rows(rows: Bytes) -> Bytes:
+    """The codes that :func:`pack_rows` packed, with the dims that fill their lines."""
+    return np.concatenate([rows >> np.uint8(shift) & np.uint8(3) for shift in (0, 2, 4, 6)], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """One code of 1, 2, 4 or 8 bits a dim of many rows, with what turns sums of codes into bounds.
+
+    With ``t = 2 <query, code> - (2^bits - 1) sum(query)`` the bound of a row is
+    ``scale * (alpha * t + beta) + gamma * radius + bias``; the factors belong to the query. With
+    ``gamma = beta = 0`` it is an estimate of the score.
+
+    Args:
+        rows: how many rows there are.
+        bits: 1, 2, 4 or 8.
+        blocks: as :func:`pack` gives them.
+        scale: ``Float[padded rows]``: half the distance between neighbouring codes.
+        radius: ``Float[padded rows]``, ``-inf`` in rows that only fill the last block.
+        bias: ``Float[padded rows]`` or nothing.
+    """
+
+    rows: int
+    bits: int
+    blocks: Bytes
+    scale: Floats
+    radius: Floats
+    bias: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TwoPlanes:
+    """A 4-bit code in two halves: the high bits are scanned, the low bits read for what survives.
+
+    Args:
+        coarse: the high two bits.
+        fine: the low two bits, as :func:`pack_rows` gives them.
+        fine_scale: ``Float[padded rows]`` of the 4-bit code.
+        fine_radius: ``Float[padded rows]`` of the 4-bit code.
+    """
+
+    coarse: Packed
+    fine: Bytes
+    fine_scale: Floats
+    fine_radius: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """Vectors that exact scores are computed from, in double precision.
+
+    Args:
+        values: ``float32``, ``float16`` or ``int8`` ``[rows, dim]``, entries of a row side by side.
+        scale: ``Float64[rows]`` that inner products are multiplied by, or nothing.
+        distance: whether scores are squared distances, with the sign changed, instead.
+    """
+
+    values: NDArray[Any]
+    scale: Doubles | None = None
+    distance: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """Queries, ready to be compared with codes and with stored rows.
+
+    Args:
+        codes: ``Int8[queries, dims of the packed code]``.
+        factors: ``Float32[queries, 2, 3]``: alpha, beta, gamma of the coarse and of the fine bound.
+        exact: ``Float64[queries, dim]``.
+        bounds: ``Float64[queries, 3]``: a score ``s`` compares with bounds as ``s * a + b``, where ``b`` is
+            known to within the third number.
+    """
+
+    codes: NDArray[np.int8]
+    factors: Floats
+    exact: Doubles
+    bounds: Doubles
+
+    @property
+    def sums(self) -> NDArray[np.int32]:
+        """Sum of the codes of each query."""
+        return self.codes.sum(axis=1, dtype=np.int32)
+
+    def part(self, rows: slice) -> Probes:
+        """Some of the queries."""
+        return Probes(self.codes[rows], self.factors[rows], self.exact[rows], self.bounds[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Answers of a search.
+
+    Args:
+        indices: ``Int64[queries, k]``, best first, -1 where there are fewer.
+        scores: ``Float64[queries, k]``, nan where there are fewer.
+        refined: ``Int64[queries]``: rows whose low bits were read.
+        verified: ``Int64[queries]``: rows whose exact score was computed.
+        skipped: ``Float64[queries]``: the largest bound of a row that was not verified.
+    """
+
+    indices: Ints
+    scores: Doubles
+    refined: Ints
+    verified: Ints
+    skipped: Doubles

@@ -1,0 +1,163 @@
+"""The compiled kernels, called through their C interface; the interpreter's lock is released meanwhile."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.kernels.layout import LANES, Doubles, Floats, Found, Ints, Packed, Probes, StoredRows, TwoPlanes
+
+LEVELS = ("plain", "avx2", "avx512")
+_TYPES = {"float32": 0, "float16": 1, "int8": 2}
+
+
+class _Vectors(Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("stride", c_int64),
+        ("dim", c_int64),
+        ("scale", c_void_p),
+        ("type", c_int32),
+        ("distance", c_int32),
+    ]
+
+
+class _Codes(Structure):
+    _fields_ = [("rows", c_int64), ("lines", c_int64)] + [
+        (name, c_void_p)
+        for name in (
+            "coarse", "fine", "coarse_scale", "coarse_radius", "fine_scale", "fine_radius", "bias", "allowed"
+        )
+    ]  # fmt: skip
+
+
+class _Queries(Structure):
+    _fields_ = [("count", c_int64)] + [
+        (name, c_void_p) for name in ("codes", "sums", "factors", "exact", "bounds")
+    ]
+
+
+class _Answers(Structure):
+    _fields_ = [(name, c_void_p) for name in ("indices", "scores", "refined", "verified", "skipped")]
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library that was compiled at installation, or nothing."""
+    found = sorted(Path(__file__).parent.glob("_kernels.*"))
+    if not found:
+        return None
+    try:
+        loaded = ctypes.CDLL(str(found[0]))
+    except OSError:  # built for another machine; ``kernels.available`` tells
+        return None
+    loaded.nestling_levels.restype = c_int32
+    loaded.nestling_search.restype = loaded.nestling_scan.restype = c_int64
+    loaded.nestling_search.argtypes = [
+        c_int32, POINTER(_Vectors), POINTER(_Codes), POINTER(_Queries), c_int64, POINTER(_Answers)
+    ]  # fmt: skip
+    loaded.nestling_scan.argtypes = [
+        c_int32, c_void_p, c_int64, c_int64, c_int32, *[c_void_p] * 3, c_int64, *[c_void_p] * 6
+    ]  # fmt: skip
+    loaded.nestling_score.restype = None
+    loaded.nestling_score.argtypes = [c_int32, POINTER(_Vectors), c_void_p, c_void_p, c_int64, c_void_p]
+    return loaded
+
+
+def levels() -> tuple[str, ...]:
+    """The instruction sets that this machine has and the library was compiled for, the best last."""
+    loaded = library()
+    bits = 0 if loaded is None else loaded.nestling_levels()
+    return tuple(name for number, name in enumerate(LEVELS) if bits >> number & 1)
+
+
+def search(
+    level: str,
+    vectors: StoredRows,
+    codes: TwoPlanes,
+    probes: Probes,
+    k: int,
+    allowed: NDArray[np.bool_] | None,
+) -> Found:
+    """See :func:`nestling.kernels.search`."""
+    count, coarse = len(probes.codes), codes.coarse
+    found = Found(
+        np.empty((count, k), np.int64),
+        np.empty((count, k), np.float64),
+        *(np.empty(count, np.int64) for _ in range(2)),
+        np.empty(count, np.float64),
+    )
+    held = [probes.codes, probes.sums, probes.factors, probes.exact, probes.bounds]
+    failed = _loaded().nestling_search(
+        LEVELS.index(level),
+        _vectors(vectors),
+        _Codes(
+            coarse.rows,
+            coarse.blocks.shape[1],
+            *map(_address, (coarse.blocks, codes.fine, coarse.scale, coarse.radius)),
+            *map(_address, (codes.fine_scale, codes.fine_radius, coarse.bias, allowed)),
+        ),
+        _Queries(count, *map(_address, held)),
+        k,
+        _Answers(*map(_address, (found.indices, found.scores, found.refined, found.verified, found.skipped))),
+    )
+    if failed:
+        raise MemoryError(f"no memory for the {k} best of {count} queries")
+    return found
+
+
+def scan(level: str, codes: Packed, queries: NDArray[np.int8], factors: Floats) -> list[tuple[Ints, Floats]]:
+    """See :func:`nestling.kernels.scan`."""
+    count, room = len(queries), (len(codes.blocks) + 1) * LANES
+    rows, bounds = np.empty((count, room), np.int32), np.empty((count, room), np.float32)
+    counts, sums = np.empty(count, np.int64), queries.sum(axis=1, dtype=np.int32)
+    failed = _loaded().nestling_scan(
+        LEVELS.index(level),
+        _address(codes.blocks),
+        codes.rows,
+        codes.blocks.shape[1],
+        codes.bits,
+        *map(_address, (codes.scale, codes.radius, codes.bias)),
+        count,
+        *map(_address, (queries, sums, factors, rows, bounds, counts)),
+    )
+    if failed:
+        raise MemoryError(f"no memory to scan {codes.rows} rows for {count} queries")
+    return [(rows[i, : counts[i]].astype(np.int64), bounds[i, : counts[i]].copy()) for i in range(count)]
+
+
+def score(level: str, vectors: StoredRows, query: Doubles, rows: Ints) -> Doubles:
+    """See :func:`nestling.kernels.score`."""
+    scores = np.empty(len(rows), np.float64)
+    places = map(_address, (query, rows))
+    _loaded().nestling_score(LEVELS.index(level), _vectors(vectors), *places, len(rows), _address(scores))
+    return scores
+
+
+def _loaded() -> Any:
+    return library()
+
+
+def _vectors(vectors: StoredRows) -> _Vectors:
+    values = vectors.values
+    return _Vectors(
+        _address(values),
+        values.strides[0],
+        values.shape[1],
+        _address(vectors.scale),
+        _TYPES[values.dtype.name],
+        vectors.distance,
+    )
+
+
+def _address(array: NDArray[Any] | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+__all__ = ["LEVELS", "c_double", "levels", "library", "scan", "score", "search"]

@@ -1,0 +1,139 @@
+// The kernels for AVX-512 with VNNI (Intel from Ice Lake on, AMD from Zen 4 on).
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma")))
+
+namespace nestling {
+namespace {
+
+TARGET inline __m512i broadcast(const int8_t* query) {
+    int32_t four;
+    __builtin_memcpy(&four, query, 4);
+    return _mm512_set1_epi32(four);
+}
+
+TARGET inline void keep(const Packed& codes, int64_t row, __m512i sums, const Probe& probe, Found& found) {
+    const __m512i t = _mm512_sub_epi32(_mm512_slli_epi32(sums, 1), _mm512_set1_epi32(probe.offset));
+    const __m512 steps =
+        _mm512_fmadd_ps(_mm512_cvtepi32_ps(t), _mm512_set1_ps(probe.alpha), _mm512_set1_ps(probe.beta));
+    __m512 bound = _mm512_mul_ps(_mm512_loadu_ps(codes.radius + row), _mm512_set1_ps(probe.gamma));
+    if (codes.bias) bound = _mm512_add_ps(bound, _mm512_loadu_ps(codes.bias + row));
+    bound = _mm512_fmadd_ps(_mm512_loadu_ps(codes.scale + row), steps, bound);
+    const __mmask16 kept = _mm512_cmp_ps_mask(bound, _mm512_set1_ps(probe.threshold), _CMP_NLT_UQ);
+    __m512 low = _mm512_mask_blend_ps(kept, bound, _mm512_set1_ps(found.skipped));
+    if (_mm512_cmp_ps_mask(low, _mm512_set1_ps(found.skipped), _CMP_GT_OQ))
+        found.skipped = _mm512_reduce_max_ps(low);
+    if (!kept) return;
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i rows = _mm512_add_epi32(lanes, _mm512_set1_epi32(int32_t(row)));
+    // Compressed in a register and stored whole: compressing into memory is many times slower on Zen 4.
+    _mm512_storeu_si512(found.rows + found.count, _mm512_maskz_compress_epi32(kept, rows));
+    _mm512_storeu_si512(found.sums + found.count, _mm512_maskz_compress_epi32(kept, sums));
+    _mm512_storeu_ps(found.bounds + found.count, _mm512_maskz_compress_ps(kept, bound));
+    found.count += __builtin_popcount(kept);
+}
+
+// Codes stay where they are in their byte: what stands `shift` bits too high comes out 2^shift times too
+// large in a sum of its own, and is shifted back once a block. That saves the shifts of every line.
+template <int BITS, int QUERIES>
+TARGET void scan(const Packed& codes, int64_t first, int64_t last, const Probe* probes, Found* found) {
+    constexpr int kParts = 8 / BITS;
+    __m512i masks[kParts];
+    for (int part = 0; part < kParts; ++part)
+        masks[part] = _mm512_set1_epi8(char(((1 << BITS) - 1) << (part * BITS)));
+    for (int64_t block = first; block < last; ++block) {
+        const uint8_t* line = codes.blocks + block * codes.lines * 64;
+        __m512i sums[QUERIES][kParts];
+        for (int query = 0; query < QUERIES; ++query)
+            for (int part = 0; part < kParts; ++part) sums[query][part] = _mm512_setzero_si512();
+        for (int64_t i = 0; i < codes.lines; ++i, line += 64) {
+            const __m512i whole = _mm512_loadu_si512(line);
+            _mm_prefetch(reinterpret_cast<const char*>(line) + 4096, _MM_HINT_T0);
+#pragma GCC unroll 8
+            for (int part = 0; part < kParts; ++part) {
+                const __m512i code = BITS == 8 ? whole : _mm512_and_si512(whole, masks[part]);
+#pragma GCC unroll 8
+                for (int query = 0; query < QUERIES; ++query)
+                    sums[query][part] = _mm512_dpbusd_epi32(
+                        sums[query][part], code, broadcast(probes[query].query + 4 * (i * kParts + part)));
+            }
+        }
+        for (int query = 0; query < QUERIES; ++query) {
+            __m512i sum = sums[query][0];
+            for (int part = 1; part < kParts; ++part)
+                sum = _mm512_add_epi32(sum, _mm512_srai_epi32(sums[query][part], part * BITS));
+            keep(codes, block * kLanes, sum, probes[query], found[query]);
+        }
+    }
+}
+
+TARGET int32_t fine(const uint8_t* row, int64_t stride, const int8_t* query) {
+    __m512i sums[4];
+    for (int part = 0; part < 4; ++part) sums[part] = _mm512_setzero_si512();
+    for (int64_t i = 0; i < stride; i += 64) {
+        const __mmask64 there = stride - i >= 64 ? ~0ull : (1ull << (stride - i)) - 1;
+        const __m512i whole = _mm512_maskz_loadu_epi8(there, row + i);
+#pragma GCC unroll 4
+        for (int part = 0; part < 4; ++part) {
+            const __m512i code = _mm512_and_si512(whole, _mm512_set1_epi8(char(3 << (2 * part))));
+            const __m512i factor = _mm512_maskz_loadu_epi8(there, query + part * stride + i);
+            sums[part] = _mm512_dpbusd_epi32(sums[part], code, factor);
+        }
+    }
+    __m512i sum = _mm512_add_epi32(sums[0], _mm512_srai_epi32(sums[1], 2));
+    const __m512i high = _mm512_add_epi32(_mm512_srai_epi32(sums[2], 4), _mm512_srai_epi32(sums[3], 6));
+    return _mm512_reduce_add_epi32(_mm512_add_epi32(sum, high));
+}
+
+TARGET inline __m512d eight(const float* row, __mmask8 there) {
+    return _mm512_cvtps_pd(_mm256_maskz_loadu_ps(there, row));
+}
+TARGET inline __m512d eight(const uint16_t* row, __mmask8 there) {
+    return _mm512_cvtps_pd(_mm256_cvtph_ps(_mm_maskz_loadu_epi16(there, row)));
+}
+TARGET inline __m512d eight(const int8_t* row, __mmask8 there) {
+    return _mm512_cvtepi32_pd(_mm256_cvtepi8_epi32(_mm_maskz_loadu_epi8(there, row)));
+}
+
+template <bool DISTANCE> TARGET inline __m512d add(__m512d sum, __m512d x, __m512d y) {
+    if (!DISTANCE) return _mm512_fmadd_pd(x, y, sum);
+    const __m512d apart = _mm512_sub_pd(x, y);
+    return _mm512_fmadd_pd(apart, apart, sum);
+}
+
+template <typename T, bool DISTANCE>
+TARGET double score(const void* data, const double* query, int64_t dim) {
+    const T* row = static_cast<const T*>(data);
+    __m512d sums[4];
+    for (auto& sum : sums) sum = _mm512_setzero_pd();
+    int64_t i = 0;
+    for (; i + 32 <= dim; i += 32)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j)
+            sums[j] =
+                add<DISTANCE>(sums[j], eight(row + i + 8 * j, 0xff), _mm512_loadu_pd(query + i + 8 * j));
+    for (; i < dim; i += 8) {
+        const __mmask8 there = dim - i >= 8 ? 0xff : (1 << (dim - i)) - 1;
+        sums[0] = add<DISTANCE>(sums[0], eight(row + i, there), _mm512_maskz_loadu_pd(there, query + i));
+    }
+    return _mm512_reduce_add_pd(
+        _mm512_add_pd(_mm512_add_pd(sums[0], sums[1]), _mm512_add_pd(sums[2], sums[3])));
+}
+
+}  // namespace
+
+const Level kAvx512 = {
+    {{nullptr, scan<1, 1>, scan<1, 2>},
+     {nullptr, scan<2, 1>, scan<2, 2>, scan<2, 3>, scan<2, 4>, scan<2, 5>, scan<2, 6>},
+     {nullptr, scan<4, 1>, scan<4, 2>, scan<4, 3>, scan<4, 4>, scan<4, 5>, scan<4, 6>},
+     {nullptr, scan<8, 1>, scan<8, 2>, scan<8, 3>, scan<8, 4>, scan<8, 5>, scan<8, 6>}},
+    fine,
+    {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
+    {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
+};
+
+}  // namespace nestling
+#endif

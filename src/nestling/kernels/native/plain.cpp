@@ -1,0 +1,74 @@
+// The kernels in portable C++; on ARM the compiler turns their inner loops into NEON.
+#include "kernels.h"
+
+namespace nestling {
+namespace {
+
+template <int BITS>
+void scan(const Packed& codes, int64_t first, int64_t last, const Probe* probe, Found* found) {
+    constexpr int kParts = 8 / BITS, kMask = (1 << BITS) - 1;
+    for (int64_t block = first; block < last; ++block) {
+        const uint8_t* line = codes.blocks + block * codes.lines * 64;
+        const int8_t* query = probe->query;
+        int32_t sums[kLanes] = {};
+        for (int64_t i = 0; i < codes.lines; ++i, line += 64)
+            for (int part = 0; part < kParts; ++part, query += 4)
+                for (int row = 0; row < kLanes; ++row) {
+                    int32_t sum = 0;
+                    for (int p = 0; p < 4; ++p)
+                        sum += ((line[4 * row + p] >> (part * BITS)) & kMask) * query[p];
+                    sums[row] += sum;
+                }
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const int64_t row = block * kLanes + lane;
+            const float t = probe->alpha * float(2 * sums[lane] - probe->offset) + probe->beta;
+            float bound = codes.scale[row] * t + probe->gamma * codes.radius[row];
+            if (codes.bias) bound += codes.bias[row];
+            if (bound < probe->threshold) {
+                found->skipped = bound > found->skipped ? bound : found->skipped;
+                continue;
+            }
+            found->rows[found->count] = int32_t(row);
+            found->sums[found->count] = sums[lane];
+            found->bounds[found->count++] = bound;
+        }
+    }
+}
+
+int32_t fine(const uint8_t* row, int64_t stride, const int8_t* query) {
+    int32_t sum = 0;
+    for (int part = 0; part < 4; ++part, query += stride)
+        for (int64_t i = 0; i < stride; ++i) sum += ((row[i] >> (2 * part)) & 3) * query[i];
+    return sum;
+}
+
+// Eight sums side by side, so that the compiler can keep them in registers of any width.
+template <typename T, bool DISTANCE>
+double score(const void* data, const double* query, int64_t dim) {
+    const T* row = static_cast<const T*>(data);
+    double sums[8] = {};
+    int64_t i = 0;
+    for (; i + 8 <= dim; i += 8)
+        for (int j = 0; j < 8; ++j) {
+            const double x = widen(row[i + j]), y = query[i + j];
+            sums[j] += DISTANCE ? (x - y) * (x - y) : x * y;
+        }
+    double total = 0;
+    for (; i < dim; ++i) {
+        const double x = widen(row[i]), y = query[i];
+        total += DISTANCE ? (x - y) * (x - y) : x * y;
+    }
+    for (double sum : sums) total += sum;
+    return total;
+}
+
+}  // namespace
+
+const Level kPlain = {
+    {{nullptr, scan<1>}, {nullptr, scan<2>}, {nullptr, scan<4>}, {nullptr, scan<8>}},
+    fine,
+    {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
+    {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
+};
+
+}  // namespace nestling
