@@ -202,7 +202,8 @@ def _hnswlib(links: int) -> Callable[[Floats, Path], Built]:
 
 def _svs_ways(rows: int, dim: int) -> Iterator[Way]:
     for degree in (32, 64):
-        for code in ("float16", "LVQ8", "LVQ4x4", "LVQ4x8", f"LeanVec{dim // 2}x8", f"LeanVec{dim // 2}x4"):
+        # LVQ and LeanVec refuse to run on processors that are not Intel's.
+        for code in ("float32", "float16", "LVQ8", "LVQ4x4", "LVQ4x8", f"LeanVec{dim // 2}x8"):
             yield Way(f"svs Vamana{degree},{code}", _svs(degree, code), EF)
 
 
@@ -214,7 +215,7 @@ def _svs(degree: int, code: str) -> Callable[[Floats, Path], Built]:
         svs.write_vecs(base, str(stored))
         plain = svs.VectorDataLoader(str(stored), svs.DataType.float32)
         parameters = svs.VamanaBuildParameters(alpha=0.95, graph_max_degree=degree, window_size=2 * degree)
-        given = base.astype(np.float16) if code == "float16" else _svs_loader(svs, plain, code)
+        given = base.astype(code) if code.startswith("float") else _svs_loader(svs, plain, code)
         index = svs.Vamana.build(parameters, given, svs.DistanceType.MIP, num_threads=1)
         stored.unlink()
         parts = [saved / part for part in ("config", "graph", "data")]
@@ -321,7 +322,7 @@ def _qdrant(code: str) -> Callable[[Floats, Path], Built]:
             found = shard.search(q.SearchRequest(nearest, k, params=q.SearchParams(hnsw_ef=point)))
             return [hit.id for hit in found]
 
-        return Built(_each(search_one), folder_bytes(folder / "qdrant"), search_one)
+        return Built(_each(search_one), folder_bytes(folder / "qdrant" / "segments"), search_one)
 
     return build
 

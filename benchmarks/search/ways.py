@@ -52,8 +52,7 @@ class Way:
         return self.name.partition(" ")[0]
 
 
-def folder_bytes(folder: Path, suffixes: tuple[str, ...] = ("",)) -> int:
-    """Size of the files below ``folder`` whose names end in one of ``suffixes``."""
-    return sum(
-        path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name.endswith(suffixes)
-    )
+def folder_bytes(folder: Path) -> int:
+    """Size of the files below ``folder``; of sparse files, what is really there."""
+    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum(min(file.st_size, 512 * file.st_blocks) for file in files)
