@@ -25,6 +25,7 @@ from nestling.search.incoming import as_matrix, check_prefixes, read_queries
 from nestling.search.lock import WriterLock
 from nestling.search.plan import Plan, Point
 from nestling.search.report import IndexInfo, Verification, describe, verify_index
+from nestling.search.segments import Rows
 from nestling.search.snapshot import Hits
 from nestling.search.state import State, load
 from nestling.search.writer import Writer
@@ -205,6 +206,10 @@ class AdaptiveIndex:
     def ids(self) -> Ids:
         """The ids of all rows, oldest segment first."""
         return self._state.snapshot.ids()
+
+    def rows(self) -> Rows:
+        """All rows as of now: their ids, and their vectors block by block, done with what precedes a cut."""
+        return self._state.snapshot.rows()
 
     def add(self, vectors: Any, ids: Any = None) -> Ids:
         """Add rows; when this returns, they are on the disk.
