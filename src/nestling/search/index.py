@@ -94,8 +94,7 @@ class AdaptiveIndex:
             metric: ``"dot"``, or ``"euclidean"`` distances.
             encoder: what made the vectors; asked for by :meth:`open`.
             seed: of what is drawn while building.
-            log_bytes: how long the log of updates may become before they are written into a segment;
-                larger batches go straight into one.
+            log_bytes: length from which on a log of updates, or one batch, is written as a segment.
             workers: threads that build; as many as there are cores by default.
 
         Raises:
