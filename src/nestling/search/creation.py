@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,7 +22,7 @@ from nestling.search.exact import Metric
 from nestling.search.generation import Generation, IndexSettings, leftovers, strangers, switch
 from nestling.search.ids import check_new_ids
 from nestling.search.incoming import as_matrix, prepared_blocks
-from nestling.search.lock import LOCK, WriterLock
+from nestling.search.lock import WriterLock
 from nestling.search.log import Record
 from nestling.search.plan import Plan
 from nestling.search.segments import Rows
@@ -78,18 +78,22 @@ def new_folder(root: Path) -> Iterator[WriterLock]:
             f"{root} exists and is not empty, so no index is written there; choose another folder, or open "
             "the index if it is one"
         )
-    with storage_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(root)
+    lock = None
     try:
+        with storage_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+        lock = WriterLock(root)
         for path in leftovers(root, None):
             discard(path)
         yield lock
     except BaseException:
-        for path in leftovers(root, None):
-            discard(path)
-        lock.release()
-        discard(root if is_new else root / LOCK)
+        if lock is not None:
+            for path in [root] if is_new else leftovers(root, None):
+                discard(path)
+            lock.release()
+        elif is_new:
+            with suppress(OSError):  # not empty: another writer made it meanwhile
+                root.rmdir()
         raise
 
 

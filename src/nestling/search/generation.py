@@ -38,6 +38,7 @@ from nestling.search.plan import Plan
 from nestling.search.segments import SEGMENTS, SegmentRecord, Terms, file_names
 
 KIND = "index"
+_FRESH, _BACKUP = f".{MANIFEST}.new", f".{MANIFEST}.old"
 _NO_CHECKSUM = "0" * 64
 _OF_A_GENERATION = re.compile(r"(?:log|mark|deleted)-\d{8}(?:\.npy)?")
 _RESTORE = "restore the index from a copy, or build it again with: nestling index build VECTORS"
@@ -183,15 +184,20 @@ def switch(root: Path, generation: Generation) -> None:
     Raises:
         StorageError: if that fails; the generation before it is then in force.
     """
-    target, temporary = root / MANIFEST, root / f".{MANIFEST}.new"
+    target, fresh, backup = root / MANIFEST, root / _FRESH, root / _BACKUP
     before = target.read_bytes() if target.exists() else None
     with storage_errors(target):
-        write_new(temporary, [generation.encode()])
+        if before is not None:  # now, as there may be no space for it when it is needed
+            write_new(backup, [before])
+        write_new(fresh, [generation.encode()])
         try:
-            temporary.replace(target)
+            fresh.replace(target)
             flush_folder(root)
         except BaseException:
-            _put_back(target, temporary, before)
+            if before is None:
+                target.unlink(missing_ok=True)
+            else:
+                backup.replace(target)
             raise
 
 
@@ -205,8 +211,7 @@ def leftovers(root: Path, generation: Generation | None) -> list[Path]:
     found = [
         path
         for path in root.iterdir()
-        if (_OF_A_GENERATION.fullmatch(path.name) or path.name == f".{MANIFEST}.new")
-        and path.name not in kept
+        if (_OF_A_GENERATION.fullmatch(path.name) or path.name in (_FRESH, _BACKUP)) and path.name not in kept
     ]
     if (root / SEGMENTS).is_dir():
         found += [path for path in (root / SEGMENTS).iterdir() if path.name not in segments]
@@ -215,7 +220,7 @@ def leftovers(root: Path, generation: Generation | None) -> list[Path]:
 
 def strangers(root: Path) -> list[str]:
     """What lies in a folder and was not written by an index."""
-    ours = {MANIFEST, f".{MANIFEST}.new", SEGMENTS, LOCK}
+    ours = {MANIFEST, _FRESH, _BACKUP, SEGMENTS, LOCK}
     names = (path.name for path in root.iterdir())
     return sorted(name for name in names if name not in ours and not _OF_A_GENERATION.fullmatch(name))
 
@@ -234,12 +239,3 @@ def _refuse_strangers(root: Path, generation: Generation) -> None:
             name = path.relative_to(root).as_posix()
             if path.is_file() and name not in generation.files:
                 raise ArtifactError(f"{path} is not a file of this index; remove it")
-
-
-def _put_back(target: Path, temporary: Path, before: bytes | None) -> None:
-    if before is None:
-        target.unlink(missing_ok=True)
-    elif target.read_bytes() != before:
-        write_new(temporary, [before])
-        temporary.replace(target)
-    flush_folder(target.parent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from nestling.artifact import reason_of
@@ -36,9 +37,10 @@ class WriterLock:
                 f"{folder} is open for writing already, by process {holder}; close it there, "
                 "or open it here with read_only=True"
             )
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
         self._close = weakref.finalize(self, os.close, descriptor)
+        with suppress(OSError):  # only for the message above; a full disk must not keep the index shut
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Let another writer in."""

@@ -241,9 +241,9 @@ class LogWriter:
 
     def _restore(self) -> None:
         self._is_broken = True
-        self._write_mark(self.length)
         os.ftruncate(self._log, self.length)
         os.fsync(self._log)
+        self._write_mark(self.length)
         self._is_broken = False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +14,6 @@ from nestling.search.log import LogContent, Record, read_log
 from nestling.search.memory import MemoryPart
 from nestling.search.segments import Segment, load_segment
 from nestling.search.snapshot import LiveSegment, Snapshot
-
-_log = logging.getLogger(__name__)
 
 # A writer that switches generations while they are read removes files; the next try finds the new ones.
 _TRIES = 5
@@ -110,7 +107,7 @@ def _load(root: Path) -> Loaded:
     for record in content.records:
         numbering = numbering.after(record)
         snapshot = apply(snapshot, memory, record, numbering)
-    messages = _messages(root, generation, content)
+    messages = _messages(generation.log(root).path, content)
     return Loaded(State(generation, snapshot, numbering, messages, content.length), memory, content)
 
 
@@ -121,15 +118,13 @@ def _read_segments(root: Path, generation: Generation) -> tuple[LiveSegment, ...
     return tuple(LiveSegment(segment, rows) for segment, rows in zip(read, live, strict=True))
 
 
-def _messages(root: Path, generation: Generation, content: LogContent) -> tuple[str, ...]:
+def _messages(path: Path, content: LogContent) -> tuple[str, ...]:
     if not content.torn_bytes:
         return ()
-    message = (
-        f"the last {content.torn_bytes} bytes of {generation.log(root).path.name} are of an update that was "
-        "cut off before it was acknowledged; they were dropped"
+    return (
+        f"the last {content.torn_bytes} bytes of {path.name} are of an update that was "
+        "cut off before it was acknowledged; they were dropped",
     )
-    _log.warning("%s: %s", root, message)
-    return (message,)
 
 
 def _manifest_bytes(root: Path) -> bytes:

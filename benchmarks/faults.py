@@ -1,0 +1,93 @@
+"""Kills, damaged files and failing writes of an index, in full; the figures go to results/faults.csv.
+
+Run: python benchmarks/faults.py [--kills 200] [--mutants 1000] [--seed 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from crashes import kill_many
+from failing_writes import OPERATIONS, fail_everywhere
+from mutants import mutate, states
+from record import stamp, write_csv
+
+DAMAGED_PLANS = ("flat@full", "ivf4@8 > pq4x4@16 > rerank@full", "hnsw8@8 > int8@16")
+Row = dict[str, object]
+
+
+def row(fault: str, place: str, tried: int, right: int, remark: str = "") -> Row:
+    return {"fault": fault, "place": place, "tried": tried, "right": right, "remark": remark}
+
+
+def killed(base: Path, kills: int, seed: int) -> Iterator[Row]:
+    """Kills by the operation they met; right where exactly what was acknowledged is there and is found."""
+    results = list(tqdm(kill_many(base, kills, seed), total=kills, desc="kills", disable=None))
+    for result in results:
+        if result.problems:
+            print(result)
+    for place, tried in sorted(Counter(result.during for result in results).items()):
+        met = [result for result in results if result.during == place]
+        whole = sum(result.found == result.acknowledged + 1 for result in met)
+        right = sum(not result.problems for result in met)
+        yield row("kill -9", place, tried, right, f"{whole} in flight were whole on the disk")
+
+
+def damaged(base: Path, mutants: int, seed: int) -> Iterator[Row]:
+    """Mutants of each kind of file; right where refused before a reader saw it, or nothing changed."""
+    for number, plan in enumerate(DAMAGED_PLANS):
+        folder, elsewhere = states(base / str(number), plan)
+        found = list(tqdm(mutate(folder, elsewhere, mutants, seed), desc=plan, disable=None))
+        for kind in dict.fromkeys(mutant.kind for mutant in found):
+            met = [mutant for mutant in found if mutant.kind == kind]
+            for mutant in met:
+                if not mutant.is_right:
+                    print(plan, mutant)
+            refused = sum(mutant.outcome == "refused" for mutant in met)
+            right = sum(mutant.is_right for mutant in met)
+            slowest_ms = 1000 * max(mutant.seconds for mutant in met)
+            remark = f"{refused} refused, {right - refused} unharmed; slowest {slowest_ms:.0f} ms"
+            yield row("damage", f"{kind} of {plan}", len(met), right, remark)
+
+
+def failed(base: Path) -> Iterator[Row]:
+    """Every write, flush, rename, ... of every operation, failing once or from then on."""
+    found = list(tqdm(fail_everywhere(base), desc="failing writes", disable=None))
+    for failure in found:
+        if failure.problems:
+            print(failure)
+    for operation in OPERATIONS:
+        met = [failure for failure in found if failure.operation == operation]
+        yield row("failing write", operation, len(met), sum(not failure.problems for failure in met))
+
+
+def show(rows: Iterable[Row]) -> list[Row]:
+    shown = []
+    for each in rows:
+        print("{fault:>13} | {place:<60} | {right}/{tried} right | {remark}".format(**each))
+        shown.append(each)
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--mutants", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        rows = show(failed(base / "failing"))
+        rows += show(damaged(base / "damaged", given.mutants, given.seed))
+        rows += show(killed(base / "killed", given.kills, given.seed))
+    print(f"written: {write_csv('faults', rows, stamp()).name}")
+
+
+if __name__ == "__main__":
+    main()
