@@ -1,0 +1,267 @@
+"""Codes of a prefix: how rows are held as bytes, and the faiss indexes that compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.errors import ConfigError
+from nestling.search.space import Floats, Ints, Space
+from nestling.search.stages import Scan
+from nestling.search.views import Codes, faiss, view, view_lists
+
+_SCALAR = {
+    "fp16": faiss.ScalarQuantizer.QT_fp16,
+    "int8": faiss.ScalarQuantizer.QT_8bit,
+    "int4": faiss.ScalarQuantizer.QT_4bit,
+}
+_OPQ_ROUNDS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Code:
+    """A code that was trained once and is only read from then on.
+
+    Attributes:
+        scan: what it is, with its prefix as a number.
+        space: how vectors are compared.
+        trained: an empty faiss index that encodes and decodes.
+        rotation: ``Float[dim, dim]`` applied to prefixes before they are encoded, if any.
+        energy: ``Float[dim as built]``, mean square of each entry; longer than ``scan.dim`` for slices.
+        centres: ``Float[lists, dim]``, mean of each list, for codes that are relative to it.
+    """
+
+    scan: Scan
+    space: Space
+    trained: Any
+    rotation: Floats | None = None
+    energy: Floats | None = None
+    centres: Floats | None = None
+
+    @classmethod
+    def train(
+        cls, scan: Scan, space: Space, sample: Floats, seed: int, lists: Ints | None = None, count: int = 0
+    ) -> Self:
+        """A code for prefixes such as ``sample``, ``Float[rows, dim]``.
+
+        Args:
+            scan: what it is.
+            space: how vectors are compared.
+            sample: prefixes as ``space`` prepares them.
+            seed: of a random rotation; all else is fixed.
+            lists: the inverted list of each row of the sample, if there are lists.
+            count: the number of lists.
+
+        Raises:
+            ConfigError: if the sample has fewer rows than a product quantiser has centroids.
+        """
+        if scan.bits is not None and len(sample) < 1 << scan.bits:
+            raise ConfigError(
+                f"{scan} learns {1 << scan.bits} centroids a part, and there are {len(sample)} vectors; "
+                "give it more vectors or another code, such as int8"
+            )
+        rotation = _rotation(scan, sample, seed)
+        rotated = sample if rotation is None else np.ascontiguousarray(sample @ rotation.T)
+        trained = _empty(scan, space)
+        trained.train(rotated)
+        energy = np.mean(sample * sample, axis=0) if space.is_normalised and scan.code in _SCALAR else None
+        centres = None
+        if scan.code == "rabitq" and lists is not None:
+            centres = _means(rotated, lists, count)
+        return cls(scan, space, trained, rotation, energy, centres)
+
+    @property
+    def dim(self) -> int:
+        """The prefix that is encoded."""
+        return int(self.scan.dim or 0)
+
+    @property
+    def is_sliced(self) -> bool:
+        """Whether the codes are slices of those of unit vectors, which have no unit length."""
+        return self.energy is not None and len(self.energy) > self.dim
+
+    def cut(self, dim: int) -> Code:
+        """The code of a shorter prefix, with nothing trained anew.
+
+        Raises:
+            ConfigError: for codes that mix all entries, or a prefix that does not end at a byte.
+        """
+        if dim == self.dim:
+            return self
+        if not self.scan.is_sliceable:
+            raise ConfigError(
+                f"the codes {self.scan} mix all {self.dim} entries and cannot be cut to {dim}; choose a dim "
+                f"of {self.dim} or more, or build with a code that can be cut, such as int8@{self.dim}"
+            )
+        if self.scan.code == "int4" and dim % 2:
+            raise ConfigError(f"{self.scan} packs two entries into a byte; choose an even dim, not {dim}")
+        scan = replace(self.scan, dim=dim)
+        is_sliced = self.space.is_normalised and self.scan.code in _SCALAR
+        trained = _empty(scan, self.space, is_sliced=is_sliced)
+        if self.scan.code in ("int8", "int4"):
+            values = faiss.vector_to_array(self.trained.sq.trained).reshape(2, -1)  # least value, range
+            faiss.copy_array_to_vector(values[:, :dim].ravel(), trained.sq.trained)
+        trained.is_trained = True
+        return replace(self, scan=scan, trained=trained)
+
+    def slices(self, codes: Codes) -> Codes:
+        """The part of longer ``codes`` that this code reads, by itself."""
+        if self.scan.code != "flat":
+            return np.ascontiguousarray(codes[:, : self.trained.sa_code_size()])
+        return self.encode(self.space.scaled(codes.view(np.float32)[:, : self.dim]))
+
+    def rotate(self, x: Floats) -> Floats:
+        """Queries or rows as they are compared: turned where the codes are."""
+        return x if self.rotation is None else np.ascontiguousarray(x @ self.rotation.T)
+
+    def query(self, queries: Floats) -> Floats:
+        """Unit queries in the scale in which they are compared with codes.
+
+        Slices of unit vectors are as long as their share of the energy, and so is the query then.
+        """
+        if not self.is_sliced or self.energy is None:
+            return self.rotate(queries)
+        return np.asarray(queries * np.sqrt(self.energy[: self.dim].sum()), np.float32)
+
+    def encode(self, x: Floats, lists: Ints | None = None) -> Codes:
+        """Codes ``UInt8[rows, size]`` of prefixes as the space prepares them."""
+        if self.scan.code == "flat":
+            return np.ascontiguousarray(x).view(np.uint8)
+        rotated = self.rotate(x)
+        if self.centres is None or lists is None:
+            return np.asarray(self.trained.sa_encode(rotated))
+        quantiser, index = self._inverted(len(self.centres))
+        codes = np.empty((len(x), index.code_size), np.uint8)
+        numbers = np.ascontiguousarray(lists, np.int64)
+        index.encode_vectors(*map(_pointer, (len(x), rotated, numbers, codes)), False)
+        del quantiser
+        return codes
+
+    def decode(self, codes: Codes) -> Floats:
+        """What the codes say of the vectors, ``Float[rows, dim]``; longer codes are read up to ``dim``."""
+        if self.scan.code == "flat":
+            return codes.view(np.float32)[:, : self.dim]
+        return np.asarray(self._reading(codes.shape[1]).sa_decode(np.ascontiguousarray(codes)))
+
+    def _reading(self, size: int) -> Any:
+        """The trained index, for codes of which ``size`` bytes are a row."""
+        if self.scan.code not in _SCALAR:
+            return self.trained
+        index = faiss.clone_index(self.trained)
+        index.code_size = index.sq.code_size = size
+        return index
+
+    def flat(self, codes: Codes, *, is_packed: bool = True) -> Any:
+        """A faiss index over all rows, in place; 4-bit and 1-bit codes are packed anew for speed.
+
+        Args:
+            codes: ``UInt8[rows, size]``, kept alive by the caller.
+            is_packed: whether to pack; a graph needs rows where they stand.
+        """
+        index = faiss.clone_index(self._reading(codes.shape[1]))
+        index.codes = view(codes.reshape(-1))
+        index.ntotal = len(codes)
+        if is_packed and self.scan.bits == 4:
+            return faiss.IndexPQFastScan(index)
+        if is_packed and self.scan.code == "rabitq":
+            return faiss.IndexRaBitQFastScan(index)
+        return index
+
+    def lists(self, codes: Codes, rows: Ints, starts: Ints) -> tuple[Any, tuple[Any, ...]]:
+        """A faiss index over inverted lists, and what has to live as long as it does."""
+        quantiser, index = self._inverted(len(starts) - 1, codes.shape[1])
+        lists = view_lists(codes, rows, starts)
+        index.replace_invlists(lists, False)
+        index.ntotal = len(codes)
+        packing = faiss.IndexIVFPQFastScan if self.scan.bits == 4 else faiss.IndexIVFRaBitQFastScan
+        if self.scan.bits != 4 and self.scan.code != "rabitq":
+            return index, (quantiser, lists, codes)
+        index.own_invlists = True  # or the packed index gets no lists of its own
+        packed = packing(index)
+        index.own_invlists = False
+        return packed, (quantiser,)
+
+    def _inverted(self, count: int, size: int | None = None) -> tuple[Any, Any]:
+        """An empty faiss index with this code, and its quantiser, which only says the centres of lists."""
+        dim, metric = self.dim, self.trained.metric_type
+        quantiser = faiss.IndexFlatL2(dim)
+        if self.centres is not None:
+            quantiser.add(self.centres)
+        if self.scan.code == "flat":
+            index = faiss.IndexIVFFlat(quantiser, dim, count, metric)
+        elif self.scan.code in _SCALAR:
+            kind = _SCALAR[self.scan.code]
+            index = faiss.IndexIVFScalarQuantizer(quantiser, dim, count, kind, metric, False)
+            reading = self._reading(size or self.trained.code_size)  # named, so that it outlives the copy
+            index.sq = reading.sq
+        elif self.scan.code == "rabitq":
+            index = faiss.IndexIVFRaBitQ(quantiser, dim, count, metric)
+            index.rabitq = self.trained.rabitq
+        else:
+            index = faiss.IndexIVFPQ(quantiser, dim, count, self.scan.subspaces, self.scan.bits, metric)
+            index.pq, index.by_residual, index.use_precomputed_table = self.trained.pq, False, -1
+        index.code_size = size or index.code_size
+        index.is_trained = True
+        return quantiser, index
+
+    def to_parts(self) -> dict[str, NDArray[Any]]:
+        """What has to be stored, by name."""
+        parts = {"trained": faiss.serialize_index(self.trained)}
+        for name in ("rotation", "energy", "centres"):
+            if getattr(self, name) is not None:
+                parts[name] = getattr(self, name)
+        return parts
+
+    @classmethod
+    def from_parts(cls, scan: Scan, space: Space, parts: Mapping[str, NDArray[Any]]) -> Self:
+        """Read what :meth:`to_parts` gave."""
+        arrays = {name: np.array(part) for name, part in parts.items() if name != "trained"}
+        return cls(scan, space, faiss.deserialize_index(np.array(parts["trained"])), **arrays)
+
+
+def _empty(scan: Scan, space: Space, *, is_sliced: bool = False) -> Any:
+    dim, metric = scan.dim, space.faiss_metric(is_sliced=is_sliced)
+    if scan.code == "flat":
+        return faiss.IndexFlat(dim, metric)
+    if scan.code in _SCALAR:
+        return faiss.IndexScalarQuantizer(dim, _SCALAR[scan.code], metric)
+    if scan.code == "rabitq":
+        return faiss.IndexRaBitQ(dim, metric)
+    index = faiss.IndexPQ(dim, scan.subspaces, scan.bits, metric)
+    index.pq.cp.min_points_per_centroid = 1  # or faiss prints a warning; too few are refused before
+    return index
+
+
+def _rotation(scan: Scan, sample: Floats, seed: int) -> Floats | None:
+    """Learned for OPQ, random for one-bit codes, whose error bound rests on it (RaBitQ, section 3)."""
+    dim = int(scan.dim or 0)
+    if scan.code == "rabitq":
+        orthogonal, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))
+        return np.ascontiguousarray(orthogonal, np.float32)
+    if scan.code != "opq":
+        return None
+    matrix, parts = (
+        faiss.OPQMatrix(dim, scan.subspaces),
+        faiss.ProductQuantizer(dim, scan.subspaces, scan.bits),
+    )
+    parts.cp.min_points_per_centroid = 1
+    matrix.pq, matrix.niter = parts, _OPQ_ROUNDS
+    matrix.train(sample)
+    return np.asarray(faiss.vector_to_array(matrix.A).reshape(dim, dim))
+
+
+def _means(rows: Floats, lists: Ints, count: int) -> Floats:
+    """Mean of the rows of each list; lists without a row get the mean of all."""
+    sums = np.zeros((count, rows.shape[1]), np.float64)
+    np.add.at(sums, lists, rows)
+    sizes = np.bincount(lists, minlength=count)
+    sums[sizes == 0] = rows.mean(axis=0)
+    return np.asarray(sums / np.maximum(sizes, 1)[:, None], np.float32)
+
+
+def _pointer(value: Any) -> Any:
+    return faiss.swig_ptr(value) if isinstance(value, np.ndarray) else value

@@ -1,0 +1,314 @@
+"""What is built once over rows that do not change, by a plan, and searched at any point of it."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.artifact import write_file
+from nestling.cut import RAW, CutRule, check_vectors, cut
+from nestling.encoders.matrix import blocks_of
+from nestling.encoders.vector_files import write_npy
+from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.search.building import Task, build_arrays, code_of_store
+from nestling.search.codes import Code
+from nestling.search.exact import Metric, Neighbours
+from nestling.search.filters import Allowed
+from nestling.search.journal import Arrays, read_array, write_array
+from nestling.search.pipeline import Pipeline, cut_centroids, cut_plan, group
+from nestling.search.plan import Plan, PlanCost, Point
+from nestling.search.space import Floats, Ints, Space, read_rows
+from nestling.search.views import faiss_threads
+
+_SIZES_KEPT = 8
+
+
+class Engine:
+    """An index over immutable rows. Any number of threads may search it at once, each at its own point.
+
+    Made by :func:`build` or :meth:`load`.
+
+    Attributes:
+        plan: with sizes as numbers.
+        vectors: ``Float[rows, full]``, after what comes before a cut; read by re-ordering and by filters
+            that leave few rows.
+        rule: what happens after a cut.
+        metric: ``"dot"`` or ``"euclidean"``.
+    """
+
+    def __init__(
+        self, plan: Plan, arrays: Arrays, vectors: NDArray[Any], rule: CutRule, metric: Metric
+    ) -> None:
+        self.plan, self.vectors, self.rule, self.metric = plan, vectors, rule, metric
+        self._arrays, self._space = arrays, Space.of(rule, metric)
+        self._full = Pipeline(plan, plan, arrays, vectors, self._space)
+        self._sizes: dict[int, Pipeline] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def dim(self) -> int:
+        """The full size of the vectors."""
+        return int(self.vectors.shape[1])
+
+    def search(
+        self,
+        queries: Any,
+        k: int,
+        point: Point | None = None,
+        *,
+        dim: int | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+        workers: int | None = None,
+    ) -> Neighbours:
+        """The ``k`` nearest rows of every query.
+
+        A filter that leaves few rows is answered by comparing them all; otherwise it goes into the scan,
+        which then reads more lists or more of the graph until ``k`` rows are found. A shortlist longer than
+        the rows are many is cut to them.
+
+        Args:
+            queries: ``Float[queries, full]``, or as wide as ``dim`` where that is given.
+            k: at least 1.
+            point: parameters of this call; by default those of ``plan.default_point``.
+            dim: no stage reads more entries than this.
+            allowed: ``Bool[rows]``, true where a row may be found.
+            workers: threads of this call; by default as many as faiss uses.
+
+        Returns:
+            Row numbers and scores, best first; -1 and nan where fewer than ``k`` rows were found.
+
+        Raises:
+            DataError: for queries or a filter that cannot be used, or ``k`` below 1.
+            ConfigError: for a point that does not fit the plan, or codes that cannot be cut to ``dim``.
+        """
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise DataError(f"k={k} neighbours cannot be found; choose a whole number of at least 1")
+        pipeline = self._at(dim)
+        point = self._check_point(point, int(k), pipeline)
+        asked = self._check_queries(queries, dim)
+        chosen = None if allowed is None else Allowed(allowed, len(self))
+        if chosen is not None and chosen.count == len(self):
+            chosen = None
+        with faiss_threads(workers):
+            rows, scores = self._answer(pipeline, asked, int(k), point, chosen)
+        return Neighbours(rows, np.where(rows < 0, np.float32(np.nan), scores))
+
+    def extract(self, dim: int, folder: Path | str | None = None) -> Engine:
+        """A smaller engine that answers as this one does at ``dim``, and shares nothing with it.
+
+        Args:
+            dim: its full size.
+            folder: an existing folder to write its vectors to, as ``vectors.npy``, block by block; None
+                holds them in memory.
+
+        Raises:
+            ConfigError: for codes that cannot be cut to ``dim``.
+        """
+        plan = self._at(dim).plan
+        arrays = {name: np.array(part) for name, part in self._arrays.items() if name not in _CUT}
+        self._cut_codes(arrays, "scan", "codes", self.plan.scan, int(plan.scan.dim or 0))
+        for number, (stage, cut_stage) in enumerate(zip(self.plan.reranks, plan.reranks, strict=True)):
+            if stage.store != "flat":
+                kind = code_of_store(stage.store, int(stage.dim or 0))
+                self._cut_codes(arrays, f"store{number}", f"copies{number}", kind, int(cut_stage.dim or 0))
+        if "coarse.centroids" in arrays and plan.coarse is not None:
+            size = int(plan.coarse.dim or 0)
+            arrays["coarse.centroids"] = cut_centroids(arrays["coarse.centroids"], size, self._space).copy()
+        vectors: NDArray[Any]
+        if folder is None:
+            vectors = np.array(cut(self.vectors, dim, RAW), order="C")
+        else:
+            path, kind_of = Path(folder) / "vectors.npy", self.vectors.dtype
+            blocks = (cut(self.vectors[rows], dim, RAW) for rows in blocks_of(self.vectors))
+            write_npy(path, blocks, (len(self), dim), kind_of)
+            vectors = read_array(path)
+        return Engine(plan, arrays, vectors, self.rule, self.metric)
+
+    def cost(self, point: Point | None = None, dim: int | None = None) -> PlanCost:
+        """What one query costs at a point and a size, and what is kept for it."""
+        plan, size = self._at(dim).plan, self.dim if dim is None else dim
+        return plan.cost(len(self), size, point)
+
+    def save(self, folder: Path | str) -> None:
+        """Write all arrays but the vectors, as plain ``.npy`` files, to an existing folder.
+
+        What was built in that folder stands there already and is not written again.
+
+        Raises:
+            StorageError: if writing fails.
+        """
+        for name, array in self._arrays.items():
+            path = Path(folder) / f"{name}.npy"
+            where = getattr(array, "filename", None)
+            if where is None or not path.is_file() or not path.samefile(where):
+                write_array(path, array)
+        write_file(Path(folder) / _NAMES, "\n".join(sorted(self._arrays)) + "\n")
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, vectors: NDArray[Any], plan: Plan, rule: CutRule, metric: Metric = "dot"
+    ) -> Self:
+        """Read what :meth:`save` wrote; the caller has verified the files.
+
+        Args:
+            folder: where it was saved.
+            vectors: those that the engine was built over.
+            plan: as it was built or extracted.
+            rule: as it was built.
+            metric: as it was built.
+
+        Raises:
+            ArtifactError: if files are missing or are not of these vectors.
+        """
+        try:
+            names = (Path(folder) / _NAMES).read_text(encoding="utf-8").split()
+            arrays = {name: read_array(Path(folder) / f"{name}.npy") for name in names}
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{folder} cannot be read as an engine: {error}; build it again") from error
+        rows = len(arrays.get("codes", ()))
+        if rows != len(vectors):
+            raise ArtifactError(
+                f"{folder} holds codes of {rows} rows, and {len(vectors)} vectors were given; give those it "
+                "was built over, or build it again"
+            )
+        return cls(plan.resolve(vectors.shape[1]), arrays, vectors, rule, metric)
+
+    def _at(self, dim: int | None) -> Pipeline:
+        """The stages at one size; those used last are kept."""
+        if dim is None or dim == self.dim:
+            return self._full
+        if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not 1 <= dim < self.dim:
+            raise ConfigError(f"dim={dim} does not fit vectors of {self.dim} entries; choose 1 to {self.dim}")
+        plan = cut_plan(self.plan, int(dim))
+        if plan == self.plan:
+            return self._full
+        with self._lock:
+            found = self._sizes.pop(int(dim), None)
+            if found is None:
+                found = Pipeline(plan, self.plan, self._arrays, self.vectors, self._space)
+            self._sizes[int(dim)] = found
+            while len(self._sizes) > _SIZES_KEPT:
+                self._sizes.pop(next(iter(self._sizes)))
+        return found
+
+    def _check_point(self, point: Point | None, k: int, pipeline: Pipeline) -> Point:
+        plan = pipeline.plan
+        if point is None:
+            return plan.default_point(len(self), k)
+        if len(point.shortlists) != len(plan.reranks):
+            raise ConfigError(
+                f"the point {point} has {len(point.shortlists)} shortlists, and {plan} re-orders "
+                f"{len(plan.reranks)} times; give one length for each"
+            )
+        if point.shortlists and point.shortlists[-1] < min(k, len(self)):
+            raise ConfigError(
+                f"a shortlist of {point.shortlists[-1]} cannot hold k={k} answers; make it at least {k}"
+            )
+        kind = None if plan.coarse is None else plan.coarse.kind
+        for name, value, needed in (("nprobe", point.nprobe, "ivf"), ("ef", point.ef, "hnsw")):
+            if value is not None and kind != needed:
+                raise ConfigError(f"{name}={value} has no meaning for {plan}, which has no {needed} stage")
+        default = plan.default_point(len(self), k)
+        nprobe = default.nprobe if point.nprobe is None else point.nprobe
+        if kind == "ivf" and plan.coarse is not None and nprobe is not None and nprobe > plan.coarse.count:
+            warnings.warn(
+                f"nprobe={nprobe} reads all {plan.coarse.count} lists, which are no more", stacklevel=3
+            )
+            nprobe = plan.coarse.count
+        return replace(point, nprobe=nprobe, ef=default.ef if point.ef is None else point.ef)
+
+    def _check_queries(self, queries: Any, dim: int | None) -> Floats:
+        asked = check_vectors(queries, "queries")
+        widths = {self.dim, dim or self.dim}
+        if asked.shape[1] not in widths:
+            allowed = " or ".join(map(str, sorted(widths)))
+            hint = "" if dim is not None else "; to ask with a prefix, say so with dim="
+            raise DataError(f"queries have {asked.shape[1]} entries, but {allowed} are expected{hint}")
+        pipeline = self._at(dim)
+        wide = pipeline.plan.scan.dim or 0
+        if asked.shape[1] < max(int(stage.dim or 0) for stage in pipeline.plan.stages()):
+            raise DataError(f"queries of {asked.shape[1]} entries cannot be compared with codes of {wide}")
+        return read_rows(asked, "queries")
+
+    def _answer(
+        self, pipeline: Pipeline, queries: Floats, k: int, point: Point, allowed: Allowed | None
+    ) -> tuple[Ints, Floats]:
+        if allowed is None:
+            return pipeline.search(queries, k, point, None)
+        if allowed.count == 0:
+            return np.full((len(queries), k), -1), np.full((len(queries), k), np.nan, np.float32)
+        if self._is_few(pipeline, point, k, allowed):
+            return pipeline.search_rows(queries, k, allowed.rows())
+        return pipeline.search(queries, k, point, allowed)
+
+    def _is_few(self, pipeline: Pipeline, point: Point, k: int, allowed: Allowed) -> bool:
+        """Whether comparing all allowed rows reads less than a search that must find enough of them."""
+        wanted = max((k, *point.shortlists))
+        if allowed.count <= wanted:
+            return True
+        bytes_read = pipeline.plan.cost(len(self), self.dim, point).bytes_read
+        if pipeline.plan.coarse is not None:
+            bytes_read /= allowed.share
+        return 4 * pipeline.answer_dim * allowed.count <= bytes_read
+
+    def _cut_codes(self, arrays: Arrays, name: str, codes: str, scan: Any, dim: int) -> None:
+        """Put the codes of a shorter prefix into ``arrays``, and what they mean."""
+        code = Code.from_parts(scan, self._space, group(self._arrays, name))
+        if dim == code.dim:
+            arrays[codes] = np.array(self._arrays[codes])
+            return
+        small = code.cut(dim)
+        arrays[codes] = small.slices(self._arrays[codes])
+        arrays.update({f"{name}.{key}": part for key, part in small.to_parts().items()})
+
+
+_CUT = ("codes",)
+_NAMES = "arrays.txt"
+
+
+def build(
+    plan: Plan | str,
+    vectors: NDArray[Any],
+    *,
+    rule: CutRule = CutRule(),
+    metric: Metric = "dot",
+    seed: int = 0,
+    workers: int | None = None,
+    folder: Path | str | None = None,
+) -> Engine:
+    """Build an engine over ``vectors`` as a stream.
+
+    Lists and codes are learned from samples; then the vectors are read once, block by block, so they may
+    be a memory map larger than memory. With a folder, an interrupted build that is started again with the
+    same arguments goes on where it stopped and gives the same engine (a graph: with ``workers=1``).
+
+    Args:
+        plan: what to build.
+        vectors: ``Float[rows, full]``, after what comes before a cut; kept, not copied.
+        rule: with ``l2`` after the cut every prefix is scaled to length one.
+        metric: ``"dot"`` or ``"euclidean"``.
+        seed: of everything that is drawn.
+        workers: threads; by default as many as faiss uses.
+        folder: where arrays and checkpoints go; None holds them in memory.
+
+    Raises:
+        ConfigError: for a plan that does not fit the vectors, or a folder with the start of another build.
+        DataError: for vectors that cannot be used; rows are named.
+        StorageError: if the folder cannot be written.
+    """
+    space = Space.of(rule, metric)
+    if vectors.ndim != 2 or 0 in vectors.shape or vectors.dtype.kind != "f":
+        check_vectors(vectors)
+    plan = (Plan.parse(plan) if isinstance(plan, str) else plan).resolve(vectors.shape[1])
+    with faiss_threads(workers):
+        arrays = build_arrays(Task(plan, vectors, space, seed), None if folder is None else Path(folder))
+        return Engine(plan, arrays, vectors, rule, metric)

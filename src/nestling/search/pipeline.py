@@ -1,0 +1,136 @@
+"""The stages of one plan at one size, over arrays that were built: probe, scan, re-order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.search.building import code_of_store
+from nestling.search.codes import Code
+from nestling.search.filters import Allowed
+from nestling.search.graph import Graph
+from nestling.search.journal import Arrays
+from nestling.search.plan import Plan, Point
+from nestling.search.rerank import Reranker, fetch_codes, fetch_vectors
+from nestling.search.scanners import FlatScanner, GraphScanner, ListScanner, Scanner
+from nestling.search.space import Floats, Ints, Space
+from nestling.search.views import faiss
+
+_FLOATS_READ_AT_A_TIME = 1 << 23
+# Slices of unit vectors are found by distance and then put in order by their angle, which differs little.
+_TIMES_MORE_SLICES, _MORE_SLICES = 2, 16
+
+
+def cut_plan(plan: Plan, dim: int) -> Plan:
+    """``plan`` with no stage that reads more than ``dim`` entries; it has as many stages as before.
+
+    A code that mixes all entries of its prefix stays as it is, and so do the lists before it.
+    """
+
+    def cut(stage: Any) -> Any:
+        return replace(stage, dim=min(int(stage.dim), dim))
+
+    coarse = None if plan.coarse is None else cut(plan.coarse)
+    return replace(plan, coarse=coarse, scan=cut(plan.scan), reranks=tuple(map(cut, plan.reranks)))
+
+
+class Pipeline:
+    """What answers queries at one size; it is only read, so that threads may share it.
+
+    Args:
+        plan: cut to the size, with sizes as numbers.
+        built: the plan that the arrays were built for.
+        arrays: what was built.
+        vectors: ``Float[rows, at least the size]``.
+        space: how they are compared.
+        is_own: whether the arrays hold nothing but this size, so that no slices have to be made.
+    """
+
+    def __init__(self, plan: Plan, built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space) -> None:
+        self.plan, self._vectors, self._space = plan, vectors, space
+        code = Code.from_parts(built.scan, space, group(arrays, "scan")).cut(int(plan.scan.dim or 0))
+        codes = arrays["codes"]
+        if code.scan.code == "flat" and code.dim < int(built.scan.dim or 0):
+            codes = code.slices(codes)  # faiss reads floats only as long as they are
+        self._scanner = _scanner(plan, code, codes, arrays, space)
+        self._rerankers = _rerankers(plan, built, arrays, vectors, space)
+        self._by_angle = None
+        if code.is_sliced and not self._rerankers:
+            fetch = fetch_codes(code, codes, self._scanner.positions)
+            self._by_angle = Reranker(space, code.dim, fetch)
+
+    @property
+    def answer_dim(self) -> int:
+        """The prefix by which answers are ordered in the end."""
+        last = self.plan.reranks[-1] if self.plan.reranks else self.plan.scan
+        return int(last.dim or 0)
+
+    def search(self, queries: Floats, k: int, point: Point, allowed: Allowed | None) -> tuple[Ints, Floats]:
+        """Rows ``Int[queries, k]``, -1 where there are fewer, and their scores."""
+        rows = len(self._vectors)
+        if self._by_angle is not None:
+            found, _ = self._scanner.search(
+                queries, min(rows, _TIMES_MORE_SLICES * k + _MORE_SLICES), point, allowed
+            )
+            return self._by_angle.order(queries, found, k)
+        lengths = [*(min(length, rows) for length in point.shortlists), k]
+        found, distances = self._scanner.search(queries, lengths[0], point, allowed)
+        scores = self._space.scores(distances)
+        for reranker, length in zip(self._rerankers, lengths[1:], strict=True):
+            found, scores = reranker.order(queries, found, length)
+        return found, scores
+
+    def search_rows(self, queries: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
+        """The ``k`` best among few given rows, by their vectors, exactly."""
+        dim, space = self.answer_dim, self._space
+        asked, metric = space.prefix(queries, dim, "queries"), space.faiss_metric()
+        best = faiss.ResultHeap(len(asked), k, keep_max=metric == faiss.METRIC_INNER_PRODUCT)
+        step = max(1, _FLOATS_READ_AT_A_TIME // dim)
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            values = space.scaled(np.asarray(self._vectors[some, :dim], np.float32))
+            distances, places = faiss.knn(asked, values, min(k, len(some)), metric=metric)
+            best.add_result(distances, some[places])
+        best.finalize()
+        return best.I, space.scores(best.D)
+
+
+def group(arrays: Arrays, name: str) -> Arrays:
+    """The arrays called ``name.key``, by key."""
+    return {key.removeprefix(f"{name}."): part for key, part in arrays.items() if key.startswith(f"{name}.")}
+
+
+def _scanner(plan: Plan, code: Code, codes: Any, arrays: Arrays, space: Space) -> Scanner:
+    coarse = plan.coarse
+    if coarse is None:
+        return FlatScanner(code, codes)
+    if coarse.kind == "hnsw":
+        return GraphScanner(code, codes, Graph.from_parts(coarse.count, group(arrays, "graph")))
+    centroids = cut_centroids(arrays["coarse.centroids"], int(coarse.dim or 0), space)
+    return ListScanner(code, codes, arrays["rows"], arrays["starts"], centroids)
+
+
+def cut_centroids(centroids: NDArray[Any], dim: int, space: Space) -> Floats:
+    """Centroids of a shorter prefix; where vectors are scaled, their prefixes are too."""
+    if dim == centroids.shape[1]:
+        return np.asarray(centroids, np.float32)
+    return space.scaled(np.asarray(centroids[:, :dim], np.float32))
+
+
+def _rerankers(
+    plan: Plan, built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space
+) -> list[Reranker]:
+    found = []
+    for number, (stage, whole) in enumerate(zip(plan.reranks, built.reranks, strict=True)):
+        dim = int(stage.dim or 0)
+        fetch: Callable[[Ints], Floats] = fetch_vectors(vectors, dim)
+        if stage.store != "flat":
+            kind = code_of_store(stage.store, int(whole.dim or 0))
+            code = Code.from_parts(kind, space, group(arrays, f"store{number}")).cut(dim)
+            fetch = fetch_codes(code, arrays[f"copies{number}"])
+        found.append(Reranker(space, dim, fetch))
+    return found

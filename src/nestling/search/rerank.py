@@ -1,0 +1,59 @@
+"""Stages that put a shortlist in order by a longer prefix, or by a better copy of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import RAW, cut
+from nestling.search.codes import Code
+from nestling.search.space import Floats, Ints, Space
+from nestling.search.views import Codes
+
+_FLOATS_GATHERED_AT_A_TIME = 1 << 22
+
+Fetch = Callable[[Ints], Floats]
+"""Rows, ``Float[rows, dim]``, of which space compares the direction or all."""
+
+
+def fetch_vectors(vectors: NDArray[Any], dim: int) -> Fetch:
+    """Prefixes of the vectors themselves; from a memory map only those rows are read."""
+    source = cut(vectors, dim, RAW)
+    return lambda rows: np.asarray(source[rows], np.float32)
+
+
+def fetch_codes(code: Code, codes: Codes, positions: Callable[[Ints], Ints] | None = None) -> Fetch:
+    """Prefixes as codes tell them, where ``positions`` says the codes of rows stand."""
+    where = positions or (lambda rows: rows)
+    return lambda rows: code.decode(codes[where(rows)])
+
+
+class Reranker:
+    """Puts shortlists in order.
+
+    Args:
+        space: how vectors are compared.
+        dim: the prefix.
+        fetch: reads it.
+    """
+
+    def __init__(self, space: Space, dim: int, fetch: Fetch) -> None:
+        self._space, self._dim, self._fetch = space, dim, fetch
+
+    def order(self, queries: Floats, shortlist: Ints, k: int) -> tuple[Ints, Floats]:
+        """The ``k`` best of ``Int[queries, length]`` (-1 is none) and their scores.
+
+        Rows are read in rising order, forward on a disk; of equal scores the lower row wins.
+        """
+        asked = self._space.prefix(queries, self._dim, "queries")
+        shortlist = np.sort(shortlist, axis=1)
+        step = max(1, _FLOATS_GATHERED_AT_A_TIME // (shortlist.shape[1] * self._dim))
+        scores = np.empty(shortlist.shape, np.float32)
+        for start in range(0, len(asked), step):
+            rows = shortlist[start : start + step]
+            found = self._fetch(np.maximum(rows, 0).ravel()).reshape(*rows.shape, self._dim)
+            scores[start : start + step] = self._space.compare(asked[start : start + step], found)
+        return self._space.best_first(shortlist, scores, k)
