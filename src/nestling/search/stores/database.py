@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -62,7 +64,8 @@ class DatabaseStore:
             rule: the cut rule that the caller expects; None takes the one of the table.
 
         Raises:
-            ArtifactError: if there is none, or it was made for another encoder or cut rule.
+            ArtifactError: if there is none, or nestling did not make it.
+            ConfigError: if it was made for another encoder or cut rule.
             StoreError: if the database cannot be reached or refuses.
         """
         layout = with_retries(table.read_layout)
@@ -83,13 +86,16 @@ class DatabaseStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add(self, ids: Any, vectors: Any, metadata: Sequence[Metadata] | None = None) -> None:
+    def add(
+        self, ids: Any, vectors: Any, metadata: Sequence[Metadata] | None = None, *, prepared: bool = False
+    ) -> None:
         """Add rows, or replace those of the same id, in batches that are each written whole.
 
         Args:
             ids: what they are called, all different, of the layout's kind.
             vectors: ``Float[n, dim]``, before the cut rule; a memory map is read batch by batch.
             metadata: one flat dict a row with strings and whole numbers, for ``where=``.
+            prepared: the vectors went through what the rule does before the cut, as those of ``scan`` did.
 
         Raises:
             DataError: for vectors, ids or metadata that cannot be used; nothing was written then.
@@ -99,14 +105,15 @@ class DatabaseStore:
         matrix = check_vectors(vectors, "vectors", dim=self.layout.dim)
         names = self._names(check_new_ids(ids, len(matrix)))
         tags = _check_metadata(metadata, len(matrix))
-        self._check_lengths(matrix)
+        rule = self.layout.rule.again if prepared else self.layout.rule
+        self._check_lengths(matrix, rule)
         step = max(1, min(_MOST_ROWS_SENT, _FLOATS_SENT_AT_A_TIME // sum(self.layout.dims)))
         starts = range(0, len(matrix), step)
         for start in tqdm(starts, "adding", unit="batch", disable=None if len(starts) > 1 else True):
             part = slice(start, start + step)
             block = np.asarray(matrix[part], np.float32)
-            rows = Rows(names[part], cut_each(block, self.layout.dims, self.layout.rule), tags[part])
-            with_retries(lambda rows=rows: self._table.upsert(rows))  # type: ignore[misc]
+            rows = Rows(names[part], cut_each(block, self.layout.dims, rule), tags[part])
+            with_retries(partial(self._table.upsert, rows))
 
     def search(
         self,
@@ -140,22 +147,34 @@ class DatabaseStore:
         allowed = None if ids is None else self._names(read_ids(ids))
         if allowed == []:
             return [Hits([], np.zeros(0, np.float32)) for _ in matrix]
-        if shortlist is not None and with_retries(lambda: self._table.fits(shortlist)):
+        if shortlist is not None and with_retries(partial(self._table.fits, shortlist)):
             shortlist = None
         dims = {size} if shortlist is None else {self.layout.shortlist_dim, size}
         found: list[Hits] = []
         for start in range(0, len(matrix), _QUERIES_AT_A_TIME):
             block = cut_each(matrix[start : start + _QUERIES_AT_A_TIME], sorted(dims), self.layout.rule)
             request = Request(block, k, shortlist, self.layout.shortlist_dim, size, allowed, wanted)
-            found += with_retries(lambda request=request: self._table.search(request))  # type: ignore[misc]
+            found += self._answers(request)
         return [Hits(self._called(hits.ids).tolist(), hits.scores) for hits in found]
+
+    def _answers(self, request: Request) -> list[Hits]:
+        """A graph may lose its way among rows that a filter forbids; such queries are asked again exactly."""
+        hits = with_retries(partial(self._table.search, request))
+        short = [row for row, found in enumerate(hits) if len(found) < request.k]
+        if request.shortlist is None or not short:
+            return hits
+        queries = {request.rerank_dim: request.queries[request.rerank_dim][short]}
+        again = replace(request, queries=queries, shortlist=None)
+        for row, found in zip(short, with_retries(partial(self._table.search, again)), strict=True):
+            hits[row] = found
+        return hits
 
     def delete(self, ids: Any) -> None:
         """Remove rows; ids that there are not are none."""
         names = self._names(read_ids(ids))
         for start in range(0, len(names), _MOST_ROWS_SENT):
             part = names[start : start + _MOST_ROWS_SENT]
-            with_retries(lambda part=part: self._table.delete(part))  # type: ignore[misc]
+            with_retries(partial(self._table.delete, part))
 
     def count(self) -> int:
         """How many rows there are, exactly."""
@@ -167,11 +186,11 @@ class DatabaseStore:
         found: set[str] = set()
         for start in range(0, len(names), _MOST_ROWS_SENT):
             part = names[start : start + _MOST_ROWS_SENT]
-            found |= with_retries(lambda part=part: self._table.present(part))  # type: ignore[misc]
+            found |= with_retries(partial(self._table.present, part))
         return np.array([name in found for name in names], dtype=bool)
 
     def scan(self, size: int = 1000) -> Iterator[Batch]:
-        """All rows, up to ``size`` at a time, with vectors cut and normalised by the rule at the full size."""
+        """All rows, up to ``size`` at a time, with vectors as the rule leaves them at the full size."""
         for rows in self._table.scan(size):
             yield Batch(self._called(rows.ids), rows.vectors[self.layout.dim], rows.metadata)
 
@@ -216,13 +235,13 @@ class DatabaseStore:
             )
         return size
 
-    def _check_lengths(self, matrix: NDArray[Any]) -> None:
+    def _check_lengths(self, matrix: NDArray[Any], rule: CutRule) -> None:
         """Before anything is written: of the sizes kept, the smallest is the first to be all zero."""
         small = self.layout.shortlist_dim
-        if self.layout.rule.after == "l2":
+        if rule.after == "l2":
             block = max(1, _FLOATS_SENT_AT_A_TIME // matrix.shape[1])
             for start in range(0, len(matrix), block):
-                rows = prepare(np.asarray(matrix[start : start + block]), small, self.layout.rule)
+                rows = prepare(np.asarray(matrix[start : start + block]), small, rule)
                 prefix_norms(rows, [small], "the vectors", first_row=start)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from nestling.errors import StoreError, require
 from nestling.search.stores.layout import Layout, check_name
+from nestling.search.stores.rerank import rerank
 from nestling.search.stores.store import Floats, Hits, Value
 from nestling.search.stores.table import Request, Rows
 
@@ -71,8 +72,10 @@ class LanceTable:
         for dim in self._known.dims:
             flat = arrow.array(np.ascontiguousarray(rows.vectors[dim]).ravel())
             columns.append(arrow.FixedSizeListArray.from_arrays(flat, dim))
-        incoming = arrow.table([c.cast(f.type) for c, f in zip(columns, self._table.schema, strict=True)],
-                               schema=self._table.schema)
+        incoming = arrow.table(
+            [c.cast(f.type) for c, f in zip(columns, self._table.schema, strict=True)],
+            schema=self._table.schema,
+        )
         with self._errors():
             merge = self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(incoming)
@@ -92,15 +95,8 @@ class LanceTable:
             if allowed := self._filter(request):
                 asked = asked.where(allowed, prefilter=True)
             found = asked.to_arrow()
-        ids, vectors = found["id"].to_pylist(), _matrix(found[kept], request.rerank_dim)
-        scores = self._scores(request.queries[request.rerank_dim][row], vectors)
-        order = np.argsort(-scores if self._known.metric == "dot" else scores, kind="stable")[: request.k]
-        return Hits([ids[i] for i in order], scores[order])
-
-    def _scores(self, query: Floats, vectors: Floats) -> Floats:
-        if self._known.metric == "dot":
-            return np.asarray(vectors @ query, np.float32)
-        return np.asarray(np.linalg.norm(vectors - query, axis=1), np.float32)
+        names, vectors = found["id"].to_pylist(), _matrix(found[kept], request.rerank_dim)
+        return rerank(request.queries[request.rerank_dim][row], names, vectors, request.k, self._known.metric)
 
     def _filter(self, request: Request) -> str:
         parts = []

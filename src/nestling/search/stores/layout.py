@@ -16,6 +16,7 @@ from nestling.search.exact import Metric
 from nestling.search.ids import IdKind
 
 SCHEMA_VERSION = 1
+_COSINE = CutRule()
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 
@@ -43,7 +44,7 @@ class Layout:
     nesting: Nesting
     shortlist_dim: int
     rerank_dims: tuple[int, ...] = ()
-    rule: CutRule = CutRule()
+    rule: CutRule = _COSINE
     metric: Metric = "dot"
     ids: IdKind = "str"
     encoder: str = ""
@@ -138,16 +139,16 @@ def check_identity(layout: Layout, where: str, *, encoder: str | None, rule: Cut
     """Refuse to use vectors with another encoder or cut rule than they were made with.
 
     Raises:
-        ArtifactError: it names the command that makes a table for what is asked.
+        ConfigError: it names the command that makes a table for what is asked.
     """
     remedy = "fill a new table for the other one: nestling index export INDEX --to URL"
     if encoder is not None and encoder != layout.encoder:
-        raise ArtifactError(
+        raise ConfigError(
             f"{where} holds vectors of the encoder {layout.encoder!r}, not of {encoder!r}: distances between "
             f"the two mean nothing. Open it with encoder={layout.encoder!r}, or {remedy}"
         )
     if rule is not None and rule != layout.rule:
-        raise ArtifactError(
+        raise ConfigError(
             f"{where} holds vectors cut by {layout.rule}, not by {rule}. Open it with the first, or {remedy}"
         )
 

@@ -1,4 +1,4 @@
-"""Milvus, from one file to a cluster: a vector field for each size, the re-rank as a search in the shortlist."""
+"""Milvus, from one file to a cluster: a vector field for each size, re-ranked where the shortlist is read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 
 from nestling.errors import StoreBusyError, StoreError, require
 from nestling.search.stores.layout import Layout, check_name
-from nestling.search.stores.store import Hits, Value
+from nestling.search.stores.rerank import rerank
+from nestling.search.stores.store import Floats, Hits, Value
 from nestling.search.stores.table import Request, Rows
 
 _KEY = "nestling.layout"
 _LONGEST_ID_BYTES = 1024
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_FLOATS_A_CALL = 1 << 22  # a quarter of the 64 MB that a message may have
 _RATE_LIMIT = 8
 
 
@@ -103,36 +105,33 @@ class MilvusTable:
         )
 
     def search(self, request: Request) -> list[Hits]:
-        """All shortlists in one call, then for each query an exact search among its shortlist."""
-        allowed, size = self._filter(request), request.rerank_dim
-        if request.shortlist is None:
-            return [self._hits(found) for found in self._nearest(request.queries[size], size, request.k, allowed)]
-        asked = request.queries[request.shortlist_dim]
-        shortlists = self._nearest(asked, request.shortlist_dim, request.shortlist, allowed)
-        return [
-            self._hits(self._nearest(query[None], size, request.k, _one_of(hit["id"] for hit in shortlist))[0])
-            if shortlist
-            else Hits([], np.zeros(0, np.float32))
-            for query, shortlist in zip(request.queries[size], shortlists, strict=True)
-        ]
+        """Shortlists with the vectors that the second stage orders here, as many a call as fit a message."""
+        first = request.rerank_dim if request.shortlist is None else request.shortlist_dim
+        limit = request.k if request.shortlist is None else request.shortlist
+        step = max(1, _FLOATS_A_CALL // (limit * request.rerank_dim))
+        hits: list[Hits] = []
+        for start in range(0, len(request), step):
+            part = slice(start, start + step)
+            shortlists = self._nearest(request, request.queries[first][part], first, limit)
+            queries = request.queries[request.rerank_dim][part]
+            hits += [self._ordered(*pair, request) for pair in zip(queries, shortlists, strict=True)]
+        return hits
 
-    def _nearest(self, queries: Any, dim: int, limit: int, allowed: str) -> list[Any]:
-        found = self._call(
+    def _nearest(self, request: Request, queries: Floats, dim: int, limit: int) -> Any:
+        return self._call(
             "search",
             data=list(queries),
             anns_field=_field(dim),
             limit=limit,
-            filter=allowed,
-            output_fields=["name"],
+            filter=self._filter(request),
+            output_fields=["name", _field(request.rerank_dim)],
             search_params={"params": {"ef": limit}},
         )
-        return list(found)
 
-    def _hits(self, found: Any) -> Hits:
-        scores = np.array([hit["distance"] for hit in found], np.float32)
-        if self._known.metric == "euclidean":
-            scores = np.sqrt(np.maximum(scores, 0))  # Milvus leaves them squared
-        return Hits([hit["entity"]["name"] for hit in found], scores)
+    def _ordered(self, query: Floats, shortlist: Any, request: Request) -> Hits:
+        rows, dim = [hit["entity"] for hit in shortlist], request.rerank_dim
+        vectors = np.array([row[_field(dim)] for row in rows], np.float32).reshape(-1, dim)
+        return rerank(query, [row["name"] for row in rows], vectors, request.k, self._known.metric)
 
     def _filter(self, request: Request) -> str:
         parts = [f'metadata["{key}"] == {_literal(value)}' for key, value in request.where.items()]

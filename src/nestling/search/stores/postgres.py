@@ -25,6 +25,27 @@ _CODES = {
     "float16": ("{x}::halfvec({dim})", "halfvec", 4000),
     "bit": ("binary_quantize({x}::vector({dim}))::bit({dim})", "bit", 64000),
 }
+_FAMILIES = {"<~>": "hamming", "<=>": "cosine", "<#>": "ip", "<->": "l2"}
+_CREATE = (
+    'CREATE TABLE {table} (id text COLLATE "C" PRIMARY KEY, embedding vector({dim}) NOT NULL, '
+    "metadata jsonb NOT NULL)"
+)
+_UPSERT = (
+    "INSERT INTO {table} SELECT * FROM incoming ON CONFLICT (id) DO UPDATE "
+    "SET embedding = excluded.embedding, metadata = excluded.metadata"
+)
+_SEARCH = """
+    SELECT q.number, best.id, best.distance
+    FROM unnest(%(numbers)s::int[], %(shortlists)b::vector[], %(reranks)b::vector[])
+        AS q(number, shortlist, rerank)
+    CROSS JOIN LATERAL (
+        SELECT id, {distance} AS distance
+        FROM (SELECT id, embedding FROM {table} {rows}) AS kept
+        ORDER BY distance, id LIMIT {k}
+    ) AS best
+    ORDER BY 1, 3, 2
+"""
+_SCAN = "SELECT id, embedding, metadata FROM {table} WHERE id > %s ORDER BY id LIMIT %s"
 
 
 class PostgresTable:
@@ -45,7 +66,7 @@ class PostgresTable:
     def __init__(self, connection: Any, name: str, *, code: Code = "float32") -> None:
         if code not in _CODES:
             raise ConfigError(unknown("code", code, _CODES))
-        self._psycopg = require("psycopg", "postgres")
+        self._psycopg, self._sql = require("psycopg", "postgres"), require("psycopg.sql", "postgres")
         self._name, self._code = check_name(name), code
         self.where = f"the PostgreSQL table {name}"
         self._connect: Callable[[], Any] | None = connection if callable(connection) else None
@@ -68,51 +89,47 @@ class PostgresTable:
         most = _CODES[self._code][2]
         if layout.shortlist_dim > most:
             raise ConfigError(
-                f"pgvector indexes {self._code} up to {most} dims, not {layout.shortlist_dim}; take a smaller "
-                "shortlist_dim, or code='float16' or 'bit'"
+                f"pgvector indexes {self._code} up to {most} dims, not {layout.shortlist_dim}; take a "
+                "smaller shortlist_dim, or code='float16' or 'bit'"
             )
-        sql = self._psycopg.sql
+        literal = self._sql.Literal
         with self._transaction(vectors=False) as run:
             run("CREATE EXTENSION IF NOT EXISTS vector")
-            run(
-                f'CREATE TABLE "{self._name}" (id text COLLATE "C" PRIMARY KEY, '
-                f"embedding vector({layout.dim}) NOT NULL, metadata jsonb NOT NULL)"
-            )
-            run(f'CREATE INDEX ON "{self._name}" USING gin (metadata jsonb_path_ops)')
-            run(sql.SQL(f'COMMENT ON TABLE "{self._name}" IS ') + sql.Literal(layout.to_text()))
+            run(_CREATE, dim=literal(layout.dim))
+            run("CREATE INDEX ON {table} USING gin (metadata jsonb_path_ops)")
+            run("COMMENT ON TABLE {table} IS {text}", text=literal(layout.to_text()))
         self._layout = layout
 
     def upsert(self, rows: Rows) -> None:
         """Copy into a temporary table, then insert or replace, in one transaction."""
         jsonb = require("psycopg.types.json", "postgres").Jsonb
         with self._transaction() as run, self._connection.cursor() as cursor:
-            run(f'CREATE TEMP TABLE incoming (LIKE "{self._name}") ON COMMIT DROP')
+            run("CREATE TEMP TABLE incoming (LIKE {table}) ON COMMIT DROP")
             with cursor.copy("COPY incoming (id, embedding, metadata) FROM STDIN (FORMAT BINARY)") as copy:
                 copy.set_types(["text", "vector", "jsonb"])
                 vectors = rows.vectors[self._known.dim]
                 for name, vector, tags in zip(rows.ids, vectors, rows.metadata, strict=True):
                     copy.write_row((name, vector, jsonb(tags)))
-            run(
-                f'INSERT INTO "{self._name}" SELECT * FROM incoming ON CONFLICT (id) DO UPDATE '
-                "SET embedding = excluded.embedding, metadata = excluded.metadata"
-            )
+            run(_UPSERT)
             run("DROP TABLE incoming")  # at once: the caller's transaction may go on to another batch
 
     def search(self, request: Request) -> list[Hits]:
         """All queries in one statement: for each, a shortlist by the index, then the order in full."""
+        first = request.rerank_dim if request.shortlist is None else request.shortlist_dim
         values = {
             "numbers": list(range(len(request))),
+            "shortlists": list(request.queries[first]),
             "reranks": list(request.queries[request.rerank_dim]),
-            "shortlists": list(request.queries[request.shortlist_dim if request.shortlist else request.rerank_dim]),
             "ids": request.ids,
             "metadata": json.dumps(request.where),
         }
-        least, most = _EF_SEARCH
         with self._transaction() as run:
             if request.shortlist is not None:
-                run(f"SET LOCAL hnsw.ef_search = {min(most, max(least, request.shortlist))}")
+                least, most = _EF_SEARCH
+                width = self._sql.Literal(min(most, max(least, request.shortlist)))
+                run("SET LOCAL hnsw.ef_search = {width}", width=width)
                 run("SET LOCAL hnsw.iterative_scan = relaxed_order")  # the outer order is strict anyhow
-            found = run(self._statement(request), values)
+            found = run(_SEARCH, values, **self._parts(request))
         answers: list[list[tuple[str, float]]] = [[] for _ in range(len(request))]
         for number, name, distance in found:
             answers[number].append((name, distance))
@@ -122,57 +139,48 @@ class PostgresTable:
             for answer in answers
         ]
 
-    def _statement(self, request: Request) -> str:
-        """Names are checked and sizes are numbers; everything else is passed as a parameter."""
+    def _parts(self, request: Request) -> dict[str, Any]:
+        """Made of sizes and column names alone; everything else is passed as a parameter."""
         allowed = ["id = ANY(%(ids)s)"] * (request.ids is not None)
         allowed += ["metadata @> %(metadata)s::jsonb"] * bool(request.where)
-        rows = f'SELECT id, embedding FROM "{self._name}"'
-        rows += f" WHERE {' AND '.join(allowed)}" if allowed else ""
+        rows = f"WHERE {' AND '.join(allowed)} " if allowed else ""
         if request.shortlist is not None:
-            rows += f" ORDER BY {self._prefix()} {self._prefix_operator()} {self._coded('q.shortlist')}"
-            rows += f" LIMIT {request.shortlist}"
+            asked = self._coded("q.shortlist")
+            rows += f"ORDER BY {self._prefix()} {self._operator()} {asked} LIMIT {request.shortlist}"
         offered = "embedding"
         if request.rerank_dim < self._known.dim:
             offered = f"subvector(embedding, 1, {request.rerank_dim})"
             offered = f"l2_normalize({offered})" if self._known.rule.after == "l2" else offered
         operator = "<#>" if self._known.metric == "dot" else "<->"
-        return (
-            "SELECT q.number, best.id, best.distance "
-            "FROM unnest(%(numbers)s::int[], %(shortlists)b::vector[], %(reranks)b::vector[]) "
-            "AS q(number, shortlist, rerank) CROSS JOIN LATERAL ("
-            f"SELECT id, {offered} {operator} q.rerank AS distance FROM ({rows}) AS kept "
-            f"ORDER BY distance, id LIMIT {request.k}) AS best ORDER BY 1, 3, 2"
-        )
+        parts = {"distance": f"{offered} {operator} q.rerank", "rows": rows, "k": str(request.k)}
+        return {name: self._sql.SQL(text) for name, text in parts.items()}
 
     def delete(self, ids: list[str]) -> None:
         """Remove rows."""
         with self._transaction(vectors=False) as run:
-            run(f'DELETE FROM "{self._name}" WHERE id = ANY(%s)', [ids])
+            run("DELETE FROM {table} WHERE id = ANY(%s)", [ids])
 
     def present(self, ids: list[str]) -> set[str]:
         """Which of these ids there are."""
         with self._transaction(vectors=False) as run:
-            return {name for (name,) in run(f'SELECT id FROM "{self._name}" WHERE id = ANY(%s)', [ids])}
+            return {name for (name,) in run("SELECT id FROM {table} WHERE id = ANY(%s)", [ids])}
 
     def count(self) -> int:
         """How many rows there are; PostgreSQL reads them all for it."""
         with self._transaction(vectors=False) as run:
-            return int(run(f'SELECT count(*) FROM "{self._name}"')[0][0])
+            return int(run("SELECT count(*) FROM {table}")[0][0])
 
     def fits(self, most: int) -> bool:
         """Whether there are at most so many rows."""
         with self._transaction(vectors=False) as run:
-            return not run(f'SELECT 1 FROM "{self._name}" OFFSET {most} LIMIT 1')
+            return not run("SELECT 1 FROM {table} OFFSET %s LIMIT 1", [most])
 
     def scan(self, size: int) -> Iterator[Rows]:
         """All rows in the order of their ids, each batch a statement of its own."""
         after = ""
         while True:
             with self._transaction() as run:
-                found = run(
-                    f'SELECT id, embedding, metadata FROM "{self._name}" WHERE id > %s ORDER BY id LIMIT {size}',
-                    [after],
-                )
+                found = run(_SCAN, [after, size])
             if not found:
                 return
             ids, vectors, metadata = (list(part) for part in zip(*found, strict=True))
@@ -181,20 +189,22 @@ class PostgresTable:
 
     def optimize(self) -> None:
         """Make the HNSW index of the prefixes, once; from then on PostgreSQL keeps it up to date."""
-        metric = "hamming" if self._code == "bit" else {"<=>": "cosine", "<#>": "ip"}.get(self._prefix_operator(), "l2")
+        family = f"{_CODES[self._code][1]}_{_FAMILIES[self._operator()]}_ops"
         index = f"{self._name}_{self._code}_{self._known.shortlist_dim}"
         with self._transaction(vectors=False) as run:
             run("SET LOCAL statement_timeout = 0")
             run(
-                f'CREATE INDEX IF NOT EXISTS "{index}" ON "{self._name}" USING hnsw '
-                f"(({self._prefix()}) {_CODES[self._code][1]}_{metric}_ops)"
+                "CREATE INDEX IF NOT EXISTS {index} ON {table} USING hnsw (({prefix}) {family})",
+                index=self._sql.Identifier(index),
+                prefix=self._sql.SQL(self._prefix()),
+                family=self._sql.SQL(family),
             )
-            run(f'ANALYZE "{self._name}"')
+            run("ANALYZE {table}")
 
     def drop(self) -> None:
         """Remove the table with its indexes."""
         with self._transaction(vectors=False) as run:
-            run(f'DROP TABLE IF EXISTS "{self._name}"')
+            run("DROP TABLE IF EXISTS {table}")
 
     def close(self) -> None:
         """Close the connection, if it was made here."""
@@ -207,7 +217,7 @@ class PostgresTable:
     def _prefix(self) -> str:
         return self._coded(f"subvector(embedding, 1, {self._known.shortlist_dim})")
 
-    def _prefix_operator(self) -> str:
+    def _operator(self) -> str:
         """The column is normalised at its full size alone, so prefixes of it are compared by their angle."""
         if self._code == "bit":
             return "<~>"
@@ -237,8 +247,10 @@ class PostgresTable:
         except self._psycopg.Error as error:
             raise StoreError(f"{self.where} refuses: {_first_line(error)}") from error
 
-    def _run(self, statement: Any, values: Any = None) -> list[Any]:
-        cursor = self._connection.execute(statement, values, binary=True)
+    def _run(self, statement: str, values: Any = None, **parts: Any) -> list[Any]:
+        """Run one statement, in whose text ``{table}`` and the parts are put as names, numbers or SQL."""
+        text = self._sql.SQL(statement).format(table=self._sql.Identifier(self._name), **parts)
+        cursor = self._connection.execute(text, values, binary=True)
         return list(cursor.fetchall()) if cursor.description else []
 
 

@@ -8,7 +8,14 @@ from typing import Any
 
 from nestling.errors import StoreBusyError, StoreError, require
 from nestling.search.stores.layout import Layout, check_name
-from nestling.search.stores.qdrant_points import hits_of, payload_of, point_id, rows_of, vector_name, vectors_of
+from nestling.search.stores.qdrant_points import (
+    hits_of,
+    payload_of,
+    point_id,
+    rows_of,
+    vector_name,
+    vectors_of,
+)
 from nestling.search.stores.store import Hits
 from nestling.search.stores.table import Request, Rows
 

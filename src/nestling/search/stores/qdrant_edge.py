@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import shutil
 
 from nestling.errors import StoreError, require
 from nestling.search.stores.layout import Layout, check_name

@@ -51,8 +51,10 @@ class Store(Protocol):
 
     layout: Layout
 
-    def add(self, ids: Any, vectors: Any, metadata: Sequence[Metadata] | None = None) -> None:
-        """Add rows, or replace those of the same id."""
+    def add(
+        self, ids: Any, vectors: Any, metadata: Sequence[Metadata] | None = None, *, prepared: bool = False
+    ) -> None:
+        """Add rows, or replace those of the same id; ``prepared`` ones come from another store."""
         ...
 
     def search(

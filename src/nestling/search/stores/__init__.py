@@ -1,0 +1,20 @@
+"""The same index on real databases, for when one machine is not enough: one adapter each, one contract."""
+
+from nestling.search.stores.database import DatabaseStore
+from nestling.search.stores.layout import Layout
+from nestling.search.stores.migrate import copy, export_index, read_store
+from nestling.search.stores.store import Batch, Hits, Store
+from nestling.search.stores.urls import create_store, open_store
+
+__all__ = [
+    "Batch",
+    "DatabaseStore",
+    "Hits",
+    "Layout",
+    "Store",
+    "copy",
+    "create_store",
+    "export_index",
+    "open_store",
+    "read_store",
+]

@@ -1,0 +1,207 @@
+"""Vectors on their way between indexes, stores and files, batch by batch, without encoding anything again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from nestling.cut import CutRule
+from nestling.encoders.stored import StoredVectors
+from nestling.encoders.vector_files import write_npy
+from nestling.errors import ConfigError, DataError
+from nestling.granularity import Nesting
+from nestling.search.exact import Metric
+from nestling.search.ids import Ids, kind_of
+from nestling.search.index import AdaptiveIndex
+from nestling.search.stores.database import DatabaseStore
+from nestling.search.stores.layout import Layout
+from nestling.search.stores.store import Batch, Floats, Store
+from nestling.search.stores.urls import table_at
+
+
+def copy(
+    source: Store | AdaptiveIndex | StoredVectors, target: Store, *, size: int = 1000, resume: bool = False
+) -> int:
+    """Copy all rows and bring the index of the target up to date.
+
+    Args:
+        source: another store, an index, or vectors from a file; made as those of the target are.
+        target: rows of the same id are replaced, others stay.
+        size: rows read and written at a time.
+        resume: go on after an interruption: rows whose id the target has are left as they are.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        ConfigError: if sizes, cut rule, metric or encoder differ.
+        DataError: for rows that cannot be used.
+        StoreError: if a database fails; what was copied stays, and ``resume=True`` goes on from there.
+    """
+    opened = _Source.of(source, size)
+    _check_identity(opened, target.layout)
+    written = 0
+    with tqdm(total=opened.count, unit=" rows", disable=None) as bar:
+        for batch in opened.batches:
+            new = ~target.present(batch.ids) if resume else np.ones(len(batch.ids), bool)
+            if new.any():
+                tags = [tag for tag, is_new in zip(batch.metadata, new, strict=True) if is_new]
+                target.add(batch.ids[new], batch.vectors[new], tags, prepared=opened.is_prepared)
+                written += int(new.sum())
+            bar.update(len(new))
+    target.optimize()
+    return written
+
+
+def read_store(store: Store, folder: str | Path) -> StoredVectors:
+    """All vectors of a store as a saved folder, from which an index can be built again.
+
+    They are as the store keeps them: what its rule does before a cut is done, so the folder's rule names
+    only what comes after it. Metadata are not part of such a folder.
+
+    Raises:
+        DataError: if the store is empty, or rows were added or deleted meanwhile.
+        StorageError: if the folder cannot be written; nothing half-written remains.
+    """
+    layout, count = store.layout, store.count()
+    if count == 0:
+        raise DataError("the store is empty; there is nothing to copy")
+    ids: list[Any] = []
+
+    def blocks() -> Iterator[Floats]:
+        for batch in store.scan():
+            ids.extend(batch.ids.tolist())
+            yield batch.vectors
+
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        path = Path(temporary) / "vectors.npy"
+        write_npy(path, blocks(), (count, layout.dim), np.dtype(np.float32))
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        StoredVectors(values, layout.nesting, layout.rule.again, ids=ids, encoder=layout.encoder).save(target)
+    return StoredVectors.load(target)
+
+
+def export_index(
+    source: AdaptiveIndex | StoredVectors, url: str, *, shortlist_dim: int | None = None, resume: bool = True
+) -> int:
+    """Copy an index, or vectors from a file, to the table that a URL names; it is made if there is none.
+
+    Args:
+        source: where from.
+        url: see :func:`~nestling.search.stores.urls.open_store`.
+        shortlist_dim: prefix that the database searches first, one of the nesting's; by default the
+            smallest that is at least a quarter of the full size.
+        resume: rows whose id the table has are left as they are.
+
+    Returns:
+        How many rows the table has afterwards.
+
+    Raises:
+        GranularityError: for a ``shortlist_dim`` outside the nesting.
+        ConfigError: if the table was made for other vectors.
+        StoreError: if the database fails; calling again goes on.
+    """
+    opened = _Source.of(source, 1000)
+    table = table_at(url)
+    try:
+        if table.read_layout() is None:
+            store = DatabaseStore.create(table, opened.layout(shortlist_dim))
+        else:
+            store = DatabaseStore.open(table)
+        copy(source, store, resume=resume)
+        return store.count()
+    finally:
+        table.close()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Rows with what has to be known of them; prepared ones are done with what precedes a cut."""
+
+    nesting: Nesting
+    rule: CutRule
+    metric: Metric
+    encoder: str
+    ids: Any
+    count: int
+    is_prepared: bool
+    batches: Iterator[Batch]
+
+    @classmethod
+    def of(cls, given: Any, size: int) -> _Source:
+        if isinstance(given, AdaptiveIndex):
+            info, rows = given.info(), given.rows()
+            metric: Any = info.metric
+            kind = info.id_kind or "int"
+            batches = _batches(rows.ids, _parts(rows.blocks, size))
+            return cls(given.nesting, given.rule, metric, info.encoder, kind, len(given), True, batches)
+        if isinstance(given, StoredVectors):
+            ids: Ids = np.arange(len(given)) if given.ids is None else given.ids
+            batches = _batches(ids, _parts(iter([given.values]), size))
+            return cls(
+                given.nesting, given.rule, "dot", given.encoder, kind_of(ids), len(given), False, batches
+            )
+        known: Layout = given.layout
+        return cls(
+            known.nesting,
+            known.rule,
+            known.metric,
+            known.encoder,
+            known.ids,
+            given.count(),
+            True,
+            given.scan(size),
+        )
+
+    def layout(self, shortlist_dim: int | None) -> Layout:
+        """The layout of a table for these rows."""
+        sizes = self.nesting.sizes("dim")
+        if shortlist_dim is None:
+            shortlist_dim = next(size for size in sizes if 4 * size >= sizes[-1])
+        return Layout(
+            self.nesting,
+            shortlist_dim,
+            rule=self.rule,
+            metric=self.metric,
+            ids=self.ids,
+            encoder=self.encoder,
+        )
+
+
+def _check_identity(source: _Source, target: Layout) -> None:
+    dim = source.nesting.full["dim"]
+    rules = {source.rule, source.rule.again} if source.is_prepared else {source.rule}
+    if (
+        dim != target.dim
+        or source.encoder != target.encoder
+        or source.metric != target.metric
+        or not rules & {target.rule, target.rule.again}
+    ):
+        raise ConfigError(
+            f"{source.metric} vectors of {dim} dims of the encoder {source.encoder!r} under {source.rule} "
+            f"cannot be copied to a table for {target.metric} vectors of {target.dim} dims of the encoder "
+            f"{target.encoder!r} under {target.rule}; copy them to a new table: "
+            "nestling index export INDEX --to URL"
+        )
+
+
+def _parts(blocks: Iterator[Floats], size: int) -> Iterator[Floats]:
+    for block in blocks:
+        for start in range(0, len(block), size):
+            yield np.asarray(block[start : start + size], np.float32)
+
+
+def _batches(ids: Ids, parts: Iterator[Floats]) -> Iterator[Batch]:
+    """Ids beside vectors; neither indexes nor files hold metadata."""
+    start = 0
+    for vectors in parts:
+        yield Batch(np.asarray(ids[start : start + len(vectors)]), vectors, [{} for _ in vectors])
+        start += len(vectors)
