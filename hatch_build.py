@@ -1,4 +1,4 @@
-"""Compiles the kernels of search into the package, if there is a C++ compiler; installs without them if not."""
+"""Compiles the kernels of search into the package, if there is a C++ compiler."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class KernelHook(BuildHookInterface):  # type: ignore[misc]
 
 
 def compile_kernels(root: Path, warn: Any) -> bool:
-    """Whether the library was made; ``warn`` hears why not. The old one stays in use until the new is whole."""
+    """Whether the library was made; ``warn`` hears why not. An old one stays until the new is whole."""
     named = os.environ.get("CXX")
     compiler = next(filter(None, map(shutil.which, [named] if named else COMPILERS)), None)
     if compiler is None:
@@ -40,7 +40,7 @@ def compile_kernels(root: Path, warn: Any) -> bool:
     with tempfile.TemporaryDirectory(dir=root / LIBRARY.parent) as folder:
         made = Path(folder) / LIBRARY.name
         sources = [str(path) for path in sorted((root / SOURCES).glob("*.cpp"))]
-        result = subprocess.run(
+        result = subprocess.run(  # noqa: S603 - a compiler on our own sources
             [compiler, *FLAGS, *sources, "-o", str(made)], capture_output=True, text=True, check=False
         )
         if result.returncode != 0:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from nestling.errors import ConfigError, unknown
 from nestling.kernels import native, twin
 from nestling.kernels.layout import (
+    LANES,
+    MOST_DIMS,
     Doubles,
     Floats,
     Found,
@@ -23,18 +25,24 @@ from nestling.kernels.layout import (
     Probes,
     StoredRows,
     TwoPlanes,
+    count_lines,
     pack,
     pack_rows,
     padded,
+    unpack,
+    unpack_rows,
 )
 
 __all__ = [
+    "LANES",
+    "MOST_DIMS",
     "Found",
     "Packed",
     "Probes",
     "StoredRows",
     "TwoPlanes",
     "available",
+    "count_lines",
     "level",
     "pack",
     "pack_rows",
@@ -42,6 +50,8 @@ __all__ = [
     "scan",
     "score",
     "search",
+    "unpack",
+    "unpack_rows",
 ]
 
 _VARIABLE = "NESTLING_KERNELS"
@@ -65,7 +75,8 @@ def level() -> str:
         raise ConfigError(unknown(f"level in {_VARIABLE}", wanted, ("off", *native.LEVELS)))
     if wanted != "off" and wanted not in found:
         raise ConfigError(
-            f"{_VARIABLE}={wanted}, but this machine has {', '.join(('off', *found))}; unset it to use the best"
+            f"{_VARIABLE}={wanted}, but this machine has only "
+            f"{', '.join(('off', *found))}; unset it to use the best"
         )
     return wanted
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,8 @@ def pack_rows(codes: Bytes) -> Bytes:
     whole = np.zeros((len(codes), 4 * stride), np.uint8)
     whole[:, slice(codes.shape[1])] = codes
     parts = whole.reshape(len(codes), 4, stride)
-    return parts[:, 0] | parts[:, 1] << 2 | parts[:, 2] << 4 | parts[:, 3] << 6
+    packed: Bytes = parts[:, 0] | parts[:, 1] << 2 | parts[:, 2] << 4 | parts[:, 3] << 6
+    return packed
 
 
 def unpack_rows(rows: Bytes) -> Bytes:
@@ -141,25 +142,23 @@ class Probes:
 
     Args:
         codes: ``Int8[queries, dims of the packed code]``.
-        factors: ``Float32[queries, 2, 3]``: alpha, beta, gamma of the coarse and of the fine bound.
+        likely: ``Float32[queries, 2, 3]``: alpha, beta, gamma of a bound by the high bits and by all bits.
+        sure: the same of bounds that always hold; without them those that are likely decide alone.
         exact: ``Float64[queries, dim]``.
         bounds: ``Float64[queries, 3]``: a score ``s`` compares with bounds as ``s * a + b``, where ``b`` is
             known to within the third number.
     """
 
     codes: NDArray[np.int8]
-    factors: Floats
+    likely: Floats
+    sure: Floats | None
     exact: Doubles
     bounds: Doubles
 
-    @property
-    def sums(self) -> NDArray[np.int32]:
-        """Sum of the codes of each query."""
-        return self.codes.sum(axis=1, dtype=np.int32)
-
     def part(self, rows: slice) -> Probes:
         """Some of the queries."""
-        return Probes(self.codes[rows], self.factors[rows], self.exact[rows], self.bounds[rows])
+        sure = None if self.sure is None else self.sure[rows]
+        return Probes(self.codes[rows], self.likely[rows], sure, self.exact[rows], self.bounds[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,3 +178,8 @@ class Found:
     refined: Ints
     verified: Ints
     skipped: Doubles
+
+    @classmethod
+    def joined(cls, parts: list[Found]) -> Found:
+        """The answers of several searches, one after the other."""
+        return cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class _Codes(Structure):
 
 class _Queries(Structure):
     _fields_ = [("count", c_int64)] + [
-        (name, c_void_p) for name in ("codes", "sums", "factors", "exact", "bounds")
+        (name, c_void_p) for name in ("codes", "sums", "likely", "sure", "exact", "bounds")
     ]
 
 
@@ -90,10 +90,12 @@ def search(
     found = Found(
         np.empty((count, k), np.int64),
         np.empty((count, k), np.float64),
-        *(np.empty(count, np.int64) for _ in range(2)),
+        np.empty(count, np.int64),
+        np.empty(count, np.int64),
         np.empty(count, np.float64),
     )
-    held = [probes.codes, probes.sums, probes.factors, probes.exact, probes.bounds]
+    sums = probes.codes.sum(axis=1, dtype=np.int32)
+    held = [probes.codes, sums, probes.likely, probes.sure, probes.exact, probes.bounds]
     failed = _loaded().nestling_search(
         LEVELS.index(level),
         _vectors(vectors),
@@ -156,8 +158,5 @@ def _vectors(vectors: StoredRows) -> _Vectors:
     )
 
 
-def _address(array: NDArray[Any] | None) -> int | None:
+def _address(array: Any) -> int | None:
     return None if array is None else array.ctypes.data
-
-
-__all__ = ["LEVELS", "c_double", "levels", "library", "scan", "score", "search"]

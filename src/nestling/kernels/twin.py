@@ -27,7 +27,8 @@ def search(
     vectors: StoredRows, codes: TwoPlanes, probes: Probes, k: int, allowed: NDArray[np.bool_] | None
 ) -> Found:
     """See :func:`nestling.kernels.search`."""
-    coarse, fine = _bounds_of_planes(codes, probes)
+    factors = probes.likely if probes.sure is None else probes.sure
+    coarse, fine = _bounds_of_planes(codes, probes.codes, factors)
     rows = np.arange(codes.coarse.rows) if allowed is None else np.flatnonzero(allowed)
     parts = [
         _pursue(vectors, probes.exact[i], probes.bounds[i], coarse[i][rows], fine[i][rows], rows, k)
@@ -41,13 +42,11 @@ def search(
 
 def scan(codes: Packed, queries: NDArray[np.int8], factors: Floats) -> list[tuple[Ints, Floats]]:
     """See :func:`nestling.kernels.scan`."""
-    bounds = np.concatenate(
-        [
-            _bounds(codes, slice(*span), _sums(unpack(codes.blocks[slice(*span)], codes.bits), queries), queries, factors)
-            for span in _spans(len(codes.blocks))
-        ],
-        axis=1,
-    )[:, : codes.rows]  # fmt: skip
+    parts = []
+    for start, end in _spans(len(codes.blocks)):
+        sums = _sums(unpack(codes.blocks[start:end], codes.bits), queries)
+        parts.append(_bounds(codes, slice(start, end), sums, queries, factors))
+    bounds = np.concatenate(parts, axis=1)[:, : codes.rows]
     kept = [np.flatnonzero(~(row < factor[3])) for row, factor in zip(bounds, factors, strict=True)]
     return [(rows, bounds[i][rows]) for i, rows in enumerate(kept)]
 
@@ -90,21 +89,19 @@ def _bound(steps: Ints, factors: Floats, scale: Floats, radius: Floats, bias: Fl
         return np.asarray(bound if bias is None else bound + bias)
 
 
-def _bounds_of_planes(codes: TwoPlanes, probes: Probes) -> tuple[Floats, Floats]:
+def _bounds_of_planes(codes: TwoPlanes, queries: NDArray[np.int8], factors: Floats) -> tuple[Floats, Floats]:
     """The coarse and the fine bound of every row: ``Float[queries, rows]`` each."""
     coarse, rows = codes.coarse, codes.coarse.rows
     both: tuple[list[Floats], list[Floats]] = ([], [])
-    sums = probes.codes.sum(axis=1, dtype=np.int64)[:, None]
+    sums = queries.sum(axis=1, dtype=np.int64)[:, None]
     for start, end in _spans(len(coarse.blocks)):
-        high = _sums(unpack(coarse.blocks[start:end], 2), probes.codes)
-        both[0].append(_bounds(coarse, slice(start, end), high, probes.codes, probes.factors[:, 0]))
+        high = _sums(unpack(coarse.blocks[start:end], 2), queries)
+        both[0].append(_bounds(coarse, slice(start, end), high, queries, factors[:, 0]))
         span = slice(start * LANES, min(end * LANES, rows))
-        low = _sums(unpack_rows(codes.fine[span]), probes.codes)
+        low = _sums(unpack_rows(codes.fine[span]), queries)
         steps = 2 * (4 * high[:, : low.shape[1]] + low) - 15 * sums
         bias = None if coarse.bias is None else coarse.bias[span]
-        both[1].append(
-            _bound(steps, probes.factors[:, 1], codes.fine_scale[span], codes.fine_radius[span], bias)
-        )
+        both[1].append(_bound(steps, factors[:, 1], codes.fine_scale[span], codes.fine_radius[span], bias))
     return np.concatenate(both[0], axis=1)[:, :rows], np.concatenate(both[1], axis=1)
 
 

@@ -20,28 +20,49 @@ template <int BITS> TARGET inline __m256i multiply(__m256i code, __m256i query) 
     return _mm256_add_epi32(small, _mm256_slli_epi32(large, 4));
 }
 
-TARGET inline void keep(const Packed& codes, int64_t row, __m256i sums, const Probe& probe, Found& found) {
-    const __m256i t = _mm256_sub_epi32(_mm256_slli_epi32(sums, 1), _mm256_set1_epi32(probe.offset));
-    const __m256 steps =
-        _mm256_fmadd_ps(_mm256_cvtepi32_ps(t), _mm256_set1_ps(probe.alpha), _mm256_set1_ps(probe.beta));
-    __m256 bound = _mm256_mul_ps(_mm256_loadu_ps(codes.radius + row), _mm256_set1_ps(probe.gamma));
-    if (codes.bias) bound = _mm256_add_ps(bound, _mm256_loadu_ps(codes.bias + row));
-    bound = _mm256_fmadd_ps(_mm256_loadu_ps(codes.scale + row), steps, bound);
-    const int kept = _mm256_movemask_ps(_mm256_cmp_ps(bound, _mm256_set1_ps(probe.threshold), _CMP_NLT_UQ));
-    const int higher = _mm256_movemask_ps(_mm256_cmp_ps(bound, _mm256_set1_ps(found.skipped), _CMP_GT_OQ));
+TARGET inline void sort_out(int64_t row, __m256i sums, __m256 bounds, float threshold, Found& found) {
+    const int kept = _mm256_movemask_ps(_mm256_cmp_ps(bounds, _mm256_set1_ps(threshold), _CMP_NLT_UQ));
+    const __m256 skipped = _mm256_set1_ps(found.skipped);
+    const int higher = _mm256_movemask_ps(_mm256_cmp_ps(bounds, skipped, _CMP_GT_OQ));
     if (!(kept | higher)) return;
     alignas(32) int32_t sum[8];
-    alignas(32) float high[8];
+    alignas(32) float bound[8];
     _mm256_store_si256(reinterpret_cast<__m256i*>(sum), sums);
-    _mm256_store_ps(high, bound);
+    _mm256_store_ps(bound, bounds);
     for (int lane = 0; lane < 8; ++lane) {
         if (!(kept >> lane & 1)) {
-            if (high[lane] > found.skipped) found.skipped = high[lane];
+            if (bound[lane] > found.skipped) found.skipped = bound[lane];
             continue;
         }
         found.rows[found.count] = int32_t(row + lane);
         found.sums[found.count] = sum[lane];
-        found.bounds[found.count++] = high[lane];
+        found.bounds[found.count++] = bound[lane];
+    }
+}
+
+TARGET inline __m256 bounds_of(const Packed& codes, int64_t row, __m256 t, const Factors& factors) {
+    const __m256 steps = _mm256_fmadd_ps(t, _mm256_set1_ps(factors.alpha), _mm256_set1_ps(factors.beta));
+    __m256 rest = _mm256_mul_ps(_mm256_loadu_ps(codes.radius + row), _mm256_set1_ps(factors.gamma));
+    if (codes.bias) rest = _mm256_add_ps(rest, _mm256_loadu_ps(codes.bias + row));
+    return _mm256_fmadd_ps(_mm256_loadu_ps(codes.scale + row), steps, rest);
+}
+
+TARGET inline void keep(const Packed& codes, int64_t row, __m256i sums, const Probe& probe, Found& found) {
+    const __m256 t = _mm256_cvtepi32_ps(
+        _mm256_sub_epi32(_mm256_slli_epi32(sums, 1), _mm256_set1_epi32(probe.offset)));
+    if (probe.ledger.bounds) {
+        const int64_t place = row - probe.ledger.first;
+        _mm256_storeu_ps(probe.ledger.bounds + place, bounds_of(codes, row, t, probe.sure));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(probe.ledger.sums + place), sums);
+    }
+    sort_out(row, sums, bounds_of(codes, row, t, probe.factors), probe.threshold, found);
+}
+
+TARGET void sift(const Ledger& ledger, int64_t first, int64_t last, float threshold, Found* found) {
+    for (int64_t row = first; row < last; row += 8) {
+        const int64_t place = row - ledger.first;
+        const auto* sums = reinterpret_cast<const __m256i*>(ledger.sums + place);
+        sort_out(row, _mm256_loadu_si256(sums), _mm256_loadu_ps(ledger.bounds + place), threshold, *found);
     }
 }
 
@@ -137,6 +158,7 @@ const Level kAvx2 = {
      {nullptr, scan<2, 1>, scan<2, 2>, scan<2, 3>, scan<2, 4>},
      {nullptr, scan<4, 1>, scan<4, 2>, scan<4, 3>, scan<4, 4>},
      {nullptr, scan<8, 1>, scan<8, 2>}},
+    sift,
     fine,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},

@@ -15,25 +15,45 @@ TARGET inline __m512i broadcast(const int8_t* query) {
     return _mm512_set1_epi32(four);
 }
 
-TARGET inline void keep(const Packed& codes, int64_t row, __m512i sums, const Probe& probe, Found& found) {
-    const __m512i t = _mm512_sub_epi32(_mm512_slli_epi32(sums, 1), _mm512_set1_epi32(probe.offset));
-    const __m512 steps =
-        _mm512_fmadd_ps(_mm512_cvtepi32_ps(t), _mm512_set1_ps(probe.alpha), _mm512_set1_ps(probe.beta));
-    __m512 bound = _mm512_mul_ps(_mm512_loadu_ps(codes.radius + row), _mm512_set1_ps(probe.gamma));
-    if (codes.bias) bound = _mm512_add_ps(bound, _mm512_loadu_ps(codes.bias + row));
-    bound = _mm512_fmadd_ps(_mm512_loadu_ps(codes.scale + row), steps, bound);
-    const __mmask16 kept = _mm512_cmp_ps_mask(bound, _mm512_set1_ps(probe.threshold), _CMP_NLT_UQ);
-    __m512 low = _mm512_mask_blend_ps(kept, bound, _mm512_set1_ps(found.skipped));
-    if (_mm512_cmp_ps_mask(low, _mm512_set1_ps(found.skipped), _CMP_GT_OQ))
-        found.skipped = _mm512_reduce_max_ps(low);
+TARGET inline void sort_out(int64_t row, __m512i sums, __m512 bounds, float threshold, Found& found) {
+    const __mmask16 kept = _mm512_cmp_ps_mask(bounds, _mm512_set1_ps(threshold), _CMP_NLT_UQ);
+    const __m512 skipped = _mm512_set1_ps(found.skipped);
+    const __mmask16 higher = _mm512_cmp_ps_mask(bounds, skipped, _CMP_GT_OQ) & ~kept;
+    if (higher) found.skipped = _mm512_mask_reduce_max_ps(higher, bounds);
     if (!kept) return;
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i rows = _mm512_add_epi32(lanes, _mm512_set1_epi32(int32_t(row)));
     // Compressed in a register and stored whole: compressing into memory is many times slower on Zen 4.
     _mm512_storeu_si512(found.rows + found.count, _mm512_maskz_compress_epi32(kept, rows));
     _mm512_storeu_si512(found.sums + found.count, _mm512_maskz_compress_epi32(kept, sums));
-    _mm512_storeu_ps(found.bounds + found.count, _mm512_maskz_compress_ps(kept, bound));
+    _mm512_storeu_ps(found.bounds + found.count, _mm512_maskz_compress_ps(kept, bounds));
     found.count += __builtin_popcount(kept);
+}
+
+TARGET inline __m512 bounds_of(const Packed& codes, int64_t row, __m512 t, const Factors& factors) {
+    const __m512 steps = _mm512_fmadd_ps(t, _mm512_set1_ps(factors.alpha), _mm512_set1_ps(factors.beta));
+    __m512 rest = _mm512_mul_ps(_mm512_loadu_ps(codes.radius + row), _mm512_set1_ps(factors.gamma));
+    if (codes.bias) rest = _mm512_add_ps(rest, _mm512_loadu_ps(codes.bias + row));
+    return _mm512_fmadd_ps(_mm512_loadu_ps(codes.scale + row), steps, rest);
+}
+
+TARGET inline void keep(const Packed& codes, int64_t row, __m512i sums, const Probe& probe, Found& found) {
+    const __m512 t = _mm512_cvtepi32_ps(
+        _mm512_sub_epi32(_mm512_slli_epi32(sums, 1), _mm512_set1_epi32(probe.offset)));
+    if (probe.ledger.bounds) {
+        const int64_t place = row - probe.ledger.first;
+        _mm512_storeu_ps(probe.ledger.bounds + place, bounds_of(codes, row, t, probe.sure));
+        _mm512_storeu_si512(probe.ledger.sums + place, sums);
+    }
+    sort_out(row, sums, bounds_of(codes, row, t, probe.factors), probe.threshold, found);
+}
+
+TARGET void sift(const Ledger& ledger, int64_t first, int64_t last, float threshold, Found* found) {
+    for (int64_t row = first; row < last; row += kLanes) {
+        const int64_t place = row - ledger.first;
+        sort_out(row, _mm512_loadu_si512(ledger.sums + place), _mm512_loadu_ps(ledger.bounds + place),
+                 threshold, *found);
+    }
 }
 
 // Codes stay where they are in their byte: what stands `shift` bits too high comes out 2^shift times too
@@ -130,6 +150,7 @@ const Level kAvx512 = {
      {nullptr, scan<2, 1>, scan<2, 2>, scan<2, 3>, scan<2, 4>, scan<2, 5>, scan<2, 6>},
      {nullptr, scan<4, 1>, scan<4, 2>, scan<4, 3>, scan<4, 4>, scan<4, 5>, scan<4, 6>},
      {nullptr, scan<8, 1>, scan<8, 2>, scan<8, 3>, scan<8, 4>, scan<8, 5>, scan<8, 6>}},
+    sift,
     fine,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},

@@ -13,12 +13,27 @@ namespace nestling {
 constexpr int kLanes = 16;
 constexpr int kMostTogether = 6;  // queries that share one pass over the codes
 
-// One query against one packed code: bound = scale * (alpha * t + beta) + gamma * radius + bias, where
-// t = 2 * <query, code> - offset. A row survives unless its bound lies below the threshold.
+// A bound of a row: scale * (alpha * t + beta) + gamma * radius + bias, where t = 2 * <query, code> - offset.
+struct Factors {
+    float alpha, beta, gamma;
+};
+
+// Bounds of many rows that are looked at again later, and <query, code> of each; from row `first` on.
+struct Ledger {
+    float* bounds;
+    int32_t* sums;
+    int64_t first;
+};
+
+// One query against one packed code. A row survives unless its bound by `factors` lies below the threshold;
+// its bound by `sure` goes into the ledger, where there is one.
 struct Probe {
     const int8_t* query;
     int32_t offset;
-    float alpha, beta, gamma, threshold;
+    Factors factors;
+    float threshold;
+    Factors sure;
+    Ledger ledger;
 };
 
 struct Packed {
@@ -37,11 +52,13 @@ struct Found {
 enum Type : int32_t { kFloat32 = 0, kFloat16 = 1, kInt8 = 2 };
 
 using ScanFunction = void (*)(const Packed&, int64_t first, int64_t last, const Probe*, Found*);
+using SiftFunction = void (*)(const Ledger&, int64_t first, int64_t last, float threshold, Found*);
 using FineFunction = int32_t (*)(const uint8_t* row, int64_t stride, const int8_t* query);
 using ScoreFunction = double (*)(const void* row, const double* query, int64_t dim);
 
 struct Level {
     ScanFunction scan[4][kMostTogether + 1];  // by log2 of bits and number of queries; may be null
+    SiftFunction sift;                        // survivors among the rows of a ledger
     FineFunction fine;                        // two bits a dim, row by row: dim = s * stride + byte
     ScoreFunction dot[3];                     // by Type, summed in double precision
     ScoreFunction distance[3];                // squared

@@ -4,6 +4,30 @@
 namespace nestling {
 namespace {
 
+inline void sort_out(int64_t row, int32_t sum, float bound, float threshold, Found& found) {
+    if (bound < threshold) {
+        found.skipped = bound > found.skipped ? bound : found.skipped;
+        return;
+    }
+    found.rows[found.count] = int32_t(row);
+    found.sums[found.count] = sum;
+    found.bounds[found.count++] = bound;
+}
+
+inline float bound_of(const Packed& codes, int64_t row, float t, const Factors& factors) {
+    const float rest = factors.gamma * codes.radius[row] + (codes.bias ? codes.bias[row] : 0);
+    return codes.scale[row] * (factors.alpha * t + factors.beta) + rest;
+}
+
+void keep(const Packed& codes, int64_t row, int32_t sum, const Probe& probe, Found& found) {
+    const float t = float(2 * sum - probe.offset);
+    if (probe.ledger.bounds) {
+        probe.ledger.bounds[row - probe.ledger.first] = bound_of(codes, row, t, probe.sure);
+        probe.ledger.sums[row - probe.ledger.first] = sum;
+    }
+    sort_out(row, sum, bound_of(codes, row, t, probe.factors), probe.threshold, found);
+}
+
 template <int BITS>
 void scan(const Packed& codes, int64_t first, int64_t last, const Probe* probe, Found* found) {
     constexpr int kParts = 8 / BITS, kMask = (1 << BITS) - 1;
@@ -19,20 +43,14 @@ void scan(const Packed& codes, int64_t first, int64_t last, const Probe* probe, 
                         sum += ((line[4 * row + p] >> (part * BITS)) & kMask) * query[p];
                     sums[row] += sum;
                 }
-        for (int lane = 0; lane < kLanes; ++lane) {
-            const int64_t row = block * kLanes + lane;
-            const float t = probe->alpha * float(2 * sums[lane] - probe->offset) + probe->beta;
-            float bound = codes.scale[row] * t + probe->gamma * codes.radius[row];
-            if (codes.bias) bound += codes.bias[row];
-            if (bound < probe->threshold) {
-                found->skipped = bound > found->skipped ? bound : found->skipped;
-                continue;
-            }
-            found->rows[found->count] = int32_t(row);
-            found->sums[found->count] = sums[lane];
-            found->bounds[found->count++] = bound;
-        }
+        for (int lane = 0; lane < kLanes; ++lane)
+            keep(codes, block * kLanes + lane, sums[lane], *probe, *found);
     }
+}
+
+void sift(const Ledger& ledger, int64_t first, int64_t last, float threshold, Found* found) {
+    for (int64_t row = first; row < last; ++row)
+        sort_out(row, ledger.sums[row - ledger.first], ledger.bounds[row - ledger.first], threshold, *found);
 }
 
 int32_t fine(const uint8_t* row, int64_t stride, const int8_t* query) {
@@ -66,6 +84,7 @@ double score(const void* data, const double* query, int64_t dim) {
 
 const Level kPlain = {
     {{nullptr, scan<1>}, {nullptr, scan<2>}, {nullptr, scan<4>}, {nullptr, scan<8>}},
+    sift,
     fine,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},

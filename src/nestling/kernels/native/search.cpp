@@ -21,6 +21,7 @@ enum LevelNumber : int32_t { kPlainNumber = 0, kAvx2Number = 1, kAvx512Number = 
 constexpr int64_t kOutOfMemory = -1;
 constexpr int64_t kBlocksAtATime = 512;  // of 16 rows: half a megabyte of coarse codes of 256 dims
 constexpr int64_t kFirstBlocks = 64;
+constexpr int64_t kLedgerRows = 1 << 18;  // two megabytes a query
 
 const Level& level_of(int32_t number) {
 #if defined(__x86_64__)
@@ -53,7 +54,8 @@ struct NestlingQueries {
     int64_t count;
     const int8_t* codes;     // [count, lines * 16]
     const int32_t* sums;     // of the codes
-    const float* factors;    // [count, 2, 3]: alpha, beta, gamma of the coarse and of the fine bound
+    const float* likely;     // [count, 2, 3]: alpha, beta, gamma of a bound by coarse and by fine codes
+    const float* sure;       // the same of bounds that always hold, or null
     const double* exact;     // [count, dim]
     const double* bounds;    // [count, 3]: a score s meets bounds as s * [0] + [1], to within [2]
 };
@@ -125,70 +127,113 @@ struct Candidate {
 };
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
+constexpr float kHighest = std::numeric_limits<float>::infinity();
+constexpr float kDone = -std::numeric_limits<float>::infinity();  // the bound of a row that was verified
 
-// One query on its way through the codes.
+// Memory that a thread uses again: fresh pages for every query would cost as much as half a scan.
+struct Scratch {
+    int32_t rows[kBlocksAtATime * kLanes + kLanes], sums[kBlocksAtATime * kLanes + kLanes];
+    float bounds[kBlocksAtATime * kLanes + kLanes];
+    std::vector<float> ledger_bounds;
+    std::vector<int32_t> ledger_sums;
+    std::vector<Candidate> candidates;
+};
+
+// One query on its way through the codes. First it goes after the rows whose bound is likely to hold and
+// reaches the k-th best score; that score is then high enough to leave out most rows by bounds that are sure.
 class Pursuit {
 public:
     Pursuit(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
-            const NestlingQueries& queries, int64_t number, int64_t k)
-        : level_(level), vectors_(vectors), codes_(codes), best_(k) {
+            const NestlingQueries& queries, int64_t number, int64_t k, Scratch& scratch)
+        : level_(level), vectors_(vectors), codes_(codes), scratch_(scratch), best_(k) {
         query_ = queries.codes + number * codes.lines * 16;
         sum_ = queries.sums[number];
-        factors_ = queries.factors + number * 6;
+        likely_ = reinterpret_cast<const Factors*>(queries.likely) + number * 2;
+        sure_ = queries.sure ? reinterpret_cast<const Factors*>(queries.sure) + number * 2 : nullptr;
         exact_ = queries.exact + number * vectors.dim;
         map_ = queries.bounds + number * 3;
-        // A whole register is stored behind the last survivor.
-        const size_t most = kBlocksAtATime * kLanes + kLanes;
-        rows_.resize(most), sums_.resize(most), bounds_.resize(most);
-        found_ = {rows_.data(), sums_.data(), bounds_.data(), 0, kLowest};
+        if (!sure_) return;
+        const size_t rows = size_t(std::min((codes.rows + kLanes - 1) / kLanes * kLanes, kLedgerRows));
+        if (scratch.ledger_bounds.size() < rows) {
+            scratch.ledger_bounds.resize(rows);
+            scratch.ledger_sums.resize(rows);
+        }
+        ledger_ = {scratch.ledger_bounds.data(), scratch.ledger_sums.data(), 0};
     }
 
-    Probe probe() const { return {query_, 3 * sum_, factors_[0], factors_[1], factors_[2], threshold_}; }
-    Found& found() { return found_; }
+    void begin(int64_t first_row) { ledger_.first = first_row; }
 
-    // Go on with what survived the coarse codes of some rows.
-    void follow() {
-        candidates_.clear();
-        for (int64_t i = 0; i < found_.count; ++i) {
-            const int64_t ahead = std::min(i + 12, found_.count - 1);
-            __builtin_prefetch(codes_.fine + rows_[ahead] * codes_.lines * 4);
-            if (rows_[i] >= codes_.rows) break;  // what fills the last block
-            if (!codes_.allowed || codes_.allowed[rows_[i]]) refine(rows_[i], sums_[i]);
+    Probe probe() const {
+        return {query_, 3 * sum_, likely_[0], threshold_, sure_ ? sure_[0] : likely_[0], ledger_};
+    }
+
+    // Room for the survivors of a tile. The largest bound left out counts where no surer one follows.
+    Found room() const {
+        return {scratch_.rows, scratch_.sums, scratch_.bounds, 0, sure_ ? kHighest : skipped_};
+    }
+
+    // Go on with what survived a tile by bounds that are likely.
+    void follow(const Found& found) {
+        if (!sure_) skipped_ = found.skipped;
+        chase(found, likely_[1], !sure_);
+    }
+
+    // Go through the rows of the ledger once more, with bounds that are sure.
+    void prove(int64_t last_row) {
+        if (!sure_) return;
+        for (int64_t first = ledger_.first; first < last_row; first += kBlocksAtATime * kLanes) {
+            Found found = {scratch_.rows, scratch_.sums, scratch_.bounds, 0, skipped_};
+            const int64_t last = std::min(first + kBlocksAtATime * kLanes, last_row);
+            level_.sift(ledger_, first, last, threshold_, &found);
+            skipped_ = found.skipped;
+            chase(found, sure_[1], true);
         }
-        std::sort(candidates_.begin(), candidates_.end());
-        for (size_t i = 0; i < candidates_.size(); ++i) {
-            if (candidates_[i].bound < threshold_) {
-                skip(candidates_[i].bound);
-                break;
-            }
-            if (i + 3 < candidates_.size()) fetch(vectors_, candidates_[i + 3].row);
-            verify(candidates_[i].row);
-        }
-        found_.count = 0;
     }
 
     void answer(const NestlingAnswers& answers, int64_t number, int64_t k) {
         best_.write(answers.indices + number * k, answers.scores + number * k);
         answers.refined[number] = refined_;
         answers.verified[number] = verified_;
-        answers.skipped[number] = std::max(found_.skipped, skipped_);
+        answers.skipped[number] = skipped_;
     }
 
 private:
-    void refine(int32_t row, int32_t coarse) {
-        ++refined_;
-        const int32_t fine = level_.fine(codes_.fine + row * codes_.lines * 4, codes_.lines * 4, query_);
-        const int32_t t = 2 * (4 * coarse + fine) - 15 * sum_;
-        float bound = codes_.fine_scale[row] * (factors_[3] * float(t) + factors_[4]);
-        bound += factors_[5] * codes_.fine_radius[row];
-        if (codes_.bias) bound += codes_.bias[row];
-        if (bound < threshold_) skip(bound);
-        // What is no number bounds nothing, so it goes first.
-        else candidates_.push_back({std::isnan(bound) ? -kLowest : bound, row});
+    // Bounds by all four bits, and exact scores of the rows with the highest of them.
+    void chase(const Found& found, const Factors& factors, bool final) {
+        auto& candidates = scratch_.candidates;
+        candidates.clear();
+        for (int64_t i = 0; i < found.count; ++i) {
+            const int64_t ahead = std::min(i + 12, found.count - 1), row = found.rows[i];
+            __builtin_prefetch(codes_.fine + int64_t(found.rows[ahead]) * codes_.lines * 4);
+            if (row >= codes_.rows) break;  // what fills the last block
+            if (found.bounds[i] == kDone || (codes_.allowed && !codes_.allowed[row])) continue;
+            const float bound = refined(row, found.sums[i], factors);
+            if (!(bound < threshold_)) candidates.push_back({bound, int32_t(row)});
+            else if (final) skipped_ = std::max(skipped_, bound);
+        }
+        std::sort(candidates.begin(), candidates.end());
+        for (size_t i = 0; i < candidates.size(); ++i) {
+            if (candidates[i].bound < threshold_) {
+                if (final) skipped_ = std::max(skipped_, candidates[i].bound);
+                break;
+            }
+            if (i + 3 < candidates.size()) fetch(vectors_, candidates[i + 3].row);
+            verify(candidates[i].row);
+        }
     }
 
-    void verify(int32_t row) {
+    float refined(int64_t row, int32_t coarse, const Factors& factors) {
+        ++refined_;
+        const int64_t stride = codes_.lines * 4;
+        const int32_t sum = 4 * coarse + level_.fine(codes_.fine + row * stride, stride, query_);
+        float bound = codes_.fine_scale[row] * (factors.alpha * float(2 * sum - 15 * sum_) + factors.beta);
+        bound += factors.gamma * codes_.fine_radius[row] + (codes_.bias ? codes_.bias[row] : 0);
+        return std::isnan(bound) ? kHighest : bound;  // what is no number bounds nothing
+    }
+
+    void verify(int64_t row) {
         ++verified_;
+        if (sure_) ledger_.bounds[row - ledger_.first] = kDone;
         best_.offer({score_of(level_, vectors_, row, exact_), row});
         if (!best_.full()) return;
         const double own = best_.worst() * map_[0];
@@ -196,20 +241,16 @@ private:
         threshold_ = std::fabs(least) < 1e38 ? float(least) : kLowest;
     }
 
-    void skip(float bound) { skipped_ = std::max(skipped_, bound); }
-
     const Level& level_;
     const NestlingVectors& vectors_;
     const NestlingCodes& codes_;
+    Scratch& scratch_;
     Best best_;
     const int8_t* query_;
     int32_t sum_;
-    const float* factors_;
+    const Factors *likely_, *sure_;
     const double *exact_, *map_;
-    std::vector<int32_t> rows_, sums_;
-    std::vector<float> bounds_;
-    std::vector<Candidate> candidates_;
-    Found found_;
+    Ledger ledger_ = {nullptr, nullptr, 0};
     float threshold_ = kLowest, skipped_ = kLowest;
     int64_t refined_ = 0, verified_ = 0;
 };
@@ -222,6 +263,28 @@ void scan_together(const Level& level, const Packed& codes, int bits_log2, int64
         while (!scans[together]) --together;
         scans[together](codes, first, last, probes + start, found + start);
         start += together;
+    }
+}
+
+// Some queries go through all codes together.
+void pursue(const Level& level, const NestlingCodes& codes, std::vector<Pursuit>& pursuits) {
+    const Packed packed = {codes.coarse, codes.lines, codes.coarse_scale, codes.coarse_radius, codes.bias};
+    const int64_t blocks = (codes.rows + kLanes - 1) / kLanes, count = int64_t(pursuits.size());
+    Probe probes[kMostTogether];
+    Found found[kMostTogether];
+    int64_t step = kFirstBlocks;
+    for (int64_t chapter = 0; chapter < blocks; chapter += kLedgerRows / kLanes) {
+        const int64_t end = std::min(chapter + kLedgerRows / kLanes, blocks);
+        for (auto& pursuit : pursuits) pursuit.begin(chapter * kLanes);
+        for (int64_t first = chapter; first < end; first += step, step = kBlocksAtATime) {
+            for (int64_t i = 0; i < count; ++i) {
+                probes[i] = pursuits[size_t(i)].probe();
+                found[i] = pursuits[size_t(i)].room();
+            }
+            scan_together(level, packed, 1, first, std::min(first + step, end), probes, found, count);
+            for (int64_t i = 0; i < count; ++i) pursuits[size_t(i)].follow(found[i]);
+        }
+        for (auto& pursuit : pursuits) pursuit.prove(end * kLanes);
     }
 }
 
@@ -247,35 +310,16 @@ EXPORT int32_t nestling_levels() {
 EXPORT int64_t nestling_search(int32_t number, const NestlingVectors* vectors, const NestlingCodes* codes,
                                const NestlingQueries* queries, int64_t k, const NestlingAnswers* answers) {
     try {
-        const Level& level = level_of(number);
-        const Packed packed = {codes->coarse, codes->lines, codes->coarse_scale, codes->coarse_radius,
-                               codes->bias};
-        const int64_t blocks = (codes->rows + kLanes - 1) / kLanes;
-        for (int64_t start = 0; start < queries->count; start += 128) {
-            const int64_t count = std::min<int64_t>(128, queries->count - start);
+        thread_local std::vector<Scratch> scratch(kMostTogether);
+        for (int64_t start = 0; start < queries->count; start += kMostTogether) {
+            const int64_t count = std::min<int64_t>(kMostTogether, queries->count - start);
             std::vector<Pursuit> pursuits;
             pursuits.reserve(size_t(count));
             for (int64_t i = 0; i < count; ++i)
-                pursuits.emplace_back(level, *vectors, *codes, *queries, start + i, k);
-            int64_t step = kFirstBlocks;
-            for (int64_t first = 0; first < blocks; first += step, step = kBlocksAtATime) {
-                const int64_t last = std::min(first + step, blocks);
-                for (int64_t i = 0; i < count; i += kMostTogether) {
-                    const int64_t together = std::min<int64_t>(kMostTogether, count - i);
-                    Probe probes[kMostTogether];
-                    Found found[kMostTogether];
-                    for (int64_t j = 0; j < together; ++j) {
-                        probes[j] = pursuits[i + j].probe();
-                        found[j] = pursuits[i + j].found();
-                    }
-                    scan_together(level, packed, 1, first, last, probes, found, together);
-                    for (int64_t j = 0; j < together; ++j) {
-                        pursuits[i + j].found() = found[j];
-                        pursuits[i + j].follow();
-                    }
-                }
-            }
-            for (int64_t i = 0; i < count; ++i) pursuits[i].answer(*answers, start + i, k);
+                pursuits.emplace_back(level_of(number), *vectors, *codes, *queries, start + i, k,
+                                      scratch[size_t(i)]);
+            pursue(level_of(number), *codes, pursuits);
+            for (int64_t i = 0; i < count; ++i) pursuits[size_t(i)].answer(*answers, start + i, k);
         }
         return 0;
     } catch (const std::bad_alloc&) {
@@ -299,7 +343,8 @@ EXPORT int64_t nestling_scan(int32_t number, const uint8_t* blocks, int64_t rows
         std::vector<Found> found;
         for (int64_t i = 0; i < queries; ++i) {
             const float* f = factors + 4 * i;
-            probes.push_back({codes + i * width, ((1 << bits) - 1) * sums[i], f[0], f[1], f[2], f[3]});
+            const Factors bound = {f[0], f[1], f[2]};
+            probes.push_back({codes + i * width, ((1 << bits) - 1) * sums[i], bound, f[3], bound, {}});
             found.push_back({found_rows + i * room, scratch.data() + i * room, bounds + i * room, 0, kLowest});
         }
         for (int64_t first = 0; first < all; first += kBlocksAtATime)

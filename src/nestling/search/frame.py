@@ -1,0 +1,110 @@
+"""What turns similarities and distances into inner products of centred vectors of length at most one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import name_rows
+from nestling.errors import DataError
+
+Doubles = NDArray[np.float64]
+
+_SMALLEST_NORM = 1e-12
+_ROWS_AT_A_TIME = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Aim:
+    """Queries in terms of a frame.
+
+    Args:
+        units: ``Float64[queries, dim]`` of length one, or zero.
+        lengths: ``Float64[queries]`` that inner products of the units with coded rows are multiplied by.
+        bounds: ``Float64[queries, 3]``: a score ``s`` compares with such products, less half the squared
+            length of the row for distances, as ``s * a + b``, where ``b`` is known to within the third.
+    """
+
+    units: Doubles
+    lengths: Doubles
+    bounds: Doubles
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """How scores become inner products of codes: ``y = scale * x - mean``, with x normalised for the cosine.
+
+    Args:
+        metric: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
+        scale: a power of two that brings the longest row to a length of about one.
+        mean: ``Float64[dim]``, of the scaled rows.
+        inverse_norms: ``Float64[rows]`` for the cosine.
+    """
+
+    metric: str
+    scale: float
+    mean: Doubles
+    inverse_norms: Doubles | None
+
+    @classmethod
+    def fit(cls, vectors: NDArray[Any], metric: str) -> Self:
+        """The frame of vectors ``Float[rows, dim]``, which are read twice.
+
+        Raises:
+            DataError: for rows of length zero under the cosine (named).
+        """
+        norms = np.concatenate(
+            [np.linalg.norm(vectors[rows].astype(np.float64), axis=1) for rows in spans(vectors)]
+        )
+        inverse = None
+        if metric == "cosine":
+            refuse_zero(norms, "vectors")
+            inverse = 1 / norms
+        longest = float(norms.max())
+        scale = 1.0 if metric == "cosine" or longest == 0 else float(2.0 ** -np.frexp(longest)[1])
+        raw = cls(metric, scale, np.zeros(vectors.shape[1]), inverse)
+        every = np.arange(len(vectors))
+        total = sum(raw.centre(vectors, every[rows]).sum(axis=0) for rows in spans(vectors))
+        return replace(raw, mean=np.asarray(total) / len(vectors))
+
+    def centre(self, vectors: NDArray[Any], rows: NDArray[np.int64]) -> Doubles:
+        """Some rows, as they are coded: ``Float64[rows, dim]``."""
+        factor = self.scale if self.inverse_norms is None else self.inverse_norms[rows][:, None]
+        return np.asarray(vectors[rows].astype(np.float64) * factor - self.mean)
+
+    def aim(self, queries: Doubles) -> Aim:
+        """Queries ``Float64[queries, dim]``, of length one for the cosine, in terms of the coded rows."""
+        moved = queries * self.scale - self.mean if self.metric == "euclidean" else queries
+        lengths = np.linalg.norm(moved, axis=1)
+        divisors = np.where(lengths > 0, lengths, 1)
+        units = moved / divisors[:, None]
+        if self.metric == "euclidean":
+            offset = np.square(lengths) / 2
+            slope = np.full(len(queries), self.scale**2 / 2)
+            return Aim(units, lengths, np.stack([slope, offset, 1e-12 * (1 + offset)], axis=1))
+        with np.errstate(over="ignore"):
+            slope = self.scale / divisors if self.metric == "dot" else np.ones(len(queries))
+        slack = np.full(len(queries), 1e-12 * (1 + np.linalg.norm(self.mean)))
+        return Aim(units, np.ones(len(queries)), np.stack([slope, -(units @ self.mean), slack], axis=1))
+
+
+def refuse_zero(norms: Doubles, what: str) -> None:
+    """Refuse rows that have no direction.
+
+    Raises:
+        DataError: for norms that are (almost) zero; the rows are named.
+    """
+    zero = np.flatnonzero(norms <= _SMALLEST_NORM)
+    if len(zero):
+        raise DataError(
+            f"{name_rows(zero)} of {what} are all zero and have no cosine; remove those rows, or compare with "
+            'rule=RAW and metric="dot" or "euclidean"'
+        )
+
+
+def spans(vectors: NDArray[Any]) -> list[slice]:
+    """The rows, some at a time."""
+    return [slice(start, start + _ROWS_AT_A_TIME) for start in range(0, len(vectors), _ROWS_AT_A_TIME)]
