@@ -1,5 +1,14 @@
-"""Public conformance suites: anybody's elastic thing is done when :func:`check_elastic` passes."""
+"""Public conformance suites: anybody's elastic thing or store is done when its ``check`` passes."""
 
 from nestling.testing.elastic import ELASTIC_LAWS, ElasticExample, LawError, check_elastic
+from nestling.testing.store import STORE_LAWS, StoreExample, check_store
 
-__all__ = ["ELASTIC_LAWS", "ElasticExample", "LawError", "check_elastic"]
+__all__ = [
+    "ELASTIC_LAWS",
+    "STORE_LAWS",
+    "ElasticExample",
+    "LawError",
+    "StoreExample",
+    "check_elastic",
+    "check_store",
+]

@@ -202,8 +202,9 @@ class DatabaseStore:
         with_retries(self._table.optimize)
 
     def drop(self) -> None:
-        """Remove the table and everything in it."""
+        """Remove the table and everything in it, and close."""
         self._table.drop()
+        self.close()
 
     def close(self) -> None:
         """Let go of what nestling opened; a client that the user gave stays open."""

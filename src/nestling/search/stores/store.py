@@ -91,7 +91,7 @@ class Store(Protocol):
         ...
 
     def drop(self) -> None:
-        """Remove the table and everything in it."""
+        """Remove the table and everything in it, and close."""
         ...
 
     def close(self) -> None:
