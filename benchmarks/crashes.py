@@ -198,7 +198,7 @@ def kill_many(base: Path, kills: int, seed: int, *, per_folder: int = 10) -> Ite
         if kill % per_folder == 0:
             start, number = 0, number + 1
         folder = base / f"index-{number}"
-        result = kill_once(folder, seed + number, start, float(draw.uniform(0, 0.15 if start == 0 else 0.6)))
+        result = kill_once(folder, seed + number, start, float(draw.uniform(0, 0.7)))
         yield result
         start = max(result.found, 0)
 

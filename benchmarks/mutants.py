@@ -58,7 +58,7 @@ def vectors(count: int, seed: int) -> np.ndarray:
 
 def make_index(folder: Path, plan: str, seed: int = 0) -> Path:
     """An index with every kind of file; beside it, as ``folder.old``, the same index some updates before."""
-    with AdaptiveIndex.create(folder, vectors(ROWS, seed), plan=plan, nesting="dim=8,16") as index:
+    with AdaptiveIndex.create(folder, vectors(ROWS, seed), plan=plan) as index:
         index.add(vectors(100, seed + 1))
         index.delete(np.arange(0, ROWS, 7))
         index.flush()
@@ -72,7 +72,7 @@ def make_index(folder: Path, plan: str, seed: int = 0) -> Path:
 
 def make_older(folder: Path, plan: str, seed: int = 0) -> Path:
     """The same index a generation before, whose files have other names or other content."""
-    with AdaptiveIndex.create(folder, vectors(ROWS, seed), plan=plan, nesting="dim=8,16") as index:
+    with AdaptiveIndex.create(folder, vectors(ROWS, seed), plan=plan) as index:
         index.add(vectors(100, seed + 1))
         index.delete([5])
         index.flush()

@@ -71,7 +71,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(STEP, max_size=12), text=st.booleans())
 def test_any_history_of_changes(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], text: bool
@@ -423,12 +423,12 @@ def test_threads_read_while_one_writes(tmp_path: Path) -> None:
     readers = [threading.Thread(target=read, args=(seed,)) for seed in range(3)]
     for reader in readers:
         reader.start()
-    for step in range(24):
+    for step in range(12):
         rows = np.random.default_rng(step).choice(400, size=20, replace=False)
         new = vectors(20, step + 100)
         index.update(np.repeat(new, 2, axis=0), np.stack([2 * rows, 2 * rows + 1], axis=1).ravel())
         base[rows] = new
-        if step % 8 == 7:
+        if step % 6 == 5:
             index.compact()
     stop.set()
     for reader in readers:
@@ -440,11 +440,11 @@ def test_threads_read_while_one_writes(tmp_path: Path) -> None:
 
 def test_segments_stay_few(tmp_path: Path) -> None:
     with create(tmp_path / "index", dim=DIM, log_bytes=16 * DIM * 4) as index:
-        for step in range(60):
+        for step in range(30):
             index.add(vectors(8, step))
         segments = index.info().segments
-        assert len(index) == 480
-        assert len(segments) < 8
+        assert len(index) == 240
+        assert len(segments) < 6
         index.flush()
         generation = index.info().generation
         index.flush()

@@ -30,7 +30,7 @@ def vectors(count: int, seed: int = 0) -> np.ndarray:
 def test_a_killed_writer_loses_nothing(tmp_path: Path) -> None:
     kills = list(crashes.kill_many(tmp_path, 10, seed=0, per_folder=5))
     assert [kill for kill in kills if kill.problems] == []
-    assert kills[-1].acknowledged > 0
+    assert max(kill.acknowledged for kill in kills) > 2
 
 
 def test_the_crash_test_sees_what_is_missing(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_full_disk_while_an_engine_is_written(
 ) -> None:
     """Files may not grow beyond a limit, wherever that strikes: in our writes or in those of a library."""
     resource = pytest.importorskip("resource", reason="limits of file sizes are not known here")
-    for limit in (100, 5_000, 30_000, 66_000):
+    for limit in (100, 5_000, 30_000, 64_000):
         folder = tmp_path / str(limit)
         with AdaptiveIndex.create(folder, vectors(20), nesting="dim=4,8", plan=plan, log_bytes=9999) as index:
             before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -128,30 +128,61 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
             with pytest.raises(ArtifactError, match=path.name):
                 AdaptiveIndex.open(tmp_path / "index")
         path.write_bytes(original)
-    stranger = tmp_path / "index" / "segments" / "00000001" / "engine" / "codes.npy"
+    stranger = tmp_path / "index" / "segments" / "00000001" / "engine" / "more.npy"
     stranger.write_bytes(b"x")
-    with pytest.raises(ArtifactError, match=r"codes\.npy is not a file of this index; remove it"):
+    with pytest.raises(ArtifactError, match=r"more\.npy is not a file of this index; remove it"):
         AdaptiveIndex.open(tmp_path / "index")
 
 
 def test_an_interrupted_compaction_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nestling.search import segments
+    """What was built is kept for the next attempt, and not mistaken for something else."""
+    from nestling.search import building
 
-    with AdaptiveIndex.create(tmp_path / "index", vectors(2000), nesting="dim=4,8", log_bytes=999) as index:
-        index.delete([1, 2, 3])
-        before = [path.name for path in (tmp_path / "index" / "segments").iterdir()]
-        built = segments.build
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
 
-        def interrupted(*args: object, **kwargs: object) -> None:
-            built(*args, **kwargs)
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(segments, "build", interrupted)
-        for change in (index.compact, lambda: index.add(vectors(50, 1))):
-            with pytest.raises(KeyboardInterrupt):
-                change()
-        monkeypatch.undo()
+    data, folder = vectors(2000), tmp_path / "index"
+    index = AdaptiveIndex.create(folder, data, nesting="dim=4,8", log_bytes=999, plan="ivf8@4 > flat@full")
+    index.delete([1, 2, 3])
+    monkeypatch.setattr(building, "_sort_by_list", interrupted)
+    for change in (index.compact, lambda: index.add(vectors(1500, 1))):
+        with pytest.raises(KeyboardInterrupt):
+            change()
         assert len(index) == 1997
-        assert [path.name for path in (tmp_path / "index" / "segments").iterdir()] == before
+        begun = folder / "segments" / "00000002"
+        assert (begun / "building.txt").is_file()
+    index.close()
+    with AdaptiveIndex.open(folder) as index, pytest.raises(KeyboardInterrupt):
+        index.compact()
+    monkeypatch.undo()
+    trained = (begun / "engine" / "coarse.centroids.npy").stat().st_mtime_ns
+    with AdaptiveIndex.open(folder) as index:
         index.compact()
         assert index.info().segments[0].rows == 1997
+        assert (begun / "engine" / "coarse.centroids.npy").stat().st_mtime_ns == trained, "learned anew"
+        assert not (begun / "building.txt").exists()
+        assert index.search(data[10:20], 1, point="nprobe=8").ids[:, 0].tolist() == list(range(10, 20))
+        index.verify()
+
+
+def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nestling.search import building
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def build() -> AdaptiveIndex:
+        return AdaptiveIndex.create(folder, vectors(2000), nesting="dim=4,8", plan="ivf8@4 > flat@full")
+
+    folder = tmp_path / "index"
+    monkeypatch.setattr(building, "_sort_by_list", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build()
+    with pytest.raises(ArtifactError, match="not a folder saved by nestling"):
+        AdaptiveIndex.open(folder)
+    monkeypatch.undo()
+    learned = folder / "segments" / "00000001" / "engine" / "coarse.centroids.npy"
+    trained = learned.stat().st_mtime_ns
+    with build() as index:
+        assert learned.stat().st_mtime_ns == trained
+        assert len(index) == 2000

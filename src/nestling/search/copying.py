@@ -15,7 +15,8 @@ from nestling.search.creation import new_folder
 from nestling.search.durable import flush_folder, storage_errors
 from nestling.search.generation import Generation, switch
 from nestling.search.log import HEADER_BYTES, LogContent, LogWriter, Record, create_log
-from nestling.search.segments import SegmentRecord, copy_segment, narrow
+from nestling.search.pipeline import cut_plan
+from nestling.search.segments import SegmentRecord, copy_segment
 from nestling.search.state import State
 from nestling.search.writer import write_deleted
 
@@ -67,6 +68,6 @@ def _described(state: State, at: Granularity, segments: tuple[SegmentRecord, ...
     if dim < before.settings.dim:  # what was measured of the whole says nothing of the part
         rule = before.rule.again
         sources = tuple((width, each.to_json()) for width, each in before.takes.items())
-        changes |= {"plan": str(narrow(before.terms.plan, dim)), "table": (), "sources": sources}
+        changes |= {"plan": str(cut_plan(before.terms.plan, dim)), "table": (), "sources": sources}
     settings = before.settings.model_copy(update=changes)
     return Generation(before.nesting.up_to(at), rule, settings, {})

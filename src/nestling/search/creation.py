@@ -25,7 +25,8 @@ from nestling.search.incoming import as_matrix, prepared_blocks
 from nestling.search.lock import WriterLock
 from nestling.search.log import Record
 from nestling.search.plan import Plan
-from nestling.search.segments import Rows
+from nestling.search.segments import SEGMENTS, Rows
+from nestling.search.stages import SLICEABLE
 from nestling.search.state import Loaded, Numbering, load
 from nestling.search.writer import write_files
 
@@ -83,18 +84,27 @@ def new_folder(root: Path) -> Iterator[WriterLock]:
         with storage_errors(root):
             root.mkdir(parents=True, exist_ok=True)
         lock = WriterLock(root)
-        for path in leftovers(root, None):
+        for path in leftovers(root, None, resume=True):
             discard(path)
         yield lock
-    except BaseException:
-        if lock is not None:
-            for path in [root] if is_new else leftovers(root, None):
-                discard(path)
-            lock.release()
-        elif is_new:
+    except BaseException as error:
+        _leave(root, lock, is_new=is_new, resume=not isinstance(error, Exception))
+        raise
+
+
+def _leave(root: Path, lock: WriterLock | None, *, is_new: bool, resume: bool) -> None:
+    """Remove what was written, except for a build that was interrupted and can go on."""
+    if lock is None:
+        if is_new:
             with suppress(OSError):  # not empty: another writer made it meanwhile
                 root.rmdir()
-        raise
+        return
+    for path in leftovers(root, None, resume=resume):
+        discard(path)
+    segments = root / SEGMENTS
+    if is_new and not (segments.is_dir() and any(segments.iterdir())):
+        discard(root)
+    lock.release()
 
 
 def _nothing(
@@ -103,8 +113,8 @@ def _nothing(
     """The generation before the first: no rows and no files."""
     if metric not in get_args(Metric):
         raise ConfigError(unknown("metric", metric, get_args(Metric)))
-    sizes = _full_sizes(nesting, dim)
     resolved = (Plan.parse(plan) if isinstance(plan, str) else plan).resolve(dim)
+    sizes = _sizes(nesting, dim, resolved)
     settings = IndexSettings(
         index=uuid.uuid4().hex,
         generation=0,
@@ -122,13 +132,21 @@ def _nothing(
     return Generation(sizes, rule, settings, {})
 
 
-def _full_sizes(nesting: Sizes, dim: int) -> Nesting:
-    sizes = read_sizes(nesting, dim)
+def _sizes(given: Sizes, dim: int, plan: Plan) -> Nesting:
+    """The sizes to search at; none below what a code reads that mixes its entries."""
+    sizes = read_sizes(given, dim)
     if sizes.full["dim"] != dim:
         raise GranularityError(
             f"the nesting {sizes} must end at {dim}, the size of the vectors; add {dim} to it"
         )
-    return sizes
+    smallest = 1 if plan.scan.is_sliceable else plan.scan.dim or dim
+    large = [size for size in sizes.sizes("dim") if size >= smallest]
+    if given is not None and len(large) < len(sizes):
+        raise ConfigError(
+            f"the code {plan.scan} mixes {smallest} entries, so that sizes below cannot be searched; leave "
+            f"them out of the nesting {sizes}, or scan with {', '.join(SLICEABLE)}"
+        )
+    return Nesting.chain(dim=large)
 
 
 def _first_rows(

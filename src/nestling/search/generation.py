@@ -35,7 +35,14 @@ from nestling.search.ids import IdKind
 from nestling.search.lock import LOCK
 from nestling.search.log import LogName
 from nestling.search.plan import Plan
-from nestling.search.segments import SEGMENTS, SegmentRecord, Terms, file_names
+from nestling.search.segments import (
+    SEGMENTS,
+    SegmentRecord,
+    Terms,
+    file_names,
+    is_being_built,
+    segment_name,
+)
 
 KIND = "index"
 _FRESH, _BACKUP = f".{MANIFEST}.new", f".{MANIFEST}.old"
@@ -201,8 +208,14 @@ def switch(root: Path, generation: Generation) -> None:
             raise
 
 
-def leftovers(root: Path, generation: Generation | None) -> list[Path]:
-    """What interrupted writers left and no manifest names."""
+def leftovers(root: Path, generation: Generation | None, *, resume: bool) -> list[Path]:
+    """What interrupted writers left and no manifest names.
+
+    Args:
+        root: the folder of the index.
+        generation: in force; None where there is none yet.
+        resume: leave the next segment alone if its build can go on.
+    """
     kept = set() if generation is None else {Path(name).parts[0] for name in generation.files}
     if generation is not None:
         log = generation.log(root)
@@ -215,6 +228,13 @@ def leftovers(root: Path, generation: Generation | None) -> list[Path]:
     ]
     if (root / SEGMENTS).is_dir():
         found += [path for path in (root / SEGMENTS).iterdir() if path.name not in segments]
+    if resume:
+        coming = 1 if generation is None else generation.settings.generation + 1
+        found = [
+            path
+            for path in found
+            if path != root / SEGMENTS / segment_name(coming) or not is_being_built(path)
+        ]
     return sorted(found)
 
 

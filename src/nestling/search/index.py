@@ -19,6 +19,7 @@ from nestling.granularity import At, Granularity, Nesting
 from nestling.search.copying import write_copy
 from nestling.search.creation import create_index
 from nestling.search.exact import Metric
+from nestling.search.frontier import measured_point
 from nestling.search.generation import Generation
 from nestling.search.ids import Ids, check_kind, read_ids
 from nestling.search.incoming import as_matrix, check_prefixes, read_queries
@@ -185,6 +186,16 @@ class AdaptiveIndex:
         return self.generation.terms.plan
 
     @property
+    def dim(self) -> int:
+        """Entries of a vector."""
+        return self.generation.settings.dim
+
+    @property
+    def metric(self) -> Metric:
+        """Of comparisons."""
+        return self.generation.settings.metric
+
+    @property
     def rule(self) -> CutRule:
         """How vectors given to the index are treated around a cut."""
         return self.generation.rule
@@ -274,6 +285,7 @@ class AdaptiveIndex:
         *,
         at: At = None,
         point: Point | str | None = None,
+        recall: float | None = None,
         filter: Any = None,  # noqa: A002 - the word of the field
         workers: int | None = None,
     ) -> Hits:
@@ -285,6 +297,7 @@ class AdaptiveIndex:
             k: how many, at least 1.
             at: the size to search at; no stage then reads a longer prefix.
             point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``.
+            recall: in place of ``point``, the fastest that was measured to find this share.
             filter: ids that may be found, or flags: row with number ``i`` may be if ``filter[i]``,
                 numbers beyond its end not.
             workers: threads.
@@ -292,7 +305,12 @@ class AdaptiveIndex:
         Raises:
             DataError: for queries, ``k`` or a filter that cannot be used.
             GranularityError: for a size outside the nesting.
+            ConfigError: for a point and a recall at once, or a recall that was not measured.
         """
+        if recall is not None:
+            if point is not None:
+                raise ConfigError(f"give recall={recall} or point={point}, not both")
+            point = measured_point(self.table, recall)
         return self._search(queries, k, (at,), point, filter, workers)[self.nesting.resolve(at)]
 
     def _search(

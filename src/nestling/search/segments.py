@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from tqdm import tqdm
 
-from nestling.artifact import FileRecord
+from nestling.artifact import FileRecord, write_file
 from nestling.cut import RAW, CutRule, cut
 from nestling.encoders.matrix import blocks_of
 from nestling.errors import ArtifactError
@@ -28,6 +29,7 @@ SEGMENTS = "segments"
 _VECTORS = "vectors.npy"
 _IDS = "ids.npy"
 _ENGINE = "engine"
+_BUILDING = "building.txt"
 # Fewer rows are scanned faster than lists or codes could be trained on them, and with no loss.
 _FEWEST_PLANNED = 1000
 _ROWS_PER_CENTROID = 39  # below it faiss warns that a clustering has too few rows
@@ -115,6 +117,11 @@ class Segment:
         return np.asarray(self.ids)[order], order
 
 
+def segment_name(generation: int) -> str:
+    """What the segment is called that a generation brings."""
+    return f"{generation:08d}"
+
+
 def file_names(record: SegmentRecord) -> tuple[str, str]:
     """The files that every segment has, by their names in the index."""
     return tuple(f"{SEGMENTS}/{record.name}/{file}" for file in (_VECTORS, _IDS))  # type: ignore[return-value]
@@ -125,16 +132,18 @@ def write_segment(
 ) -> tuple[Segment, dict[str, FileRecord]]:
     """Write rows, build their engine, flush everything, and read it back as a segment.
 
-    The rows pass through as a stream and are read again from the file as a memory map.
+    The rows pass through as a stream and are read again from the file as a memory map. Where an
+    interrupted attempt built an engine over the same vectors, its build goes on.
     """
     folder = root / SEGMENTS / name
-    (folder / _ENGINE).mkdir(parents=True)
+    (folder / _ENGINE).mkdir(parents=True, exist_ok=True)
     count, plan = len(rows.ids), terms.plan_for(len(rows.ids))
     blocks = _watched(rows.blocks, count)
     files = {
         _VECTORS: write_new(folder / _VECTORS, npy_chunks(blocks, (count, terms.dim), np.dtype(np.float32))),
         _IDS: write_new(folder / _IDS, npy_chunks([rows.ids], (count,), rows.ids.dtype)),
     }
+    _begin_build(folder, f"{plan} {terms} {files[_VECTORS].sha256}")
     engine = build(
         plan,
         np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False),
@@ -145,9 +154,15 @@ def write_segment(
         folder=folder / _ENGINE,
     )
     engine.save(folder / _ENGINE)
+    (folder / _BUILDING).unlink()
     record = SegmentRecord(name=name, rows=count, plan=str(plan))
     files = _flushed(root, folder, files)
     return load_segment(root, record, terms), files
+
+
+def is_being_built(folder: Path) -> bool:
+    """Whether a segment was interrupted while its engine was built, which takes longest and can go on."""
+    return (folder / _BUILDING).is_file()
 
 
 def copy_segment(
@@ -156,14 +171,19 @@ def copy_segment(
     """Write a segment into the folder of another index, its vectors and its engine cut to ``dim`` entries."""
     folder = root / SEGMENTS / segment.record.name
     (folder / _ENGINE).mkdir(parents=True)
-    engine = segment.engine if dim == terms.dim else segment.engine.extract(dim)
     count, ids = len(segment), np.asarray(segment.ids)
     blocks = (cut(segment.vectors[rows], dim, RAW) for rows in blocks_of(segment.vectors))
-    engine.save(folder / _ENGINE)
     files = {
         _VECTORS: write_new(folder / _VECTORS, npy_chunks(blocks, (count, dim), np.dtype(np.float32))),
         _IDS: write_new(folder / _IDS, npy_chunks([ids], (count,), ids.dtype)),
     }
+    engine = segment.engine
+    if dim < terms.dim:
+        scratch = folder / "scratch"  # the engine writes the vectors that it reads once more
+        scratch.mkdir()
+        engine = engine.extract(dim, scratch)
+        shutil.rmtree(scratch)
+    engine.save(folder / _ENGINE)
     record = SegmentRecord(name=segment.record.name, rows=count, plan=str(engine.plan))
     return record, _flushed(root, folder, files)
 
@@ -186,12 +206,13 @@ def load_segment(root: Path, record: SegmentRecord, terms: Terms) -> Segment:
     return Segment(record, ids, vectors, engine)
 
 
-def narrow(plan: Plan, dim: int) -> Plan:
-    """The plan with no stage that reads a longer prefix than ``dim``."""
-    coarse = None if plan.coarse is None else replace(plan.coarse, dim=min(plan.coarse.dim or dim, dim))
-    scan = replace(plan.scan, dim=min(plan.scan.dim or dim, dim))
-    reranks = tuple(replace(stage, dim=min(stage.dim or dim, dim)) for stage in plan.reranks)
-    return replace(plan, coarse=coarse, scan=scan, reranks=reranks).resolve(dim)
+def _begin_build(folder: Path, identity: str) -> None:
+    """Say what is built, and forget what was begun of something else."""
+    marker = folder / _BUILDING
+    if not marker.is_file() or marker.read_text(encoding="utf-8", errors="replace") != identity:
+        shutil.rmtree(folder / _ENGINE)
+        (folder / _ENGINE).mkdir()
+        write_file(marker, identity)
 
 
 def _flushed(root: Path, folder: Path, files: dict[str, FileRecord]) -> dict[str, FileRecord]:

@@ -22,7 +22,7 @@ from nestling.search.incoming import prepared_blocks
 from nestling.search.lock import WriterLock
 from nestling.search.log import HEADER_BYTES, LogContent, LogWriter, Record, create_log
 from nestling.search.memory import MemoryPart
-from nestling.search.segments import SEGMENTS, Rows, SegmentRecord, write_segment
+from nestling.search.segments import SEGMENTS, Rows, SegmentRecord, segment_name, write_segment
 from nestling.search.snapshot import LiveSegment, Snapshot
 from nestling.search.state import Loaded, Numbering, State, apply
 
@@ -52,7 +52,7 @@ class Writer:
         self._log = LogWriter(loaded.state.generation.log(root), loaded.content)
         self._turn = threading.RLock()
         self._is_torn = self._is_closed = False
-        for path in leftovers(root, self.state.generation):
+        for path in leftovers(root, self.state.generation, resume=True):
             discard(path)
 
     def put(self, vectors: NDArray[np.floating[Any]], ids: Any, *, smallest: int, replaces: bool) -> Ids:
@@ -222,12 +222,12 @@ class Writer:
                     settings = generation.settings.model_copy(update={"table": table})
                     generation = replace(generation, settings=settings)
                 return generation, segments, LogWriter(generation.log(self._root), _EMPTY_LOG)
-        except BaseException:
-            self._discard_leftovers()
+        except BaseException as error:
+            self._discard_leftovers(resume=not isinstance(error, Exception))
             raise
 
-    def _discard_leftovers(self) -> None:
-        for path in leftovers(self._root, self.state.generation):
+    def _discard_leftovers(self, *, resume: bool = False) -> None:
+        for path in leftovers(self._root, self.state.generation, resume=resume):
             discard(path)
 
 
@@ -249,9 +249,7 @@ def write_files(
         if name.startswith(f"{SEGMENTS}/") and name.split("/")[1] in names
     }
     if len(rows.ids):
-        fresh = f"{number:08d}"
-        discard(root / SEGMENTS / fresh)
-        segment, written = write_segment(root, fresh, rows, before.terms, workers)
+        segment, written = write_segment(root, segment_name(number), rows, before.terms, workers)
         segments.append(LiveSegment(segment, np.ones(len(rows.ids), np.bool_)))
         files |= written
     generation = _after(before, number, [part.segment.record for part in segments], files, numbering)
