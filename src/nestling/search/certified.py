@@ -40,7 +40,7 @@ class Certificate:
         rows: rows whose codes were scanned for every query.
         refined: ``Int[queries]``: rows whose low bits were read too.
         verified: ``Int[queries]``: rows whose exact score was computed.
-        kth_scores: ``Float64[queries]``: score of the worst answer, a similarity or a distance.
+        kth_scores: ``Float64[queries]``: score of the worst answer, a similarity or a distance; nan if there is none.
         skipped_bounds: ``Float64[queries]``: no row that was not verified can score better than this;
             minus infinity (plus, for distances) where all were.
         confidence: 1, or with what probability each true neighbour is among the answers.
