@@ -224,7 +224,8 @@ def _link(task: Task, journal: Journal) -> None:
     begun = None if begun_name is None else Graph.from_parts(coarse.count, journal.group(begun_name))
 
     def read(span: slice) -> Floats:
-        return task.space.prefix(task.vectors[span], dim, "vectors", span.start)
+        values = read_rows(task.vectors[span][:, :dim], "vectors", span.start)
+        return task.space.prefix(values, dim, "vectors", span.start)
 
     copy, noted = None, time.monotonic()
     for copy in grow_graph(coarse.count, task.space, task.rows, dim, task.block, read, task.seed, begun):

@@ -17,13 +17,14 @@ from nestling.encoders.matrix import blocks_of
 from nestling.encoders.vector_files import write_npy
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.search.building import Task, build_arrays, code_of_store
+from nestling.search.certifying import CertifiedPipeline
 from nestling.search.codes import Code
 from nestling.search.exact import Metric, Neighbours
 from nestling.search.filters import Allowed
 from nestling.search.journal import Arrays, read_array, write_array
 from nestling.search.pipeline import Pipeline, cut_centroids, cut_plan, group
 from nestling.search.plan import Plan, PlanCost, Point
-from nestling.search.space import Floats, Ints, Space, read_rows
+from nestling.search.space import Floats, Space, read_rows
 from nestling.search.views import faiss_threads
 
 _SIZES_KEPT = 8
@@ -43,11 +44,17 @@ class Engine:
     """
 
     def __init__(
-        self, plan: Plan, arrays: Arrays, vectors: NDArray[Any], rule: CutRule, metric: Metric
+        self,
+        plan: Plan,
+        arrays: Arrays,
+        vectors: NDArray[Any],
+        rule: CutRule,
+        metric: Metric,
+        certified: CertifiedPipeline | None = None,
     ) -> None:
         self.plan, self.vectors, self.rule, self.metric = plan, vectors, rule, metric
-        self._arrays, self._space = arrays, Space.of(rule, metric)
-        self._full = Pipeline(plan, plan, arrays, vectors, self._space)
+        self._arrays, self._space, self._certified = arrays, Space.of(rule, metric), certified
+        self._full = certified or Pipeline(plan, plan, arrays, vectors, self._space)
         self._sizes: dict[int, Pipeline] = {}
         self._lock = threading.Lock()
 
@@ -93,13 +100,15 @@ class Engine:
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise DataError(f"k={k} neighbours cannot be found; choose a whole number of at least 1")
         pipeline = self._at(dim)
-        point = self._check_point(point, int(k), pipeline)
+        point = self._check_point(point, int(k), pipeline.plan)
         asked = self._check_queries(queries, dim)
         chosen = None if allowed is None else Allowed(allowed, len(self))
+        if chosen is not None and chosen.count == 0:
+            shape = (len(asked), int(k))
+            return Neighbours(np.full(shape, -1), np.full(shape, np.nan, np.float32))
         if chosen is not None and chosen.count == len(self):
             chosen = None
-        with faiss_threads(workers):
-            rows, scores = self._answer(pipeline, asked, int(k), point, chosen)
+        rows, scores = pipeline.search(asked, int(k), point, chosen, workers)
         return Neighbours(rows, np.where(rows < 0, np.float32(np.nan), scores))
 
     def extract(self, dim: int, folder: Path | str | None = None) -> Engine:
@@ -114,6 +123,8 @@ class Engine:
             ConfigError: for codes that cannot be cut to ``dim``.
         """
         plan = self._at(dim).plan
+        if self._certified is not None:
+            return self
         arrays = {name: np.array(part) for name, part in self._arrays.items() if name not in _CUT}
         self._cut_codes(arrays, "scan", "codes", self.plan.scan, int(plan.scan.dim or 0))
         for number, (stage, cut_stage) in enumerate(zip(self.plan.reranks, plan.reranks, strict=True)):
@@ -151,6 +162,8 @@ class Engine:
             where = getattr(array, "filename", None)
             if where is None or not path.is_file() or not path.samefile(where):
                 write_array(path, array)
+        if self._certified is not None:
+            self._certified.save(Path(folder))
         write_file(Path(folder) / _NAMES, "\n".join(sorted(self._arrays)) + "\n")
 
     @classmethod
@@ -169,6 +182,9 @@ class Engine:
         Raises:
             ArtifactError: if files are missing or are not of these vectors.
         """
+        plan = plan.resolve(vectors.shape[1])
+        if plan.certify:
+            return cls(plan, {}, vectors, rule, metric, CertifiedPipeline.load(plan, vectors, Path(folder)))
         try:
             names = (Path(folder) / _NAMES).read_text(encoding="utf-8").split()
             arrays = {name: read_array(Path(folder) / f"{name}.npy") for name in names}
@@ -180,14 +196,18 @@ class Engine:
                 f"{folder} holds codes of {rows} rows, and {len(vectors)} vectors were given; give those it "
                 "was built over, or build it again"
             )
-        return cls(plan.resolve(vectors.shape[1]), arrays, vectors, rule, metric)
+        return cls(plan, arrays, vectors, rule, metric)
 
-    def _at(self, dim: int | None) -> Pipeline:
+    def _at(self, dim: int | None) -> Pipeline | CertifiedPipeline:
         """The stages at one size; those used last are kept."""
         if dim is None or dim == self.dim:
             return self._full
         if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not 1 <= dim < self.dim:
             raise ConfigError(f"dim={dim} does not fit vectors of {self.dim} entries; choose 1 to {self.dim}")
+        if self._certified is not None:
+            raise ConfigError(
+                f"{self.plan} answers at {self.dim} entries only, not at {dim}; build over a cut"
+            )
         plan = cut_plan(self.plan, int(dim))
         if plan == self.plan:
             return self._full
@@ -200,8 +220,7 @@ class Engine:
                 self._sizes.pop(next(iter(self._sizes)))
         return found
 
-    def _check_point(self, point: Point | None, k: int, pipeline: Pipeline) -> Point:
-        plan = pipeline.plan
+    def _check_point(self, point: Point | None, k: int, plan: Plan) -> Point:
         if point is None:
             return plan.default_point(len(self), k)
         if len(point.shortlists) != len(plan.reranks):
@@ -217,48 +236,22 @@ class Engine:
         for name, value, needed in (("nprobe", point.nprobe, "ivf"), ("ef", point.ef, "hnsw")):
             if value is not None and kind != needed:
                 raise ConfigError(f"{name}={value} has no meaning for {plan}, which has no {needed} stage")
-        default = plan.default_point(len(self), k)
-        nprobe = default.nprobe if point.nprobe is None else point.nprobe
-        if kind == "ivf" and plan.coarse is not None and nprobe is not None and nprobe > plan.coarse.count:
+        if plan.coarse is not None and (point.nprobe or 0) > plan.coarse.count:
             warnings.warn(
-                f"nprobe={nprobe} reads all {plan.coarse.count} lists, which are no more", stacklevel=3
+                f"nprobe={point.nprobe} reads all {plan.coarse.count} lists; there are no more", stacklevel=3
             )
-            nprobe = plan.coarse.count
-        return replace(point, nprobe=nprobe, ef=default.ef if point.ef is None else point.ef)
+        if (kind == "ivf" and point.nprobe is None) or (kind == "hnsw" and point.ef is None):
+            default = plan.default_point(len(self), k)
+            return replace(point, nprobe=default.nprobe, ef=default.ef)
+        return point
 
     def _check_queries(self, queries: Any, dim: int | None) -> Floats:
         asked = check_vectors(queries, "queries")
-        widths = {self.dim, dim or self.dim}
-        if asked.shape[1] not in widths:
-            allowed = " or ".join(map(str, sorted(widths)))
-            hint = "" if dim is not None else "; to ask with a prefix, say so with dim="
+        if asked.shape[1] not in (self.dim, dim):
+            allowed = f"{self.dim}" if dim is None else f"{self.dim} or {dim}"
+            hint = "; to ask with a prefix, say so with dim=" if dim is None else ""
             raise DataError(f"queries have {asked.shape[1]} entries, but {allowed} are expected{hint}")
-        pipeline = self._at(dim)
-        wide = pipeline.plan.scan.dim or 0
-        if asked.shape[1] < max(int(stage.dim or 0) for stage in pipeline.plan.stages()):
-            raise DataError(f"queries of {asked.shape[1]} entries cannot be compared with codes of {wide}")
-        return read_rows(asked, "queries")
-
-    def _answer(
-        self, pipeline: Pipeline, queries: Floats, k: int, point: Point, allowed: Allowed | None
-    ) -> tuple[Ints, Floats]:
-        if allowed is None:
-            return pipeline.search(queries, k, point, None)
-        if allowed.count == 0:
-            return np.full((len(queries), k), -1), np.full((len(queries), k), np.nan, np.float32)
-        if self._is_few(pipeline, point, k, allowed):
-            return pipeline.search_rows(queries, k, allowed.rows())
-        return pipeline.search(queries, k, point, allowed)
-
-    def _is_few(self, pipeline: Pipeline, point: Point, k: int, allowed: Allowed) -> bool:
-        """Whether comparing all allowed rows reads less than a search that must find enough of them."""
-        wanted = max((k, *point.shortlists))
-        if allowed.count <= wanted:
-            return True
-        bytes_read = pipeline.plan.cost(len(self), self.dim, point).bytes_read
-        if pipeline.plan.coarse is not None:
-            bytes_read /= allowed.share
-        return 4 * pipeline.answer_dim * allowed.count <= bytes_read
+        return read_rows(asked, "queries") if asked.dtype != np.float32 else np.ascontiguousarray(asked)
 
     def _cut_codes(self, arrays: Arrays, name: str, codes: str, scan: Any, dim: int) -> None:
         """Put the codes of a shorter prefix into ``arrays``, and what they mean."""
@@ -309,6 +302,9 @@ def build(
     if vectors.ndim != 2 or 0 in vectors.shape or vectors.dtype.kind != "f":
         check_vectors(vectors)
     plan = (Plan.parse(plan) if isinstance(plan, str) else plan).resolve(vectors.shape[1])
+    if plan.certify:
+        certified = CertifiedPipeline.build(plan, vectors, rule, metric, seed)
+        return Engine(plan, {}, vectors, rule, metric, certified)
     with faiss_threads(workers):
         arrays = build_arrays(Task(plan, vectors, space, seed), None if folder is None else Path(folder))
         return Engine(plan, arrays, vectors, rule, metric)

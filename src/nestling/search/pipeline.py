@@ -18,7 +18,7 @@ from nestling.search.plan import Plan, Point
 from nestling.search.rerank import Reranker, fetch_codes, fetch_vectors
 from nestling.search.scanners import FlatScanner, GraphScanner, ListScanner, Scanner
 from nestling.search.space import Floats, Ints, Space
-from nestling.search.views import faiss
+from nestling.search.views import faiss, faiss_threads
 
 _FLOATS_READ_AT_A_TIME = 1 << 23
 # Slices of unit vectors are found by distance and then put in order by their angle, which differs little.
@@ -47,7 +47,6 @@ class Pipeline:
         arrays: what was built.
         vectors: ``Float[rows, at least the size]``.
         space: how they are compared.
-        is_own: whether the arrays hold nothing but this size, so that no slices have to be made.
     """
 
     def __init__(self, plan: Plan, built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space) -> None:
@@ -69,22 +68,41 @@ class Pipeline:
         last = self.plan.reranks[-1] if self.plan.reranks else self.plan.scan
         return int(last.dim or 0)
 
-    def search(self, queries: Floats, k: int, point: Point, allowed: Allowed | None) -> tuple[Ints, Floats]:
+    def search(
+        self, queries: Floats, k: int, point: Point, allowed: Allowed | None, workers: int | None
+    ) -> tuple[Ints, Floats]:
         """Rows ``Int[queries, k]``, -1 where there are fewer, and their scores."""
+        with faiss_threads(workers):
+            if allowed is not None and self._is_few(allowed, k, point):
+                return self._search_rows(queries, k, allowed.rows())
+            return self._search_codes(queries, k, point, allowed)
+
+    def _is_few(self, allowed: Allowed, k: int, point: Point) -> bool:
+        """Whether comparing all allowed rows reads less than a search that must find enough of them."""
+        if allowed.count <= max((k, *point.shortlists)):
+            return True
+        rows, full = self._vectors.shape
+        bytes_read = self.plan.cost(rows, full, point).bytes_read
+        if self.plan.coarse is not None:
+            bytes_read /= allowed.share
+        return 4 * self.answer_dim * allowed.count <= bytes_read
+
+    def _search_codes(
+        self, queries: Floats, k: int, point: Point, allowed: Allowed | None
+    ) -> tuple[Ints, Floats]:
         rows = len(self._vectors)
         if self._by_angle is not None:
-            found, _ = self._scanner.search(
-                queries, min(rows, _TIMES_MORE_SLICES * k + _MORE_SLICES), point, allowed
-            )
+            wanted = min(rows, _TIMES_MORE_SLICES * k + _MORE_SLICES)
+            found, _ = self._scanner.search(queries, max(wanted, k), point, allowed)
             return self._by_angle.order(queries, found, k)
-        lengths = [*(min(length, rows) for length in point.shortlists), k]
+        lengths = [*(max(k, min(length, rows)) for length in point.shortlists), k]
         found, distances = self._scanner.search(queries, lengths[0], point, allowed)
         scores = self._space.scores(distances)
         for reranker, length in zip(self._rerankers, lengths[1:], strict=True):
             found, scores = reranker.order(queries, found, length)
         return found, scores
 
-    def search_rows(self, queries: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
+    def _search_rows(self, queries: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
         """The ``k`` best among few given rows, by their vectors, exactly."""
         dim, space = self.answer_dim, self._space
         asked, metric = space.prefix(queries, dim, "queries"), space.faiss_metric()

@@ -57,22 +57,25 @@ class Space:
         uses_distance = is_sliced if self.is_normalised else self.is_rising
         return int(faiss.METRIC_L2 if uses_distance else faiss.METRIC_INNER_PRODUCT)
 
-    def prefix(self, x: NDArray[Any], dim: int, what: str = "vectors", first_row: int = 0) -> Floats:
-        """The leading ``dim`` entries in float32, contiguous, scaled to length one where this space scales.
+    def prefix(self, values: Floats, dim: int, what: str = "vectors", first_row: int = 0) -> Floats:
+        """The leading ``dim`` entries, contiguous, scaled to length one where this space scales.
 
         Args:
-            x: ``Float[rows, at least dim]``.
+            values: ``Float[rows, at least dim]``, finite.
             dim: entries to keep.
             what: how an error calls the rows.
             first_row: the number of the first of them.
 
         Raises:
-            DataError: for NaN, infinity, or a prefix of zeros that would have to be scaled; rows are named.
+            DataError: for a prefix of zeros that would have to be scaled; rows are named.
         """
-        values = read_rows(x[:, :dim], what, first_row)
+        prefixes = values[:, :dim]
         if not self.is_normalised:
-            return values
-        return np.asarray(values / prefix_norms(values, [dim], what, first_row)[0][:, None])
+            return np.ascontiguousarray(prefixes)
+        norms = np.sqrt(np.einsum("ij,ij->i", prefixes, prefixes))
+        if not norms.min() > _SMALLEST_NORM or norms.max() == np.inf:
+            prefix_norms(prefixes, [dim], what, first_row)  # which names the rows
+        return np.asarray(prefixes / norms[:, None])
 
     def scaled(self, values: Floats) -> Floats:
         """Rows known to be finite, scaled where this space scales; those without length stay zero."""
@@ -85,8 +88,9 @@ class Space:
         """Scores of what faiss returned for whole codes: similarities, or distances."""
         if not self.is_rising:
             return distances
-        squares = 2 - 2 * distances if self.is_normalised else distances
-        return np.sqrt(np.maximum(squares, 0))
+        with np.errstate(over="ignore"):  # places without a row hold the largest float
+            squares = 2 - 2 * distances if self.is_normalised else distances
+            return np.sqrt(np.maximum(squares, 0))
 
     def compare(self, queries: Floats, rows: Floats) -> Floats:
         """Scores ``Float[queries, rows]`` of ``Float[queries, rows, dim]``; a row without length scores 0."""
@@ -101,7 +105,8 @@ class Space:
         """The ``k`` best of every query; of equal scores the one that stands first. Row -1 comes last."""
         keys = np.where(rows < 0, np.inf, scores if self.is_rising else -scores)
         order = np.argsort(keys, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+        each = np.arange(len(rows))[:, None]
+        return rows[each, order], scores[each, order]
 
 
 def read_rows(x: NDArray[Any], what: str = "vectors", first_row: int = 0) -> Floats:
