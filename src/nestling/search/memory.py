@@ -45,7 +45,10 @@ class MemoryView:
         allowed: NDArray[np.bool_],
         workers: int | None,
     ) -> Neighbours:
-        """Exact neighbours among the live rows that are allowed; row numbers, as many as there are."""
+        """Exact neighbours among the live rows that are allowed; row numbers, as many as there are.
+
+        By default this thread does it: a pool for so few rows would only make other searches wait.
+        """
         rows = np.flatnonzero(self.live & allowed)
         if not len(rows):
             return Neighbours(np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32))
@@ -56,7 +59,7 @@ class MemoryView:
             dim=dim,
             rule=rule,
             metric=metric,
-            workers=workers,
+            workers=workers or 1,
         )
         return Neighbours(rows[found.indices], found.scores)
 
