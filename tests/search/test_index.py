@@ -307,6 +307,8 @@ def test_ids_that_are_taken_or_missing(tmp_path: Path) -> None:
         ({"plan": "pq5x8@16"}, ConfigError, "divisor"),
         ({"plan": "flat@8 > rerank@4"}, ConfigError, "re-order by longer prefixes"),
         ({"plan": "ivf@8"}, ConfigError, "cannot be read"),
+        ({"plan": "ivf64@8 > flat@8"}, ConfigError, "there are 20; choose fewer lists"),
+        ({"plan": "pq4x4@8 > rerank@16"}, ConfigError, "sizes below cannot be searched"),
         ({"metric": "manhattan"}, ConfigError, "unknown metric"),
         ({"nesting": "dim=4,8"}, GranularityError, "must end at 16"),
         ({"nesting": "dim=4,32"}, GranularityError, "up to 32"),
@@ -403,6 +405,7 @@ def test_there_is_one_writer(tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match="not a folder saved by nestling"):
             AdaptiveIndex.open(path)
     assert not (tmp_path / "missing").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
 
 
 def test_threads_read_while_one_writes(tmp_path: Path) -> None:
@@ -436,6 +439,55 @@ def test_threads_read_while_one_writes(tmp_path: Path) -> None:
     assert problems == []
     assert len(index) == 800
     index.close()
+
+
+def test_readers_open_while_one_writes(tmp_path: Path) -> None:
+    """As other processes do: each sees one generation whole, in which rows come and go in pairs."""
+    base = np.repeat(vectors(300), 2, axis=0)
+    index = create(tmp_path / "index", base, log_bytes=1 << 12)
+    stop = threading.Event()
+
+    def write() -> None:
+        step = 0
+        while not stop.is_set():
+            step += 1
+            rows = np.random.default_rng(step).choice(300, size=9, replace=False)
+            pairs = np.stack([2 * rows, 2 * rows + 1], axis=1).ravel()
+            index.update(np.repeat(vectors(9, step), 2, axis=0), pairs)
+            if step % 3 == 0:
+                index.compact()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    kept = AdaptiveIndex.open(tmp_path / "index", read_only=True)
+    try:
+        for _ in range(15):
+            kept.refresh()
+            for reader in (kept, AdaptiveIndex.open(tmp_path / "index", read_only=True)):
+                hits = reader.search(vectors(4, 5), 2)
+                np.testing.assert_array_equal(hits.ids[:, 0] // 2, hits.ids[:, 1] // 2)
+                assert len(reader) == 600
+    finally:
+        stop.set()
+        writer.join()
+        index.close()
+
+
+def test_a_point_reaches_what_was_extracted(tmp_path: Path) -> None:
+    data = vectors(1500)
+    with create(tmp_path / "index", data, plan="ivf8@4 > int8@8 > rerank@full") as index:
+        index.add(vectors(5, 1))
+        with index.extract(8) as small:
+            for options in ({}, {"point": "nprobe=8,shortlist=300"}):
+                whole, part = (
+                    index.search(data[:50], 3, at=8, **options),
+                    small.search(data[:50], 3, **options),
+                )
+                np.testing.assert_array_equal(whole.ids, part.ids)
+                np.testing.assert_allclose(whole.scores, part.scores, atol=1e-5)
+            assert part.ids[:, 0].tolist() == list(range(50))
+        with pytest.raises(ConfigError, match="2 shortlists, and"):
+            index.search(data[:1], point="nprobe=8,shortlist=300/20")
 
 
 def test_segments_stay_few(tmp_path: Path) -> None:

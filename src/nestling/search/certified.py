@@ -243,7 +243,8 @@ class CertifiedScan:
         certificate = Certificate(
             len(self._vectors), found.refined, found.verified, last, skipped, float(confidence)
         )
-        return CertifiedNeighbours(found.indices, scores.astype(np.float32), certificate)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
+            return CertifiedNeighbours(found.indices, scores.astype(np.float32), certificate)
 
     def _shown(self, scores: Doubles) -> Doubles:
         """Similarities, or distances."""

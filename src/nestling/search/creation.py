@@ -17,7 +17,7 @@ from nestling.encoders.matrix import Sizes, read_sizes
 from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
 from nestling.granularity import Nesting
-from nestling.search.durable import discard, storage_errors
+from nestling.search.durable import discard, flush_folder, storage_errors
 from nestling.search.exact import Metric
 from nestling.search.generation import Generation, IndexSettings, leftovers, strangers, switch
 from nestling.search.ids import check_new_ids
@@ -56,6 +56,7 @@ def create_index(
     if matrix is None and dim is None:
         raise ConfigError("an index without vectors needs to know their size; give dim=")
     full = dim if matrix is None else matrix.shape[1]
+    _check_lists(plan, matrix)
     before = _nothing(full or 0, plan, nesting, rule or CutRule(), metric, encoder or "", seed)
     rows, numbering = _first_rows(matrix, ids, before)
     with new_folder(root) as lock:
@@ -83,6 +84,7 @@ def new_folder(root: Path) -> Iterator[WriterLock]:
     try:
         with storage_errors(root):
             root.mkdir(parents=True, exist_ok=True)
+            flush_folder(root.parent)
         lock = WriterLock(root)
         for path in leftovers(root, None, resume=True):
             discard(path)
@@ -130,6 +132,17 @@ def _nothing(
         table=(),
     )
     return Generation(sizes, rule, settings, {})
+
+
+def _check_lists(plan: Plan | str, matrix: NDArray[np.floating[Any]] | None) -> None:
+    """A plan that the first rows cannot fill is a mistake; later segments may be smaller."""
+    coarse = (Plan.parse(plan) if isinstance(plan, str) else plan).coarse
+    if matrix is not None and coarse is not None and coarse.kind == "ivf" and coarse.count > len(matrix):
+        raise ConfigError(
+            f"{coarse} needs at least as many vectors as lists, and there are {len(matrix)}; choose fewer "
+            f"lists (about {max(1, round(4 * len(matrix) ** 0.5))} suit them), or make the index empty with "
+            "dim= and add to it"
+        )
 
 
 def _sizes(given: Sizes, dim: int, plan: Plan) -> Nesting:

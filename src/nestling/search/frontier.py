@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -220,3 +220,19 @@ def _beats(one: Trial, other: Trial) -> bool:
     mine = (-one.recall, one.latency_ms, one.row_bytes)
     theirs = (-other.recall, other.latency_ms, other.row_bytes)
     return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
+
+
+def measured_point(table: Sequence[Mapping[str, Any]], recall: float) -> Point:
+    """The fastest point of an index that was measured to find so much.
+
+    Args:
+        table: of the index: trials as JSON values.
+        recall: the lower end of the interval must reach it.
+
+    Raises:
+        ConfigError: if nothing was measured, or nothing that finds so much.
+    """
+    if not table:
+        raise ConfigError("nothing was measured of this index; do so with: nestling index tune FOLDER")
+    trials = tuple(Trial.from_json(dict(row)) for row in table)
+    return Frontier(trials, 0, 0, False, 0.0).choose(recall).point

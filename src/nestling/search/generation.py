@@ -147,8 +147,12 @@ class Generation:
         return plain.replace(_NO_CHECKSUM.encode(), hashlib.sha256(plain).hexdigest().encode(), 1)
 
 
-def read_generation(root: Path) -> Generation:
+def read_generation(root: Path, known: Mapping[str, FileRecord] | None = None) -> Generation:
     """Read the manifest and verify it and every file that it lists, before any other reader opens one.
+
+    Args:
+        root: the folder of the index.
+        known: files that this process verified before, which never change and are not read again.
 
     Raises:
         ArtifactError: if anything is missing, altered, added to a segment, of another kind or too new.
@@ -168,7 +172,8 @@ def read_generation(root: Path) -> Generation:
         if name not in manifest.files:
             raise ArtifactError(f"the manifest of {root} lists no {name}; {_RESTORE}")
     for name, record in manifest.files.items():
-        verify_file(root, name, record)
+        if known is None or known.get(name) != record:
+            verify_file(root, name, record)
     _refuse_strangers(root, generation)
     return generation
 

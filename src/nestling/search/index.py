@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from nestling.artifact import MANIFEST
 from nestling.cut import CutRule
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.matrix import Sizes
@@ -150,8 +151,8 @@ class AdaptiveIndex:
             state = load(root).state
             _check_identity(root, state.generation, encoder, rule)
             return cls(root, state, None)
-        if not root.is_dir():
-            load(root)  # says what is wrong with it, where a lock would make a folder of it
+        if not (root / MANIFEST).is_file():
+            load(root)  # says what is wrong; a lock would leave its file in a folder that is no index
         lock = WriterLock(root)
         try:
             loaded = load(root)
@@ -386,7 +387,7 @@ class AdaptiveIndex:
         """See what a writer in another process did since; whether it did anything. For ``read_only``."""
         if self._writer is not None:
             return False
-        before, self._read_state = self._read_state, load(self.folder).state
+        before, self._read_state = self._read_state, load(self.folder, self._read_state).state
         return not before.same_as(self._read_state)
 
     def close(self) -> None:

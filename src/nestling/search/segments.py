@@ -32,7 +32,7 @@ _ENGINE = "engine"
 _BUILDING = "building.txt"
 # Fewer rows are scanned faster than lists or codes could be trained on them, and with no loss.
 _FEWEST_PLANNED = 1000
-_ROWS_PER_CENTROID = 39  # below it faiss warns that a clustering has too few rows
+_ROWS_PER_CENTROID = 8
 
 
 class SegmentRecord(BaseModel):

@@ -16,7 +16,7 @@ from nestling.search.segments import Segment, load_segment
 from nestling.search.snapshot import LiveSegment, Snapshot
 
 # A writer that switches generations while they are read removes files; the next try finds the new ones.
-_TRIES = 5
+_TRIES = 20
 
 
 class Numbering(NamedTuple):
@@ -70,18 +70,25 @@ class Loaded:
     content: LogContent
 
 
-def load(root: Path) -> Loaded:
+def load(root: Path, before: State | None = None) -> Loaded:
     """Verify and read an index whole.
+
+    Args:
+        root: its folder.
+        before: what this process read of it earlier; only what is new is then read.
 
     Raises:
         ArtifactError: if anything of it is missing, altered or too new.
     """
     for attempt in range(_TRIES):
-        before = _manifest_bytes(root)
+        manifest = _manifest_bytes(root)
         try:
-            return _load(root)
+            return _load(root, before)
+        except OSError as error:
+            if attempt == _TRIES - 1 or _manifest_bytes(root) == manifest:
+                raise ArtifactError(f"{root} cannot be read: {error}") from error
         except ArtifactError:
-            if attempt == _TRIES - 1 or _manifest_bytes(root) == before:
+            if attempt == _TRIES - 1 or _manifest_bytes(root) == manifest:
                 raise
     raise AssertionError("the last try returns or raises")
 
@@ -96,11 +103,11 @@ def apply(snapshot: Snapshot, memory: MemoryPart, record: Record, numbering: Num
     return replace(snapshot, id_kind=numbering.kind, segments=segments, memory=memory.view())
 
 
-def _load(root: Path) -> Loaded:
-    generation = read_generation(root)
+def _load(root: Path, before: State | None) -> Loaded:
+    generation = read_generation(root, None if before is None else before.generation.files)
     settings, terms = generation.settings, generation.terms
     content = read_log(generation.log(root), settings.dim)
-    segments = _read_segments(root, generation)
+    segments = _read_segments(root, generation, before)
     memory = MemoryPart(settings.dim)
     snapshot = Snapshot(terms, settings.id_kind, segments, memory.view())
     numbering = Numbering(settings.id_kind, settings.next_id)
@@ -111,11 +118,16 @@ def _load(root: Path) -> Loaded:
     return Loaded(State(generation, snapshot, numbering, messages, content.length), memory, content)
 
 
-def _read_segments(root: Path, generation: Generation) -> tuple[LiveSegment, ...]:
+def _read_segments(root: Path, generation: Generation, before: State | None) -> tuple[LiveSegment, ...]:
     live = read_deleted(root, generation)
-    records = generation.settings.segments
-    read: list[Segment] = [load_segment(root, record, generation.terms) for record in records]
-    return tuple(LiveSegment(segment, rows) for segment, rows in zip(read, live, strict=True))
+    read: dict[str, Segment] = {}
+    if before is not None and before.generation.settings.index == generation.settings.index:
+        read = {part.segment.record.name: part.segment for part in before.snapshot.segments}
+    segments = [
+        read.get(record.name) or load_segment(root, record, generation.terms)
+        for record in generation.settings.segments
+    ]
+    return tuple(LiveSegment(segment, rows) for segment, rows in zip(segments, live, strict=True))
 
 
 def _messages(path: Path, content: LogContent) -> tuple[str, ...]:
