@@ -13,14 +13,13 @@ written down before any test row of the problems here was looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-from tqdm import tqdm
 
 from nestling.encoders.text import TextEncoder
+from nestling.papers.checks import Check, Run, measure_checks
 from nestling.papers.mrl_data import (
     LabelledData,
     Rows,
@@ -35,9 +34,6 @@ from nestling.papers.mrl_study import Effort, Method, Study, cascade, new_class_
 from nestling.papers.report import Claim
 
 TITLE = "MRL: Matryoshka Representation Learning (arXiv 2205.13147), claims at small scale"
-
-Run = tuple[float, dict[str, float]]
-"""Clearance and figures of one claim, one problem and one seed."""
 
 # Points by rank of the size, smallest first; where a problem has fewer margins than sizes, nothing is
 # claimed for the larger ones. Pictures: ten classes fit into 16 dims, so margins end at 8. Pairs: half
@@ -224,16 +220,6 @@ def learns_new_classes(study: Study, seed: int) -> Run:
     return float(np.mean(ours) - np.mean(theirs)) - _FEW_SHOT_GAIN, figures
 
 
-@dataclass(frozen=True)
-class Check:
-    """A claim in words, how one seed of it is measured, and on which problems."""
-
-    id: str
-    statement: str
-    measure: Callable[[Study, int], Run]
-    on: tuple[str, ...]
-
-
 _LABELLED, _ALL = ("pictures", "packages"), ("pictures", "packages", "descriptions", "similarity")
 CHECKS = (
     Check(
@@ -343,16 +329,7 @@ def run(*, seeds: int, claims: Sequence[str], quick: bool) -> tuple[list[Claim],
     """Measure ``claims`` over ``seeds`` seeds; also the learning rates that were picked."""
     checks = [check for check in CHECKS if check.id in claims]
     studies = {study.key: study for study in problems({key for check in checks for key in check.on}, quick)}
-    wanted = [(check, key) for check in checks for key in check.on]
-    measured = []
-    with tqdm(total=len(wanted) * seeds, desc="claims", unit="run", disable=None) as bar:
-        for check, key in wanted:
-            runs = []
-            for seed in range(seeds):
-                bar.set_postfix_str(f"{check.id} on {key}, seed {seed}")
-                runs.append(check.measure(studies[key], seed))
-                bar.update()
-            measured.append(Claim.measured(check.id, check.statement, runs, data=studies[key].data.name))
+    measured = measure_checks(checks, studies, seeds)
     untested = [Claim.not_tested(name, NOT_TESTED[name]) for name in claims if name in NOT_TESTED]
-    rates = {study.data.name: dict(study.rates) for study in studies.values()}
+    rates = {study.name: dict(study.rates) for study in studies.values()}
     return [*measured, *untested], {"learning rates": rates}

@@ -28,6 +28,7 @@ _QUERIES, _DATABASE = 2_000, 20_000
 _NEIGHBOURS = 10
 _SHORTLIST = 200  # the paper's K
 _SHOT_DRAWS = 10
+_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 
 
 @dataclass(frozen=True)
@@ -133,14 +134,10 @@ class Effort:
     rates: tuple[float, ...]
 
     @classmethod
-    def of(cls, quick: bool, epochs: int, batch_size: int = 512) -> Effort:
+    def of(cls, quick: bool, epochs: int, batch_size: int = 512, rates: tuple[float, ...] = _RATES) -> Effort:
         """The usual effort, or a few steps at one rate."""
         config = TrainConfig(epochs=epochs, batch_size=batch_size, weight_decay=1e-4, max_grad_norm=None)
-        return (
-            cls(replace(config, max_steps=4), (1e-2,))
-            if quick
-            else cls(config, (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1))
-        )
+        return cls(replace(config, max_steps=4), (1e-2,)) if quick else cls(config, rates)
 
 
 class Study:
@@ -151,6 +148,11 @@ class Study:
         self.dims = data.nesting.sizes("dim")
         self.rates: dict[str, float] = {}
         self._models: dict[tuple[str, int], Model] = {}
+
+    @property
+    def name(self) -> str:
+        """What the problem is called in the report."""
+        return self.data.name
 
     @property
     def mrl(self) -> Method:
@@ -188,6 +190,8 @@ class Study:
 
     def rate(self, method: Method) -> float:
         """The rate with which ``method`` does best on the validation rows, with a seed of its own."""
+        if method.name not in self.rates and len(self.effort.rates) == 1:
+            self.rates[method.name] = self.effort.rates[0]
         if method.name not in self.rates:
             scores = {}
             for rate in self.effort.rates:
@@ -225,11 +229,13 @@ def retrieval(
     """1-NN accuracy and mAP@10 by size, in points: test rows look for training rows of their class."""
     queries, database = retrieval_rows(data)
     found = nearest_each(vectors(queries.x), vectors(database.x), sorted(dims), _NEIGHBOURS)
-    hits = {dim: label_hits(each.indices, database.labels, queries.labels) for dim, each in found.items()}
-    return {
-        dim: (100 * float(each[:, 0].mean()), 100 * float(average_precision(each).mean()))
-        for dim, each in hits.items()
-    }
+    return {dim: label_quality(each.indices, database.labels, queries.labels) for dim, each in found.items()}
+
+
+def label_quality(found: Ints, labels: Ints, asked: Ints) -> tuple[float, float]:
+    """1-NN accuracy and mAP@k, in points, of rows found for queries of the classes ``asked``."""
+    hits = label_hits(found, labels, asked)
+    return 100 * float(hits[:, 0].mean()), 100 * float(average_precision(hits).mean())
 
 
 def retrieval_rows(data: LabelledData) -> tuple[Rows, Rows]:
@@ -280,8 +286,9 @@ def searches(data: LabelledData, model: Model) -> dict[str, float]:
     }
     found = {"single shot": nearest(q, d, _NEIGHBOURS)}
     found |= {name: way.search(q, d, _NEIGHBOURS) for name, way in ways.items()}
-    hits = {name: label_hits(each.indices, database.labels, queries.labels) for name, each in found.items()}
-    scores = {name: 100 * float(average_precision(each).mean()) for name, each in hits.items()}
+    scores = {
+        name: label_quality(each.indices, database.labels, queries.labels)[1] for name, each in found.items()
+    }
     shares = {
         f"{name}: share of products": way.mflops(len(d)) * 1e6 / (len(d) * full) for name, way in ways.items()
     }
