@@ -1,6 +1,6 @@
-"""Kills, damaged files and failing writes of an index, in full; the figures go to results/faults.csv.
+"""Kills, power cuts, damaged files and failing writes of an index; the figures go to results/faults.csv.
 
-Run: python benchmarks/faults.py [--kills 200] [--mutants 1000] [--seed 0]
+Run: python benchmarks/faults.py [--kills 200] [--mutants 1000] [--histories 6] [--seed 0]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from crashes import kill_many
 from failing_writes import OPERATIONS, fail_everywhere
 from mutants import mutate, states
+from power_cuts import cut_everywhere
 from record import stamp, write_csv
 
 DAMAGED_PLANS = ("flat@full", "ivf4@8 > pq4x4@16 > rerank@full", "hnsw8@8 > int8@16")
@@ -56,6 +57,19 @@ def damaged(base: Path, mutants: int, seed: int) -> Iterator[Row]:
             yield row("damage", f"{kind} of {plan}", len(met), right, remark)
 
 
+def cut(base: Path, histories: int, seed: int) -> Iterator[Row]:
+    """Power cuts after every flush of some histories; right where all that was acknowledged is there."""
+    found = []
+    for number in tqdm(range(histories), desc="power cuts", disable=None):
+        found += list(cut_everywhere(base / str(number), 20, seed + number))
+    for result in found:
+        if result.problems:
+            print(result)
+    for place in sorted({result.during for result in found}):
+        met = [result for result in found if result.during == place]
+        yield row("power cut", place, len(met), sum(not result.problems for result in met))
+
+
 def failed(base: Path) -> Iterator[Row]:
     """Every write, flush, rename, ... of every operation, failing once or from then on."""
     found = list(tqdm(fail_everywhere(base), desc="failing writes", disable=None))
@@ -79,12 +93,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--mutants", type=int, default=1000)
+    parser.add_argument("--histories", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         rows = show(failed(base / "failing"))
         rows += show(damaged(base / "damaged", given.mutants, given.seed))
+        rows += show(cut(base / "cut", given.histories, given.seed))
         rows += show(killed(base / "killed", given.kills, given.seed))
     print(f"written: {write_csv('faults', rows, stamp()).name}")
 

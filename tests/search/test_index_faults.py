@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nestling.errors import ArtifactError, StorageError
+from nestling.search import creation, generation, segments, writer
 from nestling.search.index import AdaptiveIndex
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import crashes
 import failing_writes
 import mutants
+import power_cuts
 
 sys.path.pop(0)
 
@@ -41,6 +43,18 @@ def test_the_crash_test_sees_what_is_missing(tmp_path: Path) -> None:
         second.apply(index)
     results = [crashes.examine(tmp_path / "index", 1, acknowledged, "add") for acknowledged in (0, 1, 2, 3)]
     assert [bool(result.problems) for result in results] == [True, False, False, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are named by /proc, which only Linux has")
+@pytest.mark.parametrize("leave_out", [False, True])
+def test_a_power_cut_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave_out: bool) -> None:
+    """With every flush in its place; and the test sees it if those of folders are left out."""
+    if leave_out:
+        for module in (creation, generation, segments, writer):
+            monkeypatch.setattr(module, "flush_folder", lambda _: None, raising=False)
+    cuts = list(power_cuts.cut_everywhere(tmp_path / "disk", operations=4, seed=2))
+    assert len(cuts) > 20
+    assert any(cut.problems for cut in cuts) == leave_out
 
 
 @pytest.mark.parametrize("plan", ["ivf4@8 > pq4x4@16 > rerank@full", "hnsw8@8 > int8@16"])

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.artifact import MANIFEST, SCHEMA_VERSION, FileRecord, Manifest, read_manifest, verify_file
 from nestling.cut import CutRule
-from nestling.errors import ArtifactError
+from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import Nesting
 from nestling.search.durable import flush_folder, storage_errors, write_new
 from nestling.search.exact import Metric
@@ -129,6 +129,25 @@ class Generation:
     def log(self, root: Path) -> LogName:
         """The log of the updates since."""
         return LogName(root, uuid.UUID(self.settings.index), self.settings.generation)
+
+    def check_identity(self, root: Path, encoder: str | None, rule: CutRule | None) -> None:
+        """Vectors of different encoders, or cut by different rules, cannot be compared.
+
+        Raises:
+            ConfigError: for another encoder or rule than those of the index.
+        """
+        settings = self.settings
+        again = f'build one from vectors of it: nestling index build VECTORS --plan "{settings.plan}"'
+        if encoder is not None and encoder != settings.encoder:
+            raise ConfigError(
+                f"{root} holds vectors of the encoder {settings.encoder!r}, not of {encoder!r}; use the "
+                f"former, or {again} --encoder {encoder}"
+            )
+        if rule is not None and rule != self.rule:
+            raise ConfigError(
+                f"{root} was built with {self.rule}, not with {rule}; use the former, or {again} "
+                f"--before {rule.before} --after {rule.after}"
+            )
 
     def encode(self) -> bytes:
         """The bytes of the manifest, with their checksum."""

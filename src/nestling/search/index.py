@@ -118,7 +118,8 @@ class AdaptiveIndex:
             seed=seed,
             workers=workers,
         )
-        return cls._writing(Path(folder), lock, loaded, log_bytes, workers)
+        root = Path(folder)
+        return cls(root, loaded.state, Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers))
 
     @classmethod
     def open(
@@ -149,15 +150,15 @@ class AdaptiveIndex:
         root = Path(folder)
         if read_only:
             state = load(root).state
-            _check_identity(root, state.generation, encoder, rule)
+            state.generation.check_identity(root, encoder, rule)
             return cls(root, state, None)
         if not (root / MANIFEST).is_file():
             load(root)  # says what is wrong; a lock would leave its file in a folder that is no index
         lock = WriterLock(root)
         try:
             loaded = load(root)
-            _check_identity(root, loaded.state.generation, encoder, rule)
-            return cls._writing(root, lock, loaded, log_bytes, workers)
+            loaded.state.generation.check_identity(root, encoder, rule)
+            return cls(root, loaded.state, Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers))
         except BaseException:
             lock.release()
             raise
@@ -166,11 +167,6 @@ class AdaptiveIndex:
     def load(cls, folder: str | Path, /) -> Self:
         """:meth:`open`, for writing."""
         return cls.open(folder)
-
-    @classmethod
-    def _writing(cls, root: Path, lock: WriterLock, loaded: Any, log_bytes: int, workers: int | None) -> Self:
-        writer = Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers)
-        return cls(root, loaded.state, writer)
 
     @property
     def _state(self) -> State:
@@ -401,19 +397,3 @@ class AdaptiveIndex:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _check_identity(root: Path, generation: Generation, encoder: str | None, rule: CutRule | None) -> None:
-    """Vectors of different encoders, or cut by different rules, cannot be compared."""
-    settings = generation.settings
-    again = f'build one from vectors of it: nestling index build VECTORS --plan "{settings.plan}"'
-    if encoder is not None and encoder != settings.encoder:
-        raise ConfigError(
-            f"{root} holds vectors of the encoder {settings.encoder!r}, not of {encoder!r}; use the former, "
-            f"or {again} --encoder {encoder}"
-        )
-    if rule is not None and rule != generation.rule:
-        raise ConfigError(
-            f"{root} was built with {generation.rule}, not with {rule}; use the former, or {again} "
-            f"--before {rule.before} --after {rule.after}"
-        )

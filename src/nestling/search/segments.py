@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nestling.artifact import FileRecord, write_file
 from nestling.cut import RAW, CutRule, cut
 from nestling.encoders.matrix import blocks_of
-from nestling.errors import ArtifactError
+from nestling.errors import ArtifactError, StorageError
 from nestling.search.durable import flush_folder, flush_tree, npy_chunks, write_new
 from nestling.search.engine import Engine, build
 from nestling.search.exact import Metric
@@ -144,15 +144,7 @@ def write_segment(
         _IDS: write_new(folder / _IDS, npy_chunks([rows.ids], (count,), rows.ids.dtype)),
     }
     _begin_build(folder, f"{plan} {terms} {files[_VECTORS].sha256}")
-    engine = build(
-        plan,
-        np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False),
-        rule=terms.rule,
-        metric=terms.metric,
-        seed=terms.seed,
-        workers=workers,
-        folder=folder / _ENGINE,
-    )
+    engine = _build(folder, plan, terms, workers)
     engine.save(folder / _ENGINE)
     (folder / _BUILDING).unlink()
     record = SegmentRecord(name=name, rows=count, plan=str(plan))
@@ -204,6 +196,22 @@ def load_segment(root: Path, record: SegmentRecord, terms: Terms) -> Segment:
         )
     engine = Engine.load(folder / _ENGINE, vectors, Plan.parse(record.plan), terms.rule, terms.metric)
     return Segment(record, ids, vectors, engine)
+
+
+def _build(folder: Path, plan: Plan, terms: Terms, workers: int | None) -> Engine:
+    try:
+        return build(
+            plan,
+            np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False),
+            rule=terms.rule,
+            metric=terms.metric,
+            seed=terms.seed,
+            workers=workers,
+            folder=folder / _ENGINE,
+        )
+    except StorageError as error:
+        # It says that what was built is kept; an index gives its space back, for updates to be possible.
+        raise error.__cause__ if isinstance(error.__cause__, OSError) else error from error
 
 
 def _begin_build(folder: Path, identity: str) -> None:
