@@ -228,7 +228,10 @@ def _empty(scan: Scan, space: Space, *, is_sliced: bool = False) -> Any:
     if scan.code == "flat":
         return faiss.IndexFlat(dim, metric)
     if scan.code in _SCALAR:
-        return faiss.IndexScalarQuantizer(dim, _SCALAR[scan.code], metric)
+        index = faiss.IndexScalarQuantizer(dim, _SCALAR[scan.code], metric)
+        if scan.code == "int4":  # whose 16 steps are too few to reach to the outliers
+            index.sq.rangestat = faiss.ScalarQuantizer.RS_optim
+        return index
     if scan.code == "rabitq":
         return faiss.IndexRaBitQ(dim, metric)
     index = faiss.IndexPQ(dim, scan.subspaces, scan.bits, metric)
