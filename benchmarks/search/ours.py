@@ -6,51 +6,55 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from peers import EF, NPROBE, SHORTLISTS, lists
 from ways import Built, Floats, Ints, Way
 
+from nestling.cut import CutRule
+from nestling.search.engine import build
+from nestling.search.exact import nearest
+from nestling.search.plan import Plan, Point
 
-def ours(rows: int, dim: int) -> list[Way]:
+UNIT = CutRule("none", "l2")
+
+
+def ours(rows: int, dim: int) -> Iterator[Way]:
     """The ways that stand in this version of nestling."""
-    return [Way("nestling exact", _exact, ours=True), *_plans(rows, dim)]
+    yield Way("nestling exact", _exact, ours=True)
+    yield _plan("int4@full > certify@full", [Point()])
+    yield _plan("int4@full > certify@full", [Point(confidence=0.9999)], " at 0.9999")
+    shorts = [Point(shortlists=(shortlist,)) for shortlist in SHORTLISTS]
+    for scan in (f"pq{dim // 4}x4@full", f"pq{dim // 2}x4@full"):
+        for rerank in ("rerank:int8@full", "rerank:fp16@full"):
+            yield _plan(f"{scan} > {rerank}", shorts)
+    probes = [Point(nprobe=nprobe, shortlists=(k,)) for nprobe in NPROBE for k in (40, 160)]
+    yield _plan(f"ivf{lists(rows)}@{dim // 2} > pq{dim // 4}x4@full > rerank:int8@full", probes)
+    walks = [Point(ef=ef, shortlists=(max(20, ef // 2),)) for ef in EF]
+    yield _plan(f"hnsw32@full > int8@{dim // 2} > rerank:int8@full", walks)
 
 
 def _exact(base: Floats, folder: Path) -> Built:
-    from nestling.search.exact import nearest
-
     def search(queries: Floats, k: int, point: Any) -> Ints:
         return nearest(queries, base, k, workers=1).indices
 
     return Built(search, base.nbytes, read_bytes=lambda point: base.nbytes)
 
 
-def _plans(rows: int, dim: int) -> Iterator[Way]:
-    try:
-        from nestling.search.engine import Point
-    except ImportError:
-        return
-    half = dim // 2
-    shorts = [Point(None, None, (k,)) for k in (20, 50, 100, 200, 500, 1000)]
-    for plan in (f"pq{half}x4@full > rerank:int8@full", "rabitq@full > rerank:int8@full"):
-        yield Way(f"nestling {plan}", _planned(plan), shorts, ours=True)
+def _plan(text: str, points: list[Point], suffix: str = "") -> Way:
+    return Way(f"nestling {text}{suffix}", _planned(text), points, ours=True)
 
 
 def _planned(text: str) -> Callable[[Floats, Path], Built]:
-    def build(base: Floats, folder: Path) -> Built:
-        from nestling.search.engine import build as build_engine
+    def planned(base: Floats, folder: Path) -> Built:
+        engine = build(text, base, rule=UNIT, workers=1)
+        plan = Plan.parse(text)
+        cost = engine.cost(Point() if plan.certify else None)
+        # What is compared with the vectors themselves needs them in memory.
+        reads_vectors = plan.certify or any(stage.store == "flat" for stage in plan.reranks)
+        size_bytes = cost.bytes_stored + (base.nbytes if reads_vectors else 0)
 
-        from nestling.cut import CutRule
-        from nestling.search.plan import Plan
-
-        plan = Plan.parse(text).resolve(base.shape[1])
-        engine = build_engine(plan, base, rule=CutRule("none", "l2"), workers=1, folder=folder)
-
-        def search(queries: Floats, k: int, point: Any) -> Ints:
+        def search(queries: Floats, k: int, point: Point) -> Ints:
             return engine.search(queries, k, point, workers=1).indices
 
-        default = plan.default_point(len(base), 10)
-        stored = plan.cost(len(base), base.shape[1], default).bytes_stored
-        return Built(
-            search, stored, read_bytes=lambda point: plan.cost(len(base), base.shape[1], point).bytes_read
-        )
+        return Built(search, size_bytes, read_bytes=lambda point: engine.cost(point).bytes_read)
 
-    return build
+    return planned

@@ -46,7 +46,7 @@ def _is_there(library: str) -> bool:
     return True
 
 
-def _lists(rows: int) -> int:
+def lists(rows: int) -> int:
     """About four times the square root of the rows, as faiss advises, in a power of two."""
     return int(2 ** np.round(np.log2(4 * np.sqrt(rows))))
 
@@ -56,16 +56,16 @@ def _lists(rows: int) -> int:
 
 def _faiss_ways(rows: int, dim: int) -> Iterator[Way]:
     yield Way("faiss Flat", _faiss("Flat"))
-    lists = [(nprobe, k) for nprobe in NPROBE for k in (20, 80, 320)]
+    probes = [(nprobe, k) for nprobe in NPROBE for k in (20, 80, 320)]
     shorts = [(None, k) for k in SHORTLISTS]
-    ivf = _lists(rows)
+    ivf = lists(rows)
     yield Way(f"faiss IVF{ivf},SQ8", _faiss(f"IVF{ivf},SQ8"), [(nprobe, None) for nprobe in NPROBE])
     for refine in ("RFlat", "Refine(SQ8)"):
         for parts in (dim // 4, dim // 2):
             yield Way(*_named(f"PQ{parts}x4fs,{refine}"), shorts)
         for parts in (dim // 4, dim // 2):
-            yield Way(*_named(f"IVF{ivf},PQ{parts}x4fs,{refine}"), lists)
-        yield Way(*_named(f"IVF{ivf},RaBitQfs,{refine}"), lists)
+            yield Way(*_named(f"IVF{ivf},PQ{parts}x4fs,{refine}"), probes)
+        yield Way(*_named(f"IVF{ivf},RaBitQfs,{refine}"), probes)
         yield Way(*_named(f"RaBitQfs,{refine}"), shorts)
     for links in (16, 32):
         for code in ("Flat", "SQ8"):
@@ -111,7 +111,7 @@ def _faiss_parameters(faiss: Any, index: Any, k: int, point: Any) -> Any:
 
 
 def _scann_ways(rows: int, dim: int) -> Iterator[Way]:
-    leaves = _lists(rows) // 2
+    leaves = lists(rows) // 2
     tree = [(searched, shortlist) for searched in NPROBE for shortlist in (30, 100, 300)]
     for reorder in ("FLOAT32", "INT8"):
         yield Way(f"scann AH2,{reorder}", _scann(None, reorder), [(None, k) for k in SHORTLISTS])
