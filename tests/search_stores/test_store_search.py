@@ -71,7 +71,7 @@ def test_a_longer_shortlist_finds_no_less(engine: Any) -> None:
     store = engine.make("longer", nesting=NESTING, shortlist_dim=16, ids="int")
     store.add(np.arange(1000), DOCUMENTS[:1000])
     exact = nearest(QUERIES, DOCUMENTS[:1000], K).indices
-    found = [recall(store.search(QUERIES, K, shortlist=n), exact) for n in (10, 40, 160, 640, None)]
+    found = [recall(store.search(QUERIES[:9], K, shortlist=n), exact[:9]) for n in (10, 40, 160, None)]
     assert found == sorted(found)
     assert found[0] < found[-1] == 1.0
     store.drop()

@@ -46,13 +46,14 @@ def copy(
     """
     opened = _Source.of(source, size)
     _check_identity(opened, target.layout)
+    prepared = opened.is_prepared or opened.rule != target.layout.rule
     written = 0
     with tqdm(total=opened.count, unit=" rows", disable=None) as bar:
         for batch in opened.batches:
             new = ~target.present(batch.ids) if resume else np.ones(len(batch.ids), bool)
             if new.any():
                 tags = [tag for tag, is_new in zip(batch.metadata, new, strict=True) if is_new]
-                target.add(batch.ids[new], batch.vectors[new], tags, prepared=opened.is_prepared)
+                target.add(batch.ids[new], batch.vectors[new], tags, prepared=prepared)
                 written += int(new.sum())
             bar.update(len(new))
     target.optimize()

@@ -14,7 +14,7 @@ _ATTEMPTS = 5
 _FIRST_WAIT_S = 0.1
 
 
-def with_retries(action: Callable[[], Answer], *, sleep: Callable[[float], None] = time.sleep) -> Answer:
+def with_retries(action: Callable[[], Answer]) -> Answer:
     """What ``action`` returns, tried up to five times with waits of 0.1, 0.2, 0.4 and 0.8 seconds between.
 
     Raises:
@@ -24,5 +24,5 @@ def with_retries(action: Callable[[], Answer], *, sleep: Callable[[float], None]
         try:
             return action()
         except StoreBusyError:
-            sleep(_FIRST_WAIT_S * 2**attempt)
+            time.sleep(_FIRST_WAIT_S * 2**attempt)
     return action()

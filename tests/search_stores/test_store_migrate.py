@@ -1,0 +1,165 @@
+"""Vectors on their way: between engines, from indexes and files and back, interrupted and taken up again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nestling.cut import RAW, CutRule, cut
+from nestling.encoders.stored import StoredVectors
+from nestling.errors import ConfigError, DataError, GranularityError, StoreBusyError
+from nestling.granularity import Nesting
+from nestling.search import nearest
+from nestling.search.index import AdaptiveIndex
+from nestling.search.stores import Layout, copy, create_store, export_index, open_store, read_store
+
+NESTING = Nesting.chain(dim=(8, 16, 32))
+ROWS = 700
+VECTORS = (np.random.default_rng(0).normal(size=(ROWS, 32)) * np.linspace(2, 0.2, 32)).astype(np.float32)
+NAMES = [f"größe {row}" for row in range(ROWS)]
+
+
+def stored(rule: CutRule = CutRule()) -> StoredVectors:
+    return StoredVectors(VECTORS, NESTING, rule, ids=NAMES, encoder="letters/v1")
+
+
+def test_an_index_goes_to_a_database_and_comes_back(engine: Any, tmp_path: Path) -> None:
+    with AdaptiveIndex.create(tmp_path / "index", stored()) as index:
+        index.delete(NAMES[:3])
+        before = index.search(VECTORS[3:20], k=5)
+        assert export_index(index, engine.url("exported"), shortlist_dim=16) == ROWS - 3
+    with open_store(engine.url("exported"), encoder="letters/v1", rule=CutRule()) as store:
+        assert store.layout == Layout(NESTING, 16, encoder="letters/v1")
+        found = store.search(VECTORS[3:20], 5, shortlist=None)
+        assert [hits.ids for hits in found] == before.ids.tolist()
+        back = read_store(store, tmp_path / "back")
+    with AdaptiveIndex.create(tmp_path / "again", back) as index:
+        assert index.search(VECTORS[3:20], k=5).ids.tolist() == before.ids.tolist()
+        assert index.info().encoder == "letters/v1"
+    open_store(engine.url("exported")).drop()
+
+
+def test_from_each_engine_to_another(request: pytest.FixtureRequest, engine: Any) -> None:
+    following = {"postgres": "qdrant", "qdrant": "milvus", "milvus": "lancedb", "lancedb": "postgres"}
+    other = request.getfixturevalue(following[engine.kind])
+    source = engine.make("source", nesting=NESTING, shortlist_dim=8)
+    source.add(NAMES[:200], VECTORS[:200], [{"row": row} for row in range(200)])
+    target = other.make("target", nesting=NESTING, shortlist_dim=16)
+    assert copy(source, target, size=64) == 200
+    expected = [[NAMES[row] for row in rows] for rows in nearest(VECTORS[:9], VECTORS[:200], 5).indices]
+    assert [hits.ids for hits in target.search(VECTORS[:9], 5, shortlist=None)] == expected
+    assert target.search(VECTORS[:1], 1, where={"row": 7})[0].ids == [NAMES[7]]
+    for store in (source, target):
+        store.drop()
+
+
+@pytest.mark.parametrize("after", ["l2", "none"])
+def test_what_comes_before_the_cut_is_done_once(folder_url: str, tmp_path: Path, after: Any) -> None:
+    rule = CutRule("layer_norm", after)
+    small = VECTORS * 0.003  # a second layer norm would change lengths of entries this small
+    layout = Layout(NESTING, 8, rule=rule, encoder="letters/v1")
+    first = create_store(folder_url, layout)
+    copy(StoredVectors(small, NESTING, rule, ids=NAMES, encoder="letters/v1"), first)
+    second = create_store(f"{folder_url}2", layout)
+    copy(first, second)
+    third = create_store(f"{folder_url}3", layout)
+    copy(read_store(second, tmp_path / "read"), third)
+    expected = dict(zip(NAMES, cut(small, 32, rule), strict=True))
+    for batch in third.scan():
+        for name, vector in zip(batch.ids.tolist(), batch.vectors, strict=True):
+            np.testing.assert_allclose(vector, expected[name], rtol=1e-4, atol=1e-6)
+    for store in (first, second, third):
+        store.close()
+
+
+class Unplugged(Exception):
+    """Somebody pulls the plug."""
+
+
+def test_an_interrupted_copy_goes_on_where_it_was(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = engine.make("resumed", nesting=NESTING, shortlist_dim=8, encoder="letters/v1")
+    written: list[int] = []
+    upsert = type(store._table).upsert
+
+    def failing(table: Any, rows: Any) -> None:
+        if sum(written) >= 300:
+            raise Unplugged
+        upsert(table, rows)
+        written.append(len(rows.ids))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store._table), "upsert", failing)
+        with pytest.raises(Unplugged):
+            copy(stored(), store, size=100)
+    assert store.count() == 300
+    assert copy(stored(), store, size=100, resume=True) == ROWS - 300
+    assert store.count() == ROWS
+    assert copy(stored(), store, resume=True) == 0
+    assert copy(stored(), store) == ROWS
+    assert store.search(VECTORS[5:6], 1)[0].ids == [NAMES[5]]
+    store.drop()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rule": RAW},
+        {"encoder": "other"},
+        {"metric": "euclidean"},
+        {"nesting": Nesting.chain(dim=(8, 16))},
+    ],
+)
+def test_vectors_of_another_kind_are_refused(folder_url: str, changes: dict[str, Any]) -> None:
+    layout = {"nesting": NESTING, "shortlist_dim": 8, "encoder": "letters/v1"} | changes
+    with create_store(folder_url, Layout(**layout)) as store:
+        with pytest.raises(ConfigError, match="nestling index export"):
+            copy(stored(), store)
+        assert store.count() == 0
+
+
+def test_an_export_checks_what_is_there(folder_url: str) -> None:
+    with pytest.raises(GranularityError, match="12"):
+        export_index(stored(), folder_url, shortlist_dim=12)
+    assert export_index(stored(), folder_url) == ROWS
+    assert open_store(folder_url).layout.shortlist_dim == 8
+    assert export_index(stored(), folder_url) == ROWS
+    with pytest.raises(ConfigError, match="letters/v2"):
+        export_index(StoredVectors(VECTORS, NESTING, ids=NAMES, encoder="letters/v2"), folder_url)
+
+
+def test_rows_without_ids_are_called_by_their_numbers(folder_url: str) -> None:
+    export_index(StoredVectors(VECTORS[:50], NESTING), folder_url)
+    with open_store(folder_url) as store:
+        assert [hits.ids for hits in store.search(VECTORS[:3], 1)] == [[0], [1], [2]]
+
+
+def test_an_empty_store_cannot_be_read_into_a_file(folder_url: str, tmp_path: Path) -> None:
+    with create_store(folder_url, Layout(NESTING, 8)) as store, pytest.raises(DataError, match="empty"):
+        read_store(store, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_what_may_pass_is_tried_again(folder_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("nestling.search.stores.retry.time.sleep", waits.append)
+    store = create_store(folder_url, Layout(NESTING, 8))
+    upsert, failures = store._table.upsert, [3]
+
+    def flaky(rows: Any) -> None:
+        if failures[0]:
+            failures[0] -= 1
+            raise StoreBusyError("the line is bad")
+        upsert(rows)
+
+    monkeypatch.setattr(store._table, "upsert", flaky)
+    store.add(NAMES[:5], VECTORS[:5])
+    assert store.count() == 5
+    assert waits == [0.1, 0.2, 0.4]
+    failures[0] = 100
+    with pytest.raises(StoreBusyError, match="the line is bad"):
+        store.add(NAMES[:5], VECTORS[:5])
+    assert failures[0] == 95
+    store.close()
