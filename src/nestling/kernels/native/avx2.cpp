@@ -50,19 +50,13 @@ TARGET inline __m256 bounds_of(const Packed& codes, int64_t row, __m256 t, const
 TARGET inline void keep(const Packed& codes, int64_t row, __m256i sums, const Probe& probe, Found& found) {
     const __m256 t = _mm256_cvtepi32_ps(
         _mm256_sub_epi32(_mm256_slli_epi32(sums, 1), _mm256_set1_epi32(probe.offset)));
-    if (probe.ledger.bounds) {
-        const int64_t place = row - probe.ledger.first;
-        _mm256_storeu_ps(probe.ledger.bounds + place, bounds_of(codes, row, t, probe.sure));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(probe.ledger.sums + place), sums);
-    }
     sort_out(row, sums, bounds_of(codes, row, t, probe.factors), probe.threshold, found);
 }
 
-TARGET void sift(const Ledger& ledger, int64_t first, int64_t last, float threshold, Found* found) {
-    for (int64_t row = first; row < last; row += 8) {
-        const int64_t place = row - ledger.first;
-        const auto* sums = reinterpret_cast<const __m256i*>(ledger.sums + place);
-        sort_out(row, _mm256_loadu_si256(sums), _mm256_loadu_ps(ledger.bounds + place), threshold, *found);
+TARGET void sift(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
+    for (int64_t row = first * kLanes; row < last * kLanes; row += 8) {
+        const auto* sums = reinterpret_cast<const __m256i*>(probe.ledger + row - first * kLanes);
+        keep(codes, row, _mm256_loadu_si256(sums), probe, *found);
     }
 }
 
@@ -89,12 +83,17 @@ TARGET void scan(const Packed& codes, int64_t first, int64_t last, const Probe* 
                 }
             }
         }
-        for (int query = 0; query < QUERIES; ++query)
+        for (int query = 0; query < QUERIES; ++query) {
+            if (probes[query].ledger) {
+                int32_t* ledger = probes[query].ledger + (half - 2 * first) * 8;
+                _mm256_storeu_si256(reinterpret_cast<__m256i*>(ledger), sums[query]);
+            }
             keep(codes, half * 8, sums[query], probes[query], found[query]);
+        }
     }
 }
 
-TARGET int32_t fine(const uint8_t* row, int64_t stride, const int8_t* query) {
+TARGET inline int32_t fine_of(const uint8_t* row, int64_t stride, const int8_t* query) {
     __m256i sums = _mm256_setzero_si256();
     int64_t i = 0;
     for (; i + 32 <= stride; i += 32) {
@@ -113,6 +112,15 @@ TARGET int32_t fine(const uint8_t* row, int64_t stride, const int8_t* query) {
     for (; i < stride; ++i)
         for (int part = 0; part < 4; ++part) total += ((row[i] >> (2 * part)) & 3) * query[part * stride + i];
     return total;
+}
+
+TARGET void fine(const uint8_t* codes, int64_t stride, const int8_t* query, const int32_t* rows, int64_t count,
+                 int32_t* sums) {
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t ahead = i + kFetchAhead < count ? i + kFetchAhead : count - 1;
+        _mm_prefetch(reinterpret_cast<const char*>(codes + rows[ahead] * stride), _MM_HINT_T0);
+        sums[i] = fine_of(codes + rows[i] * stride, stride, query);
+    }
 }
 
 TARGET inline __m256d four(const float* row) { return _mm256_cvtps_pd(_mm_loadu_ps(row)); }

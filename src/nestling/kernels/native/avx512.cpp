@@ -40,20 +40,12 @@ TARGET inline __m512 bounds_of(const Packed& codes, int64_t row, __m512 t, const
 TARGET inline void keep(const Packed& codes, int64_t row, __m512i sums, const Probe& probe, Found& found) {
     const __m512 t = _mm512_cvtepi32_ps(
         _mm512_sub_epi32(_mm512_slli_epi32(sums, 1), _mm512_set1_epi32(probe.offset)));
-    if (probe.ledger.bounds) {
-        const int64_t place = row - probe.ledger.first;
-        _mm512_storeu_ps(probe.ledger.bounds + place, bounds_of(codes, row, t, probe.sure));
-        _mm512_storeu_si512(probe.ledger.sums + place, sums);
-    }
     sort_out(row, sums, bounds_of(codes, row, t, probe.factors), probe.threshold, found);
 }
 
-TARGET void sift(const Ledger& ledger, int64_t first, int64_t last, float threshold, Found* found) {
-    for (int64_t row = first; row < last; row += kLanes) {
-        const int64_t place = row - ledger.first;
-        sort_out(row, _mm512_loadu_si512(ledger.sums + place), _mm512_loadu_ps(ledger.bounds + place),
-                 threshold, *found);
-    }
+TARGET void sift(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
+    for (int64_t block = first; block < last; ++block)
+        keep(codes, block * kLanes, _mm512_loadu_si512(probe.ledger + (block - first) * kLanes), probe, *found);
 }
 
 // Codes stay where they are in their byte: what stands `shift` bits too high comes out 2^shift times too
@@ -85,27 +77,57 @@ TARGET void scan(const Packed& codes, int64_t first, int64_t last, const Probe* 
             __m512i sum = sums[query][0];
             for (int part = 1; part < kParts; ++part)
                 sum = _mm512_add_epi32(sum, _mm512_srai_epi32(sums[query][part], part * BITS));
+            if (probes[query].ledger)
+                _mm512_storeu_si512(probes[query].ledger + (block - first) * kLanes, sum);
             keep(codes, block * kLanes, sum, probes[query], found[query]);
         }
     }
 }
 
-TARGET int32_t fine(const uint8_t* row, int64_t stride, const int8_t* query) {
+// Four rows at a time: they share the reading of the query and the sums across registers.
+TARGET inline __m128i fine_of_four(const uint8_t* const rows[4], int64_t stride, const int8_t* query) {
+    const __m512i mask = _mm512_set1_epi8(3);
     __m512i sums[4];
-    for (int part = 0; part < 4; ++part) sums[part] = _mm512_setzero_si512();
+    for (auto& sum : sums) sum = _mm512_setzero_si512();
     for (int64_t i = 0; i < stride; i += 64) {
         const __mmask64 there = stride - i >= 64 ? ~0ull : (1ull << (stride - i)) - 1;
-        const __m512i whole = _mm512_maskz_loadu_epi8(there, row + i);
+        __m512i factors[4];
+        for (int part = 0; part < 4; ++part)
+            factors[part] = _mm512_maskz_loadu_epi8(there, query + part * stride + i);
 #pragma GCC unroll 4
-        for (int part = 0; part < 4; ++part) {
-            const __m512i code = _mm512_and_si512(whole, _mm512_set1_epi8(char(3 << (2 * part))));
-            const __m512i factor = _mm512_maskz_loadu_epi8(there, query + part * stride + i);
-            sums[part] = _mm512_dpbusd_epi32(sums[part], code, factor);
+        for (int row = 0; row < 4; ++row) {
+            const __m512i whole = _mm512_maskz_loadu_epi8(there, rows[row] + i);
+#pragma GCC unroll 4
+            for (int part = 0; part < 4; ++part) {
+                const __m512i code = _mm512_and_si512(_mm512_srli_epi16(whole, 2 * part), mask);
+                sums[row] = _mm512_dpbusd_epi32(sums[row], code, factors[part]);
+            }
         }
     }
-    __m512i sum = _mm512_add_epi32(sums[0], _mm512_srai_epi32(sums[1], 2));
-    const __m512i high = _mm512_add_epi32(_mm512_srai_epi32(sums[2], 4), _mm512_srai_epi32(sums[3], 6));
-    return _mm512_reduce_add_epi32(_mm512_add_epi32(sum, high));
+    const __m512i low = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[0], sums[1]),
+                                         _mm512_unpackhi_epi32(sums[0], sums[1]));
+    const __m512i high = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[2], sums[3]),
+                                          _mm512_unpackhi_epi32(sums[2], sums[3]));
+    const __m512i all =
+        _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
+    const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+TARGET void fine(const uint8_t* codes, int64_t stride, const int8_t* query, const int32_t* rows, int64_t count,
+                 int32_t* sums) {
+    for (int64_t i = 0; i < count; i += 4) {
+        const uint8_t* four[4];
+        for (int64_t j = 0; j < 4; ++j) {
+            const int64_t last = count - 1, here = i + j < last ? i + j : last;
+            const int64_t ahead = here + kFetchAhead < last ? here + kFetchAhead : last;
+            four[j] = codes + rows[here] * stride;
+            _mm_prefetch(reinterpret_cast<const char*>(codes + rows[ahead] * stride), _MM_HINT_T0);
+        }
+        const __m128i found = fine_of_four(four, stride, query);
+        const __mmask8 there = count - i >= 4 ? 15 : (1 << (count - i)) - 1;
+        _mm_mask_storeu_epi32(sums + i, there, found);
+    }
 }
 
 TARGET inline __m512d eight(const float* row, __mmask8 there) {
@@ -147,9 +169,9 @@ TARGET double score(const void* data, const double* query, int64_t dim) {
 
 const Level kAvx512 = {
     {{nullptr, scan<1, 1>, scan<1, 2>},
-     {nullptr, scan<2, 1>, scan<2, 2>, scan<2, 3>, scan<2, 4>, scan<2, 5>, scan<2, 6>},
-     {nullptr, scan<4, 1>, scan<4, 2>, scan<4, 3>, scan<4, 4>, scan<4, 5>, scan<4, 6>},
-     {nullptr, scan<8, 1>, scan<8, 2>, scan<8, 3>, scan<8, 4>, scan<8, 5>, scan<8, 6>}},
+     {nullptr, scan<2, 1>, scan<2, 2>, scan<2, 3>, scan<2, 4>},
+     {nullptr, scan<4, 1>, scan<4, 2>, scan<4, 3>, scan<4, 4>},
+     {nullptr, scan<8, 1>, scan<8, 2>, scan<8, 3>, scan<8, 4>}},
     sift,
     fine,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},

@@ -11,29 +11,21 @@
 namespace nestling {
 
 constexpr int kLanes = 16;
-constexpr int kMostTogether = 6;  // queries that share one pass over the codes
+constexpr int kMostTogether = 4;    // queries that share one pass over the codes
+constexpr int64_t kFetchAhead = 16;  // rows whose codes are fetched before they are needed
 
 // A bound of a row: scale * (alpha * t + beta) + gamma * radius + bias, where t = 2 * <query, code> - offset.
 struct Factors {
     float alpha, beta, gamma;
 };
 
-// Bounds of many rows that are looked at again later, and <query, code> of each; from row `first` on.
-struct Ledger {
-    float* bounds;
-    int32_t* sums;
-    int64_t first;
-};
-
-// One query against one packed code. A row survives unless its bound by `factors` lies below the threshold;
-// its bound by `sure` goes into the ledger, where there is one.
+// One query against one packed code. A row survives unless its bound lies below the threshold.
 struct Probe {
     const int8_t* query;
     int32_t offset;
     Factors factors;
     float threshold;
-    Factors sure;
-    Ledger ledger;
+    int32_t* ledger;  // where <query, code> of every row goes, from the first row that is scanned on; or null
 };
 
 struct Packed {
@@ -52,16 +44,19 @@ struct Found {
 enum Type : int32_t { kFloat32 = 0, kFloat16 = 1, kInt8 = 2 };
 
 using ScanFunction = void (*)(const Packed&, int64_t first, int64_t last, const Probe*, Found*);
-using SiftFunction = void (*)(const Ledger&, int64_t first, int64_t last, float threshold, Found*);
-using FineFunction = int32_t (*)(const uint8_t* row, int64_t stride, const int8_t* query);
+// The same for rows whose <query, code> stand in the probe's ledger.
+using SiftFunction = void (*)(const Packed&, int64_t first, int64_t last, const Probe&, Found*);
+// <query, code> of some rows, for codes of two bits row by row: dim = s * stride + byte.
+using FineFunction = void (*)(const uint8_t* codes, int64_t stride, const int8_t* query, const int32_t* rows,
+                              int64_t count, int32_t* sums);
 using ScoreFunction = double (*)(const void* row, const double* query, int64_t dim);
 
 struct Level {
     ScanFunction scan[4][kMostTogether + 1];  // by log2 of bits and number of queries; may be null
-    SiftFunction sift;                        // survivors among the rows of a ledger
-    FineFunction fine;                        // two bits a dim, row by row: dim = s * stride + byte
-    ScoreFunction dot[3];                     // by Type, summed in double precision
-    ScoreFunction distance[3];                // squared
+    SiftFunction sift;
+    FineFunction fine;
+    ScoreFunction dot[3];  // by Type, summed in double precision
+    ScoreFunction distance[3];  // squared
 };
 
 extern const Level kPlain;

@@ -19,13 +19,9 @@ inline float bound_of(const Packed& codes, int64_t row, float t, const Factors& 
     return codes.scale[row] * (factors.alpha * t + factors.beta) + rest;
 }
 
-void keep(const Packed& codes, int64_t row, int32_t sum, const Probe& probe, Found& found) {
-    const float t = float(2 * sum - probe.offset);
-    if (probe.ledger.bounds) {
-        probe.ledger.bounds[row - probe.ledger.first] = bound_of(codes, row, t, probe.sure);
-        probe.ledger.sums[row - probe.ledger.first] = sum;
-    }
-    sort_out(row, sum, bound_of(codes, row, t, probe.factors), probe.threshold, found);
+inline void keep(const Packed& codes, int64_t row, int32_t sum, const Probe& probe, Found& found) {
+    const float bound = bound_of(codes, row, float(2 * sum - probe.offset), probe.factors);
+    sort_out(row, sum, bound, probe.threshold, found);
 }
 
 template <int BITS>
@@ -43,21 +39,28 @@ void scan(const Packed& codes, int64_t first, int64_t last, const Probe* probe, 
                         sum += ((line[4 * row + p] >> (part * BITS)) & kMask) * query[p];
                     sums[row] += sum;
                 }
-        for (int lane = 0; lane < kLanes; ++lane)
+        for (int lane = 0; lane < kLanes; ++lane) {
+            if (probe->ledger) probe->ledger[(block - first) * kLanes + lane] = sums[lane];
             keep(codes, block * kLanes + lane, sums[lane], *probe, *found);
+        }
     }
 }
 
-void sift(const Ledger& ledger, int64_t first, int64_t last, float threshold, Found* found) {
-    for (int64_t row = first; row < last; ++row)
-        sort_out(row, ledger.sums[row - ledger.first], ledger.bounds[row - ledger.first], threshold, *found);
+void sift(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
+    for (int64_t row = first * kLanes; row < last * kLanes; ++row)
+        keep(codes, row, probe.ledger[row - first * kLanes], probe, *found);
 }
 
-int32_t fine(const uint8_t* row, int64_t stride, const int8_t* query) {
-    int32_t sum = 0;
-    for (int part = 0; part < 4; ++part, query += stride)
-        for (int64_t i = 0; i < stride; ++i) sum += ((row[i] >> (2 * part)) & 3) * query[i];
-    return sum;
+void fine(const uint8_t* codes, int64_t stride, const int8_t* query, const int32_t* rows, int64_t count,
+          int32_t* sums) {
+    for (int64_t i = 0; i < count; ++i) {
+        const uint8_t* row = codes + rows[i] * stride;
+        int32_t sum = 0;
+        for (int part = 0; part < 4; ++part)
+            for (int64_t j = 0; j < stride; ++j)
+                sum += ((row[j] >> (2 * part)) & 3) * query[part * stride + j];
+        sums[i] = sum;
+    }
 }
 
 // Eight sums side by side, so that the compiler can keep them in registers of any width.

@@ -21,7 +21,8 @@ enum LevelNumber : int32_t { kPlainNumber = 0, kAvx2Number = 1, kAvx512Number = 
 constexpr int64_t kOutOfMemory = -1;
 constexpr int64_t kBlocksAtATime = 512;  // of 16 rows: half a megabyte of coarse codes of 256 dims
 constexpr int64_t kFirstBlocks = 64;
-constexpr int64_t kLedgerRows = 1 << 18;  // two megabytes a query
+constexpr int64_t kLedgerRows = 1 << 18;  // one megabyte a query
+constexpr int32_t kDone = -(1 << 29);       // less than any sum: the row was verified
 
 const Level& level_of(int32_t number) {
 #if defined(__x86_64__)
@@ -128,14 +129,13 @@ struct Candidate {
 
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 constexpr float kHighest = std::numeric_limits<float>::infinity();
-constexpr float kDone = -std::numeric_limits<float>::infinity();  // the bound of a row that was verified
 
 // Memory that a thread uses again: fresh pages for every query would cost as much as half a scan.
 struct Scratch {
-    int32_t rows[kBlocksAtATime * kLanes + kLanes], sums[kBlocksAtATime * kLanes + kLanes];
-    float bounds[kBlocksAtATime * kLanes + kLanes];
-    std::vector<float> ledger_bounds;
-    std::vector<int32_t> ledger_sums;
+    static constexpr size_t kRoom = (kBlocksAtATime + 1) * kLanes;  // whole registers are stored
+    int32_t rows[kRoom], sums[kRoom], fine[kRoom];
+    float bounds[kRoom];
+    std::vector<int32_t> ledger;
     std::vector<Candidate> candidates;
 };
 
@@ -154,63 +154,31 @@ public:
         map_ = queries.bounds + number * 3;
         if (!sure_) return;
         const size_t rows = size_t(std::min((codes.rows + kLanes - 1) / kLanes * kLanes, kLedgerRows));
-        if (scratch.ledger_bounds.size() < rows) {
-            scratch.ledger_bounds.resize(rows);
-            scratch.ledger_sums.resize(rows);
-        }
-        ledger_ = {scratch.ledger_bounds.data(), scratch.ledger_sums.data(), 0};
+        if (scratch.ledger.size() < rows) scratch.ledger.resize(rows);
     }
 
-    void begin(int64_t first_row) { ledger_.first = first_row; }
+    // The rows that the ledger is about from now on begin with this block.
+    void open(int64_t block) { chapter_ = block; }
 
-    Probe probe() const {
-        return {query_, 3 * sum_, likely_[0], threshold_, sure_ ? sure_[0] : likely_[0], ledger_};
+    Probe probe(int64_t block, bool final) const {
+        int32_t* ledger = sure_ ? scratch_.ledger.data() + (block - chapter_) * kLanes : nullptr;
+        return {query_, 3 * sum_, (final && sure_ ? sure_ : likely_)[0], threshold_, ledger};
     }
 
     // Room for the survivors of a tile. The largest bound left out counts where no surer one follows.
-    Found room() const {
-        return {scratch_.rows, scratch_.sums, scratch_.bounds, 0, sure_ ? kHighest : skipped_};
+    Found room(bool final) const {
+        return {scratch_.rows, scratch_.sums, scratch_.bounds, 0, final ? skipped_ : kHighest};
     }
 
-    // Go on with what survived a tile by bounds that are likely.
-    void follow(const Found& found) {
-        if (!sure_) skipped_ = found.skipped;
-        chase(found, likely_[1], !sure_);
-    }
+    bool needs_proof() const { return sure_; }
 
-    // Go through the rows of the ledger once more, with bounds that are sure.
-    void prove(int64_t last_row) {
-        if (!sure_) return;
-        for (int64_t first = ledger_.first; first < last_row; first += kBlocksAtATime * kLanes) {
-            Found found = {scratch_.rows, scratch_.sums, scratch_.bounds, 0, skipped_};
-            const int64_t last = std::min(first + kBlocksAtATime * kLanes, last_row);
-            level_.sift(ledger_, first, last, threshold_, &found);
-            skipped_ = found.skipped;
-            chase(found, sure_[1], true);
-        }
-    }
-
-    void answer(const NestlingAnswers& answers, int64_t number, int64_t k) {
-        best_.write(answers.indices + number * k, answers.scores + number * k);
-        answers.refined[number] = refined_;
-        answers.verified[number] = verified_;
-        answers.skipped[number] = skipped_;
-    }
-
-private:
-    // Bounds by all four bits, and exact scores of the rows with the highest of them.
-    void chase(const Found& found, const Factors& factors, bool final) {
+    // Go on with what survived a tile: bounds by all four bits, exact scores of rows that reach the threshold.
+    void follow(Found found, bool final) {
+        if (final) skipped_ = found.skipped;
+        drop(found);
+        level_.fine(codes_.fine, codes_.lines * 4, query_, found.rows, found.count, scratch_.fine);
+        collect(found, (final && sure_ ? sure_ : likely_)[1], final);
         auto& candidates = scratch_.candidates;
-        candidates.clear();
-        for (int64_t i = 0; i < found.count; ++i) {
-            const int64_t ahead = std::min(i + 12, found.count - 1), row = found.rows[i];
-            __builtin_prefetch(codes_.fine + int64_t(found.rows[ahead]) * codes_.lines * 4);
-            if (row >= codes_.rows) break;  // what fills the last block
-            if (found.bounds[i] == kDone || (codes_.allowed && !codes_.allowed[row])) continue;
-            const float bound = refined(row, found.sums[i], factors);
-            if (!(bound < threshold_)) candidates.push_back({bound, int32_t(row)});
-            else if (final) skipped_ = std::max(skipped_, bound);
-        }
         std::sort(candidates.begin(), candidates.end());
         for (size_t i = 0; i < candidates.size(); ++i) {
             if (candidates[i].bound < threshold_) {
@@ -222,18 +190,43 @@ private:
         }
     }
 
-    float refined(int64_t row, int32_t coarse, const Factors& factors) {
-        ++refined_;
-        const int64_t stride = codes_.lines * 4;
-        const int32_t sum = 4 * coarse + level_.fine(codes_.fine + row * stride, stride, query_);
-        float bound = codes_.fine_scale[row] * (factors.alpha * float(2 * sum - 15 * sum_) + factors.beta);
-        bound += factors.gamma * codes_.fine_radius[row] + (codes_.bias ? codes_.bias[row] : 0);
-        return std::isnan(bound) ? kHighest : bound;  // what is no number bounds nothing
+    void answer(const NestlingAnswers& answers, int64_t number, int64_t k) {
+        best_.write(answers.indices + number * k, answers.scores + number * k);
+        answers.refined[number] = refined_;
+        answers.verified[number] = verified_;
+        answers.skipped[number] = skipped_;
+    }
+
+private:
+    // Leave out rows that only fill the last block, that may not be found, that were verified.
+    void drop(Found& found) const {
+        while (found.count && found.rows[found.count - 1] >= codes_.rows) --found.count;
+        int64_t kept = 0;
+        for (int64_t i = 0; i < found.count; ++i) {
+            found.rows[kept] = found.rows[i];
+            found.sums[kept] = found.sums[i];
+            kept += found.sums[i] != kDone && (!codes_.allowed || codes_.allowed[found.rows[i]]);
+        }
+        found.count = kept;
+    }
+
+    void collect(const Found& found, const Factors& factors, bool final) {
+        refined_ += found.count;
+        scratch_.candidates.clear();
+        for (int64_t i = 0; i < found.count; ++i) {
+            const int32_t row = found.rows[i];
+            const float t = float(2 * (4 * found.sums[i] + scratch_.fine[i]) - 15 * sum_);
+            float bound = codes_.fine_scale[row] * (factors.alpha * t + factors.beta);
+            bound += factors.gamma * codes_.fine_radius[row] + (codes_.bias ? codes_.bias[row] : 0);
+            // What is no number bounds nothing.
+            if (!(bound < threshold_)) scratch_.candidates.push_back({std::isnan(bound) ? kHighest : bound, row});
+            else if (final) skipped_ = std::max(skipped_, bound);
+        }
     }
 
     void verify(int64_t row) {
         ++verified_;
-        if (sure_) ledger_.bounds[row - ledger_.first] = kDone;
+        if (sure_) scratch_.ledger[size_t(row - chapter_ * kLanes)] = kDone;
         best_.offer({score_of(level_, vectors_, row, exact_), row});
         if (!best_.full()) return;
         const double own = best_.worst() * map_[0];
@@ -250,7 +243,7 @@ private:
     int32_t sum_;
     const Factors *likely_, *sure_;
     const double *exact_, *map_;
-    Ledger ledger_ = {nullptr, nullptr, 0};
+    int64_t chapter_ = 0;
     float threshold_ = kLowest, skipped_ = kLowest;
     int64_t refined_ = 0, verified_ = 0;
 };
@@ -266,25 +259,33 @@ void scan_together(const Level& level, const Packed& codes, int bits_log2, int64
     }
 }
 
-// Some queries go through all codes together.
+// Some queries go through all codes together, and then each through its ledger.
 void pursue(const Level& level, const NestlingCodes& codes, std::vector<Pursuit>& pursuits) {
     const Packed packed = {codes.coarse, codes.lines, codes.coarse_scale, codes.coarse_radius, codes.bias};
     const int64_t blocks = (codes.rows + kLanes - 1) / kLanes, count = int64_t(pursuits.size());
+    const bool final = !pursuits[0].needs_proof();
     Probe probes[kMostTogether];
     Found found[kMostTogether];
     int64_t step = kFirstBlocks;
     for (int64_t chapter = 0; chapter < blocks; chapter += kLedgerRows / kLanes) {
         const int64_t end = std::min(chapter + kLedgerRows / kLanes, blocks);
-        for (auto& pursuit : pursuits) pursuit.begin(chapter * kLanes);
+        for (auto& pursuit : pursuits) pursuit.open(chapter);
         for (int64_t first = chapter; first < end; first += step, step = kBlocksAtATime) {
             for (int64_t i = 0; i < count; ++i) {
-                probes[i] = pursuits[size_t(i)].probe();
-                found[i] = pursuits[size_t(i)].room();
+                probes[i] = pursuits[size_t(i)].probe(first, final);
+                found[i] = pursuits[size_t(i)].room(final);
             }
             scan_together(level, packed, 1, first, std::min(first + step, end), probes, found, count);
-            for (int64_t i = 0; i < count; ++i) pursuits[size_t(i)].follow(found[i]);
+            for (int64_t i = 0; i < count; ++i) pursuits[size_t(i)].follow(found[i], final);
         }
-        for (auto& pursuit : pursuits) pursuit.prove(end * kLanes);
+        if (final) continue;
+        for (int64_t first = chapter; first < end; first += kBlocksAtATime)
+            for (auto& pursuit : pursuits) {
+                Found survivors = pursuit.room(true);
+                level.sift(packed, first, std::min(first + kBlocksAtATime, end), pursuit.probe(first, true),
+                           &survivors);
+                pursuit.follow(survivors, true);
+            }
     }
 }
 
@@ -344,7 +345,7 @@ EXPORT int64_t nestling_scan(int32_t number, const uint8_t* blocks, int64_t rows
         for (int64_t i = 0; i < queries; ++i) {
             const float* f = factors + 4 * i;
             const Factors bound = {f[0], f[1], f[2]};
-            probes.push_back({codes + i * width, ((1 << bits) - 1) * sums[i], bound, f[3], bound, {}});
+            probes.push_back({codes + i * width, ((1 << bits) - 1) * sums[i], bound, f[3], nullptr});
             found.push_back({found_rows + i * room, scratch.data() + i * room, bounds + i * room, 0, kLowest});
         }
         for (int64_t first = 0; first < all; first += kBlocksAtATime)
