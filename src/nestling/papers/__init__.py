@@ -12,7 +12,7 @@ from nestling.papers.report import Claim, Report, machine_stamp
 
 __all__ = ["PAPERS", "Claim", "Report", "machine_stamp", "reproduce"]
 
-PAPERS = {"mrl": "nestling.papers.mrl"}
+PAPERS = {"mrl": "nestling.papers.mrl", "adanns": "nestling.papers.adanns"}
 
 
 class Paper(Protocol):

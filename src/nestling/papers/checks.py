@@ -41,14 +41,14 @@ class Checks(list[Check[Problem]]):
 
     def claim(
         self,
-        id: str,
+        name: str,
         statement: str,
-        on: Sequence[str],  # noqa: A002 - what the report calls it
+        on: Sequence[str],
     ) -> Callable[[Callable[[Problem, int], Run]], Callable[[Problem, int], Run]]:
         """Take the function below as what measures a claim on some problems."""
 
         def take(measure: Callable[[Problem, int], Run]) -> Callable[[Problem, int], Run]:
-            self.append(Check(id, statement, measure, tuple(on)))
+            self.append(Check(name, statement, measure, tuple(on)))
             return measure
 
         return take

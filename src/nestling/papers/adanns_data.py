@@ -1,0 +1,136 @@
+"""The vectors that the claims of AdANNS are measured on: texts by two encoders, and rows with classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nestling.cut import cut
+from nestling.data.pairs import TextPairs
+from nestling.data.source import data_folder
+from nestling.encoders.text import TextEncoder
+from nestling.encoders.vectors import NestedAdapter
+from nestling.errors import DataError
+from nestling.papers.mrl_data import Floats
+
+# Where WordNet lies if neither WordNet's own variable nor NESTLING_DATA says so: Debian's wordnet-base.
+_WORDNET_FOLDER = Path("/usr/share/wordnet")
+_PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
+_EXAMPLE = '; "'
+_FEW_ROWS = 10_000
+_QUICK, _QUICK_DIM = (300, 100), 32
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Vectors of texts, from which every seed draws its own rows and queries.
+
+    Args:
+        name: in the report.
+        rows: ``Float[n, dim]``, searched.
+        asked: ``Float[m, dim]``, what is asked; None holds out some of ``rows`` to ask with.
+        counts: rows and queries of one seed.
+        nesting: learned for every seed on its rows alone; None where the encoder is nested itself.
+    """
+
+    name: str
+    rows: Floats
+    asked: Floats | None
+    counts: tuple[int, int]
+    nesting: str | None = None
+
+    def fewer(self) -> Texts:
+        """The same texts with at most a few of them searched, for what takes long to build."""
+        rows, queries = self.counts
+        few = min(rows, _FEW_ROWS)
+        return replace(self, name=f"{few:,} of the {self.name}", counts=(few, queries))
+
+    def draw(self, seed: int) -> tuple[Floats, Floats]:
+        """The rows and the queries of one seed."""
+        draw, (rows, queries) = np.random.default_rng([23, seed]), self.counts
+        order = draw.permutation(len(self.rows))
+        database = self.rows[order[:rows]]
+        if self.asked is None:
+            asked = self.rows[order[rows:][:queries]]
+        else:
+            asked = self.asked[draw.permutation(len(self.asked))[:queries]]
+        if self.nesting is None:
+            return database, asked
+        # A rotation keeps every cosine of the full size, and so what an exact search finds.
+        adapter = NestedAdapter(self.nesting, orthogonal=True, seed=seed).fit(database)
+        return adapter.transform(database), adapter.transform(asked)
+
+
+def wordnet_folder() -> Path | None:
+    """Where WordNet's dictionary files lie, or None."""
+    own = data_folder()
+    places = [Path(os.environ.get("WNSEARCHDIR", _WORDNET_FOLDER)), *([own / "wordnet"] if own else [])]
+    return next((place for place in places if (place / "data.noun").is_file()), None)
+
+
+def read_definitions(folder: Path) -> tuple[str, ...]:
+    r"""The distinct definitions of WordNet, without their examples.
+
+    Args:
+        folder: holds ``data.noun``, ``data.verb``, ``data.adj`` and ``data.adv``.
+
+    Raises:
+        DataError: if a file is missing or is no dictionary file.
+    """
+    found: dict[str, None] = {}
+    for part in _PARTS_OF_SPEECH:
+        file = folder / f"data.{part}"
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{file} cannot be read as part of WordNet: {error}") from error
+        entries = [line for line in lines if not line.startswith("  ")]  # two spaces begin the licence
+        if not entries or not all(" | " in line for line in entries):
+            raise DataError(
+                f"{file} is no dictionary file of WordNet: every entry ends in a bar and its meaning"
+            )
+        for line in entries:
+            meaning = line.partition(" | ")[2].strip()
+            found.setdefault(meaning.partition(_EXAMPLE)[0].strip())
+    return tuple(text for text in found if text)
+
+
+def definitions(folder: Path, encoder: TextEncoder, quick: bool) -> Texts:
+    """WordNet's definitions; the ones held out ask for those most like them."""
+    texts = read_definitions(folder)
+    counts = _QUICK if quick else (100_000, 2_000)
+    rows = _encode(texts[: sum(counts)] if quick else texts, encoder, quick)
+    return Texts("WordNet definitions, wordllama", rows, None, _fit(counts, len(rows)))
+
+
+def docstring_search(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> Texts:
+    """Names and parameters of functions ask for descriptions."""
+    counts = _QUICK if quick else (40_000, 2_000)
+    order = np.random.default_rng(0).permutation(len(pairs))[: sum(counts)]
+    rows = _encode([pairs.documents[row] for row in order], encoder, quick)
+    asked = _encode([pairs.queries[row] for row in order[: counts[1]]], encoder, quick)
+    return Texts("docstrings, wordllama", rows, asked, _fit(counts, len(rows)))
+
+
+def adapted_docstrings(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> Texts:
+    """Descriptions by a transformer whose vectors are not nested, turned so that they are."""
+    counts = _QUICK if quick else (3_000, 500)
+    order = np.random.default_rng(0).permutation(len(pairs))[: sum(counts)]
+    rows = _encode([pairs.documents[row] for row in order], encoder, quick)
+    full = rows.shape[1]
+    return Texts("docstrings, MiniLM turned", rows, None, _fit(counts, len(rows)), f"dim={full // 8}..{full}")
+
+
+def _encode(texts: Sequence[str], encoder: TextEncoder, quick: bool) -> Floats:
+    vectors = encoder.encode(texts)
+    return cut(vectors, _QUICK_DIM) if quick else vectors
+
+
+def _fit(counts: tuple[int, int], available: int) -> tuple[int, int]:
+    """``counts``, or as many rows as there are beside the queries."""
+    rows, queries = counts
+    return min(rows, available - queries), queries
