@@ -70,12 +70,12 @@ def test_the_demo_measures_chooses_and_searches(demo: tuple[Path, str]) -> None:
 
 def test_the_next_command_works(demo: tuple[Path, str]) -> None:
     index = demo[0] / "collection"
-    result = run("search", "where is the guitar of the desert", "--index", index, "--k", 3, "--json")
+    result = run("search", index, "where is the guitar of the desert", "--k", 3, "--json")
     assert result.exit_code == 0, talk(result)
     hits = json.loads(result.stdout)
     assert len(hits) == 3
     assert "guitar" in hits[0]["text"]
-    plain = run("search", "guitar", "--index", index)
+    plain = run("search", index, "guitar", "--recall", 0.9)
     assert plain.stdout.count("somebody") == 10
 
 
@@ -117,7 +117,7 @@ def test_a_plan_trains_an_encoder_whole(pairs: Path, tmp_path: Path) -> None:
     log = (run_folder / "log.csv").read_text()
     assert "dim=16" in log
     assert 'tune = "encoder"' in (run_folder / "plan.toml").read_text()
-    assert run("search", "x", "--index", json.loads(result.stdout)["model"]).exception is not None
+    assert run("search", json.loads(result.stdout)["model"], "x").exception is not None
 
 
 def test_data_sets_are_listed() -> None:
@@ -129,7 +129,13 @@ def test_data_sets_are_listed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["search", "x", "--index", "nowhere"], 1, "make one with: nestling demo"),
+        (["search", "nowhere", "x"], 1, "make one with: nestling demo"),
+        (["search"], 1, "say what to look for"),
+        (["search", "x", "--point", "probes=3"], 1, "did you mean 'nprobe'"),
+        (["search", "--vectors", "q.npy"], 1, "name the index"),
+        (["index", "build", "missing.npy", "-o", "i"], 3, "missing.npy"),
+        (["index", "info", "nowhere"], 3, "nowhere"),
+        (["bench", "missing.npy"], 3, "missing.npy"),
         (["demo", "--pairs", "missing.csv"], 3, "missing.csv"),
         (["train", "--pairs", "a.csv", "--texts", "b.csv"], 1, "name one source of data"),
         (["train", "missing.toml"], 1, "cannot be read"),

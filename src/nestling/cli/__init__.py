@@ -9,6 +9,7 @@ from collections.abc import Callable
 import typer
 
 from nestling.cli.demo import demo
+from nestling.cli.index import bench, index
 from nestling.cli.measuring import choose, reproduce, sweep
 from nestling.cli.models import encode, extract, train
 from nestling.cli.talk import say
@@ -32,11 +33,13 @@ VERBS: tuple[Callable[..., None], ...] = (
     choose,
     extract,
     search,
+    bench,
     reproduce,
     data,
 )
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(index)
 
 
 def main() -> None:

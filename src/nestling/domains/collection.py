@@ -1,77 +1,161 @@
-"""A searchable collection of texts: an encoder, its vectors at one granularity, and the texts."""
+"""A searchable collection of texts: an encoder, an adaptive index of its vectors, and the texts."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from nestling.artifact import read_folder, write_folder
-from nestling.encoders.stored import StoredVectors
+from nestling.artifact import MANIFEST, read_manifest, sha256_of, verify_file, write_folder
+from nestling.domains.records import Record, RecordStore
 from nestling.encoders.text import TextEncoder
-from nestling.errors import ConfigError, DataError
-from nestling.granularity import At, Granularity
-from nestling.search.exact import nearest
+from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.granularity import At
+from nestling.search.index import AdaptiveIndex
+from nestling.search.plan import Plan, Point
+from nestling.search.tune import build
 
-_RECORDS = "records.jsonl"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One text of a collection, and what to call it in a list of answers."""
-
-    title: str
-    text: str
+_KIND = "collection"
+_ENCODER, _INDEX, _RECORDS = "encoder", "index", "records.sqlite"
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: the record, its row and its cosine with the query."""
+    """One answer: the record, its number and its score, the cosine with the query by default."""
 
-    row: int
+    id: int
     score: float
     record: Record
 
 
-@dataclass(frozen=True)
 class Collection:
-    """Texts that can be searched, exactly, at the granularity that was chosen for them.
+    """Texts in a folder that are searched by what they mean, and may be added to and deleted from.
+
+    Made by :meth:`create` or :meth:`open`; ``with`` closes it.
 
     Args:
         encoder: encodes the queries; the same that encoded the texts.
-        vectors: one row a record, at the full granularity of what is stored.
+        index: of the texts' vectors; its ids are the numbers of the records.
         records: the texts.
     """
 
-    encoder: TextEncoder
-    vectors: StoredVectors
-    records: Sequence[Record]
-
-    def __post_init__(self) -> None:
-        if len(self.vectors.values) != len(self.records):
-            raise DataError(
-                f"{len(self.vectors.values)} vectors do not belong to {len(self.records)} records; "
-                "build the collection again"
-            )
+    def __init__(self, encoder: TextEncoder, index: AdaptiveIndex, records: RecordStore) -> None:
+        self.encoder, self.index, self.records = encoder, index, records
 
     @classmethod
-    def build(cls, encoder: TextEncoder, records: Sequence[Record], *, at: At = None) -> Self:
-        """Encode the records and keep their vectors at ``at`` alone."""
+    def create(
+        cls,
+        folder: str | Path,
+        encoder: TextEncoder,
+        records: Iterable[Record],
+        *,
+        at: At = None,
+        plan: Plan | str | None = None,
+        recall: float = 0.95,
+        seed: int = 0,
+    ) -> Self:
+        """Encode the records and build an index of their vectors in ``folder``; what was there goes.
+
+        Args:
+            folder: where to; a collection that is there already is replaced.
+            encoder: of texts and queries.
+            records: at least one.
+            at: the granularity that is kept; the index may still be searched at less.
+            plan: of the index; by default the fastest that reaches ``recall``, found by measuring.
+            recall: share of the exact nearest that the index is to find.
+            seed: of what is drawn while planning and building.
+
+        Raises:
+            DataError: for no records.
+        """
+        given = list(records)
+        if not given:
+            raise DataError("there is no text to search in; give at least one")
         granularity = encoder.nesting.resolve(at)
         small = encoder if granularity == encoder.nesting.full else encoder.extract(granularity)
-        matrix = small.encode([record.text for record in records])
-        return cls(small, StoredVectors(matrix, small.nesting, small.rule.again), tuple(records))
+        matrix = small.encode([record.text for record in given])
+        root = Path(folder)
+        with write_folder(root, _KIND, nesting=small.nesting, rule=small.rule) as path:
+            small.save(path / _ENCODER)
+        store = RecordStore.create(root / _RECORDS)
+        ids = store.add(given)
+        index = build(
+            root / _INDEX,
+            matrix,
+            ids,
+            plan=plan,
+            recall=recall,
+            nesting=small.nesting,
+            rule=small.rule.again,
+            encoder=_identity(root),
+            seed=seed,
+        )
+        return cls(small, index, store)
 
-    @property
-    def granularity(self) -> Granularity:
-        """The finest granularity that the collection can be searched at."""
-        granularity: Granularity = self.vectors.nesting.full
-        return granularity
+    @classmethod
+    def open(cls, folder: str | Path, *, read_only: bool = False) -> Self:
+        """Read what :meth:`create` made, every file verified but the texts.
 
-    def search(self, query: str, *, k: int = 10, at: At = None) -> list[Hit]:
-        """The ``k`` records nearest to a query, best first (fewer where the collection is smaller).
+        Raises:
+            ArtifactError: if the folder is none, not finished, or anything in it is missing or altered.
+        """
+        root = Path(folder)
+        manifest = read_manifest(root)
+        if manifest.kind != _KIND:
+            raise ArtifactError(f"{root} holds a {manifest.kind}, but a {_KIND} is needed")
+        for name, record in manifest.files.items():
+            verify_file(root, name, record)
+        if not (root / _INDEX).is_dir():
+            raise ArtifactError(f"{root} was not finished: it has no index; build the collection again")
+        encoder, records = TextEncoder.load(root / _ENCODER), RecordStore(root / _RECORDS)
+        index = AdaptiveIndex.open(root / _INDEX, encoder=_identity(root), read_only=read_only)
+        if not read_only:
+            # Records without a vector: the process was stopped between the two.
+            records.delete(sorted(set(records.ids()) - set(index.ids().tolist())))
+        return cls(encoder, index, records)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def add(self, records: Sequence[Record]) -> list[int]:
+        """Add texts; when this returns they are on the disk. Their numbers."""
+        matrix = self.encoder.encode([record.text for record in records])
+        ids = self.records.add(records)
+        try:
+            self.index.add(matrix, ids)
+        except BaseException:
+            self.records.delete(ids)
+            raise
+        return ids
+
+    def delete(self, ids: Sequence[int]) -> int:
+        """Delete texts by their numbers; how many there were.
+
+        Raises:
+            DataError: for numbers of no text; nothing was then deleted.
+        """
+        count = self.index.delete(ids)
+        self.records.delete(ids)
+        return count
+
+    def search(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        at: At = None,
+        point: Point | str | None = None,
+        recall: float | None = None,
+    ) -> list[Hit]:
+        """The ``k`` texts nearest to a query, best first (fewer where the collection is smaller).
+
+        Args:
+            query: words to search for.
+            k: how many.
+            at: a smaller granularity to search at.
+            point: parameters of the search; see :class:`~nestling.search.plan.Point`.
+            recall: take the fastest point that was measured to find this share, in place of ``point``.
 
         Raises:
             ConfigError: for an empty query or ``k`` below 1.
@@ -80,31 +164,22 @@ class Collection:
             raise ConfigError("the query is empty; give some words to search for")
         if k < 1:
             raise ConfigError(f"k={k} answers cannot be given; ask for at least 1")
-        granularity = self.vectors.nesting.resolve(at)
-        asked = self.encoder.encode([query])
-        found = nearest(
-            asked,
-            self.vectors.values,
-            min(k, len(self.records)),
-            dim=granularity["dim"],
-            rule=self.vectors.rule,
-        )
-        answers = zip(found.indices[0].tolist(), found.scores[0].tolist(), strict=True)
-        return [Hit(row, score, self.records[row]) for row, score in answers]
+        found = self.index.search(self.encoder.encode([query]), k, at=at, point=point, recall=recall)
+        pairs = [(int(i), float(s)) for i, s in zip(found.ids[0], found.scores[0], strict=True) if i >= 0]
+        texts = self.records.get([number for number, _ in pairs])
+        return [Hit(number, score, record) for (number, score), record in zip(pairs, texts, strict=True)]
 
-    def save(self, folder: str | Path, /) -> None:
-        """Write a verified folder: the encoder, the vectors and the records."""
-        with write_folder(folder, "collection", nesting=self.vectors.nesting, rule=self.vectors.rule) as path:
-            self.encoder.save(path / "encoder")
-            self.vectors.save(path / "vectors")
-            lines = (json.dumps([record.title, record.text], ensure_ascii=False) for record in self.records)
-            (path / _RECORDS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    def close(self) -> None:
+        """Let another writer open the collection; everything is on the disk already."""
+        self.index.close()
 
-    @classmethod
-    def load(cls, folder: str | Path, /) -> Self:
-        """Read what ``save`` wrote; the vectors stay on disk as a memory map."""
-        read_folder(folder, "collection")
-        root = Path(folder)
-        with (root / _RECORDS).open(encoding="utf-8") as lines:
-            records = tuple(Record(*json.loads(line)) for line in lines)
-        return cls(TextEncoder.load(root / "encoder"), StoredVectors.load(root / "vectors"), records)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _identity(root: Path) -> str:
+    """What names the encoder in the index, so that vectors of another one are never compared with it."""
+    return f"sha256:{sha256_of(root / _ENCODER / MANIFEST)}"

@@ -23,14 +23,14 @@ from nestling.search.exact import Metric
 from nestling.search.frontier import measured_point
 from nestling.search.generation import Generation
 from nestling.search.ids import Ids, check_kind, read_ids
-from nestling.search.incoming import as_matrix, check_prefixes, read_queries
+from nestling.search.incoming import as_matrix, check_point, check_prefixes, read_queries
 from nestling.search.lock import WriterLock
 from nestling.search.plan import Plan, Point
 from nestling.search.report import IndexInfo, Verification, describe, verify_index
 from nestling.search.segments import Rows
 from nestling.search.snapshot import Hits
 from nestling.search.state import State, load
-from nestling.search.writer import Writer
+from nestling.search.writer import Writer, check_log_bytes
 
 _LOG_BYTES = 16 << 20
 
@@ -105,8 +105,10 @@ class AdaptiveIndex:
             ArtifactError: if ``folder`` holds anything.
             StorageError: if it cannot be written.
         """
+        check_log_bytes(log_bytes)
+        root = Path(folder)
         lock, loaded = create_index(
-            Path(folder),
+            root,
             vectors,
             ids,
             plan=plan,
@@ -118,7 +120,6 @@ class AdaptiveIndex:
             seed=seed,
             workers=workers,
         )
-        root = Path(folder)
         return cls(root, loaded.state, Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers))
 
     @classmethod
@@ -147,6 +148,7 @@ class AdaptiveIndex:
             ConfigError: for another encoder or cut rule.
             StorageError: if another writer has it open.
         """
+        check_log_bytes(log_bytes)
         root = Path(folder)
         if read_only:
             state = load(root).state
@@ -326,6 +328,7 @@ class AdaptiveIndex:
         found = Point.parse(point) if isinstance(point, str) else point
         largest = max(g["dim"] for g in wanted)
         asked = read_queries(queries, generation.takes, generation.settings.dim, largest)
+        check_point(found, state.snapshot.terms.plan)
         check_prefixes(asked, generation.rule, generation.smallest_dim, "the queries")
         return {
             g: state.snapshot.search(asked, int(k), dim=g["dim"], point=found, allow=allow, workers=workers)
@@ -360,7 +363,7 @@ class AdaptiveIndex:
         return small
 
     def save(self, folder: str | Path, /) -> None:
-        """Write a copy of the index as it is now; this one stays where it is."""
+        """Write a copy of the index as it is now."""
         write_copy(self._state, Path(folder), self.nesting.full)
 
     def cost(self, at: At = None) -> Cost:

@@ -1,0 +1,222 @@
+"""Measuring plans: what each finds of the exact neighbours, and how fast, at ever larger points."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nestling.cut import CutRule, check_vectors
+from nestling.search.engine import Engine, build
+from nestling.search.exact import Metric, nearest
+from nestling.search.frontier import Frontier, Trial
+from nestling.search.plan import Plan, Point
+
+Names: TypeAlias = NDArray[Any]
+Search: TypeAlias = Callable[[NDArray[Any], int, Point], Names]
+
+# Candidates are first compared on a part of the rows; so many of them are then built over all.
+_SAMPLE_ROWS = 20_000
+_FINALISTS = 2
+_QUERIES = 500
+_TIMED_QUERIES = 50
+_LARGEST_SHORTLIST_PER_K = 128
+# A larger point that finds less than this much more is not followed further.
+_SMALLEST_GAIN = 2e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Queries, and what each should find.
+
+    Args:
+        queries: ``Float[queries, dim]``.
+        expected: ``[queries, k]``, row numbers or ids of the exact nearest.
+        own: what each query itself is called among the rows, if it is one of them.
+    """
+
+    queries: NDArray[Any]
+    expected: Names
+    own: Names | None = None
+
+    @property
+    def k(self) -> int:
+        """Neighbours that are expected."""
+        return int(self.expected.shape[1])
+
+    @property
+    def wanted(self) -> int:
+        """Neighbours to ask for: one more where each query finds itself."""
+        return self.k + (self.own is not None)
+
+    def named(self, names: Names) -> Questions:
+        """The same with rows called by ``names`` in place of their numbers."""
+        return Questions(self.queries, names[self.expected], None if self.own is None else names[self.own])
+
+    def recalls(self, found: Names) -> NDArray[np.float64]:
+        """Share of what is expected that each query found."""
+        others = found if self.own is None else without(found, self.own, self.k)
+        hits = (others[:, :, None] == self.expected[:, None, :]).any(axis=1)
+        return np.asarray(hits.mean(axis=1))
+
+
+def without(found: Names, own: Names, k: int) -> Names:
+    """The first ``k`` of each row that are not its own; rows are ``k + 1`` long."""
+    others = found != own[:, None]
+    kept = others & (others.cumsum(axis=1) <= k)
+    chosen: Names = found[kept].reshape(len(found), k)
+    return chosen
+
+
+class Race:
+    """Builds candidates over a part of the rows, then the best over all, and measures them."""
+
+    def __init__(
+        self,
+        vectors: NDArray[Any],
+        queries: Any,
+        k: int,
+        rule: CutRule,
+        metric: Metric,
+        seed: int,
+        workers: int | None,
+    ) -> None:
+        self.vectors, self.k, self.rule, self.metric = vectors, k, rule, metric
+        self.seed, self.workers, self.started = seed, workers, time.perf_counter()
+        draw = np.random.default_rng(seed)
+        self.own: NDArray[np.int64] | None = None
+        if queries is None:
+            self.own = np.sort(draw.choice(len(vectors), min(_QUERIES, len(vectors)), replace=False))
+            self.queries = np.asarray(vectors[self.own])
+        else:
+            self.queries = check_vectors(queries, "queries", dim=vectors.shape[1])
+        known = np.zeros(0, np.int64) if self.own is None else self.own
+        others = np.setdiff1d(np.arange(len(vectors)), known)
+        more = max(0, min(len(others), _SAMPLE_ROWS - len(known)))
+        # Rows that are queries come first, so that each knows its number in the sample.
+        self.sample = np.concatenate([known, np.sort(draw.choice(others, more, replace=False))])
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.perf_counter() - self.started
+
+    def run(self, plans: Sequence[Plan], rank: Callable[[Frontier], list[Plan]]) -> Iterator[Trial]:
+        """Trials over all rows."""
+        if len(self.sample) < len(self.vectors) and len(plans) > _FINALISTS:
+            part = np.ascontiguousarray(self.vectors[self.sample])
+            own = None if self.own is None else np.arange(len(self.own))
+            trials = tuple(self._measure_all(plans, part, own, "planning on a sample"))
+            plans = rank(Frontier(trials, self.k, len(self.queries), self.own is not None, 0.0))[:_FINALISTS]
+        return self._measure_all(plans, self.vectors, self.own, "planning on all rows")
+
+    def ask(self, rows: NDArray[Any], own: NDArray[np.int64] | None) -> Questions:
+        """What each query should find among ``rows``."""
+        wanted = self.k + (own is not None)
+        truth = nearest(self.queries, rows, wanted, rule=self.rule, metric=self.metric, workers=self.workers)
+        return Questions(
+            self.queries, truth.indices if own is None else without(truth.indices, own, self.k), own
+        )
+
+    def _measure_all(
+        self, plans: Sequence[Plan], rows: NDArray[Any], own: NDArray[np.int64] | None, label: str
+    ) -> Iterator[Trial]:
+        questions, dim = self.ask(rows, own), rows.shape[1]
+        for plan in tqdm(plans, desc=label, unit="plan", disable=None, delay=2, leave=False):
+            with TemporaryDirectory(prefix="nestling-plan-") as folder:
+                start = time.perf_counter()
+                engine = build(
+                    plan,
+                    rows,
+                    rule=self.rule,
+                    metric=self.metric,
+                    seed=self.seed,
+                    workers=self.workers,
+                    folder=folder,
+                )
+                built_s = time.perf_counter() - start
+
+                def search(asked: NDArray[Any], wanted: int, point: Point, engine: Engine = engine) -> Names:
+                    return engine.search(asked, wanted, point, workers=self.workers).indices
+
+                yield from climb(search, plan, questions, len(rows), dim, built_s)
+
+
+def climb(
+    search: Search, plan: Plan, questions: Questions, rows: int, dim: int, build_s: float
+) -> Iterator[Trial]:
+    """Trials of one plan from its smallest point up, each time doubling what finds most for its time.
+
+    Args:
+        search: finds row numbers or ids of queries: ``search(queries, k, point)``.
+        plan: what is searched.
+        questions: with the names that ``search`` finds.
+        rows: vectors that are searched.
+        dim: their full size.
+        build_s: seconds that building took.
+    """
+
+    def measured(point: Point) -> Trial:
+        recalls, latency_ms, qps = time_search(search, questions, point)
+        mean, half = float(recalls.mean()), 1.96 * float(recalls.std()) / math.sqrt(len(recalls))
+        row_bytes = plan.cost(rows, dim, point).bytes_stored / rows
+        low, high = max(0.0, mean - half), min(1.0, mean + half)
+        return Trial(plan, point, rows, mean, low, high, latency_ms, qps, row_bytes, build_s)
+
+    best = measured(_smallest(plan, rows, questions.wanted))
+    yield best
+    while best.recall < 1:
+        larger = [measured(point) for point in _larger(plan, best.point, rows, questions.wanted)]
+        yield from larger
+        before = best
+        gaining = [trial for trial in larger if trial.recall > before.recall + _SMALLEST_GAIN]
+        if not gaining:
+            return
+
+        def pace(trial: Trial, before: Trial = before) -> float:
+            return (trial.recall - before.recall) / max(trial.latency_ms - before.latency_ms, 1e-4)
+
+        best = max(gaining, key=pace)
+
+
+def time_search(
+    search: Search, questions: Questions, point: Point
+) -> tuple[NDArray[np.float64], float, float]:
+    """Recall of each query, median milliseconds of a single one, and queries a second in one batch."""
+    queries, wanted = questions.queries, questions.wanted
+    start = time.perf_counter()
+    found = search(queries, wanted, point)
+    batch_s = time.perf_counter() - start
+    singles = []
+    for query in queries[:_TIMED_QUERIES]:
+        start = time.perf_counter()
+        search(query[None], wanted, point)
+        singles.append(time.perf_counter() - start)
+    return questions.recalls(found), 1e3 * float(np.median(singles)), len(queries) / batch_s
+
+
+def _smallest(plan: Plan, rows: int, k: int) -> Point:
+    kind = None if plan.coarse is None else plan.coarse.kind
+    return Point(
+        nprobe=1 if kind == "ivf" else None,
+        ef=max(k, 16) if kind == "hnsw" else None,
+        shortlists=(min(rows, k),) * len(plan.reranks),
+    )
+
+
+def _larger(plan: Plan, point: Point, rows: int, k: int) -> Iterator[Point]:
+    """The point with each parameter doubled in turn, as far as that makes sense."""
+    if point.nprobe is not None and plan.coarse is not None and point.nprobe < plan.coarse.count:
+        yield replace(point, nprobe=min(2 * point.nprobe, plan.coarse.count))
+    if point.ef is not None and point.ef < rows:
+        yield replace(point, ef=min(2 * point.ef, rows))
+    if point.shortlists and point.shortlists[0] < min(rows, _LARGEST_SHORTLIST_PER_K * k):
+        doubled = [min(rows, 2 * length) for length in point.shortlists]
+        yield replace(point, shortlists=tuple(doubled))
