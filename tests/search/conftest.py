@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nestling.search.exact import Neighbours
+from nestling.cut import CutRule, cut
+from nestling.search.exact import Metric, Neighbours
 
 
 class Nested:
@@ -20,6 +21,17 @@ class Nested:
         centres = np.random.default_rng(99).normal(size=(40, dim))
         values = centres[generator.integers(40, size=rows)] + generator.normal(size=(rows, dim))
         return (values / np.sqrt(np.arange(1, dim + 1))).astype(np.float32)
+
+    @staticmethod
+    def exact(
+        queries: NDArray[Any], vectors: NDArray[Any], k: int, dim: int, rule: CutRule, metric: Metric
+    ) -> Neighbours:
+        """Every score in double precision, then sorted."""
+        asked, rows = (cut(x.astype(np.float64), dim, rule) for x in (queries, vectors))
+        keys = -(asked @ rows.T) if metric == "dot" else np.linalg.norm(asked[:, None] - rows[None], axis=2)
+        order = np.argsort(keys, axis=1, kind="stable")[:, :k]
+        best = np.take_along_axis(keys, order, 1)
+        return Neighbours(order, (-best if metric == "dot" else best).astype(np.float32))
 
     @staticmethod
     def recall(found: Neighbours, truth: Neighbours) -> float:

@@ -27,6 +27,7 @@ _ROWS_TO_LEARN_A_CODE = 1 << 16
 _CLUSTERING_ROUNDS = 10
 _BYTES_SORTED_AT_A_TIME = 1 << 26
 _SECONDS_BETWEEN_COPIES_OF_A_GRAPH = 60.0
+_COPY = "graph-"
 
 
 @dataclass(frozen=True)
@@ -217,25 +218,28 @@ def _link(task: Task, journal: Journal) -> None:
     coarse = task.plan.coarse
     assert coarse is not None
     assert coarse.dim is not None
-    dim = coarse.dim
-    if "graph." in journal:
-        return
-    begun_name = max((name for name in journal.groups() if name.startswith("graph-")), default=None)
-    begun = None if begun_name is None else Graph.from_parts(coarse.count, journal.group(begun_name))
+    if "graph." not in journal:
+        begun_name = max((name for name in journal.groups() if name.startswith(_COPY)), default=None)
+        begun = None if begun_name is None else Graph.from_parts(coarse.count, journal.group(begun_name))
+        finished = _grow(task, journal, coarse.count, coarse.dim, begun)
+        assert finished is not None  # there is at least one block, in this run or in one before it
+        journal.once("graph", finished.to_parts)
+    journal.drop_groups(_COPY)
+
+
+def _grow(task: Task, journal: Journal, links: int, dim: int, begun: Graph | None) -> Graph | None:
+    """The graph of all rows; copies of it are written on the way."""
 
     def read(span: slice) -> Floats:
         values = read_rows(task.vectors[span][:, :dim], "vectors", span.start)
         return task.space.prefix(values, dim, "vectors", span.start)
 
     copy, noted = None, time.monotonic()
-    for copy in grow_graph(coarse.count, task.space, task.rows, dim, task.block, read, task.seed, begun):
+    for copy in grow_graph(links, task.space, task.rows, dim, task.block, read, task.seed, begun):
         if journal.folder is not None and time.monotonic() - noted >= _SECONDS_BETWEEN_COPIES_OF_A_GRAPH:
             graph = copy()
-            before, begun_name = begun_name, f"graph-{len(graph.levels):012}"
-            journal.once(begun_name, graph.to_parts)
-            journal.drop_group(before)
+            name = f"{_COPY}{len(graph.levels):012}"
+            journal.once(name, graph.to_parts)
+            journal.drop_groups(_COPY, keep=name)
             noted = time.monotonic()
-    finished = begun if copy is None else copy()
-    assert finished is not None  # there is at least one block, in this run or in one before it
-    journal.once("graph", finished.to_parts)
-    journal.drop_group(begun_name)
+    return begun if copy is None else copy()

@@ -59,10 +59,19 @@ class Journal:
         """The arrays of a group, by key."""
         return {key.removeprefix(f"{name}."): self[key] for key in self._members(name)}
 
-    def drop_group(self, name: str | None) -> None:
-        """Forget a group, if there is one."""
-        if name is not None:
-            self.drop(f"{name}.", *self._members(name))
+    def drop_groups(self, prefix: str, keep: str = "") -> None:
+        """Forget the groups whose names begin so, all but one, and files that an interruption left of them."""
+        names = [
+            key
+            for name in self.groups()
+            if name.startswith(prefix) and name != keep
+            for key in (f"{name}.", *self._members(name))
+        ]
+        self.drop(*names)
+        if self.folder is not None:
+            for path in self.folder.glob(f"{prefix}*.npy"):
+                if not (keep and path.name.startswith(f"{keep}.")):
+                    path.unlink()
 
     def _members(self, name: str) -> list[str]:
         return [key for key in self._done if key.startswith(f"{name}.") and key != f"{name}."]
