@@ -79,7 +79,8 @@ def demo(
 
     say(f"5 of 5: making all {len(everything):,} texts searchable at {chosen}")
     nested.save(output / "model")
-    with _collect(nested, everything, chosen, output / COLLECTION, seed) as collection:
+    asked = study.validation.queries[:_COMPARED]
+    with _collect(nested, everything, chosen, output / COLLECTION, asked, seed) as collection:
         _compare_with_exact(collection, study.test.queries)
         for query in _EXAMPLES if pairs is None and texts is None else study.test.queries[:3]:
             _show_hits(collection, query)
@@ -123,12 +124,14 @@ def _compare_with_plain(curve: Curve, truncation: Curve) -> None:
     show(f"{as_good} now keeps {_KEEP:.0%} of that, in {after} instead of {before}.")
 
 
-def _collect(encoder: Any, pairs: Any, at: Granularity, folder: Path, seed: int) -> Collection:
+def _collect(
+    encoder: Any, pairs: Any, at: Granularity, folder: Path, asked: Sequence[str], seed: int
+) -> Collection:
     from nestling.domains.collection import Collection
     from nestling.domains.records import Record
 
     records = [Record(*row) for row in zip(pairs.queries, pairs.documents, strict=True)]
-    return Collection.create(folder, encoder, records, at=at, recall=_RECALL, seed=seed)
+    return Collection.create(folder, encoder, records, at=at, recall=_RECALL, queries=asked, seed=seed)
 
 
 def _compare_with_exact(collection: Collection, queries: Sequence[str]) -> None:

@@ -53,6 +53,7 @@ class Collection:
         at: At = None,
         plan: Plan | str | None = None,
         recall: float = 0.95,
+        queries: Sequence[str] | None = None,
         seed: int = 0,
     ) -> Self:
         """Encode the records and build an index of their vectors in ``folder``; what was there goes.
@@ -64,6 +65,8 @@ class Collection:
             at: the granularity that is kept; the index may still be searched at less.
             plan: of the index; by default the fastest that reaches ``recall``, found by measuring.
             recall: share of the exact nearest that the index is to find.
+            queries: to measure that with, such as people ask; some of the texts by default, which are often
+                easier to find the neighbours of.
             seed: of what is drawn while planning and building.
 
         Raises:
@@ -86,6 +89,7 @@ class Collection:
             ids,
             plan=plan,
             recall=recall,
+            queries=None if queries is None else small.encode(list(queries)),
             nesting=small.nesting,
             rule=small.rule.again,
             encoder=_identity(root),

@@ -1,0 +1,147 @@
+"""Planning by measurement: what is measured is true, and the choice follows from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nestling.cut import RAW
+from nestling.encoders.stored import StoredVectors
+from nestling.errors import ConfigError, DataError
+from nestling.search import race
+from nestling.search.exact import nearest
+from nestling.search.frontier import Frontier, Trial
+from nestling.search.plan import Plan, Point
+from nestling.search.race import Questions, climb, without
+from nestling.search.tune import build, candidate_plans, compare_with_exact, retune, tune
+
+N, DIM, SIZES = 3000, 32, (8, 16, 32)
+PLANS = ("int4@16 > rerank@full", "ivf32@16 > int8@32 > rerank@full", "flat@full")
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    draw = np.random.default_rng(0)
+    return (draw.normal(size=(N, DIM)) * 2.0 ** -np.linspace(0, 2, DIM)).astype(np.float32)
+
+
+def recall_of(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, expected, strict=True)]))
+
+
+def test_a_row_that_is_a_query_is_not_its_own_neighbour() -> None:
+    found = np.array([[5, 1, 2, 3], [1, 2, 3, 4], [7, 8, 6, 9]])
+    np.testing.assert_array_equal(without(found, np.array([5, 9, 6]), 3), [[1, 2, 3], [1, 2, 3], [7, 8, 9]])
+
+
+def test_recall_is_that_of_the_exact_neighbours(vectors: np.ndarray) -> None:
+    queries = vectors[:50] + 0.05
+    expected = nearest(queries, vectors, 10).indices
+    questions = Questions(queries, expected)
+    short = nearest(queries, vectors, 10, dim=8).indices
+    assert questions.recalls(short).mean() == pytest.approx(recall_of(short, expected))
+    names = np.array([f"row {i}" for i in range(N)])
+    assert questions.named(names).recalls(names[short]).mean() == questions.recalls(short).mean()
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["queries", "rows"])
+def test_trials_tell_the_truth_and_the_fastest_that_fits_is_chosen(vectors: np.ndarray, given: bool) -> None:
+    queries = vectors[:200] + 0.05 if given else None
+    chosen, frontier = tune(vectors, queries=queries, plans=PLANS, recall=0.9, seed=3, workers=1)
+    assert frontier.sampled is not given
+    assert frontier.queries == (200 if given else 500)
+    assert frontier.seconds > 0
+    assert chosen.low >= 0.9
+    assert chosen.latency_ms == min(trial.latency_ms for trial in frontier if trial.low >= 0.9)
+    exact = [trial for trial in frontier if str(trial.plan) == "flat@full"]
+    assert [trial.recall for trial in exact] == [1.0]
+    if given:
+        from nestling.search.engine import build as build_engine
+
+        trial = max((t for t in frontier if t.plan == Plan.parse(PLANS[0])), key=lambda t: t.recall)
+        engine = build_engine(trial.plan, vectors, seed=3)
+        found = engine.search(queries, 10, trial.point).indices
+        assert recall_of(found, nearest(queries, vectors, 10).indices) == pytest.approx(trial.recall)
+
+
+def test_many_rows_are_planned_on_a_sample_first(
+    vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race, "_SAMPLE_ROWS", 1000)
+    _, frontier = tune(vectors, plans=PLANS, recall=0.8, workers=1)
+    assert len({trial.plan for trial in frontier}) == 2  # the finalists
+    assert {trial.rows for trial in frontier} == {N}
+
+
+def test_climbing_goes_on_while_more_is_found() -> None:
+    """Against a search whose recall is known at every point."""
+    expected = np.tile(np.arange(16), (8, 1))
+
+    def search(queries: np.ndarray, k: int, point: Point) -> np.ndarray:
+        assert point.nprobe is not None
+        found = np.tile(np.arange(k), (len(queries), 1))
+        found[:, min(point.nprobe, k) :] = -1
+        return found
+
+    plan = Plan.parse("ivf64@8 > flat@8")
+    trials = list(climb(search, plan, Questions(np.zeros((8, 8)), expected), 1000, 8, 0.0))
+    assert [trial.point.nprobe for trial in trials] == [1, 2, 4, 8, 16]
+    assert [trial.recall for trial in trials] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "full"), [(100, 16), (50_000, 256), (50_000, 30), (10**6, 768), (20_000, 7)]
+)
+def test_candidates_fit_the_vectors_and_rise_in_cost(rows: int, full: int) -> None:
+    plans = candidate_plans(rows, tuple(range(1, full + 1)))
+    assert Plan.parse("flat@full") in plans
+    costs = [plan.cost(rows, full).mflops for plan in plans]
+    assert costs == sorted(costs)
+    assert len(set(plans)) == len(plans)
+
+
+def test_a_built_index_keeps_what_was_measured(vectors: np.ndarray, tmp_path: Path) -> None:
+    stored = StoredVectors(vectors, "dim=8,16,32", ids=[f"n{i}" for i in range(N)], encoder="e")
+    with build(tmp_path / "index", stored, recall=0.9, workers=1) as index:
+        trials = [Trial.from_json(dict(row)) for row in index.table]
+        assert {trial.plan.resolve(DIM) for trial in trials} == {index.plan}
+        fast = min((t for t in trials if t.low >= 0.9), key=lambda t: t.latency_ms)
+        queries = vectors[:5]
+        by_recall = index.search(queries, recall=0.9)
+        np.testing.assert_array_equal(by_recall.ids, index.search(queries, point=fast.point).ids)
+        with pytest.raises(ConfigError, match="not both"):
+            index.search(queries, recall=0.9, point="nprobe=1")
+        recall, ours_ms, exact_ms = compare_with_exact(index, vectors[:50] + 0.01, target=0.9)
+        assert recall > 0.8
+        assert min(ours_ms, exact_ms) > 0
+
+
+def test_a_given_plan_is_built_and_measured(vectors: np.ndarray, tmp_path: Path) -> None:
+    with build(tmp_path / "index", vectors, plan="int4@16 > rerank@full", workers=1) as index:
+        assert str(index.plan) == "int4@16 > rerank@32"
+        assert len(index.table) > 1
+        index.delete(np.arange(100))
+        index.add(vectors[:10] + 3)
+        chosen, frontier = retune(index, recall=0.8, queries=vectors[:60] + 0.02, workers=1)
+        assert isinstance(frontier, Frontier)
+        assert chosen.rows == N - 90
+        assert [row["recall"] for row in index.table] == [t.recall for t in frontier.pareto()]
+
+
+def test_bad_requests_are_told(vectors: np.ndarray) -> None:
+    with pytest.raises(DataError, match="choose fewer"):
+        tune(vectors[:5], k=5)
+    with pytest.raises(ConfigError, match="at least one"):
+        tune(vectors, plans=[])
+    with pytest.raises(ConfigError, match="no plan fits"):
+        tune(vectors[:300], max_bytes=1)
+    with pytest.raises(DataError, match="queries have 8 entries"):
+        tune(vectors, queries=vectors[:3, :8])
+
+
+def test_raw_products_and_distances_are_planned_too(vectors: np.ndarray) -> None:
+    for metric in ("dot", "euclidean"):
+        chosen, _ = tune(vectors[:500], rule=RAW, metric=metric, plans=["flat@full"], recall=1.0, workers=1)  # type: ignore[arg-type]
+        assert chosen.recall == 1
