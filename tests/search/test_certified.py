@@ -15,6 +15,7 @@ from nestling.search.certified import CertifiedScan
 from nestling.search.exact import nearest
 
 COSINE = CutRule()
+ARRAYS = ("coarse", "fine", "floats", "rotation")
 SPACES = [(COSINE, "dot"), (COSINE, "euclidean"), (RAW, "dot"), (RAW, "euclidean")]
 
 
@@ -84,12 +85,26 @@ def test_agrees_with_exact_search(
     check(vectors, normal(9, 64, seed=1), k, rule, metric)
 
 
+KINDS = [
+    "plain",
+    "duplicates",
+    "ties",
+    "norms",
+    "huge",
+    "denormal",
+    "zeros",
+    "constant",
+    "tilted",
+    "outlier",
+    "spike",
+]
+
+
 def adversarial(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     rows, dim = draw(st.integers(1, 200)), draw(st.integers(1, 70))
     vectors = rng.standard_normal((rows, dim))
-    kind = draw(st.sampled_from(["plain", "duplicates", "ties", "norms", "huge", "denormal", "zeros", "constant",
-                                 "tilted", "outlier", "spike"]))  # fmt: skip
+    kind = draw(st.sampled_from(KINDS))
     if kind == "duplicates":
         vectors = vectors[rng.integers(0, max(1, rows // 10), rows)]
     elif kind == "ties":
@@ -184,7 +199,7 @@ def test_certificates_say_what_was_read() -> None:
 
 @pytest.mark.parametrize("level", ["off", *native.levels()[-1:]])
 def test_a_stated_confidence_is_kept(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Up to 20,000 true neighbours, on vectors that are harder than noise: few directions, near duplicates."""
+    """Up to 20,000 true neighbours, among vectors of few directions and near duplicates."""
     monkeypatch.setenv("NESTLING_KERNELS", level)
     rng = np.random.default_rng(0)
     count = 2_000 if level != "off" else 200
@@ -296,8 +311,9 @@ def test_codes_of_other_vectors_are_refused(tmp_path: Path) -> None:
             CertifiedScan.load(tmp_path, others)
 
 
-@pytest.mark.parametrize("name", ["coarse.npy", "fine.npy", "floats.npy", "rotation.npy", "mean.npy", "norms.npy",
-                                  "longest.npy", "certified.json"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", [f"{name}.npy" for name in (*ARRAYS, "longest", "mean", "norms")] + ["certified.json"]
+)
 def test_torn_files_are_refused(name: str, tmp_path: Path) -> None:
     vectors = normal(300, 20)
     CertifiedScan.build(vectors).save(tmp_path)

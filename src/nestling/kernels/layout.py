@@ -70,7 +70,9 @@ def pack_rows(codes: Bytes) -> Bytes:
     whole = np.zeros((len(codes), 4 * stride), np.uint8)
     whole[:, slice(codes.shape[1])] = codes
     parts = whole.reshape(len(codes), 4, stride)
-    packed: Bytes = parts[:, 0] | parts[:, 1] << 2 | parts[:, 2] << 4 | parts[:, 3] << 6
+    packed = parts[:, 0].copy()
+    for part in (1, 2, 3):
+        packed |= parts[:, part] << np.uint8(2 * part)
     return packed
 
 
@@ -142,6 +144,7 @@ class Probes:
 
     Args:
         codes: ``Int8[queries, dims of the packed code]``.
+        sums: ``Int32[queries]``: sum of the codes of each.
         likely: ``Float32[queries, 2, 3]``: alpha, beta, gamma of a bound by the high bits and by all bits.
         sure: the same of bounds that always hold; without them those that are likely decide alone.
         exact: ``Float64[queries, dim]``.
@@ -150,6 +153,7 @@ class Probes:
     """
 
     codes: NDArray[np.int8]
+    sums: NDArray[np.int32]
     likely: Floats
     sure: Floats | None
     exact: Doubles
@@ -158,7 +162,9 @@ class Probes:
     def part(self, rows: slice) -> Probes:
         """Some of the queries."""
         sure = None if self.sure is None else self.sure[rows]
-        return Probes(self.codes[rows], self.likely[rows], sure, self.exact[rows], self.bounds[rows])
+        return Probes(
+            self.codes[rows], self.sums[rows], self.likely[rows], sure, self.exact[rows], self.bounds[rows]
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from ctypes import POINTER, Structure, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,10 @@ class _Codes(Structure):
             "coarse", "fine", "coarse_scale", "coarse_radius", "fine_scale", "fine_radius", "bias", "allowed"
         )
     ]  # fmt: skip
+
+    def values(self) -> list[int | None]:
+        """All fields but the last, which names what is allowed."""
+        return [getattr(self, field[0]) for field in self._fields_[:-1]]
 
 
 class _Queries(Structure):
@@ -86,25 +91,17 @@ def search(
     allowed: NDArray[np.bool_] | None,
 ) -> Found:
     """See :func:`nestling.kernels.search`."""
-    count, coarse = len(probes.codes), codes.coarse
+    count = len(probes.codes)
+    counts, skipped = np.empty((2, count), np.int64), np.empty(count, np.float64)
     found = Found(
-        np.empty((count, k), np.int64),
-        np.empty((count, k), np.float64),
-        np.empty(count, np.int64),
-        np.empty(count, np.int64),
-        np.empty(count, np.float64),
+        np.empty((count, k), np.int64), np.empty((count, k), np.float64), counts[0], counts[1], skipped
     )
-    sums = probes.codes.sum(axis=1, dtype=np.int32)
-    held = [probes.codes, sums, probes.likely, probes.sure, probes.exact, probes.bounds]
+    held = [probes.codes, probes.sums, probes.likely, probes.sure, probes.exact, probes.bounds]
+    fixed = _codes(codes)
     failed = _loaded().nestling_search(
         LEVELS.index(level),
         _vectors(vectors),
-        _Codes(
-            coarse.rows,
-            coarse.blocks.shape[1],
-            *map(_address, (coarse.blocks, codes.fine, coarse.scale, coarse.radius)),
-            *map(_address, (codes.fine_scale, codes.fine_radius, coarse.bias, allowed)),
-        ),
+        fixed if allowed is None else _Codes(*fixed.values(), _address(allowed)),
         _Queries(count, *map(_address, held)),
         k,
         _Answers(*map(_address, (found.indices, found.scores, found.refined, found.verified, found.skipped))),
@@ -146,17 +143,33 @@ def _loaded() -> Any:
     return library()
 
 
+# What is searched is described once: that takes longer than a small search, and the arrays stay in place.
+_described: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
 def _vectors(vectors: StoredRows) -> _Vectors:
-    values = vectors.values
-    return _Vectors(
-        _address(values),
-        values.strides[0],
-        values.shape[1],
-        _address(vectors.scale),
-        _TYPES[values.dtype.name],
-        vectors.distance,
-    )
+    if vectors not in _described:
+        values = vectors.values
+        _described[vectors] = _Vectors(
+            _address(values),
+            values.strides[0],
+            values.shape[1],
+            _address(vectors.scale),
+            _TYPES[values.dtype.name],
+            vectors.distance,
+        )
+    return _described[vectors]  # type: ignore[no-any-return]
+
+
+def _codes(codes: TwoPlanes) -> _Codes:
+    if codes not in _described:
+        coarse = codes.coarse
+        arrays = (coarse.blocks, codes.fine, coarse.scale, coarse.radius)
+        floats = (codes.fine_scale, codes.fine_radius, coarse.bias)
+        places = map(_address, (*arrays, *floats))
+        _described[codes] = _Codes(coarse.rows, coarse.blocks.shape[1], *places, None)
+    return _described[codes]  # type: ignore[no-any-return]
 
 
 def _address(array: Any) -> int | None:
-    return None if array is None else array.ctypes.data
+    return None if array is None else array.__array_interface__["data"][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 from typing import Self
 
@@ -38,6 +39,11 @@ class Calibration:
         """Lay normal distributions over the tails of errors ``Float64[2, pairs]``, in radii."""
         spreads = tuple(max(dim**-0.5, _spread_of_tail(each)) for each in errors)
         return cls(gains, (spreads[0], spreads[1]))
+
+    @cached_property
+    def arrays(self) -> tuple[Doubles, Doubles]:
+        """Gains and spreads, ``Float64[2]`` each."""
+        return np.array(self.gains, np.float64), np.array(self.spreads, np.float64)
 
     @staticmethod
     def normal(confidence: float) -> float:

@@ -40,7 +40,8 @@ class Certificate:
         rows: rows whose codes were scanned for every query.
         refined: ``Int[queries]``: rows whose low bits were read too.
         verified: ``Int[queries]``: rows whose exact score was computed.
-        kth_scores: ``Float64[queries]``: score of the worst answer, a similarity or a distance; nan if there is none.
+        kth_scores: ``Float64[queries]``: score of the worst answer, a similarity or a distance; nan
+            where there is none.
         skipped_bounds: ``Float64[queries]``: no row that was not verified can score better than this;
             minus infinity (plus, for distances) where all were.
         confidence: 1, or with what probability each true neighbour is among the answers.
@@ -215,7 +216,8 @@ class CertifiedScan:
             raise ConfigError(f"confidence={confidence} is not possible; give more than 0.5, and 1 for exact")
         if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (rows,)):
             raise DataError(
-                f"allowed must be one boolean for each of {rows} rows, not {allowed.dtype} of shape {allowed.shape}"
+                f"allowed must be one boolean for each of {rows} rows, not {allowed.dtype} of shape "
+                f"{allowed.shape}"
             )
 
     def _find(
@@ -223,15 +225,16 @@ class CertifiedScan:
     ) -> kernels.Found:
         if allowed is not None:
             allowed = np.ascontiguousarray(allowed)
-        edges = np.linspace(0, len(probes.codes), min(workers, len(probes.codes)) + 1).astype(int)
-        parts = [probes.part(slice(*edge)) for edge in pairwise(edges)]
+        workers = min(workers, len(probes.codes))
 
         def search(part: kernels.Probes) -> kernels.Found:
             return kernels.search(self._stored, self._codes.planes, part, k, allowed=allowed)
 
-        if len(parts) == 1:
-            return search(parts[0])
-        with ThreadPoolExecutor(len(parts)) as pool:
+        if workers == 1:
+            return search(probes)
+        edges = [len(probes.codes) * part // workers for part in range(workers + 1)]
+        parts = [probes.part(slice(*edge)) for edge in pairwise(edges)]
+        with ThreadPoolExecutor(workers) as pool:
             return kernels.Found.joined(list(pool.map(search, parts)))
 
     def _answer(self, found: kernels.Found, aim: Aim, confidence: float) -> CertifiedNeighbours:
@@ -255,7 +258,7 @@ class CertifiedScan:
 
     def _calibrate(self, seed: int) -> Calibration:
         """Measure errors between some stored rows, as queries, and the rows that are nearest to them."""
-        rows, dim = self._vectors.shape
+        rows = len(self._vectors)
         k = min(_CALIBRATION_NEIGHBOURS + 1, rows)
         chosen = np.random.default_rng(seed).choice(rows, min(_CALIBRATION_QUERIES, rows), replace=False)
         queries = self._vectors[np.sort(chosen)]

@@ -100,8 +100,8 @@ def refuse_zero(norms: Doubles, what: str) -> None:
     zero = np.flatnonzero(norms <= _SMALLEST_NORM)
     if len(zero):
         raise DataError(
-            f"{name_rows(zero)} of {what} are all zero and have no cosine; remove those rows, or compare with "
-            'rule=RAW and metric="dot" or "euclidean"'
+            f"{name_rows(zero)} of {what} are all zero and have no cosine; remove those rows, or compare "
+            'with rule=RAW and metric="dot" or "euclidean"'
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,6 +23,8 @@ _ROWS_AT_A_TIME = 8192
 _SAMPLED, _CHECKED = 1024, 64
 # With what confidence an exact search looks for its first answers, before it proves them.
 _SCOUTING = 0.98
+_NO_GAIN = np.ones(2)
+_WHOLE_RADIUS = np.full(2, 1 + 1e-6)
 # Beyond this, products of factors and codes could overflow float32; such a query is compared in full.
 _LARGEST_FACTOR = 1e30
 
@@ -61,25 +63,24 @@ class PlaneCodes:
         return coarse.blocks.nbytes + planes.fine.nbytes + floats * coarse.scale.nbytes
 
     def probes(self, exact: Doubles, aim: Aim, calibration: Calibration, confidence: float) -> kernels.Probes:
-        """Queries as the kernels take them, with bounds for a confidence, and for 1 those that always hold."""
+        """Queries as the kernels take them, with bounds for a confidence; for 1, bounds that always hold."""
         turned = turn(aim.units, self.quantiser.rotation, self.planes.fine.shape[1] * 4)
         normal = calibration.normal(_SCOUTING if confidence == 1 else confidence)
-        likely = self._factors(
-            aim, turned, calibration.gains, [normal * each for each in calibration.spreads]
-        )
-        sure = self._factors(aim, turned, (1, 1), (1 + 1e-6, 1 + 1e-6)) if confidence == 1 else None
-        return kernels.Probes(turned.codes, likely, sure, exact, aim.bounds)
+        gains, spreads = calibration.arrays
+        likely = self._factors(aim, turned, gains, spreads * normal)
+        sure = self._factors(aim, turned, _NO_GAIN, _WHOLE_RADIUS) if confidence == 1 else None
+        sums = turned.codes.sum(axis=1, dtype=np.int32)
+        return kernels.Probes(turned.codes, sums, likely, sure, exact, aim.bounds)
 
-    def _factors(
-        self, aim: Aim, turned: Turned, gains: Sequence[float], radii: Sequence[float]
-    ) -> NDArray[np.float32]:
+    def _factors(self, aim: Aim, turned: Turned, gains: Doubles, radii: Doubles) -> NDArray[np.float32]:
+        """Alpha, beta and gamma of both planes: ``Float32[queries, 2, 3]``."""
         factors = np.empty((len(aim.units), 2, 3), np.float64)
-        for plane in range(2):
-            whole = gains[plane] * aim.lengths
-            factors[:, plane, 0] = whole * turned.steps
-            factors[:, plane, 1] = whole * turned.errors * self.longest[plane]
-            factors[:, plane, 2] = whole * radii[plane]
-        factors[(np.abs(factors) > _LARGEST_FACTOR).any(axis=(1, 2))] = np.nan
+        factors[:, :, 0] = turned.steps[:, None]
+        factors[:, :, 1] = turned.errors[:, None] * self.longest
+        factors[:, :, 2] = radii
+        factors *= (aim.lengths[:, None] * gains)[:, :, None]
+        if not np.abs(factors).max() <= _LARGEST_FACTOR:
+            factors[(np.abs(factors) > _LARGEST_FACTOR).any(axis=(1, 2))] = np.nan
         return factors.astype(np.float32)
 
     def calibrate(self, vectors: NDArray[Any], frame: Frame, asked: Ints, answers: Ints) -> Calibration:
@@ -159,14 +160,15 @@ class PlaneCodes:
         """
         if len(self.quantiser.rotation) != vectors.shape[1]:
             raise ArtifactError(
-                f"the codes in {where} are of {len(self.quantiser.rotation)} dims, the vectors of {vectors.shape[1]}"
+                f"the codes in {where} are of {len(self.quantiser.rotation)} dims, the vectors of "
+                f"{vectors.shape[1]}"
             )
         rows = np.linspace(0, len(vectors) - 1, min(_CHECKED, len(vectors))).astype(np.int64)
         turned = frame.centre(vectors, rows) @ self.quantiser.rotation
         blocks = np.unique(rows // kernels.LANES)
         high = kernels.unpack(self.planes.coarse.blocks[blocks], 2).reshape(len(blocks), kernels.LANES, -1)
         codes = high[np.searchsorted(blocks, rows // kernels.LANES), rows % kernels.LANES]
-        codes = (codes << 2 | kernels.unpack_rows(self.planes.fine[rows]))[:, : turned.shape[1]]
+        codes = (codes << np.uint8(2) | kernels.unpack_rows(self.planes.fine[rows]))[:, : turned.shape[1]]
         both = zip(
             steps_of(codes),
             (self.planes.coarse.scale, self.planes.fine_scale),
@@ -176,6 +178,4 @@ class PlaneCodes:
         for steps, scale, radius in both:
             apart = np.linalg.norm(turned - scale[rows][:, None] * steps, axis=1)
             if not (apart <= radius[rows] * (1 + 1e-6) + 1e-30).all():
-                raise ArtifactError(
-                    f"the codes in {where} are not those of these vectors; build them anew for the vectors given"
-                )
+                raise ArtifactError(f"the codes in {where} are not those of these vectors; build them anew")

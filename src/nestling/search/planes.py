@@ -134,8 +134,8 @@ class PlaneWriter:
         """Take in the codes of the rows from ``start`` on, a multiple of the rows of a block."""
         end = start + len(coded.codes)
         blocks = slice(start // kernels.LANES, kernels.padded(end) // kernels.LANES)
-        self.coarse[blocks] = kernels.pack(coded.codes >> 2, 2)
-        self.fine[start:end] = kernels.pack_rows(coded.codes & 3)
+        self.coarse[blocks] = kernels.pack(coded.codes >> np.uint8(2), 2)
+        self.fine[start:end] = kernels.pack_rows(coded.codes & np.uint8(3))
         for plane, steps in enumerate(steps_of(coded.codes)):
             self.floats[2 * plane, start:end] = coded.scales[plane]
             self.floats[2 * plane + 1, start:end] = np.nextafter(

@@ -36,7 +36,8 @@ TARGET inline void sort_out(int64_t row, __m256i sums, __m256 bounds, float thre
         }
         found.rows[found.count] = int32_t(row + lane);
         found.sums[found.count] = sum[lane];
-        found.bounds[found.count++] = bound[lane];
+        if (found.bounds) found.bounds[found.count] = bound[lane];
+        ++found.count;
     }
 }
 
@@ -114,12 +115,23 @@ TARGET inline int32_t fine_of(const uint8_t* row, int64_t stride, const int8_t* 
     return total;
 }
 
-TARGET void fine(const uint8_t* codes, int64_t stride, const int8_t* query, const int32_t* rows, int64_t count,
-                 int32_t* sums) {
+TARGET void refine(const Fine& fine, const Probe& probe, Found* found) {
+    const int64_t count = found->count;
+    found->count = 0;
     for (int64_t i = 0; i < count; ++i) {
         const int64_t ahead = i + kFetchAhead < count ? i + kFetchAhead : count - 1;
-        _mm_prefetch(reinterpret_cast<const char*>(codes + rows[ahead] * stride), _MM_HINT_T0);
-        sums[i] = fine_of(codes + rows[i] * stride, stride, query);
+        _mm_prefetch(reinterpret_cast<const char*>(fine.codes + found->rows[ahead] * fine.stride), _MM_HINT_T0);
+        const int32_t row = found->rows[i];
+        const int32_t sum = 4 * found->sums[i] + fine_of(fine.codes + row * fine.stride, fine.stride, probe.query);
+        const float rest = probe.factors.gamma * fine.radius[row] + (fine.bias ? fine.bias[row] : 0);
+        const float steps = probe.factors.alpha * float(2 * sum - probe.offset) + probe.factors.beta;
+        const float bound = fine.scale[row] * steps + rest;
+        if (bound < probe.threshold) {
+            found->skipped = bound > found->skipped ? bound : found->skipped;
+            continue;
+        }
+        found->rows[found->count] = row;
+        found->bounds[found->count++] = bound;
     }
 }
 
@@ -167,7 +179,7 @@ const Level kAvx2 = {
      {nullptr, scan<4, 1>, scan<4, 2>, scan<4, 3>, scan<4, 4>},
      {nullptr, scan<8, 1>, scan<8, 2>}},
     sift,
-    fine,
+    refine,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
 };

@@ -15,18 +15,17 @@ TARGET inline __m512i broadcast(const int8_t* query) {
     return _mm512_set1_epi32(four);
 }
 
-TARGET inline void sort_out(int64_t row, __m512i sums, __m512 bounds, float threshold, Found& found) {
-    const __mmask16 kept = _mm512_cmp_ps_mask(bounds, _mm512_set1_ps(threshold), _CMP_NLT_UQ);
+TARGET inline void sort_out(__m512i rows, __mmask16 there, __m512i sums, __m512 bounds, float threshold,
+                            Found& found) {
+    const __mmask16 kept = _mm512_mask_cmp_ps_mask(there, bounds, _mm512_set1_ps(threshold), _CMP_NLT_UQ);
     const __m512 skipped = _mm512_set1_ps(found.skipped);
-    const __mmask16 higher = _mm512_cmp_ps_mask(bounds, skipped, _CMP_GT_OQ) & ~kept;
+    const __mmask16 higher = _mm512_mask_cmp_ps_mask(there & ~kept, bounds, skipped, _CMP_GT_OQ);
     if (higher) found.skipped = _mm512_mask_reduce_max_ps(higher, bounds);
     if (!kept) return;
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m512i rows = _mm512_add_epi32(lanes, _mm512_set1_epi32(int32_t(row)));
     // Compressed in a register and stored whole: compressing into memory is many times slower on Zen 4.
     _mm512_storeu_si512(found.rows + found.count, _mm512_maskz_compress_epi32(kept, rows));
     _mm512_storeu_si512(found.sums + found.count, _mm512_maskz_compress_epi32(kept, sums));
-    _mm512_storeu_ps(found.bounds + found.count, _mm512_maskz_compress_ps(kept, bounds));
+    if (found.bounds) _mm512_storeu_ps(found.bounds + found.count, _mm512_maskz_compress_ps(kept, bounds));
     found.count += __builtin_popcount(kept);
 }
 
@@ -40,7 +39,9 @@ TARGET inline __m512 bounds_of(const Packed& codes, int64_t row, __m512 t, const
 TARGET inline void keep(const Packed& codes, int64_t row, __m512i sums, const Probe& probe, Found& found) {
     const __m512 t = _mm512_cvtepi32_ps(
         _mm512_sub_epi32(_mm512_slli_epi32(sums, 1), _mm512_set1_epi32(probe.offset)));
-    sort_out(row, sums, bounds_of(codes, row, t, probe.factors), probe.threshold, found);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i rows = _mm512_add_epi32(lanes, _mm512_set1_epi32(int32_t(row)));
+    sort_out(rows, 0xffff, sums, bounds_of(codes, row, t, probe.factors), probe.threshold, found);
 }
 
 TARGET void sift(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
@@ -114,19 +115,38 @@ TARGET inline __m128i fine_of_four(const uint8_t* const rows[4], int64_t stride,
     return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 
-TARGET void fine(const uint8_t* codes, int64_t stride, const int8_t* query, const int32_t* rows, int64_t count,
-                 int32_t* sums) {
-    for (int64_t i = 0; i < count; i += 4) {
-        const uint8_t* four[4];
-        for (int64_t j = 0; j < 4; ++j) {
-            const int64_t last = count - 1, here = i + j < last ? i + j : last;
-            const int64_t ahead = here + kFetchAhead < last ? here + kFetchAhead : last;
-            four[j] = codes + rows[here] * stride;
-            _mm_prefetch(reinterpret_cast<const char*>(codes + rows[ahead] * stride), _MM_HINT_T0);
+TARGET inline __m512 gather(const float* values, __m512i rows, __mmask16 there) {
+    return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, rows, values, 4);
+}
+
+TARGET void refine(const Fine& fine, const Probe& probe, Found* found) {
+    const int64_t count = found->count;
+    found->count = 0;
+    for (int64_t i = 0; i < count; i += kLanes) {
+        const __mmask16 there = count - i >= kLanes ? 0xffff : (1 << (count - i)) - 1;
+        const __m512i rows = _mm512_maskz_loadu_epi32(there, found->rows + i);
+        __m512i sums = _mm512_slli_epi32(_mm512_maskz_loadu_epi32(there, found->sums + i), 2);
+        alignas(64) int32_t low[kLanes];
+        for (int64_t four = 0; four < kLanes && i + four < count; four += 4) {
+            const uint8_t* codes[4];
+            for (int64_t j = 0; j < 4; ++j) {
+                const int64_t here = i + four + j < count ? i + four + j : count - 1;
+                const int64_t ahead = here + kFetchAhead < count ? here + kFetchAhead : count - 1;
+                codes[j] = fine.codes + found->rows[here] * fine.stride;
+                _mm_prefetch(reinterpret_cast<const char*>(fine.codes + found->rows[ahead] * fine.stride),
+                             _MM_HINT_T0);
+            }
+            _mm_store_si128(reinterpret_cast<__m128i*>(low + four), fine_of_four(codes, fine.stride, probe.query));
         }
-        const __m128i found = fine_of_four(four, stride, query);
-        const __mmask8 there = count - i >= 4 ? 15 : (1 << (count - i)) - 1;
-        _mm_mask_storeu_epi32(sums + i, there, found);
+        sums = _mm512_add_epi32(sums, _mm512_maskz_loadu_epi32(there, low));
+        const __m512 t = _mm512_cvtepi32_ps(
+            _mm512_sub_epi32(_mm512_slli_epi32(sums, 1), _mm512_set1_epi32(probe.offset)));
+        const __m512 steps = _mm512_fmadd_ps(t, _mm512_set1_ps(probe.factors.alpha),
+                                             _mm512_set1_ps(probe.factors.beta));
+        __m512 rest = _mm512_mul_ps(gather(fine.radius, rows, there), _mm512_set1_ps(probe.factors.gamma));
+        if (fine.bias) rest = _mm512_add_ps(rest, gather(fine.bias, rows, there));
+        const __m512 bounds = _mm512_fmadd_ps(gather(fine.scale, rows, there), steps, rest);
+        sort_out(rows, there, sums, bounds, probe.threshold, *found);
     }
 }
 
@@ -173,7 +193,7 @@ const Level kAvx512 = {
      {nullptr, scan<4, 1>, scan<4, 2>, scan<4, 3>, scan<4, 4>},
      {nullptr, scan<8, 1>, scan<8, 2>, scan<8, 3>, scan<8, 4>}},
     sift,
-    fine,
+    refine,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
 };

@@ -36,9 +36,9 @@ struct Packed {
 
 struct Found {
     int32_t *rows, *sums;  // survivors, and <query, code> of each
-    float* bounds;
+    float* bounds;         // or null, where nobody reads them
     int64_t count;
-    float skipped;  // largest bound among those that did not survive
+    float skipped;         // largest bound among those that did not survive
 };
 
 enum Type : int32_t { kFloat32 = 0, kFloat16 = 1, kInt8 = 2 };
@@ -46,15 +46,20 @@ enum Type : int32_t { kFloat32 = 0, kFloat16 = 1, kInt8 = 2 };
 using ScanFunction = void (*)(const Packed&, int64_t first, int64_t last, const Probe*, Found*);
 // The same for rows whose <query, code> stand in the probe's ledger.
 using SiftFunction = void (*)(const Packed&, int64_t first, int64_t last, const Probe&, Found*);
-// <query, code> of some rows, for codes of two bits row by row: dim = s * stride + byte.
-using FineFunction = void (*)(const uint8_t* codes, int64_t stride, const int8_t* query, const int32_t* rows,
-                              int64_t count, int32_t* sums);
+// Survivors are compared once more, by the low two bits of codes whose high two bits gave their sums; what
+// survives that stays. The low bits lie row by row: dim = s * stride + byte.
+struct Fine {
+    const uint8_t* codes;
+    int64_t stride;
+    const float *scale, *radius, *bias;
+};
+using RefineFunction = void (*)(const Fine&, const Probe&, Found*);
 using ScoreFunction = double (*)(const void* row, const double* query, int64_t dim);
 
 struct Level {
     ScanFunction scan[4][kMostTogether + 1];  // by log2 of bits and number of queries; may be null
     SiftFunction sift;
-    FineFunction fine;
+    RefineFunction refine;
     ScoreFunction dot[3];  // by Type, summed in double precision
     ScoreFunction distance[3];  // squared
 };

@@ -11,7 +11,8 @@ inline void sort_out(int64_t row, int32_t sum, float bound, float threshold, Fou
     }
     found.rows[found.count] = int32_t(row);
     found.sums[found.count] = sum;
-    found.bounds[found.count++] = bound;
+    if (found.bounds) found.bounds[found.count] = bound;
+    ++found.count;
 }
 
 inline float bound_of(const Packed& codes, int64_t row, float t, const Factors& factors) {
@@ -51,15 +52,18 @@ void sift(const Packed& codes, int64_t first, int64_t last, const Probe& probe, 
         keep(codes, row, probe.ledger[row - first * kLanes], probe, *found);
 }
 
-void fine(const uint8_t* codes, int64_t stride, const int8_t* query, const int32_t* rows, int64_t count,
-          int32_t* sums) {
+void refine(const Fine& fine, const Probe& probe, Found* found) {
+    const int64_t count = found->count;
+    found->count = 0;
     for (int64_t i = 0; i < count; ++i) {
-        const uint8_t* row = codes + rows[i] * stride;
-        int32_t sum = 0;
+        const int32_t row = found->rows[i];
+        const uint8_t* codes = fine.codes + row * fine.stride;
+        int32_t sum = 4 * found->sums[i];
         for (int part = 0; part < 4; ++part)
-            for (int64_t j = 0; j < stride; ++j)
-                sum += ((row[j] >> (2 * part)) & 3) * query[part * stride + j];
-        sums[i] = sum;
+            for (int64_t j = 0; j < fine.stride; ++j)
+                sum += ((codes[j] >> (2 * part)) & 3) * probe.query[part * fine.stride + j];
+        const Packed all = {nullptr, 0, fine.scale, fine.radius, fine.bias};
+        keep(all, row, sum, probe, *found);
     }
 }
 
@@ -88,7 +92,7 @@ double score(const void* data, const double* query, int64_t dim) {
 const Level kPlain = {
     {{nullptr, scan<1>}, {nullptr, scan<2>}, {nullptr, scan<4>}, {nullptr, scan<8>}},
     sift,
-    fine,
+    refine,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
 };

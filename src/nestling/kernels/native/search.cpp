@@ -130,12 +130,19 @@ struct Candidate {
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 constexpr float kHighest = std::numeric_limits<float>::infinity();
 
+constexpr int64_t kGroup = 16;  // queries for which a tile of codes stays in the cache
+
+// Room for the survivors of a tile; whole registers are stored.
+struct Room {
+    static constexpr size_t kSize = (kBlocksAtATime + 1) * kLanes;
+    int32_t rows[kSize], sums[kSize];
+    float bounds[kSize];
+};
+
 // Memory that a thread uses again: fresh pages for every query would cost as much as half a scan.
 struct Scratch {
-    static constexpr size_t kRoom = (kBlocksAtATime + 1) * kLanes;  // whole registers are stored
-    int32_t rows[kRoom], sums[kRoom], fine[kRoom];
-    float bounds[kRoom];
-    std::vector<int32_t> ledger;
+    Room rooms[kMostTogether];
+    std::vector<int32_t> ledgers[kGroup];
     std::vector<Candidate> candidates;
 };
 
@@ -144,8 +151,8 @@ struct Scratch {
 class Pursuit {
 public:
     Pursuit(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
-            const NestlingQueries& queries, int64_t number, int64_t k, Scratch& scratch)
-        : level_(level), vectors_(vectors), codes_(codes), scratch_(scratch), best_(k) {
+            const NestlingQueries& queries, int64_t number, int64_t k, std::vector<int32_t>& ledger)
+        : level_(level), vectors_(vectors), codes_(codes), ledger_(ledger), best_(k) {
         query_ = queries.codes + number * codes.lines * 16;
         sum_ = queries.sums[number];
         likely_ = reinterpret_cast<const Factors*>(queries.likely) + number * 2;
@@ -154,40 +161,45 @@ public:
         map_ = queries.bounds + number * 3;
         if (!sure_) return;
         const size_t rows = size_t(std::min((codes.rows + kLanes - 1) / kLanes * kLanes, kLedgerRows));
-        if (scratch.ledger.size() < rows) scratch.ledger.resize(rows);
+        if (ledger.size() < rows) ledger.resize(rows);
     }
 
     // The rows that the ledger is about from now on begin with this block.
     void open(int64_t block) { chapter_ = block; }
 
     Probe probe(int64_t block, bool final) const {
-        int32_t* ledger = sure_ ? scratch_.ledger.data() + (block - chapter_) * kLanes : nullptr;
+        int32_t* ledger = sure_ ? ledger_.data() + (block - chapter_) * kLanes : nullptr;
         return {query_, 3 * sum_, (final && sure_ ? sure_ : likely_)[0], threshold_, ledger};
     }
 
-    // Room for the survivors of a tile. The largest bound left out counts where no surer one follows.
-    Found room(bool final) const {
-        return {scratch_.rows, scratch_.sums, scratch_.bounds, 0, final ? skipped_ : kHighest};
+    // The largest bound left out counts where no surer one follows.
+    Found found(Room& room, bool final) const {
+        return {room.rows, room.sums, nullptr, 0, final ? skipped_ : kHighest};
     }
 
     bool needs_proof() const { return sure_; }
 
     // Go on with what survived a tile: bounds by all four bits, exact scores of rows that reach the threshold.
-    void follow(Found found, bool final) {
-        if (final) skipped_ = found.skipped;
-        drop(found);
-        level_.fine(codes_.fine, codes_.lines * 4, query_, found.rows, found.count, scratch_.fine);
-        collect(found, (final && sure_ ? sure_ : likely_)[1], final);
-        auto& candidates = scratch_.candidates;
+    void follow(Found found, Room& room, bool final, std::vector<Candidate>& candidates) {
+        const Factors& factors = (final && sure_ ? sure_ : likely_)[1];
+        drop(found, final && sure_);
+        refined_ += found.count;
+        found.bounds = room.bounds;
+        const Fine fine = {codes_.fine, codes_.lines * 4, codes_.fine_scale, codes_.fine_radius, codes_.bias};
+        level_.refine(fine, {query_, 15 * sum_, factors, threshold_, nullptr}, &found);
+        candidates.clear();
+        for (int64_t i = 0; i < found.count; ++i)  // what is no number bounds nothing
+            candidates.push_back({std::isnan(found.bounds[i]) ? kHighest : found.bounds[i], found.rows[i]});
         std::sort(candidates.begin(), candidates.end());
         for (size_t i = 0; i < candidates.size(); ++i) {
             if (candidates[i].bound < threshold_) {
-                if (final) skipped_ = std::max(skipped_, candidates[i].bound);
+                found.skipped = std::max(found.skipped, candidates[i].bound);
                 break;
             }
             if (i + 3 < candidates.size()) fetch(vectors_, candidates[i + 3].row);
             verify(candidates[i].row);
         }
+        if (final) skipped_ = found.skipped;
     }
 
     void answer(const NestlingAnswers& answers, int64_t number, int64_t k) {
@@ -199,8 +211,9 @@ public:
 
 private:
     // Leave out rows that only fill the last block, that may not be found, that were verified.
-    void drop(Found& found) const {
+    void drop(Found& found, bool from_ledger) const {
         while (found.count && found.rows[found.count - 1] >= codes_.rows) --found.count;
+        if (!from_ledger && !codes_.allowed) return;
         int64_t kept = 0;
         for (int64_t i = 0; i < found.count; ++i) {
             found.rows[kept] = found.rows[i];
@@ -210,23 +223,9 @@ private:
         found.count = kept;
     }
 
-    void collect(const Found& found, const Factors& factors, bool final) {
-        refined_ += found.count;
-        scratch_.candidates.clear();
-        for (int64_t i = 0; i < found.count; ++i) {
-            const int32_t row = found.rows[i];
-            const float t = float(2 * (4 * found.sums[i] + scratch_.fine[i]) - 15 * sum_);
-            float bound = codes_.fine_scale[row] * (factors.alpha * t + factors.beta);
-            bound += factors.gamma * codes_.fine_radius[row] + (codes_.bias ? codes_.bias[row] : 0);
-            // What is no number bounds nothing.
-            if (!(bound < threshold_)) scratch_.candidates.push_back({std::isnan(bound) ? kHighest : bound, row});
-            else if (final) skipped_ = std::max(skipped_, bound);
-        }
-    }
-
     void verify(int64_t row) {
         ++verified_;
-        if (sure_) scratch_.ledger[size_t(row - chapter_ * kLanes)] = kDone;
+        if (sure_) ledger_[size_t(row - chapter_ * kLanes)] = kDone;
         best_.offer({score_of(level_, vectors_, row, exact_), row});
         if (!best_.full()) return;
         const double own = best_.worst() * map_[0];
@@ -237,7 +236,7 @@ private:
     const Level& level_;
     const NestlingVectors& vectors_;
     const NestlingCodes& codes_;
-    Scratch& scratch_;
+    std::vector<int32_t>& ledger_;
     Best best_;
     const int8_t* query_;
     int32_t sum_;
@@ -259,33 +258,37 @@ void scan_together(const Level& level, const Packed& codes, int bits_log2, int64
     }
 }
 
-// Some queries go through all codes together, and then each through its ledger.
-void pursue(const Level& level, const NestlingCodes& codes, std::vector<Pursuit>& pursuits) {
-    const Packed packed = {codes.coarse, codes.lines, codes.coarse_scale, codes.coarse_radius, codes.bias};
-    const int64_t blocks = (codes.rows + kLanes - 1) / kLanes, count = int64_t(pursuits.size());
-    const bool final = !pursuits[0].needs_proof();
+// Some queries, a few at a time, go through a tile of codes: by scanning them, or by their ledgers.
+void visit(const Level& level, const Packed& codes, std::vector<Pursuit>& pursuits, int64_t first, int64_t last,
+           bool from_ledgers, bool final, Scratch& scratch) {
     Probe probes[kMostTogether];
     Found found[kMostTogether];
+    for (size_t start = 0; start < pursuits.size(); start += kMostTogether) {
+        const size_t count = std::min<size_t>(kMostTogether, pursuits.size() - start);
+        for (size_t i = 0; i < count; ++i) {
+            probes[i] = pursuits[start + i].probe(first, final);
+            found[i] = pursuits[start + i].found(scratch.rooms[i], final);
+            if (from_ledgers) level.sift(codes, first, last, probes[i], &found[i]);
+        }
+        if (!from_ledgers) scan_together(level, codes, 1, first, last, probes, found, int64_t(count));
+        for (size_t i = 0; i < count; ++i)
+            pursuits[start + i].follow(found[i], scratch.rooms[i], final, scratch.candidates);
+    }
+}
+
+void pursue(const Level& level, const NestlingCodes& codes, std::vector<Pursuit>& pursuits, Scratch& scratch) {
+    const Packed packed = {codes.coarse, codes.lines, codes.coarse_scale, codes.coarse_radius, codes.bias};
+    const int64_t blocks = (codes.rows + kLanes - 1) / kLanes;
+    const bool proof = pursuits[0].needs_proof();
     int64_t step = kFirstBlocks;
     for (int64_t chapter = 0; chapter < blocks; chapter += kLedgerRows / kLanes) {
         const int64_t end = std::min(chapter + kLedgerRows / kLanes, blocks);
         for (auto& pursuit : pursuits) pursuit.open(chapter);
-        for (int64_t first = chapter; first < end; first += step, step = kBlocksAtATime) {
-            for (int64_t i = 0; i < count; ++i) {
-                probes[i] = pursuits[size_t(i)].probe(first, final);
-                found[i] = pursuits[size_t(i)].room(final);
-            }
-            scan_together(level, packed, 1, first, std::min(first + step, end), probes, found, count);
-            for (int64_t i = 0; i < count; ++i) pursuits[size_t(i)].follow(found[i], final);
-        }
-        if (final) continue;
+        for (int64_t first = chapter; first < end; first += step, step = kBlocksAtATime)
+            visit(level, packed, pursuits, first, std::min(first + step, end), false, !proof, scratch);
+        if (!proof) continue;
         for (int64_t first = chapter; first < end; first += kBlocksAtATime)
-            for (auto& pursuit : pursuits) {
-                Found survivors = pursuit.room(true);
-                level.sift(packed, first, std::min(first + kBlocksAtATime, end), pursuit.probe(first, true),
-                           &survivors);
-                pursuit.follow(survivors, true);
-            }
+            visit(level, packed, pursuits, first, std::min(first + kBlocksAtATime, end), true, true, scratch);
     }
 }
 
@@ -311,15 +314,15 @@ EXPORT int32_t nestling_levels() {
 EXPORT int64_t nestling_search(int32_t number, const NestlingVectors* vectors, const NestlingCodes* codes,
                                const NestlingQueries* queries, int64_t k, const NestlingAnswers* answers) {
     try {
-        thread_local std::vector<Scratch> scratch(kMostTogether);
-        for (int64_t start = 0; start < queries->count; start += kMostTogether) {
-            const int64_t count = std::min<int64_t>(kMostTogether, queries->count - start);
+        thread_local std::vector<Scratch> scratch(1);
+        for (int64_t start = 0; start < queries->count; start += kGroup) {
+            const int64_t count = std::min(kGroup, queries->count - start);
             std::vector<Pursuit> pursuits;
             pursuits.reserve(size_t(count));
             for (int64_t i = 0; i < count; ++i)
                 pursuits.emplace_back(level_of(number), *vectors, *codes, *queries, start + i, k,
-                                      scratch[size_t(i)]);
-            pursue(level_of(number), *codes, pursuits);
+                                      scratch[0].ledgers[i]);
+            pursue(level_of(number), *codes, pursuits, scratch[0]);
             for (int64_t i = 0; i < count; ++i) pursuits[size_t(i)].answer(*answers, start + i, k);
         }
         return 0;

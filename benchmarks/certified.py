@@ -1,0 +1,136 @@
+"""Certified search against faiss's flat index: single queries and batches, exact and at confidence 0.9999.
+
+The vectors are of sentences of the docstrings and comments of the installed Python packages, by wordllama;
+the queries are held out. Every way uses one thread. faiss compares single queries with its own kernels
+(its default) and batches through BLAS, which its present releases leave off unless told.
+
+Run: python benchmarks/certified.py [--rounds 5] [--rows 200000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import faiss
+import numpy as np
+
+from nestling import kernels
+from nestling.encoders.text import TextEncoder
+from nestling.search.certified import CertifiedScan
+from record import in_turn, ratio, stamp, verdict, write_csv
+from sentences import sentences
+
+K, BATCH, SINGLES, FLAT_SINGLES = 10, 100, 100, 10
+LIKELY = 0.9999
+REACHES = {"exact, single": 6.0, "likely, single": 10.0, "exact, batch": 2.5}
+
+
+def text_vectors(count: int) -> np.ndarray:
+    """Vectors of that many distinct sentences, kept for the next run."""
+    kept = Path(tempfile.gettempdir()) / f"nestling-sentences-{count}.npy"
+    if not kept.is_file():
+        np.save(kept, TextEncoder.open("wordllama").encode(sentences(count), batch_size=4096))
+    return np.load(kept, allow_pickle=False)
+
+
+def flat(index: faiss.Index, queries: np.ndarray, *, blas: bool) -> np.ndarray:
+    faiss.cvar.distance_compute_blas_threshold = 20 if blas else 128_000
+    return index.search(queries, K)[1]
+
+
+def one_by_one(search: Callable[[np.ndarray], object], queries: np.ndarray) -> Callable[[], object]:
+    return lambda: [search(queries[i : i + 1]) for i in range(len(queries))]
+
+
+def bandwidth(megabytes: int = 256) -> float:
+    """Bytes a second that one thread reads from memory, the best of a few."""
+    block = np.ones(megabytes << 17, np.float64)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        block.sum()
+        seconds.append(time.perf_counter() - start)
+    return block.nbytes / min(seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=200_000)
+    arguments = parser.parse_args()
+    faiss.omp_set_num_threads(1)
+    vectors = text_vectors(arguments.rows + 1_000)
+    documents, queries = vectors[: arguments.rows], vectors[arguments.rows :]
+
+    start = time.perf_counter()
+    scan = CertifiedScan.build(documents)
+    build_s = time.perf_counter() - start
+    index = faiss.IndexFlatIP(documents.shape[1])
+    index.add(documents)
+
+    def certified(some: np.ndarray, confidence: float = 1.0) -> object:
+        return scan.search(some, K, confidence=confidence, workers=1)
+
+    ways = {
+        "faiss flat, single": one_by_one(lambda q: flat(index, q, blas=False), queries[:FLAT_SINGLES]),
+        "exact, single": one_by_one(certified, queries[:SINGLES]),
+        "likely, single": one_by_one(lambda q: certified(q, LIKELY), queries[:SINGLES]),
+        "faiss flat, batch": lambda: flat(index, queries[:BATCH], blas=True),
+        "exact, batch": lambda: certified(queries[:BATCH]),
+        "likely, batch": lambda: certified(queries[:BATCH], LIKELY),
+    }
+    asked = {"faiss flat, single": FLAT_SINGLES}
+    seconds = in_turn(ways, arguments.rounds)
+    each = {name: [s / asked.get(name, 100) for s in taken] for name, taken in seconds.items()}
+
+    truth = scan.search(queries, K)
+    likely = scan.search(queries, K, confidence=LIKELY)
+    found = {"exact": truth, "likely": likely, "faiss flat": None}
+    limit, measured_on = bandwidth(), stamp()
+    rows: list[dict[str, object]] = []
+    for name, taken in each.items():
+        kind, how = name.split(", ")
+        answers = found[kind]
+        read = documents.nbytes
+        if answers is not None:
+            certificate = answers.certificate
+            coarse = len(documents) * (documents.shape[1] / 4 + 8)
+            read = coarse + certificate.refined.mean() * (documents.shape[1] / 4 + 8)
+            read += certificate.verified.mean() * (4 * documents.shape[1] + 8)
+        times, low, high = ratio(each, f"faiss flat, {how}", name)
+        recall = 1.0 if answers is None else np.mean(
+            [len(set(a) & set(b)) / K for a, b in zip(answers.indices, truth.indices, strict=True)]
+        )  # fmt: skip
+        reach = REACHES.get(name)
+        rows.append(
+            {
+                "way": name,
+                "rows": len(documents),
+                "dim": documents.shape[1],
+                "queries_per_second": round(1 / min(taken), 1),
+                "times_faiss_flat": round(times, 2),
+                "times_lowest_round": round(low, 2),
+                "times_highest_round": round(high, 2),
+                "recall_at_10": round(float(recall), 5),
+                "megabytes_read_per_query": round(read / 1e6, 2),
+                "share_of_bandwidth": round(read / min(taken) / limit, 2) if how == "single" else "",
+                "build_s": round(build_s, 2) if answers is not None else "",
+                "code_bytes_per_row": scan.cost().output_bytes if answers is not None else "",
+                "kernels": kernels.level(),
+                "verdict": "" if reach is None else verdict(times, reach, at_most=False) + f" (>= {reach}x)",
+            }
+        )
+        print(*rows[-1].values(), sep="\t")
+    print(f"read from memory: {limit / 1e9:.1f} GB/s; load of the machine: {os.getloadavg()[0]:.1f}")
+    print("written to", write_csv("certified", rows, measured_on))
+
+
+if __name__ == "__main__":
+    main()
