@@ -332,8 +332,17 @@ def test_sizes_and_counts_outside_are_refused(tmp_path: Path) -> None:
         for k in (0, -1, 1.5, True):
             with pytest.raises(DataError, match="at least 1"):
                 index.search(vectors(1), k)
-        with pytest.raises(ConfigError, match="unknown parameter"):
-            index.search(vectors(1), point="probe=3")
+        for point, message in (
+            ("probe=3", "unknown parameter"),
+            ("nprobe=3", "has no ivf stage"),
+            ("ef=3", "has no hnsw stage"),
+            ("shortlist=20", "re-orders 0 times"),
+        ):
+            with pytest.raises(ConfigError, match=message):
+                index.search(vectors(1), point=point)
+    with pytest.raises(ConfigError, match="log_bytes=0"):
+        create(tmp_path / "other", dim=DIM, log_bytes=0)
+    assert not (tmp_path / "other").exists()
     with pytest.raises(ConfigError, match="give dim="):
         AdaptiveIndex.create(tmp_path / "none")
 
@@ -497,6 +506,9 @@ def test_segments_stay_few(tmp_path: Path) -> None:
         segments = index.info().segments
         assert len(index) == 240
         assert len(segments) < 6
+        for step in range(8):  # more than a log each
+            index.add(vectors(17, step))
+        assert len(index.info().segments) < 7
         index.flush()
         generation = index.info().generation
         index.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from nestling.cut import RAW, cut
 from nestling.granularity import Granularity
 from nestling.search.creation import new_folder
-from nestling.search.durable import flush_folder, storage_errors
+from nestling.search.durable import discard, flush_folder, storage_errors
 from nestling.search.generation import Generation, switch
 from nestling.search.log import HEADER_BYTES, LogContent, LogWriter, Record, create_log
 from nestling.search.pipeline import cut_plan
@@ -33,6 +34,17 @@ def write_copy(state: State, root: Path, at: Granularity) -> None:
             generation = _write_files(state, root, at)
         switch(root, generation)
         lock.release()
+
+
+def write_temporary_copy(state: State, at: Granularity) -> Path:
+    """:func:`write_copy` to the only folder in a new temporary one, which the caller removes."""
+    temporary = Path(tempfile.mkdtemp(prefix="nestling-"))
+    try:
+        write_copy(state, temporary / "index", at)
+    except BaseException:
+        discard(temporary)
+        raise
+    return temporary / "index"
 
 
 def _write_files(state: State, root: Path, at: Granularity) -> Generation:

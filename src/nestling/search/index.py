@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from nestling.elastic import Cost, resolve_each
 from nestling.encoders.matrix import Sizes
 from nestling.errors import ConfigError, DataError, StorageError
 from nestling.granularity import At, Granularity, Nesting
-from nestling.search.copying import write_copy
+from nestling.search.copying import write_copy, write_temporary_copy
 from nestling.search.creation import create_index
 from nestling.search.exact import Metric
 from nestling.search.frontier import measured_point
@@ -40,13 +39,12 @@ class AdaptiveIndex:
 
     Updates are acknowledged when they lie on the disk, and nothing acknowledged is lost whenever the
     process is killed. Any number of threads may search while one changes the index; each search sees it
-    as it was at one moment. Other processes may open it with ``read_only=True``.
-
-    Made by :meth:`create` or :meth:`open`; ``with`` closes it.
+    as it was at one moment. Other processes may open it with ``read_only=True``. ``with`` closes it.
 
     Attributes:
         nesting: sizes it can be searched at, on the axis ``dim``.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     index = AdaptiveIndex.create(Path(folder) / "index", np.eye(3), ["a", "b", "c"], plan="flat@full")
     ...     index.delete(["b"])
@@ -353,13 +351,12 @@ class AdaptiveIndex:
             folder: where to; None is a temporary folder, which goes when the index is closed.
         """
         granularity = self.nesting.resolve(at)
+        place = write_temporary_copy(self._state, granularity) if folder is None else Path(folder)
         if folder is not None:
-            write_copy(self._state, Path(folder), granularity)
-            return AdaptiveIndex.open(folder)
-        temporary = Path(tempfile.mkdtemp(prefix="nestling-"))
-        write_copy(self._state, temporary / "index", granularity)
-        small = AdaptiveIndex.open(temporary / "index")
-        small._remove = weakref.finalize(small, shutil.rmtree, temporary, ignore_errors=True)
+            write_copy(self._state, place, granularity)
+        small = AdaptiveIndex.open(place)
+        if folder is None:
+            small._remove = weakref.finalize(small, shutil.rmtree, place.parent, ignore_errors=True)
         return small
 
     def save(self, folder: str | Path, /) -> None:

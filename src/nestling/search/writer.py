@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.artifact import FileRecord, read_manifest
-from nestling.errors import DataError, StorageError
+from nestling.errors import ConfigError, DataError, StorageError
 from nestling.search.durable import discard, flush_folder, npy_chunks, storage_errors, write_new
 from nestling.search.generation import Generation, leftovers, switch
 from nestling.search.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
@@ -26,10 +26,21 @@ from nestling.search.segments import SEGMENTS, Rows, SegmentRecord, segment_name
 from nestling.search.snapshot import LiveSegment, Snapshot
 from nestling.search.state import Loaded, Numbering, State, apply
 
+_LONGEST_LOG = 1 << 30
 _EMPTY_LOG = LogContent((), HEADER_BYTES, 0)
-# A flush takes in small segments written before it, as long as that rewrites no more than this many times
-# what one flush writes: each row is then rewritten a few times, and the segments stay few.
+# A new segment takes in smaller ones written before it, as long as that rewrites no more than this many
+# logs: each row is then rewritten a few times, and the segments stay few.
 _MOST_MERGED = 16
+
+
+def check_log_bytes(log_bytes: int) -> None:
+    """The log is read into memory whole when an index is opened.
+
+    Raises:
+        ConfigError: for a length below 1 or above 1 GiB.
+    """
+    if not 1 <= log_bytes <= _LONGEST_LOG:
+        raise ConfigError(f"log_bytes={log_bytes} must be at least 1 and at most {_LONGEST_LOG}")
 
 
 class Writer:
@@ -104,23 +115,19 @@ class Writer:
             if self._log.length == HEADER_BYTES:
                 return
             snapshot = self.state.snapshot
-            kept = list(snapshot.segments)
-            merged = snapshot.memory.live_count
-            most = _MOST_MERGED * self._log_bytes // (4 * snapshot.terms.dim)
-            while kept and merged and len(kept[-1].segment) <= merged and 2 * merged <= most:
-                merged += kept.pop().live_count
-            self._commit(kept, snapshot.rows(snapshot.segments[len(kept) :]), self.state.numbering)
+            kept, merged = self._split(snapshot.segments, snapshot.memory.live_count)
+            self._commit(kept, snapshot.rows(merged), self.state.numbering)
 
     def compact(self) -> None:
         """Write all rows that are left into one segment, built by the plan."""
         with self._changing():
-            self._commit([], self.state.snapshot.rows(), self.state.numbering)
+            self._commit((), self.state.snapshot.rows(), self.state.numbering)
 
     def write_table(self, table: tuple[dict[str, Any], ...]) -> None:
         """Put what was measured of the index into its manifest."""
         with self._changing():
             snapshot = self.state.snapshot
-            self._commit(list(snapshot.segments), snapshot.rows(()), self.state.numbering, table)
+            self._commit(snapshot.segments, snapshot.rows(()), self.state.numbering, table)
 
     def close(self) -> None:
         """Let another writer in; nothing needs to be written."""
@@ -164,20 +171,31 @@ class Writer:
         snapshot = apply(self.state.snapshot, self._memory, record, numbering)
         self.state = replace(self.state, snapshot=snapshot, numbering=numbering)
 
+    def _split(
+        self, segments: tuple[LiveSegment, ...], count: int
+    ) -> tuple[tuple[LiveSegment, ...], tuple[LiveSegment, ...]]:
+        """Segments that stay, and newer ones no larger than ``count`` rows that become one with them."""
+        most = _MOST_MERGED * self._log_bytes // (4 * self.state.snapshot.terms.dim)
+        place, merged = len(segments), count
+        while place and count and len(segments[place - 1].segment) <= merged and 2 * merged <= most:
+            place -= 1
+            merged += segments[place].live_count
+        return segments[:place], segments[place:]
+
     def _commit_large(self, names: Ids, blocks: Iterator[NDArray[np.float32]]) -> None:
-        """Many rows go into a segment at once, with those in memory that they do not replace."""
+        """Many rows go into a segment at once, with newer ones that they do not replace."""
         before = self.state.snapshot
-        kept = [part.without(names) for part in before.segments]
-        memory = before.memory
-        live = memory.live & ~np.isin(before.memory_ids, names)
-        rest = Snapshot(before.terms, before.id_kind, (), replace(memory, live=live)).rows()
+        kept, merged = self._split(tuple(part.without(names) for part in before.segments), len(names))
+        live = before.memory.live & ~np.isin(before.memory_ids, names)
+        memory = replace(before.memory, live=live)
+        rest = Snapshot(before.terms, before.id_kind, merged, memory).rows()
         ids = np.concatenate([rest.ids, names]) if len(rest.ids) else names
         numbering = self.state.numbering.after(Record("put", names, np.empty((0, 0), np.float32)))
         self._commit(kept, Rows(ids, chain(rest.blocks, blocks)), numbering)
 
     def _commit(
         self,
-        kept: list[LiveSegment],
+        kept: Sequence[LiveSegment],
         rows: Rows,
         numbering: Numbering,
         table: tuple[dict[str, Any], ...] | None = None,
@@ -208,7 +226,7 @@ class Writer:
 
     def _prepare(
         self,
-        kept: list[LiveSegment],
+        kept: Sequence[LiveSegment],
         rows: Rows,
         numbering: Numbering,
         table: tuple[dict[str, Any], ...] | None,
@@ -234,7 +252,7 @@ class Writer:
 def write_files(
     root: Path,
     before: Generation,
-    kept: list[LiveSegment],
+    kept: Sequence[LiveSegment],
     rows: Rows,
     numbering: Numbering,
     workers: int | None,
