@@ -188,7 +188,7 @@ def test_a_folder_of_another_build_is_refused(stored: NDArray[np.float32], tmp_p
     with pytest.raises(ConfigError, match="another vectors"):
         build(PLANS[1], changed, folder=folder)
     (folder / "build.json").write_text('{"identity": 3')
-    with pytest.raises(ArtifactError, match="empty .* and build again"):
+    with pytest.raises(ArtifactError, match=r"empty .* and build again"):
         build(PLANS[1], stored, folder=folder)
 
 
@@ -206,7 +206,7 @@ def test_a_full_disk_is_an_error_after_which_the_build_goes_on(
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StorageError, match="No space left|disk is full"):
+    with pytest.raises(StorageError, match=r"No space left|disk is full"):
         build(PLANS[1], stored, workers=1, folder=tmp_path / "built")
     monkeypatch.undo()
     engine = build(PLANS[1], stored, workers=1, folder=tmp_path / "built")

@@ -60,7 +60,7 @@ class Journal:
         return {key.removeprefix(f"{name}."): self[key] for key in self._members(name)}
 
     def drop_groups(self, prefix: str, keep: str = "") -> None:
-        """Forget the groups whose names begin so, all but one, and files that an interruption left of them."""
+        """Forget the groups whose names begin so, all but one, and what an interruption left of them."""
         names = [
             key
             for name in self.groups()

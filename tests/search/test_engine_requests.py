@@ -1,0 +1,319 @@
+"""Filters agree with brute force, bad requests say why, and engines keep the laws of elastic things."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nestling.artifact import read_folder, write_folder
+from nestling.cut import RAW, CutRule
+from nestling.elastic import Cost, resolve_each
+from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.granularity import At, Granularity, Nesting
+from nestling.search.engine import Engine, build
+from nestling.search.exact import Neighbours, nearest
+from nestling.search.foreign import from_faiss
+from nestling.search.plan import Plan, Point
+from nestling.testing import check_elastic
+
+# Every kind of scan, with how far each looks when nothing is filtered.
+SCANS = {
+    "flat@full": Point(),
+    "int8@full > rerank@full": Point(shortlists=(50,)),
+    "pq8x4@full > rerank@full": Point(shortlists=(150,)),
+    "rabitq@full > rerank@full": Point(shortlists=(150,)),
+    "ivf30@16 > flat@full": Point(nprobe=10),
+    "ivf30@16 > pq8x4@full > rerank@full": Point(nprobe=10, shortlists=(150,)),
+    "ivf30@16 > rabitq@full > rerank@full": Point(nprobe=10, shortlists=(150,)),
+    "hnsw8@16 > fp16@full > rerank@full": Point(ef=80, shortlists=(50,)),
+    "int4@full > certify@full": Point(),
+}
+
+
+@pytest.fixture(scope="module")
+def engines(nested: Any) -> dict[str, Engine]:
+    vectors = nested.vectors(2500, 32)
+    return {text: build(text, vectors, workers=1) for text in SCANS}
+
+
+@pytest.mark.parametrize("share", [0.002, 0.05, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("text", SCANS)
+def test_filters_agree_with_brute_force(
+    nested: Any, engines: dict[str, Engine], text: str, share: float
+) -> None:
+    engine, queries = engines[text], nested.vectors(20, 32, seed=1)
+    allowed = np.random.default_rng(0).random(2500) < share
+    rows = np.flatnonzero(allowed)
+    k = min(10, len(rows))
+    truth = nearest(queries, engine.vectors[rows], k)
+    found = engine.search(queries, 10, SCANS[text], allowed=allowed)
+    assert allowed[found.indices[found.indices >= 0]].all()
+    assert ((found.indices >= 0).sum(axis=1) == k).all()
+    whole = Neighbours(rows[truth.indices], truth.scores)
+    assert nested.recall(Neighbours(found.indices[:, :k], found.scores[:, :k]), whole) >= 0.9
+    if share < 0.01:
+        nested.assert_same(Neighbours(found.indices[:, :k], found.scores[:, :k]), whole)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_filter_of_a_full_scan_is_exact(
+    nested: Any, engines: dict[str, Engine], data: st.DataObject
+) -> None:
+    share, seed = data.draw(st.floats(0, 1)), data.draw(st.integers(0, 99))
+    k, dim = data.draw(st.integers(1, 80)), data.draw(st.integers(1, 32))
+    engine, queries = engines["ivf30@16 > flat@full"], nested.vectors(4, 32, seed=seed)
+    allowed = np.random.default_rng(seed).random(2500) < share
+    found = engine.search(queries, k, Point(nprobe=30), dim=dim, allowed=allowed)
+    rows = np.flatnonzero(allowed)
+    most = min(k, len(rows))
+    assert (found.indices[:, most:] == -1).all()
+    if most:
+        truth = nearest(queries, engine.vectors[rows], most, dim=dim)
+        kept = Neighbours(found.indices[:, :most], found.scores[:, :most])
+        nested.assert_same(kept, Neighbours(rows[truth.indices], truth.scores), 1e-4)
+
+
+def test_a_filter_far_from_the_query_reads_more_lists(nested: Any) -> None:
+    """The allowed rows are those of the lists that a query reads last."""
+    vectors = nested.vectors(2000, 16)
+    engine = build("ivf40@16 > int8@full > rerank@full", vectors, workers=1)
+    query = vectors[:1]
+    farthest = nearest(query, vectors, 2000).indices[0][1000:]
+    allowed = np.zeros(2000, np.bool_)
+    allowed[farthest] = True
+    found = engine.search(query, 400, Point(nprobe=1, shortlists=(400,)), allowed=allowed)
+    assert (found.indices >= 0).all()
+    assert allowed[found.indices].all()
+
+
+BAD_REQUESTS: dict[str, tuple[Callable[[Engine, Any], Any], type[Exception], str]] = {
+    "no neighbour": (lambda e, q: e.search(q, 0), DataError, "k=0"),
+    "half a neighbour": (lambda e, q: e.search(q, 2.5), DataError, "k=2.5"),
+    "narrow": (lambda e, q: e.search(q[:, :16], 3), DataError, "16 entries, but 32 .* dim="),
+    "neither": (lambda e, q: e.search(q[:, :20], 3, dim=16), DataError, "20 entries, but 32 or 16"),
+    "one vector": (lambda e, q: e.search(q[0], 3), DataError, "matrix"),
+    "text": (lambda e, q: e.search([["a"]], 3), DataError, "floats"),
+    "NaN": (lambda e, q: e.search(np.where(q > 1, np.nan, q), 3), DataError, "queries hold NaN"),
+    "too large": (lambda e, q: e.search(q.astype(np.float64) * 1e300, 3), DataError, "queries hold NaN"),
+    "zero": (lambda e, q: e.search(q * 0, 3), DataError, "queries are all zero"),
+    "dim 0": (lambda e, q: e.search(q, 3, dim=0), ConfigError, "choose 1 to 32"),
+    "dim 33": (lambda e, q: e.search(q, 3, dim=33), ConfigError, "choose 1 to 32"),
+    "extract 0": (lambda e, q: e.extract(0), ConfigError, "choose 1 to 32"),
+    "shortlists": (lambda e, q: e.search(q, 3, Point(1)), ConfigError, "has 0 shortlists"),
+    "short": (lambda e, q: e.search(q, 9, Point(1, shortlists=(8,))), ConfigError, "cannot hold k=9"),
+    "ef": (lambda e, q: e.search(q, 3, Point(ef=9, shortlists=(8,))), ConfigError, "no hnsw stage"),
+    "mask length": (lambda e, q: e.search(q, 3, allowed=np.ones(3, np.bool_)), DataError, "each of the 500"),
+    "mask type": (lambda e, q: e.search(q, 3, allowed=np.ones(500)), DataError, "one bool"),
+    "mask list": (lambda e, q: e.search(q, 3, allowed=[True]), DataError, "one bool"),
+    "workers": (lambda e, q: e.search(q, 3, workers=0), ConfigError, "workers=0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_REQUESTS)
+def test_requests_that_cannot_be_met_say_why(nested: Any, case: str) -> None:
+    request, error, match = BAD_REQUESTS[case]
+    engine = build("ivf8@16 > int8@24 > rerank@full", nested.vectors(500, 32), workers=1)
+    with pytest.raises(error, match=match):
+        request(engine, nested.vectors(5, 32, seed=1))
+
+
+def test_more_lists_than_there_are_is_a_warning(nested: Any) -> None:
+    vectors = nested.vectors(200, 16)
+    engine = build("ivf8@8 > flat@full", vectors, workers=1)
+    with pytest.warns(UserWarning, match="nprobe=9 reads all 8 lists"):
+        found = engine.search(vectors[:3], 5, Point(nprobe=9))
+    nested.assert_same(found, nearest(vectors[:3], vectors, 5))
+
+
+BAD_BUILDS = {
+    "ivf501@16 > flat@full": "at least as many vectors as lists",
+    "hnsw1@16 > flat@full": "at least 2 links",
+    "pq8x8@16": "256 centroids a part, and there are 200",
+    "pq5x4@16": "divide 16 entries into 5",
+    "int4@15": "even prefix",
+    "flat@33": "fit vectors of 32",
+    "flat@16 > rerank@8": "re-orders by less",
+    "pq8x4@full > certify@full": "int4@full",
+    "int4@16 > certify@full": "int4@full",
+}
+
+
+@pytest.mark.parametrize("text", BAD_BUILDS)
+def test_plans_that_do_not_fit_say_why(nested: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match=BAD_BUILDS[text]):
+        build(text, nested.vectors(200, 32))
+
+
+@pytest.mark.parametrize(
+    ("vectors", "match"),
+    [
+        (np.zeros((0, 8), np.float32), "empty"),
+        (np.zeros(8, np.float32), "matrix"),
+        (np.zeros((3, 8)), "3 rows .0, 1, 2. of vectors"),
+        (np.array([["a", "b"]]), "floats"),
+    ],
+)
+def test_vectors_that_cannot_be_used_say_why(vectors: Any, match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        build("flat@full", vectors)
+
+
+@pytest.mark.parametrize("code", ["pq8x4@24", "opq8x4@24", "rabitq@24"])
+def test_codes_that_mix_entries_are_not_cut(nested: Any, code: str) -> None:
+    vectors = nested.vectors(300, 32)
+    engine = build(f"{code} > rerank@full", vectors, workers=1)
+    for use in (lambda: engine.search(vectors[:2], 3, dim=16), lambda: engine.extract(16)):
+        with pytest.raises(ConfigError, match=rf"{re.escape(code)} mix all 24 .* 24 or more.* int8@24"):
+            use()
+    found = engine.search(vectors[:2], 3, Point(shortlists=(300,)), dim=28)
+    nested.assert_same(found, nearest(vectors[:2], vectors, 3, dim=28))
+
+
+def test_half_a_byte_is_not_cut(nested: Any) -> None:
+    engine = build("int4@full", nested.vectors(100, 32), workers=1)
+    with pytest.raises(ConfigError, match="choose an even dim, not 15"):
+        engine.search(nested.vectors(2, 32), 3, dim=15)
+
+
+def test_certified_plans_have_one_size(nested: Any) -> None:
+    engine = build("int4@full > certify@full", nested.vectors(100, 32))
+    with pytest.raises(ConfigError, match="answers at 32 entries, not at 16"):
+        engine.search(nested.vectors(2, 32), 3, dim=16)
+
+
+def test_what_was_saved_must_fit(nested: Any, tmp_path: Path) -> None:
+    vectors = nested.vectors(100, 32)
+    engine = build("ivf4@8 > int8@full", vectors, workers=1)
+    engine.save(tmp_path)
+    with pytest.raises(ArtifactError, match="100 rows, and 99 vectors"):
+        Engine.load(tmp_path, vectors[:99], engine.plan, CutRule())
+    (tmp_path / "rows.npy").unlink()
+    with pytest.raises(ArtifactError, match="build it again"):
+        Engine.load(tmp_path, vectors, engine.plan, CutRule())
+
+
+class ElasticEngine:
+    """An engine and the sizes it is used at, as an elastic thing."""
+
+    def __init__(self, engine: Engine, nesting: Nesting, point: Point) -> None:
+        self.engine, self.nesting, self.point = engine, nesting, point
+
+    def __call__(self, x: Any, /, at: At = None) -> tuple[Any, Any]:
+        dim = self.nesting.resolve(at)["dim"]
+        found = self.engine.search(x[:, : self.engine.dim], 5, self.point, dim=dim)
+        return found.indices, found.scores
+
+    def forward_each(self, x: Any, /, granularities: Iterable[At] | None = None) -> dict[Granularity, Any]:
+        return {g: self(x, g) for g in resolve_each(self.nesting, granularities)}
+
+    def extract(self, at: At) -> ElasticEngine:
+        g = self.nesting.resolve(at)
+        return ElasticEngine(self.engine.extract(g["dim"]), self.nesting.up_to(g), self.point)
+
+    def cost(self, at: At = None) -> Cost:
+        dim = self.nesting.resolve(at)["dim"]
+        cost = self.engine.cost(self.point, dim)
+        return Cost(flops=cost.mflops * 1e6, size_bytes=cost.bytes_stored + cost.bytes_on_disk)
+
+    def save(self, folder: str | Path, /) -> None:
+        settings = {"plan": str(self.engine.plan), "point": str(self.point)}
+        with write_folder(folder, "engine", nesting=self.nesting, settings=settings) as path:
+            self.engine.save(path)
+            np.save(path / "vectors.npy", self.engine.vectors)
+
+    @classmethod
+    def load(cls, folder: str | Path, /) -> Self:
+        manifest = read_folder(folder, "engine")
+        vectors = np.load(Path(folder) / "vectors.npy", mmap_mode="r")
+        plan = Plan.parse(manifest.settings["plan"])
+        point = Point.parse(manifest.settings["point"])
+        return cls(Engine.load(folder, vectors, plan, CutRule()), manifest.read_nesting(), point)
+
+
+@pytest.mark.parametrize(
+    ("text", "point"),
+    [
+        ("flat@full", Point()),
+        ("ivf8@16 > int8@32", Point(nprobe=3)),
+        ("ivf8@32 > fp16@16 > rerank:int8@full", Point(nprobe=3, shortlists=(30,))),
+        ("hnsw8@8 > int4@32 > rerank@full", Point(ef=40, shortlists=(30,))),
+        ("pq4x4@8 > rerank:fp16@16 > rerank@full", Point(shortlists=(40, 20))),
+    ],
+)
+def test_engines_keep_the_laws_of_elastic_things(nested: Any, text: str, point: Point) -> None:
+    engine = build(text, nested.vectors(400, 32), workers=1)
+    nesting = Nesting.chain(dim=[8, 16, 32])
+    check_elastic(ElasticEngine(engine, nesting, point), nested.vectors(6, 32, seed=1))
+
+
+FAISS_INDEXES: dict[str, Callable[[], Any]] = {
+    "IVFFlat": lambda: faiss.IndexIVFFlat(faiss.IndexFlatL2(32), 32, 8),
+    "IVF SQ8": lambda: _scalar(faiss.ScalarQuantizer.QT_8bit),
+    "IVF fp16": lambda: _scalar(faiss.ScalarQuantizer.QT_fp16),
+    "Flat": lambda: faiss.IndexFlatL2(32),
+    "SQ8": lambda: faiss.IndexScalarQuantizer(32, faiss.ScalarQuantizer.QT_8bit),
+}
+
+
+def _scalar(kind: int) -> Any:
+    quantiser = faiss.IndexFlatL2(32)
+    index = faiss.IndexIVFScalarQuantizer(quantiser, 32, 8, kind, faiss.METRIC_L2, False)
+    index.own_fields = quantiser.this.disown() or True
+    return index
+
+
+@pytest.mark.parametrize("kind", FAISS_INDEXES)
+@pytest.mark.parametrize("rule", [CutRule(), RAW], ids=["unit", "raw"])
+def test_a_faiss_index_answers_at_every_size(nested: Any, kind: str, rule: CutRule) -> None:
+    """AdANNS-IVF-D on an index that was built without knowing."""
+    vectors, queries = nested.vectors(1000, 32), nested.vectors(20, 32, seed=1)
+    if rule.after == "l2":
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    index = FAISS_INDEXES[kind]()
+    index.train(vectors)
+    index.add(vectors)
+    engine = from_faiss(index, rule=rule)
+    is_inverted = engine.plan.coarse is not None
+    wanted = index.search(queries, 5, params=faiss.SearchParametersIVF(nprobe=3) if is_inverted else None)[1]
+    found = engine.search(queries, 5, Point(nprobe=3) if is_inverted else None)
+    assert np.mean(found.indices == wanted) >= (0.99 if rule == RAW or "Flat" in kind else 0.9)
+    del index
+    for dim in (24, 16, 8):
+        truth = nearest(queries, vectors, 5, dim=dim, rule=rule, metric=engine.metric)
+        cut = engine.search(queries, 5, Point(nprobe=8) if is_inverted else None, dim=dim)
+        assert nested.recall(cut, truth) >= (1.0 if "Flat" in kind else 0.9)
+
+
+def test_faiss_indexes_that_cannot_be_cut_say_why(nested: Any) -> None:
+    vectors = nested.vectors(600, 32)
+    residual = faiss.index_factory(32, "IVF4,SQ8")
+    residual.train(vectors)
+    residual.add(vectors)
+    with pytest.raises(ConfigError, match="by_residual=False"):
+        from_faiss(residual)
+    mixed = faiss.index_factory(32, "PQ4x4")
+    mixed.train(vectors)
+    mixed.add(vectors)
+    with pytest.raises(ConfigError, match="IndexPQ holds codes that mix all entries"):
+        from_faiss(mixed)
+    with pytest.raises(DataError, match="no rows"):
+        from_faiss(faiss.IndexFlatL2(32))
+    flat = faiss.IndexFlatL2(32)
+    flat.add(vectors)
+    with pytest.raises(DataError, match="not of length one"):
+        from_faiss(flat)
+    named = faiss.index_factory(32, "IVF4,Flat")
+    named.train(vectors)
+    named.add_with_ids(vectors, np.arange(600) + 7)
+    with pytest.raises(DataError, match="not numbered 0 to 599"):
+        from_faiss(named, rule=RAW)
