@@ -1,6 +1,6 @@
 """Kills, power cuts, damaged files and failing writes of an index; the figures go to results/faults.csv.
 
-Run: python benchmarks/faults.py [--kills 200] [--mutants 1000] [--histories 6] [--seed 0]
+Run: python benchmarks/faults.py [--kills 200] [--mutants 1000] [--histories 4] [--seed 0]
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import argparse
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,6 +22,7 @@ from power_cuts import cut_everywhere
 from record import stamp, write_csv
 
 DAMAGED_PLANS = ("flat@full", "ivf4@8 > pq4x4@16 > rerank@full", "hnsw8@8 > int8@16")
+OPERATIONS_PER_HISTORY = 12
 Row = dict[str, object]
 
 
@@ -61,7 +64,7 @@ def cut(base: Path, histories: int, seed: int) -> Iterator[Row]:
     """Power cuts after every flush of some histories; right where all that was acknowledged is there."""
     found = []
     for number in tqdm(range(histories), desc="power cuts", disable=None):
-        found += list(cut_everywhere(base / str(number), 20, seed + number))
+        found += list(cut_everywhere(base / str(number), OPERATIONS_PER_HISTORY, seed + number))
     for result in found:
         if result.problems:
             print(result)
@@ -82,26 +85,49 @@ def failed(base: Path) -> Iterator[Row]:
 
 
 def show(rows: Iterable[Row]) -> list[Row]:
+    """Collect the rows, each printed as soon as it is known."""
     shown = []
     for each in rows:
-        print("{fault:>13} | {place:<60} | {right}/{tried} right | {remark}".format(**each))
+        print("{fault:>13} | {place:<60} | {right}/{tried} right | {remark}".format(**each), flush=True)
         shown.append(each)
     return shown
+
+
+def show_failed(base: Path) -> list[Row]:
+    return show(failed(base))
+
+
+def show_damaged(base: Path, mutants: int, seed: int) -> list[Row]:
+    return show(damaged(base, mutants, seed))
+
+
+def show_cut(base: Path, histories: int, seed: int) -> list[Row]:
+    return show(cut(base, histories, seed))
+
+
+def show_killed(base: Path, kills: int, seed: int) -> list[Row]:
+    return show(killed(base, kills, seed))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--mutants", type=int, default=1000)
-    parser.add_argument("--histories", type=int, default=6)
+    parser.add_argument("--histories", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool,
+    ):
         base = Path(folder)
-        rows = show(failed(base / "failing"))
-        rows += show(damaged(base / "damaged", given.mutants, given.seed))
-        rows += show(cut(base / "cut", given.histories, given.seed))
-        rows += show(killed(base / "killed", given.kills, given.seed))
+        parts = [
+            pool.submit(show_failed, base / "failing"),
+            pool.submit(show_damaged, base / "damaged", given.mutants, given.seed),
+            pool.submit(show_cut, base / "cut", given.histories, given.seed),
+            pool.submit(show_killed, base / "killed", given.kills, given.seed),
+        ]
+        rows = [row for part in parts for row in part.result()]
     print(f"written: {write_csv('faults', rows, stamp()).name}")
 
 
