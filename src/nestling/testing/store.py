@@ -65,16 +65,15 @@ class StoreExample:
 
     def empty(self, name: str, **layout: Any) -> Any:
         """A store without rows."""
-        return self.make(
-            name, **({"nesting": _NESTING, "shortlist_dim": _SMALL, "rerank_dims": (_MIDDLE,)} | layout)
-        )
+        return self.make(name, **({"nesting": _NESTING, "shortlist_dim": _SMALL} | layout))
 
 
 def exactness(example: StoreExample) -> None:
     """Law 1: with a shortlist of all rows, ids and scores are those of comparing every row."""
     queries = _vectors(5, seed=1)
     for number, (rule, metric) in enumerate(_SPACES):
-        store, vectors = example.filled(f"exactness{number}", rule=rule, metric=metric)
+        kept = {"rerank_dims": (_MIDDLE,), "rule": rule, "metric": metric}
+        store, vectors = example.filled(f"exactness{number}", **kept)
         for shortlist in (None, example.rows):
             for dim in (_MIDDLE, _FULL):
                 found = store.search(queries, 10, shortlist=shortlist, rerank_dim=dim)

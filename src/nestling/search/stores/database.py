@@ -34,7 +34,8 @@ class DatabaseStore:
 
     Vectors are treated by the cut rule before they go in, so ``scan`` gives them normalised where the rule
     says so. Made by :meth:`create` or :meth:`open`, or from a URL by
-    :func:`~nestling.search.stores.urls.create_store` and ``open_store``. ``with`` closes it.
+    :func:`~nestling.search.stores.urls.create_store` and ``open_store``. ``with`` closes it. Threads need a
+    store each: connections are not shared well.
     """
 
     def __init__(self, table: Table, layout: Layout) -> None:

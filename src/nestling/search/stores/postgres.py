@@ -20,7 +20,7 @@ Run: TypeAlias = Callable[..., list[Any]]
 
 _EF_SEARCH = (40, 1000)  # pgvector's default and its largest
 # Of each code: what a prefix becomes, its operator class without the metric, the largest size of an index.
-_CODES = {
+_CODES: dict[Code, tuple[str, str, int]] = {
     "float32": ("{x}::vector({dim})", "vector", 2000),
     "float16": ("{x}::halfvec({dim})", "halfvec", 4000),
     "bit": ("binary_quantize({x}::vector({dim}))::bit({dim})", "bit", 64000),
@@ -45,6 +45,11 @@ _SEARCH = """
     ) AS best
     ORDER BY 1, 3, 2
 """
+_LAYOUT = "SELECT to_regclass(%(name)s), obj_description(to_regclass(%(name)s), 'pg_class')"
+_INDEXES = """
+    SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE indrelid = to_regclass(%(name)s)
+"""
 _SCAN = "SELECT id, embedding, metadata FROM {table} WHERE id > %s ORDER BY id LIMIT %s"
 
 
@@ -56,18 +61,21 @@ class PostgresTable:
             again when the connection is lost.
         name: of the table, in the first schema of the search path.
         code: what the index holds of a prefix: ``float32``, ``float16`` (half the size), or ``bit`` (the
-            signs alone, compared by Hamming distance: ask for longer shortlists).
+            signs alone, compared by Hamming distance: ask for longer shortlists). None takes that of the
+            index there is, or else ``float32``.
 
     Raises:
         ConfigError: for a name that is none, or an unknown code.
         MissingExtraError: without psycopg.
     """
 
-    def __init__(self, connection: Any, name: str, *, code: Code = "float32") -> None:
-        if code not in _CODES:
+    def __init__(self, connection: Any, name: str, *, code: Code | None = None) -> None:
+        if code is not None and code not in _CODES:
             raise ConfigError(unknown("code", code, _CODES))
         self._psycopg, self._sql = require("psycopg", "postgres"), require("psycopg.sql", "postgres")
-        self._name, self._code = check_name(name), code
+        self._name = check_name(name)
+        self._finds_code = code is None
+        self._code: Code = code or "float32"
         self.where = f"the PostgreSQL table {name}"
         self._connect: Callable[[], Any] | None = connection if callable(connection) else None
         self._connection: Any = None if callable(connection) else connection
@@ -76,12 +84,14 @@ class PostgresTable:
 
     def read_layout(self) -> Layout | None:
         """The layout, kept as the comment of the table."""
+        names = {"name": f'"{self._name}"'}
         with self._transaction(vectors=False) as run:
-            [(table, comment)] = run(
-                "SELECT to_regclass(%(name)s), obj_description(to_regclass(%(name)s), 'pg_class')",
-                {"name": f'"{self._name}"'},
-            )
+            [(table, comment)] = run(_LAYOUT, names)
+            indexes = {index for (index,) in run(_INDEXES, names)}
         self._layout = None if table is None else Layout.from_text(comment, self.where)
+        if self._layout is not None and self._finds_code:
+            made = [code for code in _CODES if self._index(code) in indexes]
+            self._code = made[0] if made else "float32"
         return self._layout
 
     def create(self, layout: Layout) -> None:
@@ -190,12 +200,11 @@ class PostgresTable:
     def optimize(self) -> None:
         """Make the HNSW index of the prefixes, once; from then on PostgreSQL keeps it up to date."""
         family = f"{_CODES[self._code][1]}_{_FAMILIES[self._operator()]}_ops"
-        index = f"{self._name}_{self._code}_{self._known.shortlist_dim}"
         with self._transaction(vectors=False) as run:
             run("SET LOCAL statement_timeout = 0")
             run(
                 "CREATE INDEX IF NOT EXISTS {index} ON {table} USING hnsw (({prefix}) {family})",
-                index=self._sql.Identifier(index),
+                index=self._sql.Identifier(self._index(self._code)),
                 prefix=self._sql.SQL(self._prefix()),
                 family=self._sql.SQL(family),
             )
@@ -210,6 +219,9 @@ class PostgresTable:
         """Close the connection, if it was made here."""
         if self._connect is not None and self._connection is not None:
             self._connection.close()
+
+    def _index(self, code: str) -> str:
+        return f"{self._name}_{code}_{self._known.shortlist_dim}"
 
     def _coded(self, vector: str) -> str:
         return _CODES[self._code][0].format(x=vector, dim=self._known.shortlist_dim)

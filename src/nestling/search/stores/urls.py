@@ -126,7 +126,7 @@ def _postgres(place: _Place) -> Table:
         "options": f"-c statement_timeout={round(place.timeout_s * 1000)}",
     }
     given = {name: value for name, value in settings.items() if value is not None}
-    code: Any = place.options.get("code", "float32")
+    code: Any = place.options.get("code")
     return PostgresTable(lambda: psycopg.connect(autocommit=True, **given), place.table, code=code)
 
 
