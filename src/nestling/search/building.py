@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.cut import RAW, cut
 from nestling.errors import ConfigError
 from nestling.search.codes import Code
 from nestling.search.graph import Graph, grow_graph
@@ -73,7 +74,7 @@ class Task:
         rows: Any = slice(None)
         if most < self.rows:
             rows = np.sort(np.random.default_rng(self.seed).choice(self.rows, most, replace=False))
-        values = read_rows(self.vectors[rows][:, :dim], "vectors to learn from")
+        values = read_rows(cut(self.vectors, dim, RAW)[rows], "vectors to learn from")
         return self.space.prefix(values, dim, "vectors to learn from")
 
 
@@ -231,7 +232,7 @@ def _grow(task: Task, journal: Journal, links: int, dim: int, begun: Graph | Non
     """The graph of all rows; copies of it are written on the way."""
 
     def read(span: slice) -> Floats:
-        values = read_rows(task.vectors[span][:, :dim], "vectors", span.start)
+        values = read_rows(cut(task.vectors, dim, RAW)[span], "vectors", span.start)
         return task.space.prefix(values, dim, "vectors", span.start)
 
     copy, noted = None, time.monotonic()

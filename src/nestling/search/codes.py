@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.cut import RAW, cut
 from nestling.errors import ConfigError
 from nestling.search.space import Floats, Ints, Space
 from nestling.search.stages import Scan
@@ -112,7 +113,7 @@ class Code:
         """The part of longer ``codes`` that this code reads, by itself."""
         if self.scan.code != "flat":
             return np.ascontiguousarray(codes[:, : self.trained.sa_code_size()])
-        return self.encode(self.space.scaled(codes.view(np.float32)[:, : self.dim]))
+        return self.encode(self.space.scaled(cut(codes.view(np.float32), self.dim, RAW)))
 
     def rotate(self, x: Floats) -> Floats:
         """Queries or rows as they are compared: turned where the codes are."""
@@ -144,7 +145,7 @@ class Code:
     def decode(self, codes: Codes) -> Floats:
         """What the codes say of the vectors, ``Float[rows, dim]``; longer codes are read up to ``dim``."""
         if self.scan.code == "flat":
-            return codes.view(np.float32)[:, : self.dim]
+            return cut(codes.view(np.float32), self.dim, RAW)
         return np.asarray(self._reading(codes.shape[1]).sa_decode(np.ascontiguousarray(codes)))
 
     def _reading(self, size: int) -> Any:

@@ -206,7 +206,7 @@ class Engine:
             raise ConfigError(f"dim={dim} does not fit vectors of {self.dim} entries; choose 1 to {self.dim}")
         if self._certified is not None:
             raise ConfigError(
-                f"{self.plan} answers at {self.dim} entries, not at {dim}; build another over vectors cut to {dim}"
+                f"{self.plan} answers at {self.dim} entries, not at {dim}; build over vectors cut to {dim}"
             )
         plan = cut_plan(self.plan, int(dim))
         if plan == self.plan:

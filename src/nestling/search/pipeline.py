@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.cut import RAW, cut
 from nestling.search.building import code_of_store
 from nestling.search.codes import Code
 from nestling.search.filters import Allowed
@@ -107,10 +108,10 @@ class Pipeline:
         dim, space = self.answer_dim, self._space
         asked, metric = space.prefix(queries, dim, "queries"), space.faiss_metric()
         best = faiss.ResultHeap(len(asked), k, keep_max=metric == faiss.METRIC_INNER_PRODUCT)
-        step = max(1, _FLOATS_READ_AT_A_TIME // dim)
+        source, step = cut(self._vectors, dim, RAW), max(1, _FLOATS_READ_AT_A_TIME // dim)
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
-            values = space.scaled(np.asarray(self._vectors[some, :dim], np.float32))
+            values = space.scaled(np.asarray(source[some], np.float32))
             distances, places = faiss.knn(asked, values, min(k, len(some)), metric=metric)
             best.add_result(distances, some[places])
         best.finalize()
@@ -136,7 +137,7 @@ def cut_centroids(centroids: NDArray[Any], dim: int, space: Space) -> Floats:
     """Centroids of a shorter prefix; where vectors are scaled, their prefixes are too."""
     if dim == centroids.shape[1]:
         return np.asarray(centroids, np.float32)
-    return space.scaled(np.asarray(centroids[:, :dim], np.float32))
+    return space.scaled(np.asarray(cut(centroids, dim, RAW), np.float32))
 
 
 def _rerankers(

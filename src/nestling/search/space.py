@@ -8,7 +8,7 @@ from typing import Any, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.cut import CutRule, name_rows
+from nestling.cut import RAW, CutRule, cut, name_rows
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.search.exact import Metric
 from nestling.search.prefix import prefix_norms
@@ -69,7 +69,7 @@ class Space:
         Raises:
             DataError: for a prefix of zeros that would have to be scaled; rows are named.
         """
-        prefixes = values[:, :dim]
+        prefixes = cut(values, dim, RAW)
         if not self.is_normalised:
             return np.ascontiguousarray(prefixes)
         norms = np.sqrt(np.einsum("ij,ij->i", prefixes, prefixes))
