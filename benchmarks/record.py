@@ -12,15 +12,20 @@ from nestling.measure.machine import machine, today, versions
 RESULTS = Path(__file__).parent / "results"
 
 
-def in_turn(ways: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, list[float]]:
+def in_turn(
+    ways: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of each way in each round; the ways take turns, so that a drift of the machine hits all."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(warmup + rounds):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start = clock()
             way()
             if number >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
