@@ -203,7 +203,7 @@ def prefix_codes_win_at_few_bytes(problem: Problem, seed: int) -> Run:
     figures: dict[str, float] = {}
     for size in (8, 16):
         codes = [
-            problem.index(f"opq{size}x8@{dim}", seed).at().reported["recall"]
+            problem.index(problem.opq(size, dim), seed).at().reported["recall"]
             for dim in (problem.part(2), problem.dim)
         ]
         figures[f"gain at {size} bytes"] = codes[0] - codes[1]
@@ -227,10 +227,10 @@ def pca_codes_are_worst(problem: Problem, seed: int) -> Run:
 @CHECKS.claim("A15", "AdANNS-OPQ matches rigid OPQ with half its bytes", _LABELLED)
 def half_the_bytes(problem: Problem, seed: int) -> Run:
     """OPQ of the best prefix against rigid OPQ with twice the bytes."""
-    plans = [f"opq8x8@{dim}" for dim in (problem.part(2), problem.dim)]
+    plans = [problem.opq(8, dim) for dim in (problem.part(2), problem.dim)]
     adaptive = best([problem.index(plan, seed).at() for plan in plans], "mAP@10")
     problem.note("A15", seed, adaptive)
-    rigid = problem.index("opq16x8@full", seed, Representation(problem.dim)).at()
+    rigid = problem.index(problem.opq(16), seed, Representation(problem.dim)).at()
     top1, precision = gaps_of(adaptive, rigid)
     return precision + _EQUAL_CODES, {
         f"mAP@10 of 8 - rigid 16 bytes (>= -{_EQUAL_CODES:g})": precision,
@@ -238,7 +238,7 @@ def half_the_bytes(problem: Problem, seed: int) -> Run:
     }
 
 
-@CHECKS.claim("A16", "The gains carry over to IVFOPQ and HNSW with OPQ", _LABELLED)
+@CHECKS.claim("A16", "The gains carry over to IVFOPQ and HNSW with OPQ", _LABELLED[:1])
 def composites_gain(problem: Problem, seed: int) -> Run:
     """Lists or a graph with OPQ codes of 8 bytes, on chosen prefixes, against rigid ones."""
     ivf, half, quarter = f"ivf{problem.lists}", problem.part(2), problem.part(4)
@@ -249,24 +249,26 @@ def composites_gain(problem: Problem, seed: int) -> Run:
     figures: dict[str, float] = {}
     for name, (sizes, stage, point) in families.items():
         candidates = [
-            problem.index(f"{stage}@{coarse} > opq8x8@{scan}", seed).at(**point) for coarse, scan in sizes
+            problem.index(f"{stage}@{coarse} > {problem.opq(8, scan)}", seed).at(**point)
+            for coarse, scan in sizes
         ]
         adaptive = best(candidates, "mAP@10")
         problem.note(f"A16, {name}", seed, adaptive)
-        plan = f"{stage}@full > opq8x8@full"
+        plan = f"{stage}@full > {problem.opq(8)}"
         rigid = problem.index(plan, seed, Representation(problem.dim)).at(**point)
         top1, precision = gaps_of(adaptive, rigid)
         figures |= {f"{name}: gain of mAP@10 (>= {_CODE_GAIN:g})": precision, f"{name}: gain of top-1": top1}
     return min(value for name, value in figures.items() if "mAP" in name) - _CODE_GAIN, figures
 
 
-@CHECKS.claim("A17", "Graph and codes of a short prefix match rigid ones of twice the bytes", _LABELLED)
+@CHECKS.claim("A17", "Graph and codes of a short prefix match rigid ones of twice the bytes", _LABELLED[:1])
 def graph_in_little_memory(problem: Problem, seed: int) -> Run:
     """Of a quarter of the entries, re-ordered in full, against rigid ones with twice the bytes."""
     point = {"ef": 64, "shortlist": 40}
-    plan = f"hnsw32@{problem.part(4)} > opq8x8@{problem.part(4)} > rerank@full"
+    short, whole = (problem.opq(8, problem.part(4)), problem.opq(16))
+    plan = f"hnsw32@{problem.part(4)} > {short} > rerank@full"
     adaptive = problem.index(plan, seed).at(**point)
-    rigid = problem.index("hnsw32@full > opq16x8@full > rerank@full", seed, Representation(problem.dim))
+    rigid = problem.index(f"hnsw32@full > {whole} > rerank@full", seed, Representation(problem.dim))
     top1, precision = gaps_of(adaptive, rigid.at(**point))
     return min(top1, precision) + _EQUAL_CODES, {
         f"gap of top-1 (>= -{_EQUAL_CODES:g})": top1,
@@ -343,7 +345,7 @@ def _gains(
     """OPQ codes of two representations at the same bytes."""
     figures: dict[str, float] = {}
     for size in sizes:
-        pair = [problem.index(f"opq{size}x8@full", seed, each).at() for each in (ours, theirs)]
+        pair = [problem.index(problem.opq(size), seed, each).at() for each in (ours, theirs)]
         top1, precision = gaps_of(*pair)
         figures |= {f"mAP@10 at {size} bytes (>= {margin:g})": precision, f"top-1 at {size} bytes": top1}
     return min(value for name, value in figures.items() if "mAP" in name) - margin, figures

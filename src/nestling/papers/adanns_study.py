@@ -95,15 +95,22 @@ class Problem:
         dim: full size of the vectors.
         lists: inverted lists that suit the number of rows.
         draw: the ground of one seed and representation.
+        bits: of the codes of a product quantiser; 4 are learned sooner than the paper's 8.
 
     Attributes:
         choices: the operations that were chosen with the tuning queries, by claim and seed.
     """
 
     def __init__(
-        self, key: str, name: str, dim: int, lists: int, draw: Callable[[int, Representation], Ground]
+        self,
+        key: str,
+        name: str,
+        dim: int,
+        lists: int,
+        draw: Callable[[int, Representation], Ground],
+        bits: int = 8,
     ) -> None:
-        self.key, self.name, self.dim, self.lists = key, name, dim, lists
+        self.key, self.name, self.dim, self.lists, self.bits = key, name, dim, lists, bits
         self.choices: dict[str, str] = {}
         self.ground = lru_cache(maxsize=16)(draw)
         self._built = lru_cache(maxsize=24)(self._build)
@@ -115,6 +122,10 @@ class Problem:
     def index(self, plan: str, seed: int, representation: Representation = NESTED) -> Index:
         """The index that ``plan`` makes of the rows; those used last are kept."""
         return self._built(plan, seed, representation)
+
+    def opq(self, size: int, dim: int | None = None) -> str:
+        """The stage that compares codes of ``size`` parts, a byte each, of a prefix or the whole."""
+        return f"opq{size}x{self.bits}@{dim or 'full'}"
 
     def rigid(self, seed: int, representation: Representation) -> Index:
         """Every stage reads the whole vector. Cut when searched, it is AdANNS-IVF-D."""
@@ -246,7 +257,7 @@ def best(candidates: Iterable[Operation], measure: str, budget: float = np.inf) 
     return max((each for each in candidates if each.mflops <= budget), key=lambda each: each.tuned[measure])
 
 
-def text_problem(key: str, texts: Texts) -> Problem:
+def text_problem(key: str, texts: Texts, bits: int = 8) -> Problem:
     """Texts, where the right answers are those of an exact search at the full size."""
 
     def draw(seed: int, representation: Representation) -> Ground:
@@ -256,7 +267,7 @@ def text_problem(key: str, texts: Texts) -> Problem:
         return Ground(rows, _judged_by_truth(asked[:half], rows), _judged_by_truth(asked[half:], rows))
 
     dim = texts.rows.shape[1]
-    return Problem(key, texts.name, dim, _lists(texts.counts[0]), draw)
+    return Problem(key, texts.name, dim, _lists(texts.counts[0]), draw, bits)
 
 
 def _judged_by_truth(queries: Floats, rows: Floats) -> Asked:
@@ -269,7 +280,7 @@ def _judged_by_truth(queries: Floats, rows: Floats) -> Asked:
     return Asked(queries, judge)
 
 
-def labelled_problem(study: Study, rows: int, queries: int) -> Problem:
+def labelled_problem(study: Study, rows: int, queries: int, bits: int = 8) -> Problem:
     """Rows with classes: some training rows are searched, and those of the query's class are right."""
     data = study.data
     assert isinstance(data, LabelledData)
@@ -289,7 +300,7 @@ def labelled_problem(study: Study, rows: int, queries: int) -> Problem:
             *(_judged_by_class(questions[half], asked.labels[half], searched.labels) for half in halves),
         )
 
-    return Problem(study.key, study.name, study.dims[-1], _lists(len(searched.x)), draw)
+    return Problem(study.key, study.name, study.dims[-1], _lists(len(searched.x)), draw, bits)
 
 
 def _judged_by_class(queries: Floats, classes: Ints, labels: Ints) -> Asked:
@@ -336,22 +347,25 @@ def relative_contrast(ground: Ground, dim: int) -> float:
 def problems(keys: set[str], quick: bool) -> Iterator[Problem]:
     """The problems of ``keys``, read and encoded only if wanted; those without their data are left out."""
     counts = (_QUICK_ROWS, _QUICK_QUERIES) if quick else (_LABELLED_ROWS, _LABELLED_QUERIES)
+    bits = 4 if quick else 8
     effort = partial(Effort.of, quick, rates=_RATES)
     if "pictures" in keys:
-        yield labelled_problem(Study("pictures", fashion(quick), effort(epochs=5)), *counts)
+        yield labelled_problem(Study("pictures", fashion(quick), effort(epochs=5)), *counts, bits)
     if keys == {"pictures"}:
         return
     encoder, folder = TextEncoder.open("wordllama"), wordnet_folder()
     if keys & {"definitions", "few definitions"} and folder is not None:
         texts = definitions(folder, encoder, quick)
-        yield text_problem("definitions", texts)
-        yield text_problem("few definitions", texts.fewer())
+        yield text_problem("definitions", texts, bits)
+        yield text_problem("few definitions", texts.fewer(), bits)
     if not keys & {"packages", "docstrings", "transformer"}:
         return
     pairs = docstrings(quick)
     if "packages" in keys:
-        yield labelled_problem(Study("packages", packages(pairs, encoder, quick), effort(epochs=15)), *counts)
+        yield labelled_problem(
+            Study("packages", packages(pairs, encoder, quick), effort(epochs=15)), *counts, bits
+        )
     if "docstrings" in keys:
-        yield text_problem("docstrings", docstring_search(pairs, encoder, quick))
+        yield text_problem("docstrings", docstring_search(pairs, encoder, quick), bits)
     if "transformer" in keys:
-        yield text_problem("transformer", adapted_docstrings(pairs, TextEncoder.open("minilm"), quick))
+        yield text_problem("transformer", adapted_docstrings(pairs, TextEncoder.open("minilm"), quick), bits)
