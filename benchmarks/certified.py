@@ -1,8 +1,9 @@
 """Certified search against faiss's flat index: single queries and batches, exact and at confidence 0.9999.
 
 The vectors are of sentences of the docstrings and comments of the installed Python packages, by wordllama;
-the queries are held out. Every way uses one thread, and seconds are those of the processor. faiss compares single queries with its own kernels
-(its default) and batches through BLAS, which its present releases leave off unless told.
+the queries are held out. Every way uses one thread, and seconds are those of the processor. faiss compares
+single queries with its own kernels (its default) and batches through BLAS, which its present releases leave
+off unless told.
 
 Run: python benchmarks/certified.py [--rounds 5] [--rows 200000]
 """

@@ -39,7 +39,7 @@ def pack(codes: Bytes, bits: int) -> Bytes:
     the last block and line is zero.
 
     >>> pack(np.arange(8, dtype=np.uint8)[None] % 4, 2)[0, 0, :4]
-    array([ 0, 85, 170, 255], dtype=uint8)
+    array([ 0,  5, 10, 15], dtype=uint8)
     """
     rows, dim = codes.shape
     parts, lines = 8 // bits, count_lines(dim, bits)
