@@ -233,6 +233,18 @@ def test_ten_thousand_neighbours(level: str, monkeypatch: pytest.MonkeyPatch) ->
     check(normal(30_000, 16), normal(3, 16, seed=1), 10_000, RAW, "euclidean")
 
 
+def test_more_rows_than_one_ledger_holds() -> None:
+    """Sums are kept of 2^18 rows at a time; the best rows lie on both sides of that border."""
+    vectors, queries = normal(270_000, 24), normal(20, 24, seed=1)
+    vectors[262_100:262_200] = queries[0] + 0.1 * normal(100, 24, seed=2)
+    scan = CertifiedScan.build(vectors)
+    for k in (3, 150):
+        found, truth = scan.search(queries, k), plain(queries, vectors, COSINE, "dot")
+        best = -np.sort(-truth, axis=1)[:, :k]
+        np.testing.assert_allclose(np.take_along_axis(truth, found.indices, axis=1), best, rtol=1e-13)
+        assert all(len(set(row)) == k for row in found.indices)
+
+
 def test_half_precision_and_memory_maps(tmp_path: Path) -> None:
     vectors, queries = normal(2_000, 48).astype(np.float16), normal(5, 48, seed=1)
     np.save(tmp_path / "vectors.npy", vectors)
