@@ -194,8 +194,23 @@ def test_what_was_saved_must_fit(nested: Any, tmp_path: Path) -> None:
     vectors = nested.vectors(100, 32)
     engine = build("ivf4@8 > int8@full", vectors, workers=1)
     engine.save(tmp_path)
-    with pytest.raises(ArtifactError, match="100 rows, and 99 vectors"):
-        Engine.load(tmp_path, vectors[:99], engine.plan, CutRule())
+    cases: list[tuple[Any, Any, str]] = [
+        (vectors[:99], "ivf4@8 > int8@full", "100 codes, and .* 99 vectors needs 99"),
+        (vectors, "ivf5@8 > int8@full", "needs 6"),
+        (vectors, "hnsw4@8 > int8@full", "holds no graph.levels"),
+        (vectors, "ivf4@8 > int8@16", "not the code int8@16"),
+        (vectors, "ivf4@8 > pq8x4@full", "not the code pq8x4@32"),
+        (vectors, "ivf4@8 > int8@full > rerank:fp16@full", "holds no copies0"),
+    ]
+    for others, plan, match in cases:
+        with pytest.raises(ArtifactError, match=match):
+            Engine.load(tmp_path, others, Plan.parse(plan), CutRule())
+    np.save(tmp_path / "codes.npy", np.zeros((100, 31), np.uint8))
+    with pytest.raises(ArtifactError, match=r"codes of shape \(100, 31\)"):
+        Engine.load(tmp_path, vectors, engine.plan, CutRule())
+    np.save(tmp_path / "scan.trained.npy", np.arange(100, dtype=np.uint8))
+    with pytest.raises(ArtifactError, match="of a newer one"):
+        Engine.load(tmp_path, vectors, engine.plan, CutRule())
     (tmp_path / "rows.npy").unlink()
     with pytest.raises(ArtifactError, match="build it again"):
         Engine.load(tmp_path, vectors, engine.plan, CutRule())

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import RAW, cut
-from nestling.errors import ConfigError
+from nestling.errors import ArtifactError, ConfigError
 from nestling.search.space import Floats, Ints, Space
 from nestling.search.stages import Scan
 from nestling.search.views import Codes, faiss, view, view_lists
@@ -219,9 +219,24 @@ class Code:
 
     @classmethod
     def from_parts(cls, scan: Scan, space: Space, parts: Mapping[str, NDArray[Any]]) -> Self:
-        """Read what :meth:`to_parts` gave."""
+        """Read what :meth:`to_parts` gave.
+
+        Raises:
+            ArtifactError: if it is not the code that ``scan`` says, or of a faiss that writes otherwise.
+        """
         arrays = {name: np.array(part) for name, part in parts.items() if name != "trained"}
-        return cls(scan, space, faiss.deserialize_index(np.array(parts["trained"])), **arrays)
+        try:
+            trained = faiss.deserialize_index(np.array(parts["trained"]))
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"the code {scan} cannot be read by faiss {faiss.__version__}; it may be of a newer one: "
+                "pip install -U faiss-cpu"
+            ) from error
+        if not isinstance(trained, type(_empty(scan, space))) or trained.d != scan.dim:
+            raise ArtifactError(
+                f"what was saved is not the code {scan}; load it with the plan it was built by"
+            )
+        return cls(scan, space, trained, **arrays)
 
 
 def _empty(scan: Scan, space: Space, *, is_sliced: bool = False) -> Any:

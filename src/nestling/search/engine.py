@@ -190,12 +190,7 @@ class Engine:
             arrays = {name: read_array(Path(folder) / f"{name}.npy") for name in names}
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{folder} cannot be read as an engine: {error}; build it again") from error
-        rows = len(arrays.get("codes", ()))
-        if rows != len(vectors):
-            raise ArtifactError(
-                f"{folder} holds codes of {rows} rows, and {len(vectors)} vectors were given; give those it "
-                "was built over, or build it again"
-            )
+        _check_arrays(plan, arrays, len(vectors), folder)
         return cls(plan, arrays, vectors, rule, metric)
 
     def _at(self, dim: int | None) -> Pipeline | CertifiedPipeline:
@@ -266,6 +261,31 @@ class Engine:
 
 _CUT = ("codes",)
 _NAMES = "arrays.txt"
+
+
+def _check_arrays(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> None:
+    """Refuse arrays of other vectors or another plan before faiss reads through them."""
+    counts: dict[str, int | None] = {"codes": rows, "scan.trained": None}
+    if plan.coarse is not None and plan.coarse.kind == "ivf":
+        lists = plan.coarse.count
+        counts |= {"rows": rows, "starts": lists + 1, "coarse.centroids": lists}
+    if plan.coarse is not None and plan.coarse.kind == "hnsw":
+        counts |= {"graph.levels": rows, "graph.neighbours": None, "graph.entry": 2}
+    for number, stage in enumerate(plan.reranks):
+        if stage.store != "flat":
+            counts |= {f"copies{number}": rows, f"store{number}.trained": None}
+    for name, count in counts.items():
+        if name not in arrays:
+            raise ArtifactError(f"{folder} holds no {name}, which {plan} needs; load it with its own plan")
+        if count is not None and len(arrays[name]) != count:
+            raise ArtifactError(
+                f"{folder} holds {len(arrays[name])} {name}, and {plan} over {rows} vectors needs {count}; "
+                "load it with the plan and vectors it was built over, or build it again"
+            )
+    if "starts" in counts and arrays["starts"][-1] != rows:
+        raise ArtifactError(
+            f"the lists in {folder} end at row {arrays['starts'][-1]} of {rows}; build it again"
+        )
 
 
 def build(

@@ -227,6 +227,7 @@ def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 def _begin(path: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> int:
     header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+    path.unlink(missing_ok=True)  # not cut short: an engine built here before may still read it
     with path.open("wb") as stream:
         np.lib.format.write_array_header_2_0(stream, header)
         return stream.tell()

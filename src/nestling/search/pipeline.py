@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import RAW, cut
+from nestling.errors import ArtifactError
 from nestling.search.building import code_of_store
 from nestling.search.codes import Code
 from nestling.search.filters import Allowed
@@ -52,8 +53,10 @@ class Pipeline:
 
     def __init__(self, plan: Plan, built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space) -> None:
         self.plan, self._vectors, self._space = plan, vectors, space
-        code = Code.from_parts(built.scan, space, group(arrays, "scan")).cut(int(plan.scan.dim or 0))
-        codes = arrays["codes"]
+        codes, code = arrays["codes"], Code.from_parts(built.scan, space, group(arrays, "scan"))
+        if codes.shape[1:] != (code.trained.sa_code_size(),):
+            raise ArtifactError(f"codes of shape {codes.shape} are not those of {built.scan}; build it again")
+        code = code.cut(int(plan.scan.dim or 0))
         if code.scan.code == "flat" and code.dim < int(built.scan.dim or 0):
             codes = code.slices(codes)  # faiss reads floats only as long as they are
         self._scanner = _scanner(plan, code, codes, arrays, space)
