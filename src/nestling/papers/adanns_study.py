@@ -33,7 +33,7 @@ PROBED = 4  # lists read where nothing else is said; the paper reads 1, 2 or 4
 _PROBED_GRID = (1, 2, 4, 8, 16)
 _LABELLED_ROWS, _LABELLED_QUERIES = 10_000, 4_000  # learning the rotation of OPQ takes most of the time
 _QUICK_ROWS, _QUICK_QUERIES = 300, 100
-# What the search for rates in the tour of MRL chose for the nested models and most others.
+# One for all, to keep the run short: what the search in the tour of MRL chose for both nested models.
 _RATES = (3e-2,)
 _TIMED_ROUNDS = 5
 _CONTRAST_QUERIES = 300
