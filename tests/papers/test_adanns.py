@@ -280,7 +280,10 @@ def test_all_lists_are_exact():
     clearance, figures = adanns.all_lists_are_exact(problem, 0)
     assert clearance >= 0
     assert [name.partition(", ")[2] for name in figures] == [
-        pair for pair in ("(8, 16)", "(16, 16)", "(16, 8)", "(8, 32)")
+        "(8, 16)",
+        "(16, 16)",
+        "(16, 8)",
+        "(8, 32)",
     ]
 
 

@@ -97,7 +97,7 @@ def faster_at_equal_recall(problem: Problem, seed: int) -> Run:
         (
             problem.index(plan, seed).at(nprobe=nprobe, shortlist=length)
             for plan in plans
-            for nprobe in (probed // 2, probed, 2 * probed)
+            for nprobe in (probed // 2, 3 * probed // 4, probed, 5 * probed // 4, 3 * probed // 2, 2 * probed)
             for length in (50, 100)
         ),
         "recall",
