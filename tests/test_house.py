@@ -198,7 +198,7 @@ def test_the_code_of_a_document_runs(path: Path, tmp_path: Path, monkeypatch: py
 CODE = re.compile(
     r"^```(?P<language>\w*)\n(?P<block>.*?)^```$|`(?P<span>nestling [^`]+)`", re.DOTALL | re.MULTILINE
 )
-COMMAND = re.compile(r"^nestling (?P<verb>[a-z]+)(?P<rest>.*)", re.MULTILINE)
+COMMAND = re.compile(r"^nestling (?P<verb>index [a-z]+|[a-z]+)(?P<rest>.*)", re.MULTILINE)
 
 
 def test_every_command_line_shown_is_one_of_ours() -> None:
@@ -206,9 +206,11 @@ def test_every_command_line_shown_is_one_of_ours() -> None:
 
     from nestling.cli import app
 
+    verbs = get_group(app).commands
+    commands = verbs | {f"index {name}": each for name, each in verbs["index"].commands.items()}
     flags = {
         verb: {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
-        for verb, command in get_group(app).commands.items()
+        for verb, command in commands.items()
     }
     text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
     codes = [code["span"] or code["block"] for code in CODE.finditer(text) if not code["language"]]
@@ -219,7 +221,8 @@ def test_every_command_line_shown_is_one_of_ours() -> None:
         assert used <= flags[line["verb"]], line[0]
     assert {line["verb"] for line in shown} >= {"demo", "train", "sweep", "choose", "extract", "search"}
     reference = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
-    assert [verb for verb in flags if f"| `{verb}` |" not in reference] == []
+    assert [verb for verb in verbs if f"| `{verb}` |" not in reference] == []
+    assert [verb for verb in commands if f"nestling {verb}" not in text] == []
 
 
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if path.parent == ROOT], ids=named)

@@ -87,7 +87,9 @@ def write_folder(
         _write_manifest(temporary, kind, nesting, rule, settings or {})
         _replace(temporary, target)
     except OSError as error:
-        raise StorageError(f"{target} could not be written: {reason_of(error)}. Nothing was changed") from error
+        raise StorageError(
+            f"{target} could not be written: {reason_of(error)}. Nothing was changed"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -163,7 +165,9 @@ def open_new(path: str | Path) -> Iterator[BinaryIO]:
         _flush(temporary)
         temporary.replace(target)
     except OSError as error:
-        raise StorageError(f"{target} could not be written: {reason_of(error)}. Nothing was changed") from error
+        raise StorageError(
+            f"{target} could not be written: {reason_of(error)}. Nothing was changed"
+        ) from error
     finally:
         with suppress(OSError):  # nothing was made, or its folder is none: the error above says why
             temporary.unlink()
