@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nestling.measure.curve import Curve as Curve
     from nestling.measure.sweep import sweep as sweep
     from nestling.nn.heads import NestedClassifier as NestedClassifier
+    from nestling.search.index import AdaptiveIndex as AdaptiveIndex
+    from nestling.search.plan import Plan as Plan
 
 # Loaded when first used, so that importing the package costs no torch.
 _HOMES = {
@@ -37,6 +39,8 @@ _HOMES = {
     "Curve": "measure.curve",
     "sweep": "measure.sweep",
     "NestedClassifier": "nn.heads",
+    "AdaptiveIndex": "search.index",
+    "Plan": "search.plan",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
