@@ -289,8 +289,7 @@ class AdaptiveIndex:
         """The ``k`` best rows of every query.
 
         Args:
-            queries: ``Float[queries, dim]``, or their first ``at`` entries (see
-                :func:`~nestling.search.incoming.read_queries`).
+            queries: ``Float[queries, dim]``, or their first ``at`` entries alone.
             k: how many, at least 1.
             at: the size to search at; no stage then reads a longer prefix.
             point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``.
