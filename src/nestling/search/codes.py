@@ -105,7 +105,7 @@ class Code:
         trained = _empty(scan, self.space, is_sliced=is_sliced)
         if self.scan.code in ("int8", "int4"):
             values = faiss.vector_to_array(self.trained.sq.trained).reshape(2, -1)  # least value, range
-            faiss.copy_array_to_vector(values[:, :dim].ravel(), trained.sq.trained)
+            faiss.copy_array_to_vector(cut(values, dim, RAW).ravel(), trained.sq.trained)
         trained.is_trained = True
         return replace(self, scan=scan, trained=trained)
 
