@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from nestling.measure.curve import Curve
 
 _FORMATS = ("png", "svg", "pdf")
+_MOST_LABELS = 20
 
 
 def lines_of(curve: Curve, metric: str) -> Iterator[tuple[str, list[Row]]]:
@@ -67,10 +69,21 @@ def _draw(curves: Sequence[Curve], axes: Any, metric: str) -> None:
                 x, [row.low for row in rows], [row.high for row in rows], alpha=0.15, color=line.get_color()
             )
     axes.set_xscale("log", base=2)
-    axes.set_xticks(sorted(sizes), [f"{size:,}" for size in sorted(sizes)], rotation=45 * (len(sizes) > 8))
+    shown = _spread(sorted(sizes))
+    axes.set_xticks(shown, [f"{size:,}" for size in shown], rotation=45 * (len(shown) > 8))
     axes.set_xticks([], minor=True)
     axes.set_xlabel("bytes of a vector")
     axes.set_ylabel(metric)
     axes.set_title(f"{curves[0].task}: {metric} with {curves[0].confidence:.0%} intervals")
     axes.grid(visible=True, alpha=0.3)
     axes.legend(frameon=False)
+
+
+def _spread(sizes: Sequence[int]) -> list[int]:
+    """Sizes whose labels have room on a logarithmic axis, among them the last one."""
+    room = math.log(sizes[-1] / sizes[0]) / _MOST_LABELS
+    kept = [sizes[-1]]
+    for size in reversed(sizes[:-1]):
+        if math.log(kept[-1] / size) >= room:
+            kept.append(size)
+    return kept[::-1]
