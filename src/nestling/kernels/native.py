@@ -18,7 +18,9 @@ LEVELS = ("plain", "avx2", "avx512")
 _TYPES = {"float32": 0, "float16": 1, "int8": 2}
 
 
-class _Vectors(Structure):
+class Vectors(Structure):
+    """Stored rows, as ``NestlingVectors`` of ``rows.h``."""
+
     _fields_ = [
         ("data", c_void_p),
         ("stride", c_int64),
@@ -65,13 +67,13 @@ def library() -> ctypes.CDLL | None:
     loaded.nestling_levels.restype = c_int32
     loaded.nestling_search.restype = loaded.nestling_scan.restype = c_int64
     loaded.nestling_search.argtypes = [
-        c_int32, POINTER(_Vectors), POINTER(_Codes), POINTER(_Queries), c_int64, POINTER(_Answers)
+        c_int32, POINTER(Vectors), POINTER(_Codes), POINTER(_Queries), c_int64, POINTER(_Answers)
     ]  # fmt: skip
     loaded.nestling_scan.argtypes = [
         c_int32, c_void_p, c_int64, c_int64, c_int32, *[c_void_p] * 3, c_int64, *[c_void_p] * 6
     ]  # fmt: skip
     loaded.nestling_score.restype = None
-    loaded.nestling_score.argtypes = [c_int32, POINTER(_Vectors), c_void_p, c_void_p, c_int64, c_void_p]
+    loaded.nestling_score.argtypes = [c_int32, POINTER(Vectors), c_void_p, c_void_p, c_int64, c_void_p]
     return loaded
 
 
@@ -100,11 +102,11 @@ def search(
     fixed = _codes(codes)
     failed = _loaded().nestling_search(
         LEVELS.index(level),
-        _vectors(vectors),
-        fixed if allowed is None else _Codes(*fixed.values(), _address(allowed)),
-        _Queries(count, *map(_address, held)),
+        vectors_of(vectors),
+        fixed if allowed is None else _Codes(*fixed.values(), address(allowed)),
+        _Queries(count, *map(address, held)),
         k,
-        _Answers(*map(_address, (found.indices, found.scores, found.refined, found.verified, found.skipped))),
+        _Answers(*map(address, (found.indices, found.scores, found.refined, found.verified, found.skipped))),
     )
     if failed:
         raise MemoryError(f"no memory for the {k} best of {count} queries")
@@ -118,13 +120,13 @@ def scan(level: str, codes: Packed, queries: NDArray[np.int8], factors: Floats) 
     counts, sums = np.empty(count, np.int64), queries.sum(axis=1, dtype=np.int32)
     failed = _loaded().nestling_scan(
         LEVELS.index(level),
-        _address(codes.blocks),
+        address(codes.blocks),
         codes.rows,
         codes.blocks.shape[1],
         codes.bits,
-        *map(_address, (codes.scale, codes.radius, codes.bias)),
+        *map(address, (codes.scale, codes.radius, codes.bias)),
         count,
-        *map(_address, (queries, sums, factors, rows, bounds, counts)),
+        *map(address, (queries, sums, factors, rows, bounds, counts)),
     )
     if failed:
         raise MemoryError(f"no memory to scan {codes.rows} rows for {count} queries")
@@ -134,8 +136,8 @@ def scan(level: str, codes: Packed, queries: NDArray[np.int8], factors: Floats) 
 def score(level: str, vectors: StoredRows, query: Doubles, rows: Ints) -> Doubles:
     """See :func:`nestling.kernels.score`."""
     scores = np.empty(len(rows), np.float64)
-    places = map(_address, (query, rows))
-    _loaded().nestling_score(LEVELS.index(level), _vectors(vectors), *places, len(rows), _address(scores))
+    places = map(address, (query, rows))
+    _loaded().nestling_score(LEVELS.index(level), vectors_of(vectors), *places, len(rows), address(scores))
     return scores
 
 
@@ -147,14 +149,15 @@ def _loaded() -> Any:
 _described: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
-def _vectors(vectors: StoredRows) -> _Vectors:
+def vectors_of(vectors: StoredRows) -> Vectors:
+    """Stored rows as the kernels read them."""
     if vectors not in _described:
         values = vectors.values
-        _described[vectors] = _Vectors(
-            _address(values),
+        _described[vectors] = Vectors(
+            address(values),
             values.strides[0],
             values.shape[1],
-            _address(vectors.scale),
+            address(vectors.scale),
             _TYPES[values.dtype.name],
             vectors.distance,
         )
@@ -166,10 +169,11 @@ def _codes(codes: TwoPlanes) -> _Codes:
         coarse = codes.coarse
         arrays = (coarse.blocks, codes.fine, coarse.scale, coarse.radius)
         floats = (codes.fine_scale, codes.fine_radius, coarse.bias)
-        places = map(_address, (*arrays, *floats))
+        places = map(address, (*arrays, *floats))
         _described[codes] = _Codes(coarse.rows, coarse.blocks.shape[1], *places, None)
     return _described[codes]  # type: ignore[no-any-return]
 
 
-def _address(array: Any) -> int | None:
+def address(array: Any) -> int | None:
+    """Where an array begins; nothing for nothing."""
     return None if array is None else array.__array_interface__["data"][0]

@@ -1,5 +1,5 @@
 // The C interface, and the search that goes from coarse codes over fine ones to exact scores.
-#include "kernels.h"
+#include "rows.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,42 +7,19 @@
 #include <new>
 #include <vector>
 
-#if defined(_WIN32)
-#define EXPORT extern "C" __declspec(dllexport)
-#else
-#define EXPORT extern "C" __attribute__((visibility("default")))
-#endif
-
 using namespace nestling;
 
 namespace {
 
-enum LevelNumber : int32_t { kPlainNumber = 0, kAvx2Number = 1, kAvx512Number = 2 };
 constexpr int64_t kOutOfMemory = -1;
 constexpr int64_t kBlocksAtATime = 512;  // of 16 rows: half a megabyte of coarse codes of 256 dims
 constexpr int64_t kFirstBlocks = 64;
 constexpr int64_t kLedgerRows = 1 << 18;  // one megabyte a query
 constexpr int32_t kDone = -(1 << 29);       // less than any sum: the row was verified
 
-const Level& level_of(int32_t number) {
-#if defined(__x86_64__)
-    if (number == kAvx2Number) return kAvx2;
-    if (number == kAvx512Number) return kAvx512;
-#endif
-    (void)number;
-    return kPlain;
-}
-
 }  // namespace
 
 // ---- what Python fills in; the fields and their order are those of nestling/kernels/native.py ----
-
-struct NestlingVectors {
-    const uint8_t* data;
-    int64_t stride, dim;  // bytes from row to row; entries that count
-    const double* scale;  // per row, or null: inner products are multiplied by it
-    int32_t type, distance;
-};
 
 struct NestlingCodes {
     int64_t rows, lines;
@@ -69,19 +46,6 @@ struct NestlingAnswers {
 };
 
 namespace {
-
-double score_of(const Level& level, const NestlingVectors& vectors, int64_t row, const double* query) {
-    const uint8_t* data = vectors.data + row * vectors.stride;
-    if (vectors.distance) return -level.distance[vectors.type](data, query, vectors.dim);
-    const double product = level.dot[vectors.type](data, query, vectors.dim);
-    return vectors.scale ? product * vectors.scale[row] : product;
-}
-
-void fetch(const NestlingVectors& vectors, int64_t row) {
-    const int64_t bytes = vectors.dim << (vectors.type == kFloat32 ? 2 : vectors.type == kFloat16 ? 1 : 0);
-    const uint8_t* data = vectors.data + row * vectors.stride;
-    for (int64_t i = 0; i < std::min<int64_t>(bytes, 4096); i += 64) __builtin_prefetch(data + i);
-}
 
 struct Scored {
     double score;

@@ -1,0 +1,102 @@
+"""The compiled kernels of :mod:`nestling.kernels.walking`, called through their C interface."""
+
+from __future__ import annotations
+
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.kernels.layout import Doubles, Ints, StoredRows
+from nestling.kernels.native import LEVELS, Vectors, address, library, vectors_of
+
+if TYPE_CHECKING:
+    from nestling.kernels.walking import CodedGraph, Links, Walks, WholeRows
+
+
+class _Graph(Structure):
+    _fields_ = [
+        *[(name, c_int64) for name in ("rows", "stride", "degree", "hubs")],
+        *[(name, c_void_p) for name in ("codes", "links", "hub_rows", "hub_codes")],
+        ("biased", c_int32),
+    ]
+
+
+class _Walks(Structure):
+    _fields_ = [("count", c_int64), ("codes", c_void_p), ("sums", c_void_p), ("scales", c_void_p)]
+
+
+class _Whole(Structure):
+    _fields_ = [("dim", c_int64), ("values", c_void_p), ("scales", c_void_p), ("norms", c_void_p)]
+
+
+def walk(
+    level: str, graph: CodedGraph, walks: Walks, ef: int, kept: int, allowed: NDArray[np.bool_] | None
+) -> Links:
+    """See :func:`nestling.kernels.walking.walk`."""
+    found = np.empty((len(walks.codes), kept), np.int32)
+    places = (address(allowed), kept, address(found))
+    _check(_functions().nestling_graph_walk(LEVELS.index(level), _graph(graph), _walks(walks), ef, *places))
+    return found
+
+
+def grow(
+    level: str, graph: CodedGraph, whole: WholeRows, walks: Walks, rows: Links, ef: int, alpha: float
+) -> None:
+    """See :func:`nestling.kernels.walking.grow`."""
+    given = (_graph(graph), _whole(whole), _walks(walks), address(rows))
+    _check(_functions().nestling_graph_grow(LEVELS.index(level), *given, ef, alpha))
+
+
+def link(level: str, graph: CodedGraph, whole: WholeRows, rows: Links, alpha: float) -> None:
+    """See :func:`nestling.kernels.walking.link`."""
+    given = (_graph(graph), _whole(whole), address(rows), len(rows))
+    _check(_functions().nestling_graph_link(LEVELS.index(level), *given, alpha))
+
+
+def rank(
+    level: str, vectors: StoredRows, queries: Doubles, candidates: Links, k: int
+) -> tuple[Ints, Doubles]:
+    """See :func:`nestling.kernels.walking.rank`."""
+    count, length = candidates.shape
+    indices, scores = np.empty((count, k), np.int64), np.empty((count, k), np.float64)
+    given = (vectors_of(vectors), address(queries), count, address(candidates), length, k)
+    _check(_functions().nestling_rank(LEVELS.index(level), *given, address(indices), address(scores)))
+    return indices, scores
+
+
+@cache
+def _functions() -> Any:
+    loaded: Any = library()
+    types_of: dict[str, list[Any]] = {
+        "graph_walk": [POINTER(_Graph), POINTER(_Walks), c_int64, c_void_p, c_int64, c_void_p],
+        "graph_grow": [POINTER(_Graph), POINTER(_Whole), POINTER(_Walks), c_void_p, c_int64, c_float],
+        "graph_link": [POINTER(_Graph), POINTER(_Whole), c_void_p, c_int64, c_float],
+        "rank": [POINTER(Vectors), c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p],
+    }
+    for name, types in types_of.items():
+        function = getattr(loaded, f"nestling_{name}")
+        function.restype, function.argtypes = c_int64, [c_int32, *types]
+    return loaded
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise MemoryError("no memory to walk the graph")
+
+
+def _graph(graph: CodedGraph) -> _Graph:
+    places = map(address, (graph.codes, graph.links, graph.hubs, graph.hub_codes))
+    shape = (*graph.codes.shape, graph.links.shape[1], len(graph.hubs))
+    return _Graph(*shape, *places, graph.biased)
+
+
+def _walks(walks: Walks) -> _Walks:
+    return _Walks(len(walks.codes), *map(address, (walks.codes, walks.sums, walks.scales)))
+
+
+def _whole(whole: WholeRows) -> _Whole:
+    places = map(address, (whole.values, whole.scales, whole.norms))
+    return _Whole(whole.values.shape[1], *places)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nestling.kernels import StoredRows, native, pack_rows, walking, walking_native, walking_twin
+from nestling.kernels.walking import CodedGraph, Walks, WholeRows
+
+LEVELS = native.levels()
+pytestmark = pytest.mark.skipif(
+    not LEVELS, reason="the kernels were not compiled: there is nothing to compare with numpy"
+)
+SHAPES = [(1, 1, 4, False), (40, 1, 4, True), (500, 1, 16, False), (400, 2, 9, True), (300, 3, 32, False)]
+
+
+def some_rows(rng: np.random.Generator, rows: int, lines: int, degree: int, biased: bool) -> CodedGraph:
+    """Unlinked rows with random codes."""
+    stride, numbers = 64 * lines, 8 if biased else 4
+    levels = rng.integers(0, 4, (rows, 4 * stride)).astype(np.uint8)
+    codes = walking.aligned(rows, stride)
+    codes[:] = pack_rows(levels)
+    ends = rng.uniform(0.5, 1, (rows, 2)).astype(np.float32)
+    codes[:, -numbers:] = ends.view(np.uint8)[:, -numbers:]
+    hubs = rng.permutation(rows)[: max(1, rows // 20)].astype(np.int32)
+    return CodedGraph(codes, np.full((rows, degree), -1, np.int32), hubs, codes[hubs], biased)
+
+
+def some_walks(rng: np.random.Generator, graph: CodedGraph, count: int) -> Walks:
+    stride = graph.codes.shape[1]
+    codes = rng.integers(-127, 128, (count, 4, stride)).astype(np.int8)
+    codes[:, :, -8:] = 0
+    flat = codes.reshape(count, -1)
+    scales = rng.uniform(1e-3, 2e-3, count).astype(np.float32)
+    return Walks(flat, flat.sum(axis=1, dtype=np.int32), scales)
+
+
+def some_whole(rng: np.random.Generator, rows: int) -> WholeRows:
+    values = rng.integers(-127, 128, (rows, 128)).astype(np.int8)
+    scales = rng.uniform(0.01, 0.02, rows).astype(np.float32)
+    norms = np.square(values.astype(np.float32)).sum(axis=1) * scales**2
+    return WholeRows(values, scales, norms.astype(np.float32))
+
+
+def linked(graph: CodedGraph, links: np.ndarray) -> CodedGraph:
+    return CodedGraph(graph.codes, links.copy(), graph.hubs, graph.hub_codes, graph.biased)
+
+
+def begun_at(graph: CodedGraph, hubs: np.ndarray) -> CodedGraph:
+    """The same rows and links, with walks that begin at some of them."""
+    return CodedGraph(graph.codes, graph.links, hubs, graph.codes[hubs], graph.biased)
+
+
+def random_links(rng: np.random.Generator, graph: CodedGraph) -> CodedGraph:
+    rows, degree = graph.links.shape
+    links = np.full((rows, degree), -1, np.int32)
+    for row in range(rows):
+        count = min(int(rng.integers(0, degree + 1)), rows)
+        links[row, :count] = rng.permutation(rows)[:count]
+    return linked(graph, links)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("ef", [1, 7, 60])
+def test_a_walk_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool], ef: int) -> None:
+    rng = np.random.default_rng(ef)
+    graph = random_links(rng, some_rows(rng, *shape))
+    walks = some_walks(rng, graph, 11)
+    for allowed in (None, rng.random(shape[0]) < 0.3):
+        ours = walking_native.walk(level, graph, walks, ef, 20, allowed)
+        np.testing.assert_array_equal(ours, walking_twin.walk(graph, walks, ef, 20, allowed))
+        if allowed is not None:
+            assert allowed[ours[ours >= 0]].all()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_growing_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool]) -> None:
+    rng = np.random.default_rng(3)
+    ours = some_rows(rng, *shape)
+    theirs = linked(ours, ours.links)
+    whole, order = some_whole(rng, shape[0]), rng.permutation(shape[0]).astype(np.int32)
+    for start in range(1, shape[0], 23):
+        new, hubs = order[start : start + 23], order[:start][:40]
+        walks = some_walks(rng, ours, len(new))
+        walking_native.grow(level, begun_at(ours, hubs), whole, walks, new, 30, 1.1)
+        walking_twin.grow(begun_at(theirs, hubs), whole, walks, new, 30, 1.1)
+        np.testing.assert_array_equal(ours.links, theirs.links)
+        walking_native.link(level, ours, whole, new, 1.1)
+        walking_twin.link(theirs, whole, new, 1.1)
+        np.testing.assert_array_equal(ours.links, theirs.links)
+    assert (ours.links >= 0).any() == (shape[0] > 1)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_row_with_no_room_chooses_again(level: str) -> None:
+    rng = np.random.default_rng(4)
+    ours = some_rows(rng, 60, 1, 8, biased=False)
+    ours.links[0] = np.arange(1, 9)
+    ours.links[9:, 0] = 0
+    theirs, whole, new = linked(ours, ours.links), some_whole(rng, 60), np.arange(9, 60, dtype=np.int32)
+    walking_native.link(level, ours, whole, new, 1.5)
+    walking_twin.link(theirs, whole, new, 1.5)
+    np.testing.assert_array_equal(ours.links, theirs.links)
+    assert set(ours.links[0]) & set(new)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("distance", [False, True])
+def test_ranking_agrees_with_numpy(level: str, distance: bool) -> None:
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((300, 37)).astype(np.float32)
+    vectors[200:] = vectors[:100]  # equal scores: the lower row wins
+    stored = StoredRows(vectors, None if distance else rng.uniform(1, 2, 300), distance)
+    queries = rng.standard_normal((5, 37))
+    candidates = np.argsort(rng.random((5, 300)), axis=1)[:, :150].astype(np.int32)
+    candidates[0, 6:] = -1
+    ours = walking_native.rank(level, stored, queries, candidates, 10)
+    theirs = walking_twin.rank(stored, queries, candidates, 10)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-12)
+    assert (ours[0][0, 6:] == -1).all()
+    assert np.isnan(ours[1][0, 6:]).all()
