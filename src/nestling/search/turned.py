@@ -1,0 +1,156 @@
+"""2-bit codes for walking a graph: rows turned onto their main directions, queries likewise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.kernels.layout import pack_rows
+from nestling.kernels.walking import LINE_BYTES, Walks, WholeRows
+from nestling.search.frame import Frame, spans
+
+Doubles = NDArray[np.float64]
+Floats = NDArray[np.float32]
+
+_SAMPLED = 50_000
+_MOST_LINES = 4
+# Share of the variance that the coded directions must hold before another line of codes stops to pay.
+_VARIANCE = 0.97
+_WIDTHS = (0.85, 1.0, 1.15)  # of a step, in root mean squares of a row
+_LARGEST = 127
+_TINY = np.finfo(np.float64).tiny
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """How rows of a frame are turned and coded.
+
+    Inner products as a metric are turned into distances by one more entry, which gives all rows the same
+    length (Bachrach et al., 2014), so that one rule chooses the links for all metrics.
+
+    Args:
+        basis: ``Float64[entries, entries]``, orthogonal: main directions first, mixed at random.
+        coded: how many directions have codes.
+        lines: of 64 bytes that a row's code takes.
+        metric: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
+        longest: squared length that all rows get (``"dot"`` only).
+    """
+
+    basis: Doubles
+    coded: int
+    lines: int
+    metric: str
+    longest: float
+
+    @classmethod
+    def fit(cls, vectors: NDArray[Any], frame: Frame, seed: int) -> Self:
+        """Main directions of a sample, and as few lines as hold nearly all of the variance."""
+        rng = np.random.default_rng(seed)
+        longest = _longest(vectors, frame) if frame.metric == "dot" else 0.0
+        rows = np.sort(rng.permutation(len(vectors))[:_SAMPLED])
+        sample = _lift(frame.centre(vectors, rows), frame.metric, longest)
+        sample -= sample.mean(axis=0)
+        values, directions = np.linalg.eigh(sample.T @ sample)
+        values, directions = np.maximum(values[::-1], 0), directions[:, ::-1]
+        ends = 8 if frame.metric == "euclidean" else 4
+        room = [min(4 * (lines * LINE_BYTES - ends), len(values)) for lines in range(1, _MOST_LINES + 1)]
+        held = [values[slice(each)].sum() >= _VARIANCE * values.sum() for each in room]
+        lines = held.index(True) + 1 if True in held else _MOST_LINES
+        coded = room[lines - 1]
+        parts = np.split(directions, [coded], axis=1)
+        basis = np.concatenate([part @ _rotation(rng, part.shape[1]) for part in parts], axis=1)
+        return cls(basis, coded, lines, frame.metric, longest)
+
+    @property
+    def stride(self) -> int:
+        """Bytes of a row's code."""
+        return self.lines * LINE_BYTES
+
+    @property
+    def biased(self) -> bool:
+        """Whether estimates depend on a number of the row."""
+        return self.metric == "euclidean"
+
+    def turn(self, centred: Doubles) -> Doubles:
+        """Rows of the frame in all directions."""
+        return _lift(centred, self.metric, self.longest) @ self.basis
+
+    def code(self, turned: Doubles, out: NDArray[np.uint8]) -> None:
+        """Write the codes of turned rows, with the factor that makes estimates unbiased (RaBitQ, 2024)."""
+        main = turned[:, : self.coded]
+        squares = np.einsum("ij,ij->i", main, main)
+        best, levels, product = (
+            np.full(len(main), -np.inf),
+            np.zeros(main.shape, np.uint8),
+            np.ones(len(main)),
+        )
+        for width in _WIDTHS:
+            step = np.sqrt(squares / self.coded + _TINY) * width
+            tried = np.clip(np.floor(main / step[:, None]) + 2, 0, 3)
+            odd = 2 * tried - 3
+            along = np.einsum("ij,ij->i", main, odd)
+            cosine = along / np.sqrt(np.einsum("ij,ij->i", odd, odd))
+            better = cosine > best
+            best[better], product[better] = cosine[better], along[better]
+            levels[better] = tried[better]
+        out[:] = pack_rows(self._placed(levels))
+        ends = np.empty((len(main), 2), np.float32)
+        ends[:, 1] = np.where(product > 0, squares / np.maximum(product, _TINY), 0)
+        ends[:, 0] = -np.einsum("ij,ij->i", turned, turned) / 2
+        size = 8 if self.biased else 4
+        out[:, -size:] = ends.view(np.uint8)[:, -size:]
+
+    def aims(self, rows: Doubles) -> Walks:
+        """Walks towards turned vectors."""
+        main = rows[:, : self.coded]
+        scales = np.maximum(np.abs(main).max(axis=1), _TINY) / _LARGEST
+        codes = self._placed(np.rint(main / scales[:, None]).astype(np.int8))
+        return Walks(codes, codes.sum(axis=1, dtype=np.int32), scales.astype(np.float32))
+
+    def queries(self, aims: Doubles) -> Walks:
+        """Walks towards queries in terms of the frame, ``Float64[queries, dim]``."""
+        return self.aims(aims @ self.basis[: aims.shape[1]])
+
+    def _placed(self, entries: NDArray[Any]) -> NDArray[Any]:
+        """Entries where those of a code stand: its four parts end with bytes that hold numbers."""
+        ends = 8 if self.biased else 4
+        whole = np.zeros((len(entries), 4 * (self.stride - ends)), entries.dtype)
+        whole[:, : self.coded] = entries
+        parts = whole.reshape(len(entries), 4, -1)
+        return np.pad(parts, ((0, 0), (0, 0), (0, ends))).reshape(len(entries), -1)
+
+
+def whole_rows(rows: int, entries: int) -> WholeRows:
+    """Room for 8-bit codes of turned rows."""
+    width = -(-entries // LINE_BYTES) * LINE_BYTES
+    return WholeRows(np.zeros((rows, width), np.int8), np.zeros(rows, np.float32), np.zeros(rows, np.float32))
+
+
+def write_whole(whole: WholeRows, rows: slice, turned: Doubles) -> None:
+    """Write the 8-bit codes of turned rows."""
+    scales = (np.maximum(np.abs(turned).max(axis=1), _TINY) / _LARGEST).astype(np.float32)
+    divisors = np.maximum(scales, np.finfo(np.float32).tiny)[:, None]
+    steps = np.clip(np.rint(turned / divisors), -_LARGEST, _LARGEST)
+    whole.values[rows, : turned.shape[1]] = steps
+    whole.scales[rows] = scales
+    whole.norms[rows] = np.square(steps).sum(axis=1) * scales.astype(np.float64) ** 2
+
+
+def _rotation(rng: np.random.Generator, size: int) -> Doubles:
+    return np.asarray(np.linalg.qr(rng.standard_normal((size, size)))[0])
+
+
+def _lift(centred: Doubles, metric: str, longest: float) -> Doubles:
+    if metric != "dot":
+        return centred
+    rest = longest - np.einsum("ij,ij->i", centred, centred)
+    return np.column_stack([centred, np.sqrt(np.maximum(rest, 0))])
+
+
+def _longest(vectors: NDArray[Any], frame: Frame) -> float:
+    every = np.arange(len(vectors))
+    blocks = (frame.centre(vectors, every[rows]) for rows in spans(vectors))
+    return max(float(np.square(block).sum(axis=1).max()) for block in blocks)

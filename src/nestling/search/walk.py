@@ -1,0 +1,340 @@
+"""Approximate search that walks a graph of neighbours by codes of one line of the cache a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from nestling import kernels
+from nestling.artifact import read_folder, read_manifest, write_folder
+from nestling.cut import CutRule, check_vectors
+from nestling.elastic import Cost
+from nestling.errors import ArtifactError, ConfigError, DataError, unknown
+from nestling.kernels.walking import CodedGraph, WholeRows, aligned, grow, link, rank, walk
+from nestling.search.exact import Metric, Neighbours
+from nestling.search.frame import Frame, refuse_zero, spans
+from nestling.search.threads import count_workers
+from nestling.search.turned import Turn, whole_rows, write_whole
+
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Links = NDArray[np.int32]
+
+_KIND = "graph-scan"
+_ALPHA = 1.15
+_HUBS = 512
+_MOST_LINKS = 1024
+# Rows linked at a time do not see each other: few enough beside those that are there already.
+_NEW_SHARE, _MOST_NEW = 1 / 32, 2048
+_FEWEST_SHARED = 64  # rows or queries for which another thread pays
+# Below this share of rows allowed, reading their vectors costs less than walking past all the others.
+_FEW = 1 / 10
+
+
+@dataclass(frozen=True)
+class _Settings:
+    metric: Metric
+    space: str
+    scale: float
+    longest: float
+    coded: int
+    lines: int
+
+
+class GraphScan:
+    """Approximate nearest neighbours: a graph is walked by 2-bit codes, what it meets is scored exactly.
+
+    The graph has one layer (Vamana: Subramanya et al., DiskANN, 2019). It is walked by codes of the main
+    directions of the vectors (RaBitQ: Gao and Long, 2024), mostly 64 bytes a row, which a walk waits for
+    only once; the best rows it met are then scored by their vectors, in double precision. The same
+    vectors and seed give the same graph with any number of threads, and searching changes nothing: any
+    number of threads may search at once.
+    """
+
+    def __init__(
+        self, vectors: NDArray[Any], frame: Frame, turn: Turn, graph: CodedGraph, metric: Metric
+    ) -> None:
+        self._vectors, self._frame, self._turn = vectors, frame, turn
+        self._graph, self._metric = graph, metric
+        self._stored = kernels.StoredRows(vectors, frame.inverse_norms, frame.metric == "euclidean")
+
+    @classmethod
+    def build(
+        cls,
+        vectors: Any,
+        *,
+        rule: CutRule = CutRule(),
+        metric: Metric = "dot",
+        links: int = 64,
+        ef: int = 100,
+        seed: int = 0,
+        workers: int | None = None,
+    ) -> Self:
+        """Code the vectors and link each with near ones.
+
+        Args:
+            vectors: ``Float[rows, dim]``, kept and read again when searching (float32 or float16, which
+                may be a memory map; anything else is copied as float32).
+            rule: with ``l2`` after the cut similarities are cosines. What comes before a cut must have
+                been done to vectors and queries.
+            metric: ``"dot"`` or ``"euclidean"``.
+            links: of a row, 8 to 1024.
+            ef: how many rows are in view when links are looked for; more make a better graph, slower.
+            seed: of the rotation and of the order in which rows are linked.
+            workers: threads; as many as there are cores by default. The graph is the same.
+
+        Raises:
+            DataError: for vectors that cannot be used, or rows of length zero under ``l2`` (named).
+            ConfigError: for an unknown metric, a rule with something before the cut, or numbers outside
+                their range.
+        """
+        _check_options(rule, metric, links, ef)
+        vectors = _readable(check_vectors(vectors))
+        frame = Frame.fit(vectors, "cosine" if rule.after == "l2" else metric)
+        turn = Turn.fit(vectors, frame, seed)
+        order = np.random.default_rng(seed).permutation(len(vectors)).astype(np.int32)
+        codes = aligned(len(vectors), turn.stride)
+        whole = whole_rows(len(vectors), len(turn.basis))
+        for rows in tqdm(spans(vectors), desc="code", unit="block", disable=None, delay=2, leave=False):
+            turned = turn.turn(frame.centre(vectors, np.arange(len(vectors))[rows]))
+            turn.code(turned, codes[rows])
+            write_whole(whole, rows, turned)
+        all_links = np.full((len(vectors), links), -1, np.int32)
+        graph = _begun_at(codes, all_links, order[:_HUBS], turn)
+        made = cls(vectors, frame, turn, graph, metric)
+        made._link_all(order, whole, ef, count_workers(workers))
+        return made
+
+    def search(
+        self,
+        queries: Any,
+        k: int,
+        *,
+        ef: int = 100,
+        shortlist: int | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+        workers: int | None = None,
+    ) -> Neighbours:
+        """About the ``k`` nearest rows of every query.
+
+        A query whose walk meets too few rows looks through all of them, and one for which few rows are
+        allowed through those, exactly: as many rows are found as there are, up to ``k``.
+
+        Args:
+            queries: ``Float[queries, dim]``.
+            k: 1 to the number of rows. Where fewer are allowed, -1 and nan fill the answer.
+            ef: how many rows a walk keeps in view, at least 1: more find more of the nearest, slower.
+            shortlist: how many of them are scored exactly, ``k`` to ``ef``; three quarters by default.
+            allowed: ``Bool[rows]``: the rows that may be found.
+            workers: threads, each with some of the queries; as many as there are cores by default.
+
+        Raises:
+            DataError: for queries or a mask that do not fit, or ``k`` outside its range.
+            ConfigError: for ``ef`` or ``workers`` below 1, or a shortlist below ``k``.
+        """
+        queries = check_vectors(queries, "queries", dim=self._vectors.shape[1])
+        _check_request(len(self._vectors), k, ef, shortlist, allowed)
+        exact = queries.astype(np.float64)
+        if self._frame.metric == "cosine":
+            norms = np.linalg.norm(exact, axis=1)
+            refuse_zero(norms, "queries")
+            exact /= norms[:, None]
+        view, kept = max(ef, k, shortlist or 1), shortlist or max(k, ef * 3 // 4)
+        share = 1.0
+        if allowed is not None:
+            allowed = np.ascontiguousarray(allowed)
+            share = float(np.count_nonzero(allowed)) / len(allowed)
+        if share < _FEW:
+            return self._shown(*self._look_through(exact, k, allowed))
+        view = min(int(np.ceil(view / share)), len(self._vectors))
+        workers = max(1, min(count_workers(workers), len(exact) // _FEWEST_SHARED))
+        parts = [exact[slice(*edge)] for edge in _edges(len(exact), workers)]
+        if workers == 1:
+            return self._shown(*self._find(exact, k, view, kept, allowed))
+        with ThreadPoolExecutor(workers) as pool:
+            found = list(pool.map(lambda part: self._find(part, k, view, kept, allowed), parts))
+        indices, scores = zip(*found, strict=True)
+        return self._shown(np.concatenate(indices), np.concatenate(scores))
+
+    def cost(self) -> Cost:
+        """What codes and links take beside the vectors; the work of a walk depends on ``ef``."""
+        graph, rows = self._graph, len(self._vectors)
+        size = graph.codes.nbytes + graph.links.nbytes + graph.hub_codes.nbytes + graph.hubs.nbytes
+        if self._frame.inverse_norms is not None:
+            size += self._frame.inverse_norms.nbytes
+        return Cost(flops=2 * len(self._turn.basis) ** 2, size_bytes=size, output_bytes=size // rows)
+
+    def save(self, folder: str | Path) -> None:
+        """Write codes and links, not the vectors, to a folder.
+
+        Raises:
+            ArtifactError: if ``folder`` holds something else.
+            StorageError: if writing fails.
+        """
+        frame, turn = self._frame, self._turn
+        shape = (turn.longest, turn.coded, turn.lines)
+        settings = asdict(_Settings(self._metric, frame.metric, frame.scale, *shape))
+        with write_folder(folder, _KIND, settings=settings) as path:
+            for name, array in self._arrays().items():
+                np.save(path / f"{name}.npy", array, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: str | Path, vectors: Any) -> Self:
+        """Read what ``save`` wrote; ``vectors`` are those that were linked, and some are compared.
+
+        Raises:
+            ArtifactError: if files are missing, altered or malformed, or the codes are not those of the
+                vectors.
+        """
+        read_folder(folder, _KIND)
+        vectors = _readable(check_vectors(vectors))
+        try:
+            settings = _Settings(**read_manifest(folder).settings)
+            arrays = {
+                path.stem: np.load(path, allow_pickle=False) for path in sorted(Path(folder).glob("*.npy"))
+            }
+            frame = Frame(settings.space, settings.scale, arrays["mean"], arrays.get("norms"))
+            turn = Turn(arrays["basis"], settings.coded, settings.lines, settings.space, settings.longest)
+            codes = aligned(len(vectors), turn.stride)
+            codes[:] = arrays["codes"]
+            graph = _begun_at(codes, arrays["links"], arrays["hubs"], turn)
+            made = cls(vectors, frame, turn, graph, settings.metric)
+            fits = made._fits()
+        except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError) as error:
+            raise ArtifactError(f"{folder} does not hold a graph of these vectors: {error}") from error
+        if not fits:
+            raise ArtifactError(f"{folder} holds a graph of other vectors; give those it was built from")
+        return made
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        graph, frame = self._graph, self._frame
+        arrays: dict[str, NDArray[Any]] = {"codes": graph.codes, "links": graph.links, "hubs": graph.hubs}
+        arrays |= {"basis": self._turn.basis, "mean": frame.mean}
+        return arrays if frame.inverse_norms is None else arrays | {"norms": frame.inverse_norms}
+
+    def _fits(self) -> bool:
+        """Whether some of the codes are those of the vectors, and all links lead to rows."""
+        rows = np.linspace(0, len(self._vectors) - 1, min(64, len(self._vectors))).astype(np.int64)
+        again = np.empty((len(rows), self._turn.stride), np.uint8)
+        self._turn.code(self._turn.turn(self._frame.centre(self._vectors, rows)), again)
+        # Products of matrices may round another way on another machine: a few levels in a thousand.
+        same = float(np.mean(again == self._graph.codes[rows]))
+        every = (self._graph.links, self._graph.hubs)
+        inside = all(each.min() >= -1 and each.max() < len(self._vectors) for each in every)
+        return same > 0.9 and inside and len(self._graph.links) == len(self._vectors)
+
+    def _link_all(self, order: Links, whole: WholeRows, ef: int, workers: int) -> None:
+        """Link rows in a given order, some at a time: each looks among those of the times before."""
+        with (
+            ThreadPoolExecutor(workers) as pool,
+            tqdm(total=len(order), desc="link", unit="row", disable=None, delay=2, leave=False) as bar,
+        ):
+            for start, end in _batches(len(order)):
+                new = order[start:end]
+                graph = self._graph
+                if start < len(graph.hubs):
+                    graph = _begun_at(graph.codes, graph.links, order[:start], self._turn)
+                shared = max(1, min(workers, len(new) // _FEWEST_SHARED))
+                parts = [new[slice(*edge)] for edge in _edges(len(new), shared)]
+                list(pool.map(lambda part, graph=graph: self._grow(graph, whole, part, ef), parts))
+                link(graph, whole, new, _ALPHA)
+                bar.update(len(new))
+
+    def _grow(self, graph: CodedGraph, whole: WholeRows, new: Links, ef: int) -> None:
+        turned = self._turn.turn(self._frame.centre(self._vectors, new.astype(np.int64)))
+        if self._frame.metric == "cosine":  # rows of length one: the product orders as the distance does
+            turned += self._frame.mean @ self._turn.basis
+        grow(graph, whole, self._turn.aims(turned), new, ef, _ALPHA)
+
+    def _find(
+        self, exact: Doubles, k: int, view: int, kept: int, allowed: NDArray[np.bool_] | None
+    ) -> tuple[Ints, Doubles]:
+        aim = self._frame.aim(exact)
+        walks = self._turn.queries(aim.units * aim.lengths[:, None])
+        found = rank(self._stored, exact, walk(self._graph, walks, view, kept, allowed), k)
+        possible = len(self._vectors) if allowed is None else np.count_nonzero(allowed)
+        short = np.flatnonzero(found[0][:, min(k, int(possible)) - 1] < 0)
+        if len(short):
+            found[0][short], found[1][short] = self._look_through(exact[short], k, allowed)
+        return found
+
+    def _look_through(
+        self, exact: Doubles, k: int, allowed: NDArray[np.bool_] | None
+    ) -> tuple[Ints, Doubles]:
+        """The best of all rows that are allowed."""
+        rows = np.arange(len(self._vectors)) if allowed is None else np.flatnonzero(allowed)
+        candidates = np.broadcast_to(rows.astype(np.int32), (1, len(rows))).copy()
+        found = [rank(self._stored, query[None], candidates, k) for query in exact]
+        return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
+
+    def _shown(self, indices: Ints, scores: Doubles) -> Neighbours:
+        """Similarities, or distances."""
+        if self._metric == "euclidean":
+            squares = -scores if self._frame.metric == "euclidean" else 2 - 2 * scores
+            scores = np.sqrt(np.maximum(squares, 0))
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
+            return Neighbours(indices, scores.astype(np.float32))
+
+
+def _begun_at(codes: NDArray[np.uint8], links: Links, hubs: Links, turn: Turn) -> CodedGraph:
+    near = aligned(len(hubs), turn.stride)
+    near[:] = codes[hubs]
+    return CodedGraph(codes, np.ascontiguousarray(links), hubs, near, turn.biased)
+
+
+def _batches(rows: int) -> Iterator[tuple[int, int]]:
+    """Spans of rows to link at a time; the first row has nothing to be linked with."""
+    start = 1
+    while start < rows:
+        end = min(rows, start + max(1, min(int(start * _NEW_SHARE), _MOST_NEW)))
+        yield start, end
+        start = end
+
+
+def _edges(count: int, parts: int) -> list[tuple[int, int]]:
+    return list(pairwise(count * part // parts for part in range(parts + 1)))
+
+
+def _check_options(rule: CutRule, metric: str, links: int, ef: int) -> None:
+    if rule.before != "none":
+        raise ConfigError(
+            f"a graph scan takes vectors after the {rule.before} that comes before a cut; do that first "
+            "and give rule.again"
+        )
+    if metric not in get_args(Metric):
+        raise ConfigError(unknown("metric", metric, get_args(Metric)))
+    if not 8 <= links <= _MOST_LINKS:
+        raise ConfigError(f"links={links} are not possible; give 8 to {_MOST_LINKS}, 64 for most")
+    if ef < 1:
+        raise ConfigError(f"ef={ef} keeps nothing in view; give at least 1, better 100")
+
+
+def _check_request(
+    rows: int, k: int, ef: int, shortlist: int | None, allowed: NDArray[np.bool_] | None
+) -> None:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= rows:
+        raise DataError(f"k={k} neighbours cannot be found among {rows} rows; choose k from 1 to {rows}")
+    if ef < 1:
+        raise ConfigError(f"ef={ef} keeps nothing in view; give at least 1, better 100")
+    if shortlist is not None and shortlist < k:
+        raise ConfigError(f"a shortlist of {shortlist} cannot hold k={k} rows; give at least {k}")
+    if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (rows,)):
+        raise DataError(
+            f"allowed must be one boolean for each of {rows} rows, not {allowed.dtype} of shape "
+            f"{allowed.shape}"
+        )
+
+
+def _readable(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Vectors as the kernels read them; a memory map of float32 or float16 stays one."""
+    if vectors.dtype in (np.float32, np.float16) and vectors.strides[1] == vectors.itemsize:
+        return vectors
+    return np.ascontiguousarray(vectors, np.float32)
