@@ -5,6 +5,7 @@ from __future__ import annotations
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,10 +88,16 @@ def _check(failed: int) -> None:
         raise MemoryError("no memory to walk the graph")
 
 
+# A graph is described once: for a single query that would take as long as the walk.
+_described: WeakKeyDictionary[CodedGraph, _Graph] = WeakKeyDictionary()
+
+
 def _graph(graph: CodedGraph) -> _Graph:
-    places = map(address, (graph.codes, graph.links, graph.hubs, graph.hub_codes))
-    shape = (*graph.codes.shape, graph.links.shape[1], len(graph.hubs))
-    return _Graph(*shape, *places, graph.biased)
+    if graph not in _described:
+        places = map(address, (graph.codes, graph.links, graph.hubs, graph.hub_codes))
+        shape = (*graph.codes.shape, graph.links.shape[1], len(graph.hubs))
+        _described[graph] = _Graph(*shape, *places, graph.biased)
+    return _described[graph]
 
 
 def _walks(walks: Walks) -> _Walks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ _MOST_LINES = 4
 _VARIANCE = 0.97
 _WIDTHS = (0.85, 1.0, 1.15)  # of a step, in root mean squares of a row
 _LARGEST = 127
-_TINY = np.finfo(np.float64).tiny
+_TINY, _SMALL = np.finfo(np.float64).tiny, np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +75,13 @@ class Turn:
         """Whether estimates depend on a number of the row."""
         return self.metric == "euclidean"
 
+    def lift(self, centred: Doubles) -> Doubles:
+        """Rows of the frame with the entry that makes inner products distances, if that is needed."""
+        return _lift(centred, self.metric, self.longest)
+
     def turn(self, centred: Doubles) -> Doubles:
         """Rows of the frame in all directions."""
-        return _lift(centred, self.metric, self.longest) @ self.basis
+        return self.lift(centred) @ self.basis
 
     def code(self, turned: Doubles, out: NDArray[np.uint8]) -> None:
         """Write the codes of turned rows, with the factor that makes estimates unbiased (RaBitQ, 2024)."""
@@ -104,15 +109,19 @@ class Turn:
         out[:, -size:] = ends.view(np.uint8)[:, -size:]
 
     def aims(self, rows: Doubles) -> Walks:
-        """Walks towards turned vectors."""
-        main = rows[:, : self.coded]
-        scales = np.maximum(np.abs(main).max(axis=1), _TINY) / _LARGEST
-        codes = self._placed(np.rint(main / scales[:, None]).astype(np.int8))
-        return Walks(codes, codes.sum(axis=1, dtype=np.int32), scales.astype(np.float32))
+        """Walks towards ``Float64[walks, dim]`` in terms of the frame, lifted or not."""
+        largest = np.maximum(np.abs(rows).max(axis=1), _TINY)
+        turned = (rows / largest[:, None]).astype(np.float32) @ self._placed_basis[: rows.shape[1]]
+        steps = np.maximum(np.abs(turned).max(axis=1), _SMALL) / np.float32(_LARGEST)
+        codes = np.rint(turned / steps[:, None]).astype(np.int8)
+        with np.errstate(over="ignore"):  # beside so large a scale the rows' biases do not count
+            scales = (steps * largest).astype(np.float32)
+        return Walks(codes, codes.sum(axis=1, dtype=np.int32), scales)
 
-    def queries(self, aims: Doubles) -> Walks:
-        """Walks towards queries in terms of the frame, ``Float64[queries, dim]``."""
-        return self.aims(aims @ self.basis[: aims.shape[1]])
+    @cached_property
+    def _placed_basis(self) -> Floats:
+        """The directions that have codes, standing where queries have their entries."""
+        return np.ascontiguousarray(self._placed(self.basis[:, : self.coded].astype(np.float32)))
 
     def _placed(self, entries: NDArray[Any]) -> NDArray[Any]:
         """Entries where those of a code stand: its four parts end with bytes that hold numbers."""
@@ -132,7 +141,7 @@ def whole_rows(rows: int, entries: int) -> WholeRows:
 def write_whole(whole: WholeRows, rows: slice, turned: Doubles) -> None:
     """Write the 8-bit codes of turned rows."""
     scales = (np.maximum(np.abs(turned).max(axis=1), _TINY) / _LARGEST).astype(np.float32)
-    divisors = np.maximum(scales, np.finfo(np.float32).tiny)[:, None]
+    divisors = np.maximum(scales, _SMALL)[:, None]
     steps = np.clip(np.rint(turned / divisors), -_LARGEST, _LARGEST)
     whole.values[rows, : turned.shape[1]] = steps
     whole.scales[rows] = scales

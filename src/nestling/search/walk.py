@@ -249,16 +249,16 @@ class GraphScan:
                 bar.update(len(new))
 
     def _grow(self, graph: CodedGraph, whole: WholeRows, new: Links, ef: int) -> None:
-        turned = self._turn.turn(self._frame.centre(self._vectors, new.astype(np.int64)))
+        rows = self._turn.lift(self._frame.centre(self._vectors, new.astype(np.int64)))
         if self._frame.metric == "cosine":  # rows of length one: the product orders as the distance does
-            turned += self._frame.mean @ self._turn.basis
-        grow(graph, whole, self._turn.aims(turned), new, ef, _ALPHA)
+            rows += self._frame.mean
+        grow(graph, whole, self._turn.aims(rows), new, ef, _ALPHA)
 
     def _find(
         self, exact: Doubles, k: int, view: int, kept: int, allowed: NDArray[np.bool_] | None
     ) -> tuple[Ints, Doubles]:
-        aim = self._frame.aim(exact)
-        walks = self._turn.queries(aim.units * aim.lengths[:, None])
+        frame = self._frame
+        walks = self._turn.aims(exact * frame.scale - frame.mean if frame.metric == "euclidean" else exact)
         found = rank(self._stored, exact, walk(self._graph, walks, view, kept, allowed), k)
         possible = len(self._vectors) if allowed is None else np.count_nonzero(allowed)
         short = np.flatnonzero(found[0][:, min(k, int(possible)) - 1] < 0)
