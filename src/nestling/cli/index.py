@@ -303,7 +303,7 @@ def _show_index(opened: AdaptiveIndex, as_json: bool) -> None:
     show(f"{found.rows:,} vectors of {found.dim} dims, {readable_bytes(found.size_bytes)}: {found.plan}")
     show(f"searched at {found.nesting}; {len(found.segments)} segments, {found.in_memory:,} rows in memory")
     for row in found.table:
-        show(f"  recall {row['recall']:.4f} in {row['latency_ms']:.3g} ms at {row['point']}")
+        show(f"  recall {row['recall']:.4f} in {row['latency_ms']:.3g} ms {row['point']}".rstrip())
 
 
 def _show_frontier(chosen: Trial, frontier: Frontier, as_json: bool) -> None:
@@ -311,4 +311,4 @@ def _show_frontier(chosen: Trial, frontier: Frontier, as_json: bool) -> None:
         show_json({"chosen": chosen.to_json(), "trials": [trial.to_json() for trial in frontier]})
         return
     show(frontier.table())
-    show(f"\nChosen: {chosen.plan} at {chosen.point}")
+    show(f"\nChosen: {chosen.plan} {chosen.point}".rstrip())
