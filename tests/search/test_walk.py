@@ -98,6 +98,26 @@ def test_rows_without_spread(rule: CutRule, metric: str) -> None:
     np.testing.assert_array_equal(found.scores, 0)
 
 
+def test_half_precision_vectors_stay_as_they_are() -> None:
+    vectors, queries = clustered(ROWS).astype(np.float16), clustered(30, seed=14)
+    found = GraphScan.build(vectors, links=32).search(queries, 10, ef=200)
+    true = nearest(queries, vectors.astype(np.float32), 10)
+    assert recall(found.indices, true.indices) >= 0.99
+    same = found.indices == true.indices
+    np.testing.assert_allclose(found.scores[same], true.scores[same], atol=1e-6)
+
+
+def test_numbers_far_from_one() -> None:
+    """Scores may overflow float32; the order of exact scores does not."""
+    for factor in (1e-18, 1e30):
+        vectors, queries = clustered(200) * np.float32(factor), clustered(5, seed=15) * np.float32(factor)
+        for rule, metric in SPACES[2:]:
+            scan = GraphScan.build(vectors, rule=rule, metric=metric, links=16)
+            found = scan.search(queries, 3, ef=200).indices
+            plain = nearest(queries / np.float32(factor), clustered(200), 3, rule=rule, metric=metric)
+            assert recall(found, plain.indices) >= 0.95
+
+
 @pytest.mark.parametrize("dim", [300, 700])
 def test_codes_of_several_lines(dim: int) -> None:
     vectors = np.random.default_rng(7).standard_normal((600, dim)).astype(np.float32)
