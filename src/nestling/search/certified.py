@@ -19,7 +19,7 @@ from nestling.elastic import Cost
 from nestling.errors import ArtifactError, ConfigError, DataError, unknown
 from nestling.search.calibration import Calibration
 from nestling.search.exact import Metric, Neighbours
-from nestling.search.frame import Aim, Frame, refuse_zero
+from nestling.search.frame import Aim, Frame, readable
 from nestling.search.plane_codes import PlaneCodes
 from nestling.search.threads import count_workers
 
@@ -113,7 +113,7 @@ class CertifiedScan:
             ConfigError: for an unknown metric or code, or a rule with something before the cut.
         """
         _check_options(rule, metric, code)
-        vectors = _readable(check_vectors(vectors))
+        vectors = _codable(check_vectors(vectors))
         frame = Frame.fit(vectors, "cosine" if rule.after == "l2" else metric)
         codes = PlaneCodes.build(vectors, frame, seed)
         made = cls(vectors, frame, codes, Calibration.theoretical(vectors.shape[1]), metric)
@@ -144,11 +144,7 @@ class CertifiedScan:
         """
         queries = check_vectors(queries, "queries", dim=self._vectors.shape[1])
         self._check_request(k, confidence, allowed)
-        exact = queries.astype(np.float64)
-        if self._frame.metric == "cosine":
-            norms = np.linalg.norm(exact, axis=1)
-            refuse_zero(norms, "queries")
-            exact /= norms[:, None]
+        exact = self._frame.direct(queries)
         aim = self._frame.aim(exact)
         probes = self._codes.probes(exact, aim, self._calibration, confidence)
         if allowed is not None and np.count_nonzero(allowed) < len(allowed) * _FEW:
@@ -192,7 +188,7 @@ class CertifiedScan:
         Raises:
             ArtifactError: if files are missing or malformed, or the codes are not those of the vectors.
         """
-        root, vectors = Path(folder), _readable(check_vectors(vectors))
+        root, vectors = Path(folder), _codable(check_vectors(vectors))
         try:
             settings = json.loads((root / "certified.json").read_text(encoding="utf-8"))
             arrays = {path.stem: np.load(path, allow_pickle=False) for path in sorted(root.glob("*.npy"))}
@@ -292,12 +288,10 @@ def _check_options(rule: CutRule, metric: str, code: str) -> None:
         raise ConfigError(unknown("code", code, get_args(Code)))
 
 
-def _readable(vectors: NDArray[Any]) -> NDArray[Any]:
-    """Vectors as the kernels read them; a memory map of float32 or float16 stays one."""
+def _codable(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Vectors as the kernels read them, if they are not too long to be coded."""
     if vectors.shape[1] > kernels.MOST_DIMS:
         raise DataError(
             f"vectors of {vectors.shape[1]} dims cannot be coded; {kernels.MOST_DIMS} is the most"
         )
-    if vectors.dtype not in (np.float32, np.float16):
-        vectors = vectors.astype(np.float32)
-    return vectors if vectors.strides[1] == vectors.itemsize else np.ascontiguousarray(vectors)
+    return readable(vectors)

@@ -75,6 +75,19 @@ class Frame:
         factor = self.scale if self.inverse_norms is None else self.inverse_norms[rows][:, None]
         return np.asarray(vectors[rows].astype(np.float64) * factor - self.mean)
 
+    def direct(self, queries: NDArray[Any]) -> Doubles:
+        """Queries as exact scores take them: in double precision, of length one for the cosine.
+
+        Raises:
+            DataError: for queries of length zero under the cosine (named).
+        """
+        exact = queries.astype(np.float64)
+        if self.metric == "cosine":
+            norms = np.linalg.norm(exact, axis=1)
+            refuse_zero(norms, "queries")
+            exact /= norms[:, None]
+        return exact
+
     def aim(self, queries: Doubles) -> Aim:
         """Queries ``Float64[queries, dim]``, of length one for the cosine, in terms of the coded rows."""
         moved = queries * self.scale - self.mean if self.metric == "euclidean" else queries
@@ -108,3 +121,10 @@ def refuse_zero(norms: Doubles, what: str) -> None:
 def spans(vectors: NDArray[Any]) -> list[slice]:
     """The rows, some at a time."""
     return [slice(start, start + _ROWS_AT_A_TIME) for start in range(0, len(vectors), _ROWS_AT_A_TIME)]
+
+
+def readable(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Vectors as the kernels read them; a memory map of float32 or float16 stays one."""
+    if vectors.dtype not in (np.float32, np.float16):
+        vectors = vectors.astype(np.float32)
+    return vectors if vectors.strides[1] == vectors.itemsize else np.ascontiguousarray(vectors)

@@ -20,7 +20,7 @@ from nestling.elastic import Cost
 from nestling.errors import ArtifactError, ConfigError, DataError, unknown
 from nestling.kernels.walking import CodedGraph, WholeRows, aligned, grow, link, rank, walk
 from nestling.search.exact import Metric, Neighbours
-from nestling.search.frame import Frame, refuse_zero, spans
+from nestling.search.frame import Frame, readable, spans
 from nestling.search.threads import count_workers
 from nestling.search.turned import Turn, whole_rows, write_whole
 
@@ -97,7 +97,7 @@ class GraphScan:
                 their range.
         """
         _check_options(rule, metric, links, ef)
-        vectors = _readable(check_vectors(vectors))
+        vectors = readable(check_vectors(vectors))
         frame = Frame.fit(vectors, "cosine" if rule.after == "l2" else metric)
         turn = Turn.fit(vectors, frame, seed)
         order = np.random.default_rng(seed).permutation(len(vectors)).astype(np.int32)
@@ -142,11 +142,7 @@ class GraphScan:
         """
         queries = check_vectors(queries, "queries", dim=self._vectors.shape[1])
         _check_request(len(self._vectors), k, ef, shortlist, allowed)
-        exact = queries.astype(np.float64)
-        if self._frame.metric == "cosine":
-            norms = np.linalg.norm(exact, axis=1)
-            refuse_zero(norms, "queries")
-            exact /= norms[:, None]
+        exact = self._frame.direct(queries)
         view, kept = max(ef, k, shortlist or 1), shortlist or max(k, ef * 3 // 4)
         share = 1.0
         if allowed is not None:
@@ -195,7 +191,7 @@ class GraphScan:
                 vectors.
         """
         read_folder(folder, _KIND)
-        vectors = _readable(check_vectors(vectors))
+        vectors = readable(check_vectors(vectors))
         try:
             settings = _Settings(**read_manifest(folder).settings)
             arrays = {
@@ -331,10 +327,3 @@ def _check_request(
             f"allowed must be one boolean for each of {rows} rows, not {allowed.dtype} of shape "
             f"{allowed.shape}"
         )
-
-
-def _readable(vectors: NDArray[Any]) -> NDArray[Any]:
-    """Vectors as the kernels read them; a memory map of float32 or float16 stays one."""
-    if vectors.dtype in (np.float32, np.float16) and vectors.strides[1] == vectors.itemsize:
-        return vectors
-    return np.ascontiguousarray(vectors, np.float32)
