@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nestling.errors import GranularityError
-from nestling.granularity import Every, Granularity, Nesting, RandomPrefix, RandomSome, Sandwich
+from nestling.granularity import Granularity, Nesting
+from nestling.schedules import Every, RandomPrefix, RandomSome, Sandwich
 
 sizes = st.integers(1, 10_000)
 granularities = st.dictionaries(st.sampled_from(["dim", "layer", "width", "own_axis"]), sizes).map(

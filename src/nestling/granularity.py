@@ -1,4 +1,4 @@
-"""Granularities, nestings of them, and the schedules that say which of them a training step uses."""
+"""Granularities and nestings of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from math import log2, prod
-from typing import Any, Protocol, Self, TypeAlias, overload
+from typing import Any, Self, TypeAlias, overload
 
 import numpy as np
 
@@ -335,66 +335,3 @@ def _parse_axes(parts: list[str], whole: str) -> dict[str, list[int]]:
         else:
             axes[axis] = [*range(int(first), int(last), max(int(step), 1)), int(last)]
     return axes
-
-
-Draw: TypeAlias = dict[Granularity, float]
-"""The granularities of one training step, each with the factor that keeps the expected loss unchanged."""
-
-
-class Schedule(Protocol):
-    """Says which granularities one training step uses."""
-
-    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
-        """Granularities, coarse to fine, each with 1 / (its probability of being drawn)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Every:
-    """Every granularity in every step (MRL)."""
-
-    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
-        """All of the nesting, each with factor 1."""
-        return dict.fromkeys(nesting, 1.0)
-
-
-@dataclass(frozen=True)
-class RandomSome:
-    """The full granularity and ``k`` of the others at random."""
-
-    k: int
-
-    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
-        """The full one with factor 1, the others with (number of others) / k."""
-        return _draw_some(nesting, self.k, frozenset({nesting.full}), generator)
-
-
-@dataclass(frozen=True)
-class Sandwich:
-    """The smallest, the largest and ``k`` of those between at random (slimmable networks' rule)."""
-
-    k: int
-
-    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
-        """The two ends with factor 1, the others with (number between) / k."""
-        return _draw_some(nesting, self.k, frozenset({nesting[0], nesting.full}), generator)
-
-
-@dataclass(frozen=True)
-class RandomPrefix:
-    """One granularity at random, as token-elastic models train (MQT); the full one is not favoured."""
-
-    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
-        """One granularity, with factor ``len(nesting)``."""
-        return {nesting[int(generator.integers(len(nesting)))]: float(len(nesting))}
-
-
-def _draw_some(
-    nesting: Nesting, k: int, kept: frozenset[Granularity], generator: np.random.Generator
-) -> Draw:
-    if k < 0:
-        raise GranularityError(f"k={k} granularities per step is not possible; give 0 or more")
-    others = [g for g in nesting if g not in kept]
-    k = min(k, len(others))
-    picked = {others[i] for i in generator.choice(len(others), size=k, replace=False)} if k else set()
-    return {g: 1.0 if g in kept else len(others) / k for g in nesting if g in kept or g in picked}

@@ -17,8 +17,9 @@ from nestling.cut import RAW, CutRule, cut
 from nestling.encoders.adapter_examples import Examples
 from nestling.encoders.vectors import NestedAdapter, PCARotation
 from nestling.errors import ConfigError, DataError, GranularityError
-from nestling.granularity import Nesting, RandomSome
+from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested, Triplet
+from nestling.schedules import RandomSome
 from nestling.search.exact import nearest, nearest_each
 from nestling.testing import ELASTIC_LAWS, ElasticExample
 from nestling.training import TrainConfig

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 
 from nestling.cut import CutRule
 from nestling.errors import ConfigError, GranularityError, UntrainedGranularityWarning
-from nestling.granularity import Granularity, Nesting, RandomSome
+from nestling.granularity import Granularity, Nesting
 from nestling.losses import AnglE, CoSENT, CosineRegression, CrossEntropy, InfoNCE, Nested, Triplet
 from nestling.losses.prefix import prefix_softmax_losses
 from nestling.nn.heads import NestedClassifier
+from nestling.schedules import RandomSome
 
 NESTING = Nesting.parse("dim=2,4,10,16")
 BATCH, DIM, CLASSES = 12, 16, 5
@@ -238,8 +239,8 @@ def test_bad_weights_are_refused(weights: list[float]) -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(GranularityError, match="axis dim alone"):
-        Nested(InfoNCE(), Nesting.parse("layer=1,2 x dim=4,8"))
+    with pytest.raises(GranularityError, match="axis dim, or on dim and layer"):
+        Nested(InfoNCE(), Nesting.parse("width=1,2 x dim=4,8"))
     with pytest.raises(ConfigError, match="did you mean 'mean'"):
         Nested(InfoNCE(), NESTING, reduction="means")  # type: ignore[arg-type]
     with pytest.raises(GranularityError, match="use a nesting whose last size is 8"):

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from nestling.artifact import read_manifest
 from nestling.errors import ArtifactError, ConfigError, StorageError
-from nestling.granularity import Nesting, RandomSome
+from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested, Parts
+from nestling.schedules import RandomSome
 from nestling.training import TrainConfig, TrainLog, fit
 
 CONFIG = TrainConfig(

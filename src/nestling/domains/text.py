@@ -16,13 +16,14 @@ from torch.utils.data import Dataset
 from nestling.data import TextPairs, docstring_pairs, pairs_from_texts, read_pairs, read_texts
 from nestling.encoders.text import TextEncoder
 from nestling.encoders.vectors import NestedAdapter
-from nestling.granularity import Every, Nesting, RandomPrefix, RandomSome, Sandwich, Schedule
+from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested, Parts
 from nestling.measure.baselines import pca, random_dims, truncation
 from nestling.measure.curve import Curve
 from nestling.measure.encode import encode_task
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import Retrieval
+from nestling.schedules import Every, RandomPrefix, RandomSome, Sandwich, Schedule
 from nestling.training import fit
 from nestling.training.plan import DataPlan, TrainPlan, write_plan
 

@@ -3,43 +3,93 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
+from nestling.encoders.depth import shallower
 from nestling.errors import DataError, require, unknown
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BUNDLED = ("wordllama", "minilm")
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|block)\.(\d+)\.")
 
 
-def read_model(name: str, device: str | None = None) -> tuple[SentenceTransformer, tuple[int, ...] | None]:
+def read_model(
+    name: str, device: str | None = None, *, depth: int | None = None
+) -> tuple[SentenceTransformer, tuple[int, ...] | None]:
     """A model by folder or hub name, without custom code, and the sizes its ``config.json`` declares.
 
+    Args:
+        name: of the folder or on the hub.
+        device: as torch names it.
+        depth: read the weights of so many layers alone.
+
     Raises:
-        DataError: if there is no such model, or it cannot be read.
+        DataError: if there is no such model, it cannot be read, or its files hold fewer layers than its
+            config says (they would be made up at random).
     """
     require("sentence_transformers", "text")
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import load_file_path
 
     try:
-        with quiet_unless_terminal():
-            model = SentenceTransformer(name, device=device, trust_remote_code=False)
+        _check_weights(name)
+        shortened = None if depth is None else {"num_hidden_layers": depth}
+        # What is said about the layers that are left out is no warning here.
+        with quiet_unless_terminal(), nullcontext() if depth is None else _errors_alone():
+            model = SentenceTransformer(name, device=device, trust_remote_code=False, config_kwargs=shortened)
         path = load_file_path(name, "config.json")
         config = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+    except DataError:
+        raise
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"{unknown('text model', name, BUNDLED)}, a folder, or a model on the Hugging Face hub ({reason})"
         ) from error
-    return model, declared_dims(config, model.get_embedding_dimension())
+    dims = declared_dims(config, model.get_embedding_dimension())
+    return (model if depth is None else shallower(model, depth)), dims
+
+
+def _check_weights(name: str) -> None:
+    """Compare the number of layers that the config says with those that the weights are of."""
+    from sentence_transformers.util import load_file_path
+
+    paths = [load_file_path(name, file) for file in ("config.json", "model.safetensors")]
+    if None in paths:
+        return
+    config, weights = map(Path, map(str, paths))
+    said = json.loads(config.read_text(encoding="utf-8"))
+    depth = said.get("num_hidden_layers", said.get("n_layers"))
+    with safe_open(weights, "numpy") as stored:
+        numbers = [int(found[1]) for key in stored.keys() if (found := _LAYER.search(key))]  # noqa: SIM118
+    if isinstance(depth, int) and numbers and max(numbers) + 1 < depth:
+        raise DataError(
+            f"the config of {name} says {depth} layers, but its weights are of {max(numbers) + 1}; the "
+            "others would be made up at random. Save the model again, or correct its config"
+        )
+
+
+@contextmanager
+def _errors_alone() -> Iterator[None]:
+    """Without the warnings of transformers."""
+    from transformers.utils.logging import get_verbosity, set_verbosity
+
+    level = get_verbosity()
+    set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        set_verbosity(level)
 
 
 def declared_dims(config: Any, full: int | None) -> tuple[int, ...] | None:
@@ -65,13 +115,13 @@ def declared_dims(config: Any, full: int | None) -> tuple[int, ...] | None:
 @contextmanager
 def quiet_unless_terminal() -> Iterator[None]:
     """Without the progress bars of transformers where nobody looks on."""
-    from transformers.utils import logging
+    from transformers.utils import logging as of_transformers
 
-    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+    if sys.stderr.isatty() or not of_transformers.is_progress_bar_enabled():
         yield
         return
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    of_transformers.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        of_transformers.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,31 +1,31 @@
-"""Text encoders: any sentence-transformers model as an elastic thing."""
+"""Text encoders: any sentence-transformers model as an elastic thing, cut in dims and in layers."""
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nestling.artifact import MANIFEST, read_folder, write_folder
-from nestling.cut import RAW, CutRule, check_vectors, cut_each, name_rows
+from nestling.cut import CutRule, check_vectors, cut_each, name_rows
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, minilm_folder, wordllama
+from nestling.encoders.depth import embeddings_each, shallower
 from nestling.encoders.export import (
-    EMBEDDING,
     absorb_rule,
     append,
     check_stock,
     cut_model,
-    first_entries,
     last_dense,
     linear_module,
     modules_of,
@@ -36,14 +36,14 @@ from nestling.encoders.export import (
 )
 from nestling.encoders.inference import evaluating, multiply_adds
 from nestling.encoders.pretrained import declared_dims, quiet_unless_terminal, read_model
-from nestling.errors import ConfigError, DataError, GranularityError, UntrainedGranularityWarning, unknown
+from nestling.encoders.text_inputs import check_nesting, check_texts, usual_dims, usual_rule
+from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, unknown
 from nestling.granularity import At, Granularity, Nesting
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 _KIND = "text_encoder"
-_SMALLEST_DIM = 8
 _SAMPLE_TEXT = " ".join(["word"] * 32)
 
 
@@ -61,22 +61,25 @@ class Adaptable(Protocol):
 
 
 class TextEncoder(nn.Module):
-    """A sentence-transformers model whose vectors are cut at the moment of use.
+    """A sentence-transformers model that is cut at the moment of use: in dims, and in layers.
 
-    The encoder runs once whatever the size; a model that ends in a Dense computes only the entries that
-    are asked for. It starts in ``eval()``; call ``train()`` before training.
+    With ``layer=3`` exactly three layers run, and their output is pooled as that of the last layer is.
+    The encoder runs once whatever the granularities; a model that ends in a Dense computes only the
+    entries that are asked for. It starts in ``eval()``; call ``train()`` before training.
 
     Args:
         model: gives the vectors before the cut. Its modules are shared, not copied. A normalisation at
             its end becomes part of ``rule``, and a layer norm asked for by ``rule`` part of ``model``.
-        nesting: sizes on the axis ``dim``, the full one at most the model's width. By default those
-            the model's config declares (``matryoshka_dimensions``), or 8, 16, ... up to the full size;
-            the latter is an assumption: using a smaller size then warns.
+        nesting: sizes on the axis ``dim``, or on ``dim`` and ``layer``; the full one at most the width
+            and the depth of the model. By default the dims that the model's config declares
+            (``matryoshka_dimensions``), or 8, 16, ... up to the full size; the latter is an assumption:
+            using a smaller size then warns.
         rule: what happens around the cut. By default L2 normalisation after it, or nothing for a model
             that does not normalise and is meant for dot products or distances.
 
     Raises:
-        GranularityError: for a nesting on other axes, or wider than the model.
+        GranularityError: for a nesting on other axes, or wider or deeper than the model.
+        ConfigError: for a nesting with layers of a model whose layers are not found.
         MissingExtraError: if sentence-transformers is not installed.
     """
 
@@ -84,14 +87,15 @@ class TextEncoder(nn.Module):
         self, model: SentenceTransformer, nesting: Nesting | None = None, rule: CutRule | None = None
     ) -> None:
         super().__init__()
-        rule = _usual_rule(model) if rule is None else rule
+        rule = usual_rule(model) if rule is None else rule
         full = min(width_of(model), model.truncate_dim or width_of(model))
         dims = declared_dims(model.config, full) if nesting is None else None
         self.nesting_is_assumed = nesting is None and dims is None
-        self.nesting = nesting or Nesting.chain(dim=dims or _usual_dims(full))
-        _check_nesting(self.nesting, width_of(model))
+        self.nesting = nesting or Nesting.chain(dim=dims or usual_dims(full))
+        check_nesting(self.nesting, model)
         self.model = absorb_rule(model, rule)
         self.rule = CutRule("none", rule.after)
+        self._counted: dict[int | None, float] = {}
         self.eval()
 
     @classmethod
@@ -126,10 +130,22 @@ class TextEncoder(nn.Module):
         model, dims = read_model(str(folder if folder.is_dir() else name), device)
         return cls(model, Nesting.chain(dim=dims) if nesting is None and dims else nesting, rule)
 
-    def forward(self, texts: Sequence[str], /, at: At = None) -> Tensor:
-        """Vectors ``Float[texts, dim]`` of one pass over ``texts``; ``encode`` goes batch by batch."""
-        granularity = self._resolve(at)
-        return self._vectors(_checked(texts), [granularity["dim"]], self._prompt())[granularity["dim"]]
+    def forward(
+        self, texts: Sequence[str], /, at: At = None, *, layers: Sequence[int] | None = None
+    ) -> Tensor:
+        """Vectors ``Float[texts, dim]`` of one pass over ``texts``; ``encode`` goes batch by batch.
+
+        Args:
+            texts: none of them empty.
+            at: the granularity.
+            layers: in place of ``at``, for training: the vectors ``Float[texts, layers, dim]`` of these
+                layers at full size, before any cut or normalisation, as a nested loss takes them.
+        """
+        if layers is None:
+            granularity = self._resolve(at)
+            return self._vectors(check_texts(texts), [granularity], self._prompt())[granularity]
+        found = embeddings_each(self.model, self._features(check_texts(texts), self._prompt()), layers)
+        return torch.stack([found[layer] for layer in layers], dim=1)
 
     def forward_each(
         self, texts: Sequence[str], /, granularities: Iterable[At] | None = None
@@ -137,8 +153,7 @@ class TextEncoder(nn.Module):
         """Vectors at several sizes from one pass of the encoder."""
         wanted = resolve_each(self.nesting, granularities)
         self._warn_if_assumed(wanted)
-        found = self._vectors(_checked(texts), [g["dim"] for g in wanted], self._prompt())
-        return {g: found[g["dim"]] for g in wanted}
+        return self._vectors(check_texts(texts), wanted, self._prompt())
 
     def encode(
         self,
@@ -162,15 +177,16 @@ class TextEncoder(nn.Module):
             DataError: for no texts, or texts that are empty, no strings, or have no tokens; the rows
                 are named.
         """
-        rows, dim, prompt = _checked(texts), self._resolve(at)["dim"], self._prompt(prompt, prompt_name)
+        rows, granularity = check_texts(texts), self._resolve(at)
+        prompt = self._prompt(prompt, prompt_name)
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
-        found = np.empty((len(rows), dim), np.float32)
+        found = np.empty((len(rows), granularity["dim"]), np.float32)
         with evaluating(self), tqdm(total=len(rows), unit=" texts", leave=False, disable=None) as progress:
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
-                vectors = self._vectors([rows[row] for row in batch], [dim], prompt)[dim]
+                vectors = self._vectors([rows[row] for row in batch], [granularity], prompt)[granularity]
                 found[batch] = vectors.float().cpu().numpy()
                 progress.update(len(batch))
         check_vectors(found, "the vectors of these texts")
@@ -185,11 +201,12 @@ class TextEncoder(nn.Module):
     def extract(self, at: At) -> TextEncoder:
         """A smaller encoder of stock modules that shares nothing with this one.
 
-        Where the model ends in a Dense or in static vectors, its matrix is cut; elsewhere a Dense of
-        identity rows follows, so that plain sentence-transformers gives the small vectors too.
+        Layers that are not used are left out, and the model's config says how many there are. Where the
+        model ends in a Dense or in static vectors, its matrix is cut; elsewhere a Dense of identity rows
+        follows, so that plain sentence-transformers gives the small vectors too.
         """
         granularity = self._resolve(at)
-        small = copy.deepcopy(cut_model(self.model, granularity["dim"], self.rule))
+        small = copy.deepcopy(self._stock(granularity))
         encoder = TextEncoder(small, self.nesting.up_to(granularity), self.rule)
         encoder.nesting_is_assumed = self.nesting_is_assumed
         return encoder.train(self.training)
@@ -204,7 +221,7 @@ class TextEncoder(nn.Module):
             DataError: if the adapter takes vectors of another size.
         """
         full = self.nesting.full["dim"]
-        model = cut_model(self.model, full, self.rule)
+        model = self._stock(self.nesting.full)
         layers = adapter.affine_layers()
         taken = layers[0][0].shape[1]
         if taken != full:
@@ -223,22 +240,25 @@ class TextEncoder(nn.Module):
         The multiply-adds are those that torch counts in one pass over a text of 32 common words (a
         longer text costs more), plus one addition for each entry of a static vector that is looked up.
         """
-        dim, dense = self.nesting.resolve(at)["dim"], last_dense(self.model)
-        weights = list(self.model.parameters())
+        granularity = self.nesting.resolve(at)
+        dim, dense = granularity["dim"], last_dense(self.model)
+        depth = granularity.get("layer")
+        weights = list((self.model if depth is None else shallower(self.model, depth)).parameters())
         whole = Cost(
-            flops=self._full_flops,
+            flops=self._flops(depth),
             parameters=sum(weight.numel() for weight in weights),
             size_bytes=sum(weight.nbytes for weight in weights),
+            output_bytes=4 * dim,
         )
         if dense is None:
-            return replace(whole, output_bytes=4 * dim)
+            return whole
         skipped = dense.out_features - dim
         unread = skipped * (dense.in_features + dense.bias)
-        return Cost(
+        return replace(
+            whole,
             flops=whole.flops - skipped * dense.in_features,
             parameters=whole.parameters - unread,
             size_bytes=whole.size_bytes - unread * dense.linear.weight.element_size(),
-            output_bytes=4 * dim,
         )
 
     def save(self, folder: str | Path, /) -> None:
@@ -248,7 +268,7 @@ class TextEncoder(nn.Module):
             ConfigError: if the model holds modules that plain sentence-transformers would not load.
         """
         check_stock(self.model)
-        stock = cut_model(self.model, self.nesting.full["dim"], self.rule)
+        stock = self._stock(self.nesting.full)
         settings = {"nesting_is_assumed": self.nesting_is_assumed}
         with write_folder(folder, _KIND, nesting=self.nesting, rule=self.rule, settings=settings) as path:
             with quiet_unless_terminal():
@@ -257,29 +277,48 @@ class TextEncoder(nn.Module):
                 write_dims(path, self.nesting.sizes("dim"))
 
     @classmethod
-    def load(cls, folder: str | Path, /, *, device: str | None = None) -> Self:
-        """Read what ``save`` wrote, after every file was verified."""
+    def load(cls, folder: str | Path, /, at: At = None, *, device: str | None = None) -> Self:
+        """Read what ``save`` wrote, after every file was verified.
+
+        Args:
+            folder: of the encoder.
+            at: the largest granularity that will be used: weights of layers above it are not read.
+            device: as torch names it; by default a GPU where there is one.
+        """
         manifest = read_folder(folder, _KIND)
-        model, _ = read_model(str(folder), device)
-        encoder = cls(model, manifest.read_nesting(), manifest.read_cut())
+        nesting = manifest.read_nesting()
+        largest = nesting.resolve(at)
+        model, _ = read_model(str(folder), device, depth=None if at is None else largest.get("layer"))
+        encoder = cls(model, nesting.up_to(largest), manifest.read_cut())
         encoder.nesting_is_assumed = bool(manifest.settings.get("nesting_is_assumed"))
         return encoder
 
     def _with(self, nesting: Nesting | None, rule: CutRule | None) -> Self:
         return type(self)(self.model, nesting or self.nesting, rule or self.rule)
 
-    def _vectors(self, texts: list[str], dims: list[int], prompt: str | None) -> dict[int, Tensor]:
-        """The vectors of one pass at several sizes."""
+    def _vectors(
+        self, texts: list[str], wanted: Iterable[Granularity], prompt: str | None
+    ) -> dict[Granularity, Tensor]:
+        """The vectors of one pass at several granularities, in their order."""
+        wanted, dims = list(wanted), defaultdict(list)
+        for granularity in wanted:
+            dims[granularity.get("layer")].append(granularity["dim"])
+        largest = max(granularity["dim"] for granularity in wanted)
+        whole = embeddings_each(self.model, self._features(texts, prompt), dims, largest)
+        prefixes = {depth: cut_each(x, dims[depth], self.rule) for depth, x in whole.items()}
+        return {g: prefixes[g.get("layer")][g["dim"]] for g in wanted}
+
+    def _features(self, texts: list[str], prompt: str | None) -> dict[str, Any]:
+        """Tokens of the texts, where the weights are."""
         from sentence_transformers.util import batch_to_device
 
-        features = batch_to_device(self.model.preprocess(texts, prompt=prompt), self.model.device)
-        dense = last_dense(self.model)
-        if dense is None or max(dims) == dense.out_features:
-            return cut_each(self.model(features)[EMBEDDING], dims, self.rule)
-        *trunk, _ = self.model.children()
-        for module in trunk:
-            features = module(features)
-        return cut_each(first_entries(dense, features[EMBEDDING], max(dims)), dims, self.rule)
+        return batch_to_device(self.model.preprocess(texts, prompt=prompt), self.model.device)
+
+    def _stock(self, granularity: Granularity) -> SentenceTransformer:
+        """A model of stock modules that gives the vectors of one granularity; weights are shared."""
+        depth = granularity.get("layer")
+        model = self.model if depth is None else shallower(self.model, depth)
+        return cut_model(model, granularity["dim"], self.rule)
 
     def _prompt(self, prompt: str | None = None, name: str | None = None) -> str | None:
         if prompt is not None and name is not None:
@@ -307,48 +346,15 @@ class TextEncoder(nn.Module):
                 stacklevel=4,
             )
 
-    @cached_property
-    def _full_flops(self) -> float:
-        """Multiply-adds of one pass over the sample text."""
+    def _flops(self, depth: int | None) -> float:
+        """Multiply-adds of one pass of so many layers over the sample text."""
+        if depth not in self._counted:
+            self._counted[depth] = self._count_flops(depth)
+        return self._counted[depth]
+
+    def _count_flops(self, depth: int | None) -> float:
+        features = self._features([_SAMPLE_TEXT], None)
         with evaluating(self):
-            counted = multiply_adds(lambda: self._vectors([_SAMPLE_TEXT], [width_of(self.model)], None))
-        ids = self.model.preprocess([_SAMPLE_TEXT])["input_ids"]
+            counted = multiply_adds(lambda: embeddings_each(self.model, features, [depth]))
         static = [m for m in self.model.modules() if isinstance(m, stock_modules().StaticEmbedding)]
-        return counted + float(sum(ids.numel() * table.embedding_dim for table in static))
-
-
-def _usual_rule(model: SentenceTransformer) -> CutRule:
-    last = next(reversed(modules_of(model).values()))
-    normalises = isinstance(last, stock_modules().Normalize)
-    return CutRule() if normalises or model.similarity_fn_name == "cosine" else RAW
-
-
-def _usual_dims(full: int) -> tuple[int, ...]:
-    return Nesting.doubling(min(_SMALLEST_DIM, full), full).sizes("dim")
-
-
-def _check_nesting(nesting: Nesting, width: int) -> None:
-    if nesting.axes != ("dim",):
-        raise GranularityError(f"a text encoder is cut on the axis dim alone, not on {nesting}")
-    if nesting.full["dim"] > width:
-        raise GranularityError(
-            f"the nesting {nesting} goes up to {nesting.full['dim']}, but the model gives {width} dims; "
-            f"end the nesting at {width}"
-        )
-
-
-def _checked(texts: Iterable[str]) -> list[str]:
-    """``texts`` as a list of strings that say something, or an error that names the rows."""
-    if isinstance(texts, (str, bytes)):
-        raise DataError("texts must be a list of strings, not one string; write [text]")
-    rows = list(texts)
-    if not rows:
-        raise DataError("there are no texts to encode; give at least one")
-    wrong = [row for row, text in enumerate(rows) if not isinstance(text, str)]
-    if wrong:
-        kind = type(rows[wrong[0]]).__name__
-        raise DataError(f"texts must be strings, not {kind} as in {name_rows(wrong)}; convert or drop those")
-    empty = [row for row, text in enumerate(rows) if not text.strip()]
-    if empty:
-        raise DataError(f"an empty text has no vector; drop or fill {name_rows(empty)}")
-    return rows
+        return counted + float(sum(features["input_ids"].numel() * table.embedding_dim for table in static))

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import ConfigError, DataError, GranularityError, require
-from nestling.granularity import Every, Nesting, RandomSome, Schedule
+from nestling.granularity import Nesting
+from nestling.losses.alignment import Alignment
 from nestling.losses.contrastive import InfoNCE
 from nestling.losses.gradient_cache import GradientCache
 from nestling.losses.nested import Nested, Reduction
 from nestling.losses.prefix import PrefixLosses
+from nestling.nn.layers import states_each
+from nestling.schedules import Every, RandomSome, Schedule
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -41,13 +45,16 @@ class NestedLoss(nn.Module):
         model: the model that is trained.
         loss: a loss of sentence-transformers made for ``model``; or one on embeddings, such as those of
             nestling, whose ``labels=`` or ``scores=`` takes the label column of the data set.
-        matryoshka_dims: sizes in any order, or a nesting; the model's full size should be among them.
+        matryoshka_dims: sizes in any order, or a nesting, of dims or of dims and layers; the model's full
+            size should be among them. One pass of the model serves all layers.
         matryoshka_weights: the importance of each size, in the order of ``matryoshka_dims``; 1 by default.
         n_dims_per_step: sizes that one step trains: the full one and others at random, weighted so that
             the expected loss stays the same (``MatryoshkaLoss`` may leave out the full one, and its
             loss shrinks). -1 for all.
         reduction: ``"sum"`` as in the paper, or ``"mean"`` over the weights.
         rule: what is done to the embeddings, and to labels that are embeddings, around the cut.
+        align: a term that draws small granularities towards the full one (``losses.alignment``).
+        deep_documents: take all columns but the first from the full layer.
         seed: of the draws of ``n_dims_per_step``.
 
     Raises:
@@ -69,6 +76,8 @@ class NestedLoss(nn.Module):
         *,
         reduction: Reduction = "sum",
         rule: CutRule = RAW,
+        align: Alignment | None = None,
+        deep_documents: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -88,8 +97,11 @@ class NestedLoss(nn.Module):
             schedule=_schedule(n_dims_per_step, len(nesting)),
             reduction=reduction,
             rule=rule,
+            align=align,
+            deep_documents=deep_documents,
             seed=seed,
         )
+        self._layers = nesting.sizes("layer") if "layer" in nesting.axes else ()
 
     @property
     def nesting(self) -> Nesting:
@@ -114,15 +126,34 @@ class NestedLoss(nn.Module):
         return self.nested(*embeddings, **_label_argument(base, labels))  # type: ignore[no-any-return]
 
     def _embed(self, features: Features) -> Tensor:
+        """``Float[batch, dim]``, or of each layer ``Float[batch, layers, dim]``."""
+        if self._layers:
+            return torch.stack([self._after_layers(each) for each in self._each_layer(features)], dim=1)
         # A copy: the model adds its own entries to what it is given.
         embedding: Tensor = self.model(dict(features))[_EMBEDDING]
+        return embedding
+
+    def _each_layer(self, features: Features) -> Iterable[Features]:
+        if isinstance(self.model, DistributedDataParallel):
+            raise ConfigError(
+                "layers are trained on one process here: a model wrapped for several can only be called "
+                "whole. Train on several with nestling.training.fit, whose model is a TextEncoder"
+            )
+        first = next(self.model.children())
+        found = states_each(first, features, self._layers)
+        return [found[layer] for layer in self._layers]
+
+    def _after_layers(self, features: Features) -> Tensor:
+        for module in list(self.model.children())[1:]:
+            features = module(features)
+        embedding: Tensor = features[_EMBEDDING]
         return embedding
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings, for the model card."""
         return {
             "loss": type(self.loss).__name__,
-            "matryoshka_dims": list(self.nesting.sizes("dim")),
+            "matryoshka_dims": str(self.nesting) if self._layers else list(self.nesting.sizes("dim")),
             "matryoshka_weights": self.weights,
             "n_dims_per_step": self.n_dims_per_step,
             "rule": self.nested.rule.to_json(),
@@ -149,12 +180,13 @@ def _read_sizes(
     dims: Nesting | Sequence[int], weights: Sequence[float] | None
 ) -> tuple[Nesting, list[float]]:
     """The sizes as a nesting, and their weights in its order."""
-    listed = list(dims.sizes("dim")) if isinstance(dims, Nesting) else list(dims)
-    values = [1.0] * len(listed) if weights is None else [float(weight) for weight in weights]
-    if len(values) != len(listed):
-        raise ConfigError(f"{len(values)} matryoshka_weights are given for {len(listed)} matryoshka_dims")
-    increasing = sorted(range(len(listed)), key=lambda place: listed[place])
-    nesting = Nesting.chain(dim=[listed[place] for place in increasing])
+    values = [1.0] * len(dims) if weights is None else [float(weight) for weight in weights]
+    if len(values) != len(dims):
+        raise ConfigError(f"{len(values)} matryoshka_weights are given for {len(dims)} matryoshka_dims")
+    if isinstance(dims, Nesting):
+        return dims, values
+    increasing = sorted(range(len(dims)), key=lambda place: dims[place])
+    nesting = Nesting.chain(dim=[dims[place] for place in increasing])
     return nesting, [values[place] for place in increasing]
 
 

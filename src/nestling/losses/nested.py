@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -13,17 +14,26 @@ from torch import Tensor, nn
 
 from nestling.cut import RAW, CutRule, cut, cut_each
 from nestling.errors import ConfigError, GranularityError, UntrainedGranularityWarning, unknown
-from nestling.granularity import At, Draw, Every, Granularity, Nesting, Schedule
+from nestling.granularity import At, Granularity, Nesting
+from nestling.losses.alignment import Alignment
 from nestling.losses.prefix import PrefixLosses
+from nestling.schedules import Draw, Every, Schedule
 
 Reduction = Literal["sum", "mean"]
 
 
 class Parts(NamedTuple):
-    """A nested loss: what is minimised, and the loss at each granularity (detached, for the log)."""
+    """A nested loss: what is minimised, and for the log (detached) its parts.
+
+    Args:
+        total: what is minimised.
+        losses: the base loss at each granularity.
+        terms: what was added to them, such as ``align``, by name.
+    """
 
     total: Tensor
     losses: dict[Granularity, Tensor]
+    terms: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @runtime_checkable
@@ -42,11 +52,14 @@ class Nested(nn.Module):
 
     Works on the tensors of ONE forward pass, and on any base: a loss of nestling, of
     pytorch-metric-learning, or a function of tensors. Positional tensors are embeddings
-    ``Float[batch, dim]`` and are cut; keyword arguments (labels, scores) pass through whole.
+    ``Float[batch, dim]`` and are cut; keyword arguments (labels, scores) pass through whole. Over a
+    nesting with layers the embeddings are ``Float[batch, layers, dim]``, one for each of its layers, as
+    ``encoder(texts, layers=nesting.sizes("layer"))`` gives them.
 
     Args:
         base: the loss at one size; called with the cut embeddings.
-        nesting: sizes on the axis ``dim``; the full one is the width of the embeddings.
+        nesting: sizes on the axis ``dim``, or on ``dim`` and ``layer``; the full dim is the width of the
+            embeddings.
         weights: the importance c_m of each size, all 1 by default; a list in the order of the nesting
             or a mapping from granularities.
         schedule: which sizes one training step uses; drawn sizes are weighted so that the expected
@@ -56,6 +69,10 @@ class Nested(nn.Module):
             divided by the sum of the c_m.
         rule: what is done to the embeddings around the cut; losses of cosines normalise by themselves,
             so the default is plain slicing, which leaves norm-sensitive losses as they are.
+        align: a term that draws small granularities towards the full one, such as
+            :class:`~nestling.losses.alignment.AlignScores`; its size is logged.
+        deep_documents: all embeddings but the first (the queries) are taken from the full layer, for
+            serving documents at full depth and queries at any.
         seed: of the draws of the schedule.
         fast: use the base's way to all prefixes at once where it has one; the result is the same.
 
@@ -63,7 +80,8 @@ class Nested(nn.Module):
         GranularityError: if the nesting has other axes, or is wider than the embeddings.
         ConfigError: for weights that are negative, not finite, all zero or of another number.
 
-    Source: MRL, arXiv 2205.13147, equation 1.
+    Source: MRL, arXiv 2205.13147, equation 1; with layers 2DMSE, arXiv 2402.14776, over a grid or
+    random draws, and Starbucks, arXiv 2410.13230, over pairs.
 
     >>> from nestling.losses import InfoNCE
     >>> loss = Nested(InfoNCE(), Nesting.parse("dim=2,4"))
@@ -82,19 +100,27 @@ class Nested(nn.Module):
         schedule: Schedule = Every(),
         reduction: Reduction = "sum",
         rule: CutRule = RAW,
+        align: Alignment | None = None,
+        deep_documents: bool = False,
         seed: int = 0,
         fast: bool = True,
     ) -> None:
         super().__init__()
-        if nesting.axes != ("dim",):
+        if nesting.axes not in (("dim",), ("dim", "layer")):
             raise GranularityError(
-                f"a nested loss cuts embeddings on the axis dim alone; the nesting {nesting} has "
-                f"{', '.join(nesting.axes)}"
+                f"a nested loss cuts embeddings on the axis dim, or on dim and layer; the nesting {nesting} "
+                f"has {', '.join(nesting.axes)}"
+            )
+        self._layers = nesting.sizes("layer") if "layer" in nesting.axes else ()
+        if deep_documents and not self._layers:
+            raise ConfigError(
+                "deep_documents says which layer documents come from; give a nesting with layers"
             )
         if reduction not in get_args(Reduction):
             raise ConfigError(unknown("reduction", reduction, get_args(Reduction)))
         self.base, self.nesting, self.schedule = base, nesting, schedule
         self.reduction, self.rule, self.seed, self.fast = reduction, rule, seed, fast
+        self.align, self.deep_documents = align, deep_documents
         self._weights = _read_weights(nesting, weights)
         self._steps = 0
 
@@ -109,19 +135,46 @@ class Nested(nn.Module):
         if self.rule.before != "none":
             before = CutRule(self.rule.before, "none")
             embeddings = tuple(cut(x, x.shape[-1], before) for x in embeddings)
+        totals: list[Tensor] = []
+        losses: dict[Granularity, Tensor] = {}
+        for layer, drawn in _by_layer(draw).items():
+            total, found = self._at_one_layer(self._of_layer(embeddings, layer), drawn, rest)
+            totals.append(total)
+            losses |= found
+        terms = {} if self.align is None else {"align": self._aligned(self.align, embeddings, draw)}
+        total = torch.stack([*totals, *terms.values()]).sum()
+        in_order = {g: losses[g] for g in draw}
+        return Parts(total, in_order, {name: term.detach() for name, term in terms.items()})
+
+    def _at_one_layer(
+        self, embeddings: tuple[Tensor, ...], draw: Draw, rest: dict[str, Any]
+    ) -> tuple[Tensor, dict[Granularity, Tensor]]:
+        """The weighted sum, and the losses (detached), over sizes of the same embeddings."""
+        dims = [g["dim"] for g in draw]
         if self.fast and self.rule.after == "none" and isinstance(self.base, PrefixLoss):
-            dims = [g["dim"] for g in draw]
             found = self.base.prefix_losses(*embeddings, dims=dims, weights=list(draw.values()), **rest)
             if found is not None:
-                return Parts(found.total, dict(zip(draw, found.each.unbind(), strict=True)))
-        return self._one_by_one(embeddings, draw, rest)
-
-    def _one_by_one(self, embeddings: tuple[Tensor, ...], draw: Draw, rest: dict[str, Any]) -> Parts:
+                return found.total, dict(zip(draw, found.each.unbind(), strict=True))
         after = CutRule("none", self.rule.after)
-        prefixes = [cut_each(x, [g["dim"] for g in draw], after) for x in embeddings]
+        prefixes = [cut_each(x, dims, after) for x in embeddings]
         losses = {g: self.base(*(each[g["dim"]] for each in prefixes), **rest) for g in draw}
         total = torch.stack([draw[g] * loss for g, loss in losses.items()]).sum()
-        return Parts(total, {g: loss.detach() for g, loss in losses.items()})
+        return total, {g: loss.detach() for g, loss in losses.items()}
+
+    def _aligned(self, align: Alignment, embeddings: tuple[Tensor, ...], draw: Draw) -> Tensor:
+        after = CutRule("none", self.rule.after)
+
+        def vectors(g: Granularity) -> list[Tensor]:
+            return [cut(x, g["dim"], after) for x in self._of_layer(embeddings, g.get("layer"))]
+
+        return align(vectors, draw, self.nesting.full)
+
+    def _of_layer(self, embeddings: tuple[Tensor, ...], layer: int | None) -> tuple[Tensor, ...]:
+        if layer is None:
+            return embeddings
+        place = self._layers.index(layer)
+        places = [place, *[-1 if self.deep_documents else place] * (len(embeddings) - 1)]
+        return tuple(x[:, each] for x, each in zip(embeddings, places, strict=True))
 
     def _draw(self) -> Draw:
         """The granularities of this step, each with its weight in the total."""
@@ -144,6 +197,13 @@ class Nested(nn.Module):
 
     def _check_widths(self, embeddings: tuple[Tensor, ...]) -> None:
         full = self.nesting.full["dim"]
+        for x in embeddings if self._layers else ():
+            if x.ndim != 3 or x.shape[1] != len(self._layers):
+                raise GranularityError(
+                    f"the nesting {self.nesting} needs embeddings of its {len(self._layers)} layers, "
+                    f"Float[batch, layers, dim], not {tuple(x.shape)}; encode with "
+                    'layers=nesting.sizes("layer")'
+                )
         for x in embeddings:
             if x.shape[-1] < full:
                 raise GranularityError(
@@ -165,6 +225,13 @@ class Nested(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Take up the draws where they were."""
         self._steps = int(state)
+
+
+def _by_layer(draw: Draw) -> dict[int | None, Draw]:
+    found: dict[int | None, Draw] = {}
+    for g, factor in draw.items():
+        found.setdefault(g.get("layer"), {})[g] = factor
+    return found
 
 
 def _read_weights(

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,7 +34,8 @@ class ElasticExample:
         x: an input it accepts.
         load: how to read what ``thing.save`` wrote; ``type(thing).load`` by default.
         counted: (object, method name) pairs of the common work, which ``forward_each`` may call no more
-            often than one full use does. The submodules of a torch module are always counted.
+            often than one full use does. The submodules of a torch module are always counted: none may
+            see the same input more often.
         tolerance: largest absolute difference that counts as equal.
     """
 
@@ -95,10 +96,10 @@ def sharing(example: ElasticExample) -> None:
         thing(example.x)
     with _counted_calls(example) as all_at_once:
         thing.forward_each(example.x)
-    for name, count in all_at_once.items():
-        allowed = max(once[name], 1)
+    for call, count in all_at_once.items():
+        allowed = max(once[call], 1)
         if count > allowed:
-            raise LawError(f"sharing: forward_each calls {name} {count} times, one use calls it {allowed}")
+            raise LawError(f"sharing: forward_each calls {call[0]} {count} times, one use calls it {allowed}")
 
 
 def order(example: ElasticExample) -> None:
@@ -215,6 +216,9 @@ def check_elastic(
 _MEMBERS = ("nesting", "__call__", "forward_each", "extract", "cost", "save", "load")
 
 
+_Call = tuple[Hashable, ...]
+
+
 def _smaller(small: Cost, whole: Cost) -> bool:
     return (
         small.parameters < whole.parameters
@@ -258,19 +262,23 @@ def _random_state() -> tuple[Any, ...]:
 
 
 @contextmanager
-def _counted_calls(example: ElasticExample) -> Iterator[Counter[str]]:
-    """Calls of the submodules of a torch thing and of the methods the example names."""
-    calls: Counter[str] = Counter()
+def _counted_calls(example: ElasticExample) -> Iterator[Counter[_Call]]:
+    """Calls of the submodules of a torch thing, each with its input, and of the methods the example names."""
+    calls: Counter[_Call] = Counter()
     undo: list[Callable[[], None]] = []
     module = _torch_module(example.thing)
     for name, part in [] if module is None else list(module.named_modules())[1:]:
-        hook = part.register_forward_pre_hook(lambda *_, name=name: calls.update([name]))
+
+        def noting(_: Any, args: Any, given: Any, name: str = name) -> None:
+            calls.update([(name, *_prints(args), *_prints(given))])
+
+        hook = part.register_forward_pre_hook(noting, with_kwargs=True)
         undo.append(hook.remove)
     for owner, method in example.counted:
         original = getattr(owner, method)
 
         def counting(*args: Any, _original: Any = original, _name: str = method, **kwargs: Any) -> Any:
-            calls.update([_name])
+            calls.update([(_name,)])
             return _original(*args, **kwargs)
 
         object.__setattr__(owner, method, counting)
@@ -280,6 +288,18 @@ def _counted_calls(example: ElasticExample) -> Iterator[Counter[str]]:
     finally:
         for action in undo:
             action()
+
+
+def _prints(value: Any) -> Iterator[Hashable]:
+    """What tells tensors apart by their content, for all that ``value`` holds."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _prints(each)
+    elif hasattr(value, "detach"):
+        wide = value.detach().double()
+        yield (tuple(wide.shape), float(wide.sum()), float((wide * wide).sum()))
 
 
 def _measured_flops(thing: Elastic, x: Any, at: Granularity) -> float:

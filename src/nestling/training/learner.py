@@ -126,7 +126,8 @@ class Learner:
                 f"the objective must return a scalar loss that depends on the weights, or Parts(total, "
                 f"losses); it returned {told}"
             )
-        return total, {str(at): loss for at, loss in getattr(found, "losses", {}).items()}
+        losses = {str(at): loss for at, loss in getattr(found, "losses", {}).items()}
+        return total, losses | dict(getattr(found, "terms", {}))
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.config.mixed_precision == "no":

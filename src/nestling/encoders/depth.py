@@ -1,0 +1,86 @@
+"""Sentence-transformers models that run only their first layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from nestling.encoders.export import (
+    EMBEDDING,
+    first_entries,
+    last_dense,
+    modules_of,
+    stock_modules,
+    with_modules,
+)
+from nestling.errors import ConfigError
+from nestling.nn.layers import LayerStack, states_each, with_transformer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+def depth_of(model: SentenceTransformer) -> int:
+    """How many layers a model has.
+
+    Raises:
+        ConfigError: for a model without layers, or whose layers are not found.
+    """
+    return len(LayerStack(_transformer(model).auto_model))
+
+
+def shallower(model: SentenceTransformer, depth: int) -> SentenceTransformer:
+    """A model of the first ``depth`` layers of ``model``; weights are shared."""
+    modules, transformer = modules_of(model), _transformer(model)
+    first = next(iter(modules))
+    modules[first] = with_transformer(transformer, LayerStack(transformer.auto_model).first(depth))
+    return with_modules(model, modules)
+
+
+def embeddings_each(
+    model: SentenceTransformer,
+    features: dict[str, Any],
+    depths: Iterable[int | None],
+    dim: int | None = None,
+) -> dict[int | None, Tensor]:
+    """What a model gives at several depths, from one pass through its layers.
+
+    Args:
+        model: its modules after the layers run once for each depth.
+        features: tokens, as its ``preprocess`` gave them.
+        depths: numbers of layers; None is all of them.
+        dim: entries that are needed; a Dense at the end may give no more than these.
+    """
+    wanted = list(dict.fromkeys(depths))
+    first, *rest = model.children()
+    given: dict[int | None, dict[str, Any]]
+    if wanted == [None]:
+        given = {None: first(dict(features))}
+    else:
+        found = states_each(_transformer(model), features, [depth or depth_of(model) for depth in wanted])
+        given = {depth: found[depth or depth_of(model)] for depth in wanted}
+    dense = last_dense(model)
+    if dense is None or dim is None or dim == dense.out_features:
+        return {depth: _through(rest, each)[EMBEDDING] for depth, each in given.items()}
+    return {
+        depth: first_entries(dense, _through(rest[:-1], each)[EMBEDDING], dim)
+        for depth, each in given.items()
+    }
+
+
+def _through(modules: list[Any], features: dict[str, Any]) -> dict[str, Any]:
+    for module in modules:
+        features = module(features)
+    return features
+
+
+def _transformer(model: SentenceTransformer) -> Any:
+    first = next(iter(model.children()))
+    if not isinstance(first, stock_modules().Transformer):
+        raise ConfigError(
+            f"the model starts with {type(first).__name__}, which has no layers to leave out; use a nesting "
+            "of dims alone"
+        )
+    return first

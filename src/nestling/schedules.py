@@ -1,0 +1,95 @@
+"""Schedules: which granularities of a nesting one training step uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from nestling.errors import GranularityError
+from nestling.granularity import Granularity, Nesting
+
+Draw: TypeAlias = dict[Granularity, float]
+"""The granularities of one training step, each with the factor that keeps the expected loss unchanged."""
+
+
+class Schedule(Protocol):
+    """Says which granularities one training step uses."""
+
+    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
+        """Granularities, coarse to fine, each with 1 / (its probability of being drawn)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Every:
+    """Every granularity in every step (MRL)."""
+
+    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
+        """All of the nesting, each with factor 1."""
+        return dict.fromkeys(nesting, 1.0)
+
+
+@dataclass(frozen=True)
+class RandomSome:
+    """The full granularity and ``k`` of the others at random."""
+
+    k: int
+
+    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
+        """The full one with factor 1, the others with (number of others) / k."""
+        return _draw_some(nesting, self.k, frozenset({nesting.full}), generator)
+
+
+@dataclass(frozen=True)
+class Sandwich:
+    """The smallest, the largest and ``k`` of those between at random (slimmable networks' rule)."""
+
+    k: int
+
+    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
+        """The two ends with factor 1, the others with (number between) / k."""
+        return _draw_some(nesting, self.k, frozenset({nesting[0], nesting.full}), generator)
+
+
+@dataclass(frozen=True)
+class RandomPrefix:
+    """One granularity at random, as token-elastic models train (MQT); the full one is not favoured."""
+
+    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
+        """One granularity, with factor ``len(nesting)``."""
+        return {nesting[int(generator.integers(len(nesting)))]: float(len(nesting))}
+
+
+@dataclass(frozen=True)
+class Cross:
+    """The full granularity, one layer and one size below it at random, and where the two meet (2DMSE).
+
+    Each counts once, as published, whatever its probability. On one axis it is the full granularity and
+    another one.
+
+    Source: 2DMSE, arXiv 2402.14776, its first public implementation.
+    """
+
+    def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
+        """One, two or four granularities with factor 1."""
+        full, some = nesting.full, {}
+        for axis in nesting.axes:
+            below = [size for size in nesting.sizes(axis) if size < full[axis]]
+            if below:
+                some[axis] = below[int(generator.integers(len(below)))]
+        crossed = [full, *(full.replace(**{axis: size}) for axis, size in some.items()), full.replace(**some)]
+        wanted = {nesting.resolve(each) for each in crossed}
+        return {g: 1.0 for g in nesting if g in wanted}
+
+
+def _draw_some(
+    nesting: Nesting, k: int, kept: frozenset[Granularity], generator: np.random.Generator
+) -> Draw:
+    if k < 0:
+        raise GranularityError(f"k={k} granularities per step is not possible; give 0 or more")
+    others = [g for g in nesting if g not in kept]
+    k = min(k, len(others))
+    picked = {others[i] for i in generator.choice(len(others), size=k, replace=False)} if k else set()
+    return {g: 1.0 if g in kept else len(others) / k for g in nesting if g in kept or g in picked}
