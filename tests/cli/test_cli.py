@@ -120,6 +120,26 @@ def test_a_plan_trains_an_encoder_whole(pairs: Path, tmp_path: Path) -> None:
     assert run("search", json.loads(result.stdout)["model"], "x").exception is not None
 
 
+def test_layers_are_trained_measured_and_extracted(
+    pairs: Path, tmp_path: Path, tiny_bert_folder: Path
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(f'[data]\npairs = "{pairs}"\n[train]\nmax_steps = 3\nbatch_size = 16\n', encoding="utf-8")
+    run_folder = tmp_path / "run"
+    flags = ["--encoder", tiny_bert_folder, "--tune", "encoder", "--nesting", "layer=1,2 zip dim=8,32"]
+    flags += ["--align", "scores", "--deep-documents", "--chunk-size", "7", "--log-every", "1"]
+    result = run("train", plan, *flags, "--folder", run_folder, "--json")
+    assert result.exit_code == 0, talk(result)
+    log = (run_folder / "log.csv").read_text()
+    assert '"dim=8,layer=1"' in log
+    assert "loss,align" in log.replace("@", ",")
+    model, small = json.loads(result.stdout)["model"], tmp_path / "small"
+    result = run("extract", model, "--at", "layer=1,dim=8", "-o", small, "--json")
+    assert result.exit_code == 0, talk(result)
+    extracted = json.loads(result.stdout)
+    assert extracted["parameters"] < extracted["parameters_before"]
+
+
 def test_data_sets_are_listed() -> None:
     rows: list[dict[str, Any]] = json.loads(run("data", "--json").stdout)
     assert {"digits", "fashion-mnist", "docstrings"} <= {row["name"] for row in rows}

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from nestling.encoders.text import TextEncoder
 from nestling.granularity import Nesting
-from nestling.losses import CoSENT, InfoNCE
+from nestling.losses import AlignScores, CoSENT, InfoNCE, Nested
 from nestling.losses.bridge import NestedLoss
 
 KINDS = ["cat", "dog", "bird", "fish", "car", "train", "boat", "plane", "sun", "moon", "rain", "snow"]
@@ -151,3 +151,32 @@ def test_the_model_card_tells_of_the_loss(bert, train, tmp_path):
     card = trainer.model.model_card_data
     assert any("2205.13147" in citation for citation in card.citations.values())
     assert any("NestedLoss" in names for names in card.citations)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_layers_are_trained_by_the_trainer_from_one_pass(cached, bert, train):
+    data, nesting = pairs(), Nesting.parse("layer=1,2 zip dim=8,32")
+    encoder = TextEncoder(bert, nesting)
+    kind = st.CachedMultipleNegativesRankingLoss if cached else st.MultipleNegativesRankingLoss
+    base = kind(bert, mini_batch_size=5) if cached else kind(bert)
+    calls = []
+    hook = bert[0].auto_model.encoder.layer[0].register_forward_hook(lambda *_: calls.append(1))
+    loss = NestedLoss(bert, base, nesting, align=AlignScores())
+    value = loss([bert.preprocess(data[column][:5]) for column in ("anchor", "positive")])
+    hook.remove()
+    assert len(calls) == 2  # once a column, whatever the layers
+    columns = [encoder(data[column][:5], layers=(1, 2)) for column in ("anchor", "positive")]
+    wanted = Nested(InfoNCE(1 / 20), nesting, align=AlignScores())(*columns)
+    torch.testing.assert_close(value, wanted)
+    trainer = train(bert, loss, data, steps=30)
+    assert losses_of(trainer)[-1] < 0.9 * losses_of(trainer)[0]
+
+
+def test_losses_for_texts_see_every_layer(bert):
+    nesting = Nesting.parse("layer=1,2 x dim=8,32")
+    features = [bert.eval().preprocess(pairs()[column][:6]) for column in ("anchor", "positive")]
+    scores = torch.linspace(0, 1, 6)
+    value = NestedLoss(bert, st.CoSENTLoss(bert), nesting)(features, scores)
+    columns = [TextEncoder(bert, nesting)(pairs()[c][:6], layers=(1, 2)) for c in ("anchor", "positive")]
+    wanted = Nested(CoSENT(), nesting)(*columns, scores=scores)
+    torch.testing.assert_close(value, wanted)

@@ -133,3 +133,12 @@ def test_a_plan_that_cannot_be_read(tmp_path: Path) -> None:
 def test_reading_a_plan_costs_no_torch() -> None:
     program = "import sys, nestling.training as t; t.read_plan(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_layers_need_an_encoder_that_is_tuned() -> None:
+    nesting = "layer=1,2 zip dim=8,16"
+    with pytest.raises(ConfigError, match="an adapter has no layers to train"):
+        read_plan(None, {"nesting": nesting})
+    plan = read_plan(None, {"nesting": nesting, "tune": "encoder", "align": "vectors", "draw": "cross"})
+    assert plan.model.nesting == "dim=8,16 zip layer=1,2"
+    assert plan.loss.align == "vectors"

@@ -19,14 +19,23 @@ def train(
     limit: Annotated[int | None, typer.Option(help="The most pairs to use.")] = None,
     encoder: Annotated[str | None, typer.Option(help="wordllama, minilm, a folder, or a hub name.")] = None,
     tune: Annotated[str | None, typer.Option(help="adapter: a map on top; encoder: every weight.")] = None,
-    nesting: Annotated[str | None, typer.Option(help="Sizes, such as dim=8..256.")] = None,
+    nesting: Annotated[
+        str | None, typer.Option(help="Sizes: dim=8..256, or layer=2,4,6 zip dim=32,128,384.")
+    ] = None,
     hidden: Annotated[int | None, typer.Option(help="Width of the hidden layer of the map.")] = None,
     orthogonal: Annotated[bool | None, typer.Option(help="Keep the map a rotation.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the softmax of InfoNCE.")] = None,
     symmetric: Annotated[bool | None, typer.Option(help="Also let documents pick their queries.")] = None,
     weights: Annotated[str | None, typer.Option(help="Importance of each size, such as 4,2,1,1.")] = None,
-    draw: Annotated[str | None, typer.Option(help="every, random_some, sandwich or random_prefix.")] = None,
+    draw: Annotated[
+        str | None, typer.Option(help="every, random_some, sandwich, random_prefix or cross.")
+    ] = None,
     draw_count: Annotated[int | None, typer.Option(help="Sizes drawn at random per step.")] = None,
+    align: Annotated[str | None, typer.Option(help="Towards the full one: scores or vectors.")] = None,
+    align_weight: Annotated[float | None, typer.Option(help="Of that term.")] = None,
+    align_temperature: Annotated[float | None, typer.Option(help="Of its softmax.")] = None,
+    deep_documents: Annotated[bool | None, typer.Option(help="Documents from the full layer.")] = None,
+    chunk_size: Annotated[int | None, typer.Option(help="Texts encoded at a time (less memory).")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimiser steps, in place of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows that one loss sees.")] = None,

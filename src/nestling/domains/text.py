@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,14 @@ from nestling.data import TextPairs, docstring_pairs, pairs_from_texts, read_pai
 from nestling.encoders.text import TextEncoder
 from nestling.encoders.vectors import NestedAdapter
 from nestling.granularity import Nesting
-from nestling.losses import InfoNCE, Nested, Parts
+from nestling.losses import AlignScores, AlignVectors, GradientCache, InfoNCE, Nested, Parts
+from nestling.losses.alignment import Alignment
 from nestling.measure.baselines import pca, random_dims, truncation
 from nestling.measure.curve import Curve
 from nestling.measure.encode import encode_task
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import Retrieval
-from nestling.schedules import Every, RandomPrefix, RandomSome, Sandwich, Schedule
+from nestling.schedules import Cross, Every, RandomPrefix, RandomSome, Sandwich, Schedule
 from nestling.training import fit
 from nestling.training.plan import DataPlan, TrainPlan, write_plan
 
@@ -125,7 +126,7 @@ class TextStudy:
 
         fit(
             model,
-            _Objective(_nested_loss(plan, self.nesting)),
+            _Objective(_nested_loss(plan, self.nesting), plan.loss.chunk_size),
             _Rows(self.training),
             plan.train,
             collate=list,
@@ -151,20 +152,31 @@ class _Rows(Dataset[tuple[str, str, int]]):
 
 
 class _Objective(nn.Module):
-    """The nested InfoNCE of a batch of rows, at the full width of one pass of the encoder."""
+    """The nested loss of a batch of rows, from one pass of the encoder, or one for each chunk of texts."""
 
-    def __init__(self, loss: Nested) -> None:
+    def __init__(self, loss: Nested, chunk_size: int | None) -> None:
         super().__init__()
-        self.loss = loss
+        self.loss, self.chunk_size = loss, chunk_size
+        nesting = loss.nesting
+        self.layers = {"layers": nesting.sizes("layer")} if "layer" in nesting.axes else {}
 
-    def forward(self, model: Callable[[list[str]], Tensor], batch: Sequence[tuple[str, str, int]]) -> Parts:
-        queries, documents, ids = zip(*batch, strict=True)
-        vectors = model([*queries, *documents])
-        return self.loss.parts(
-            vectors[: len(queries)],
-            vectors[len(queries) :],
-            ids=torch.tensor(ids, device=vectors.device),
-        )
+    def forward(self, model: Callable[..., Tensor], batch: Sequence[tuple[str, str, int]]) -> Parts:
+        queries, documents, ids = map(list, zip(*batch, strict=True))
+        if self.chunk_size is None:
+            vectors = model([*queries, *documents], **self.layers)
+            return self._parts(vectors[: len(queries)], vectors[len(queries) :], ids=ids)
+        found: list[Parts] = []
+
+        def total(*columns: Tensor) -> Tensor:
+            found.append(self._parts(*columns, ids=ids))
+            return found[0].total
+
+        encode = partial(model, **self.layers)
+        value = GradientCache(encode, total, chunk_size=self.chunk_size)(queries, documents)
+        return found[0]._replace(total=value)
+
+    def _parts(self, *columns: Tensor, ids: list[int]) -> Parts:
+        return self.loss.parts(*columns, ids=torch.tensor(ids, device=columns[0].device))
 
 
 def _read_nesting(plan: TrainPlan, encoder: TextEncoder) -> Nesting:
@@ -182,11 +194,20 @@ def _nested_loss(plan: TrainPlan, nesting: Nesting) -> Nested:
         "random_some": RandomSome(plan.loss.draw_count),
         "sandwich": Sandwich(plan.loss.draw_count),
         "random_prefix": RandomPrefix(),
+        "cross": Cross(),
+    }
+    at = plan.loss.align_temperature
+    aligned: dict[str | None, Alignment | None] = {
+        None: None,
+        "scores": AlignScores(plan.loss.align_weight, at or plan.loss.temperature),
+        "vectors": AlignVectors(plan.loss.align_weight, at or 1.0),
     }
     return Nested(
         InfoNCE(plan.loss.temperature, symmetric=plan.loss.symmetric),
         nesting,
         weights=plan.loss.weights,
         schedule=schedules[plan.loss.draw],
+        align=aligned[plan.loss.align],
+        deep_documents=plan.loss.deep_documents,
         seed=plan.train.seed,
     )

@@ -34,7 +34,7 @@ from nestling.encoders.export import (
     with_modules,
     write_dims,
 )
-from nestling.encoders.inference import evaluating, multiply_adds
+from nestling.encoders.inference import encode_apart, evaluating, multiply_adds
 from nestling.encoders.pretrained import declared_dims, quiet_unless_terminal, read_model
 from nestling.encoders.text_inputs import check_nesting, check_texts, usual_dims, usual_rule
 from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, unknown
@@ -163,6 +163,7 @@ class TextEncoder(nn.Module):
         batch_size: int = 64,
         prompt: str | None = None,
         prompt_name: str | None = None,
+        devices: Sequence[str] = (),
     ) -> NDArray[np.float32]:
         """Vectors ``Float32[texts, dim]`` of any number of texts, in batches of like length.
 
@@ -172,6 +173,8 @@ class TextEncoder(nn.Module):
             batch_size: texts encoded at a time.
             prompt: put before every text; by default the model's default prompt, if it has one.
             prompt_name: one of the model's prompts by name, in place of ``prompt``.
+            devices: encode on these at once, one process each, such as ``["cuda:0", "cuda:1"]`` or
+                ``["cpu"] * 4``; a script that does so needs ``if __name__ == "__main__":``.
 
         Raises:
             DataError: for no texts, or texts that are empty, no strings, or have no tokens; the rows
@@ -181,6 +184,22 @@ class TextEncoder(nn.Module):
         prompt = self._prompt(prompt, prompt_name)
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+        if devices:
+            found = encode_apart(self._stock(granularity), rows, devices, batch_size, prompt)
+        else:
+            found = self._encode_here(rows, granularity, batch_size, prompt)
+        check_vectors(found, "the vectors of these texts")
+        zero = np.flatnonzero(~found.any(axis=1))
+        if len(zero) and self.rule.after == "l2":
+            raise DataError(
+                f"{name_rows(zero)} of the texts have no tokens or a vector of zeros, which has no "
+                "direction; remove them"
+            )
+        return found
+
+    def _encode_here(
+        self, rows: list[str], granularity: Granularity, batch_size: int, prompt: str | None
+    ) -> NDArray[np.float32]:
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
         found = np.empty((len(rows), granularity["dim"]), np.float32)
         with evaluating(self), tqdm(total=len(rows), unit=" texts", leave=False, disable=None) as progress:
@@ -189,13 +208,6 @@ class TextEncoder(nn.Module):
                 vectors = self._vectors([rows[row] for row in batch], [granularity], prompt)[granularity]
                 found[batch] = vectors.float().cpu().numpy()
                 progress.update(len(batch))
-        check_vectors(found, "the vectors of these texts")
-        zero = np.flatnonzero(~found.any(axis=1))
-        if len(zero) and self.rule.after == "l2":
-            raise DataError(
-                f"{name_rows(zero)} of the texts have no tokens or a vector of zeros, which has no "
-                "direction; remove them"
-            )
         return found
 
     def extract(self, at: At) -> TextEncoder:

@@ -18,7 +18,8 @@ from nestling.granularity import Nesting
 from nestling.training.config import TrainConfig
 
 Tuned = Literal["adapter", "encoder"]
-DrawName = Literal["every", "random_some", "sandwich", "random_prefix"]
+DrawName = Literal["every", "random_some", "sandwich", "random_prefix", "cross"]
+AlignName = Literal["scores", "vectors"]
 
 
 class _Table(BaseModel):
@@ -53,7 +54,8 @@ class ModelPlan(_Table):
 
     Args:
         encoder: the name or folder of a text encoder.
-        nesting: the sizes that are trained, such as ``"dim=8..256"``; None doubles up to the full one.
+        nesting: the sizes that are trained, such as ``"dim=8..256"``, or with every weight tuned
+            ``"layer=2,4,6 zip dim=32,128,384"``; None doubles the dim up to the full one.
         hidden: width of the hidden layer of the map; None for a linear map.
         orthogonal: keep the map a rotation, so that full-size similarities stay as they are.
         tune: what is trained: ``"adapter"``, the map on top, or ``"encoder"``, every weight of the encoder.
@@ -76,6 +78,8 @@ class ModelPlan(_Table):
             raise ValueError("a rotation has no hidden layer; leave out hidden or orthogonal")
         if self.tune == "encoder" and (self.orthogonal or self.hidden is not None):
             raise ValueError("hidden and orthogonal describe an adapter; leave them out or tune the adapter")
+        if self.tune == "adapter" and self.nesting and "layer" in Nesting.parse(self.nesting).axes:
+            raise ValueError("an adapter has no layers to train; tune the encoder, or name dims alone")
         return self
 
 
@@ -88,6 +92,11 @@ class LossPlan(_Table):
         weights: the importance of each size, in the order of the nesting; None is 1 for all.
         draw: which sizes one step uses.
         draw_count: how many sizes ``random_some`` and ``sandwich`` draw at random.
+        align: draw small granularities towards the full one: its ``"scores"`` or its ``"vectors"``.
+        align_weight: of that term.
+        align_temperature: of its softmax; by default that of the loss for scores and 1 for vectors.
+        deep_documents: take documents from the full layer at every granularity.
+        chunk_size: texts that are encoded at a time, by gradient caching; None encodes a batch at once.
     """
 
     temperature: float = Field(default=0.05, gt=0)
@@ -95,6 +104,11 @@ class LossPlan(_Table):
     weights: list[float] | None = None
     draw: DrawName = "every"
     draw_count: int = Field(default=2, ge=0)
+    align: AlignName | None = None
+    align_weight: float = Field(default=1.0, ge=0)
+    align_temperature: float | None = Field(default=None, gt=0)
+    deep_documents: bool = False
+    chunk_size: int | None = Field(default=None, ge=1)
 
 
 class OutputPlan(_Table):
