@@ -13,6 +13,7 @@ from nestling.cli.talk import AsJson, readable_bytes, say, show, show_json
 from nestling.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from nestling.cut import After, Before, CutRule
     from nestling.search.exact import Metric
     from nestling.search.frontier import Frontier, Trial
     from nestling.search.index import AdaptiveIndex
@@ -44,6 +45,13 @@ def build(
     ] = None,
     nesting: Annotated[str | None, typer.Option(help="Sizes to search at, such as dim=32,64,256.")] = None,
     metric: Annotated[str, typer.Option(help="dot (of unit vectors: the cosine) or euclidean.")] = "dot",
+    made_by: Annotated[str | None, typer.Option(help="What made the vectors: the name of a model.")] = None,
+    before: Annotated[
+        str | None, typer.Option(help="Done to vectors before a cut: none (without this flag) or layer_norm.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Done to vectors after a cut: l2 (without this flag) or none.")
+    ] = None,
     plan: Annotated[
         str | None, typer.Option(help="Such as 'int4@full > rerank@full'; else measured.")
     ] = None,
@@ -60,6 +68,10 @@ def build(
     Example: nestling index build vectors.npy -o my-index --recall 0.95
     """
     if encoder is not None:
+        if (made_by, before, after) != (None, None, None):
+            raise ConfigError(
+                "--made-by, --before and --after are for vectors; texts get theirs from --encoder"
+            )
         from nestling.data import read_texts
         from nestling.domains.collection import Collection
         from nestling.domains.records import Record
@@ -77,7 +89,7 @@ def build(
     from nestling.encoders.stored import open_vectors
     from nestling.search.tune import build as build_index
 
-    stored = open_vectors(source, nesting, column=column)
+    stored = open_vectors(source, nesting, _rule(before, after), encoder=made_by, column=column)
     asked = None if queries is None else open_vectors(queries).values
     with build_index(
         output,
@@ -264,6 +276,15 @@ def bench(
         frontier.plot(output / "frontier.png")
         say(f"written to {output}")
     _show_frontier(chosen, frontier, as_json)
+
+
+def _rule(before: str | None, after: str | None) -> CutRule | None:
+    """The cut rule of two flags; None, where neither is given, leaves it to the vectors."""
+    if before is None and after is None:
+        return None
+    from nestling.cut import CutRule
+
+    return CutRule(cast("Before", before or "none"), cast("After", after or "l2"))
 
 
 def _is_collection(folder: Path) -> bool:
