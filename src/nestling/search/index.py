@@ -22,7 +22,7 @@ from nestling.search.exact import Metric
 from nestling.search.frontier import measured_point
 from nestling.search.generation import Generation
 from nestling.search.ids import Ids, check_kind, read_ids
-from nestling.search.incoming import as_matrix, check_point, check_prefixes, read_queries
+from nestling.search.incoming import as_matrix, check_prefixes, read_queries
 from nestling.search.lock import WriterLock
 from nestling.search.plan import Plan, Point
 from nestling.search.report import IndexInfo, Verification, describe, verify_index
@@ -325,7 +325,8 @@ class AdaptiveIndex:
         found = Point.parse(point) if isinstance(point, str) else point
         largest = max(g["dim"] for g in wanted)
         asked = read_queries(queries, generation.takes, generation.settings.dim, largest)
-        check_point(found, state.snapshot.terms.plan)
+        if found is not None:  # of the plan, also where no segment is large enough yet to follow it
+            state.snapshot.terms.plan.check_point(found)
         check_prefixes(asked, generation.rule, generation.smallest_dim, "the queries")
         return {
             g: state.snapshot.search(asked, int(k), dim=g["dim"], point=found, allow=allow, workers=workers)

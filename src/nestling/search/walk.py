@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from nestling.artifact import read_folder, read_manifest, write_folder
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
 from nestling.errors import ArtifactError, ConfigError, DataError, unknown
-from nestling.kernels.walking import CodedGraph, WholeRows, aligned, grow, link, rank, walk
+from nestling.kernels.walking import CodedGraph, Walks, WholeRows, aligned, grow, link, rank, walk
 from nestling.search.exact import Metric, Neighbours
 from nestling.search.frame import Frame, readable, spans
 from nestling.search.threads import count_workers
@@ -100,18 +101,40 @@ class GraphScan:
         vectors = readable(check_vectors(vectors))
         frame = Frame.fit(vectors, "cosine" if rule.after == "l2" else metric)
         turn = Turn.fit(vectors, frame, seed)
-        order = np.random.default_rng(seed).permutation(len(vectors)).astype(np.int32)
         codes = aligned(len(vectors), turn.stride)
         whole = whole_rows(len(vectors), len(turn.basis))
         for rows in tqdm(spans(vectors), desc="code", unit="block", disable=None, delay=2, leave=False):
             turned = turn.turn(frame.centre(vectors, np.arange(len(vectors))[rows]))
             turn.code(turned, codes[rows])
             write_whole(whole, rows, turned)
-        all_links = np.full((len(vectors), links), -1, np.int32)
-        graph = _begun_at(codes, all_links, order[:_HUBS], turn)
-        made = cls(vectors, frame, turn, graph, metric)
-        made._link_all(order, whole, ef, count_workers(workers))
+        made = cls(vectors, frame, turn, begun_graph(codes, links, turn, seed), metric)
+        deque(made.grow(whole, ef=ef, seed=seed, workers=workers), maxlen=0)
         return made
+
+    def grow(
+        self, whole: WholeRows, *, ef: int = 100, seed: int = 0, workers: int | None = None, linked: int = 0
+    ) -> Iterator[int]:
+        """Link the rows, and say after each step how many are linked.
+
+        A build that was interrupted goes on from the links as they were after one of those steps.
+
+        Args:
+            whole: 8-bit codes of all rows.
+            ef: how many rows are in view when links are looked for.
+            seed: of the order, that of :func:`begun_graph`.
+            workers: threads; as many as there are cores by default.
+            linked: how many are linked already.
+        """
+        order, workers = _drawn_order(len(self._vectors), seed), count_workers(workers)
+        with (
+            ThreadPoolExecutor(workers) as pool,
+            tqdm(total=len(order), desc="link", unit="row", disable=None, delay=2, leave=False) as bar,
+        ):
+            for start, end in _batches(len(order)):
+                if end > linked:
+                    self._link_some(pool, order, start, end, whole, ef, workers)
+                    yield end
+                bar.update(end - start)
 
     def search(
         self,
@@ -159,6 +182,37 @@ class GraphScan:
             found = list(pool.map(lambda part: self._find(part, k, view, kept, allowed), parts))
         indices, scores = zip(*found, strict=True)
         return self._shown(np.concatenate(indices), np.concatenate(scores))
+
+    def meet(
+        self,
+        queries: NDArray[Any],
+        kept: int,
+        *,
+        ef: int = 100,
+        allowed: NDArray[np.bool_] | None = None,
+        workers: int | None = None,
+    ) -> Links:
+        """Rows that walks towards queries meet, the most promising first, not scored yet.
+
+        Args:
+            queries: ``Float[queries, dim]``, finite.
+            kept: how many of them, at least 1.
+            ef: how many rows a walk keeps in view.
+            allowed: ``Bool[rows]``: the rows that may be met.
+            workers: threads, each with some of the queries.
+
+        Returns:
+            ``Int32[queries, kept]``, -1 where fewer were met.
+        """
+        aimed, view = self._aims(self._frame.direct(queries)), max(ef, kept)
+        workers = max(1, min(count_workers(workers), len(queries) // _FEWEST_SHARED))
+        if workers == 1:
+            return walk(self._graph, aimed, view, kept, allowed)
+        parts = [aimed.part(slice(*edge)) for edge in _edges(len(queries), workers)]
+        with ThreadPoolExecutor(workers) as pool:
+            return np.concatenate(
+                list(pool.map(lambda part: walk(self._graph, part, view, kept, allowed), parts))
+            )
 
     def cost(self) -> Cost:
         """What codes and links take beside the vectors; the work of a walk depends on ``ef``."""
@@ -227,22 +281,24 @@ class GraphScan:
         inside = all(each.min() >= -1 and each.max() < len(self._vectors) for each in every)
         return same > 0.9 and inside and len(self._graph.links) == len(self._vectors)
 
-    def _link_all(self, order: Links, whole: WholeRows, ef: int, workers: int) -> None:
-        """Link rows in a given order, some at a time: each looks among those of the times before."""
-        with (
-            ThreadPoolExecutor(workers) as pool,
-            tqdm(total=len(order), desc="link", unit="row", disable=None, delay=2, leave=False) as bar,
-        ):
-            for start, end in _batches(len(order)):
-                new = order[start:end]
-                graph = self._graph
-                if start < len(graph.hubs):
-                    graph = _begun_at(graph.codes, graph.links, order[:start], self._turn)
-                shared = max(1, min(workers, len(new) // _FEWEST_SHARED))
-                parts = [new[slice(*edge)] for edge in _edges(len(new), shared)]
-                list(pool.map(lambda part, graph=graph: self._grow(graph, whole, part, ef), parts))
-                link(graph, whole, new, _ALPHA)
-                bar.update(len(new))
+    def _link_some(
+        self,
+        pool: ThreadPoolExecutor,
+        order: Links,
+        start: int,
+        end: int,
+        whole: WholeRows,
+        ef: int,
+        workers: int,
+    ) -> None:
+        """Link rows of an order: each looks among those before ``start``."""
+        new, graph = order[start:end], self._graph
+        if start < len(graph.hubs):
+            graph = _begun_at(graph.codes, graph.links, order[:start], self._turn)
+        shared = max(1, min(workers, len(new) // _FEWEST_SHARED))
+        parts = [new[slice(*edge)] for edge in _edges(len(new), shared)]
+        list(pool.map(lambda part: self._grow(graph, whole, part, ef), parts))
+        link(graph, whole, new, _ALPHA)
 
     def _grow(self, graph: CodedGraph, whole: WholeRows, new: Links, ef: int) -> None:
         rows = self._turn.lift(self._frame.centre(self._vectors, new.astype(np.int64)))
@@ -253,14 +309,17 @@ class GraphScan:
     def _find(
         self, exact: Doubles, k: int, view: int, kept: int, allowed: NDArray[np.bool_] | None
     ) -> tuple[Ints, Doubles]:
-        frame = self._frame
-        walks = self._turn.aims(exact * frame.scale - frame.mean if frame.metric == "euclidean" else exact)
-        found = rank(self._stored, exact, walk(self._graph, walks, view, kept, allowed), k)
+        met = walk(self._graph, self._aims(exact), view, kept, allowed)
+        found = rank(self._stored, exact, met, k)
         possible = len(self._vectors) if allowed is None else np.count_nonzero(allowed)
         short = np.flatnonzero(found[0][:, min(k, int(possible)) - 1] < 0)
         if len(short):
             found[0][short], found[1][short] = self._look_through(exact[short], k, allowed)
         return found
+
+    def _aims(self, exact: Doubles) -> Walks:
+        frame = self._frame
+        return self._turn.aims(exact * frame.scale - frame.mean if frame.metric == "euclidean" else exact)
 
     def _look_through(
         self, exact: Doubles, k: int, allowed: NDArray[np.bool_] | None
@@ -278,6 +337,16 @@ class GraphScan:
             scores = np.sqrt(np.maximum(squares, 0))
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
             return Neighbours(indices, scores.astype(np.float32))
+
+
+def begun_graph(codes: NDArray[np.uint8], links: int, turn: Turn, seed: int) -> CodedGraph:
+    """Coded rows with no links yet, and the first in an order drawn by the seed as hubs."""
+    none = np.full((len(codes), links), -1, np.int32)
+    return _begun_at(codes, none, _drawn_order(len(codes), seed)[:_HUBS], turn)
+
+
+def _drawn_order(rows: int, seed: int) -> Links:
+    return np.random.default_rng(seed).permutation(rows).astype(np.int32)
 
 
 def _begun_at(codes: NDArray[np.uint8], links: Links, hubs: Links, turn: Turn) -> CodedGraph:
