@@ -65,6 +65,8 @@ def build(
 ) -> None:
     """Build an index: the fastest plan that finds enough, chosen by measuring.
 
+    Texts that were encoded when the command was interrupted are not encoded again when it is repeated.
+
     Example: nestling index build vectors.npy -o my-index --recall 0.95
     """
     if encoder is not None:
@@ -72,14 +74,13 @@ def build(
             raise ConfigError(
                 "--made-by, --before and --after are for vectors; texts get theirs from --encoder"
             )
-        from nestling.data import read_texts
+        from nestling.data import TextFile
         from nestling.domains.collection import Collection
-        from nestling.domains.records import Record
+        from nestling.domains.records import Untitled
         from nestling.encoders.text import TextEncoder
 
-        records = [Record(text[:80], text) for text in read_texts(source, column)]
-        model = TextEncoder.open(encoder)
-        with Collection.create(output, model, records, at=at, plan=plan, recall=recall, seed=seed) as made:
+        texts, model = Untitled(TextFile(source, column)), TextEncoder.open(encoder)
+        with Collection.create(output, model, texts, at=at, plan=plan, recall=recall, seed=seed) as made:
             _show_index(made.index, as_json)
         return
     if at is not None:
@@ -119,7 +120,7 @@ def add(folder: Folder, source: Source, as_json: AsJson = False) -> None:
         from nestling.domains.records import Record
 
         with Collection.open(folder) as texts:
-            ids, rows = texts.add([Record(text[:80], text) for text in read_texts(source)]), len(texts)
+            ids, rows = texts.add(list(map(Record.untitled, read_texts(source)))), len(texts)
     else:
         from nestling.encoders.stored import open_vectors
 

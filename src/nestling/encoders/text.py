@@ -129,7 +129,7 @@ class TextEncoder(nn.Module):
     def forward(self, texts: Sequence[str], /, at: At = None) -> Tensor:
         """Vectors ``Float[texts, dim]`` of one pass over ``texts``; ``encode`` goes batch by batch."""
         granularity = self._resolve(at)
-        return self._vectors(_checked(texts), [granularity["dim"]], self._prompt())[granularity["dim"]]
+        return self._vectors(check_texts(texts), [granularity["dim"]], self._prompt())[granularity["dim"]]
 
     def forward_each(
         self, texts: Sequence[str], /, granularities: Iterable[At] | None = None
@@ -137,7 +137,7 @@ class TextEncoder(nn.Module):
         """Vectors at several sizes from one pass of the encoder."""
         wanted = resolve_each(self.nesting, granularities)
         self._warn_if_assumed(wanted)
-        found = self._vectors(_checked(texts), [g["dim"] for g in wanted], self._prompt())
+        found = self._vectors(check_texts(texts), [g["dim"] for g in wanted], self._prompt())
         return {g: found[g["dim"]] for g in wanted}
 
     def encode(
@@ -148,6 +148,7 @@ class TextEncoder(nn.Module):
         batch_size: int = 64,
         prompt: str | None = None,
         prompt_name: str | None = None,
+        first_row: int = 0,
     ) -> NDArray[np.float32]:
         """Vectors ``Float32[texts, dim]`` of any number of texts, in batches of like length.
 
@@ -157,17 +158,22 @@ class TextEncoder(nn.Module):
             batch_size: texts encoded at a time.
             prompt: put before every text; by default the model's default prompt, if it has one.
             prompt_name: one of the model's prompts by name, in place of ``prompt``.
+            first_row: the number of the first text in errors, if these are a part of many.
 
         Raises:
             DataError: for no texts, or texts that are empty, no strings, or have no tokens; the rows
                 are named.
         """
-        rows, dim, prompt = _checked(texts), self._resolve(at)["dim"], self._prompt(prompt, prompt_name)
+        rows, dim = check_texts(texts, first_row), self._resolve(at)["dim"]
+        prompt = self._prompt(prompt, prompt_name)
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
         found = np.empty((len(rows), dim), np.float32)
-        with evaluating(self), tqdm(total=len(rows), unit=" texts", leave=False, disable=None) as progress:
+        with (
+            evaluating(self),
+            tqdm(total=len(rows), unit=" texts", leave=False, disable=None, delay=1) as progress,
+        ):
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
                 vectors = self._vectors([rows[row] for row in batch], [dim], prompt)[dim]
@@ -177,8 +183,8 @@ class TextEncoder(nn.Module):
         zero = np.flatnonzero(~found.any(axis=1))
         if len(zero) and self.rule.after == "l2":
             raise DataError(
-                f"{name_rows(zero)} of the texts have no tokens or a vector of zeros, which has no "
-                "direction; remove them"
+                f"{name_rows(zero + first_row)} of the texts have no tokens or a vector of zeros, which "
+                "has no direction; remove them"
             )
         return found
 
@@ -337,18 +343,26 @@ def _check_nesting(nesting: Nesting, width: int) -> None:
         )
 
 
-def _checked(texts: Iterable[str]) -> list[str]:
-    """``texts`` as a list of strings that say something, or an error that names the rows."""
+def check_texts(texts: Iterable[str], first_row: int = 0) -> list[str]:
+    """``texts`` as a list of strings that say something, or an error that names the rows.
+
+    Args:
+        texts: to be encoded.
+        first_row: the number of the first one, if more came before.
+
+    Raises:
+        DataError: for no texts, or texts that are empty or no strings.
+    """
     if isinstance(texts, (str, bytes)):
         raise DataError("texts must be a list of strings, not one string; write [text]")
     rows = list(texts)
     if not rows:
         raise DataError("there are no texts to encode; give at least one")
-    wrong = [row for row, text in enumerate(rows) if not isinstance(text, str)]
-    if wrong:
-        kind = type(rows[wrong[0]]).__name__
-        raise DataError(f"texts must be strings, not {kind} as in {name_rows(wrong)}; convert or drop those")
-    empty = [row for row, text in enumerate(rows) if not text.strip()]
-    if empty:
-        raise DataError(f"an empty text has no vector; drop or fill {name_rows(empty)}")
+    wrong = np.array([row for row, text in enumerate(rows) if not isinstance(text, str)], np.int64)
+    if len(wrong):
+        kind, named = type(rows[wrong[0]]).__name__, name_rows(wrong + first_row)
+        raise DataError(f"texts must be strings, not {kind} as in {named}; convert or drop those")
+    empty = np.array([row for row, text in enumerate(rows) if not text.strip()], np.int64)
+    if len(empty):
+        raise DataError(f"an empty text has no vector; drop or fill {name_rows(empty + first_row)}")
     return rows
