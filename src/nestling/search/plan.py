@@ -285,22 +285,31 @@ class Plan:
         Raises:
             ConfigError: for parameters of stages that the plan does not have, or too few or many shortlists.
         """
-        for name, value, known, needed in (
-            ("nprobe", point.nprobe, self.is_listed, "ivf"),
-            ("ef", point.ef, self.is_walked, "graph or hnsw"),
+        for name, value, known, lacking in (
+            ("nprobe", point.nprobe, self.is_listed, "reads no lists"),
+            ("ef", point.ef, self.is_walked, "walks no graph"),
         ):
             if value is not None and not known:
-                raise ConfigError(f"{name}={value} has no meaning for {self}, which has no {needed} stage")
+                raise ConfigError(f"{name}={value} has no meaning for {self}, which {lacking}")
         if len(point.shortlists) != len(self.reranks):
             raise ConfigError(
                 f"the point {point} has {len(point.shortlists)} shortlists, and {self} re-orders "
                 f"{len(self.reranks)} times; give one length for each"
             )
 
-    def cost(self, rows: int, full: int, point: Point | None = None) -> PlanCost:
+    def cost(
+        self, rows: int, full: int, point: Point | None = None, *, code_bytes: int | None = None
+    ) -> PlanCost:
         """What one query over ``rows`` vectors of ``full`` entries costs at ``point``.
 
-        A graph is counted as ``ef * links`` comparisons, which tells plans apart, not seconds.
+        A graph is counted as ``ef * links`` comparisons, which tells plans apart, not seconds. Tables of a
+        few kilobytes are left out.
+
+        Args:
+            rows: how many vectors.
+            full: entries of each.
+            point: by default that of :meth:`default_point`.
+            code_bytes: of a row of the scan, where that is known better than the plan can tell.
 
         Source: AdANNS, section 4.1 and appendix: ``d_c * lists + nprobe * d_s * rows / lists``.
 
@@ -310,9 +319,11 @@ class Plan:
         plan = self.resolve(full)
         point = self.default_point(rows) if point is None else point
         scan, dim = plan.scan, plan.scan.dim or full
-        code_bytes = scan.row_bytes(dim)
-        picked = plan._graph_cost if scan.code == "graph" else plan._coarse_cost
-        scanned, operations, bytes_read, bytes_stored = picked(rows, point)
+        code_bytes = code_bytes or scan.row_bytes(dim)
+        if scan.code == "graph":
+            scanned, operations, bytes_read, bytes_stored = plan._graph_cost(rows, point, code_bytes)
+        else:
+            scanned, operations, bytes_read, bytes_stored = plan._coarse_cost(rows, point)
         operations += scanned * _operations(scan, dim) + _preparation(scan, dim)
         bytes_read += scanned * code_bytes
         bytes_stored += rows * code_bytes
@@ -337,11 +348,11 @@ class Plan:
         visited = min(rows, (point.ef or 1) * coarse.count)
         return visited, 0.0, (point.ef or 1) * links, rows * links
 
-    def _graph_cost(self, rows: int, point: Point) -> tuple[float, float, float, float]:
+    def _graph_cost(self, rows: int, point: Point, code_bytes: int) -> tuple[float, float, float, float]:
         """The same of a graph that is scanned: rows whose codes are met, and before that the hubs."""
         dim, links = self.scan.dim or 0, (self.scan.links or 0) * LINK_BYTES
         hubs = min(_HUBS, rows)
-        hub_bytes = hubs * self.scan.row_bytes(dim)
+        hub_bytes = hubs * code_bytes
         visited = min(rows, (point.ef or 1) * (self.scan.links or 0))
         tables = hub_bytes + hubs * LINK_BYTES + (dim * dim + dim) * _NUMBER_BYTES
         return visited, hubs * dim, (point.ef or 1) * links + hub_bytes, rows * links + tables
