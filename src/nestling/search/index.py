@@ -18,6 +18,7 @@ from nestling.errors import ConfigError, DataError, StorageError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.search.copying import write_copy, write_temporary_copy
 from nestling.search.creation import create_index
+from nestling.search.engine import Engine
 from nestling.search.exact import Metric
 from nestling.search.frontier import measured_point
 from nestling.search.generation import Generation
@@ -77,6 +78,7 @@ class AdaptiveIndex:
         seed: int = 0,
         log_bytes: int = _LOG_BYTES,
         workers: int | None = None,
+        engine: Engine | None = None,
     ) -> Self:
         """Make an index. The vectors pass through as a stream; a memory map may be larger than memory.
 
@@ -96,10 +98,11 @@ class AdaptiveIndex:
             seed: of what is drawn while building.
             log_bytes: length from which on a log of updates, or one batch, is written as a segment.
             workers: threads that build; as many as there are cores by default.
+            engine: built over these very vectors by the same plan, to be copied.
 
         Raises:
             DataError: for vectors or ids that cannot be used.
-            ConfigError: for a plan that does not fit the vectors.
+            ConfigError: for a plan or an engine that does not fit the vectors.
             ArtifactError: if ``folder`` holds anything.
             StorageError: if it cannot be written.
         """
@@ -117,6 +120,7 @@ class AdaptiveIndex:
             encoder=encoder,
             seed=seed,
             workers=workers,
+            engine=engine,
         )
         return cls(root, loaded.state, Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers))
 
