@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nestling.cli import app
+from nestling.cut import RAW, CutRule
+from nestling.encoders.stored import StoredVectors
+from nestling.errors import ConfigError
 from nestling.search.exact import nearest
+from nestling.search.index import AdaptiveIndex
 
 N, DIM = 400, 32
 
@@ -102,6 +107,8 @@ def test_plans_are_compared_on_ones_own_vectors(files: Path, tmp_path: Path) -> 
         (["build", "all.npy", "-o", "x", "--plan", "flat@64"], 1, "choose 1 to 32"),
         (["build", "all.npy", "-o", "x", "--max-bytes", "1"], 1, "no plan fits"),
         (["build", "all.npy", "-o", "x", "--metric", "manhattan"], 1, "unknown metric"),
+        (["build", "all.npy", "-o", "x", "--before", "l2"], 1, "unknown rule before the cut"),
+        (["build", "x.txt", "-o", "x", "--encoder", "minilm", "--made-by", "x"], 1, "are for vectors"),
     ],
 )
 def test_mistakes_leave_nothing(
@@ -118,3 +125,29 @@ def test_mistakes_leave_nothing(
     assert error.exit_code == code
     assert message in str(error)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("asked", [{"encoder": "my model"}, {"rule": CutRule("layer_norm", "none")}])
+def test_the_command_that_a_refusal_names_builds_what_was_asked_for(
+    asked: dict[str, Any], files: Path, tmp_path: Path
+) -> None:
+    plan = "int4@16 > rerank@32"
+    assert answer("index", "build", files / "all.npy", "-o", tmp_path / "a", "--plan", plan)["rows"] == N
+    with pytest.raises(ConfigError) as refused:
+        AdaptiveIndex.open(tmp_path / "a", read_only=True, **asked)
+    program, *arguments = shlex.split(str(refused.value).partition("nestling index")[2])
+    assert program == "build"
+    filled = {"VECTORS": str(files / "all.npy"), "FOLDER": str(tmp_path / "b")}
+    assert answer("index", "build", *(filled.get(each, each) for each in arguments))["plan"] == plan
+    with AdaptiveIndex.open(tmp_path / "b", read_only=True, **asked) as index:
+        assert len(index) == N
+
+
+def test_flags_go_before_what_a_folder_says_of_its_vectors(vectors: np.ndarray, tmp_path: Path) -> None:
+    saved = StoredVectors(vectors, "dim=8,32", CutRule("layer_norm", "l2"), encoder="a")
+    saved.save(tmp_path / "saved")
+    build = ("index", "build", tmp_path / "saved", "--plan", "flat@full", "-o")
+    answer(*build, tmp_path / "plain")
+    AdaptiveIndex.open(tmp_path / "plain", encoder="a", rule=saved.rule, read_only=True)
+    answer(*build, tmp_path / "named", "--made-by", "b", "--after", "none")
+    AdaptiveIndex.open(tmp_path / "named", encoder="b", rule=RAW, read_only=True)

@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestling.data import pairs_from_texts, read_texts
+from nestling.data import TextFile, pairs_from_texts, read_texts, table
 from nestling.errors import DataError
 
 FILLER = "Some other text that can be paired. It has two sentences."
@@ -64,3 +65,46 @@ def test_texts_are_read_from_their_column(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_text("\n \n")
     with pytest.raises(DataError, match="is empty"):
         read_texts(tmp_path / "c.txt")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".txt"])
+def test_a_file_read_in_parts_is_the_file_read_whole(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f'line {number}, "quoted"; {"x" * number}.' for number in range(23)]
+    frame, path = pandas.DataFrame({"id": range(23), "text": texts}), tmp_path / f"texts{suffix}"
+    if suffix == ".txt":
+        path.write_text("\n\n".join(texts), encoding="utf-8-sig")
+    elif suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    elif suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    whole, source = table.read_table(path), TextFile(path)
+    assert whole.columns["text"] == texts
+    monkeypatch.setattr(table, "_RECORDS_AT_A_TIME", 4)
+    parts = list(table.read_in_parts(path))
+    assert [len(part.numbers) for part in parts] == [4, 4, 4, 4, 4, 3]
+    assert [number for part in parts for number in part.numbers] == list(whole.numbers)
+    again = table.read_table(path)
+    assert (again.columns, list(again.numbers)) == (whole.columns, list(whole.numbers))
+    assert tuple(source) == tuple(source) == read_texts(path) == tuple(texts)
+
+
+def test_columns_may_come_late_and_faults_are_named_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_RECORDS_AT_A_TIME", 2)
+    path = tmp_path / "late.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"}\n{"more": "c"}\n{"text": "d", "more": 5}\n')
+    assert table.read_table(path).columns == {"text": ["a", "b", None, "d"], "more": [None, None, "c", 5]}
+    with pytest.raises(DataError, match="blank in line 3"):
+        read_texts(path)
+    path = tmp_path / "late.csv"
+    path.write_text("a,b\n1,2\n3,4\n5,6\n7\n")
+    with pytest.raises(DataError, match=r"line 5 of .* does not have 2 fields"):
+        table.read_table(path)
+    path.write_bytes(b"a,b\n1,2\n3,4\n5,6\n\xff,8\n")
+    with pytest.raises(DataError, match="line 5 holds the byte 0xff"):
+        table.read_table(path)

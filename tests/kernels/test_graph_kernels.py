@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nestling.kernels import StoredRows, native, pack_rows, walking, walking_native, walking_twin
-from nestling.kernels.walking import CodedGraph, Walks, WholeRows
+from nestling.kernels.walking import CodedGraph, Lens, SearchedGraph, Walks, WholeRows
 
 LEVELS = native.levels()
 pytestmark = pytest.mark.skipif(
@@ -71,6 +71,67 @@ def test_a_walk_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool],
         np.testing.assert_array_equal(ours, walking_twin.walk(graph, walks, ef, 20, allowed))
         if allowed is not None:
             assert allowed[ours[ours >= 0]].all()
+
+
+def some_lens(rng: np.random.Generator, graph: CodedGraph, dim: int, cosine: bool) -> Lens:
+    """Ends of codes, where numbers stand, meet entries of zero."""
+    basis = rng.standard_normal((dim, 4, graph.codes.shape[1])).astype(np.float32)
+    basis[:, :, -8:] = 0
+    mean = rng.standard_normal(dim) if graph.biased else None
+    return Lens(dim, basis.reshape(dim, -1), mean, 0.25, cosine, graph.biased)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("scale", [1e-300, 1e-20, 1, 1e20])
+def test_aims_are_those_of_numpy_to_the_last_bit(
+    level: str, shape: tuple[int, int, int, bool], scale: float
+) -> None:
+    rng = np.random.default_rng(6)
+    lens = some_lens(rng, some_rows(rng, *shape), 37, cosine=False)
+    rows = rng.standard_normal((9, 37)) * scale
+    rows[3] = 0
+    rows[4, 1:] = 0
+    ours, theirs = walking_native.aim(level, lens, rows), walking_twin.aim(lens, rows)
+    for name in ("codes", "sums", "scales"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    shorter = walking_native.aim(level, lens, rows[:, :30])
+    np.testing.assert_array_equal(shorter.codes, walking_twin.aim(lens, rows[:, :30]).codes)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("cosine", [False, True])
+def test_a_search_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool], cosine: bool) -> None:
+    rng = np.random.default_rng(7)
+    graph, dim = random_links(rng, some_rows(rng, *shape)), 37
+    values = rng.standard_normal((shape[0], dim)).astype(np.float32)
+    stored = StoredRows(values, rng.uniform(1, 2, shape[0]) if cosine else None, graph.biased and not cosine)
+    searched = SearchedGraph(graph, some_lens(rng, graph, dim, cosine), stored)
+    queries = rng.standard_normal((7, dim))
+    for allowed in (None, rng.random(shape[0]) < 0.3):
+        ours = walking_native.search(level, searched, queries, 20, 15, 6, allowed)
+        theirs = walking_twin.search(searched, queries, 20, 15, 6, allowed)
+        np.testing.assert_array_equal(ours.indices, theirs.indices)
+        np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-12)
+        assert (ours.few, ours.refused) == (theirs.few, theirs.refused)
+        assert ours.few == (ours.indices[:, -1] < 0).sum()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_queries_that_cannot_be_used_are_said(level: str) -> None:
+    rng = np.random.default_rng(8)
+    graph = random_links(rng, some_rows(rng, 40, 1, 4, False))
+    stored = StoredRows(rng.standard_normal((40, 37)).astype(np.float32))
+    for cosine, wrong in ((False, np.nan), (False, -np.inf), (True, np.nan), (True, 0.0)):
+        queries = rng.standard_normal((7, 37))
+        queries[5, 3] = queries[6] = wrong
+        searched = SearchedGraph(graph, some_lens(rng, graph, 37, cosine), stored)
+        for found in (
+            walking_native.search(level, searched, queries, 5, 5, 5, None),
+            walking_twin.search(searched, queries, 5, 5, 5, None),
+        ):
+            assert found.refused == (6 if wrong == 0 else 5)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -77,12 +77,14 @@ def check(
 @pytest.mark.parametrize("level", ["off", *native.levels()])
 @pytest.mark.parametrize(("rule", "metric"), SPACES, ids=str)
 @pytest.mark.parametrize("k", [1, 10, 1_000])
+@pytest.mark.parametrize("count", [5, 30])
 def test_agrees_with_exact_search(
-    k: int, rule: CutRule, metric: str, level: str, monkeypatch: pytest.MonkeyPatch
+    count: int, k: int, rule: CutRule, metric: str, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A few queries, and so many that codes are unpacked for all of them."""
     monkeypatch.setenv("NESTLING_KERNELS", level)
     vectors = normal(3_000, 64) * np.linspace(2, 0.1, 64, dtype=np.float32)
-    check(vectors, normal(9, 64, seed=1), k, rule, metric)
+    check(vectors, normal(count, 64, seed=1), k, rule, metric, workers=1)
 
 
 KINDS = [
@@ -143,6 +145,7 @@ def test_is_exact_on_anything(data: st.DataObject) -> None:
         )
         if not len(vectors) or not len(queries):
             return
+    queries = np.tile(queries, (data.draw(st.sampled_from([1, 5])), 1))
     k = data.draw(st.one_of(st.integers(1, len(vectors)), st.just(len(vectors))))
     options: dict[str, object] = {"workers": data.draw(st.sampled_from([1, 2]))}
     if data.draw(st.booleans()):
@@ -156,10 +159,10 @@ def test_is_exact_on_anything(data: st.DataObject) -> None:
 @settings(max_examples=60, deadline=None)
 def test_of_equal_scores_the_first_row_wins(seed: int, dim: int, rows: int) -> None:
     rng = np.random.default_rng(seed)
-    vectors, queries = (rng.integers(-2, 3, (n, dim)).astype(np.float32) for n in (rows, 5))
+    vectors, queries = (rng.integers(-2, 3, (n, dim)).astype(np.float32) for n in (rows, rng.choice([5, 18])))
     for metric in ("dot", "euclidean"):
         k = int(rng.integers(1, rows + 1))
-        found = CertifiedScan.build(vectors, rule=RAW, metric=metric).search(queries, k)
+        found = CertifiedScan.build(vectors, rule=RAW, metric=metric).search(queries, k, workers=1)
         order = np.argsort(-plain(queries, vectors, RAW, metric), axis=1, kind="stable")[:, :k]
         np.testing.assert_array_equal(found.indices, order)
 
@@ -217,7 +220,8 @@ def test_a_stated_confidence_is_kept(level: str, monkeypatch: pytest.MonkeyPatch
         spread = 3 * np.sqrt((1 - confidence) * confidence / (10 * count))
         assert recall >= confidence - spread
         assert found.certificate.confidence == confidence
-        assert found.certificate.refined.mean() < truth.certificate.refined.mean()
+    few = [scan.search(queries[:4], 10, confidence=each).certificate.refined.mean() for each in (0.9, 1.0)]
+    assert few[0] < few[1]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.03, 0.5, 1.0])
@@ -230,7 +234,38 @@ def test_only_allowed_rows_are_found(share: float) -> None:
 @pytest.mark.parametrize("level", ["off", *native.levels()])
 def test_ten_thousand_neighbours(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NESTLING_KERNELS", level)
-    check(normal(30_000, 16), normal(3, 16, seed=1), 10_000, RAW, "euclidean")
+    vectors = normal(30_000, 16)
+    for count in (3, 18)[: 1 + (level != "off")]:
+        check(vectors, normal(count, 16, seed=1), 10_000, RAW, "euclidean", workers=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("confidence", [1.0, 0.999])
+def test_a_query_is_answered_alike_alone_and_among_many(confidence: float, dtype: type) -> None:
+    vectors, queries = normal(20_011, 100).astype(dtype), normal(270, 100, seed=1)
+    scan = CertifiedScan.build(vectors)
+    allowed = np.random.default_rng(2).random(20_011) < 0.7
+    together = scan.search(queries, 10, confidence=confidence, allowed=allowed, workers=1)
+    assert (together.certificate.verified < 4_000).all()
+    same = 0
+    for i in range(0, 270, 9):
+        alone = scan.search(queries[i : i + 1], 10, confidence=confidence, allowed=allowed)
+        same += np.array_equal(alone.indices[0], together.indices[i])
+    assert same == 30 if confidence == 1 else same >= 27
+
+
+@pytest.mark.parametrize("level", native.levels())
+def test_more_doubts_than_may_wait(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long rows that stand at right angles to the queries: what their codes leave out could be a match."""
+    monkeypatch.setenv("NESTLING_KERNELS", level)
+    vectors, query = normal(20_000, 48), normal(1, 48, seed=1)
+    query /= np.linalg.norm(query)
+    vectors -= (vectors @ query.T) * query
+    vectors *= 20 / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[:20] = query + 0.01 * vectors[:20]
+    check(vectors, np.repeat(query, 16, axis=0), 10, RAW, "dot", workers=1)
+    found = CertifiedScan.build(vectors, rule=RAW).search(np.repeat(query, 16, axis=0), 10, workers=1)
+    assert (found.certificate.verified > 9_000).all()
 
 
 def test_more_rows_than_one_ledger_holds() -> None:

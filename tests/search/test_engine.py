@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,16 @@ SYSTEMS = {
     "hnsw16@16 > int8@full > rerank@full": 0.98,
     "hnsw16@32 > opq16x4@32 > rerank@full": 0.97,
     "hnsw16@64 > rabitq@full > rerank@full": 0.97,
+    "graph32@full > rerank:fp16@full": 0.98,
+    "graph32@full > rerank@full": 0.98,
+    "graph32@32 > rerank:int8@48 > rerank@full": 0.97,
 }
 
 
 def far(plan: Plan, k: int = 100) -> Point:
-    kind = None if plan.coarse is None else plan.coarse.kind
     return Point(
-        nprobe=12 if kind == "ivf" else None,
-        ef=150 if kind == "hnsw" else None,
+        nprobe=12 if plan.is_listed else None,
+        ef=150 if plan.is_walked else None,
         shortlists=(k,) * len(plan.reranks),
     )
 
@@ -138,6 +141,8 @@ def test_slices_of_codes_agree_with_an_index_built_small(
         "ivf12@64 > pq8x4@16 > rerank:fp16@32 > rerank@full",
         "hnsw8@32 > fp16@64",
         "hnsw8@64 > rabitq@16 > rerank@full",
+        "graph16@16 > rerank:fp16@32 > rerank@full",
+        "graph16@16 > rerank:fp16@full",
     ],
 )
 @pytest.mark.parametrize("space", ["cosine", "distance", "dot"])
@@ -189,18 +194,23 @@ def test_threads_at_different_points_get_their_own_answers(nested: Any) -> None:
     vectors, queries = nested.vectors(3000, 48), nested.vectors(64, 48, seed=1)
     engines = [
         build(text, vectors, workers=1)
-        for text in ("ivf32@16 > int8@full > rerank@full", "hnsw8@24 > fp16@full > rerank@full", "pq12x4@24")
+        for text in (
+            "ivf32@16 > int8@full > rerank@full",
+            "hnsw8@24 > fp16@full > rerank@full",
+            "pq12x4@24",
+            "graph16@24 > rerank:fp16@full",
+        )
     ]
     tasks = []
-    for turn in range(72):
-        engine = engines[turn % 3]
-        plan, dim = engine.plan, (None, 32, 24)[turn // 3 % 3]
+    for turn in range(96):
+        engine = engines[turn % 4]
+        plan, dim = engine.plan, (None, 32, 24)[turn // 4 % 3]
         point = Point(
-            nprobe=1 + turn % 9 if turn % 3 == 0 else None,
-            ef=8 + turn if turn % 3 == 1 else None,
+            nprobe=1 + turn % 9 if plan.is_listed else None,
+            ef=8 + turn if plan.is_walked else None,
             shortlists=(20 + turn,) * len(plan.reranks),
         )
-        allowed = vectors[:, 0] > 0 if turn % 4 == 0 else None
+        allowed = vectors[:, 0] > 0 if turn % 5 == 0 else None
         tasks.append((engine, 1 + turn % 17, point, dim, allowed))
 
     def ask(task: Any) -> np.ndarray[Any, Any]:
@@ -225,7 +235,14 @@ def test_workers_do_not_change_answers(nested: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["flat@full", "pq4x4@full", "rabitq@full", "ivf4@8 > pq4x4@full > rerank@full"]
+    "text",
+    [
+        "flat@full",
+        "pq4x4@full",
+        "rabitq@full",
+        "ivf4@8 > pq4x4@full > rerank@full",
+        "graph16@full > rerank@full",
+    ],
 )
 def test_ten_thousand_neighbours(nested: Any, text: str) -> None:
     vectors, queries = nested.vectors(12_000, 16), nested.vectors(2, 16, seed=1)
@@ -280,8 +297,8 @@ def test_cost_is_that_of_the_plan_cut(nested: Any) -> None:
     vectors = nested.vectors(1000, 64)
     engine = build("ivf10@32 > int8@48 > rerank@full", vectors, workers=1)
     point = Point(2, shortlists=(40,))
-    assert engine.cost(point) == engine.plan.cost(1000, 64, point)
-    assert engine.cost(point, 16) == Plan.parse("ivf10@16 > int8@16 > rerank@16").cost(1000, 16, point)
+    small, norms = Plan.parse("ivf10@16 > int8@16 > rerank@16").cost(1000, 16, point), 8 * 1000
+    assert engine.cost(point, 16) == replace(small, bytes_stored=small.bytes_stored + norms)
     flops = [engine.cost(point, dim).mflops for dim in (8, 16, 32, 48, 64)]
     assert flops == sorted(flops)
     assert flops[0] < flops[-1]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
-from nestling.search import building, journal
+from nestling.search import building, journal, walk
 from nestling.search.engine import Engine, build
 from nestling.search.plan import Point
 
@@ -22,12 +22,14 @@ PLANS = [
     "ivf8@16 > rabitq@24 > rerank@full",
     "opq8x4@24 > rerank:int8@full",
     "hnsw8@16 > fp16@24 > rerank@full",
+    "graph16@24 > rerank:fp16@24 > rerank@full",
 ]
 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven blocks of 100 rows, sorted 64 KB at a time, and a copy of the graph after each block."""
+    """Seven blocks of 100 rows, sorted 64 KB at a time, and a copy of a graph after each of a dozen steps."""
+    monkeypatch.setattr(walk, "_NEW_SHARE", 1.0)
     monkeypatch.setattr(building, "_ENTRIES_AT_A_TIME", 3200)
     monkeypatch.setattr(building, "_BYTES_SORTED_AT_A_TIME", 1 << 13)
     monkeypatch.setattr(building, "_SECONDS_BETWEEN_COPIES_OF_A_GRAPH", 0.0)

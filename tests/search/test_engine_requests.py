@@ -34,6 +34,8 @@ SCANS = {
     "ivf30@16 > pq8x4@full > rerank@full": Point(nprobe=10, shortlists=(150,)),
     "ivf30@16 > rabitq@full > rerank@full": Point(nprobe=10, shortlists=(150,)),
     "hnsw8@16 > fp16@full > rerank@full": Point(ef=80, shortlists=(50,)),
+    "graph16@full > rerank:fp16@full": Point(ef=80, shortlists=(50,)),
+    "graph16@24 > rerank:int8@24 > rerank@full": Point(ef=80, shortlists=(80, 50)),
     "int4@full > certify@full": Point(),
 }
 
@@ -110,7 +112,7 @@ BAD_REQUESTS: dict[str, tuple[Callable[[Engine, Any], Any], type[Exception], str
     "extract 0": (lambda e, q: e.extract(0), ConfigError, "choose 1 to 32"),
     "shortlists": (lambda e, q: e.search(q, 3, Point(1)), ConfigError, "has 0 shortlists"),
     "short": (lambda e, q: e.search(q, 9, Point(1, shortlists=(8,))), ConfigError, "cannot hold k=9"),
-    "ef": (lambda e, q: e.search(q, 3, Point(ef=9, shortlists=(8,))), ConfigError, "no hnsw stage"),
+    "ef": (lambda e, q: e.search(q, 3, Point(ef=9, shortlists=(8,))), ConfigError, "walks no graph"),
     "mask length": (lambda e, q: e.search(q, 3, allowed=np.ones(3, np.bool_)), DataError, "each of the 500"),
     "mask type": (lambda e, q: e.search(q, 3, allowed=np.ones(500)), DataError, "one bool"),
     "mask list": (lambda e, q: e.search(q, 3, allowed=[True]), DataError, "one bool"),
@@ -142,6 +144,7 @@ BAD_BUILDS = {
     "int4@15": "even prefix",
     "flat@33": "fit vectors of 32",
     "flat@16 > rerank@8": "re-orders by less",
+    "graph7@full > rerank@full": "8 to 1024",
     "pq8x4@full > certify@full": "int4@full",
     "int4@16 > certify@full": "int4@full",
 }
@@ -262,6 +265,8 @@ class ElasticEngine:
         ("ivf8@32 > fp16@16 > rerank:int8@full", Point(nprobe=3, shortlists=(30,))),
         ("hnsw8@8 > int4@32 > rerank@full", Point(ef=40, shortlists=(30,))),
         ("pq4x4@8 > rerank:fp16@16 > rerank@full", Point(shortlists=(40, 20))),
+        ("graph16@8 > rerank:fp16@32", Point(ef=40, shortlists=(30,))),
+        ("graph16@8 > rerank:int8@16 > rerank@full", Point(ef=40, shortlists=(30, 20))),
     ],
 )
 def test_engines_keep_the_laws_of_elastic_things(nested: Any, text: str, point: Point) -> None:

@@ -334,8 +334,8 @@ def test_sizes_and_counts_outside_are_refused(tmp_path: Path) -> None:
                 index.search(vectors(1), k)
         for point, message in (
             ("probe=3", "unknown parameter"),
-            ("nprobe=3", "has no ivf stage"),
-            ("ef=3", "has no hnsw stage"),
+            ("nprobe=3", "reads no lists"),
+            ("ef=3", "walks no graph"),
             ("shortlist=20", "re-orders 0 times"),
         ):
             with pytest.raises(ConfigError, match=message):

@@ -17,8 +17,11 @@ quantised = st.builds(
     Scan, st.sampled_from(["pq", "opq"]), dims, st.sampled_from([1, 2, 4, 8]), st.sampled_from([4, 8])
 )
 reranks = st.lists(st.builds(Rerank, dims, st.sampled_from(["flat", "fp16", "int8"])), max_size=3)
-plans = st.builds(Plan, plain | quantised, coarse, reranks.map(tuple)) | st.builds(
-    Plan, plain | quantised, certify=st.just(True)
+graphs = st.builds(Scan, st.just("graph"), dims, links=st.integers(8, 1024))
+plans = (
+    st.builds(Plan, plain | quantised, coarse, reranks.map(tuple))
+    | st.builds(Plan, plain | quantised, certify=st.just(True))
+    | st.builds(Plan, graphs, reranks=reranks.filter(bool).map(tuple))
 )
 points = st.builds(
     Point,

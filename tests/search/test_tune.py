@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nestling import kernels
 from nestling.cut import RAW
 from nestling.encoders.stored import StoredVectors
 from nestling.errors import ConfigError, DataError
-from nestling.search import race
-from nestling.search.exact import nearest
+from nestling.search import race, segments
+from nestling.search.engine import build as build_engine
+from nestling.search.exact import Neighbours, nearest
 from nestling.search.frontier import Frontier, Trial
-from nestling.search.plan import Plan, Point
+from nestling.search.index import AdaptiveIndex
+from nestling.search.plan import Plan, PlanCost, Point
 from nestling.search.race import Questions, climb, without
 from nestling.search.tune import build, candidate_plans, compare_with_exact, retune, tune
 
@@ -58,8 +61,6 @@ def test_trials_tell_the_truth_and_the_fastest_that_fits_is_chosen(vectors: np.n
     exact = [trial for trial in frontier if str(trial.plan) == "flat@full"]
     assert [trial.recall for trial in exact] == [1.0]
     if given:
-        from nestling.search.engine import build as build_engine
-
         trial = max((t for t in frontier if t.plan == Plan.parse(PLANS[0])), key=lambda t: t.recall)
         engine = build_engine(trial.plan, vectors, seed=3)
         found = engine.search(queries, 10, trial.point).indices
@@ -69,10 +70,86 @@ def test_trials_tell_the_truth_and_the_fastest_that_fits_is_chosen(vectors: np.n
 def test_many_rows_are_planned_on_a_sample_first(
     vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(race, "_SAMPLE_ROWS", 1000)
-    _, frontier = tune(vectors, plans=PLANS, recall=0.8, workers=1)
-    assert len({trial.plan for trial in frontier}) == 2  # the finalists
+    monkeypatch.setattr(race, "_FEWEST_SAMPLED", 1000)
+    chosen, frontier = tune(vectors, plans=PLANS, recall=0.8, workers=1)
+    assert 1 <= len({trial.plan for trial in frontier}) <= 2  # the finalists
     assert {trial.rows for trial in frontier} == {N}
+    assert chosen.low >= 0.8
+
+
+def test_planning_is_bounded_by_the_time_of_builds(
+    vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Builds that take one second for a thousand rows and searches that take none, by a clock of our own."""
+    now, built = [0.0], []
+    plans = [f"int4@{dim} > rerank@full" for dim in (16, 18, 20, 22, 24, 26, 28, 30, 32)]
+
+    class Built:
+        def __init__(self, rows: np.ndarray) -> None:
+            self.rows = rows
+
+        def search(self, queries: np.ndarray, k: int, point: Point, **_: object) -> Neighbours:
+            now[0] += 1e-6
+            return nearest(queries, self.rows, k)
+
+        def cost(self) -> PlanCost:
+            return PlanCost(1.0, 1.0, len(self.rows), 1)
+
+    def slow_build(plan: Plan, rows: np.ndarray, **_: object) -> Built:
+        now[0] += len(rows) / 1000
+        built.append((str(plan), len(rows)))
+        return Built(rows)
+
+    monkeypatch.setattr(race, "_FEWEST_SAMPLED", 600)
+    monkeypatch.setattr(race, "build", slow_build)
+    monkeypatch.setattr(race.time, "perf_counter", lambda: now[0])
+    chosen, frontier = tune(vectors, plans=plans, recall=0.8, workers=1)
+    assert [rows for _, rows in built].count(N) == 1
+    assert 2 <= len(built) < len(plans)  # the dearer ones are not tried: three seconds are over
+    assert frontier.seconds <= 3 * chosen.build_s
+    assert f"is {N / 1000:.1f} s of it" in frontier.table()
+
+
+def test_what_the_race_built_is_not_built_again(
+    vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("built again")
+
+    monkeypatch.setattr(segments, "build", refuse)
+    with build(tmp_path / "index", vectors, recall=0.9, workers=1) as index:
+        found = index.search(vectors[:20], recall=0.9)
+        index.verify()
+    monkeypatch.undo()
+    with AdaptiveIndex.create(tmp_path / "again", vectors, plan=index.plan) as again:
+        point = Trial.from_json(dict(min(index.table, key=lambda row: row["latency_ms"]))).point
+        np.testing.assert_array_equal(
+            again.search(vectors[:20], point=point).ids,
+            AdaptiveIndex.open(tmp_path / "index", read_only=True).search(vectors[:20], point=point).ids,
+        )
+    assert (found.ids[:, 0] == np.arange(20)).all()
+
+
+def test_an_engine_over_other_vectors_is_refused(vectors: np.ndarray, tmp_path: Path) -> None:
+    plan = "graph16@full > rerank:fp16@full"
+    engine = build_engine(plan, vectors + 1, workers=1)
+    for case, given in enumerate((engine, build_engine(plan, vectors[:-1], workers=1))):
+        with pytest.raises(ConfigError, match="over other vectors"):
+            AdaptiveIndex.create(tmp_path / f"index{case}", vectors, plan=plan, engine=given)
+        assert not (tmp_path / f"index{case}").exists()
+    sound = build_engine(plan, vectors, workers=1)
+    with AdaptiveIndex.create(tmp_path / "index", vectors, plan=plan, engine=sound) as index:
+        wanted = sound.search(vectors[:9], 10)
+        np.testing.assert_array_equal(index.search(vectors[:9], 10).ids, wanted.indices)
+
+
+def test_graphs_are_candidates_where_they_are_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [str(plan) for plan in candidate_plans(50_000, (64, 128, 192, 256))]
+    assert any(text.startswith("graph64") for text in texts) == kernels.available()
+    monkeypatch.setenv("NESTLING_KERNELS", "off")
+    texts = [str(plan) for plan in candidate_plans(50_000, (64, 128, 192, 256))]
+    assert not any(text.startswith("graph") for text in texts)
+    assert any(text.startswith("hnsw") for text in texts)
 
 
 def test_climbing_goes_on_while_more_is_found() -> None:

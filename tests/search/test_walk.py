@@ -236,3 +236,20 @@ def test_bad_requests_are_refused() -> None:
         scan.search(clustered(2, DIM - 1), 5)
     with pytest.raises(DataError, match="row 1"):
         scan.search(queries * np.array([[1], [0]], np.float32), 5)
+    many = clustered(200, seed=13)
+    many[170, 3], many[190] = np.nan, np.inf
+    for workers in (1, 3):
+        with pytest.raises(DataError, match=r"NaN or infinity in 2 rows \(170, 190\)"):
+            scan.search(many, 5, workers=workers)
+    for wrong in (np.empty((0, DIM), np.float32), queries[0], queries.astype(str)):
+        with pytest.raises(DataError):
+            scan.search(wrong, 5)
+
+
+def test_queries_of_any_layout_and_type() -> None:
+    scan, queries = scan_of(RAW, "euclidean"), clustered(9, seed=16)
+    plain = scan.search(queries, 5)
+    wide = np.zeros((18, 2 * DIM), np.float64)
+    wide[::2, ::2] = queries
+    for same in (np.asfortranarray(queries), wide[::2, ::2], queries.tolist()):
+        np.testing.assert_array_equal(scan.search(same, 5).indices, plain.indices)

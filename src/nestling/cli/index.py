@@ -13,6 +13,7 @@ from nestling.cli.talk import AsJson, readable_bytes, say, show, show_json
 from nestling.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from nestling.cut import After, Before, CutRule
     from nestling.search.exact import Metric
     from nestling.search.frontier import Frontier, Trial
     from nestling.search.index import AdaptiveIndex
@@ -44,6 +45,13 @@ def build(
     ] = None,
     nesting: Annotated[str | None, typer.Option(help="Sizes to search at, such as dim=32,64,256.")] = None,
     metric: Annotated[str, typer.Option(help="dot (of unit vectors: the cosine) or euclidean.")] = "dot",
+    made_by: Annotated[str | None, typer.Option(help="What made the vectors: the name of a model.")] = None,
+    before: Annotated[
+        str | None, typer.Option(help="Done to vectors before a cut: none (without this flag) or layer_norm.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Done to vectors after a cut: l2 (without this flag) or none.")
+    ] = None,
     plan: Annotated[
         str | None, typer.Option(help="Such as 'int4@full > rerank@full'; else measured.")
     ] = None,
@@ -57,17 +65,22 @@ def build(
 ) -> None:
     """Build an index: the fastest plan that finds enough, chosen by measuring.
 
+    Texts that were encoded when the command was interrupted are not encoded again when it is repeated.
+
     Example: nestling index build vectors.npy -o my-index --recall 0.95
     """
     if encoder is not None:
-        from nestling.data import read_texts
+        if (made_by, before, after) != (None, None, None):
+            raise ConfigError(
+                "--made-by, --before and --after are for vectors; texts get theirs from --encoder"
+            )
+        from nestling.data import TextFile
         from nestling.domains.collection import Collection
-        from nestling.domains.records import Record
+        from nestling.domains.records import Untitled
         from nestling.encoders.text import TextEncoder
 
-        records = [Record(text[:80], text) for text in read_texts(source, column)]
-        model = TextEncoder.open(encoder)
-        with Collection.create(output, model, records, at=at, plan=plan, recall=recall, seed=seed) as made:
+        texts, model = Untitled(TextFile(source, column)), TextEncoder.open(encoder)
+        with Collection.create(output, model, texts, at=at, plan=plan, recall=recall, seed=seed) as made:
             _show_index(made.index, as_json)
         return
     if at is not None:
@@ -77,7 +90,7 @@ def build(
     from nestling.encoders.stored import open_vectors
     from nestling.search.tune import build as build_index
 
-    stored = open_vectors(source, nesting, column=column)
+    stored = open_vectors(source, nesting, _rule(before, after), encoder=made_by, column=column)
     asked = None if queries is None else open_vectors(queries).values
     with build_index(
         output,
@@ -107,7 +120,7 @@ def add(folder: Folder, source: Source, as_json: AsJson = False) -> None:
         from nestling.domains.records import Record
 
         with Collection.open(folder) as texts:
-            ids, rows = texts.add([Record(text[:80], text) for text in read_texts(source)]), len(texts)
+            ids, rows = texts.add(list(map(Record.untitled, read_texts(source)))), len(texts)
     else:
         from nestling.encoders.stored import open_vectors
 
@@ -264,6 +277,15 @@ def bench(
         frontier.plot(output / "frontier.png")
         say(f"written to {output}")
     _show_frontier(chosen, frontier, as_json)
+
+
+def _rule(before: str | None, after: str | None) -> CutRule | None:
+    """The cut rule of two flags; None, where neither is given, leaves it to the vectors."""
+    if before is None and after is None:
+        return None
+    from nestling.cut import CutRule
+
+    return CutRule(cast("Before", before or "none"), cast("After", after or "l2"))
 
 
 def _is_collection(folder: Path) -> bool:

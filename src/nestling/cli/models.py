@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nestling.cli.talk import AsJson, say, show, show_json
 from nestling.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def train(
@@ -83,25 +87,26 @@ def encode(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Turn texts into vectors at a granularity.
+    """Turn texts into vectors at a granularity; an interrupted command goes on when it is repeated.
 
     Example: nestling encode nestling-demo/model my.jsonl --at dim=64 -o vectors
     """
-    from nestling.data import read_texts
+    from nestling.data import TextFile
+    from nestling.domains.encoding import encoded
     from nestling.encoders.stored import StoredVectors
     from nestling.encoders.text import TextEncoder
 
     encoder = TextEncoder.open(model)
     granularity = encoder.nesting.resolve(at)
-    rows = read_texts(texts, column)
-    matrix = encoder.encode(rows, granularity, batch_size=batch_size)
-    if output.suffix == ".npy":
-        _write_npy(output, matrix)
-    else:
-        nesting = encoder.nesting.up_to(granularity)
-        StoredVectors(matrix, nesting, encoder.rule.again, encoder=model).save(output)
-    say(f"{len(rows):,} vectors of {matrix.shape[1]} dims")
-    answer = {"vectors": str(output), "rows": len(rows), "granularity": str(granularity)}
+    with encoded(encoder, TextFile(texts, column), output, granularity, batch_size=batch_size) as matrix:
+        rows, dim = matrix.shape
+        if output.suffix == ".npy":
+            _write_npy(output, matrix)
+        else:
+            nesting = encoder.nesting.up_to(granularity)
+            StoredVectors(matrix, nesting, encoder.rule.again, encoder=model).save(output)
+    say(f"{rows:,} vectors of {dim} dims")
+    answer = {"vectors": str(output), "rows": rows, "granularity": str(granularity)}
     show_json(answer) if as_json else show(str(output))
 
 
@@ -135,13 +140,11 @@ def _numbers(text: str) -> list[float]:
         ) from error
 
 
-def _write_npy(path: Path, matrix: object) -> None:
-    import io
+def _write_npy(path: Path, matrix: NDArray[np.float32]) -> None:
+    from nestling.artifact import open_new
+    from nestling.encoders.matrix import blocks_of
+    from nestling.search.durable import npy_chunks
 
-    import numpy as np
-
-    from nestling.artifact import write_file
-
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(matrix), allow_pickle=False)
-    write_file(path, buffer.getvalue())
+    with open_new(path) as stream:
+        for chunk in npy_chunks((matrix[rows] for rows in blocks_of(matrix)), matrix.shape, matrix.dtype):
+            stream.write(chunk)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nestling.data.source import locate as locate
     from nestling.data.sts import ScoredPairs as ScoredPairs
     from nestling.data.sts import stsb as stsb
+    from nestling.data.texts import TextFile as TextFile
     from nestling.data.texts import pairs_from_texts as pairs_from_texts
     from nestling.data.texts import read_texts as read_texts
 
@@ -32,6 +33,7 @@ _HOMES = {
     "LabelledImages": "images",
     "RetrievalData": "retrieval",
     "ScoredPairs": "sts",
+    "TextFile": "texts",
     "TextPairs": "pairs",
     "cranfield": "retrieval_sets",
     "digits": "images",

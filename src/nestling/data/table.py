@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from nestling.errors import DataError, require, unknown
 
 _LONGEST_HEADER_WORDS = 3
+_RECORDS_AT_A_TIME = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -74,30 +76,34 @@ def read_table(path: str | Path) -> Table:
         DataError: for a file that is missing, of another kind, damaged, empty, or not UTF-8.
         MissingExtraError: for parquet without pyarrow.
     """
+    parts = list(read_in_parts(path))
+    columns: dict[str, list[Any]] = {name: [] for name in parts[-1].columns}
+    for part in parts:
+        missing = [None] * len(part.numbers)
+        for name, values in columns.items():
+            values.extend(part.columns.get(name, missing))
+    numbers = [number for part in parts for number in part.numbers]
+    return Table(parts[0].path, columns, numbers, parts[0].unit)
+
+
+def read_in_parts(path: str | Path) -> Iterator[Table]:
+    """:func:`read_table`, some thousands of records at a time, so that memory does not grow with the file.
+
+    A column that a file of JSON lines names for the first time in a later part is unknown before.
+    """
     source = Path(path).expanduser()
     if not source.is_file():
         problem = "is a folder; name the file in it" if source.is_dir() else "does not exist"
         raise DataError(f"{source} {problem}")
     suffix = source.suffix.lower()
-    if suffix == ".parquet":
-        table = _read_parquet(source)
-    elif suffix in (".csv", ".tsv"):
-        table = _read_csv(source, tab=suffix == ".tsv")
-    elif suffix in (".jsonl", ".ndjson"):
-        table = _as_table(source, list(read_json_lines(source)))
-    elif suffix == ".txt":
-        lines = [
-            (number, line) for number, line in enumerate(read_text(source).split("\n"), 1) if line.strip()
-        ]
-        table = Table(source, {"text": [line for _, line in lines]}, [number for number, _ in lines])
-    else:
+    if suffix not in _SUFFIXES:
         raise DataError(f"{source}: {unknown('kind of file', suffix or source.name, _SUFFIXES)}")
-    if not table.columns or not table.numbers:
+    is_empty = True
+    for part in _SUFFIXES[suffix](source):
+        is_empty = False
+        yield part
+    if is_empty:
         raise DataError(f"{source} is empty: it holds no records")
-    return table
-
-
-_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt")
 
 
 def read_text(path: Path) -> str:
@@ -126,9 +132,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         DataError: for a line that is not a JSON object; the line is named.
     """
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         try:
             record = json.loads(line)
         except ValueError as error:
@@ -143,48 +147,103 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
-def _as_table(path: Path, records: list[tuple[int, dict[str, Any]]]) -> Table:
-    names = dict.fromkeys(name for _, record in records for name in record)
-    columns = {name: [record.get(name) for _, record in records] for name in names}
-    return Table(path, columns, [number for number, _ in records])
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers."""
+    with _opened(path, newline="\n") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                yield number, line.removesuffix("\n")
 
 
-def _read_csv(path: Path, *, tab: bool) -> Table:
-    text = read_text(path)
-    first = text.partition("\n")[0]
-    delimiter = "\t" if tab else ";" if ";" in first and "," not in first else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[tuple[int, list[str]]] = []
+@contextmanager
+def _opened(path: Path, newline: str) -> Iterator[TextIO]:
     try:
-        rows.extend((reader.line_num, row) for row in reader if row)
+        with path.open(encoding="utf-8-sig", newline=newline) as stream:
+            yield stream
+    except (UnicodeDecodeError, OSError):
+        read_text(path)  # finds the line, or why it cannot be read, and says so
+        raise
+
+
+def _of_lines(path: Path) -> Iterator[Table]:
+    return _as_tables(path, ((number, {"text": line}) for number, line in _lines(path)))
+
+
+def _of_objects(path: Path) -> Iterator[Table]:
+    return _as_tables(path, read_json_lines(path))
+
+
+def _as_tables(path: Path, records: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Table]:
+    names: dict[str, None] = {}
+    for part in _parts(records):
+        names |= dict.fromkeys(name for _, record in part for name in record)
+        columns = {name: [record.get(name) for _, record in part] for name in names}
+        yield Table(path, columns, [number for number, _ in part])
+
+
+def _parts(records: Iterable[Any]) -> Iterator[list[Any]]:
+    left = iter(records)
+    return iter(lambda: list(islice(left, _RECORDS_AT_A_TIME)), [])
+
+
+def _of_fields(path: Path) -> Iterator[Table]:
+    """A CSV or TSV file."""
+    with _opened(path, newline="") as stream:
+        first = stream.readline()
+        stream.seek(0)
+        tab, semicolon = path.suffix.lower() == ".tsv", ";" in first and "," not in first
+        delimiter = "\t" if tab else ";" if semicolon else ","
+        rows = _rows(path, csv.reader(stream, delimiter=delimiter, strict=True))
+        opening = next(rows, None)
+        if opening is None:
+            return
+        header = [name.strip() for name in opening[1]]
+        if any(len(name.split()) > _LONGEST_HEADER_WORDS for name in header):
+            header = [str(number) for number in range(1, len(header) + 1)]
+            rows = chain([opening], rows)
+        if len(set(header)) < len(header):
+            raise DataError(f"{path} names a column twice in its first line: {', '.join(header)}")
+        for part in _parts(rows):
+            uneven = [number for number, row in part if len(row) != len(header)]
+            if uneven:
+                raise DataError(
+                    f"line {uneven[0]} of {path} does not have {len(header)} fields as the first line has; "
+                    f"put fields that hold {delimiter!r} in double quotes"
+                )
+            columns = {name: [row[place] for _, row in part] for place, name in enumerate(header)}
+            yield Table(path, columns, [number for number, _ in part])
+
+
+def _rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a ``csv.reader`` that are not blank, with the numbers of their lines."""
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, row
     except csv.Error as error:
         raise DataError(
             f"line {reader.line_num} of {path} is malformed: {error} (is a quote not closed?)"
         ) from error
-    if not rows:
-        return Table(path, {}, [])
-    header = [name.strip() for name in rows[0][1]]
-    if any(len(name.split()) > _LONGEST_HEADER_WORDS for name in header):
-        header = [str(number) for number in range(1, len(header) + 1)]
-    else:
-        rows = rows[1:]
-    if len(set(header)) < len(header):
-        raise DataError(f"{path} names a column twice in its first line: {', '.join(header)}")
-    uneven = [number for number, row in rows if len(row) != len(header)]
-    if uneven:
-        raise DataError(
-            f"line {uneven[0]} of {path} does not have {len(header)} fields as the first line has "
-            f"({len(uneven)} such lines); put fields that hold {delimiter!r} in double quotes"
-        )
-    columns = {name: [row[place] for _, row in rows] for place, name in enumerate(header)}
-    return Table(path, columns, [number for number, _ in rows])
 
 
-def _read_parquet(path: Path) -> Table:
+def _of_parquet(path: Path) -> Iterator[Table]:
     parquet = require("pyarrow.parquet", "parquet")
     arrow = require("pyarrow", "parquet")
     try:
-        data = parquet.read_table(path)
+        with parquet.ParquetFile(path) as source:
+            start = 1
+            for batch in source.iter_batches(batch_size=_RECORDS_AT_A_TIME):
+                yield Table(path, batch.to_pydict(), range(start, start + batch.num_rows), unit="row")
+                start += batch.num_rows
     except (arrow.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable parquet file: {error}") from error
-    return Table(path, data.to_pydict(), range(1, data.num_rows + 1), unit="row")
+
+
+_SUFFIXES: dict[str, Callable[[Path], Iterator[Table]]] = {
+    ".csv": _of_fields,
+    ".tsv": _of_fields,
+    ".jsonl": _of_objects,
+    ".ndjson": _of_objects,
+    ".parquet": _of_parquet,
+    ".txt": _of_lines,
+}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from nestling.data.pairs import TextPairs
 from nestling.data.split import plain_text
-from nestling.data.table import read_table
+from nestling.data.table import Table, read_in_parts
 from nestling.errors import DataError
 
 _TEXT_COLUMNS = ("text", "content", "body", "document", "passage", "sentence", "description", "abstract")
@@ -16,8 +16,29 @@ _FEWEST_WORDS = 3
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+(?=[^\sa-z])|[\u3002\uff01\uff1f]\s*")
 
 
+class TextFile:
+    """The texts of a file, read anew each time they are gone through, some thousands at a time.
+
+    Args:
+        path: a ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (one text a line).
+        text: its column; by default the only one, or the first of ``text``, ``content``, ``body``, ...
+
+    Going through them raises:
+        DataError: if the file or column is missing, unreadable or empty, or texts are blank (named).
+    """
+
+    def __init__(self, path: str | Path, text: str | None = None) -> None:
+        self.path, self.text = path, text
+
+    def __iter__(self) -> Iterator[str]:
+        column = self.text
+        for part in read_in_parts(self.path):
+            column = _text_column(part) if column is None else column
+            yield from part.texts(column)
+
+
 def read_texts(path: str | Path, text: str | None = None) -> tuple[str, ...]:
-    """The texts of a ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (one a line).
+    """All texts of a :class:`TextFile`, in memory.
 
     Args:
         path: the file.
@@ -26,17 +47,18 @@ def read_texts(path: str | Path, text: str | None = None) -> tuple[str, ...]:
     Raises:
         DataError: if the file or column is missing, unreadable or empty, or texts are blank (named).
     """
-    table = read_table(path)
-    if text is None:
-        known = [name for name in _TEXT_COLUMNS if name in table.columns]
-        candidates = known or (list(table.columns) if len(table.columns) == 1 else [])
-        if not candidates:
-            raise DataError(
-                f"{path} has no column called {', '.join(_TEXT_COLUMNS[:3])} or the like, but "
-                f"{', '.join(table.columns)}; name the one that holds the texts (text=)"
-            )
-        text = candidates[0]
-    return tuple(table.texts(text))
+    return tuple(TextFile(path, text))
+
+
+def _text_column(table: Table) -> str:
+    known = [name for name in _TEXT_COLUMNS if name in table.columns]
+    candidates = known or (list(table.columns) if len(table.columns) == 1 else [])
+    if not candidates:
+        raise DataError(
+            f"{table.path} has no column called {', '.join(_TEXT_COLUMNS[:3])} or the like, but "
+            f"{', '.join(table.columns)}; name the one that holds the texts (text=)"
+        )
+    return candidates[0]
 
 
 def pairs_from_texts(texts: Iterable[str]) -> TextPairs:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from nestling.artifact import MANIFEST, read_manifest, sha256_of, verify_file, write_folder
+from nestling.domains.encoding import encoded
 from nestling.domains.records import Record, RecordStore
 from nestling.encoders.text import TextEncoder
-from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import At
 from nestling.search.index import AdaptiveIndex
 from nestling.search.plan import Plan, Point
@@ -58,10 +59,12 @@ class Collection:
     ) -> Self:
         """Encode the records and build an index of their vectors in ``folder``; what was there goes.
 
+        An interrupted call goes on where it was when it is repeated; see :func:`~.encoding.encoded`.
+
         Args:
             folder: where to; a collection that is there already is replaced.
             encoder: of texts and queries.
-            records: at least one.
+            records: at least one; gone through three times, so a list, or what makes them anew.
             at: the granularity that is kept; the index may still be searched at less.
             plan: of the index; by default the fastest that reaches ``recall``, found by measuring.
             recall: share of the exact nearest that the index is to find.
@@ -70,31 +73,30 @@ class Collection:
             seed: of what is drawn while planning and building.
 
         Raises:
-            DataError: for no records.
+            DataError: for no records, or texts that cannot be encoded (named).
+            ConfigError: if an interrupted call was about other texts or another encoder.
         """
-        given = list(records)
-        if not given:
-            raise DataError("there is no text to search in; give at least one")
+        given = list(records) if isinstance(records, Iterator) else records
         granularity = encoder.nesting.resolve(at)
         small = encoder if granularity == encoder.nesting.full else encoder.extract(granularity)
-        matrix = small.encode([record.text for record in given])
         root = Path(folder)
-        with write_folder(root, _KIND, nesting=small.nesting, rule=small.rule) as path:
-            small.save(path / _ENCODER)
-        store = RecordStore.create(root / _RECORDS)
-        ids = store.add(given)
-        index = build(
-            root / _INDEX,
-            matrix,
-            ids,
-            plan=plan,
-            recall=recall,
-            queries=None if queries is None else small.encode(list(queries)),
-            nesting=small.nesting,
-            rule=small.rule.again,
-            encoder=_identity(root),
-            seed=seed,
-        )
+        with encoded(small, _Texts(given), root) as matrix:
+            with write_folder(root, _KIND, nesting=small.nesting, rule=small.rule) as path:
+                small.save(path / _ENCODER)
+            store = RecordStore.create(root / _RECORDS)
+            ids = store.add(given)
+            index = build(
+                root / _INDEX,
+                matrix,
+                ids,
+                plan=plan,
+                recall=recall,
+                queries=None if queries is None else small.encode(list(queries)),
+                nesting=small.nesting,
+                rule=small.rule.again,
+                encoder=_identity(root),
+                seed=seed,
+            )
         return cls(small, index, store)
 
     @classmethod
@@ -182,6 +184,16 @@ class Collection:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The texts of records, anew each time."""
+
+    records: Iterable[Record]
+
+    def __iter__(self) -> Iterator[str]:
+        return (record.text for record in self.records)
 
 
 def _identity(root: Path) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from nestling.errors import ArtifactError, StorageError
 
+_LONGEST_TITLE = 80
 _TABLE = "CREATE TABLE record (id INTEGER PRIMARY KEY AUTOINCREMENT, title TEXT NOT NULL, text TEXT NOT NULL)"
 
 
@@ -19,6 +20,21 @@ class Record:
 
     title: str
     text: str
+
+    @classmethod
+    def untitled(cls, text: str) -> Record:
+        """A text that is called by its beginning."""
+        return cls(text[:_LONGEST_TITLE], text)
+
+
+@dataclass(frozen=True)
+class Untitled:
+    """Records of texts that have no titles, made anew each time they are gone through."""
+
+    texts: Iterable[str]
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(Record.untitled, self.texts)
 
 
 class RecordStore:

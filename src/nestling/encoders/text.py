@@ -164,6 +164,7 @@ class TextEncoder(nn.Module):
         prompt: str | None = None,
         prompt_name: str | None = None,
         devices: Sequence[str] = (),
+        first_row: int = 0,
     ) -> NDArray[np.float32]:
         """Vectors ``Float32[texts, dim]`` of any number of texts, in batches of like length.
 
@@ -175,40 +176,64 @@ class TextEncoder(nn.Module):
             prompt_name: one of the model's prompts by name, in place of ``prompt``.
             devices: encode on these at once, one process each, such as ``["cuda:0", "cuda:1"]`` or
                 ``["cpu"] * 4``; a script that does so needs ``if __name__ == "__main__":``.
+            first_row: the number of the first text in errors, if these are a part of many.
 
         Raises:
             DataError: for no texts, or texts that are empty, no strings, or have no tokens; the rows
                 are named.
         """
-        rows, granularity = check_texts(texts), self._resolve(at)
+        granularity = self._resolve(at)
         prompt = self._prompt(prompt, prompt_name)
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
-        if devices:
-            found = encode_apart(self._stock(granularity), rows, devices, batch_size, prompt)
-        else:
-            found = self._encode_here(rows, granularity, batch_size, prompt)
-        check_vectors(found, "the vectors of these texts")
-        zero = np.flatnonzero(~found.any(axis=1))
-        if len(zero) and self.rule.after == "l2":
-            raise DataError(
-                f"{name_rows(zero)} of the texts have no tokens or a vector of zeros, which has no "
-                "direction; remove them"
-            )
+        if not devices:
+            return self._encode_each(texts, [granularity], batch_size, prompt, first_row)[granularity]
+        rows = check_texts(texts, first_row)
+        found = encode_apart(self._stock(granularity), rows, devices, batch_size, prompt)
+        self._check_found(found, first_row)
         return found
 
-    def _encode_here(
-        self, rows: list[str], granularity: Granularity, batch_size: int, prompt: str | None
-    ) -> NDArray[np.float32]:
+    def encode_each(
+        self, texts: Sequence[str], granularities: Iterable[At] | None = None, *, batch_size: int = 64
+    ) -> dict[Granularity, NDArray[np.float32]]:
+        """Vectors of any number of texts at several granularities, from one pass over each batch."""
+        wanted = resolve_each(self.nesting, granularities)
+        self._warn_if_assumed(wanted)
+        return self._encode_each(texts, wanted, batch_size, self._prompt(), 0)
+
+    def _encode_each(
+        self,
+        texts: Sequence[str],
+        wanted: Sequence[Granularity],
+        batch_size: int,
+        prompt: str | None,
+        first_row: int,
+    ) -> dict[Granularity, NDArray[np.float32]]:
+        rows = check_texts(texts, first_row)
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
-        found = np.empty((len(rows), granularity["dim"]), np.float32)
-        with evaluating(self), tqdm(total=len(rows), unit=" texts", leave=False, disable=None) as progress:
+        found = {g: np.empty((len(rows), g["dim"]), np.float32) for g in wanted}
+        with (
+            evaluating(self),
+            tqdm(total=len(rows), unit=" texts", leave=False, disable=None, delay=1) as progress,
+        ):
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
-                vectors = self._vectors([rows[row] for row in batch], [granularity], prompt)[granularity]
-                found[batch] = vectors.float().cpu().numpy()
+                vectors = self._vectors([rows[row] for row in batch], wanted, prompt)
+                for g, each in vectors.items():
+                    found[g][batch] = each.float().cpu().numpy()
                 progress.update(len(batch))
+        for each in found.values():
+            self._check_found(each, first_row)
         return found
+
+    def _check_found(self, vectors: NDArray[np.float32], first_row: int) -> None:
+        check_vectors(vectors, "the vectors of these texts")
+        zero = np.flatnonzero(~vectors.any(axis=1))
+        if len(zero) and self.rule.after == "l2":
+            raise DataError(
+                f"{name_rows(zero + first_row)} of the texts have no tokens or a vector of zeros, which "
+                "has no direction; remove them"
+            )
 
     def extract(self, at: At) -> TextEncoder:
         """A smaller encoder of stock modules that shares nothing with this one.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nestling.cut import RAW, CutRule, name_rows
 from nestling.encoders.depth import depth_of
 from nestling.encoders.export import modules_of, stock_modules, width_of
@@ -45,18 +47,26 @@ def check_nesting(nesting: Nesting, model: SentenceTransformer) -> None:
             )
 
 
-def check_texts(texts: Iterable[str]) -> list[str]:
-    """``texts`` as a list of strings that say something, or an error that names the rows."""
+def check_texts(texts: Iterable[str], first_row: int = 0) -> list[str]:
+    """``texts`` as a list of strings that say something, or an error that names the rows.
+
+    Args:
+        texts: to be encoded.
+        first_row: the number of the first one, if more came before.
+
+    Raises:
+        DataError: for no texts, or texts that are empty or no strings.
+    """
     if isinstance(texts, (str, bytes)):
         raise DataError("texts must be a list of strings, not one string; write [text]")
     rows = list(texts)
     if not rows:
         raise DataError("there are no texts to encode; give at least one")
-    wrong = [row for row, text in enumerate(rows) if not isinstance(text, str)]
-    if wrong:
-        kind = type(rows[wrong[0]]).__name__
-        raise DataError(f"texts must be strings, not {kind} as in {name_rows(wrong)}; convert or drop those")
-    empty = [row for row, text in enumerate(rows) if not text.strip()]
-    if empty:
-        raise DataError(f"an empty text has no vector; drop or fill {name_rows(empty)}")
+    wrong = np.array([row for row, text in enumerate(rows) if not isinstance(text, str)], np.int64)
+    if len(wrong):
+        kind, named = type(rows[wrong[0]]).__name__, name_rows(wrong + first_row)
+        raise DataError(f"texts must be strings, not {kind} as in {named}; convert or drop those")
+    empty = np.array([row for row, text in enumerate(rows) if not text.strip()], np.int64)
+    if len(empty):
+        raise DataError(f"an empty text has no vector; drop or fill {name_rows(empty + first_row)}")
     return rows

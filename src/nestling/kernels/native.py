@@ -79,7 +79,11 @@ def library() -> ctypes.CDLL | None:
 
 def levels() -> tuple[str, ...]:
     """The instruction sets that this machine has and the library was compiled for, the best last."""
-    loaded = library()
+    return _levels_of(library())
+
+
+@cache
+def _levels_of(loaded: Any) -> tuple[str, ...]:
     bits = 0 if loaded is None else loaded.nestling_levels()
     return tuple(name for number, name in enumerate(LEVELS) if bits >> number & 1)
 

@@ -2,87 +2,75 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling import kernels
 from nestling.kernels import walking_native, walking_twin
-from nestling.kernels.layout import Bytes, Doubles, Floats, Ints, StoredRows
+from nestling.kernels.graph_layout import (
+    LINE_BYTES,
+    Answer,
+    CodedGraph,
+    Lens,
+    Links,
+    SearchedGraph,
+    Walks,
+    WholeRows,
+    aligned,
+)
+from nestling.kernels.layout import Doubles, Ints, StoredRows
 
-Links = NDArray[np.int32]
-Whole = NDArray[np.int8]
+__all__ = [
+    "LINE_BYTES",
+    "Answer",
+    "CodedGraph",
+    "Lens",
+    "SearchedGraph",
+    "Walks",
+    "WholeRows",
+    "aim",
+    "aligned",
+    "grow",
+    "link",
+    "rank",
+    "search",
+    "walk",
+]
 
-LINE_BYTES = 64
+
+def aim(lens: Lens, rows: Doubles) -> Walks:
+    """Walks towards rows in terms of the frame, ``Float64[walks, entries or fewer]``, finite.
+
+    Products and sums are rounded one by one and in order, so that every level gives the same walks.
+    """
+    now = kernels.level()
+    if now == "off":
+        return walking_twin.aim(lens, rows)
+    return walking_native.aim(now, lens, rows)
 
 
-@dataclass(frozen=True, eq=False)
-class CodedGraph:
-    """Rows with their codes and links.
-
-    A code has four levels of two bits a byte: level ``s`` of byte ``j`` is entry ``s * stride + j``. Its
-    last four bytes are a factor (float32), the four before them a bias if rows have one. With
-    ``t = 2 <query, code> - 3 sum(query)`` the estimate of a row is ``t * scale * factor + bias``.
+def search(
+    searched: SearchedGraph,
+    queries: Doubles,
+    ef: int,
+    kept: int,
+    k: int,
+    allowed: NDArray[np.bool_] | None = None,
+) -> Answer:
+    """The ``k`` best of the rows that walks towards queries meet; of equal ones the lower row wins.
 
     Args:
-        codes: ``UInt8[rows, stride]``, ``stride`` a multiple of 64; best at addresses that are, too.
-        links: ``Int32[rows, degree]``, -1 behind the last of each; growing changes it.
-        hubs: ``Int32[hubs]``: rows among whose best a walk begins.
-        hub_codes: ``UInt8[hubs, stride]``: their codes.
-        biased: whether rows have a bias.
+        searched: where to walk, and what with.
+        queries: ``Float64[queries, dim]``, entries of a row side by side.
+        ef: how many rows a walk keeps in view, at least 1.
+        kept: how many of those it meets are scored, at least ``k``.
+        k: at least 1.
+        allowed: ``Bool[rows]``: rows that may be given.
     """
-
-    codes: Bytes
-    links: Links
-    hubs: Links
-    hub_codes: Bytes
-    biased: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Walks:
-    """What to walk towards.
-
-    Args:
-        codes: ``Int8[walks, 4 * stride]``, from -127 to 127, zero where a code ends with numbers.
-        sums: ``Int32[walks]``: sum of the codes of each.
-        scales: ``Float32[walks]``: what a code is multiplied by.
-    """
-
-    codes: Whole
-    sums: Links
-    scales: Floats
-
-    def part(self, rows: slice) -> Walks:
-        """Some of the walks."""
-        return Walks(self.codes[rows], self.sums[rows], self.scales[rows])
-
-
-@dataclass(frozen=True, eq=False)
-class WholeRows:
-    """8-bit codes of whole rows, which links are chosen by.
-
-    Args:
-        values: ``Int8[rows, dim]``, ``dim`` a multiple of 64.
-        scales: ``Float32[rows]``: what a code is multiplied by.
-        norms: ``Float32[rows]``: squared lengths.
-    """
-
-    values: Whole
-    scales: Floats
-    norms: Floats
-
-
-def aligned(rows: int, stride: int) -> Bytes:
-    """``UInt8[rows, stride]`` of zeros that begins where a line of the cache does.
-
-    >>> aligned(3, 64).ctypes.data % 64
-    0
-    """
-    whole = np.zeros(rows * stride + LINE_BYTES, np.uint8)
-    start = -whole.ctypes.data % LINE_BYTES
-    return whole[start : start + rows * stride].reshape(rows, stride)
+    now = kernels.level()
+    if now == "off":
+        return walking_twin.search(searched, queries, ef, kept, k, allowed)
+    return walking_native.search(now, searched, queries, ef, kept, k, allowed)
 
 
 def walk(

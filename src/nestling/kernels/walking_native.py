@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_double, c_float, c_int32, c_int64, c_void_p
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.kernels.graph_layout import (
+    Answer,
+    CodedGraph,
+    Lens,
+    Links,
+    SearchedGraph,
+    Walks,
+    WholeRows,
+)
 from nestling.kernels.layout import Doubles, Ints, StoredRows
 from nestling.kernels.native import LEVELS, Vectors, address, library, vectors_of
 
-if TYPE_CHECKING:
-    from nestling.kernels.walking import CodedGraph, Links, Walks, WholeRows
+_NO_MEMORY = -1
 
 
 class _Graph(Structure):
@@ -29,8 +37,59 @@ class _Walks(Structure):
     _fields_ = [("count", c_int64), ("codes", c_void_p), ("sums", c_void_p), ("scales", c_void_p)]
 
 
+class _Lens(Structure):
+    _fields_ = [
+        *[(name, c_int64) for name in ("dim", "width")],
+        *[(name, c_void_p) for name in ("basis", "mean")],
+        ("scale", c_double),
+        *[(name, c_int32) for name in ("cosine", "biased")],
+    ]
+
+
 class _Whole(Structure):
     _fields_ = [("dim", c_int64), ("values", c_void_p), ("scales", c_void_p), ("norms", c_void_p)]
+
+
+def aim(level: str, lens: Lens, rows: Doubles) -> Walks:
+    """See :func:`nestling.kernels.walking.aim`."""
+    rows, count = np.ascontiguousarray(rows), len(rows)
+    codes, sums = np.empty((count, lens.basis.shape[1]), np.int8), np.empty(count, np.int32)
+    aims = Walks(codes, sums, np.empty(count, np.float32))
+    given = (_lens(lens), address(rows), count, rows.shape[1])
+    _check(
+        _functions().nestling_graph_aim(
+            LEVELS.index(level), *given, *map(address, (aims.codes, aims.sums, aims.scales))
+        )
+    )
+    return aims
+
+
+def search(
+    level: str,
+    searched: SearchedGraph,
+    queries: Doubles,
+    ef: int,
+    kept: int,
+    k: int,
+    allowed: NDArray[np.bool_] | None,
+) -> Answer:
+    """See :func:`nestling.kernels.walking.search`."""
+    count = len(queries)
+    indices, scores = np.empty((count, k), np.int64), np.empty((count, k), np.float64)
+    few = _functions().nestling_graph_search(
+        LEVELS.index(level),
+        *_searched(searched),
+        address(queries),
+        count,
+        ef,
+        address(allowed),
+        kept,
+        k,
+        address(indices),
+        address(scores),
+    )
+    _check(few == _NO_MEMORY)
+    return Answer(indices, scores, few, None if few >= 0 else _NO_MEMORY - 1 - few)
 
 
 def walk(
@@ -72,6 +131,11 @@ def rank(
 def _functions() -> Any:
     loaded: Any = library()
     types_of: dict[str, list[Any]] = {
+        "graph_aim": [POINTER(_Lens), c_void_p, c_int64, c_int64, *[c_void_p] * 3],
+        "graph_search": [
+            *[POINTER(each) for each in (_Graph, _Lens, Vectors)],
+            *[c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p],
+        ],
         "graph_walk": [POINTER(_Graph), POINTER(_Walks), c_int64, c_void_p, c_int64, c_void_p],
         "graph_grow": [POINTER(_Graph), POINTER(_Whole), POINTER(_Walks), c_void_p, c_int64, c_float],
         "graph_link": [POINTER(_Graph), POINTER(_Whole), c_void_p, c_int64, c_float],
@@ -83,21 +147,36 @@ def _functions() -> Any:
     return loaded
 
 
-def _check(failed: int) -> None:
+def _check(failed: bool) -> None:
     if failed:
         raise MemoryError("no memory to walk the graph")
 
 
-# A graph is described once: for a single query that would take as long as the walk.
-_described: WeakKeyDictionary[CodedGraph, _Graph] = WeakKeyDictionary()
+# What is searched is described once: for a single query that would take as long as the walk.
+_graphs: WeakKeyDictionary[CodedGraph, _Graph] = WeakKeyDictionary()
+_described: WeakKeyDictionary[SearchedGraph, tuple[Any, ...]] = WeakKeyDictionary()
 
 
 def _graph(graph: CodedGraph) -> _Graph:
-    if graph not in _described:
+    if graph not in _graphs:
         places = map(address, (graph.codes, graph.links, graph.hubs, graph.hub_codes))
         shape = (*graph.codes.shape, graph.links.shape[1], len(graph.hubs))
-        _described[graph] = _Graph(*shape, *places, graph.biased)
-    return _described[graph]
+        _graphs[graph] = _Graph(*shape, *places, graph.biased)
+    return _graphs[graph]
+
+
+def _searched(searched: SearchedGraph) -> tuple[Any, ...]:
+    found = _described.get(searched)
+    if found is None:
+        parts = (_graph(searched.graph), _lens(searched.lens), vectors_of(searched.vectors))
+        found = _described[searched] = tuple(map(byref, parts))
+    return found
+
+
+def _lens(lens: Lens) -> _Lens:
+    places = map(address, (lens.basis, lens.mean))
+    shape = (lens.dim, lens.basis.shape[1])
+    return _Lens(*shape, *places, lens.scale, lens.cosine, lens.biased)
 
 
 def _walks(walks: Walks) -> _Walks:

@@ -3,19 +3,53 @@
 from __future__ import annotations
 
 from bisect import insort
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.kernels import twin
+from nestling.kernels.graph_layout import Answer, CodedGraph, Lens, Links, SearchedGraph, Walks, WholeRows
 from nestling.kernels.layout import Bytes, Doubles, Floats, Ints, StoredRows, unpack_rows
 
-if TYPE_CHECKING:
-    from nestling.kernels.walking import CodedGraph, Links, Walks, WholeRows
-
 _ENTRIES = 2
+_LARGEST = np.float32(127)
+_SMALLEST_NORM = 1e-12
+_TINY, _SMALL = np.finfo(np.float64).tiny, np.finfo(np.float32).tiny
 _Key = tuple[float, int]  # the estimate with its sign changed, and the row
+
+
+def aim(lens: Lens, rows: Doubles) -> Walks:
+    """See :func:`nestling.kernels.walking.aim`."""
+    largest = np.maximum(np.abs(rows).max(axis=1), _TINY)
+    units = (rows / largest[:, None]).astype(np.float32)
+    turned = np.zeros((len(rows), lens.basis.shape[1]), np.float32)
+    for entry, row in zip(units.T, lens.basis[: rows.shape[1]], strict=True):
+        turned += entry[:, None] * row
+    steps = np.maximum(np.abs(turned).max(axis=1), _SMALL) / _LARGEST
+    codes = np.rint(turned / steps[:, None]).astype(np.int8)
+    with np.errstate(over="ignore"):  # beside so large a scale biases do not count
+        scales = (steps * largest).astype(np.float32) if lens.biased else steps
+    return Walks(codes, codes.sum(axis=1, dtype=np.int32), scales)
+
+
+def search(
+    searched: SearchedGraph,
+    queries: Doubles,
+    ef: int,
+    kept: int,
+    k: int,
+    allowed: NDArray[np.bool_] | None,
+) -> Answer:
+    """See :func:`nestling.kernels.walking.search`."""
+    lens, norms = searched.lens, np.linalg.norm(queries, axis=1)
+    usable = np.isfinite(queries).all(axis=1) & ~(lens.cosine & (norms <= _SMALLEST_NORM))
+    if not usable.all():
+        none = np.full((len(queries), k), -1)
+        return Answer(none, none.astype(np.float64), 0, int(np.argmin(usable)))
+    moved = queries if lens.mean is None else queries * lens.scale - lens.mean
+    met = walk(searched.graph, aim(lens, moved), ef, kept, allowed)
+    indices, scores = rank(searched.vectors, queries / norms[:, None] if lens.cosine else queries, met, k)
+    return Answer(indices, scores, int((indices[:, -1] < 0).sum()))
 
 
 def walk(graph: CodedGraph, walks: Walks, ef: int, kept: int, allowed: NDArray[np.bool_] | None) -> Links:

@@ -67,6 +67,9 @@ def _encode(
 ) -> list[NDArray[Any]]:
     if hasattr(thing, "encode") and len(granularities) == 1:
         return [_matrix(thing.encode(x, **_at(granularities[0])))]
+    if hasattr(thing, "encode_each"):
+        answers = thing.encode_each(x, granularities)
+        return [_matrix(answers[g]) for g in granularities]
     if not hasattr(thing, "forward_each"):
         return [_matrix(thing(_as_input(thing, x)))]
     batches = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW, cut
 from nestling.errors import ConfigError
+from nestling.kernels.walking import CodedGraph
 from nestling.search.codes import Code
 from nestling.search.graph import Graph, grow_graph
 from nestling.search.journal import Arrays, Journal
@@ -21,6 +21,7 @@ from nestling.search.plan import Plan
 from nestling.search.space import Floats, Ints, Space, read_rows
 from nestling.search.stages import Scan
 from nestling.search.views import faiss
+from nestling.search.walking import BUILDING, Coding, grow_links
 
 _ENTRIES_AT_A_TIME = 1 << 22
 _ROWS_A_CENTROID = 256
@@ -87,8 +88,14 @@ def build_arrays(task: Task, folder: Path | None) -> Arrays:
     """
     _check(task)
     journal = Journal(folder, task.identity())
-    code, stores = _train(task, journal)
-    _encode(task, journal, code, stores)
+    if task.plan.scan.code == "graph":
+        graph = _build_graph(task, journal)
+        arrays = journal.finish()
+        if graph is not None and folder is None:
+            arrays["codes"] = graph.codes  # which begin where a line of the cache does
+        return arrays
+    code = _train(task, journal)
+    _encode(task, journal, code, _train_stores(task, journal))
     if task.plan.coarse is not None and task.plan.coarse.kind == "ivf":
         _sort_by_list(task, journal)
     if task.plan.coarse is not None and task.plan.coarse.kind == "hnsw":
@@ -114,10 +121,9 @@ def _check(task: Task) -> None:
         raise ConfigError(f"{coarse} cannot connect the rows; give each at least 2 links, such as hnsw32")
 
 
-def _train(task: Task, journal: Journal) -> tuple[Code, dict[str, Code]]:
-    """The lists and all codes, learned from samples."""
-    plan, space = task.plan, task.space
-    dim = int(plan.scan.dim or 0)
+def _train(task: Task, journal: Journal) -> Code:
+    """The lists and the code that is scanned, learned from samples."""
+    plan = task.plan
     lists: Ints | None = None
     count = 0
     if plan.coarse is not None and plan.coarse.kind == "ivf":
@@ -126,23 +132,29 @@ def _train(task: Task, journal: Journal) -> tuple[Code, dict[str, Code]]:
         if plan.scan.code == "rabitq":
             prefixes = task.sample(_ROWS_TO_LEARN_A_CODE, centroids.shape[1])
             lists = _assign(prefixes, np.array(centroids))
+    return _learn(task, journal, "scan", plan.scan, lists, count)
 
-    def learn(scan: Scan) -> Callable[[], Arrays]:
-        def train() -> Arrays:
-            sample = task.sample(_ROWS_TO_LEARN_A_CODE, int(scan.dim or 0))
-            return Code.train(scan, space, sample, task.seed, lists, count).to_parts()
 
-        return train
+def _train_stores(task: Task, journal: Journal) -> dict[str, Code]:
+    """The codes of copies for re-ordering."""
+    kinds = {
+        number: code_of_store(stage.store, int(stage.dim or 0))
+        for number, stage in enumerate(task.plan.reranks)
+        if stage.store != "flat"
+    }
+    return {
+        f"copies{number}": _learn(task, journal, f"store{number}", kind) for number, kind in kinds.items()
+    }
 
-    scan = Scan(plan.scan.code, dim, plan.scan.subspaces, plan.scan.bits)
-    code = Code.from_parts(scan, space, journal.once("scan", learn(scan)))
-    stores = {}
-    for number, stage in enumerate(plan.reranks):
-        if stage.store != "flat":
-            kind = code_of_store(stage.store, int(stage.dim or 0))
-            parts = journal.once(f"store{number}", learn(kind))
-            stores[f"copies{number}"] = Code.from_parts(kind, space, parts)
-    return code, stores
+
+def _learn(
+    task: Task, journal: Journal, name: str, scan: Scan, lists: Ints | None = None, count: int = 0
+) -> Code:
+    def train() -> Arrays:
+        sample = task.sample(_ROWS_TO_LEARN_A_CODE, int(scan.dim or 0))
+        return Code.train(scan, task.space, sample, task.seed, lists, count).to_parts()
+
+    return Code.from_parts(scan, task.space, journal.once(name, train))
 
 
 def _cluster(task: Task) -> Floats:
@@ -172,9 +184,7 @@ def _encode(task: Task, journal: Journal, code: Code, stores: dict[str, Code]) -
     is_listed = coarse is not None and coarse.kind == "ivf"
     if is_listed and "starts" in journal:
         return
-    names: dict[str, tuple[Any, int]] = {
-        name: (np.uint8, store.trained.sa_code_size()) for name, store in stores.items()
-    }
+    names = _kinds_of_copies(task, stores)
     names["codes_as_read" if is_listed else "codes"] = (np.uint8, code.trained.sa_code_size())
     if is_listed:
         names["lists"] = (np.int32, 0)
@@ -182,18 +192,104 @@ def _encode(task: Task, journal: Journal, code: Code, stores: dict[str, Code]) -
 
     def make(span: slice) -> Arrays:
         values = read_rows(task.vectors[span], "vectors", span.start)
-        made: Arrays = {}
+        made = _copies(task, stores, values, span.start)
         lists = None
         if centroids is not None:
             prefixes = space.prefix(values, centroids.shape[1], "vectors", span.start)
             lists = made["lists"] = _assign(prefixes, centroids)
         prefixes = space.prefix(values, code.dim, "vectors", span.start)
         made["codes"] = made["codes_as_read"] = code.encode(prefixes, lists)
-        for name, store in stores.items():
-            made[name] = store.encode(space.prefix(values, store.dim, "vectors", span.start))
         return made
 
     journal.grow(names, task.rows, task.block, make)
+
+
+def _kinds_of_copies(task: Task, stores: dict[str, Code]) -> dict[str, tuple[Any, int]]:
+    kinds: dict[str, tuple[Any, int]] = {
+        name: (np.uint8, store.trained.sa_code_size()) for name, store in stores.items()
+    }
+    return kinds | {f"norms{number}": (np.float64, 0) for number in _with_norms(task)}
+
+
+def _copies(task: Task, stores: dict[str, Code], values: Floats, start: int) -> Arrays:
+    """What re-ordering reads of some rows: copies, and what scales rows as they are stored to length one."""
+    made: Arrays = {}
+    for name, store in stores.items():
+        made[name] = store.encode(task.space.prefix(values, store.dim, "vectors", start))
+    for number in _with_norms(task):
+        stage = task.plan.reranks[number]
+        copies = made.get(f"copies{number}")
+        rows = cut(values, int(stage.dim or 0), RAW) if copies is None else copies.view(np.float16)
+        made[f"norms{number}"] = inverse_norms(rows)
+    return made
+
+
+def _with_norms(task: Task) -> list[int]:
+    """The re-ordering stages that compiled kernels can do where rows are compared by their direction."""
+    if not task.space.is_normalised:
+        return []
+    return [number for number, stage in enumerate(task.plan.reranks) if stage.store != "int8"]
+
+
+def inverse_norms(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """What rows ``Float[rows, dim]`` are multiplied by to have length one; 0 for those without length."""
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return np.asarray(np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0))
+
+
+def _build_graph(task: Task, journal: Journal) -> CodedGraph | None:
+    """Code all rows, then link them; links are noted now and then, and a build goes on from there.
+
+    Returns:
+        The graph, unless it was whole already.
+    """
+    dim, stores = int(task.plan.scan.dim or 0), _train_stores(task, journal)
+    prefixes = cut(task.vectors, dim, RAW)
+    fitted: list[Coding] = []
+
+    def fit() -> Arrays:
+        fitted.append(Coding.fit(prefixes, task.space, task.seed, task.block))
+        return fitted[0].to_parts()
+
+    parts = journal.once("graph", fit)
+    graph = None
+    if "links." not in journal:
+        coding = fitted[0] if fitted else Coding.from_parts(parts, task.space, prefixes)
+        _encode_graph(task, journal, coding, prefixes, stores)
+        graph = _link_graph(task, journal, coding, prefixes)
+    journal.drop_groups(_COPY)
+    journal.drop(*BUILDING)
+    return graph
+
+
+def _encode_graph(
+    task: Task, journal: Journal, coding: Coding, prefixes: NDArray[Any], stores: dict[str, Code]
+) -> None:
+    def make(span: slice) -> Arrays:
+        values = read_rows(task.vectors[span], "vectors", span.start)
+        return coding.encode(prefixes, span) | _copies(task, stores, values, span.start)
+
+    journal.grow(coding.kinds | _kinds_of_copies(task, stores), task.rows, task.block, make)
+
+
+def _link_graph(task: Task, journal: Journal, coding: Coding, prefixes: NDArray[Any]) -> CodedGraph:
+    noted = time.monotonic()
+
+    def note(linked: int, links: NDArray[np.int32]) -> None:
+        nonlocal noted
+        if journal.folder is not None and time.monotonic() - noted >= _SECONDS_BETWEEN_COPIES_OF_A_GRAPH:
+            name = f"{_COPY}{linked:012}"
+            journal.once(name, lambda: {"links": links})
+            journal.drop_groups(_COPY, keep=name)
+            noted = time.monotonic()
+
+    last = max((name for name in journal.groups() if name.startswith(_COPY)), default=None)
+    begun = None if last is None else (int(last.removeprefix(_COPY)), journal.group(last)["links"])
+    graph = grow_links(
+        coding, prefixes, journal.__getitem__, task.plan.scan.links or 0, task.seed, begun, note
+    )
+    journal.once("links", lambda: {"rows": graph.links, "hubs": graph.hubs})
+    return graph
 
 
 def _sort_by_list(task: Task, journal: Journal) -> None:

@@ -18,6 +18,7 @@ from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
 from nestling.granularity import Nesting
 from nestling.search.durable import discard, flush_folder, storage_errors
+from nestling.search.engine import Engine
 from nestling.search.exact import Metric
 from nestling.search.generation import Generation, IndexSettings, leftovers, strangers, switch
 from nestling.search.ids import check_new_ids
@@ -44,6 +45,7 @@ def create_index(
     encoder: str | None,
     seed: int,
     workers: int | None,
+    engine: Engine | None,
 ) -> tuple[WriterLock, Loaded]:
     """Make an index and hold the right to write into it; for the arguments see ``AdaptiveIndex.create``."""
     if isinstance(vectors, StoredVectors):
@@ -61,7 +63,7 @@ def create_index(
     rows, numbering = _first_rows(matrix, ids, before)
     with new_folder(root) as lock:
         with storage_errors(root):
-            generation, _ = write_files(root, before, [], rows, numbering, workers)
+            generation, _ = write_files(root, before, [], rows, numbering, workers, engine)
         switch(root, generation)
         return lock, load(root)
 

@@ -16,7 +16,7 @@ from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.encoders.matrix import blocks_of
 from nestling.encoders.vector_files import write_npy
 from nestling.errors import ArtifactError, ConfigError, DataError
-from nestling.search.building import Task, build_arrays, code_of_store
+from nestling.search.building import Task, build_arrays, code_of_store, inverse_norms
 from nestling.search.certifying import CertifiedPipeline
 from nestling.search.codes import Code
 from nestling.search.exact import Metric, Neighbours
@@ -26,6 +26,7 @@ from nestling.search.pipeline import Pipeline, cut_centroids, cut_plan, group
 from nestling.search.plan import Plan, PlanCost, Point
 from nestling.search.space import Floats, Space, read_rows
 from nestling.search.views import faiss_threads
+from nestling.search.walking import check_graph
 
 _SIZES_KEPT = 8
 
@@ -57,6 +58,7 @@ class Engine:
         self._full = certified or Pipeline(plan, plan, arrays, vectors, self._space)
         self._sizes: dict[int, Pipeline] = {}
         self._lock = threading.Lock()
+        self._last_default = 10, plan.default_point(len(vectors))
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -101,6 +103,10 @@ class Engine:
             raise DataError(f"k={k} neighbours cannot be found; choose a whole number of at least 1")
         pipeline = self._at(dim)
         point = self._check_point(point, int(k), pipeline.plan)
+        if pipeline.ranked is not None and allowed is None and dim is None and k <= len(self):
+            # One call does all, and looks at the queries itself.
+            kept = min(max(int(k), point.shortlists[0]), len(self))
+            return pipeline.ranked.search(queries, int(k), ef=point.ef or 1, shortlist=kept, workers=workers)
         asked = self._check_queries(queries, dim)
         chosen = None if allowed is None else Allowed(allowed, len(self))
         if chosen is not None and chosen.count == 0:
@@ -126,11 +132,19 @@ class Engine:
         if self._certified is not None:
             return self
         arrays = {name: np.array(part) for name, part in self._arrays.items() if name not in _CUT}
-        self._cut_codes(arrays, "scan", "codes", self.plan.scan, int(plan.scan.dim or 0))
+        if plan.scan.code == "graph":
+            arrays["codes"] = np.array(self._arrays["codes"])
+        else:
+            self._cut_codes(arrays, "scan", "codes", self.plan.scan, int(plan.scan.dim or 0))
         for number, (stage, cut_stage) in enumerate(zip(self.plan.reranks, plan.reranks, strict=True)):
+            rows, size = self.vectors, int(cut_stage.dim or 0)
             if stage.store != "flat":
                 kind = code_of_store(stage.store, int(stage.dim or 0))
-                self._cut_codes(arrays, f"store{number}", f"copies{number}", kind, int(cut_stage.dim or 0))
+                self._cut_codes(arrays, f"store{number}", f"copies{number}", kind, size)
+                rows = arrays[f"copies{number}"].view(np.float16)
+            if f"norms{number}" in arrays and stage != cut_stage:
+                parts = [inverse_norms(cut(rows[some], size, RAW)) for some in blocks_of(rows)]
+                arrays[f"norms{number}"] = np.concatenate(parts)
         if "coarse.centroids" in arrays and plan.coarse is not None:
             size = int(plan.coarse.dim or 0)
             arrays["coarse.centroids"] = cut_centroids(arrays["coarse.centroids"], size, self._space).copy()
@@ -145,9 +159,12 @@ class Engine:
         return Engine(plan, arrays, vectors, self.rule, self.metric)
 
     def cost(self, point: Point | None = None, dim: int | None = None) -> PlanCost:
-        """What one query costs at a point and a size, and what is kept for it."""
+        """What one query costs at a point and a size, and what is kept for it: of a part, once extracted."""
         plan, size = self._at(dim).plan, self.dim if dim is None else dim
-        return plan.cost(len(self), size, point)
+        code_bytes = self._arrays["codes"].shape[1] if plan.scan.code == "graph" else None
+        cost = plan.cost(len(self), size, point, code_bytes=code_bytes)
+        norms = sum(array.nbytes for name, array in self._arrays.items() if name.startswith("norms"))
+        return replace(cost, bytes_stored=cost.bytes_stored + norms)
 
     def save(self, folder: Path | str) -> None:
         """Write all arrays but the vectors, as plain ``.npy`` files, to an existing folder.
@@ -217,28 +234,27 @@ class Engine:
 
     def _check_point(self, point: Point | None, k: int, plan: Plan) -> Point:
         if point is None:
-            return plan.default_point(len(self), k)
-        if len(point.shortlists) != len(plan.reranks):
-            raise ConfigError(
-                f"the point {point} has {len(point.shortlists)} shortlists, and {plan} re-orders "
-                f"{len(plan.reranks)} times; give one length for each"
-            )
+            return self._default_point(k)
+        plan.check_point(point)
         if point.shortlists and point.shortlists[-1] < min(k, len(self)):
             raise ConfigError(
                 f"a shortlist of {point.shortlists[-1]} cannot hold k={k} answers; make it at least {k}"
             )
-        kind = None if plan.coarse is None else plan.coarse.kind
-        for name, value, needed in (("nprobe", point.nprobe, "ivf"), ("ef", point.ef, "hnsw")):
-            if value is not None and kind != needed:
-                raise ConfigError(f"{name}={value} has no meaning for {plan}, which has no {needed} stage")
         if plan.coarse is not None and (point.nprobe or 0) > plan.coarse.count:
             warnings.warn(
                 f"nprobe={point.nprobe} reads all {plan.coarse.count} lists; there are no more", stacklevel=3
             )
-        if (kind == "ivf" and point.nprobe is None) or (kind == "hnsw" and point.ef is None):
-            default = plan.default_point(len(self), k)
+        if (plan.is_listed and point.nprobe is None) or (plan.is_walked and point.ef is None):
+            default = self._default_point(k)
             return replace(point, nprobe=default.nprobe, ef=default.ef)
         return point
+
+    def _default_point(self, k: int) -> Point:
+        """Of every size, as it depends on how many stages there are; kept, as it is asked for again."""
+        last = self._last_default
+        if last[0] != k:
+            self._last_default = last = k, self.plan.default_point(len(self), k)
+        return last[1]
 
     def _check_queries(self, queries: Any, dim: int | None) -> Floats:
         asked = check_vectors(queries, "queries")
@@ -265,7 +281,12 @@ _NAMES = "arrays.txt"
 
 def _check_arrays(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> None:
     """Refuse arrays of other vectors or another plan before faiss reads through them."""
-    counts: dict[str, int | None] = {"codes": rows, "scan.trained": None}
+    counts: dict[str, int | None] = {"codes": rows}
+    if plan.scan.code == "graph":
+        counts |= dict.fromkeys(("graph.basis", "graph.mean", "graph.numbers", "links.hubs"))
+        counts["links.rows"] = rows
+    else:
+        counts["scan.trained"] = None
     if plan.coarse is not None and plan.coarse.kind == "ivf":
         lists = plan.coarse.count
         counts |= {"rows": rows, "starts": lists + 1, "coarse.centroids": lists}
@@ -274,6 +295,8 @@ def _check_arrays(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> 
     for number, stage in enumerate(plan.reranks):
         if stage.store != "flat":
             counts |= {f"copies{number}": rows, f"store{number}.trained": None}
+        if f"norms{number}" in arrays:
+            counts[f"norms{number}"] = rows
     for name, count in counts.items():
         if name not in arrays:
             raise ArtifactError(f"{folder} holds no {name}, which {plan} needs; load it with its own plan")
@@ -282,6 +305,8 @@ def _check_arrays(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> 
                 f"{folder} holds {len(arrays[name])} {name}, and {plan} over {rows} vectors needs {count}; "
                 "load it with the plan and vectors it was built over, or build it again"
             )
+    if plan.scan.code == "graph":
+        check_graph(plan, arrays, rows, folder)
     if "starts" in counts and arrays["starts"][-1] != rows:
         raise ArtifactError(
             f"the lists in {folder} end at row {arrays['starts'][-1]} of {rows}; build it again"

@@ -163,6 +163,10 @@ class Frontier:
         ]
         whence = "rows of the data, as no queries were given" if self.sampled else "queries that were given"
         lines.append(f"{len(self.trials)} trials on {self.queries:,} {whence}, in {self.seconds:.1f} s")
+        built = self.trials[0] if self.trials else None
+        if built is not None and built.build_s:
+            times = self.seconds / built.build_s
+            lines[-1] += f"; building {built.plan} is {built.build_s:.1f} s of it, one part in {times:.1f}"
         return "\n".join(lines)
 
     def plot(self, path: str | Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ KIND = "index"
 _FRESH, _BACKUP = f".{MANIFEST}.new", f".{MANIFEST}.old"
 _NO_CHECKSUM = "0" * 64
 _OF_A_GENERATION = re.compile(r"(?:log|mark|deleted)-\d{8}(?:\.npy)?")
-_RESTORE = "restore the index from a copy, or build it again with: nestling index build VECTORS"
+_RESTORE = "restore the index from a copy, or build it again with: nestling index build VECTORS -o FOLDER"
 
 
 class IndexSettings(BaseModel):
@@ -137,17 +138,25 @@ class Generation:
             ConfigError: for another encoder or rule than those of the index.
         """
         settings = self.settings
-        again = f'build one from vectors of it: nestling index build VECTORS --plan "{settings.plan}"'
         if encoder is not None and encoder != settings.encoder:
             raise ConfigError(
                 f"{root} holds vectors of the encoder {settings.encoder!r}, not of {encoder!r}; use the "
-                f"former, or {again} --encoder {encoder}"
+                f"former, or build an index from vectors of the latter: {self._command(encoder, self.rule)}"
             )
         if rule is not None and rule != self.rule:
             raise ConfigError(
-                f"{root} was built with {self.rule}, not with {rule}; use the former, or {again} "
-                f"--before {rule.before} --after {rule.after}"
+                f"{root} was built with {self.rule}, not with {rule}; use the former, or build an index with "
+                f"the latter: {self._command(settings.encoder, rule)}"
             )
+
+    def _command(self, encoder: str, rule: CutRule) -> str:
+        """What builds an index like this one from other vectors, to be copied to a shell."""
+        settings = self.settings
+        made_by = f" --made-by {shlex.quote(encoder)}" if encoder else ""
+        return (
+            f"nestling index build VECTORS -o FOLDER --plan {shlex.quote(settings.plan)} "
+            f"--metric {settings.metric} --before {rule.before} --after {rule.after}{made_by}"
+        )
 
     def encode(self) -> bytes:
         """The bytes of the manifest, with their checksum."""

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW, CutRule, check_vectors, cut, name_rows
 from nestling.encoders.matrix import blocks_of
-from nestling.errors import ConfigError, DataError
-from nestling.search.plan import Plan, Point
+from nestling.errors import DataError
 from nestling.search.prefix import prefix_norms, prepare
 
 
@@ -75,25 +74,6 @@ def read_queries(given: Any, takes: Mapping[int, CutRule], dim: int, at: int) ->
         f"queries have {width} entries, but this index takes {' or '.join(map(str, allowed))} "
         f"(searched at {at}); encode them as its vectors were, or name the size with at="
     )
-
-
-def check_point(point: Point | None, plan: Plan) -> None:
-    """Parameters must be of the plan, also where no segment is large enough yet to be searched by it.
-
-    Raises:
-        ConfigError: for parameters of stages that the plan does not have.
-    """
-    if point is None:
-        return
-    kind = None if plan.coarse is None else plan.coarse.kind
-    for name, value, needed in (("nprobe", point.nprobe, "ivf"), ("ef", point.ef, "hnsw")):
-        if value is not None and kind != needed:
-            raise ConfigError(f"{name}={value} has no meaning for {plan}, which has no {needed} stage")
-    if len(point.shortlists) != len(plan.reranks):
-        raise ConfigError(
-            f"the point {point} has {len(point.shortlists)} shortlists, and {plan} re-orders "
-            f"{len(plan.reranks)} times; give one length for each"
-        )
 
 
 def _prepare(block: NDArray[np.floating[Any]], rule: CutRule, first_row: int) -> NDArray[np.float32]:

@@ -18,11 +18,12 @@ from nestling.errors import ConfigError, DataError, StorageError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.search.copying import write_copy, write_temporary_copy
 from nestling.search.creation import create_index
+from nestling.search.engine import Engine
 from nestling.search.exact import Metric
 from nestling.search.frontier import measured_point
 from nestling.search.generation import Generation
 from nestling.search.ids import Ids, check_kind, read_ids
-from nestling.search.incoming import as_matrix, check_point, check_prefixes, read_queries
+from nestling.search.incoming import as_matrix, check_prefixes, read_queries
 from nestling.search.lock import WriterLock
 from nestling.search.plan import Plan, Point
 from nestling.search.report import IndexInfo, Verification, describe, verify_index
@@ -77,6 +78,7 @@ class AdaptiveIndex:
         seed: int = 0,
         log_bytes: int = _LOG_BYTES,
         workers: int | None = None,
+        engine: Engine | None = None,
     ) -> Self:
         """Make an index. The vectors pass through as a stream; a memory map may be larger than memory.
 
@@ -96,10 +98,11 @@ class AdaptiveIndex:
             seed: of what is drawn while building.
             log_bytes: length from which on a log of updates, or one batch, is written as a segment.
             workers: threads that build; as many as there are cores by default.
+            engine: built over these very vectors by the same plan, to be copied.
 
         Raises:
             DataError: for vectors or ids that cannot be used.
-            ConfigError: for a plan that does not fit the vectors.
+            ConfigError: for a plan or an engine that does not fit the vectors.
             ArtifactError: if ``folder`` holds anything.
             StorageError: if it cannot be written.
         """
@@ -117,6 +120,7 @@ class AdaptiveIndex:
             encoder=encoder,
             seed=seed,
             workers=workers,
+            engine=engine,
         )
         return cls(root, loaded.state, Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers))
 
@@ -325,7 +329,8 @@ class AdaptiveIndex:
         found = Point.parse(point) if isinstance(point, str) else point
         largest = max(g["dim"] for g in wanted)
         asked = read_queries(queries, generation.takes, generation.settings.dim, largest)
-        check_point(found, state.snapshot.terms.plan)
+        if found is not None:  # of the plan, also where no segment is large enough yet to follow it
+            state.snapshot.terms.plan.check_point(found)
         check_prefixes(asked, generation.rule, generation.smallest_dim, "the queries")
         return {
             g: state.snapshot.search(asked, int(k), dim=g["dim"], point=found, allow=allow, workers=workers)

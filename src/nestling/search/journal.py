@@ -67,7 +67,8 @@ class Journal:
             if name.startswith(prefix) and name != keep
             for key in (f"{name}.", *self._members(name))
         ]
-        self.drop(*names)
+        if names:
+            self.drop(*names)
         if self.folder is not None:
             for path in self.folder.glob(f"{prefix}*.npy"):
                 if not (keep and path.name.startswith(f"{keep}.")):

@@ -17,10 +17,12 @@ from nestling.search.filters import Allowed
 from nestling.search.graph import Graph
 from nestling.search.journal import Arrays
 from nestling.search.plan import Plan, Point
-from nestling.search.rerank import Reranker, fetch_codes, fetch_vectors
+from nestling.search.rerank import Reranker, fetch_codes, fetch_vectors, stored_rows
 from nestling.search.scanners import FlatScanner, GraphScanner, ListScanner, Scanner
 from nestling.search.space import Floats, Ints, Space
 from nestling.search.views import faiss, faiss_threads
+from nestling.search.walk import GraphScan
+from nestling.search.walking import WalkScanner
 
 _FLOATS_READ_AT_A_TIME = 1 << 23
 # Slices of unit vectors are found by distance and then put in order by their angle, which differs little.
@@ -53,6 +55,15 @@ class Pipeline:
 
     def __init__(self, plan: Plan, built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space) -> None:
         self.plan, self._vectors, self._space = plan, vectors, space
+        self._rerankers = _rerankers(plan, built, arrays, vectors, space)
+        self._by_angle: Reranker | None = None
+        self.ranked: GraphScan | None = None
+        if plan.scan.code == "graph":
+            self._scanner: Scanner = (walked := WalkScanner(plan, built, arrays, vectors, space))
+            stored = self._rerankers[0].stored
+            if len(plan.reranks) == 1 and plan.reranks[0].dim == plan.scan.dim and stored is not None:
+                self.ranked = walked.ranked(stored)
+            return
         codes, code = arrays["codes"], Code.from_parts(built.scan, space, group(arrays, "scan"))
         if codes.shape[1:] != (code.trained.sa_code_size(),):
             raise ArtifactError(f"codes of shape {codes.shape} are not those of {built.scan}; build it again")
@@ -60,8 +71,6 @@ class Pipeline:
         if code.scan.code == "flat" and code.dim < int(built.scan.dim or 0):
             codes = code.slices(codes)  # faiss reads floats only as long as they are
         self._scanner = _scanner(plan, code, codes, arrays, space)
-        self._rerankers = _rerankers(plan, built, arrays, vectors, space)
-        self._by_angle = None
         if code.is_sliced and not self._rerankers:
             fetch = fetch_codes(code, codes, self._scanner.positions)
             self._by_angle = Reranker(space, code.dim, fetch)
@@ -87,7 +96,7 @@ class Pipeline:
             return True
         rows, full = self._vectors.shape
         bytes_read = self.plan.cost(rows, full, point).bytes_read
-        if self.plan.coarse is not None:
+        if self.plan.coarse is not None or self.plan.is_walked:
             bytes_read /= allowed.share
         return 4 * self.answer_dim * allowed.count <= bytes_read
 
@@ -104,7 +113,17 @@ class Pipeline:
         scores = self._space.scores(distances)
         for reranker, length in zip(self._rerankers, lengths[1:], strict=True):
             found, scores = reranker.order(queries, found, length)
+        if self.plan.scan.code == "graph":
+            self._fill(queries, found, scores, allowed)
         return found, scores
+
+    def _fill(self, queries: Floats, found: Ints, scores: Floats, allowed: Allowed | None) -> None:
+        """Look through all rows for queries whose walks met fewer than there are to be found."""
+        possible = len(self._vectors) if allowed is None else allowed.count
+        short = np.flatnonzero(found[:, min(found.shape[1], possible) - 1] < 0)
+        if len(short):
+            rows = np.arange(possible) if allowed is None else allowed.rows()
+            found[short], scores[short] = self._search_rows(queries[short], found.shape[1], rows)
 
     def _search_rows(self, queries: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
         """The ``k`` best among few given rows, by their vectors, exactly."""
@@ -150,9 +169,14 @@ def _rerankers(
     for number, (stage, whole) in enumerate(zip(plan.reranks, built.reranks, strict=True)):
         dim = int(stage.dim or 0)
         fetch: Callable[[Ints], Floats] = fetch_vectors(vectors, dim)
+        values: NDArray[Any] | None = cut(vectors, dim, RAW)
         if stage.store != "flat":
             kind = code_of_store(stage.store, int(whole.dim or 0))
             code = Code.from_parts(kind, space, group(arrays, f"store{number}")).cut(dim)
-            fetch = fetch_codes(code, arrays[f"copies{number}"])
-        found.append(Reranker(space, dim, fetch))
+            copies = arrays[f"copies{number}"]
+            fetch = fetch_codes(code, copies)
+            values = cut(copies.view(np.float16), dim, RAW) if stage.store == "fp16" else None
+        norms = arrays.get(f"norms{number}") if stage.dim == whole.dim else None
+        stored = None if values is None else stored_rows(values, space, norms)
+        found.append(Reranker(space, dim, fetch, stored))
     return found

@@ -8,9 +8,21 @@ from itertools import pairwise
 from typing import Any, Self
 
 from nestling.errors import ConfigError, unknown
-from nestling.search.stages import BYTES_PER_ENTRY, EXAMPLE, QUANTISERS, Coarse, Rerank, Scan, parse_stage
+from nestling.search.stages import (
+    BYTES_PER_ENTRY,
+    EXAMPLE,
+    LINK_BYTES,
+    QUANTISERS,
+    Coarse,
+    Rerank,
+    Scan,
+    parse_stage,
+)
 
-_ROW_NUMBER_BYTES = 4
+_ROW_NUMBER_BYTES = 8  # as faiss holds them in inverted lists
+_NUMBER_BYTES = 8  # in double precision
+_FEWEST_LINKS, _MOST_LINKS = 8, 1024
+_HUBS = 512
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,8 @@ class Plan:
                 f"{self.coarse} is too small; give a graph at least 2 links, or at least 1 list"
             )
         self._check_scan()
+        if self.scan.code == "graph":
+            self._check_graph()
         if self.certify and (self.reranks or self.coarse is not None):
             raise ConfigError(
                 f"certify must follow a scan of all rows and ends the plan, but here it is {self}; "
@@ -153,6 +167,32 @@ class Plan:
             raise ConfigError(f"the code {scan} {wanted}")
         if quantised and (scan.bits not in (4, 8) or not scan.subspaces):
             raise ConfigError(f"the code {scan} has {scan.bits} bits; choose 4 or 8, of at least one part")
+
+    def _check_graph(self) -> None:
+        # The graph is a scan and no coarse stage: its links lead past codes of its own, so nothing else
+        # could be scanned along them, and it takes the place of both.
+        links = self.scan.links or 0
+        if not _FEWEST_LINKS <= links <= _MOST_LINKS:
+            raise ConfigError(
+                f"{self.scan} has {links} links a row; choose {_FEWEST_LINKS} to {_MOST_LINKS}, 64 for most"
+            )
+        if self.coarse is not None:
+            raise ConfigError(f"{self.scan} picks its rows itself; leave out {self.coarse} before it")
+        if not self.reranks:
+            raise ConfigError(
+                f"the two bits an entry of {self.scan} pick rows but do not put them in order; "
+                f"let a rerank follow: {self.scan} > rerank:fp16@full"
+            )
+
+    @property
+    def is_walked(self) -> bool:
+        """Whether a graph is walked, so that points say how many nodes the walk keeps in view."""
+        return self.scan.code == "graph" or (self.coarse is not None and self.coarse.kind == "hnsw")
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether inverted lists are read, so that points say how many."""
+        return self.coarse is not None and self.coarse.kind == "ivf"
 
     def __str__(self) -> str:
         coarse = [] if self.coarse is None else [self.coarse]
@@ -227,19 +267,49 @@ class Plan:
             raise ConfigError(f"{scan} packs two entries into a byte; choose an even prefix")
 
     def default_point(self, rows: int, k: int = 10) -> Point:
-        """A point to start from: a twentieth of the lists, views and shortlists of ten times ``k``."""
-        kind = None if self.coarse is None else self.coarse.kind
-        lengths = [max(k, (10 * k) >> stage) for stage in range(len(self.reranks))]
+        """A point to start from: a twentieth of the lists, views and shortlists of some times ``k``."""
+        ef, first = max(64, 4 * k), 10 * k
+        if self.scan.code == "graph":
+            ef = max(100, 4 * k)
+            first = ef * 3 // 4
+        lengths = [max(k, first >> stage) for stage in range(len(self.reranks))]
         return Point(
-            nprobe=max(1, round(self.coarse.count / 20)) if self.coarse and kind == "ivf" else None,
-            ef=max(64, 4 * k) if kind == "hnsw" else None,
+            nprobe=max(1, round(self.coarse.count / 20)) if self.coarse and self.is_listed else None,
+            ef=ef if self.is_walked else None,
             shortlists=tuple(max(1, min(rows, length)) for length in lengths),
         )
 
-    def cost(self, rows: int, full: int, point: Point | None = None) -> PlanCost:
+    def check_point(self, point: Point) -> None:
+        """Whether a point is one of this plan.
+
+        Raises:
+            ConfigError: for parameters of stages that the plan does not have, or too few or many shortlists.
+        """
+        for name, value, known, lacking in (
+            ("nprobe", point.nprobe, self.is_listed, "reads no lists"),
+            ("ef", point.ef, self.is_walked, "walks no graph"),
+        ):
+            if value is not None and not known:
+                raise ConfigError(f"{name}={value} has no meaning for {self}, which {lacking}")
+        if len(point.shortlists) != len(self.reranks):
+            raise ConfigError(
+                f"the point {point} has {len(point.shortlists)} shortlists, and {self} re-orders "
+                f"{len(self.reranks)} times; give one length for each"
+            )
+
+    def cost(
+        self, rows: int, full: int, point: Point | None = None, *, code_bytes: int | None = None
+    ) -> PlanCost:
         """What one query over ``rows`` vectors of ``full`` entries costs at ``point``.
 
-        A graph is counted as ``ef * links`` comparisons, which tells plans apart, not seconds.
+        A graph is counted as ``ef * links`` comparisons, which tells plans apart, not seconds. Tables of a
+        few kilobytes are left out.
+
+        Args:
+            rows: how many vectors.
+            full: entries of each.
+            point: by default that of :meth:`default_point`.
+            code_bytes: of a row of the scan, where that is known better than the plan can tell.
 
         Source: AdANNS, section 4.1 and appendix: ``d_c * lists + nprobe * d_s * rows / lists``.
 
@@ -249,8 +319,11 @@ class Plan:
         plan = self.resolve(full)
         point = self.default_point(rows) if point is None else point
         scan, dim = plan.scan, plan.scan.dim or full
-        code_bytes = scan.row_bytes(dim)
-        scanned, operations, bytes_read, bytes_stored = plan._coarse_cost(rows, point)
+        code_bytes = code_bytes or scan.row_bytes(dim)
+        if scan.code == "graph":
+            scanned, operations, bytes_read, bytes_stored = plan._graph_cost(rows, point, code_bytes)
+        else:
+            scanned, operations, bytes_read, bytes_stored = plan._coarse_cost(rows, point)
         operations += scanned * _operations(scan, dim) + _preparation(scan, dim)
         bytes_read += scanned * code_bytes
         bytes_stored += rows * code_bytes
@@ -271,9 +344,18 @@ class Plan:
             centroids = 4.0 * coarse.dim * coarse.count
             share = min(point.nprobe or 1, coarse.count) / coarse.count
             return rows * share, coarse.dim * coarse.count, centroids, centroids + rows * _ROW_NUMBER_BYTES
-        links = 2.0 * coarse.count * _ROW_NUMBER_BYTES
+        links = 2.0 * coarse.count * LINK_BYTES
         visited = min(rows, (point.ef or 1) * coarse.count)
         return visited, 0.0, (point.ef or 1) * links, rows * links
+
+    def _graph_cost(self, rows: int, point: Point, code_bytes: int) -> tuple[float, float, float, float]:
+        """The same of a graph that is scanned: rows whose codes are met, and before that the hubs."""
+        dim, links = self.scan.dim or 0, (self.scan.links or 0) * LINK_BYTES
+        hubs = min(_HUBS, rows)
+        hub_bytes = hubs * code_bytes
+        visited = min(rows, (point.ef or 1) * (self.scan.links or 0))
+        tables = hub_bytes + hubs * LINK_BYTES + (dim * dim + dim) * _NUMBER_BYTES
+        return visited, hubs * dim, (point.ef or 1) * links + hub_bytes, rows * links + tables
 
 
 def _operations(scan: Scan, dim: int) -> float:
@@ -283,5 +365,5 @@ def _operations(scan: Scan, dim: int) -> float:
 
 def _preparation(scan: Scan, dim: int) -> float:
     """Multiply-adds for one query before its scan: a rotation and the tables of distances."""
-    rotation = dim * dim if scan.code in ("opq", "rabitq") else 0
+    rotation = dim * dim if scan.code in ("opq", "rabitq", "graph") else 0
     return rotation + (0 if scan.bits is None else dim * (1 << scan.bits))

@@ -127,7 +127,7 @@ class PlaneWriter:
         self.coarse = np.zeros((full // kernels.LANES, lines, 64), np.uint8)
         self.fine = np.zeros((rows, 4 * lines), np.uint8)
         self.floats = np.zeros((4 + biased, full), np.float32)
-        self.floats[1, rows:] = -np.inf  # rows that only fill the last block reach no threshold
+        self.floats[[1, 3], rows:] = -np.inf  # rows that only fill the last block reach no threshold
         self.longest = np.zeros(2)
 
     def write(self, start: int, coded: Coded) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +17,19 @@ from tqdm import tqdm
 from nestling.cut import CutRule, check_vectors
 from nestling.search.engine import Engine, build
 from nestling.search.exact import Metric, nearest
-from nestling.search.frontier import Frontier, Trial
+from nestling.search.frontier import Trial
 from nestling.search.plan import Plan, Point
 
 Names: TypeAlias = NDArray[Any]
 Search: TypeAlias = Callable[[NDArray[Any], int, Point], Names]
 
-# Candidates are first compared on a part of the rows; so many of them are then built over all.
-_SAMPLE_ROWS = 20_000
+# Candidates are first compared on a part of the rows, the more promising then built over all.
+_SAMPLE_SHARE, _FEWEST_SAMPLED, _MOST_SAMPLED = 1 / 8, 4_000, 20_000
 _FINALISTS = 2
-_QUERIES = 500
+_QUERIES, _SAMPLE_QUERIES = 500, 200
 _TIMED_QUERIES = 50
+# Comparing candidates may take as long as building the best of them, and all of planning so many times.
+_MOST_BUILDS, _CLIMBED_BUILDS = 3, 2.5
 _LARGEST_SHORTLIST_PER_K = 128
 # A larger point that finds less than this much more is not followed further.
 _SMALLEST_GAIN = 2e-4
@@ -76,7 +79,10 @@ def without(found: Names, own: Names, k: int) -> Names:
 
 
 class Race:
-    """Builds candidates over a part of the rows, then the best over all, and measures them."""
+    """Builds candidates over a part of the rows, then the best over all, and measures them.
+
+    What was built over all rows is kept until the race is left, so that the winner need not be built again.
+    """
 
     def __init__(
         self,
@@ -90,6 +96,8 @@ class Race:
     ) -> None:
         self.vectors, self.k, self.rule, self.metric = vectors, k, rule, metric
         self.seed, self.workers, self.started = seed, workers, time.perf_counter()
+        self.engines: dict[Plan, Engine] = {}
+        self._folders = ExitStack()
         draw = np.random.default_rng(seed)
         self.own: NDArray[np.int64] | None = None
         if queries is None:
@@ -99,54 +107,123 @@ class Race:
             self.queries = check_vectors(queries, "queries", dim=vectors.shape[1])
         known = np.zeros(0, np.int64) if self.own is None else self.own
         others = np.setdiff1d(np.arange(len(vectors)), known)
-        more = max(0, min(len(others), _SAMPLE_ROWS - len(known)))
+        wanted = min(max(int(len(vectors) * _SAMPLE_SHARE), _FEWEST_SAMPLED), _MOST_SAMPLED)
+        more = max(0, min(len(others), wanted - len(known)))
         # Rows that are queries come first, so that each knows its number in the sample.
         self.sample = np.concatenate([known, np.sort(draw.choice(others, more, replace=False))])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folders.close()
 
     @property
     def seconds(self) -> float:
         """Since it began."""
         return time.perf_counter() - self.started
 
-    def run(self, plans: Sequence[Plan], rank: Callable[[Frontier], list[Plan]]) -> Iterator[Trial]:
-        """Trials over all rows."""
-        if len(self.sample) < len(self.vectors) and len(plans) > _FINALISTS:
-            part = np.ascontiguousarray(self.vectors[self.sample])
-            own = None if self.own is None else np.arange(len(self.own))
-            trials = tuple(self._measure_all(plans, part, own, "planning on a sample"))
-            plans = rank(Frontier(trials, self.k, len(self.queries), self.own is not None, 0.0))[:_FINALISTS]
-        return self._measure_all(plans, self.vectors, self.own, "planning on all rows")
-
-    def ask(self, rows: NDArray[Any], own: NDArray[np.int64] | None) -> Questions:
-        """What each query should find among ``rows``."""
-        wanted = self.k + (own is not None)
-        truth = nearest(self.queries, rows, wanted, rule=self.rule, metric=self.metric, workers=self.workers)
-        return Questions(
-            self.queries, truth.indices if own is None else without(truth.indices, own, self.k), own
-        )
-
-    def _measure_all(
-        self, plans: Sequence[Plan], rows: NDArray[Any], own: NDArray[np.int64] | None, label: str
+    def run(
+        self,
+        plans: Sequence[Plan],
+        rank: Callable[[Sequence[Trial]], list[Plan]],
+        enough: Callable[[Trial], bool],
     ) -> Iterator[Trial]:
-        questions, dim = self.ask(rows, own), rows.shape[1]
-        for plan in tqdm(plans, desc=label, unit="plan", disable=None, delay=2, leave=False):
-            with TemporaryDirectory(prefix="nestling-plan-") as folder:
-                start = time.perf_counter()
-                engine = build(
-                    plan,
-                    rows,
-                    rule=self.rule,
-                    metric=self.metric,
-                    seed=self.seed,
-                    workers=self.workers,
-                    folder=folder,
-                )
-                built_s = time.perf_counter() - start
+        """Trials over all rows.
 
-                def search(asked: NDArray[Any], wanted: int, point: Point, engine: Engine = engine) -> Names:
-                    return engine.search(asked, wanted, point, workers=self.workers).indices
+        Of many rows, a part is first enough to compare candidates, about as long as building the best of
+        them over all rows takes. Another finalist is then built only where the first is not enough, or
+        while planning stays within three such builds.
 
-                yield from climb(search, plan, questions, len(rows), dim, built_s)
+        Args:
+            plans: candidates, the cheapest for a query first.
+            rank: the plans of some trials, the most promising first.
+            enough: whether a trial meets the targets.
+        """
+        is_bounded = len(self.sample) < len(self.vectors) and len(plans) > _FINALISTS
+        if is_bounded:
+            plans = self._compare(plans, rank, enough)[:_FINALISTS]
+        questions, first_s, is_met = self.ask(self.vectors, self.own), 0.0, False
+        for number, plan in enumerate(_shown(plans, "planning on all rows")):
+            if number and is_bounded and is_met and self.seconds + first_s > _MOST_BUILDS * first_s:
+                return
+            for trial in self._measure(plan, self.vectors, questions, keep=True):
+                yield trial
+                first_s, is_met = first_s or trial.build_s, is_met or enough(trial)
+                if is_bounded and is_met and self.seconds > _CLIMBED_BUILDS * first_s:
+                    break
+
+    def _compare(
+        self,
+        plans: Sequence[Plan],
+        rank: Callable[[Sequence[Trial]], list[Plan]],
+        enough: Callable[[Trial], bool],
+    ) -> list[Plan]:
+        """The plans by what they do on a part of the rows, scaled to all of them."""
+        part = np.ascontiguousarray(self.vectors[self.sample])
+        rows, dim = self.vectors.shape
+        own = None if self.own is None else np.arange(min(len(self.own), _SAMPLE_QUERIES))
+        questions, trials = self.ask(part, own, _SAMPLE_QUERIES), list[Trial]()
+        for plan in _shown(plans, "planning on a sample"):
+            for trial in self._measure(plan, part, questions):
+                trials.append(_scaled(trial, rows, dim))
+                if enough(trial):
+                    break
+            best = rank(trials)[0]
+            build_s = next(trial.build_s for trial in trials if trial.plan == best)
+            if self.seconds > build_s and any(map(enough, trials)):
+                break
+        return rank(trials)
+
+    def ask(self, rows: NDArray[Any], own: NDArray[np.int64] | None, most: int | None = None) -> Questions:
+        """What each query (or the first so many) should find among ``rows``."""
+        wanted, queries = self.k + (own is not None), self.queries[slice(most)]
+        truth = nearest(queries, rows, wanted, rule=self.rule, metric=self.metric, workers=self.workers)
+        return Questions(queries, truth.indices if own is None else without(truth.indices, own, self.k), own)
+
+    def _measure(
+        self, plan: Plan, rows: NDArray[Any], questions: Questions, *, keep: bool = False
+    ) -> Iterator[Trial]:
+        """Trials of one plan, built over ``rows``."""
+        folder = TemporaryDirectory(prefix="nestling-plan-")
+        self._folders.enter_context(folder)
+        start = time.perf_counter()
+        engine = build(
+            plan,
+            rows,
+            rule=self.rule,
+            metric=self.metric,
+            seed=self.seed,
+            workers=self.workers,
+            folder=folder.name,
+        )
+        built_s = time.perf_counter() - start
+        if keep:
+            self.engines[plan] = engine
+
+        def search(asked: NDArray[Any], wanted: int, point: Point) -> Names:
+            return engine.search(asked, wanted, point, workers=self.workers).indices
+
+        row_bytes = engine.cost().bytes_stored / len(rows)
+        for trial in climb(search, plan, questions, len(rows), rows.shape[1], built_s):
+            yield replace(trial, row_bytes=row_bytes)
+
+
+def _shown(plans: Sequence[Plan], label: str) -> Iterator[Plan]:
+    return iter(tqdm(plans, desc=label, unit="plan", disable=None, delay=2, leave=False))
+
+
+def _scaled(trial: Trial, rows: int, dim: int) -> Trial:
+    """What a trial on a part says of all rows: a scan takes longer by as much more as it then reads.
+
+    The time of a query in a batch is what is scaled, as a single one is half taken up by the call.
+    """
+    some, all_ = (trial.plan.cost(count, dim, trial.point) for count in (trial.rows, rows))
+    latency_ms = 1e3 / trial.qps * all_.bytes_read / some.bytes_read
+    build_s = trial.build_s * rows / trial.rows
+    unplanned = trial.row_bytes - some.bytes_stored / trial.rows
+    row_bytes = all_.bytes_stored / rows + unplanned
+    return replace(trial, rows=rows, latency_ms=latency_ms, build_s=build_s, row_bytes=row_bytes)
 
 
 def climb(
@@ -203,10 +280,9 @@ def time_search(
 
 
 def _smallest(plan: Plan, rows: int, k: int) -> Point:
-    kind = None if plan.coarse is None else plan.coarse.kind
     return Point(
-        nprobe=1 if kind == "ivf" else None,
-        ef=max(k, 16) if kind == "hnsw" else None,
+        nprobe=1 if plan.is_listed else None,
+        ef=max(k, 16) if plan.is_walked else None,
         shortlists=(min(rows, k),) * len(plan.reranks),
     )
 
@@ -218,5 +294,6 @@ def _larger(plan: Plan, point: Point, rows: int, k: int) -> Iterator[Point]:
     if point.ef is not None and point.ef < rows:
         yield replace(point, ef=min(2 * point.ef, rows))
     if point.shortlists and point.shortlists[0] < min(rows, _LARGEST_SHORTLIST_PER_K * k):
-        doubled = [min(rows, 2 * length) for length in point.shortlists]
-        yield replace(point, shortlists=tuple(doubled))
+        doubled = tuple(min(rows, 2 * length) for length in point.shortlists)
+        ef = None if point.ef is None else max(point.ef, doubled[0])  # a walk keeps a shortlist in view
+        yield replace(point, ef=ef, shortlists=doubled)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nestling.artifact import FileRecord, write_file
 from nestling.cut import RAW, CutRule, cut
 from nestling.encoders.matrix import blocks_of
-from nestling.errors import ArtifactError, StorageError
+from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.search.durable import flush_folder, flush_tree, npy_chunks, write_new
 from nestling.search.engine import Engine, build
 from nestling.search.exact import Metric
@@ -33,6 +33,7 @@ _BUILDING = "building.txt"
 # Fewer rows are scanned faster than lists or codes could be trained on them, and with no loss.
 _FEWEST_PLANNED = 1000
 _ROWS_PER_CENTROID = 8
+_ROWS_COMPARED = 1000
 
 
 class SegmentRecord(BaseModel):
@@ -128,12 +129,16 @@ def file_names(record: SegmentRecord) -> tuple[str, str]:
 
 
 def write_segment(
-    root: Path, name: str, rows: Rows, terms: Terms, workers: int | None
+    root: Path, name: str, rows: Rows, terms: Terms, workers: int | None, built: Engine | None = None
 ) -> tuple[Segment, dict[str, FileRecord]]:
     """Write rows, build their engine, flush everything, and read it back as a segment.
 
     The rows pass through as a stream and are read again from the file as a memory map. Where an
-    interrupted attempt built an engine over the same vectors, its build goes on.
+    interrupted attempt built an engine over the same vectors, its build goes on; where one was built
+    elsewhere over these rows, its files are copied.
+
+    Raises:
+        ConfigError: if that engine is over other vectors.
     """
     folder = root / SEGMENTS / name
     (folder / _ENGINE).mkdir(parents=True, exist_ok=True)
@@ -144,7 +149,10 @@ def write_segment(
         _IDS: write_new(folder / _IDS, npy_chunks([rows.ids], (count,), rows.ids.dtype)),
     }
     _begin_build(folder, f"{plan} {terms} {files[_VECTORS].sha256}")
-    engine = _build(folder, plan, terms, workers)
+    if built is not None and built.plan == plan:
+        engine = _taken_over(built, folder, terms)
+    else:
+        engine = _build(folder, plan, terms, workers)
     engine.save(folder / _ENGINE)
     (folder / _BUILDING).unlink()
     record = SegmentRecord(name=name, rows=count, plan=str(plan))
@@ -196,6 +204,22 @@ def load_segment(root: Path, record: SegmentRecord, terms: Terms) -> Segment:
         )
     engine = Engine.load(folder / _ENGINE, vectors, Plan.parse(record.plan), terms.rule, terms.metric)
     return Segment(record, ids, vectors, engine)
+
+
+def _taken_over(engine: Engine, folder: Path, terms: Terms) -> Engine:
+    """An engine that was built elsewhere, if it is over the vectors of this folder."""
+    vectors = np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False)
+    rows = np.linspace(0, len(vectors) - 1, min(len(vectors), _ROWS_COMPARED)).astype(np.int64)
+    same = engine.vectors.shape == vectors.shape and (engine.rule.after, engine.metric) == (
+        terms.rule.after,
+        terms.metric,
+    )
+    if not same or not np.array_equal(np.asarray(engine.vectors[rows], np.float32), vectors[rows]):
+        raise ConfigError(
+            "the engine that was given is over other vectors, or compares them in another way; give the one "
+            "that was built over these, or none"
+        )
+    return engine
 
 
 def _build(folder: Path, plan: Plan, terms: Terms, workers: int | None) -> Engine:

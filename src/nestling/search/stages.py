@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from nestling.errors import ConfigError, unknown
+from nestling.kernels.walking import LINE_BYTES
 
 CoarseKind = Literal["ivf", "hnsw"]
-Code = Literal["flat", "fp16", "int8", "int4", "pq", "opq", "rabitq"]
+Code = Literal["flat", "fp16", "int8", "int4", "pq", "opq", "rabitq", "graph"]
 Store = Literal["flat", "fp16", "int8"]
 
 SLICEABLE: tuple[Code, ...] = ("flat", "fp16", "int8", "int4")
@@ -18,6 +19,7 @@ SLICEABLE: tuple[Code, ...] = ("flat", "fp16", "int8", "int4")
 QUANTISERS = ("pq", "opq")
 BYTES_PER_ENTRY = {"flat": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 _RABITQ_FACTOR_BYTES = 8
+LINK_BYTES = 4
 _STAGE = re.compile(r"(fp16|int8|int4|[a-z]+)(\d*)(?:x(\d+))?(?::(\w+))?@(full|\d+)")
 EXAMPLE = "such as 'ivf1024@64 > pq32x4@128 > rerank@full'"
 
@@ -50,19 +52,23 @@ class Scan:
 
     Args:
         code: ``flat`` (float32), ``fp16``, ``int8`` and ``int4`` hold each entry by itself; ``pq`` is a
-            product quantiser, ``opq`` one behind a learned rotation, ``rabitq`` one bit an entry.
+            product quantiser, ``opq`` one behind a learned rotation, ``rabitq`` one bit an entry; ``graph``
+            is two bits for each main direction, met along the links of a graph.
         dim: the prefix; None is the full size.
         subspaces: parts of a product quantiser, each with a code of its own.
         bits: of each such code, 4 or 8.
+        links: of a row of the graph, 8 to 1024.
     """
 
     code: Code
     dim: int | None = None
     subspaces: int | None = None
     bits: int | None = None
+    links: int | None = None
 
     def __str__(self) -> str:
         parts = "" if self.subspaces is None else f"{self.subspaces}x{self.bits}"
+        parts += "" if self.links is None else f"{self.links}"
         return f"{self.code}{parts}@{_at(self.dim)}"
 
     @property
@@ -71,7 +77,12 @@ class Scan:
         return self.code in SLICEABLE
 
     def row_bytes(self, dim: int) -> int:
-        """Bytes of one row's code of a prefix of ``dim`` entries."""
+        """Bytes of one row's code of a prefix of ``dim`` entries.
+
+        Of a graph it is the least: rows whose variance is spread evenly take more lines of the cache.
+        """
+        if self.code == "graph":
+            return LINE_BYTES
         if self.subspaces is not None and self.bits is not None:
             return -(-self.subspaces * self.bits // 8)
         if self.code == "rabitq":
@@ -115,7 +126,7 @@ def parse_stage(text: str) -> Coarse | Scan | Rerank | Literal["certify"]:
     allowed = {
         "store": name == "rerank",
         "parts": name in QUANTISERS,
-        "count": name in ("ivf", "hnsw", *QUANTISERS),
+        "count": name in ("ivf", "hnsw", "graph", *QUANTISERS),
     }
     given = {"store": store is not None, "parts": parts is not None, "count": bool(count)}
     if any(given[each] and not allowed[each] for each in given) or (allowed["count"] and not count):
@@ -130,4 +141,6 @@ def parse_stage(text: str) -> Coarse | Scan | Rerank | Literal["certify"]:
         return Rerank(dim, store or "flat")
     if name in get_args(CoarseKind):
         return Coarse(name, int(count), dim)
+    if name == "graph":
+        return Scan(name, dim, links=int(count))
     return Scan(name, dim, int(count) if count else None, int(parts) if parts else None)

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling import kernels
 from nestling.cut import CutRule, check_vectors
 from nestling.encoders.matrix import Sizes, read_sizes
 from nestling.encoders.vector_files import write_npy
 from nestling.errors import ConfigError, DataError
+from nestling.search.engine import Engine
 from nestling.search.exact import Metric, nearest
 from nestling.search.frontier import Frontier, Trial
 from nestling.search.index import AdaptiveIndex
@@ -41,7 +43,10 @@ def candidate_plans(rows: int, sizes: Sequence[int]) -> tuple[Plan, ...]:
         texts += [f"rabitq@{full} > rerank@full"]
         texts += [f"pq{dim // 4}x4@{dim} > rerank@full" for dim in short[-2:] if dim % 4 == 0]
         texts += [f"ivf{lists}@{dim} > int8@{dim} > rerank@full" for dim in short[-2:]]
-        texts += [f"hnsw32@{dim} > int8@{dim} > rerank@full" for dim in short[-2:]]
+        # Without compiled kernels numpy walks our own graph row by row, and that of faiss is faster.
+        links = ("graph32", "graph64") if kernels.level() != "off" else ()
+        texts += [f"{graph}@{full} > rerank@full" for graph in links]
+        texts += [f"hnsw32@{dim} > int8@{dim} > rerank@full" for dim in short[-2:] if not links]
     return tuple(sorted(map(Plan.parse, texts), key=lambda plan: plan.cost(rows, full).mflops))
 
 
@@ -62,8 +67,10 @@ def tune(
 ) -> tuple[Trial, Frontier]:
     """The plan and point that meet the targets fastest, and all that was measured on the way.
 
-    Candidates are first built over a sample of the rows, then the best few over all. Each is searched at
-    growing points, one parameter doubled at a time, always the one that finds most for the time it takes.
+    Candidates are first built over a sample of the rows, for about as long as the best of them takes to
+    build over all; then that one is, and another only if it is not enough or three such builds are not over.
+    Each is searched at growing points, one parameter doubled at a time, always the one that finds most for
+    the time it takes.
 
     Args:
         vectors: ``Float[n, dim]``; may be a memory map.
@@ -88,16 +95,35 @@ def tune(
     vectors = check_vectors(vectors)
     if not 1 <= k < len(vectors):
         raise DataError(f"k={k} neighbours cannot be found among {len(vectors)} vectors; choose fewer")
-    full = vectors.shape[1]
+    family = None if plans is None else tuple(map(_read, plans))
+    with Race(vectors, queries, k, rule, metric, seed, workers) as race:
+        return _run(race, family, sizes, recall, max_bytes, max_ms)
+
+
+def _run(
+    race: Race,
+    family: Sequence[Plan] | None,
+    sizes: Sequence[int] | None,
+    recall: float | None,
+    max_bytes: float | None,
+    max_ms: float | None,
+) -> tuple[Trial, Frontier]:
+    rows, full = race.vectors.shape
     sizes = tuple(sizes or range(-(-full // 4), full, -(-full // 4))) + ((full,) if not sizes else ())
-    family = candidate_plans(len(vectors), sizes) if plans is None else tuple(map(_read, plans))
+    family = candidate_plans(rows, sizes) if family is None else family
     if not family:
         raise ConfigError(
             "there are no plans to compare; give at least one, or none at all for the usual ones"
         )
-    race = Race(vectors, queries, k, rule, metric, seed, workers)
-    trials = race.run(family, lambda frontier: _rank(frontier, recall, max_bytes))
-    frontier = Frontier(tuple(trials), k, len(race.queries), queries is None, race.seconds)
+
+    def enough(trial: Trial) -> bool:
+        fits = (max_bytes is None or trial.row_bytes <= max_bytes) and (
+            max_ms is None or trial.latency_ms <= max_ms
+        )
+        return fits and recall is not None and trial.low >= recall
+
+    trials = tuple(race.run(family, lambda trials: _rank(trials, recall, max_bytes), enough))
+    frontier = Frontier(trials, race.k, len(race.queries), race.own is not None, race.seconds)
     return frontier.choose(recall, max_bytes=max_bytes, max_ms=max_ms), frontier
 
 
@@ -105,17 +131,17 @@ def _read(plan: Plan | str) -> Plan:
     return Plan.parse(plan) if isinstance(plan, str) else plan
 
 
-def _rank(frontier: Frontier, recall: float | None, max_bytes: float | None) -> list[Plan]:
+def _rank(trials: Sequence[Trial], recall: float | None, max_bytes: float | None) -> list[Plan]:
     """The plans, the most promising first: the fastest to the target, then those that come nearest to it."""
     target = recall or 1.0
 
     def promise(plan: Plan) -> tuple[bool, bool, float]:
-        trials = frontier.of(plan).trials
-        reached = [trial.latency_ms for trial in trials if trial.recall >= target]
-        too_large = max_bytes is not None and trials[0].row_bytes > max_bytes
-        return too_large, not reached, min(reached) if reached else -max(trial.recall for trial in trials)
+        own = [trial for trial in trials if trial.plan == plan]
+        reached = [trial.latency_ms for trial in own if trial.recall >= target]
+        too_large = max_bytes is not None and own[0].row_bytes > max_bytes
+        return too_large, not reached, min(reached) if reached else -max(trial.recall for trial in own)
 
-    return sorted({trial.plan: None for trial in frontier}, key=promise)
+    return sorted({trial.plan: None for trial in trials}, key=promise)
 
 
 def build(
@@ -143,39 +169,35 @@ def build(
     stored = vectors if hasattr(vectors, "values") and hasattr(vectors, "nesting") else None
     matrix = check_vectors(vectors if stored is None else stored.values)
     found_rule = rule or (CutRule() if stored is None else stored.rule)
-    given, table, k = plan, None, min(k, len(matrix) - 1)
-    if plan is None and k:
-        sizes = read_sizes(nesting if nesting or stored is None else stored.nesting, matrix.shape[1])
-        chosen, frontier = tune(
-            matrix,
-            queries=queries,
-            k=k,
-            recall=recall,
-            max_bytes=max_bytes,
-            max_ms=max_ms,
-            sizes=sizes.sizes("dim"),
-            rule=found_rule,
+    k = min(k, len(matrix) - 1)  # a single row has no neighbours to be measured by
+
+    def create(plan: Plan | str, engine: Engine | None = None) -> AdaptiveIndex:
+        return AdaptiveIndex.create(
+            folder,
+            vectors,
+            ids,
+            plan=plan,
+            nesting=nesting,
+            rule=rule,
             metric=metric,
+            encoder=encoder,
             seed=seed,
             workers=workers,
+            engine=engine,
         )
-        given, table = chosen.plan, frontier.of(chosen.plan)
-    index = AdaptiveIndex.create(
-        folder,
-        vectors,
-        ids,
-        plan=given or "flat@full",
-        nesting=nesting,
-        rule=rule,
-        metric=metric,
-        encoder=encoder,
-        seed=seed,
-        workers=workers,
-    )
-    if table is not None:
-        index.write_table(trial.to_json() for trial in table.pareto())
-    elif k:  # a single row has no neighbours to be measured by
-        retune(index, queries=queries, k=k, recall=None, seed=seed, workers=workers)
+
+    if plan is not None or not k:
+        index = create(plan or "flat@full")
+        if k:
+            retune(index, queries=queries, k=k, recall=None, seed=seed, workers=workers)
+        return index
+    sizes = read_sizes(nesting if nesting or stored is None else stored.nesting, matrix.shape[1])
+    with Race(matrix, queries, k, found_rule, metric, seed, workers) as race:
+        chosen, frontier = _run(race, None, sizes.sizes("dim"), recall, max_bytes, max_ms)
+        # What comes before a cut is done to the vectors of an index, not to those that were measured.
+        built = race.engines[chosen.plan] if found_rule.before == "none" else None
+        index = create(chosen.plan, built)
+    index.write_table(trial.to_json() for trial in frontier.of(chosen.plan).pareto())
     return index
 
 

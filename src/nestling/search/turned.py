@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.kernels.layout import pack_rows
-from nestling.kernels.walking import LINE_BYTES, Walks, WholeRows
+from nestling.kernels.walking import LINE_BYTES, Lens, WholeRows
 from nestling.search.frame import Frame, spans
 
 Doubles = NDArray[np.float64]
-Floats = NDArray[np.float32]
 
 _SAMPLED = 50_000
 _MOST_LINES = 4
@@ -108,20 +106,11 @@ class Turn:
         size = 8 if self.biased else 4
         out[:, -size:] = ends.view(np.uint8)[:, -size:]
 
-    def aims(self, rows: Doubles) -> Walks:
-        """Walks towards ``Float64[walks, dim]`` in terms of the frame, lifted or not."""
-        largest = np.maximum(np.abs(rows).max(axis=1), _TINY)
-        turned = (rows / largest[:, None]).astype(np.float32) @ self._placed_basis[: rows.shape[1]]
-        steps = np.maximum(np.abs(turned).max(axis=1), _SMALL) / np.float32(_LARGEST)
-        codes = np.rint(turned / steps[:, None]).astype(np.int8)
-        with np.errstate(over="ignore"):  # beside so large a scale the rows' biases do not count
-            scales = (steps * largest).astype(np.float32)
-        return Walks(codes, codes.sum(axis=1, dtype=np.int32), scales)
-
-    @cached_property
-    def _placed_basis(self) -> Floats:
-        """The directions that have codes, standing where queries have their entries."""
-        return np.ascontiguousarray(self._placed(self.basis[:, : self.coded].astype(np.float32)))
+    def lens(self, frame: Frame) -> Lens:
+        """What turns queries into walks; the directions that have codes stand where codes have them."""
+        basis = np.ascontiguousarray(self._placed(self.basis[:, : self.coded].astype(np.float32)))
+        mean = np.ascontiguousarray(frame.mean) if self.biased else None
+        return Lens(len(frame.mean), basis, mean, frame.scale, self.metric == "cosine", self.biased)
 
     def _placed(self, entries: NDArray[Any]) -> NDArray[Any]:
         """Entries where those of a code stand: its four parts end with bytes that hold numbers."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,24 @@ from nestling import kernels
 from nestling.artifact import read_folder, read_manifest, write_folder
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
-from nestling.errors import ArtifactError, ConfigError, DataError, unknown
-from nestling.kernels.walking import CodedGraph, WholeRows, aligned, grow, link, rank, walk
+from nestling.errors import ArtifactError
+from nestling.kernels import walking
+from nestling.kernels.walking import (
+    CodedGraph,
+    SearchedGraph,
+    Walks,
+    WholeRows,
+    aligned,
+    grow,
+    link,
+    rank,
+    walk,
+)
 from nestling.search.exact import Metric, Neighbours
-from nestling.search.frame import Frame, readable, spans
+from nestling.search.frame import Frame, readable, refuse_zero, spans
 from nestling.search.threads import count_workers
 from nestling.search.turned import Turn, whole_rows, write_whole
+from nestling.search.walk_requests import check_options, check_request, in_doubles
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,10 +44,11 @@ Links = NDArray[np.int32]
 _KIND = "graph-scan"
 _ALPHA = 1.15
 _HUBS = 512
-_MOST_LINKS = 1024
 # Rows linked at a time do not see each other: few enough beside those that are there already.
 _NEW_SHARE, _MOST_NEW = 1 / 32, 2048
 _FEWEST_SHARED = 64  # rows or queries for which another thread pays
+# Estimates are good enough that more rows than these are hardly ever among the k best.
+_SCORED, _SCORED_MORE = 40, 6
 # Below this share of rows allowed, reading their vectors costs less than walking past all the others.
 _FEW = 1 / 10
 
@@ -63,8 +77,9 @@ class GraphScan:
         self, vectors: NDArray[Any], frame: Frame, turn: Turn, graph: CodedGraph, metric: Metric
     ) -> None:
         self._vectors, self._frame, self._turn = vectors, frame, turn
-        self._graph, self._metric = graph, metric
+        self._graph, self._metric, self._lens = graph, metric, turn.lens(frame)
         self._stored = kernels.StoredRows(vectors, frame.inverse_norms, frame.metric == "euclidean")
+        self._searched = SearchedGraph(graph, self._lens, self._stored)
 
     @classmethod
     def build(
@@ -96,22 +111,44 @@ class GraphScan:
             ConfigError: for an unknown metric, a rule with something before the cut, or numbers outside
                 their range.
         """
-        _check_options(rule, metric, links, ef)
+        check_options(rule, metric, links, ef)
         vectors = readable(check_vectors(vectors))
         frame = Frame.fit(vectors, "cosine" if rule.after == "l2" else metric)
         turn = Turn.fit(vectors, frame, seed)
-        order = np.random.default_rng(seed).permutation(len(vectors)).astype(np.int32)
         codes = aligned(len(vectors), turn.stride)
         whole = whole_rows(len(vectors), len(turn.basis))
         for rows in tqdm(spans(vectors), desc="code", unit="block", disable=None, delay=2, leave=False):
             turned = turn.turn(frame.centre(vectors, np.arange(len(vectors))[rows]))
             turn.code(turned, codes[rows])
             write_whole(whole, rows, turned)
-        all_links = np.full((len(vectors), links), -1, np.int32)
-        graph = _begun_at(codes, all_links, order[:_HUBS], turn)
-        made = cls(vectors, frame, turn, graph, metric)
-        made._link_all(order, whole, ef, count_workers(workers))
+        made = cls(vectors, frame, turn, begun_graph(codes, links, turn, seed), metric)
+        deque(made.grow(whole, ef=ef, seed=seed, workers=workers), maxlen=0)
         return made
+
+    def grow(
+        self, whole: WholeRows, *, ef: int = 100, seed: int = 0, workers: int | None = None, linked: int = 0
+    ) -> Iterator[int]:
+        """Link the rows, and say after each step how many are linked.
+
+        A build that was interrupted goes on from the links as they were after one of those steps.
+
+        Args:
+            whole: 8-bit codes of all rows.
+            ef: how many rows are in view when links are looked for.
+            seed: of the order, that of :func:`begun_graph`.
+            workers: threads; as many as there are cores by default.
+            linked: how many are linked already.
+        """
+        order, workers = _drawn_order(len(self._vectors), seed), count_workers(workers)
+        with (
+            ThreadPoolExecutor(workers) as pool,
+            tqdm(total=len(order), desc="link", unit="row", disable=None, delay=2, leave=False) as bar,
+        ):
+            for start, end in _batches(len(order)):
+                if end > linked:
+                    self._link_some(pool, order, start, end, whole, ef, workers)
+                    yield end
+                bar.update(end - start)
 
     def search(
         self,
@@ -132,7 +169,8 @@ class GraphScan:
             queries: ``Float[queries, dim]``.
             k: 1 to the number of rows. Where fewer are allowed, -1 and nan fill the answer.
             ef: how many rows a walk keeps in view, at least 1: more find more of the nearest, slower.
-            shortlist: how many of them are scored exactly, ``k`` to ``ef``; three quarters by default.
+            shortlist: how many of them are scored exactly, ``k`` to ``ef``; by default three quarters, but
+                no more than ``6 k + 40``.
             allowed: ``Bool[rows]``: the rows that may be found.
             workers: threads, each with some of the queries; as many as there are cores by default.
 
@@ -140,25 +178,60 @@ class GraphScan:
             DataError: for queries or a mask that do not fit, or ``k`` outside its range.
             ConfigError: for ``ef`` or ``workers`` below 1, or a shortlist below ``k``.
         """
-        queries = check_vectors(queries, "queries", dim=self._vectors.shape[1])
-        _check_request(len(self._vectors), k, ef, shortlist, allowed)
-        exact = self._frame.direct(queries)
-        view, kept = max(ef, k, shortlist or 1), shortlist or max(k, ef * 3 // 4)
+        check_request(len(self._vectors), k, ef, shortlist, allowed)
+        exact = in_doubles(queries, self._lens.dim)
+        view = max(ef, k, shortlist or 1)
+        kept = shortlist or max(k, min(ef * 3 // 4, _SCORED + _SCORED_MORE * k))
         share = 1.0
         if allowed is not None:
             allowed = np.ascontiguousarray(allowed)
             share = float(np.count_nonzero(allowed)) / len(allowed)
         if share < _FEW:
-            return self._shown(*self._look_through(exact, k, allowed))
+            return self._shown(
+                *self._look_through(self._frame.direct(check_vectors(exact, "queries")), k, allowed)
+            )
         view = min(int(np.ceil(view / share)), len(self._vectors))
-        workers = max(1, min(count_workers(workers), len(exact) // _FEWEST_SHARED))
-        parts = [exact[slice(*edge)] for edge in _edges(len(exact), workers)]
-        if workers == 1:
-            return self._shown(*self._find(exact, k, view, kept, allowed))
-        with ThreadPoolExecutor(workers) as pool:
-            found = list(pool.map(lambda part: self._find(part, k, view, kept, allowed), parts))
+        shared = len(exact) // _FEWEST_SHARED
+        if workers is not None or shared > 1:
+            shared = min(count_workers(workers), shared)
+        if shared <= 1:
+            return self._shown(*self._find(exact, slice(0, len(exact)), k, view, kept, allowed))
+        parts = [slice(*edge) for edge in _edges(len(exact), shared)]
+        with ThreadPoolExecutor(shared) as pool:
+            found = list(pool.map(lambda part: self._find(exact, part, k, view, kept, allowed), parts))
         indices, scores = zip(*found, strict=True)
         return self._shown(np.concatenate(indices), np.concatenate(scores))
+
+    def meet(
+        self,
+        queries: NDArray[Any],
+        kept: int,
+        *,
+        ef: int = 100,
+        allowed: NDArray[np.bool_] | None = None,
+        workers: int | None = None,
+    ) -> Links:
+        """Rows that walks towards queries meet, the most promising first, not scored yet.
+
+        Args:
+            queries: ``Float[queries, dim]``, finite.
+            kept: how many of them, at least 1.
+            ef: how many rows a walk keeps in view.
+            allowed: ``Bool[rows]``: the rows that may be met.
+            workers: threads, each with some of the queries.
+
+        Returns:
+            ``Int32[queries, kept]``, -1 where fewer were met.
+        """
+        aimed, view = self._aims(self._frame.direct(queries)), max(ef, kept)
+        workers = max(1, min(count_workers(workers), len(queries) // _FEWEST_SHARED))
+        if workers == 1:
+            return walk(self._graph, aimed, view, kept, allowed)
+        parts = [aimed.part(slice(*edge)) for edge in _edges(len(queries), workers)]
+        with ThreadPoolExecutor(workers) as pool:
+            return np.concatenate(
+                list(pool.map(lambda part: walk(self._graph, part, view, kept, allowed), parts))
+            )
 
     def cost(self) -> Cost:
         """What codes and links take beside the vectors; the work of a walk depends on ``ef``."""
@@ -227,40 +300,54 @@ class GraphScan:
         inside = all(each.min() >= -1 and each.max() < len(self._vectors) for each in every)
         return same > 0.9 and inside and len(self._graph.links) == len(self._vectors)
 
-    def _link_all(self, order: Links, whole: WholeRows, ef: int, workers: int) -> None:
-        """Link rows in a given order, some at a time: each looks among those of the times before."""
-        with (
-            ThreadPoolExecutor(workers) as pool,
-            tqdm(total=len(order), desc="link", unit="row", disable=None, delay=2, leave=False) as bar,
-        ):
-            for start, end in _batches(len(order)):
-                new = order[start:end]
-                graph = self._graph
-                if start < len(graph.hubs):
-                    graph = _begun_at(graph.codes, graph.links, order[:start], self._turn)
-                shared = max(1, min(workers, len(new) // _FEWEST_SHARED))
-                parts = [new[slice(*edge)] for edge in _edges(len(new), shared)]
-                list(pool.map(lambda part, graph=graph: self._grow(graph, whole, part, ef), parts))
-                link(graph, whole, new, _ALPHA)
-                bar.update(len(new))
+    def _link_some(
+        self,
+        pool: ThreadPoolExecutor,
+        order: Links,
+        start: int,
+        end: int,
+        whole: WholeRows,
+        ef: int,
+        workers: int,
+    ) -> None:
+        """Link rows of an order: each looks among those before ``start``."""
+        new, graph = order[start:end], self._graph
+        if start < len(graph.hubs):
+            graph = _begun_at(graph.codes, graph.links, order[:start], self._turn)
+        shared = max(1, min(workers, len(new) // _FEWEST_SHARED))
+        parts = [new[slice(*edge)] for edge in _edges(len(new), shared)]
+        list(pool.map(lambda part: self._grow(graph, whole, part, ef), parts))
+        link(graph, whole, new, _ALPHA)
 
     def _grow(self, graph: CodedGraph, whole: WholeRows, new: Links, ef: int) -> None:
         rows = self._turn.lift(self._frame.centre(self._vectors, new.astype(np.int64)))
         if self._frame.metric == "cosine":  # rows of length one: the product orders as the distance does
             rows += self._frame.mean
-        grow(graph, whole, self._turn.aims(rows), new, ef, _ALPHA)
+        grow(graph, whole, walking.aim(self._lens, rows), new, ef, _ALPHA)
 
     def _find(
-        self, exact: Doubles, k: int, view: int, kept: int, allowed: NDArray[np.bool_] | None
+        self, exact: Doubles, rows: slice, k: int, view: int, kept: int, allowed: NDArray[np.bool_] | None
     ) -> tuple[Ints, Doubles]:
+        queries = exact[rows]
+        found = walking.search(self._searched, queries, view, kept, k, allowed)
+        if found.refused is not None:
+            self._refuse(exact, rows.start + found.refused)
+        if found.few:
+            possible = len(self._vectors) if allowed is None else np.count_nonzero(allowed)
+            short = np.flatnonzero(found.indices[:, min(k, int(possible)) - 1] < 0)
+            direct = self._frame.direct(queries[short])
+            found.indices[short], found.scores[short] = self._look_through(direct, k, allowed)
+        return found.indices, found.scores
+
+    def _refuse(self, queries: Doubles, row: int) -> None:
+        check_vectors(queries, "queries")
+        norms = np.linalg.norm(queries, axis=1)
+        norms[row] = 0  # by any rounding
+        refuse_zero(norms, "queries")
+
+    def _aims(self, exact: Doubles) -> Walks:
         frame = self._frame
-        walks = self._turn.aims(exact * frame.scale - frame.mean if frame.metric == "euclidean" else exact)
-        found = rank(self._stored, exact, walk(self._graph, walks, view, kept, allowed), k)
-        possible = len(self._vectors) if allowed is None else np.count_nonzero(allowed)
-        short = np.flatnonzero(found[0][:, min(k, int(possible)) - 1] < 0)
-        if len(short):
-            found[0][short], found[1][short] = self._look_through(exact[short], k, allowed)
-        return found
+        return walking.aim(self._lens, exact * frame.scale - frame.mean if self._lens.biased else exact)
 
     def _look_through(
         self, exact: Doubles, k: int, allowed: NDArray[np.bool_] | None
@@ -276,8 +363,20 @@ class GraphScan:
         if self._metric == "euclidean":
             squares = -scores if self._frame.metric == "euclidean" else 2 - 2 * scores
             scores = np.sqrt(np.maximum(squares, 0))
+        if self._frame.metric == "cosine":
+            return Neighbours(indices, scores.astype(np.float32))
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
             return Neighbours(indices, scores.astype(np.float32))
+
+
+def begun_graph(codes: NDArray[np.uint8], links: int, turn: Turn, seed: int) -> CodedGraph:
+    """Coded rows with no links yet, and the first in an order drawn by the seed as hubs."""
+    none = np.full((len(codes), links), -1, np.int32)
+    return _begun_at(codes, none, _drawn_order(len(codes), seed)[:_HUBS], turn)
+
+
+def _drawn_order(rows: int, seed: int) -> Links:
+    return np.random.default_rng(seed).permutation(rows).astype(np.int32)
 
 
 def _begun_at(codes: NDArray[np.uint8], links: Links, hubs: Links, turn: Turn) -> CodedGraph:
@@ -297,33 +396,3 @@ def _batches(rows: int) -> Iterator[tuple[int, int]]:
 
 def _edges(count: int, parts: int) -> list[tuple[int, int]]:
     return list(pairwise(count * part // parts for part in range(parts + 1)))
-
-
-def _check_options(rule: CutRule, metric: str, links: int, ef: int) -> None:
-    if rule.before != "none":
-        raise ConfigError(
-            f"a graph scan takes vectors after the {rule.before} that comes before a cut; do that first "
-            "and give rule.again"
-        )
-    if metric not in get_args(Metric):
-        raise ConfigError(unknown("metric", metric, get_args(Metric)))
-    if not 8 <= links <= _MOST_LINKS:
-        raise ConfigError(f"links={links} are not possible; give 8 to {_MOST_LINKS}, 64 for most")
-    if ef < 1:
-        raise ConfigError(f"ef={ef} keeps nothing in view; give at least 1, better 100")
-
-
-def _check_request(
-    rows: int, k: int, ef: int, shortlist: int | None, allowed: NDArray[np.bool_] | None
-) -> None:
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= rows:
-        raise DataError(f"k={k} neighbours cannot be found among {rows} rows; choose k from 1 to {rows}")
-    if ef < 1:
-        raise ConfigError(f"ef={ef} keeps nothing in view; give at least 1, better 100")
-    if shortlist is not None and shortlist < k:
-        raise ConfigError(f"a shortlist of {shortlist} cannot hold k={k} rows; give at least {k}")
-    if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (rows,)):
-        raise DataError(
-            f"allowed must be one boolean for each of {rows} rows, not {allowed.dtype} of shape "
-            f"{allowed.shape}"
-        )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nestling.artifact import FileRecord, read_manifest
 from nestling.errors import ConfigError, DataError, StorageError
 from nestling.search.durable import discard, flush_folder, npy_chunks, storage_errors, write_new
+from nestling.search.engine import Engine
 from nestling.search.generation import Generation, leftovers, switch
 from nestling.search.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
 from nestling.search.incoming import prepared_blocks
@@ -256,6 +257,7 @@ def write_files(
     rows: Rows,
     numbering: Numbering,
     workers: int | None,
+    built: Engine | None = None,
 ) -> tuple[Generation, tuple[LiveSegment, ...]]:
     """Write and flush the files of the generation after ``before``: new rows, deletions, an empty log."""
     number = before.settings.generation + 1
@@ -267,7 +269,7 @@ def write_files(
         if name.startswith(f"{SEGMENTS}/") and name.split("/")[1] in names
     }
     if len(rows.ids):
-        segment, written = write_segment(root, segment_name(number), rows, before.terms, workers)
+        segment, written = write_segment(root, segment_name(number), rows, before.terms, workers, built)
         segments.append(LiveSegment(segment, np.ones(len(rows.ids), np.bool_)))
         files |= written
     generation = _after(before, number, [part.segment.record for part in segments], files, numbering)

@@ -135,6 +135,52 @@ TARGET void refine(const Fine& fine, const Probe& probe, Found* found) {
     }
 }
 
+TARGET void unpack(const Halves& halves, uint8_t* block) {
+    const int64_t lines = halves.lines;
+    // The low bits stand row by row; they are turned so that four bytes of 16 rows stand together.
+    for (int64_t row = 0; row < kLanes; ++row) {
+        const uint8_t* fine = halves.fine + (row < halves.rows ? row : 0) * 4 * lines;
+        for (int64_t i = 0; i < lines; ++i) __builtin_memcpy(block + 64 * i + 4 * row, fine + 4 * i, 4);
+    }
+    for (int64_t quad = 4 * lines - 1; quad >= 0; --quad) {  // falling, as the low bits stand in front
+        const int part = int(2 * (quad % 4)), up = int(2 * (quad / lines));
+        const uint8_t *low = block + quad % lines * 64, *high = halves.coarse + quad / 4 * 64;
+        for (int i = 0; i < 64; ++i)
+            block[quad * 64 + i] = uint8_t((high[i] >> part & 3) << 2 | (low[i] >> up & 3));
+    }
+}
+
+// Half a block of rows with a set of queries. Eight products of pairs, of at most 2 * 15 * 127, fit 16 bits.
+TARGET inline void product_of_half(const uint8_t* half, int64_t quads, const int8_t* set, __m256i sums[kSet]) {
+    constexpr int64_t kPairs = 8;
+    for (int query = 0; query < kSet; ++query) sums[query] = _mm256_setzero_si256();
+    for (int64_t first = 0; first < quads; first += kPairs) {
+        __m256i pairs[kSet];
+        for (auto& pair : pairs) pair = _mm256_setzero_si256();
+        const int64_t last = first + kPairs < quads ? first + kPairs : quads;
+        for (int64_t quad = first; quad < last; ++quad) {
+            const __m256i code = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(half + quad * 64));
+#pragma GCC unroll 4
+            for (int query = 0; query < kSet; ++query) {
+                int32_t four;
+                __builtin_memcpy(&four, set + (quad * kSet + query) * 4, 4);
+                pairs[query] = _mm256_add_epi16(pairs[query], _mm256_maddubs_epi16(code, _mm256_set1_epi32(four)));
+            }
+        }
+        for (int query = 0; query < kSet; ++query)
+            sums[query] = _mm256_add_epi32(sums[query], _mm256_madd_epi16(pairs[query], _mm256_set1_epi16(1)));
+    }
+}
+
+TARGET void product(const uint8_t* tile, int64_t blocks, int64_t quads, const int8_t* set, int32_t* sums) {
+    for (int64_t half = 0; half < 2 * blocks; ++half) {
+        __m256i sum[kSet];
+        product_of_half(tile + half / 2 * block_bytes(quads) + half % 2 * 32, quads, set, sum);
+        for (int query = 0; query < kSet; ++query)
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + query * blocks * kLanes + half * 8), sum[query]);
+    }
+}
+
 TARGET inline __m256d four(const float* row) { return _mm256_cvtps_pd(_mm_loadu_ps(row)); }
 TARGET inline __m256d four(const uint16_t* row) {
     return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row))));
@@ -180,6 +226,8 @@ const Level kAvx2 = {
      {nullptr, scan<8, 1>, scan<8, 2>}},
     sift,
     refine,
+    unpack,
+    product,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
 };

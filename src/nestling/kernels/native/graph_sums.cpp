@@ -1,7 +1,9 @@
-// Whole numbers throughout: every level gives the same sums.
+// Whole numbers, and sums of floats in one order: every level gives the same.
 #include "graph_sums.h"
 
 #include "rows.h"
+
+#include <algorithm>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -12,20 +14,38 @@
 namespace nestling {
 namespace {
 
-inline const uint8_t* code_of(const uint8_t* codes, int64_t stride, const int32_t* rows, int64_t number) {
-    return codes + (rows ? rows[number] : number) * stride;
+int32_t plain_sum(const uint8_t* code, int64_t stride, const int8_t* query) {
+    int32_t sum = 0;
+    for (int part = 0; part < 4; ++part)
+        for (int64_t j = 0; j < stride; ++j) sum += (code[j] >> 2 * part & 3) * query[part * stride + j];
+    return sum;
 }
 
-void plain_codes(const uint8_t* codes, int64_t stride, const int32_t* rows, int64_t count, const int8_t* query,
-                 int32_t* sums) {
+template <int32_t (*SUM)(const uint8_t*, int64_t, const int8_t*)>
+int64_t estimates(const CodedRows& coded, const Aim& aim, const int32_t* rows, int64_t count, float threshold,
+                  const Estimates& out) {
+    int64_t kept = 0;
     for (int64_t i = 0; i < count; ++i) {
-        const uint8_t* code = code_of(codes, stride, rows, i);
-        int32_t sum = 0;
-        for (int part = 0; part < 4; ++part)
-            for (int64_t j = 0; j < stride; ++j) sum += (code[j] >> 2 * part & 3) * query[part * stride + j];
-        sums[i] = sum;
+        const uint8_t* code = code_of(coded, rows, i);
+        const float value = estimate(coded, aim, code, SUM(code, coded.stride, aim.query));
+        out.values[kept] = value;
+        out.places[kept] = int32_t(i);
+        kept += !(value < threshold);
     }
+    return kept;
 }
+
+// Columns are summed side by side in registers, whatever their width.
+#define TURN                                                                             \
+    for (int64_t first = 0; first < width; first += 64) {                                \
+        float sums[64] = {};                                                             \
+        const float* row = matrix + first;                                               \
+        for (int64_t i = 0; i < entries; ++i, row += width)                              \
+            for (int j = 0; j < 64; ++j) sums[j] += vector[i] * row[j];                  \
+        std::copy(sums, sums + 64, out + first);                                         \
+    }
+
+void plain_turn(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out) { TURN }
 
 int32_t plain_product(const int8_t* a, const int8_t* b, int64_t dim) {
     int32_t sum = 0;
@@ -33,7 +53,7 @@ int32_t plain_product(const int8_t* a, const int8_t* b, int64_t dim) {
     return sum;
 }
 
-const GraphSums kPlainSums = {plain_codes, plain_product};
+const GraphSums kPlainSums = {estimates<plain_sum>, plain_product, plain_turn};
 
 #if defined(__x86_64__)
 
@@ -49,25 +69,21 @@ AVX2 inline __m256i levels_times(__m256i code, const int8_t* query) {
     return _mm256_maddubs_epi16(_mm256_and_si256(code, _mm256_set1_epi8(3)), load(query));
 }
 
-AVX2 void avx2_codes(const uint8_t* codes, int64_t stride, const int32_t* rows, int64_t count,
-                     const int8_t* query, int32_t* sums) {
-    for (int64_t i = 0; i < count; ++i) {
-        const uint8_t* code = code_of(codes, stride, rows, i);
-        __m256i sum = _mm256_setzero_si256();
-        for (int64_t j = 0; j < stride; j += 32) {  // 8 products of at most 3 * 127 fit 16 bits
-            const __m256i four = load(code + j);
-            const __m256i low = _mm256_add_epi16(
-                levels_times(four, query + j),
-                levels_times(_mm256_srli_epi16(four, 2), query + stride + j));
-            const __m256i high = _mm256_add_epi16(
-                levels_times(_mm256_srli_epi16(four, 4), query + 2 * stride + j),
-                levels_times(_mm256_srli_epi16(four, 6), query + 3 * stride + j));
-            sum = _mm256_add_epi32(sum,
-                                   _mm256_madd_epi16(_mm256_add_epi16(low, high), _mm256_set1_epi16(1)));
-        }
-        sums[i] = total(sum);
+AVX2 int32_t avx2_sum(const uint8_t* code, int64_t stride, const int8_t* query) {
+    __m256i sum = _mm256_setzero_si256();
+    for (int64_t j = 0; j < stride; j += 32) {  // 8 products of at most 3 * 127 fit 16 bits
+        const __m256i four = load(code + j);
+        const __m256i low = _mm256_add_epi16(levels_times(four, query + j),
+                                             levels_times(_mm256_srli_epi16(four, 2), query + stride + j));
+        const __m256i high =
+            _mm256_add_epi16(levels_times(_mm256_srli_epi16(four, 4), query + 2 * stride + j),
+                             levels_times(_mm256_srli_epi16(four, 6), query + 3 * stride + j));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(low, high), _mm256_set1_epi16(1)));
     }
+    return total(sum);
 }
+
+AVX2 void avx2_turn(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out) { TURN }
 
 AVX2 int32_t avx2_product(const int8_t* a, const int8_t* b, int64_t dim) {
     __m256i sum = _mm256_setzero_si256();
@@ -79,7 +95,7 @@ AVX2 int32_t avx2_product(const int8_t* a, const int8_t* b, int64_t dim) {
     return total(sum);
 }
 
-const GraphSums kAvx2Sums = {avx2_codes, avx2_product};
+const GraphSums kAvx2Sums = {estimates<avx2_sum>, avx2_product, avx2_turn};
 
 AVX512 inline __m512i code_times(const uint8_t* code, int64_t stride, const int8_t* query) {
     const __m512i mask = _mm512_set1_epi8(3);
@@ -108,17 +124,57 @@ AVX512 inline __m128i totals(const __m512i* s) {
     return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 
-AVX512 void avx512_codes(const uint8_t* codes, int64_t stride, const int32_t* rows, int64_t count,
-                         const int8_t* query, int32_t* sums) {
-    __m512i four[4];
-    int64_t i = 0;
-    for (; i + 4 <= count; i += 4) {
-        for (int64_t t = 0; t < 4; ++t)
-            four[t] = code_times(code_of(codes, stride, rows, i + t), stride, query);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(sums + i), totals(four));
+AVX512 inline __m128 numbers(const uint8_t* const codes[4], int64_t at) {
+    return _mm_setr_ps(number_of(codes[0], at), number_of(codes[1], at), number_of(codes[2], at),
+                       number_of(codes[3], at));
+}
+
+// Codes of one line are most common; all of a query stays in registers then.
+template <int64_t STRIDE>
+AVX512 int64_t strided_estimates(const CodedRows& coded, const Aim& aim, const int32_t* rows, int64_t count,
+                                 float threshold, const Estimates& out) {
+    const int64_t stride = STRIDE ? STRIDE : coded.stride;
+    const __m128i offset = _mm_set1_epi32(aim.offset), lanes = _mm_setr_epi32(0, 1, 2, 3);
+    const __m128 scale = _mm_set1_ps(aim.scale), least = _mm_set1_ps(threshold);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; i += 4) {
+        const uint8_t* codes[4];
+        __m512i sums[4];
+        for (int64_t t = 0; t < 4; ++t) {
+            codes[t] = code_of(coded, rows, std::min(i + t, count - 1));
+            sums[t] = code_times(codes[t], stride, aim.query);
+        }
+        const __m128i steps = _mm_sub_epi32(_mm_slli_epi32(totals(sums), 1), offset);
+        __m128 values = _mm_mul_ps(_mm_mul_ps(_mm_cvtepi32_ps(steps), scale), numbers(codes, stride - 4));
+        if (coded.biased) values = _mm_add_ps(values, numbers(codes, stride - 8));
+        const __mmask8 there = count - i >= 4 ? 15 : __mmask8((1 << (count - i)) - 1);
+        const __mmask8 fits = _mm_mask_cmp_ps_mask(there, values, least, _CMP_NLT_UQ);
+        if (!fits) continue;
+        const __m128i places = _mm_add_epi32(lanes, _mm_set1_epi32(int32_t(i)));
+        _mm_storeu_ps(out.values + kept, _mm_maskz_compress_ps(fits, values));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out.places + kept), _mm_maskz_compress_epi32(fits, places));
+        kept += __builtin_popcount(fits);
     }
-    for (; i < count; ++i)
-        sums[i] = _mm512_reduce_add_epi32(code_times(code_of(codes, stride, rows, i), stride, query));
+    return kept;
+}
+
+AVX512 int64_t avx512_estimates(const CodedRows& coded, const Aim& aim, const int32_t* rows, int64_t count,
+                                float threshold, const Estimates& out) {
+    const auto estimates = coded.stride == 64 ? strided_estimates<64> : strided_estimates<0>;
+    return estimates(coded, aim, rows, count, threshold, out);
+}
+
+AVX512 void avx512_turn(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out) {
+    for (int64_t first = 0; first < width; first += 64) {
+        __m512 sums[4];
+        for (auto& sum : sums) sum = _mm512_setzero_ps();
+        const float* row = matrix + first;
+        for (int64_t i = 0; i < entries; ++i, row += width)
+            for (int j = 0; j < 4; ++j)
+                sums[j] = _mm512_add_ps(
+                    sums[j], _mm512_mul_ps(_mm512_set1_ps(vector[i]), _mm512_loadu_ps(row + 16 * j)));
+        for (int j = 0; j < 4; ++j) _mm512_storeu_ps(out + first + 16 * j, sums[j]);
+    }
 }
 
 AVX512 int32_t avx512_product(const int8_t* a, const int8_t* b, int64_t dim) {
@@ -131,7 +187,7 @@ AVX512 int32_t avx512_product(const int8_t* a, const int8_t* b, int64_t dim) {
     return _mm512_reduce_add_epi32(sum);
 }
 
-const GraphSums kAvx512Sums = {avx512_codes, avx512_product};
+const GraphSums kAvx512Sums = {avx512_estimates, avx512_product, avx512_turn};
 
 #endif
 

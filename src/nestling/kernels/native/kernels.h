@@ -54,12 +54,27 @@ struct Fine {
     const float *scale, *radius, *bias;
 };
 using RefineFunction = void (*)(const Fine&, const Probe&, Found*);
+// A tile holds codes of one byte, block after block: four dims of its 16 rows are 64 bytes side by side, the
+// next four dims follow. 64 bytes between blocks keep their lines from falling on the same places of a cache.
+// Queries stand four together, in a set: four dims of each are 16 bytes side by side.
+constexpr int64_t kWide = 6, kSet = 4;  // blocks and queries of which a product keeps the sums in registers
+// <query, code> of rows of a tile: [queries of the set][rows]; `blocks` is a multiple of kWide.
+using ProductFunction = void (*)(const uint8_t* tile, int64_t blocks, int64_t quads, const int8_t* set, int32_t* sums);
+inline int64_t block_bytes(int64_t quads) { return 64 * (quads + 1); }
+// Both halves of the codes of a block, of which the last rows may be missing.
+struct Halves {
+    const uint8_t *coarse, *fine;
+    int64_t lines, rows;
+};
+using UnpackFunction = void (*)(const Halves& halves, uint8_t* block);
 using ScoreFunction = double (*)(const void* row, const double* query, int64_t dim);
 
 struct Level {
     ScanFunction scan[4][kMostTogether + 1];  // by log2 of bits and number of queries; may be null
     SiftFunction sift;
     RefineFunction refine;
+    UnpackFunction unpack;
+    ProductFunction product;
     ScoreFunction dot[3];  // by Type, summed in double precision
     ScoreFunction distance[3];  // squared
 };

@@ -67,6 +67,33 @@ void refine(const Fine& fine, const Probe& probe, Found* found) {
     }
 }
 
+void unpack(const Halves& halves, uint8_t* block) {
+    const int64_t lines = halves.lines;
+    // The low bits stand row by row; they are turned so that four bytes of 16 rows stand together.
+    for (int64_t row = 0; row < kLanes; ++row) {
+        const uint8_t* fine = halves.fine + (row < halves.rows ? row : 0) * 4 * lines;
+        for (int64_t i = 0; i < lines; ++i) __builtin_memcpy(block + 64 * i + 4 * row, fine + 4 * i, 4);
+    }
+    for (int64_t quad = 4 * lines - 1; quad >= 0; --quad) {  // falling, as the low bits stand in front
+        const int part = int(2 * (quad % 4)), up = int(2 * (quad / lines));
+        const uint8_t *low = block + quad % lines * 64, *high = halves.coarse + quad / 4 * 64;
+        for (int i = 0; i < 64; ++i)
+            block[quad * 64 + i] = uint8_t((high[i] >> part & 3) << 2 | (low[i] >> up & 3));
+    }
+}
+
+void product(const uint8_t* tile, int64_t blocks, int64_t quads, const int8_t* set, int32_t* sums) {
+    for (int query = 0; query < kSet; ++query, set += 4)
+        for (int64_t block = 0; block < blocks; ++block, sums += kLanes) {
+            const uint8_t* codes = tile + block * block_bytes(quads);
+            for (int lane = 0; lane < kLanes; ++lane) sums[lane] = 0;
+            for (int64_t quad = 0; quad < quads; ++quad, codes += 64)
+                for (int lane = 0; lane < kLanes; ++lane)
+                    for (int p = 0; p < 4; ++p)
+                        sums[lane] += codes[4 * lane + p] * set[quad * kSet * 4 + p];
+        }
+}
+
 // Eight sums side by side, so that the compiler can keep them in registers of any width.
 template <typename T, bool DISTANCE>
 double score(const void* data, const double* query, int64_t dim) {
@@ -93,6 +120,8 @@ const Level kPlain = {
     {{nullptr, scan<1>}, {nullptr, scan<2>}, {nullptr, scan<4>}, {nullptr, scan<8>}},
     sift,
     refine,
+    unpack,
+    product,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
 };

@@ -1,9 +1,7 @@
 // The C interface, and the search that goes from coarse codes over fine ones to exact scores.
-#include "rows.h"
+#include "search.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <new>
 #include <vector>
 
@@ -12,96 +10,14 @@ using namespace nestling;
 namespace {
 
 constexpr int64_t kOutOfMemory = -1;
-constexpr int64_t kBlocksAtATime = 512;  // of 16 rows: half a megabyte of coarse codes of 256 dims
+constexpr int64_t kBatch = 8, kLikelyBatch = 16;  // queries for which unpacking all codes pays: exact, likely
+constexpr int64_t kMostAtOnce = 256;              // of a batch
+constexpr int64_t kBlocksAtATime = Room::kBlocks;  // of 16 rows: half a megabyte of coarse codes of 256 dims
 constexpr int64_t kFirstBlocks = 64;
 constexpr int64_t kLedgerRows = 1 << 18;  // one megabyte a query
 constexpr int32_t kDone = -(1 << 29);       // less than any sum: the row was verified
 
-}  // namespace
-
-// ---- what Python fills in; the fields and their order are those of nestling/kernels/native.py ----
-
-struct NestlingCodes {
-    int64_t rows, lines;
-    const uint8_t *coarse, *fine;
-    const float *coarse_scale, *coarse_radius, *fine_scale, *fine_radius, *bias;
-    const uint8_t* allowed;  // per row, or null
-};
-
-struct NestlingQueries {
-    int64_t count;
-    const int8_t* codes;     // [count, lines * 16]
-    const int32_t* sums;     // of the codes
-    const float* likely;     // [count, 2, 3]: alpha, beta, gamma of a bound by coarse and by fine codes
-    const float* sure;       // the same of bounds that always hold, or null
-    const double* exact;     // [count, dim]
-    const double* bounds;    // [count, 3]: a score s meets bounds as s * [0] + [1], to within [2]
-};
-
-struct NestlingAnswers {
-    int64_t* indices;  // [count, k], best first, -1 where there are fewer
-    double* scores;
-    int64_t *refined, *verified;
-    double* skipped;  // largest bound of what was not verified, in the terms of the bounds
-};
-
-namespace {
-
-struct Scored {
-    double score;
-    int64_t row;
-    // Better ones first; of equal scores the row that stands first.
-    bool operator<(const Scored& other) const {
-        return score != other.score ? score > other.score : row < other.row;
-    }
-};
-
-// The k best so far: a heap with the worst of them on top.
-class Best {
-public:
-    explicit Best(int64_t k) : k_(size_t(k)) { heap_.reserve(k_); }
-    void offer(Scored one) {
-        if (heap_.size() == k_) {
-            if (!(one < heap_.front())) return;
-            std::pop_heap(heap_.begin(), heap_.end());
-            heap_.back() = one;
-        } else {
-            heap_.push_back(one);
-        }
-        std::push_heap(heap_.begin(), heap_.end());
-    }
-    bool full() const { return heap_.size() == k_; }
-    double worst() const { return heap_.front().score; }
-    void write(int64_t* rows, double* scores) {
-        std::sort_heap(heap_.begin(), heap_.end());
-        for (size_t i = 0; i < k_; ++i) {
-            rows[i] = i < heap_.size() ? heap_[i].row : -1;
-            scores[i] = i < heap_.size() ? heap_[i].score : std::numeric_limits<double>::quiet_NaN();
-        }
-    }
-
-private:
-    size_t k_;
-    std::vector<Scored> heap_;
-};
-
-struct Candidate {
-    float bound;
-    int32_t row;
-    bool operator<(const Candidate& other) const { return bound > other.bound; }
-};
-
-constexpr float kLowest = -std::numeric_limits<float>::infinity();
-constexpr float kHighest = std::numeric_limits<float>::infinity();
-
 constexpr int64_t kGroup = 16;  // queries for which a tile of codes stays in the cache
-
-// Room for the survivors of a tile; whole registers are stored.
-struct Room {
-    static constexpr size_t kSize = (kBlocksAtATime + 1) * kLanes;
-    int32_t rows[kSize], sums[kSize];
-    float bounds[kSize];
-};
 
 // Memory that a thread uses again: fresh pages for every query would cost as much as half a scan.
 struct Scratch {
@@ -112,17 +28,11 @@ struct Scratch {
 
 // One query on its way through the codes. First it goes after the rows whose bound is likely to hold and
 // reaches the k-th best score; that score is then high enough to leave out most rows by bounds that are sure.
-class Pursuit {
+class Pursuit : Verifier {
 public:
     Pursuit(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
             const NestlingQueries& queries, int64_t number, int64_t k, std::vector<int32_t>& ledger)
-        : level_(level), vectors_(vectors), codes_(codes), ledger_(ledger), best_(k) {
-        query_ = queries.codes + number * codes.lines * 16;
-        sum_ = queries.sums[number];
-        likely_ = reinterpret_cast<const Factors*>(queries.likely) + number * 2;
-        sure_ = queries.sure ? reinterpret_cast<const Factors*>(queries.sure) + number * 2 : nullptr;
-        exact_ = queries.exact + number * vectors.dim;
-        map_ = queries.bounds + number * 3;
+        : Verifier(level, vectors, codes, queries, number, k), ledger_(ledger) {
         if (!sure_) return;
         const size_t rows = size_t(std::min((codes.rows + kLanes - 1) / kLanes * kLanes, kLedgerRows));
         if (ledger.size() < rows) ledger.resize(rows);
@@ -152,26 +62,16 @@ public:
         const Fine fine = {codes_.fine, codes_.lines * 4, codes_.fine_scale, codes_.fine_radius, codes_.bias};
         level_.refine(fine, {query_, 15 * sum_, factors, threshold_, nullptr}, &found);
         candidates.clear();
-        for (int64_t i = 0; i < found.count; ++i)  // what is no number bounds nothing
-            candidates.push_back({std::isnan(found.bounds[i]) ? kHighest : found.bounds[i], found.rows[i]});
-        std::sort(candidates.begin(), candidates.end());
-        for (size_t i = 0; i < candidates.size(); ++i) {
-            if (candidates[i].bound < threshold_) {
-                found.skipped = std::max(found.skipped, candidates[i].bound);
-                break;
-            }
-            if (i + 3 < candidates.size()) fetch(vectors_, candidates[i + 3].row);
-            verify(candidates[i].row);
-        }
-        if (final) skipped_ = found.skipped;
+        for (int64_t i = 0; i < found.count; ++i) candidates.push_back({safe(found.bounds[i]), found.rows[i], 0});
+        const size_t verified = verify(candidates);
+        for (size_t i = 0; sure_ && i < verified; ++i)
+            ledger_[size_t(candidates[i].row - chapter_ * kLanes)] = kDone;
+        if (!final) return;
+        skip(found.skipped);
+        if (verified < candidates.size()) skip(candidates[verified].bound);
     }
 
-    void answer(const NestlingAnswers& answers, int64_t number, int64_t k) {
-        best_.write(answers.indices + number * k, answers.scores + number * k);
-        answers.refined[number] = refined_;
-        answers.verified[number] = verified_;
-        answers.skipped[number] = skipped_;
-    }
+    void answer(const NestlingAnswers& answers) { write(answers, refined_); }
 
 private:
     // Leave out rows that only fill the last block, that may not be found, that were verified.
@@ -182,33 +82,13 @@ private:
         for (int64_t i = 0; i < found.count; ++i) {
             found.rows[kept] = found.rows[i];
             found.sums[kept] = found.sums[i];
-            kept += found.sums[i] != kDone && (!codes_.allowed || codes_.allowed[found.rows[i]]);
+            kept += found.sums[i] != kDone && may_be_found(found.rows[i]);
         }
         found.count = kept;
     }
 
-    void verify(int64_t row) {
-        ++verified_;
-        if (sure_) ledger_[size_t(row - chapter_ * kLanes)] = kDone;
-        best_.offer({score_of(level_, vectors_, row, exact_), row});
-        if (!best_.full()) return;
-        const double own = best_.worst() * map_[0];
-        const double least = own + map_[1] - map_[2] - 4e-7 * (std::fabs(own) + std::fabs(map_[1]));
-        threshold_ = std::fabs(least) < 1e38 ? float(least) : kLowest;
-    }
-
-    const Level& level_;
-    const NestlingVectors& vectors_;
-    const NestlingCodes& codes_;
     std::vector<int32_t>& ledger_;
-    Best best_;
-    const int8_t* query_;
-    int32_t sum_;
-    const Factors *likely_, *sure_;
-    const double *exact_, *map_;
-    int64_t chapter_ = 0;
-    float threshold_ = kLowest, skipped_ = kLowest;
-    int64_t refined_ = 0, verified_ = 0;
+    int64_t chapter_ = 0, refined_ = 0;
 };
 
 void scan_together(const Level& level, const Packed& codes, int bits_log2, int64_t first, int64_t last,
@@ -256,6 +136,18 @@ void pursue(const Level& level, const NestlingCodes& codes, std::vector<Pursuit>
     }
 }
 
+void search_few(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
+                const NestlingQueries& queries, int64_t start, int64_t count, int64_t k,
+                const NestlingAnswers& answers) {
+    thread_local std::vector<Scratch> scratch(1);
+    std::vector<Pursuit> pursuits;
+    pursuits.reserve(size_t(count));
+    for (int64_t i = 0; i < count; ++i)
+        pursuits.emplace_back(level, vectors, codes, queries, start + i, k, scratch[0].ledgers[i]);
+    pursue(level, codes, pursuits, scratch[0]);
+    for (auto& pursuit : pursuits) pursuit.answer(answers);
+}
+
 }  // namespace
 
 // Which instruction sets this machine has: bit n for level n.
@@ -278,16 +170,12 @@ EXPORT int32_t nestling_levels() {
 EXPORT int64_t nestling_search(int32_t number, const NestlingVectors* vectors, const NestlingCodes* codes,
                                const NestlingQueries* queries, int64_t k, const NestlingAnswers* answers) {
     try {
-        thread_local std::vector<Scratch> scratch(1);
-        for (int64_t start = 0; start < queries->count; start += kGroup) {
-            const int64_t count = std::min(kGroup, queries->count - start);
-            std::vector<Pursuit> pursuits;
-            pursuits.reserve(size_t(count));
-            for (int64_t i = 0; i < count; ++i)
-                pursuits.emplace_back(level_of(number), *vectors, *codes, *queries, start + i, k,
-                                      scratch[0].ledgers[i]);
-            pursue(level_of(number), *codes, pursuits, scratch[0]);
-            for (int64_t i = 0; i < count; ++i) pursuits[size_t(i)].answer(*answers, start + i, k);
+        const Level& level = level_of(number);
+        for (int64_t start = 0, count; start < queries->count; start += count) {
+            count = queries->count - start;
+            const bool batch = count >= (queries->sure ? kBatch : kLikelyBatch);
+            count = std::min(batch ? kMostAtOnce : kGroup, count);
+            (batch ? search_batch : search_few)(level, *vectors, *codes, *queries, start, count, k, *answers);
         }
         return 0;
     } catch (const std::bad_alloc&) {

@@ -10,9 +10,10 @@ from nestling.errors import StoreBusyError, StoreError, require
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant_points import (
     hits_of,
+    ids_of,
     payload_of,
     point_id,
-    rows_of,
+    rows_of_pages,
     vector_name,
     vectors_of,
 )
@@ -130,7 +131,7 @@ class QdrantTable:
         """Which of these ids there are."""
         with self._errors():
             found = self._client.retrieve(self._name, [point_id(name) for name in ids], with_payload=["id"])
-        return {record.payload["id"] for record in found}
+        return ids_of(found)
 
     def count(self) -> int:
         """How many points there are."""
@@ -143,18 +144,14 @@ class QdrantTable:
 
     def scan(self, size: int) -> Iterator[Rows]:
         """All points in the order of their UUIDs."""
-        if self._layout is None:
-            raise StoreError(f"{self.where} is not open; use DatabaseStore.open or create")
-        names, after = [vector_name(self._layout.dim)], None
-        while True:
+
+        def page(name: str, offset: Any) -> Any:
             with self._errors():
-                found, after = self._client.scroll(
-                    self._name, limit=size, offset=after, with_payload=True, with_vectors=names
+                return self._client.scroll(
+                    self._name, limit=size, offset=offset, with_payload=True, with_vectors=[name]
                 )
-            if found:
-                yield rows_of(found, self._layout)
-            if after is None:
-                return
+
+        return rows_of_pages(page, self._layout, self.where)
 
     def optimize(self) -> None:
         """Nothing to ask for: the server builds and mends its graphs by itself, in the background."""

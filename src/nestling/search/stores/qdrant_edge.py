@@ -13,9 +13,10 @@ from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant_points import (
     LAYOUT_POINT,
     hits_of,
+    ids_of,
     payload_of,
     point_id,
-    rows_of,
+    rows_of_pages,
     vector_name,
     vectors_of,
 )
@@ -130,7 +131,7 @@ class QdrantEdgeTable:
             found = self._shard.retrieve(
                 [point_id(name) for name in ids], with_payload=["id"], with_vector=False
             )
-        return {record.payload["id"] for record in found}
+        return ids_of(found)
 
     def count(self) -> int:
         """How many points there are, without the one of the layout."""
@@ -143,20 +144,16 @@ class QdrantEdgeTable:
 
     def scan(self, size: int) -> Iterator[Rows]:
         """All points in the order of their UUIDs."""
-        if self._layout is None:
-            raise StoreError(f"{self.where} is not open; use DatabaseStore.open or create")
-        names, after = [vector_name(self._layout.dim)], None
         others = self._edge.Filter(must_not=[self._edge.HasIdCondition({LAYOUT_POINT})])
-        while True:
+
+        def page(name: str, offset: Any) -> Any:
             asked = self._edge.ScrollRequest(
-                offset=after, limit=size, filter=others, with_payload=True, with_vector=names
+                offset=offset, limit=size, filter=others, with_payload=True, with_vector=[name]
             )
             with self._errors():
-                found, after = self._shard.scroll(asked)
-            if found:
-                yield rows_of(found, self._layout)
-            if after is None:
-                return
+                return self._shard.scroll(asked)
+
+        return rows_of_pages(page, self._layout, self.where)
 
     def optimize(self) -> None:
         """Merge segments and build their graphs, now."""

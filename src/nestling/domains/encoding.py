@@ -1,0 +1,236 @@
+"""Encoding that outlives its process: what is finished stays on the disk, and the same call goes on after it.
+
+.NAME.encoding/vectors.f32     finished rows, one after the other
+.NAME.encoding/progress.json   how many rows are finished, of which texts and by which encoder
+.NAME.encoding/writer.lock     held by the process that encodes
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from nestling.encoders.text import TextEncoder
+from nestling.encoders.text_inputs import check_texts
+from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.granularity import At
+from nestling.search.durable import discard, flush_folder, storage_errors, write_all, write_new
+from nestling.search.lock import WriterLock
+
+_VECTORS, _PROGRESS, _FRESH = "vectors.f32", "progress.json", "progress.new"
+_TEXTS_AT_A_TIME = 2048  # lost at most, when the process is killed
+_BYTES_AT_A_TIME = 1 << 24
+
+
+class _Progress(BaseModel):
+    """What is finished.
+
+    Args:
+        encoder: sha256 of the weights, and of all else that the vectors depend on.
+        dim: entries of a vector.
+        rows: finished.
+        texts: sha256 of the texts of these rows.
+        vectors: sha256 of their bytes.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: str
+    dim: int
+    rows: int
+    texts: str
+    vectors: str
+
+
+@contextmanager
+def encoded(
+    encoder: TextEncoder, texts: Iterable[str], target: str | Path, at: At = None, *, batch_size: int = 64
+) -> Iterator[NDArray[np.float32]]:
+    """The vectors ``Float32[texts, dim]`` of any number of texts, as a memory map.
+
+    Texts are encoded some thousands at a time, and each part is on the disk before the next one begins. If
+    the process ends - be it by ``kill -9`` - the same call goes on after what was finished. Texts that come
+    after that may have changed meanwhile. Memory does not grow with the number of texts.
+
+    Args:
+        encoder: of the texts.
+        texts: gone through twice, so a list, or what reads them anew each time, such as
+            :class:`~nestling.data.TextFile`.
+        target: what the caller makes of the vectors; what is finished lies beside it, in
+            ``.NAME.encoding``, until the caller's block ends without an error.
+        at: the granularity.
+        batch_size: texts that the encoder sees at a time.
+
+    Raises:
+        DataError: for no texts, or texts that cannot be encoded (named).
+        ConfigError: if what is finished is of other texts or by another encoder.
+        ArtifactError: if what is finished was altered.
+        StorageError: if writing fails, or another process encodes for the same target.
+    """
+    place = Path(target).resolve()
+    folder = place.with_name(f".{place.name}.encoding")
+    count, dim = _count(texts), encoder.nesting.resolve(at)["dim"]
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        flush_folder(folder.parent)
+    lock = WriterLock(folder)
+    try:
+        work, left = _Work(folder, _fingerprint(encoder, dim), dim), iter(texts)
+        work.resume(left)
+        with tqdm(desc="encoding", initial=work.rows, total=count, unit=" texts", disable=None) as bar:
+            for part in _parts(left):
+                work.append(part, encoder.encode(part, at, batch_size=batch_size, first_row=work.rows))
+                bar.update(len(part))
+        yield work.vectors()
+    except BaseException:
+        lock.release()
+        if not (folder / _PROGRESS).exists():
+            discard(folder)
+        raise
+    lock.release()
+    discard(folder)
+
+
+class _Work:
+    """The folder of vectors that are finished.
+
+    Args:
+        folder: locked by the caller.
+        encoder: its fingerprint.
+        dim: entries of a vector.
+
+    Attributes:
+        rows: finished.
+    """
+
+    def __init__(self, folder: Path, encoder: str, dim: int) -> None:
+        self.folder, self.encoder, self.dim, self.rows = folder, encoder, dim, 0
+        self._texts, self._vectors = hashlib.sha256(), hashlib.sha256()
+
+    def resume(self, texts: Iterator[str]) -> None:
+        """Take up what is finished, and take the texts that it was made of from ``texts``.
+
+        Raises:
+            ConfigError: if these are others, or it was made by another encoder.
+            ArtifactError: if it was altered.
+        """
+        if not (self.folder / _PROGRESS).exists():
+            return
+        finished = self._read_progress()
+        for text in islice(texts, finished.rows):
+            _add_text(self._texts, text)
+        same_encoder = (finished.encoder, finished.dim) == (self.encoder, self.dim)
+        if not same_encoder or finished.texts != self._texts.hexdigest():
+            other = "other texts" if same_encoder else "another encoder or granularity"
+            raise ConfigError(
+                f"{self.folder} holds {finished.rows:,} vectors of {other}, from a call that was "
+                "interrupted; repeat that call to go on with them, or remove the folder to begin anew"
+            )
+        self._verify(finished)
+        self.rows = finished.rows
+
+    def append(self, texts: list[str], vectors: NDArray[np.float32]) -> None:
+        """Put the vectors of the next texts on the disk; when this returns they are finished."""
+        path, data = self.folder / _VECTORS, np.ascontiguousarray(vectors, "<f4").view(np.uint8).data
+        with storage_errors(path):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
+            try:
+                os.ftruncate(descriptor, self._size_bytes(self.rows))  # what was torn goes
+                os.lseek(descriptor, 0, os.SEEK_END)
+                write_all(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            for text in texts:
+                _add_text(self._texts, text)
+            self._vectors.update(data)
+            self.rows += len(texts)
+            self._write_progress()
+
+    def vectors(self) -> NDArray[np.float32]:
+        """All that is finished, as a memory map."""
+        return np.memmap(self.folder / _VECTORS, "<f4", "r", shape=(self.rows, self.dim))
+
+    def _size_bytes(self, rows: int) -> int:
+        return 4 * self.dim * rows
+
+    def _read_progress(self) -> _Progress:
+        path = self.folder / _PROGRESS
+        try:
+            return _Progress.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ArtifactError(f"{path} cannot be read or was altered; {self._remedy}") from error
+
+    def _write_progress(self) -> None:
+        finished = _Progress(
+            encoder=self.encoder,
+            dim=self.dim,
+            rows=self.rows,
+            texts=self._texts.hexdigest(),
+            vectors=self._vectors.hexdigest(),
+        )
+        write_new(self.folder / _FRESH, [finished.model_dump_json(indent=1).encode()])
+        (self.folder / _FRESH).replace(self.folder / _PROGRESS)
+        flush_folder(self.folder)
+
+    def _verify(self, finished: _Progress) -> None:
+        path, left = self.folder / _VECTORS, self._size_bytes(finished.rows)
+        try:
+            with path.open("rb") as stream:
+                while data := stream.read(min(left, _BYTES_AT_A_TIME)):
+                    self._vectors.update(data)
+                    left -= len(data)
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read; {self._remedy}") from error
+        if self._vectors.hexdigest() != finished.vectors:
+            raise ArtifactError(f"{path} is truncated or was altered; {self._remedy}")
+
+    @property
+    def _remedy(self) -> str:
+        return f"remove {self.folder} to encode anew"
+
+
+def _count(texts: Iterable[str]) -> int:
+    """How many texts there are; each is checked before the first is encoded."""
+    count = 0
+    for part in _parts(texts):
+        check_texts(part, count)
+        count += len(part)
+    if count == 0:
+        raise DataError("there is no text to encode; give at least one")
+    return count
+
+
+def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    left = iter(texts)
+    return iter(lambda: list(islice(left, _TEXTS_AT_A_TIME)), [])
+
+
+def _add_text(digest: Any, text: str) -> None:
+    data = text.encode("utf-8", "surrogatepass")
+    digest.update(len(data).to_bytes(8, "little"))
+    digest.update(data)
+
+
+def _fingerprint(encoder: TextEncoder, dim: int) -> str:
+    """What tells encoders apart: weights, cut, default prompt and the longest text that is read."""
+    model = encoder.model
+    prompt = model.prompts.get(model.default_prompt_name or "")
+    digest = hashlib.sha256(repr((dim, encoder.rule, prompt, model.max_seq_length)).encode())
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

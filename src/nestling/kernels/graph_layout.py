@@ -1,0 +1,136 @@
+"""What a graph that is walked consists of: coded rows with links, what walks go towards, what they find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.kernels.layout import Bytes, Doubles, Floats, Ints, StoredRows
+
+Links = NDArray[np.int32]
+Whole = NDArray[np.int8]
+
+LINE_BYTES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class CodedGraph:
+    """Rows with their codes and links.
+
+    A code has four levels of two bits a byte: level ``s`` of byte ``j`` is entry ``s * stride + j``. Its
+    last four bytes are a factor (float32), the four before them a bias if rows have one. With
+    ``t = 2 <query, code> - 3 sum(query)`` the estimate of a row is ``t * scale * factor + bias``.
+
+    Args:
+        codes: ``UInt8[rows, stride]``, ``stride`` a multiple of 64; best at addresses that are, too.
+        links: ``Int32[rows, degree]``, -1 behind the last of each; growing changes it.
+        hubs: ``Int32[hubs]``: rows among whose best a walk begins.
+        hub_codes: ``UInt8[hubs, stride]``: their codes.
+        biased: whether rows have a bias.
+    """
+
+    codes: Bytes
+    links: Links
+    hubs: Links
+    hub_codes: Bytes
+    biased: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Walks:
+    """What to walk towards.
+
+    Args:
+        codes: ``Int8[walks, 4 * stride]``, from -127 to 127, zero where a code ends with numbers.
+        sums: ``Int32[walks]``: sum of the codes of each.
+        scales: ``Float32[walks]``: what a code is multiplied by.
+    """
+
+    codes: Whole
+    sums: Links
+    scales: Floats
+
+    def part(self, rows: slice) -> Walks:
+        """Some of the walks."""
+        return Walks(self.codes[rows], self.sums[rows], self.scales[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """How queries become walks.
+
+    Args:
+        dim: entries of a query.
+        basis: ``Float32[dim or more, 4 * stride]``: what each entry of a row adds to the entries of a walk.
+        mean: ``Float64[dim]`` that is taken off a query after scaling, or nothing where neither is done.
+        scale: a power of two.
+        cosine: whether scores are those of queries of length one.
+        biased: whether estimates have a bias, beside which their scale counts.
+    """
+
+    dim: int
+    basis: Floats
+    mean: Doubles | None
+    scale: float
+    cosine: bool
+    biased: bool
+
+
+@dataclass(frozen=True, eq=False)
+class WholeRows:
+    """8-bit codes of whole rows, which links are chosen by.
+
+    Args:
+        values: ``Int8[rows, dim]``, ``dim`` a multiple of 64.
+        scales: ``Float32[rows]``: what a code is multiplied by.
+        norms: ``Float32[rows]``: squared lengths.
+    """
+
+    values: Whole
+    scales: Floats
+    norms: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class SearchedGraph:
+    """All that a search reads.
+
+    Args:
+        graph: where to walk.
+        lens: what turns queries into walks.
+        vectors: what exact scores are computed from.
+    """
+
+    graph: CodedGraph
+    lens: Lens
+    vectors: StoredRows
+
+
+class Answer(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        indices: ``Int64[queries, k]``, best first, -1 where there are fewer.
+        scores: ``Float64[queries, k]``, nan where there are fewer.
+        few: how many queries found fewer than ``k``.
+        refused: a query that is not finite or has no direction, if there is one; nothing was searched then.
+    """
+
+    indices: Ints
+    scores: Doubles
+    few: int
+    refused: int | None = None
+
+
+def aligned(rows: int, stride: int) -> Bytes:
+    """``UInt8[rows, stride]`` of zeros that begins where a line of the cache does.
+
+    >>> aligned(3, 64).ctypes.data % 64
+    0
+    """
+    whole = np.zeros(rows * stride + LINE_BYTES, np.uint8)
+    start = -whole.ctypes.data % LINE_BYTES
+    return whole[start : start + rows * stride].reshape(rows, stride)

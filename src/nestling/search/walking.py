@@ -1,0 +1,224 @@
+"""The stage that walks a graph by codes of its own, as an engine builds and searches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.errors import ArtifactError, ConfigError
+from nestling.kernels.layout import StoredRows
+from nestling.kernels.walking import LINE_BYTES, CodedGraph, WholeRows, aligned
+from nestling.search.exact import Metric
+from nestling.search.filters import Allowed
+from nestling.search.frame import Frame
+from nestling.search.journal import Arrays
+from nestling.search.plan import Plan, Point
+from nestling.search.space import Floats, Ints, Space, read_rows
+from nestling.search.turned import Turn, whole_rows, write_whole
+from nestling.search.views import faiss
+from nestling.search.walk import GraphScan, begun_graph
+
+_WHOLE = ("whole_values", "whole_scales", "whole_norms")
+
+Links = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Coding:
+    """How rows of a graph are coded.
+
+    Attributes:
+        frame: turns scores into inner products; its norms are those of the rows that are coded.
+        turn: the main directions.
+        metric: ``"dot"`` or ``"euclidean"``, as answers show it.
+    """
+
+    frame: Frame
+    turn: Turn
+    metric: Metric
+
+    @classmethod
+    def fit(cls, prefixes: NDArray[Any], space: Space, seed: int, block: int) -> Self:
+        """Learn it from rows, which are read block by block.
+
+        Raises:
+            DataError: for rows with NaN or infinity, or of length zero under ``l2``; they are named.
+        """
+        for start in range(0, len(prefixes), block):
+            read_rows(prefixes[start : start + block], "vectors", start)  # which refuses and names them
+        frame = Frame.fit(prefixes, "cosine" if space.is_normalised else space.metric)
+        return cls(frame, Turn.fit(prefixes, frame, seed), space.metric)
+
+    def to_parts(self) -> Arrays:
+        """What has to be stored, by name; the norms are needed while building alone."""
+        turn = self.turn
+        numbers = np.array([self.frame.scale, turn.longest, turn.coded, turn.lines], np.float64)
+        return {"basis": turn.basis, "mean": self.frame.mean, "numbers": numbers}
+
+    @classmethod
+    def from_parts(cls, parts: Arrays, space: Space, prefixes: NDArray[Any] | None = None) -> Self:
+        """Read what :meth:`to_parts` gave; the rows themselves are needed to go on coding and linking."""
+        scale, longest, coded, lines = parts["numbers"].tolist()
+        frame_metric = "cosine" if space.is_normalised else space.metric
+        norms = None
+        if space.is_normalised and prefixes is not None:
+            norms = Frame.fit(prefixes, frame_metric).inverse_norms
+        frame = Frame(frame_metric, scale, np.array(parts["mean"]), norms)
+        turn = Turn(np.array(parts["basis"]), int(coded), int(lines), frame_metric, longest)
+        return cls(frame, turn, space.metric)
+
+    @property
+    def kinds(self) -> dict[str, tuple[Any, int]]:
+        """Type and width of the arrays that :meth:`encode` makes."""
+        width = whole_rows(0, len(self.turn.basis)).values.shape[1]
+        kinds = dict(zip(_WHOLE, ((np.int8, width), (np.float32, 0), (np.float32, 0)), strict=True))
+        return {"codes": (np.uint8, self.turn.stride), **kinds}
+
+    def encode(self, prefixes: NDArray[Any], rows: slice) -> Arrays:
+        """Codes of some rows to walk by, and of 8 bits to choose links by."""
+        turned = self.turn.turn(self.frame.centre(prefixes, np.arange(rows.start, rows.stop)))
+        codes, whole = np.empty((len(turned), self.turn.stride), np.uint8), whole_rows(*turned.shape)
+        self.turn.code(turned, codes)
+        write_whole(whole, slice(None), turned)
+        return {"codes": codes, **dict(zip(_WHOLE, (whole.values, whole.scales, whole.norms), strict=True))}
+
+
+def grow_links(
+    coding: Coding,
+    prefixes: NDArray[Any],
+    arrays: Callable[[str], NDArray[Any]],
+    links: int,
+    seed: int,
+    begun: tuple[int, Links] | None,
+    note: Callable[[int, Links], None],
+) -> CodedGraph:
+    """Link coded rows.
+
+    Args:
+        coding: of the rows.
+        prefixes: ``Float[rows, dim]``.
+        arrays: those that :meth:`Coding.encode` made, by name.
+        links: of a row.
+        seed: of the order.
+        begun: how many rows an interrupted build had linked, and its links.
+        note: told the same after each step.
+    """
+    graph = begun_graph(_in_lines(arrays("codes")), links, coding.turn, seed)
+    linked = 0
+    if begun is not None:
+        linked, graph.links[:] = begun
+    scan = GraphScan(prefixes, coding.frame, coding.turn, graph, coding.metric)
+    whole = WholeRows(*map(arrays, _WHOLE))
+    for done in scan.grow(whole, seed=seed, workers=faiss.omp_get_max_threads(), linked=linked):
+        note(done, graph.links)
+    return graph
+
+
+BUILDING = _WHOLE
+"""Arrays that are needed while a graph grows and not after."""
+
+
+class WalkScanner:
+    """Walks the graph. Rows come as promising as their codes say, without scores.
+
+    Args:
+        plan: cut to the size, with sizes as numbers.
+        built: the plan that the arrays were built for.
+        arrays: what was built.
+        vectors: ``Float[rows, at least the size]``.
+        space: how they are compared.
+
+    Raises:
+        ConfigError: for a size below that of the graph.
+    """
+
+    def __init__(self, plan: Plan, built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space) -> None:
+        if plan.scan.dim != built.scan.dim:
+            raise ConfigError(
+                f"the graph {built.scan} mixes all {built.scan.dim} entries and cannot be cut to "
+                f"{plan.scan.dim}; choose a dim of {built.scan.dim} or more, or build with a graph of fewer "
+                f"entries, such as graph{built.scan.links}@{plan.scan.dim}"
+            )
+        self._space, self._dim = space, int(plan.scan.dim or 0)
+        parts = {name: arrays[f"graph.{name}"] for name in ("basis", "mean", "numbers")}
+        self._coding = Coding.from_parts(parts, space)
+        codes, hubs = _in_lines(arrays["codes"]), _in_memory(arrays["links.hubs"])
+        # In memory: a page of a file would be looked up for each row that is met.
+        near = aligned(len(hubs), codes.shape[1])
+        near[:] = codes[hubs]
+        self._graph = CodedGraph(
+            codes, _in_memory(arrays["links.rows"]), hubs, near, self._coding.turn.biased
+        )
+        self._scan = self._over(vectors, self._coding.frame)
+
+    def ranked(self, stored: StoredRows) -> GraphScan:
+        """The same graph with rows that its answers are ranked by, in one call."""
+        return self._over(stored.values, replace(self._coding.frame, inverse_norms=stored.scale))
+
+    def search(self, queries: Floats, k: int, point: Point, allowed: Allowed | None) -> tuple[Ints, Floats]:
+        """See :class:`~nestling.search.scanners.Scanner`; with a filter, a walk keeps more rows in view."""
+        asked = self._space.prefix(queries, self._dim, "queries")
+        ef, mask = max(point.ef or 1, k), None
+        if allowed is not None:
+            mask = np.ascontiguousarray(allowed.mask)
+            ef = min(int(ef / allowed.share) + 1, len(mask))
+        met = self._scan.meet(asked, k, ef=ef, allowed=mask, workers=faiss.omp_get_max_threads())
+        return met.astype(np.int64), np.zeros(met.shape, np.float32)
+
+    def positions(self, rows: Ints) -> Ints:
+        """See :class:`~nestling.search.scanners.Scanner`."""
+        return rows
+
+    def _over(self, vectors: NDArray[Any], frame: Frame) -> GraphScan:
+        return GraphScan(vectors, frame, self._coding.turn, self._graph, self._coding.metric)
+
+
+def check_graph(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> None:
+    """Refuse arrays that a walk could not read without leaving them.
+
+    Raises:
+        ArtifactError: for shapes that do not fit each other, or links that lead to no row.
+    """
+    links, hubs, numbers = (arrays[name] for name in ("links.rows", "links.hubs", "graph.numbers"))
+    dim, entries = int(plan.scan.dim or 0), len(arrays["graph.basis"])
+    code_bytes = int(numbers[-1]) * LINE_BYTES if numbers.shape == (4,) else 0
+    shapes = {
+        "codes": (rows, code_bytes),
+        "links.rows": (rows, plan.scan.links),
+        "links.hubs": (min(rows, len(hubs)),),
+        "graph.basis": (entries, entries),
+        "graph.mean": (dim,),
+        "graph.numbers": (4,),
+    }
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ArtifactError(
+                f"{folder} holds {name} of shape {arrays[name].shape}, and {plan} over {rows} vectors needs "
+                f"{shape}; load it with the plan and vectors it was built over, or build it again"
+            )
+    kinds = {"codes": "u1", "links.rows": "i4", "links.hubs": "i4", "graph.basis": "f8", "graph.mean": "f8"}
+    wrong = [name for name, kind in kinds.items() if arrays[name].dtype != np.dtype(kind)]
+    room = 4 * (code_bytes - 4)  # a code ends with at least one number
+    if wrong or entries not in (dim, dim + 1) or not 1 <= numbers[2] <= min(entries, room):
+        raise ArtifactError(f"the codes of the graph in {folder} are malformed; build it again")
+    for each, least in ((links, -1), (hubs, 0)):
+        if not (each.size and each.min() >= least and each.max() < rows):
+            raise ArtifactError(f"the graph in {folder} links rows that are not there; build it again")
+
+
+def _in_lines(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Codes in memory, each in as few lines of the cache as it can."""
+    if not isinstance(codes, np.memmap) and codes.ctypes.data % LINE_BYTES == 0:
+        return codes
+    placed = aligned(*codes.shape)
+    placed[:] = codes
+    return placed
+
+
+def _in_memory(array: NDArray[Any]) -> NDArray[Any]:
+    return np.array(array) if isinstance(array, np.memmap) else array
