@@ -20,6 +20,7 @@ def sweep(
     beir: Annotated[Path | None, typer.Option(help="A folder in the format of BEIR.")] = None,
     scored: Annotated[Path | None, typer.Option(help="A file of (text, text, score).")] = None,
     nesting: Annotated[str | None, typer.Option(help="Other sizes than the model's own.")] = None,
+    latency: Annotated[bool, typer.Option(help="Also measure the time of one use.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for the report.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: AsJson = False,
@@ -34,13 +35,18 @@ def sweep(
 
     task = _task(pairs, beir, scored)
     wanted = None if nesting is None else Nesting.parse(nesting)
-    curve = measure(TextEncoder.open(model), task, wanted, seed=seed, name=model)
+    of_layers = wanted if wanted is not None and "layer" in wanted.axes else None
+    encoder = TextEncoder.open(model, of_layers)
+    curve = measure(encoder, task, wanted, seed=seed, name=model, latency=latency)
     if output is not None:
         curve.save(output / "curve.json")
         curve.plot(output / "curve.png")
+        if len(curve.nesting.axes) == 2:
+            curve.heatmap(output / "grid.png")
         curve.to_html(output / "report.html")
         say(f"written to {output}")
-    show(curve.to_json() if as_json else curve.table())
+    grid = [curve.grid()] if len(curve.nesting.axes) == 2 else []
+    show(curve.to_json() if as_json else "\n\n".join([curve.table(), *grid]))
 
 
 def choose(

@@ -22,7 +22,7 @@ def train(
     docstrings: Annotated[str | None, typer.Option(help="A folder of Python packages.")] = None,
     limit: Annotated[int | None, typer.Option(help="The most pairs to use.")] = None,
     encoder: Annotated[str | None, typer.Option(help="wordllama, minilm, a folder, or a hub name.")] = None,
-    tune: Annotated[str | None, typer.Option(help="adapter: a map on top; encoder: every weight.")] = None,
+    tune: Annotated[str | None, typer.Option(help="adapter, encoder (every weight), or masked.")] = None,
     nesting: Annotated[
         str | None, typer.Option(help="Sizes: dim=8..256, or layer=2,4,6 zip dim=32,128,384.")
     ] = None,
@@ -40,6 +40,9 @@ def train(
     align_temperature: Annotated[float | None, typer.Option(help="Of its softmax.")] = None,
     deep_documents: Annotated[bool | None, typer.Option(help="Documents from the full layer.")] = None,
     chunk_size: Annotated[int | None, typer.Option(help="Texts encoded at a time (less memory).")] = None,
+    encoder_rate: Annotated[float | None, typer.Option(help="Words masked for the encoder.")] = None,
+    decoder_rate: Annotated[float | None, typer.Option(help="Words masked for the decoder.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of a text in pre-training.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimiser steps, in place of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows that one loss sees.")] = None,
@@ -70,10 +73,15 @@ def train(
     from nestling.training.plan import read_plan
 
     resolved = read_plan(plan, flags)
-    study = text.TextStudy(resolved, text.read_data(resolved.data))
-    say(f"{len(study.training):,} pairs to train, {len(study.validation):,} to validate")
     model = Path(resolved.output.folder) / "model"
-    trained = study.train()
+    if resolved.model.tune == "masked":
+        from nestling.domains.pretraining import pretrain_by_plan
+
+        trained = pretrain_by_plan(resolved)
+    else:
+        study = text.TextStudy(resolved, text.read_data(resolved.data))
+        say(f"{len(study.training):,} pairs to train, {len(study.validation):,} to validate")
+        trained = study.train()
     trained.save(model)
     show_json({"model": str(model), "nesting": str(trained.nesting)}) if as_json else show(str(model))
 

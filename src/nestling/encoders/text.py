@@ -219,11 +219,11 @@ class TextEncoder(nn.Module):
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
                 vectors = self._vectors([rows[row] for row in batch], wanted, prompt)
-                for g, each in vectors.items():
-                    found[g][batch] = each.float().cpu().numpy()
+                for g, some in vectors.items():
+                    found[g][batch] = some.float().cpu().numpy()
                 progress.update(len(batch))
-        for each in found.values():
-            self._check_found(each, first_row)
+        for matrix in found.values():
+            self._check_found(matrix, first_row)
         return found
 
     def _check_found(self, vectors: NDArray[np.float32], first_row: int) -> None:

@@ -127,6 +127,28 @@ class Curve:
 
         return chart(self, metric, width)
 
+    def grid(self, metric: str | None = None, *, cost: CostName | None = None) -> str:
+        """A curve over two axes as a square of values, or of what each cell costs.
+
+        Raises:
+            ConfigError: for a curve of other than two axes, or a cost that was not measured.
+        """
+        from nestling.measure.table import grid
+
+        return grid(self, metric, cost)
+
+    def heatmap(self, target: Any, *, metric: str | None = None) -> None:
+        """Draw a curve over two axes as a heat map into a file (.png, .svg, .pdf) or matplotlib axes.
+
+        Raises:
+            ConfigError: for a curve of other than two axes.
+            MissingExtraError: if matplotlib is not installed.
+            StorageError: if the file cannot be written.
+        """
+        from nestling.measure.plot import heatmap
+
+        heatmap(self, target, self._metric(metric))
+
     def plot(self, target: Any, *, others: Sequence[Curve] = (), metric: str | None = None) -> None:
         """Draw the curve over bytes, with intervals, into a file (.png, .svg, .pdf) or matplotlib axes.
 

@@ -6,12 +6,13 @@ import io
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nestling.artifact import write_file
 from nestling.errors import ConfigError, require
+from nestling.measure.grid import Grid
 
 if TYPE_CHECKING:
     from nestling.measure.choice import Row
@@ -44,15 +45,27 @@ def plot(curves: Sequence[Curve], target: Any, metric: str) -> None:
         MissingExtraError: if matplotlib is not installed.
         StorageError: if the file cannot be written.
     """
+    _into(target, lambda axes: _draw(curves, axes, metric))
+
+
+def heatmap(curve: Curve, target: Any, metric: str) -> None:
+    """Draw a metric of a curve over two axes as a heat map; the rest as :func:`plot`."""
+    title = f"{curve.name} on {curve.task}: {metric}"
+    grid = Grid.of(curve, metric)
+    _into(target, lambda axes: grid.draw(axes, title))
+
+
+def _into(target: Any, draw: Callable[[Any], None]) -> None:
+    """Draw into a file by its name, or on axes."""
     if not isinstance(target, (str, os.PathLike)):
-        _draw(curves, target, metric)
+        draw(target)
         return
     path = Path(target)
     kind = path.suffix.lstrip(".").lower()
     if kind not in _FORMATS:
         raise ConfigError(f"{path} is no picture file; end its name in .{', .'.join(_FORMATS)}")
     figure = require("matplotlib.figure", "train").Figure(figsize=(7, 4.5), layout="constrained")
-    _draw(curves, figure.add_subplot(), metric)
+    draw(figure.add_subplot())
     picture = io.BytesIO()
     figure.savefig(picture, format=kind, dpi=150)
     write_file(path, picture.getvalue())

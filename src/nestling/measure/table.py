@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from nestling.errors import DataError
+from nestling.errors import ConfigError, DataError
+from nestling.measure.grid import Grid
 
 if TYPE_CHECKING:
-    from nestling.measure.choice import Row
+    from nestling.measure.choice import CostName, Row
     from nestling.measure.curve import Curve
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -44,6 +45,16 @@ def chart(curve: Curve, metric: str | None = None, width: int = 40) -> str:
         for row in column
     ]
     return f"{column[0].metric} of {curve.name} ({curve.task})\n{_aligned(lines, left=2)}"
+
+
+def grid(curve: Curve, metric: str | None = None, cost: CostName | None = None) -> str:
+    """The values of a metric, or a cost, as lines and columns of two axes."""
+    found = Grid.of(curve, metric)
+    if cost is not None and any(getattr(row, cost) is None for row in found.cells.values()):
+        raise ConfigError(f"{cost} was not measured; sweep with latency=True, or choose another cost")
+    text = (lambda row: f"{row.value:.3f}") if cost is None else (lambda row: short(getattr(row, cost)))
+    what = cost or next(iter(found.cells.values())).metric
+    return f"{what} of {curve.name} ({curve.task})\n{_aligned(found.lines(text))}"
 
 
 def compare(curves: Sequence[Curve], metric: str | None = None) -> str:

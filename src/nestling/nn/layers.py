@@ -61,7 +61,7 @@ class LayerStack:
         Raises:
             GranularityError: for a depth outside 1 to the number of layers.
         """
-        return self._shell(nn.ModuleList(list(self.layers)[: self._checked(depth)]))
+        return self.around(nn.ModuleList(list(self.layers)[: self._checked(depth)]))
 
     def recorded(self, depth: int) -> tuple[nn.Module, list[Tensor]]:
         """The model of the first ``depth`` layers, and a list into which they put what they give.
@@ -70,7 +70,7 @@ class LayerStack:
         """
         given: list[Tensor] = []
         layers = [_Recorder(layer, given) for layer in list(self.layers)[: self._checked(depth)]]
-        return self._shell(nn.ModuleList(layers)), given
+        return self.around(nn.ModuleList(layers)), given
 
     def normed(self, states: Tensor) -> Tensor:
         """What a layer gave, as the last layer of a model would give it."""
@@ -84,7 +84,7 @@ class LayerStack:
             raise GranularityError(f"the model has layers 1 to {len(self)}, not {depth}; choose among those")
         return depth
 
-    def _shell(self, layers: nn.ModuleList) -> nn.Module:
+    def around(self, layers: nn.ModuleList) -> nn.Module:
         """The model with other layers: copies of the modules that lead to them, everything else shared."""
         owner = _at(self.model, self._prefix)
         shell = _replaced(owner, self._place.layers.split("."), layers)

@@ -17,7 +17,7 @@ from nestling.errors import ConfigError, unknown
 from nestling.granularity import Nesting
 from nestling.training.config import TrainConfig
 
-Tuned = Literal["adapter", "encoder"]
+Tuned = Literal["adapter", "encoder", "masked"]
 DrawName = Literal["every", "random_some", "sandwich", "random_prefix", "cross"]
 AlignName = Literal["scores", "vectors"]
 
@@ -58,7 +58,8 @@ class ModelPlan(_Table):
             ``"layer=2,4,6 zip dim=32,128,384"``; None doubles the dim up to the full one.
         hidden: width of the hidden layer of the map; None for a linear map.
         orthogonal: keep the map a rotation, so that full-size similarities stay as they are.
-        tune: what is trained: ``"adapter"``, the map on top, or ``"encoder"``, every weight of the encoder.
+        tune: what is trained: ``"adapter"``, the map on top; ``"encoder"``, every weight of the encoder; or
+            ``"masked"``, every weight by telling masked words of texts (pre-training).
     """
 
     encoder: str = "wordllama"
@@ -76,7 +77,7 @@ class ModelPlan(_Table):
     def _one_form(self) -> Self:
         if self.orthogonal and self.hidden is not None:
             raise ValueError("a rotation has no hidden layer; leave out hidden or orthogonal")
-        if self.tune == "encoder" and (self.orthogonal or self.hidden is not None):
+        if self.tune != "adapter" and (self.orthogonal or self.hidden is not None):
             raise ValueError("hidden and orthogonal describe an adapter; leave them out or tune the adapter")
         if self.tune == "adapter" and self.nesting and "layer" in Nesting.parse(self.nesting).axes:
             raise ValueError("an adapter has no layers to train; tune the encoder, or name dims alone")
@@ -111,6 +112,20 @@ class LossPlan(_Table):
     chunk_size: int | None = Field(default=None, ge=1)
 
 
+class MaskingPlan(_Table):
+    """What pre-training hides.
+
+    Args:
+        encoder_rate: share of the words that the encoder does not see.
+        decoder_rate: share of the words that the decoder does not see.
+        max_length: tokens of a text; longer ones are cut at random places.
+    """
+
+    encoder_rate: float = Field(default=0.2, gt=0, lt=1)
+    decoder_rate: float = Field(default=0.4, gt=0, lt=1)
+    max_length: int = Field(default=512, ge=3)
+
+
 class OutputPlan(_Table):
     """Where the trained model, its checkpoints and its log go."""
 
@@ -126,6 +141,7 @@ class TrainPlan(_Table):
     data: DataPlan = DataPlan()
     model: ModelPlan = ModelPlan()
     loss: LossPlan = LossPlan()
+    masking: MaskingPlan = MaskingPlan()
     train: TrainConfig = TrainConfig()
     output: OutputPlan = OutputPlan()
 
