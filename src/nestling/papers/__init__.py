@@ -12,7 +12,12 @@ from nestling.papers.report import Claim, Report, machine_stamp
 
 __all__ = ["PAPERS", "Claim", "Report", "machine_stamp", "reproduce"]
 
-PAPERS = {"mrl": "nestling.papers.mrl", "adanns": "nestling.papers.adanns"}
+PAPERS = {
+    "mrl": "nestling.papers.mrl",
+    "adanns": "nestling.papers.adanns",
+    "2dmse": "nestling.papers.two_d_mse",
+    "starbucks": "nestling.papers.starbucks",
+}
 
 
 class Paper(Protocol):

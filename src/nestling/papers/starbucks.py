@@ -1,0 +1,170 @@
+"""Starbucks (Zhuang et al. 2024, arXiv 2410.13230), and its claims.
+
+In place of random layers and sizes a short list of fixed pairs is trained, small to large, all of them in
+every step, so that each is as good as a model trained for it alone (:func:`.layer_study.starbucks`);
+before that, masked auto-encoding at every pair teaches the small ones to sum up a text. The paper uses
+BERT on NLI, MS MARCO and 100 billion tokens; here a 6-layer encoder learns from the STS benchmark.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from nestling.data.masking import MaskedTexts
+from nestling.data.retrieval_sets import cranfield, xquad
+from nestling.data.sts import stsb
+from nestling.domains.pretraining import pretrain
+from nestling.encoders.text import TextEncoder
+from nestling.granularity import Granularity
+from nestling.nn.masked_autoencoder import MaskedAutoEncoder
+from nestling.papers.checks import Checks, Run, measure_checks
+from nestling.papers.layer_study import (
+    GRID,
+    PAIRS,
+    Cells,
+    Study,
+    mrl,
+    plain,
+    separate,
+    starbucks,
+    stock_two_d,
+    two_d_mse,
+    whole_grid,
+)
+from nestling.papers.report import Claim
+from nestling.training import TrainConfig
+
+TITLE = "Starbucks: improved training for 2D Matryoshka embeddings (arXiv 2410.13230), claims at small scale"
+
+CHECKS: Checks[Study] = Checks()
+_ON = ("sts",)
+_OVER_RANDOM = 3.0  # 3.4 points in the paper
+_UNDER_SEPARATE, _UNDER_AT_ONE = 1.0, 2.0
+_COLLAPSE = 10.0
+_FULL_LOSS = 1.0  # the paper loses 1
+_HELD_OUT, _MASKED_STEPS, _MASKED_BATCH, _MASKED_LENGTH = 200, 200, 8, 64
+
+
+@CHECKS.claim("S1", "Fixed pairs, all in every step, beat random layers and sizes by 3 points", _ON)
+def beats_random(study: Study, seed: int) -> Run:
+    """Mean over the six pairs against sentence-transformers' Matryoshka2dLoss, and 2DMSE as published."""
+    figures = {m.name: _diagonal(study.cells(m, seed)) for m in (starbucks(), stock_two_d(), two_d_mse())}
+    return figures["Starbucks"] - figures[stock_two_d().name] - _OVER_RANDOM, figures
+
+
+@CHECKS.claim("S2", "On par with models trained for each pair alone: mean within 1 point, each within 2", _ON)
+def matches_separate(study: Study, seed: int) -> Run:
+    """Every pair against a model of so many layers, trained for so many dims."""
+    found = study.cells(starbucks(), seed)
+    alone = {cell: study.cells(separate(cell), seed)[cell] for cell in PAIRS}
+    gaps = {cell: found[cell] - alone[cell] for cell in PAIRS}
+    clearance = min(float(np.mean(list(gaps.values()))) + _UNDER_SEPARATE, min(gaps.values()) + _UNDER_AT_ONE)
+    figures = {f"Starbucks at {cell}": found[cell] for cell in PAIRS}
+    return clearance, {**figures, **{f"gap at {cell}": gap for cell, gap in gaps.items()}}
+
+
+@CHECKS.claim("S3", "Plain and MRL training collapse at layers 1 to 4: 10 points below the pairs", _ON)
+def others_collapse(study: Study, seed: int) -> Run:
+    """The better of plain and MRL at the pairs of the first four layers."""
+    found, others = study.cells(starbucks(), seed), [study.cells(m, seed) for m in (plain(), mrl())]
+    gaps = {cell: found[cell] - max(each[cell] for each in others) for cell in PAIRS[:4]}
+    return min(gaps.values()) - _COLLAPSE, {f"gap at {cell}": gap for cell, gap in gaps.items()}
+
+
+@CHECKS.claim("S4", "The full size loses at most 1 point against plain fine-tuning", _ON)
+def keeps_the_full_size(study: Study, seed: int) -> Run:
+    """The full cell."""
+    figures = {m.name: study.cells(m, seed)[GRID.full] for m in (starbucks(), plain(), mrl())}
+    return figures["Starbucks"] - figures["plain"] + _FULL_LOSS, figures
+
+
+@CHECKS.claim("S5", "Aligning the scores with those of the full size helps the pairs below it", _ON)
+def alignment_helps(study: Study, seed: int) -> Run:
+    """Mean over the pairs below the full one, with and without."""
+    figures = {m.name: _diagonal(study.cells(m, seed), PAIRS[:-1]) for m in (starbucks(), starbucks(0))}
+    return figures["Starbucks"] - figures["Starbucks without alignment"], figures
+
+
+@CHECKS.claim("S6", "Off the list of pairs, cells are no better than with random layers and sizes", _ON)
+def cells_off_the_list(study: Study, seed: int) -> Run:
+    """Mean over the 30 cells that are no pair; and of training the whole grid."""
+    off = [cell for cell in GRID if cell not in PAIRS]
+    figures = {m.name: _diagonal(study.cells(m, seed), off) for m in (starbucks(), two_d_mse(), whole_grid())}
+    figures["grid, on the pairs"] = _diagonal(study.cells(whole_grid(), seed))
+    return figures["2DMSE"] - figures["Starbucks"], figures
+
+
+@CHECKS.claim("S7", "In retrieval too the pairs are lifted over the plain encoder", _ON)
+def lifts_retrieval(study: Study, seed: int) -> Run:
+    """MRR@10 on XQuAD and nDCG@10 on Cranfield by layer at all dims; both learned from STS alone."""
+    figures, gains = {}, []
+    for name in ("xquad",) if study.quick else ("xquad", "cranfield"):
+        found = study.retrieval(study.model(starbucks(), seed), name)
+        without = study.retrieval(study.model(plain(), seed), name)
+        for g, value in found.items():
+            figures[f"{name}, layer {g['layer']}"] = value
+            figures[f"{name}, layer {g['layer']}, plain"] = without[g]
+        gains.append(float(np.mean([found[g] - without[g] for g in found if g != GRID.full])))
+    return min(gains), figures
+
+
+@CHECKS.claim("S8", "Masked auto-encoding lowers both of its losses at every pair", _ON)
+def pretraining_lowers_losses(study: Study, seed: int) -> Run:
+    """Losses on held-out texts before and after some hundred steps on XQuAD, Cranfield and STS texts."""
+    texts = sorted({*xquad().documents.values(), *cranfield().documents.values(), *stsb("train").first})
+    order = np.random.default_rng([8, seed]).permutation(len(texts))
+    held_out = [texts[row] for row in order[:_HELD_OUT]]
+    learned = [texts[row] for row in order[_HELD_OUT:]]
+    encoder = copy.deepcopy(TextEncoder.open("minilm", PAIRS))
+    config = TrainConfig(
+        max_steps=2 if study.quick else _MASKED_STEPS, batch_size=_MASKED_BATCH, lr=5e-4, seed=seed
+    )
+    start = MaskedAutoEncoder(copy.deepcopy(encoder.model[0].auto_model), PAIRS)
+    before = _masked_losses(start, encoder, held_out, study.quick)
+    after = _masked_losses(
+        pretrain(encoder, learned, config, max_length=_MASKED_LENGTH), encoder, held_out, study.quick
+    )
+    falls = {name: before[name] - after[name] for name in before}
+    return min(falls.values()), {f"{name}: fell by": fall for name, fall in falls.items()}
+
+
+NOT_TESTED = {
+    "S9": "MS MARCO, TREC DL and BEIR after pre-training on 100 billion tokens: need 8 GPUs for days",
+}
+CLAIMS = (*dict.fromkeys(check.id for check in CHECKS), *NOT_TESTED)
+
+
+def _diagonal(cells: Cells, wanted: Sequence[Granularity] = tuple(PAIRS)) -> float:
+    return float(np.mean([cells[cell] for cell in wanted]))
+
+
+@torch.no_grad()
+def _masked_losses(
+    model: MaskedAutoEncoder, encoder: TextEncoder, texts: Sequence[str], quick: bool
+) -> dict[str, float]:
+    """Mean losses over batches of held-out texts, with masks that do not change."""
+    masks = MaskedTexts(encoder.model[0].tokenizer, max_length=_MASKED_LENGTH)
+    generator = np.random.default_rng(0)
+    sums: dict[str, list[float]] = {}
+    model.eval()
+    starts = range(0, 16 if quick else len(texts), _MASKED_BATCH)
+    for start in starts:
+        batch = masks.batch(texts[start : start + _MASKED_BATCH], generator)
+        found = model(**{name: torch.from_numpy(rows) for name, rows in batch.items()})
+        for cell, both in found.items():
+            for name, loss in zip(("masked", "decoded"), both, strict=True):
+                sums.setdefault(f"{name} at {cell}", []).append(float(loss))
+    return {name: float(np.mean(values)) for name, values in sums.items()}
+
+
+def run(*, seeds: int, claims: Sequence[str], quick: bool) -> tuple[list[Claim], dict[str, object]]:
+    """Measure ``claims`` over ``seeds`` seeds; also the learning rates that were picked."""
+    study = Study(quick)
+    checks = [check for check in CHECKS if check.id in claims]
+    measured = measure_checks(checks, {"sts": study}, seeds)
+    untested = [Claim.not_tested(name, NOT_TESTED[name]) for name in claims if name in NOT_TESTED]
+    return [*measured, *untested], {"learning rates": study.rates}

@@ -1,0 +1,164 @@
+"""2DMSE, 2D Matryoshka Sentence Embeddings (Li et al. 2024, arXiv 2402.14776), and its claims.
+
+One sentence encoder is trained so that any number of its layers with any leading part of its vectors is
+an encoder of its own. A step takes the full size, one layer and one size below it at random, and where
+the two meet, and draws the layer's vector to that of the last (:func:`.layer_study.two_d_mse`); its
+successor ESE takes every layer in every step at one size. The paper fine-tunes BERT on NLI; here a
+6-layer encoder learns from the STS benchmark in minutes on a processor.
+
+The margins are those of the paper's reproduction (ielab/2DMSE-Reproduce) or stand in the words of a claim.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from nestling.granularity import Granularity
+from nestling.papers.checks import Checks, Run, measure_checks
+from nestling.papers.layer_study import (
+    COMPRESSED,
+    DIMS,
+    GRID,
+    LAYERS,
+    Study,
+    espresso,
+    mrl,
+    plain,
+    two_d_mse,
+)
+from nestling.papers.report import Claim
+
+TITLE = "2DMSE: 2D Matryoshka Sentence Embeddings (arXiv 2402.14776), claims at small scale"
+
+CHECKS: Checks[Study] = Checks()
+_ON = ("sts",)
+_FULL = GRID.full
+_ROUNDING = 1e-6
+_LOST_AT_LAST_BUT_ONE, _LOST_BELOW = 15.0, 20.0  # the untouched encoder loses 15.6 and 22 to 26
+_LIFT = 10.0  # 10 to 20 points in the reproduction
+_FULL_LOSS = 2.0  # about 2 points in the reproduction
+_SPEED = (0.8, 1.0)  # share of the layers' ratio
+_TEXTS = ("a man is playing a guitar", " ".join(["the committee discussed the report"] * 40))
+_ROUNDS = 5
+
+
+@CHECKS.claim("D1", "A cut encoder gives what the whole one gives at that layer", _ON)
+def cut_is_a_slice(study: Study, seed: int) -> Run:
+    """Largest difference over all cells, of unit vectors."""
+    whole = study.untouched
+    texts = list(_pairs_of_texts(seed))
+    each, most = whole.encode_each(texts), 0.0
+    for layer in LAYERS:
+        for dim in DIMS[::2]:
+            g = Granularity(layer=layer, dim=dim)
+            most = max(most, float(np.abs(whole.extract(g).encode(texts) - each[g]).max()))
+    return _ROUNDING - most, {"largest difference": most}
+
+
+@CHECKS.claim("D2", "Cut below the last layer, an encoder that was not trained for it collapses", _ON)
+def untrained_collapses(study: Study, seed: int) -> Run:
+    """Points lost by the plain fine-tuned encoder, at all dims."""
+    cells = study.cells(plain(), seed)
+    lost = {layer: cells[_FULL] - cells[_FULL.replace(layer=layer)] for layer in LAYERS[:-1]}
+    margins = [_LOST_BELOW] * (len(lost) - 1) + [_LOST_AT_LAST_BUT_ONE]
+    clearance = min(value - margin for value, margin in zip(lost.values(), margins, strict=True))
+    return clearance, {f"lost at layer {layer}": value for layer, value in lost.items()}
+
+
+@CHECKS.claim("D3", "Training in two dimensions lifts every layer below the last by 10 points", _ON)
+def lifts_layers(study: Study, seed: int) -> Run:
+    """Gain over the plain encoder at each layer, the mean over dims."""
+    found, without = study.cells(two_d_mse(), seed), study.cells(plain(), seed)
+    gains = {layer: _mean(found, layer) - _mean(without, layer) for layer in LAYERS[:-1]}
+    return min(gains.values()) - _LIFT, {f"gain at layer {layer}": gain for layer, gain in gains.items()}
+
+
+@CHECKS.claim("D4", "The full size loses at most 2 points", _ON)
+def keeps_the_full_size(study: Study, seed: int) -> Run:
+    """The full cell of 2DMSE against plain fine-tuning and MRL."""
+    figures = {m.name: study.cells(m, seed)[_FULL] for m in (two_d_mse(), plain(), mrl())}
+    return figures["2DMSE"] - figures["plain"] + _FULL_LOSS, figures
+
+
+@CHECKS.claim("D5", "Fewer layers are faster: 0.8 to 1.0 times the ratio of layers, one text at a time", _ON)
+def fewer_layers_are_faster(study: Study, seed: int) -> Run:
+    """Time of one text, short and long, by the number of layers."""
+    whole, figures, least = study.untouched, {}, np.inf
+    for name, text in zip(("short", "long"), _TEXTS, strict=True):
+        spent = _seconds([partial(whole.encode, [text], g) for g in _by_layer()])
+        for layer, seconds in zip(LAYERS, spent, strict=True):
+            share = spent[-1] / seconds * layer / LAYERS[-1]
+            figures[f"{name}, {layer} layers: speed-up over {LAYERS[-1]}/{layer}"] = share
+            least = min(least, share - _SPEED[0], _SPEED[1] + 0.05 - share)
+    return float(least), figures
+
+
+@CHECKS.claim("D6", "ESE: drawing the first entries to the main components helps small sizes", _ON)
+def compressing_helps(study: Study, seed: int) -> Run:
+    """Mean over layers at the size that is compressed to, with and without the term; and as published."""
+    figures = {}
+    for form in ("pca", "published", None):
+        method = espresso(form)
+        cells = study.cells(method, seed)
+        figures[method.name] = float(np.mean([cells[Granularity(layer=i, dim=COMPRESSED)] for i in LAYERS]))
+    return figures["ESE"] - figures["ESE without compression"], figures
+
+
+@CHECKS.claim("D7", "In retrieval too, training in two dimensions lifts the layers below the last", ("sts",))
+def lifts_retrieval(study: Study, seed: int) -> Run:
+    """MRR@10 on XQuAD and nDCG@10 on Cranfield by layer: trained against plain; both learned from STS."""
+    figures, gains = {}, []
+    for name in ("xquad",) if study.quick else ("xquad", "cranfield"):
+        found = study.retrieval(study.model(two_d_mse(), seed), name)
+        without = study.retrieval(study.model(plain(), seed), name)
+        for g, value in found.items():
+            figures[f"{name}, layer {g['layer']}"] = value
+            figures[f"{name}, layer {g['layer']}, plain"] = without[g]
+        gains.append(float(np.mean([found[g] - without[g] for g in found if g != _FULL])))
+    return min(gains), figures
+
+
+NOT_TESTED = {
+    "D8": "The absolute figures of BERT-base on seven STS sets: need NLI and hours on GPUs",
+    "D9": "Models of 24 layers and LLMs (ESE): do not fit",
+}
+CLAIMS = (*dict.fromkeys(check.id for check in CHECKS), *NOT_TESTED)
+
+
+def _mean(cells: dict[Granularity, float], layer: int) -> float:
+    return float(np.mean([cells[Granularity(layer=layer, dim=dim)] for dim in DIMS]))
+
+
+def _by_layer() -> list[Granularity]:
+    return [_FULL.replace(layer=layer) for layer in LAYERS]
+
+
+def _pairs_of_texts(seed: int) -> Sequence[str]:
+    rng = np.random.default_rng(seed)
+    words = " ".join(_TEXTS).split()
+    return [" ".join(rng.choice(words, size=size)) for size in (1, 3, 8, 20)]
+
+
+def _seconds(uses: Sequence[Callable[[], object]]) -> list[float]:
+    """The least time of each over rounds in which all take turns."""
+    least = [np.inf] * len(uses)
+    for number in range(_ROUNDS + 1):
+        for place, use in enumerate(uses):
+            start = time.perf_counter()
+            use()
+            if number:  # the first round warms up
+                least[place] = min(least[place], time.perf_counter() - start)
+    return [float(each) for each in least]
+
+
+def run(*, seeds: int, claims: Sequence[str], quick: bool) -> tuple[list[Claim], dict[str, object]]:
+    """Measure ``claims`` over ``seeds`` seeds; also the learning rates that were picked."""
+    study = Study(quick)
+    checks = [check for check in CHECKS if check.id in claims]
+    measured = measure_checks(checks, {"sts": study}, seeds)
+    untested = [Claim.not_tested(name, NOT_TESTED[name]) for name in claims if name in NOT_TESTED]
+    return [*measured, *untested], {"learning rates": study.rates}
