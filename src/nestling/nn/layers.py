@@ -169,7 +169,7 @@ def _replaced(module: nn.Module, path: list[str], part: nn.Module) -> nn.Module:
     children[first] = _replaced(below, rest, part) if rest and below is not None else part
     vars(shell)["_modules"] = children
     # Wrappers that patch a model leave its own forward behind as an attribute, bound to the whole model.
-    left = vars(shell).get("forward")
+    left: Any = vars(shell).get("forward")
     if getattr(left, "__self__", None) is module and left.__func__ is type(module).forward:
         del vars(shell)["forward"]
     return shell
