@@ -311,7 +311,8 @@ class AdaptiveIndex:
             if point is not None:
                 raise ConfigError(f"give recall={recall} or point={point}, not both")
             point = measured_point(self.table, recall)
-        return self._search(queries, k, (at,), point, filter, workers)[self.nesting.resolve(at)]
+        (found,) = self._search(queries, k, (at,), point, filter, workers).values()
+        return found
 
     def _search(
         self,

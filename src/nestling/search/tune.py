@@ -28,7 +28,7 @@ _FEW_ROWS = 10_000
 
 
 def candidate_plans(rows: int, sizes: Sequence[int]) -> tuple[Plan, ...]:
-    """A small family of plans for so many vectors, the cheapest for a query first.
+    """A small family of plans for so many vectors, those first that read the least for a query.
 
     Args:
         rows: vectors to be searched.
@@ -47,7 +47,7 @@ def candidate_plans(rows: int, sizes: Sequence[int]) -> tuple[Plan, ...]:
         links = ("graph32", "graph64") if kernels.level() != "off" else ()
         texts += [f"{graph}@{full} > rerank@full" for graph in links]
         texts += [f"hnsw32@{dim} > int8@{dim} > rerank@full" for dim in short[-2:] if not links]
-    return tuple(sorted(map(Plan.parse, texts), key=lambda plan: plan.cost(rows, full).mflops))
+    return tuple(sorted(map(Plan.parse, texts), key=lambda plan: plan.cost(rows, full).bytes_read))
 
 
 def tune(
@@ -115,6 +115,10 @@ def _run(
         raise ConfigError(
             "there are no plans to compare; give at least one, or none at all for the usual ones"
         )
+
+    if max_bytes is not None:  # what cannot fit need not be built, unless nothing fits, which is then told
+        small = [plan for plan in family if plan.cost(rows, full).bytes_stored <= max_bytes * rows]
+        family = small or family
 
     def enough(trial: Trial) -> bool:
         fits = (max_bytes is None or trial.row_bytes <= max_bytes) and (
