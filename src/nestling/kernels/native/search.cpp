@@ -34,7 +34,7 @@ public:
             const NestlingQueries& queries, int64_t number, int64_t k, std::vector<int32_t>& ledger)
         : Verifier(level, vectors, codes, queries, number, k), ledger_(ledger) {
         if (!sure_) return;
-        const size_t rows = size_t(std::min((codes.rows + kLanes - 1) / kLanes * kLanes, kLedgerRows));
+        const size_t rows = size_t(std::min((codes.last - codes.first) * kLanes, kLedgerRows));
         if (ledger.size() < rows) ledger.resize(rows);
     }
 
@@ -122,11 +122,10 @@ void visit(const Level& level, const Packed& codes, std::vector<Pursuit>& pursui
 
 void pursue(const Level& level, const NestlingCodes& codes, std::vector<Pursuit>& pursuits, Scratch& scratch) {
     const Packed packed = {codes.coarse, codes.lines, codes.coarse_scale, codes.coarse_radius, codes.bias};
-    const int64_t blocks = (codes.rows + kLanes - 1) / kLanes;
     const bool proof = pursuits[0].needs_proof();
     int64_t step = kFirstBlocks;
-    for (int64_t chapter = 0; chapter < blocks; chapter += kLedgerRows / kLanes) {
-        const int64_t end = std::min(chapter + kLedgerRows / kLanes, blocks);
+    for (int64_t chapter = codes.first; chapter < codes.last; chapter += kLedgerRows / kLanes) {
+        const int64_t end = std::min(chapter + kLedgerRows / kLanes, codes.last);
         for (auto& pursuit : pursuits) pursuit.open(chapter);
         for (int64_t first = chapter; first < end; first += step, step = kBlocksAtATime)
             visit(level, packed, pursuits, first, std::min(first + step, end), false, !proof, scratch);

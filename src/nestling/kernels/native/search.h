@@ -13,6 +13,7 @@ struct NestlingCodes {
     const uint8_t *coarse, *fine;
     const float *coarse_scale, *coarse_radius, *fine_scale, *fine_radius, *bias;
     const uint8_t* allowed;  // per row, or null
+    int64_t first, last;     // blocks of 16 rows to look in
 };
 
 struct NestlingQueries {
@@ -115,6 +116,16 @@ protected:
         return i;
     }
 
+    // The exact score of a row.
+    void verify(int64_t row) {
+        ++verified_;
+        best_.offer({score_of(level_, vectors_, row, exact_), row});
+        if (!best_.full()) return;
+        const double own = best_.worst() * map_[0];
+        const double least = own + map_[1] - map_[2] - 4e-7 * (std::fabs(own) + std::fabs(map_[1]));
+        threshold_ = std::fabs(least) < 1e38 ? float(least) : kLowest;
+    }
+
     void skip(float bound) { skipped_ = std::max(skipped_, bound); }
 
     void write(const NestlingAnswers& answers, int64_t refined) {
@@ -131,15 +142,6 @@ protected:
     int32_t sum_;
     const Factors *likely_, *sure_;  // by coarse and by fine codes each
     float threshold_ = kLowest, skipped_ = kLowest;
-
-    void verify(int64_t row) {
-        ++verified_;
-        best_.offer({score_of(level_, vectors_, row, exact_), row});
-        if (!best_.full()) return;
-        const double own = best_.worst() * map_[0];
-        const double least = own + map_[1] - map_[2] - 4e-7 * (std::fabs(own) + std::fabs(map_[1]));
-        threshold_ = std::fabs(least) < 1e38 ? float(least) : kLowest;
-    }
 
 private:
     Best best_;
