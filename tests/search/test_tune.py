@@ -222,3 +222,15 @@ def test_raw_products_and_distances_are_planned_too(vectors: np.ndarray) -> None
     for metric in ("dot", "euclidean"):
         chosen, _ = tune(vectors[:500], rule=RAW, metric=metric, plans=["flat@full"], recall=1.0, workers=1)  # type: ignore[arg-type]
         assert chosen.recall == 1
+
+
+def test_sizes_that_are_asked_for_are_kept_and_others_may_go(vectors: np.ndarray, tmp_path: Path) -> None:
+    """Vectors say what sizes they have; a code that mixes its entries answers at no smaller ones."""
+    stored, plan = StoredVectors(vectors, "dim=8,16,32"), "graph16@16 > rerank@full"
+    with AdaptiveIndex.create(tmp_path / "large", stored, plan=plan) as index:
+        assert index.nesting.sizes("dim") == (16, 32)
+        assert (index.search(vectors[:9], 3, at=16).ids[:, 0] == np.arange(9)).all()
+    with pytest.raises(ConfigError, match="graph16@16 mixes 16 entries"):
+        AdaptiveIndex.create(tmp_path / "asked", stored, plan=plan, nesting="dim=8,16,32")
+    with build(tmp_path / "all", stored, recall=0.9, nesting="dim=8,16,32", workers=1) as index:
+        assert index.nesting.sizes("dim") == (8, 16, 32)

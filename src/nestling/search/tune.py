@@ -197,7 +197,12 @@ def build(
         return index
     sizes = read_sizes(nesting if nesting or stored is None else stored.nesting, matrix.shape[1])
     with Race(matrix, queries, k, found_rule, metric, seed, workers) as race:
-        chosen, frontier = _run(race, None, sizes.sizes("dim"), recall, max_bytes, max_ms)
+        dims = sizes.sizes("dim")
+        family = candidate_plans(len(matrix), dims)
+        if nesting is not None:  # all sizes that are asked for
+            smallest = dims[0]
+            family = tuple(plan for plan in family if plan.resolve(dims[-1]).smallest_dim <= smallest)
+        chosen, frontier = _run(race, family, dims, recall, max_bytes, max_ms)
         # What comes before a cut is done to the vectors of an index, not to those that were measured.
         built = race.engines[chosen.plan] if found_rule.before == "none" else None
         index = create(chosen.plan, built)
