@@ -29,8 +29,8 @@ Code = Literal["int4"]
 
 # Below this share of rows allowed, reading their vectors costs less than scanning the codes of all.
 _FEW = 1 / 16
-# Rows that take a thread several times as long as its start.
-_ROWS_TO_SHARE = 1 << 15
+# Rows that take a thread many times as long as its start, and as raising a threshold of its own.
+_ROWS_TO_SHARE = 1 << 17
 _CALIBRATION_QUERIES, _CALIBRATION_NEIGHBOURS = 256, 32
 
 
@@ -139,8 +139,8 @@ class CertifiedScan:
             confidence: 1 for the exact answer; below, each true neighbour is among the answers with at
                 least this probability, for queries that are to their neighbours as stored rows are to theirs.
             allowed: ``Bool[rows]``: the rows that may be found.
-            workers: threads, each with some of the queries or, where those are fewer, some of the rows; as
-                many as there are cores by default.
+            workers: threads, each with some of the queries. Where these are fewer than the workers that are
+                asked for, each has some of the rows instead. By default queries are shared by all cores.
 
         Raises:
             DataError: for queries or a mask that do not fit, or ``k`` outside its range.
@@ -154,7 +154,7 @@ class CertifiedScan:
         if allowed is not None and np.count_nonzero(allowed) < len(allowed) * _FEW:
             found = _look_through(self._stored, np.flatnonzero(allowed), probes, k)
         else:
-            found = self._find(probes, k, allowed, count_workers(workers))
+            found = self._find(probes, k, allowed, workers)
         return self._answer(found, aim, confidence)
 
     def cost(self) -> Cost:
@@ -221,7 +221,7 @@ class CertifiedScan:
             )
 
     def _find(
-        self, probes: kernels.Probes, k: int, allowed: NDArray[np.bool_] | None, workers: int
+        self, probes: kernels.Probes, k: int, allowed: NDArray[np.bool_] | None, workers: int | None
     ) -> kernels.Found:
         if allowed is not None:
             allowed = np.ascontiguousarray(allowed)
@@ -230,12 +230,12 @@ class CertifiedScan:
             return kernels.search(self._stored, self._codes.planes, part, k, allowed=allowed, blocks=blocks)
 
         queries, rows = len(probes.codes), len(self._vectors)
-        by_rows = min(workers, rows // _ROWS_TO_SHARE)
+        by_rows = min(workers or 1, rows // _ROWS_TO_SHARE)
         if queries < by_rows:
             shares = _shares(kernels.padded(rows) // kernels.LANES, by_rows)
             with ThreadPoolExecutor(by_rows) as pool:
                 return kernels.Found.merged(list(pool.map(lambda blocks: search(probes, blocks), shares)))
-        workers = min(workers, queries)
+        workers = min(count_workers(workers), queries)
         if workers == 1:
             return search(probes)
         parts = [probes.part(some) for some in _shares(queries, workers)]

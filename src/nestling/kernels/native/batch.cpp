@@ -19,7 +19,6 @@ struct Doubt {
     bool operator<(const Doubt& other) const { return row != other.row ? row < other.row : query < other.query; }
 };
 
-// Memory that a thread uses again.
 struct Workspace {
     Room room;
     std::vector<Line> tile;
@@ -145,13 +144,14 @@ void settle(const NestlingVectors& vectors, std::vector<Companion>& companions, 
 void search_batch(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
                   const NestlingQueries& queries, int64_t start, int64_t count, int64_t k,
                   const NestlingAnswers& answers) {
-    thread_local std::vector<Workspace> work(1);
+    Lent<Workspace> lent;
+    Workspace& work = *lent;
     std::vector<Companion> companions;
     companions.reserve(size_t(count));
     for (int64_t i = 0; i < count; ++i) companions.emplace_back(level, vectors, codes, queries, start + i, k);
-    arrange(queries, start, count, 4 * codes.lines, work[0].sets);
-    scan(level, codes, companions, work[0]);
-    settle(vectors, companions, work[0].doubts);
+    arrange(queries, start, count, 4 * codes.lines, work.sets);
+    scan(level, codes, companions, work);
+    settle(vectors, companions, work.doubts);
     for (auto& companion : companions) companion.answer(answers);
 }
 

@@ -19,7 +19,6 @@ constexpr int32_t kDone = -(1 << 29);       // less than any sum: the row was ve
 
 constexpr int64_t kGroup = 16;  // queries for which a tile of codes stays in the cache
 
-// Memory that a thread uses again: fresh pages for every query would cost as much as half a scan.
 struct Scratch {
     Room rooms[kMostTogether];
     std::vector<int32_t> ledgers[kGroup];
@@ -138,12 +137,13 @@ void pursue(const Level& level, const NestlingCodes& codes, std::vector<Pursuit>
 void search_few(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
                 const NestlingQueries& queries, int64_t start, int64_t count, int64_t k,
                 const NestlingAnswers& answers) {
-    thread_local std::vector<Scratch> scratch(1);
+    Lent<Scratch> lent;
+    Scratch& scratch = *lent;
     std::vector<Pursuit> pursuits;
     pursuits.reserve(size_t(count));
     for (int64_t i = 0; i < count; ++i)
-        pursuits.emplace_back(level, vectors, codes, queries, start + i, k, scratch[0].ledgers[i]);
-    pursue(level, codes, pursuits, scratch[0]);
+        pursuits.emplace_back(level, vectors, codes, queries, start + i, k, scratch.ledgers[i]);
+    pursue(level, codes, pursuits, scratch);
     for (auto& pursuit : pursuits) pursuit.answer(answers);
 }
 

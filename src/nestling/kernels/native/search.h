@@ -2,6 +2,7 @@
 #pragma once
 #include "rows.h"
 
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -155,6 +156,30 @@ struct Room {
     static constexpr size_t kSize = (kBlocks + 1) * kLanes;
     int32_t rows[kSize], sums[kSize];
     float bounds[kSize];
+};
+
+// Memory of one search at a time, kept for the next: fresh pages for every query would cost as much as half a
+// scan. It belongs to no thread, as threads that share a search end with it. Without a lock, a fork is no danger.
+template <typename T> class Lent {
+public:
+    Lent() {
+        for (auto& place : idle_)
+            if ((held_ = place.exchange(nullptr))) return;
+        held_ = new T();
+    }
+    ~Lent() {
+        for (auto& place : idle_) {
+            T* none = nullptr;
+            if (place.compare_exchange_strong(none, held_)) return;
+        }
+        delete held_;
+    }
+    Lent(const Lent&) = delete;
+    T& operator*() { return *held_; }
+
+private:
+    inline static std::atomic<T*> idle_[32];
+    T* held_;
 };
 
 // The k best rows of the queries from `start` on, by scanning all four bits of all rows for many queries.
