@@ -150,7 +150,7 @@ class Code:
 
     def _reading(self, size: int) -> Any:
         """The trained index, for codes of which ``size`` bytes are a row."""
-        if self.scan.code not in _SCALAR:
+        if self.scan.code not in _SCALAR or self.trained.sa_code_size() == size:
             return self.trained
         index = faiss.clone_index(self.trained)
         index.code_size = index.sq.code_size = size
