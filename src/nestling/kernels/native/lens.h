@@ -9,11 +9,11 @@
 
 // Filled in by Python; the fields and their order are those of nestling/kernels/walking_native.py.
 struct NestlingLens {
-    int64_t dim, width;  // entries of a query; columns of the basis, four to a byte of a code
-    const float* basis;  // [at least dim, width]
-    const double* mean;  // [dim], taken off after scaling; or null, where neither is done
+    int64_t dim, width, columns;  // entries of a query, of a walk (four to a byte of a code), of a turned query
+    const float* basis;           // [at least dim, columns], of which the first `width` are those of a walk
+    const double* mean;           // [dim]
     double scale;
-    int32_t cosine, biased;
+    int32_t cosine, biased;  // queries of length one; queries scaled and moved, and rows with a bias
 };
 
 namespace nestling {
@@ -40,23 +40,33 @@ class Lens {
 public:
     // Entries in terms of the frame, as many as the basis has rows or fewer.
     Aim aim(const GraphSums& sums, const NestlingLens& lens, const double* entries, int64_t count) {
-        double largest = DBL_MIN;
-        for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(entries[i]));
+        largest_ = DBL_MIN;
+        for (int64_t i = 0; i < count; ++i) largest_ = std::max(largest_, std::fabs(entries[i]));
         units_.resize(size_t(count));
-        for (int64_t i = 0; i < count; ++i) units_[size_t(i)] = float(entries[i] / largest);
-        turned_.resize(size_t(lens.width));
-        codes_.resize(size_t(lens.width));
-        sums.turn(units_.data(), count, lens.basis, lens.width, turned_.data());
+        for (int64_t i = 0; i < count; ++i) units_[size_t(i)] = float(entries[i] / largest_);
+        turned_.resize(size_t(lens.columns));
+        sums.turn(units_.data(), count, lens.basis, lens.columns, turned_.data());
+        const int64_t stride = lens.width / 4, ends = lens.biased ? 8 : 4;
         float most = FLT_MIN;
-        for (float each : turned_) most = std::max(most, std::fabs(each));
+        for (int64_t i = 0; i < lens.width; ++i)
+            if (i % stride < stride - ends) most = std::max(most, std::fabs(turned_[size_t(i)]));
         const float step = most / float(kLargest);
+        codes_.assign(size_t(lens.width), 0);
         int32_t sum = 0;
-        for (size_t i = 0; i < codes_.size(); ++i) {
-            codes_[i] = int8_t(int32_t(turned_[i] / step + kRound) - int32_t(kRound));
-            sum += codes_[i];
-        }
+        for (int64_t start = 0; start < lens.width; start += stride)
+            for (int64_t i = start; i < start + stride - ends; ++i) {
+                codes_[size_t(i)] = int8_t(int32_t(turned_[size_t(i)] / step + kRound) - int32_t(kRound));
+                sum += codes_[size_t(i)];
+            }
         // Without biases the order is the same at every scale. Beside too large a one they do not count.
-        return {codes_.data(), 3 * sum, lens.biased ? float(double(step) * largest) : step};
+        return {codes_.data(), 3 * sum, lens.biased ? float(double(step) * largest_) : step};
+    }
+
+    // All entries of what was aimed last, turned.
+    const double* turned() {
+        wide_.resize(turned_.size());
+        for (size_t i = 0; i < wide_.size(); ++i) wide_[i] = double(turned_[i]) * largest_;
+        return wide_.data();
     }
 
     // The query as exact scores take it: of length one for the cosine.
@@ -70,15 +80,20 @@ public:
 
     // Towards a query as it is given.
     Aim aim_at(const GraphSums& sums, const NestlingLens& lens, const double* query) {
-        if (!lens.mean) return aim(sums, lens, query, lens.dim);
+        if (!lens.biased) return aim(sums, lens, query, lens.dim);
+        return aim(sums, lens, moved(lens, query), lens.dim);
+    }
+
+    const double* moved(const NestlingLens& lens, const double* query) {
         moved_.resize(size_t(lens.dim));
         for (int64_t i = 0; i < lens.dim; ++i) moved_[size_t(i)] = query[i] * lens.scale - lens.mean[i];
-        return aim(sums, lens, moved_.data(), lens.dim);
+        return moved_.data();
     }
 
 private:
     std::vector<float> units_, turned_;
-    std::vector<double> direct_, moved_;
+    std::vector<double> direct_, moved_, wide_;
+    double largest_ = 0;
     std::vector<int8_t> codes_;
 };
 
