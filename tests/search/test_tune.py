@@ -10,12 +10,14 @@ import pytest
 from nestling import kernels
 from nestling.cut import RAW
 from nestling.encoders.stored import StoredVectors
-from nestling.errors import ConfigError, DataError
+from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.search import race, segments
+from nestling.search.engine import Engine
 from nestling.search.engine import build as build_engine
 from nestling.search.exact import Neighbours, nearest
 from nestling.search.frontier import Frontier, Trial
 from nestling.search.index import AdaptiveIndex
+from nestling.search.journal import write_array
 from nestling.search.plan import Plan, PlanCost, Point
 from nestling.search.race import Questions, climb, without
 from nestling.search.tune import build, candidate_plans, compare_with_exact, retune, tune
@@ -234,3 +236,29 @@ def test_sizes_that_are_asked_for_are_kept_and_others_may_go(vectors: np.ndarray
         AdaptiveIndex.create(tmp_path / "asked", stored, plan=plan, nesting="dim=8,16,32")
     with build(tmp_path / "all", stored, recall=0.9, nesting="dim=8,16,32", workers=1) as index:
         assert index.nesting.sizes("dim") == (8, 16, 32)
+
+
+@pytest.mark.parametrize("copied", [1, 4], ids=["few files", "more files"])
+def test_an_interrupted_take_over_leaves_what_can_be_built_again(
+    vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: int
+) -> None:
+    """Killed while the files of the race are copied: nothing opens, and the same call makes it whole."""
+    folder, plan = tmp_path / "index", "graph16@full > rerank:fp16@full"
+    given = build_engine(plan, vectors, workers=1)
+
+    def save(self: Engine, place: Path) -> None:
+        for name, array in list(self._arrays.items())[:copied]:
+            write_array(place / f"{name}.npy", array)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            AdaptiveIndex.create(folder, vectors, plan=plan, engine=given, workers=1)
+    with pytest.raises(ArtifactError):
+        AdaptiveIndex.open(folder)
+    with AdaptiveIndex.create(folder, vectors, plan=plan, workers=1) as index:
+        index.verify()
+        np.testing.assert_array_equal(
+            index.search(vectors[:30], 5).ids, given.search(vectors[:30], 5).indices
+        )
