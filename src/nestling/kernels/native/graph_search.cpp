@@ -80,8 +80,8 @@ EXPORT int64_t nestling_graph_walk(int32_t level, const NestlingGraph* graph, co
 // Says how many queries found fewer than k, or -2 less the number of the first that cannot be used.
 EXPORT int64_t nestling_graph_search(int32_t number, const NestlingGraph* graph, const NestlingLens* lens,
                                      const NestlingVectors* vectors, const NestlingResiduals* residuals,
-                                     const double* queries, int64_t count, int64_t ef, const uint8_t* allowed, int64_t kept, int64_t k,
-                                     int64_t* indices, double* scores) {
+                                     const double* queries, int64_t count, int64_t ef, const uint8_t* allowed,
+                                     int64_t kept, int64_t k, int64_t* indices, double* scores) {
     try {
         thread_local std::vector<Lens> lenses(static_cast<size_t>(kTogether));
         const Level& level = level_of(number);
