@@ -106,8 +106,9 @@ def test_planning_is_bounded_by_the_time_of_builds(
     monkeypatch.setattr(race, "build", slow_build)
     monkeypatch.setattr(race.time, "perf_counter", lambda: now[0])
     chosen, frontier = tune(vectors, plans=plans, recall=0.8, workers=1)
-    assert [rows for _, rows in built].count(N) == 1
-    assert 2 <= len(built) < len(plans)  # the dearer ones are not tried: three seconds are over
+    compared, whole = ([rows for _, rows in built if (rows == N) == is_whole] for is_whole in (False, True))
+    assert 1 <= len(compared) < len(plans) - 1  # the dearer ones are not tried: there is no time left
+    assert 1 <= len(whole) <= 2
     assert frontier.seconds <= 3 * chosen.build_s
     assert f"is {N / 1000:.1f} s of it" in frontier.table()
 

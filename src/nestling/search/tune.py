@@ -67,7 +67,7 @@ def tune(
 ) -> tuple[Trial, Frontier]:
     """The plan and point that meet the targets fastest, and all that was measured on the way.
 
-    Candidates are first built over a sample of the rows, for about as long as the best of them takes to
+    Candidates are first built over a sample of the rows, for about half as long as the best of them takes to
     build over all; then that one is, and another only if it is not enough or three such builds are not over.
     Each is searched at growing points, one parameter doubled at a time, always the one that finds most for
     the time it takes.
