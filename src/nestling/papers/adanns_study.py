@@ -150,8 +150,7 @@ class Problem:
     def _build(self, plan: str, seed: int, representation: Representation) -> Index:
         ground = self.ground(seed, representation)
         start = time.process_time()
-        # One thread where it matters: links depend on their order, and how long they take is reported.
-        engine = build(plan, ground.rows, seed=seed, workers=1 if "hnsw" in plan else None)
+        engine = build(plan, ground.rows, seed=seed, workers=1)
         return Index(engine, ground, time.process_time() - start)
 
 
@@ -162,7 +161,7 @@ class Index:
     Args:
         engine: what was built.
         ground: whose rows and queries.
-        build_s: processor seconds that building took; of a graph with one thread.
+        build_s: processor seconds that building took with one thread.
     """
 
     engine: Engine
