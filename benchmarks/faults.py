@@ -21,7 +21,12 @@ from mutants import mutate, states
 from power_cuts import cut_everywhere
 from record import stamp, write_csv
 
-DAMAGED_PLANS = ("flat@full", "ivf4@8 > pq4x4@16 > rerank@full", "hnsw8@8 > int8@16")
+DAMAGED_PLANS = (
+    "flat@full",
+    "ivf4@8 > pq4x4@16 > rerank@full",
+    "hnsw8@8 > int8@16",
+    "graph8@16 > rerank:fp16@full",
+)
 OPERATIONS_PER_HISTORY = 12
 Row = dict[str, object]
 

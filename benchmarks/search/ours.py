@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from peers import EF, NPROBE, SHORTLISTS, lists
 from ways import Built, Floats, Ints, Way
 
@@ -15,7 +13,6 @@ from nestling.cut import CutRule
 from nestling.search.engine import build
 from nestling.search.exact import nearest
 from nestling.search.plan import Plan, Point
-from nestling.search.walk import GraphScan
 
 UNIT = CutRule("none", "l2")
 
@@ -33,9 +30,12 @@ def ours(rows: int, dim: int) -> Iterator[Way]:
     yield _plan(f"ivf{lists(rows)}@{dim // 2} > pq{dim // 4}x4@full > rerank:int8@full", probes)
     walks = [Point(ef=ef, shortlists=(max(20, ef // 2),)) for ef in EF]
     yield _plan(f"hnsw32@full > int8@{dim // 2} > rerank:int8@full", walks)
-    for links, stored in ((32, np.float16), (64, np.float16), (64, np.float32)):
-        name = f"nestling graph{links}, {np.dtype(stored).name} vectors"
-        yield Way(name, partial(_graph, links=links, stored=stored), EF, ours=True)
+    kept = [Point(ef=ef, shortlists=(min(100, max(10, ef * 3 // 4)),)) for ef in EF]
+    for graph in ("graph32@full > rerank:fp16@full", "graph64@full > rerank:fp16@full"):
+        yield _plan(graph, kept)
+    yield _plan("graph64@full > rerank@full", kept)
+    twice = [Point(ef=ef, shortlists=(min(200, ef), 20)) for ef in EF if ef >= 20]
+    yield _plan("graph64@full > rerank:int8@full > rerank@full", twice)
 
 
 def _exact(base: Floats, folder: Path) -> Built:
@@ -43,16 +43,6 @@ def _exact(base: Floats, folder: Path) -> Built:
         return nearest(queries, base, k, workers=1).indices
 
     return Built(search, base.nbytes, read_bytes=lambda point: base.nbytes)
-
-
-def _graph(base: Floats, folder: Path, *, links: int, stored: type[np.floating[Any]]) -> Built:
-    vectors = base.astype(stored)
-    scan = GraphScan.build(vectors, rule=UNIT, links=links, workers=1)
-
-    def search(queries: Floats, k: int, ef: int) -> Ints:
-        return scan.search(queries, k, ef=max(ef, k), workers=1).indices
-
-    return Built(search, scan.cost().size_bytes + vectors.nbytes)
 
 
 def _plan(text: str, points: list[Point], suffix: str = "") -> Way:

@@ -60,7 +60,7 @@ def _faiss_ways(rows: int, dim: int) -> Iterator[Way]:
     shorts = [(None, k) for k in SHORTLISTS]
     ivf = lists(rows)
     yield Way(f"faiss IVF{ivf},SQ8", _faiss(f"IVF{ivf},SQ8"), [(nprobe, None) for nprobe in NPROBE])
-    for refine in ("RFlat", "Refine(SQ8)"):
+    for refine in ("RFlat", "Refine(SQfp16)", "Refine(SQ8)"):
         for parts in (dim // 4, dim // 2):
             yield Way(*_named(f"PQ{parts}x4fs,{refine}"), shorts)
         for parts in (dim // 4, dim // 2):
@@ -68,7 +68,7 @@ def _faiss_ways(rows: int, dim: int) -> Iterator[Way]:
         yield Way(*_named(f"IVF{ivf},RaBitQfs,{refine}"), probes)
         yield Way(*_named(f"RaBitQfs,{refine}"), shorts)
     for links in (16, 32):
-        for code in ("Flat", "SQ8"):
+        for code in ("Flat", "SQfp16", "SQ8"):
             yield Way(*_named(f"HNSW{links},{code}"), [(ef, None) for ef in EF])
 
 
@@ -113,7 +113,7 @@ def _faiss_parameters(faiss: Any, index: Any, k: int, point: Any) -> Any:
 def _scann_ways(rows: int, dim: int) -> Iterator[Way]:
     leaves = lists(rows) // 2
     tree = [(searched, shortlist) for searched in NPROBE for shortlist in (30, 100, 300)]
-    for reorder in ("FLOAT32", "INT8"):
+    for reorder in ("FLOAT32", "BFLOAT16", "INT8"):
         yield Way(f"scann AH2,{reorder}", _scann(None, reorder), [(None, k) for k in SHORTLISTS])
         yield Way(f"scann tree{leaves},AH2,{reorder}", _scann(leaves, reorder), tree)
         yield Way(f"scann tree{leaves},SOAR,AH2,{reorder}", _scann(leaves, reorder, soar=True), tree)

@@ -252,6 +252,8 @@ class Nesting(Sequence[Granularity]):
         Raises:
             GranularityError: if it lies outside; the message names the nearest valid granularities.
         """
+        if at is None:
+            return self.full
         granularity = self.full.replace(**self._read(at))
         if granularity not in self.granularities:
             near = " or ".join(str(g) for g in self.nearest(granularity))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nestling.kernels import StoredRows, native, pack_rows, walking, walking_native, walking_twin
-from nestling.kernels.walking import CodedGraph, Lens, SearchedGraph, Walks, WholeRows
+from nestling.kernels.walking import CodedGraph, Lens, Residuals, SearchedGraph, Walks, WholeRows
 
 LEVELS = native.levels()
 pytestmark = pytest.mark.skipif(
@@ -73,12 +73,10 @@ def test_a_walk_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool],
             assert allowed[ours[ours >= 0]].all()
 
 
-def some_lens(rng: np.random.Generator, graph: CodedGraph, dim: int, cosine: bool) -> Lens:
-    """Ends of codes, where numbers stand, meet entries of zero."""
-    basis = rng.standard_normal((dim, 4, graph.codes.shape[1])).astype(np.float32)
-    basis[:, :, -8:] = 0
-    mean = rng.standard_normal(dim) if graph.biased else None
-    return Lens(dim, basis.reshape(dim, -1), mean, 0.25, cosine, graph.biased)
+def some_lens(rng: np.random.Generator, graph: CodedGraph, dim: int, cosine: bool, columns: int = 0) -> Lens:
+    width = 4 * graph.codes.shape[1]
+    basis = rng.standard_normal((dim, width + columns)).astype(np.float32)
+    return Lens(dim, width, basis, rng.standard_normal(dim), 0.25, cosine, graph.biased)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -116,6 +114,25 @@ def test_a_search_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool
         np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-12)
         assert (ours.few, ours.refused) == (theirs.few, theirs.refused)
         assert ours.few == (ours.indices[:, -1] < 0).sum()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("cosine", [False, True])
+def test_ranking_by_residuals_agrees_with_numpy(
+    level: str, shape: tuple[int, int, int, bool], cosine: bool
+) -> None:
+    rng = np.random.default_rng(9)
+    graph = random_links(rng, some_rows(rng, *shape))
+    lens = some_lens(rng, graph, 37, cosine and not graph.biased, 64)
+    values = rng.integers(-127, 128, (shape[0], lens.basis.shape[1])).astype(np.int8)
+    searched = SearchedGraph(graph, lens, Residuals(values, rng.uniform(0.1, 1, shape[0]).astype(np.float32)))
+    queries = rng.standard_normal((7, 37))
+    for allowed in (None, rng.random(shape[0]) < 0.3):
+        ours = walking_native.search(level, searched, queries, 20, 15, 6, allowed)
+        theirs = walking_twin.search(searched, queries, 20, 15, 6, allowed)
+        np.testing.assert_array_equal(ours.indices, theirs.indices)
+        np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nestling.cut import RAW, CutRule
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.kernels import native
+from nestling.search import certified
 from nestling.search.certified import CertifiedScan
 from nestling.search.exact import nearest
 
@@ -252,6 +253,28 @@ def test_a_query_is_answered_alike_alone_and_among_many(confidence: float, dtype
         alone = scan.search(queries[i : i + 1], 10, confidence=confidence, allowed=allowed)
         same += np.array_equal(alone.indices[0], together.indices[i])
     assert same == 30 if confidence == 1 else same >= 27
+
+
+@pytest.mark.parametrize("level", ["off", *native.levels()])
+@pytest.mark.parametrize("metric", ["dot", "euclidean"])
+def test_threads_that_share_the_rows_find_the_same(
+    metric: str, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neighbours stand in all parts, equal ones too; some parts hold fewer than k that may be found."""
+    monkeypatch.setenv("NESTLING_KERNELS", level)
+    monkeypatch.setattr(certified, "_ROWS_TO_SHARE", 1_000)
+    vectors, queries = normal(5_003, 40), normal(2, 40, seed=1)
+    vectors[2_000:2_040] = vectors[4_990:4_950:-1] = queries[0] + 0.1 * normal(40, 40, seed=2)
+    allowed = np.ones(5_003, bool)
+    allowed[1_010:1_990] = False
+    scan = CertifiedScan.build(vectors, rule=RAW, metric=metric)
+    for k in (1, 60, 1_500):
+        one, many = (scan.search(queries, k, allowed=allowed, workers=workers) for workers in (1, 5))
+        np.testing.assert_array_equal(many.indices, one.indices)
+        np.testing.assert_array_equal(many.scores, one.scores)
+        check(vectors, queries, k, RAW, metric, allowed=allowed, workers=5)
+    likely = scan.search(queries, 60, confidence=0.9999, workers=5)
+    assert (likely.indices == scan.search(queries, 60, workers=1).indices).mean() > 0.97
 
 
 @pytest.mark.parametrize("level", native.levels())

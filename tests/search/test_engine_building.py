@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
-from nestling.search import building, journal, walk
+from nestling.search import building, journal, walk_steps
 from nestling.search.engine import Engine, build
 from nestling.search.plan import Point
 
@@ -29,7 +29,7 @@ PLANS = [
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven blocks of 100 rows, sorted 64 KB at a time, and a copy of a graph after each of a dozen steps."""
-    monkeypatch.setattr(walk, "_NEW_SHARE", 1.0)
+    monkeypatch.setattr(walk_steps, "_NEW_SHARE", 1.0)
     monkeypatch.setattr(building, "_ENTRIES_AT_A_TIME", 3200)
     monkeypatch.setattr(building, "_BYTES_SORTED_AT_A_TIME", 1 << 13)
     monkeypatch.setattr(building, "_SECONDS_BETWEEN_COPIES_OF_A_GRAPH", 0.0)

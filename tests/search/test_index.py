@@ -23,7 +23,7 @@ from nestling.testing import check_elastic
 
 DIM = 16
 NESTING = "dim=4,8,16"
-PLANS = ["flat@full", "int8@8 > rerank@full", "ivf4@8 > flat@16"]
+PLANS = ["flat@full", "int8@8 > rerank@full", "ivf4@8 > flat@16", "graph8@4 > rerank:fp16@full"]
 
 
 def vectors(count: int, seed: int = 0, dim: int = DIM) -> np.ndarray:

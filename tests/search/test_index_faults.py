@@ -57,7 +57,9 @@ def test_a_power_cut_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert any(cut.problems for cut in cuts) == leave_out
 
 
-@pytest.mark.parametrize("plan", ["ivf4@8 > pq4x4@16 > rerank@full", "hnsw8@8 > int8@16"])
+@pytest.mark.parametrize(
+    "plan", ["ivf4@8 > pq4x4@16 > rerank@full", "hnsw8@8 > int8@16", "graph8@16 > rerank:fp16@full"]
+)
 def test_damaged_files_are_refused(tmp_path: Path, plan: str) -> None:
     folder, elsewhere = mutants.states(tmp_path, plan)
     found = list(mutants.mutate(folder, elsewhere, per_kind=25, seed=0))
@@ -82,7 +84,9 @@ def test_failing_writes_leave_the_old_state(tmp_path: Path) -> None:
     assert len(failures) > 100
 
 
-@pytest.mark.parametrize("plan", ["flat@full", "ivf4@8 > int8@full", "hnsw8@8 > flat@full"])
+@pytest.mark.parametrize(
+    "plan", ["flat@full", "ivf4@8 > int8@full", "hnsw8@8 > flat@full", "graph8@4 > rerank@full"]
+)
 def test_a_full_disk_while_an_engine_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str
 ) -> None:

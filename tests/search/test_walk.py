@@ -10,6 +10,7 @@ import pytest
 from nestling.artifact import MANIFEST
 from nestling.cut import RAW, CutRule
 from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.kernels import native
 from nestling.search.exact import nearest
 from nestling.search.walk import GraphScan
 
@@ -118,6 +119,28 @@ def test_numbers_far_from_one() -> None:
             assert recall(found, plain.indices) >= 0.95
 
 
+@pytest.mark.parametrize(("rule", "metric"), SPACES, ids=str)
+@pytest.mark.parametrize("dim", [48, 256, 700])
+def test_residuals_rank_nearly_as_vectors_do(rule: CutRule, metric: str, dim: int, tmp_path: Path) -> None:
+    """Eight bits of what two bits leave out: scores are right to about a thousandth of a length."""
+    vectors, queries = clustered(1500, dim), clustered(20, dim, seed=17)
+    scan = GraphScan.build(vectors, rule=rule, metric=metric, links=32, rerank="int8")
+    true = nearest(queries, vectors, 10, rule=rule, metric=metric)
+    found = scan.search(queries, 10, ef=400)
+    assert recall(found.indices, true.indices) >= 0.96
+    same = found.indices == true.indices
+    lengths = 1 if rule == COSINE else np.linalg.norm(vectors, axis=1).max()
+    lengths = lengths if metric == "euclidean" or rule == COSINE else lengths**2
+    np.testing.assert_allclose(found.scores[same], true.scores[same], atol=2e-3 * lengths)
+    scan.save(tmp_path / "graph")
+    np.save(tmp_path / "vectors.npy", vectors)
+    loaded = GraphScan.load(tmp_path / "graph", np.load(tmp_path / "vectors.npy", mmap_mode="r"))
+    np.testing.assert_array_equal(loaded.search(queries, 10, ef=400).scores, found.scores)
+    full = GraphScan.build(vectors[:300], rule=rule, metric=metric, links=32).cost()
+    kept = GraphScan.build(vectors[:300], rule=rule, metric=metric, links=32, rerank="int8").cost()
+    assert full.output_bytes + dim + 4 <= kept.output_bytes <= full.output_bytes + 2 * max(dim, 256) + 4
+
+
 @pytest.mark.parametrize("dim", [300, 700])
 def test_codes_of_several_lines(dim: int) -> None:
     vectors = np.random.default_rng(7).standard_normal((600, dim)).astype(np.float32)
@@ -139,12 +162,15 @@ def test_the_graph_depends_on_nothing_but_vectors_and_seed(tmp_path: Path) -> No
     np.testing.assert_array_equal(*answers)
 
 
-@pytest.mark.parametrize("level", ["off", "plain"])
-def test_every_level_answers_alike(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("level", ["off", "plain", "avx2"])
+@pytest.mark.parametrize("rerank", ["full", "int8"])
+def test_every_level_answers_alike(level: str, rerank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if level not in ("off", *native.levels()):
+        pytest.skip(f"this machine has no {level}")
     vectors, queries = clustered(250), clustered(8, seed=9)
-    best = GraphScan.build(vectors, links=8, ef=20).search(queries, 5, ef=12)
+    best = GraphScan.build(vectors, links=8, ef=20, rerank=rerank).search(queries, 5, ef=12)
     monkeypatch.setenv("NESTLING_KERNELS", level)
-    found = GraphScan.build(vectors, links=8, ef=20).search(queries, 5, ef=12)
+    found = GraphScan.build(vectors, links=8, ef=20, rerank=rerank).search(queries, 5, ef=12)
     np.testing.assert_array_equal(found.indices, best.indices)
     np.testing.assert_allclose(found.scores, best.scores, rtol=1e-6)
 
@@ -203,6 +229,8 @@ def test_bad_builds_are_refused() -> None:
     vectors = clustered(20)
     with pytest.raises(ConfigError, match="metric"):
         GraphScan.build(vectors, metric="manhattan")
+    with pytest.raises(ConfigError, match="rerank"):
+        GraphScan.build(vectors, rerank="int4")
     with pytest.raises(ConfigError, match="links=2"):
         GraphScan.build(vectors, links=2)
     with pytest.raises(ConfigError, match="ef=0"):

@@ -101,6 +101,7 @@ def build(
         max_ms=max_ms,
         queries=asked,
         k=k,
+        nesting=nesting,
         metric=cast("Metric", metric),
         seed=seed,
     ) as made_index:

@@ -10,6 +10,7 @@ from typing import Self
 from nestling.artifact import MANIFEST, read_manifest, sha256_of, verify_file, write_folder
 from nestling.domains.encoding import encoded
 from nestling.domains.records import Record, RecordStore
+from nestling.encoders.stored import StoredVectors
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import At
@@ -87,13 +88,11 @@ class Collection:
             ids = store.add(given)
             index = build(
                 root / _INDEX,
-                matrix,
+                StoredVectors(matrix, small.nesting, small.rule.again),
                 ids,
                 plan=plan,
                 recall=recall,
                 queries=None if queries is None else small.encode(list(queries)),
-                nesting=small.nesting,
-                rule=small.rule.again,
                 encoder=_identity(root),
                 seed=seed,
             )

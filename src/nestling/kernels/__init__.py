@@ -88,12 +88,14 @@ def search(
     k: int,
     *,
     allowed: NDArray[np.bool_] | None = None,
+    blocks: slice | None = None,
 ) -> Found:
     """The ``k`` best rows of every query; a row is left out only if a bound lies below the k-th best score.
 
-    Coarse codes of all rows are scanned, fine codes of what survives are read, and exact scores are
-    computed of what survives that, the most promising first. Of equal scores the row that stands first
-    wins. The arrays must fit each other as their classes say; nothing is checked here.
+    For a few queries coarse codes of all rows are scanned and fine codes of what survives are read; for
+    many, both are unpacked once for all of them and compared as a product of matrices. Exact scores are
+    computed of what survives that. Of equal scores the row that stands first wins. The arrays must fit each
+    other as their classes say; nothing is checked here.
 
     Args:
         vectors: what exact scores are computed from.
@@ -101,11 +103,12 @@ def search(
         probes: the queries.
         k: how many rows to find, at least 1.
         allowed: ``Bool[rows]``: the rows that may be found; all of them by default.
+        blocks: the blocks of 16 rows to look in, from start to stop; all of them by default.
     """
     now = level()
     if now == "off":
-        return twin.search(vectors, codes, probes, k, allowed)
-    return native.search(now, vectors, codes, probes, k, allowed)
+        return twin.search(vectors, codes, probes, k, allowed, blocks)
+    return native.search(now, vectors, codes, probes, k, allowed, blocks)
 
 
 def scan(codes: Packed, queries: NDArray[np.int8], factors: Floats) -> list[tuple[Ints, Floats]]:

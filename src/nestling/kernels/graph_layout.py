@@ -64,16 +64,19 @@ class Lens:
 
     Args:
         dim: entries of a query.
-        basis: ``Float32[dim or more, 4 * stride]``: what each entry of a row adds to the entries of a walk.
-        mean: ``Float64[dim]`` that is taken off a query after scaling, or nothing where neither is done.
+        width: entries of a walk, ``4 * stride``.
+        basis: ``Float32[dim or more, width or more]``: what each entry of a row adds to the entries of a
+            walk, and to those that only residuals have.
+        mean: ``Float64[dim]`` that was taken off the rows after scaling.
         scale: a power of two.
         cosine: whether scores are those of queries of length one.
-        biased: whether estimates have a bias, beside which their scale counts.
+        biased: whether estimates have a bias; queries are then scaled and moved as the rows were.
     """
 
     dim: int
+    width: int
     basis: Floats
-    mean: Doubles | None
+    mean: Doubles
     scale: float
     cosine: bool
     biased: bool
@@ -95,18 +98,38 @@ class WholeRows:
 
 
 @dataclass(frozen=True, eq=False)
+class Residuals:
+    """8-bit codes of what the 2-bit codes of turned rows leave out.
+
+    Args:
+        values: ``Int8[rows, columns of the lens]``.
+        steps: ``Float32[rows]``: what a code is multiplied by.
+    """
+
+    values: Whole
+    steps: Floats
+
+    @classmethod
+    def joined(cls, parts: list[Residuals]) -> Residuals:
+        """Those of several blocks of rows, one after the other."""
+        return cls(
+            np.concatenate([part.values for part in parts]), np.concatenate([part.steps for part in parts])
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class SearchedGraph:
     """All that a search reads.
 
     Args:
         graph: where to walk.
         lens: what turns queries into walks.
-        vectors: what exact scores are computed from.
+        vectors: what rows are ranked by: themselves, or codes and residuals.
     """
 
     graph: CodedGraph
     lens: Lens
-    vectors: StoredRows
+    vectors: StoredRows | Residuals
 
 
 class Answer(NamedTuple):

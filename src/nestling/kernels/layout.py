@@ -187,5 +187,17 @@ class Found:
 
     @classmethod
     def joined(cls, parts: list[Found]) -> Found:
-        """The answers of several searches, one after the other."""
+        """The answers of searches for some queries each, one after the other."""
         return cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
+
+    @classmethod
+    def merged(cls, parts: list[Found]) -> Found:
+        """The answers of searches in some rows each, for the same queries."""
+        k = parts[0].indices.shape[1]
+        indices, scores = (
+            np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("indices", "scores")
+        )
+        order = np.lexsort((indices, -scores))[:, :k]
+        indices, scores = (np.take_along_axis(each, order, axis=1) for each in (indices, scores))
+        refined, verified = (sum(getattr(part, name) for part in parts) for name in ("refined", "verified"))
+        return cls(indices, scores, refined, verified, np.max([part.skipped for part in parts], axis=0))

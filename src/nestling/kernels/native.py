@@ -37,11 +37,13 @@ class _Codes(Structure):
         for name in (
             "coarse", "fine", "coarse_scale", "coarse_radius", "fine_scale", "fine_radius", "bias", "allowed"
         )
-    ]  # fmt: skip
+    ] + [("first", c_int64), ("last", c_int64)]  # fmt: skip
 
-    def values(self) -> list[int | None]:
-        """All fields but the last, which names what is allowed."""
-        return [getattr(self, field[0]) for field in self._fields_[:-1]]
+    def narrowed(self, allowed: int | None, blocks: slice | None) -> _Codes:
+        """The same codes, of which only some rows may be found."""
+        first, last = (self.first, self.last) if blocks is None else (blocks.start, blocks.stop)
+        fixed = [getattr(self, field[0]) for field in self._fields_[:-3]]
+        return _Codes(*fixed, allowed, first, last)
 
 
 class _Queries(Structure):
@@ -95,6 +97,7 @@ def search(
     probes: Probes,
     k: int,
     allowed: NDArray[np.bool_] | None,
+    blocks: slice | None,
 ) -> Found:
     """See :func:`nestling.kernels.search`."""
     count = len(probes.codes)
@@ -103,11 +106,13 @@ def search(
         np.empty((count, k), np.int64), np.empty((count, k), np.float64), counts[0], counts[1], skipped
     )
     held = [probes.codes, probes.sums, probes.likely, probes.sure, probes.exact, probes.bounds]
-    fixed = _codes(codes)
+    described = _codes(codes)
+    if allowed is not None or blocks is not None:
+        described = described.narrowed(address(allowed), blocks)
     failed = _loaded().nestling_search(
         LEVELS.index(level),
         vectors_of(vectors),
-        fixed if allowed is None else _Codes(*fixed.values(), address(allowed)),
+        described,
         _Queries(count, *map(address, held)),
         k,
         _Answers(*map(address, (found.indices, found.scores, found.refined, found.verified, found.skipped))),
@@ -174,7 +179,8 @@ def _codes(codes: TwoPlanes) -> _Codes:
         arrays = (coarse.blocks, codes.fine, coarse.scale, coarse.radius)
         floats = (codes.fine_scale, codes.fine_radius, coarse.bias)
         places = map(address, (*arrays, *floats))
-        _described[codes] = _Codes(coarse.rows, coarse.blocks.shape[1], *places, None)
+        blocks, lines, _ = coarse.blocks.shape
+        _described[codes] = _Codes(coarse.rows, lines, *places, None, 0, blocks)
     return _described[codes]  # type: ignore[no-any-return]
 
 

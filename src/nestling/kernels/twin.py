@@ -24,12 +24,19 @@ _ROWS_AT_A_TIME = 256
 
 
 def search(
-    vectors: StoredRows, codes: TwoPlanes, probes: Probes, k: int, allowed: NDArray[np.bool_] | None
+    vectors: StoredRows,
+    codes: TwoPlanes,
+    probes: Probes,
+    k: int,
+    allowed: NDArray[np.bool_] | None,
+    blocks: slice | None,
 ) -> Found:
     """See :func:`nestling.kernels.search`."""
     factors = probes.likely if probes.sure is None else probes.sure
     coarse, fine = _bounds_of_planes(codes, probes.codes, factors)
     rows = np.arange(codes.coarse.rows) if allowed is None else np.flatnonzero(allowed)
+    if blocks is not None:
+        rows = rows[(rows >= blocks.start * LANES) & (rows < blocks.stop * LANES)]
     parts = [
         _pursue(vectors, probes.exact[i], probes.bounds[i], coarse[i][rows], fine[i][rows], rows, k)
         for i in range(len(probes.codes))

@@ -15,6 +15,7 @@ from nestling.kernels.graph_layout import (
     CodedGraph,
     Lens,
     Links,
+    Residuals,
     SearchedGraph,
     Walks,
     WholeRows,
@@ -39,11 +40,15 @@ class _Walks(Structure):
 
 class _Lens(Structure):
     _fields_ = [
-        *[(name, c_int64) for name in ("dim", "width")],
+        *[(name, c_int64) for name in ("dim", "width", "columns")],
         *[(name, c_void_p) for name in ("basis", "mean")],
         ("scale", c_double),
         *[(name, c_int32) for name in ("cosine", "biased")],
     ]
+
+
+class _Residuals(Structure):
+    _fields_ = [("values", c_void_p), ("steps", c_void_p)]
 
 
 class _Whole(Structure):
@@ -53,7 +58,7 @@ class _Whole(Structure):
 def aim(level: str, lens: Lens, rows: Doubles) -> Walks:
     """See :func:`nestling.kernels.walking.aim`."""
     rows, count = np.ascontiguousarray(rows), len(rows)
-    codes, sums = np.empty((count, lens.basis.shape[1]), np.int8), np.empty(count, np.int32)
+    codes, sums = np.empty((count, lens.width), np.int8), np.empty(count, np.int32)
     aims = Walks(codes, sums, np.empty(count, np.float32))
     given = (_lens(lens), address(rows), count, rows.shape[1])
     _check(
@@ -133,7 +138,7 @@ def _functions() -> Any:
     types_of: dict[str, list[Any]] = {
         "graph_aim": [POINTER(_Lens), c_void_p, c_int64, c_int64, *[c_void_p] * 3],
         "graph_search": [
-            *[POINTER(each) for each in (_Graph, _Lens, Vectors)],
+            *[POINTER(each) for each in (_Graph, _Lens, Vectors, _Residuals)],
             *[c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p],
         ],
         "graph_walk": [POINTER(_Graph), POINTER(_Walks), c_int64, c_void_p, c_int64, c_void_p],
@@ -168,14 +173,19 @@ def _graph(graph: CodedGraph) -> _Graph:
 def _searched(searched: SearchedGraph) -> tuple[Any, ...]:
     found = _described.get(searched)
     if found is None:
-        parts = (_graph(searched.graph), _lens(searched.lens), vectors_of(searched.vectors))
-        found = _described[searched] = tuple(map(byref, parts))
+        graph, lens, vectors = _graph(searched.graph), _lens(searched.lens), searched.vectors
+        if isinstance(vectors, Residuals):
+            residuals = _Residuals(address(vectors.values), address(vectors.steps))
+            found = (byref(graph), byref(lens), None, byref(residuals))
+        else:
+            found = (byref(graph), byref(lens), byref(vectors_of(vectors)), None)
+        _described[searched] = found
     return found
 
 
 def _lens(lens: Lens) -> _Lens:
     places = map(address, (lens.basis, lens.mean))
-    shape = (lens.dim, lens.basis.shape[1])
+    shape = (lens.dim, lens.width, lens.basis.shape[1])
     return _Lens(*shape, *places, lens.scale, lens.cosine, lens.biased)
 
 

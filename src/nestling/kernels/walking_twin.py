@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.kernels import twin
-from nestling.kernels.graph_layout import Answer, CodedGraph, Lens, Links, SearchedGraph, Walks, WholeRows
+from nestling.kernels.graph_layout import (
+    Answer,
+    CodedGraph,
+    Lens,
+    Links,
+    Residuals,
+    SearchedGraph,
+    Walks,
+    WholeRows,
+)
 from nestling.kernels.layout import Bytes, Doubles, Floats, Ints, StoredRows, unpack_rows
 
 _ENTRIES = 2
@@ -22,11 +32,11 @@ def aim(lens: Lens, rows: Doubles) -> Walks:
     """See :func:`nestling.kernels.walking.aim`."""
     largest = np.maximum(np.abs(rows).max(axis=1), _TINY)
     units = (rows / largest[:, None]).astype(np.float32)
-    turned = np.zeros((len(rows), lens.basis.shape[1]), np.float32)
-    for entry, row in zip(units.T, lens.basis[: rows.shape[1]], strict=True):
-        turned += entry[:, None] * row
-    steps = np.maximum(np.abs(turned).max(axis=1), _SMALL) / _LARGEST
-    codes = np.rint(turned / steps[:, None]).astype(np.int8)
+    turned = _turned(lens, units)
+    own, ends = turned[:, : lens.width].copy(), 8 if lens.biased else 4
+    own.reshape(len(rows), 4, -1)[:, :, -ends:] = 0
+    steps = np.maximum(np.abs(own).max(axis=1), _SMALL) / _LARGEST
+    codes = np.rint(own / steps[:, None]).astype(np.int8)
     with np.errstate(over="ignore"):  # beside so large a scale biases do not count
         scales = (steps * largest).astype(np.float32) if lens.biased else steps
     return Walks(codes, codes.sum(axis=1, dtype=np.int32), scales)
@@ -46,9 +56,12 @@ def search(
     if not usable.all():
         none = np.full((len(queries), k), -1)
         return Answer(none, none.astype(np.float64), 0, int(np.argmin(usable)))
-    moved = queries if lens.mean is None else queries * lens.scale - lens.mean
+    moved = queries * lens.scale - lens.mean if lens.biased else queries
     met = walk(searched.graph, aim(lens, moved), ef, kept, allowed)
-    indices, scores = rank(searched.vectors, queries / norms[:, None] if lens.cosine else queries, met, k)
+    if isinstance(searched.vectors, Residuals):
+        indices, scores = _rank_coded(searched.graph, lens, searched.vectors, queries, moved, met, k)
+    else:
+        indices, scores = rank(searched.vectors, queries / norms[:, None] if lens.cosine else queries, met, k)
     return Answer(indices, scores, int((indices[:, -1] < 0).sum()))
 
 
@@ -84,13 +97,53 @@ def link(graph: CodedGraph, whole: WholeRows, rows: Links, alpha: float) -> None
 
 def rank(vectors: StoredRows, queries: Doubles, candidates: Links, k: int) -> tuple[Ints, Doubles]:
     """See :func:`nestling.kernels.walking.rank`."""
-    indices, scores = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), np.nan)
+    return _rank(candidates, k, lambda number, rows: twin.score(vectors, queries[number], rows))
+
+
+def _rank(candidates: Links, k: int, score: Callable[[int, Ints], Doubles]) -> tuple[Ints, Doubles]:
+    indices, scores = np.full((len(candidates), k), -1, np.int64), np.full((len(candidates), k), np.nan)
     for number, each in enumerate(candidates):
         rows = each[each >= 0].astype(np.int64)
-        found = twin.score(vectors, queries[number], rows)
+        found = score(number, rows) if len(rows) else np.empty(0)
         order = np.lexsort((rows, -found))[:k]
         indices[number, : len(order)], scores[number, : len(order)] = rows[order], found[order]
     return indices, scores
+
+
+def _rank_coded(
+    graph: CodedGraph,
+    lens: Lens,
+    residuals: Residuals,
+    queries: Doubles,
+    moved: Doubles,
+    candidates: Links,
+    k: int,
+) -> tuple[Ints, Doubles]:
+    """Rank by codes and residuals."""
+    largest = np.maximum(np.abs(moved).max(axis=1, keepdims=True), _TINY)
+    turned = _turned(lens, (moved / largest).astype(np.float32)) * largest
+    squares, ends = np.square(moved).sum(axis=1), 8 if lens.biased else 4
+
+    def score(number: int, rows: Ints) -> Doubles:
+        levels = 2 * unpack_rows(graph.codes[rows]).astype(np.float64).reshape(len(rows), 4, -1) - 3
+        levels[:, :, -ends:] = 0
+        coded = levels.reshape(len(rows), -1) @ turned[number, : lens.width]
+        bias, factor = np.ascontiguousarray(graph.codes[rows, -8:]).view(np.float32).astype(np.float64).T
+        product = factor * coded + residuals.steps[rows] * (residuals.values[rows] @ turned[number])
+        if lens.biased:
+            return np.asarray((2 * (product + bias) - squares[number]) / lens.scale**2)
+        along = product + queries[number] @ lens.mean
+        return np.asarray(along / (np.sqrt(squares[number]) if lens.cosine else lens.scale))
+
+    return _rank(candidates, k, score)
+
+
+def _turned(lens: Lens, units: Floats) -> Floats:
+    """Sums in the order of the entries, each rounded as it comes."""
+    turned = np.zeros((len(units), lens.basis.shape[1]), np.float32)
+    for entry, row in zip(units.T, lens.basis[: units.shape[1]], strict=True):
+        turned += entry[:, None] * row
+    return turned
 
 
 def _estimates(graph: CodedGraph, codes: Bytes, walks: Walks, number: int) -> list[float]:

@@ -29,6 +29,8 @@ Code = Literal["int4"]
 
 # Below this share of rows allowed, reading their vectors costs less than scanning the codes of all.
 _FEW = 1 / 16
+# Rows that take a thread many times as long as its start, and as raising a threshold of its own.
+_ROWS_TO_SHARE = 1 << 17
 _CALIBRATION_QUERIES, _CALIBRATION_NEIGHBOURS = 256, 32
 
 
@@ -38,7 +40,7 @@ class Certificate:
 
     Args:
         rows: rows whose codes were scanned for every query.
-        refined: ``Int[queries]``: rows whose low bits were read too.
+        refined: ``Int[queries]``: rows whose low bits were read too; all where many queries were asked.
         verified: ``Int[queries]``: rows whose exact score was computed.
         kth_scores: ``Float64[queries]``: score of the worst answer, a similarity or a distance; nan
             where there is none.
@@ -65,10 +67,11 @@ class CertifiedNeighbours(Neighbours):
 class CertifiedScan:
     """Exact nearest neighbours from 4-bit codes, verified where the codes leave a doubt.
 
-    All rows are compared by two bits a dim. A row goes on to its other two bits, and from there to its
-    vector, only if an upper bound on its score reaches the k-th best score so far; so the answer is that
-    of a full search in double precision, and the certificate says what the bounds left out. With a
-    ``confidence`` below 1 the bounds are those that quantisation errors keep with that probability.
+    For a few queries all rows are compared by two bits a dim, and what survives by its other two bits; for
+    many, all four bits are unpacked once for all of them. A row goes on to its vector only if an upper bound
+    on its score reaches the k-th best score so far; so the answer is that of a full search in double
+    precision, and the certificate says what the bounds left out. With a ``confidence`` below 1 the bounds
+    are those that quantisation errors keep with that probability.
 
     Codes are of vectors that are centred and turned by a random rotation; similarities are kept, and the
     bounds hold for any vectors. They are tight, and the search fast, from about 64 dims on.
@@ -136,7 +139,8 @@ class CertifiedScan:
             confidence: 1 for the exact answer; below, each true neighbour is among the answers with at
                 least this probability, for queries that are to their neighbours as stored rows are to theirs.
             allowed: ``Bool[rows]``: the rows that may be found.
-            workers: threads, each with some of the queries; as many as there are cores by default.
+            workers: threads, each with some of the queries. Where these are fewer than the workers that are
+                asked for, each has some of the rows instead. By default queries are shared by all cores.
 
         Raises:
             DataError: for queries or a mask that do not fit, or ``k`` outside its range.
@@ -150,7 +154,7 @@ class CertifiedScan:
         if allowed is not None and np.count_nonzero(allowed) < len(allowed) * _FEW:
             found = _look_through(self._stored, np.flatnonzero(allowed), probes, k)
         else:
-            found = self._find(probes, k, allowed, count_workers(workers))
+            found = self._find(probes, k, allowed, workers)
         return self._answer(found, aim, confidence)
 
     def cost(self) -> Cost:
@@ -217,19 +221,24 @@ class CertifiedScan:
             )
 
     def _find(
-        self, probes: kernels.Probes, k: int, allowed: NDArray[np.bool_] | None, workers: int
+        self, probes: kernels.Probes, k: int, allowed: NDArray[np.bool_] | None, workers: int | None
     ) -> kernels.Found:
         if allowed is not None:
             allowed = np.ascontiguousarray(allowed)
-        workers = min(workers, len(probes.codes))
 
-        def search(part: kernels.Probes) -> kernels.Found:
-            return kernels.search(self._stored, self._codes.planes, part, k, allowed=allowed)
+        def search(part: kernels.Probes, blocks: slice | None = None) -> kernels.Found:
+            return kernels.search(self._stored, self._codes.planes, part, k, allowed=allowed, blocks=blocks)
 
+        queries, rows = len(probes.codes), len(self._vectors)
+        by_rows = min(workers or 1, rows // _ROWS_TO_SHARE)
+        if queries < by_rows:
+            shares = _shares(kernels.padded(rows) // kernels.LANES, by_rows)
+            with ThreadPoolExecutor(by_rows) as pool:
+                return kernels.Found.merged(list(pool.map(lambda blocks: search(probes, blocks), shares)))
+        workers = min(count_workers(workers), queries)
         if workers == 1:
             return search(probes)
-        edges = [len(probes.codes) * part // workers for part in range(workers + 1)]
-        parts = [probes.part(slice(*edge)) for edge in pairwise(edges)]
+        parts = [probes.part(some) for some in _shares(queries, workers)]
         with ThreadPoolExecutor(workers) as pool:
             return kernels.Found.joined(list(pool.map(search, parts)))
 
@@ -262,6 +271,11 @@ class CertifiedScan:
         asked, answers = np.repeat(np.sort(chosen), k), found.ravel()
         others = asked != answers
         return self._codes.calibrate(self._vectors, self._frame, asked[others], answers[others])
+
+
+def _shares(count: int, workers: int) -> list[slice]:
+    edges = [count * part // workers for part in range(workers + 1)]
+    return [slice(*edge) for edge in pairwise(edges)]
 
 
 def _look_through(vectors: kernels.StoredRows, rows: Ints, probes: kernels.Probes, k: int) -> kernels.Found:

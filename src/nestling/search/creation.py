@@ -48,6 +48,7 @@ def create_index(
     engine: Engine | None,
 ) -> tuple[WriterLock, Loaded]:
     """Make an index and hold the right to write into it; for the arguments see ``AdaptiveIndex.create``."""
+    is_asked = nesting is not None
     if isinstance(vectors, StoredVectors):
         ids = vectors.ids if ids is None else ids
         nesting = vectors.nesting if nesting is None else nesting
@@ -59,7 +60,9 @@ def create_index(
         raise ConfigError("an index without vectors needs to know their size; give dim=")
     full = dim if matrix is None else matrix.shape[1]
     _check_lists(plan, matrix)
-    before = _nothing(full or 0, plan, nesting, rule or CutRule(), metric, encoder or "", seed)
+    resolved = (Plan.parse(plan) if isinstance(plan, str) else plan).resolve(full or 0)
+    sizes = _sizes(nesting, full or 0, resolved, is_asked=is_asked)
+    before = _nothing(full or 0, resolved, sizes, rule or CutRule(), metric, encoder or "", seed)
     rows, numbering = _first_rows(matrix, ids, before)
     with new_folder(root) as lock:
         with storage_errors(root):
@@ -112,20 +115,18 @@ def _leave(root: Path, lock: WriterLock | None, *, is_new: bool, resume: bool) -
 
 
 def _nothing(
-    dim: int, plan: Plan | str, nesting: Sizes, rule: CutRule, metric: Metric, encoder: str, seed: int
+    dim: int, plan: Plan, nesting: Nesting, rule: CutRule, metric: Metric, encoder: str, seed: int
 ) -> Generation:
     """The generation before the first: no rows and no files."""
     if metric not in get_args(Metric):
         raise ConfigError(unknown("metric", metric, get_args(Metric)))
-    resolved = (Plan.parse(plan) if isinstance(plan, str) else plan).resolve(dim)
-    sizes = _sizes(nesting, dim, resolved)
     settings = IndexSettings(
         index=uuid.uuid4().hex,
         generation=0,
         dim=dim,
         metric=metric,
         encoder=encoder,
-        plan=str(resolved),
+        plan=str(plan),
         seed=seed,
         sources=(),
         id_kind=None,
@@ -133,7 +134,7 @@ def _nothing(
         segments=(),
         table=(),
     )
-    return Generation(sizes, rule, settings, {})
+    return Generation(nesting, rule, settings, {})
 
 
 def _check_lists(plan: Plan | str, matrix: NDArray[np.floating[Any]] | None) -> None:
@@ -147,16 +148,19 @@ def _check_lists(plan: Plan | str, matrix: NDArray[np.floating[Any]] | None) -> 
         )
 
 
-def _sizes(given: Sizes, dim: int, plan: Plan) -> Nesting:
-    """The sizes to search at; none below what a code reads that mixes its entries."""
+def _sizes(given: Sizes, dim: int, plan: Plan, *, is_asked: bool) -> Nesting:
+    """The sizes to search at; none below what a code reads that mixes its entries.
+
+    Those that vectors come with are what they could be searched at, not what is asked of this index.
+    """
     sizes = read_sizes(given, dim)
     if sizes.full["dim"] != dim:
         raise GranularityError(
             f"the nesting {sizes} must end at {dim}, the size of the vectors; add {dim} to it"
         )
-    smallest = 1 if plan.scan.is_sliceable else plan.scan.dim or dim
+    smallest = plan.smallest_dim
     large = [size for size in sizes.sizes("dim") if size >= smallest]
-    if given is not None and len(large) < len(sizes):
+    if is_asked and len(large) < len(sizes):
         raise ConfigError(
             f"the code {plan.scan} mixes {smallest} entries, so that sizes below cannot be searched; leave "
             f"them out of the nesting {sizes}, or scan with {', '.join(SLICEABLE)}"

@@ -103,7 +103,7 @@ class Engine:
             raise DataError(f"k={k} neighbours cannot be found; choose a whole number of at least 1")
         pipeline = self._at(dim)
         point = self._check_point(point, int(k), pipeline.plan)
-        if pipeline.ranked is not None and allowed is None and dim is None and k <= len(self):
+        if pipeline.ranked is not None and allowed is None and dim in (None, self.dim) and k <= len(self):
             # One call does all, and looks at the queries itself.
             kept = min(max(int(k), point.shortlists[0]), len(self))
             return pipeline.ranked.search(queries, int(k), ef=point.ef or 1, shortlist=kept, workers=workers)

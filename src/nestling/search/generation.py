@@ -19,6 +19,7 @@ import shlex
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,19 +105,20 @@ class Generation:
     settings: IndexSettings
     files: Mapping[str, FileRecord]
 
-    @property
+    # Of every search, so they are found once; a generation never changes.
+    @cached_property
     def terms(self) -> Terms:
         """What all segments share; what comes before a cut was done to the vectors that are stored."""
         s = self.settings
         return Terms(s.dim, self.rule.again, s.metric, Plan.parse(s.plan).resolve(s.dim), s.seed)
 
-    @property
+    @cached_property
     def smallest_dim(self) -> int:
         """The smallest prefix that any search may read."""
         stages = (stage.dim for stage in self.terms.plan.stages() if stage.dim is not None)
         return min(*self.nesting.sizes("dim"), *stages)
 
-    @property
+    @cached_property
     def takes(self) -> dict[int, CutRule]:
         """The rule for queries of each width: of this index, and of those it was extracted from."""
         earlier = {dim: CutRule(**rule) for dim, rule in self.settings.sources}  # type: ignore[arg-type]

@@ -13,6 +13,8 @@ from nestling.encoders.matrix import blocks_of
 from nestling.errors import DataError
 from nestling.search.prefix import prefix_norms, prepare
 
+_SAFE_SQUARE = 1e-20  # of lengths far from those that have no direction
+
 
 def as_matrix(given: Any, what: str, dim: int | None = None) -> NDArray[np.floating[Any]]:
     """An array, memory map or tensor as a finite matrix; see :func:`nestling.cut.check_vectors`."""
@@ -44,6 +46,11 @@ def check_prefixes(
         DataError: for rows that cannot be normalised; they are named.
     """
     if rule.after == "l2":  # a longer prefix is no shorter vector, so the two ends suffice
+        short = cut(block, smallest, RAW)
+        with np.errstate(over="ignore"):
+            ends = np.einsum("ij,ij->i", short, short).min(), np.einsum("ij,ij->i", block, block).max()
+        if ends[0] > _SAFE_SQUARE and np.isfinite(ends[1]):
+            return block
         prefix_norms(block, sorted({smallest, block.shape[1]}), what, first_row)
     return block
 
@@ -77,6 +84,8 @@ def read_queries(given: Any, takes: Mapping[int, CutRule], dim: int, at: int) ->
 
 
 def _prepare(block: NDArray[np.floating[Any]], rule: CutRule, first_row: int) -> NDArray[np.float32]:
+    if block.dtype == np.float32 and rule.before == "none":  # and finite, as all that is given
+        return np.ascontiguousarray(block)
     with np.errstate(over="ignore"):
         narrow = prepare(block, block.shape[1], rule)
     finite = np.isfinite(narrow).all(axis=1)

@@ -311,7 +311,7 @@ class AdaptiveIndex:
             if point is not None:
                 raise ConfigError(f"give recall={recall} or point={point}, not both")
             point = measured_point(self.table, recall)
-        return self._search(queries, k, (at,), point, filter, workers)[self.nesting.resolve(at)]
+        return next(iter(self._search(queries, k, (at,), point, filter, workers).values()))
 
     def _search(
         self,
@@ -325,12 +325,11 @@ class AdaptiveIndex:
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise DataError(f"k={k!r} rows cannot be found; give a whole number of at least 1")
         state, wanted = self._state, resolve_each(self.nesting, granularities)
-        generation = state.generation
+        generation, largest = state.generation, max(g["dim"] for g in wanted)
         found = Point.parse(point) if isinstance(point, str) else point
-        largest = max(g["dim"] for g in wanted)
         asked = read_queries(queries, generation.takes, generation.settings.dim, largest)
         if found is not None:  # of the plan, also where no segment is large enough yet to follow it
-            state.snapshot.terms.plan.check_point(found)
+            generation.terms.plan.check_point(found)
         check_prefixes(asked, generation.rule, generation.smallest_dim, "the queries")
         return {
             g: state.snapshot.search(asked, int(k), dim=g["dim"], point=found, allow=allow, workers=workers)
@@ -355,12 +354,12 @@ class AdaptiveIndex:
             folder: where to; None is a temporary folder, which goes when the index is closed.
         """
         granularity = self.nesting.resolve(at)
-        place = write_temporary_copy(self._state, granularity) if folder is None else Path(folder)
         if folder is not None:
-            write_copy(self._state, place, granularity)
+            write_copy(self._state, Path(folder), granularity)
+            return AdaptiveIndex.open(folder)
+        place = write_temporary_copy(self._state, granularity)
         small = AdaptiveIndex.open(place)
-        if folder is None:
-            small._remove = weakref.finalize(small, shutil.rmtree, place.parent, ignore_errors=True)
+        small._remove = weakref.finalize(small, shutil.rmtree, place.parent, ignore_errors=True)
         return small
 
     def save(self, folder: str | Path, /) -> None:

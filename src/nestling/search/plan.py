@@ -190,6 +190,11 @@ class Plan:
         return self.scan.code == "graph" or (self.coarse is not None and self.coarse.kind == "hnsw")
 
     @property
+    def smallest_dim(self) -> int:
+        """The smallest size that a built index answers at; of a plan whose sizes are numbers."""
+        return 1 if self.scan.is_sliceable else self.scan.dim or 1
+
+    @property
     def is_listed(self) -> bool:
         """Whether inverted lists are read, so that points say how many."""
         return self.coarse is not None and self.coarse.kind == "ivf"

@@ -71,6 +71,11 @@ class Terms:
     plan: Plan
     seed: int = 0
 
+    @cached_property
+    def plan_text(self) -> str:
+        """The plan as records name it."""
+        return str(self.plan)
+
     def plan_for(self, rows: int) -> Plan:
         """The plan, or a plain scan at the size of its last stage where the rows are too few to train it."""
         return self.plan if rows >= _rows_to_train(self.plan) else Plan(Scan("flat", self.answer_dim))
@@ -203,7 +208,7 @@ def load_segment(root: Path, record: SegmentRecord, terms: Terms) -> Segment:
             f"{(record.rows, terms.dim)}; restore the index from a copy"
         )
     engine = Engine.load(folder / _ENGINE, vectors, Plan.parse(record.plan), terms.rule, terms.metric)
-    return Segment(record, ids, vectors, engine)
+    return Segment(record, np.asarray(ids), vectors, engine)  # picking from a memory map takes longer
 
 
 def _taken_over(engine: Engine, folder: Path, terms: Terms) -> Engine:

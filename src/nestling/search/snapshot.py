@@ -136,7 +136,7 @@ class Snapshot:
             allowed = part.allowed(choose)
             count = len(part.segment) if allowed is None else int(allowed.sum())
             if count:
-                planned = part.segment.record.plan == str(self.terms.plan)
+                planned = part.segment.record.plan == self.terms.plan_text
                 neighbours = part.segment.engine.search(
                     queries,
                     min(k, count),
@@ -175,6 +175,9 @@ class Snapshot:
 
     def _merge(self, found: list[tuple[Ids, Neighbours]], queries: int, k: int) -> Hits:
         """Of equal scores the one of the older segment wins."""
+        if len(found) == 1 and found[0][1].indices.shape[1] == k and found[0][1].indices.min() >= 0:
+            names, only = found[0]
+            return Hits(names[only.indices], only.scores)
         kind = self.id_kind or "int"
         empty = Hits(np.full((queries, k), NO_ID[kind]), np.full((queries, k), np.nan, np.float32))
         ids = [np.where(n.indices >= 0, names[n.indices], NO_ID[kind]) for names, n in found]

@@ -28,7 +28,7 @@ _FEW_ROWS = 10_000
 
 
 def candidate_plans(rows: int, sizes: Sequence[int]) -> tuple[Plan, ...]:
-    """A small family of plans for so many vectors, the cheapest for a query first.
+    """A small family of plans for so many vectors, those first that read the least for a query.
 
     Args:
         rows: vectors to be searched.
@@ -47,7 +47,7 @@ def candidate_plans(rows: int, sizes: Sequence[int]) -> tuple[Plan, ...]:
         links = ("graph32", "graph64") if kernels.level() != "off" else ()
         texts += [f"{graph}@{full} > rerank@full" for graph in links]
         texts += [f"hnsw32@{dim} > int8@{dim} > rerank@full" for dim in short[-2:] if not links]
-    return tuple(sorted(map(Plan.parse, texts), key=lambda plan: plan.cost(rows, full).mflops))
+    return tuple(sorted(map(Plan.parse, texts), key=lambda plan: plan.cost(rows, full).bytes_read))
 
 
 def tune(
@@ -67,7 +67,7 @@ def tune(
 ) -> tuple[Trial, Frontier]:
     """The plan and point that meet the targets fastest, and all that was measured on the way.
 
-    Candidates are first built over a sample of the rows, for about as long as the best of them takes to
+    Candidates are first built over a sample of the rows, for about half as long as the best of them takes to
     build over all; then that one is, and another only if it is not enough or three such builds are not over.
     Each is searched at growing points, one parameter doubled at a time, always the one that finds most for
     the time it takes.
@@ -115,6 +115,10 @@ def _run(
         raise ConfigError(
             "there are no plans to compare; give at least one, or none at all for the usual ones"
         )
+
+    if max_bytes is not None:  # what cannot fit need not be built, unless nothing fits, which is then told
+        small = [plan for plan in family if plan.cost(rows, full).bytes_stored <= max_bytes * rows]
+        family = small or family
 
     def enough(trial: Trial) -> bool:
         fits = (max_bytes is None or trial.row_bytes <= max_bytes) and (
@@ -193,7 +197,12 @@ def build(
         return index
     sizes = read_sizes(nesting if nesting or stored is None else stored.nesting, matrix.shape[1])
     with Race(matrix, queries, k, found_rule, metric, seed, workers) as race:
-        chosen, frontier = _run(race, None, sizes.sizes("dim"), recall, max_bytes, max_ms)
+        dims = sizes.sizes("dim")
+        family = candidate_plans(len(matrix), dims)
+        if nesting is not None:  # all sizes that are asked for
+            smallest = dims[0]
+            family = tuple(plan for plan in family if plan.resolve(dims[-1]).smallest_dim <= smallest)
+        chosen, frontier = _run(race, family, dims, recall, max_bytes, max_ms)
         # What comes before a cut is done to the vectors of an index, not to those that were measured.
         built = race.engines[chosen.plan] if found_rule.before == "none" else None
         index = create(chosen.plan, built)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.kernels.layout import pack_rows
-from nestling.kernels.walking import LINE_BYTES, Lens, WholeRows
+from nestling.kernels.layout import pack_rows, unpack_rows
+from nestling.kernels.walking import LINE_BYTES, Lens, Residuals, WholeRows
 from nestling.search.frame import Frame, spans
 
 Doubles = NDArray[np.float64]
@@ -99,26 +100,56 @@ class Turn:
             better = cosine > best
             best[better], product[better] = cosine[better], along[better]
             levels[better] = tried[better]
-        out[:] = pack_rows(self._placed(levels))
+        out[:] = pack_rows(self._placed(levels, 4 * self.stride))
         ends = np.empty((len(main), 2), np.float32)
         ends[:, 1] = np.where(product > 0, squares / np.maximum(product, _TINY), 0)
         ends[:, 0] = -np.einsum("ij,ij->i", turned, turned) / 2
         size = 8 if self.biased else 4
         out[:, -size:] = ends.view(np.uint8)[:, -size:]
 
-    def lens(self, frame: Frame) -> Lens:
-        """What turns queries into walks; the directions that have codes stand where codes have them."""
-        basis = np.ascontiguousarray(self._placed(self.basis[:, : self.coded].astype(np.float32)))
-        mean = np.ascontiguousarray(frame.mean) if self.biased else None
-        return Lens(len(frame.mean), basis, mean, frame.scale, self.metric == "cosine", self.biased)
+    def residuals(self, turned: Doubles, codes: NDArray[np.uint8]) -> Residuals:
+        """8-bit codes of what the codes of turned rows leave out."""
+        factors = np.ascontiguousarray(codes[:, -4:]).view(np.float32).astype(np.float64)
+        rest = self._placed(turned, self._columns)
+        levels = unpack_rows(codes)[:, self._places[: self.coded]]
+        rest[:, self._places[: self.coded]] -= factors * (2.0 * levels - 3)
+        steps = (np.maximum(np.abs(rest).max(axis=1), _TINY) / _LARGEST).astype(np.float32)
+        divisors = np.maximum(steps, _SMALL)[:, None]
+        values = np.clip(np.rint(rest / divisors), -_LARGEST, _LARGEST).astype(np.int8)
+        return Residuals(values, steps)
 
-    def _placed(self, entries: NDArray[Any]) -> NDArray[Any]:
-        """Entries where those of a code stand: its four parts end with bytes that hold numbers."""
+    def lens(self, frame: Frame, *, whole: bool = False) -> Lens:
+        """What turns queries into walks; if ``whole``, all directions are turned, as residuals need them."""
+        shown = (len(self.basis), self._columns) if whole else (self.coded, 4 * self.stride)
+        basis = self._placed(self.basis[:, : shown[0]].astype(np.float32), shown[1])
+        mean = np.ascontiguousarray(frame.mean)
+        return Lens(
+            len(mean), 4 * self.stride, basis, mean, frame.scale, self.metric == "cosine", self.biased
+        )
+
+    @cached_property
+    def _places(self) -> NDArray[np.int64]:
+        """Where directions have their entries: those with codes where codes have them, others in the gaps.
+
+        The four parts of a code end with bytes that hold numbers; entries of other directions stand there.
+        """
         ends = 8 if self.biased else 4
-        whole = np.zeros((len(entries), 4 * (self.stride - ends)), entries.dtype)
-        whole[:, : self.coded] = entries
-        parts = whole.reshape(len(entries), 4, -1)
-        return np.pad(parts, ((0, 0), (0, 0), (0, ends))).reshape(len(entries), -1)
+        parts = np.arange(4 * self.stride).reshape(4, -1)
+        behind = np.arange(4 * self.stride, 4 * self.stride + len(self.basis))
+        others = np.concatenate([parts[:, -ends:].ravel(), behind])
+        inner = parts[:, :-ends].ravel()[: self.coded]
+        return np.concatenate([inner, others[: len(self.basis) - self.coded]])
+
+    @property
+    def _columns(self) -> int:
+        last = max(4 * self.stride, int(self._places.max()) + 1)
+        return -(-last // LINE_BYTES) * LINE_BYTES
+
+    def _placed(self, entries: NDArray[Any], width: int) -> NDArray[Any]:
+        """Entries of the first directions in their places."""
+        placed = np.zeros((len(entries), width), entries.dtype)
+        placed[:, self._places[: entries.shape[1]]] = entries
+        return placed
 
 
 def whole_rows(rows: int, entries: int) -> WholeRows:

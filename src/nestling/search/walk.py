@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,8 +21,8 @@ from nestling.errors import ArtifactError
 from nestling.kernels import walking
 from nestling.kernels.walking import (
     CodedGraph,
+    Residuals,
     SearchedGraph,
-    Walks,
     WholeRows,
     aligned,
     grow,
@@ -35,7 +34,8 @@ from nestling.search.exact import Metric, Neighbours
 from nestling.search.frame import Frame, readable, refuse_zero, spans
 from nestling.search.threads import count_workers
 from nestling.search.turned import Turn, whole_rows, write_whole
-from nestling.search.walk_requests import check_options, check_request, in_doubles
+from nestling.search.walk_requests import Rerank, check_options, check_request, in_doubles
+from nestling.search.walk_steps import batches, drawn_order, shares
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -44,9 +44,6 @@ Links = NDArray[np.int32]
 _KIND = "graph-scan"
 _ALPHA = 1.15
 _HUBS = 512
-# Rows linked at a time do not see each other: few enough beside those that are there already.
-_NEW_SHARE, _MOST_NEW = 1 / 32, 2048
-_FEWEST_SHARED = 64  # rows or queries for which another thread pays
 # Estimates are good enough that more rows than these are hardly ever among the k best.
 _SCORED, _SCORED_MORE = 40, 6
 # Below this share of rows allowed, reading their vectors costs less than walking past all the others.
@@ -74,12 +71,19 @@ class GraphScan:
     """
 
     def __init__(
-        self, vectors: NDArray[Any], frame: Frame, turn: Turn, graph: CodedGraph, metric: Metric
+        self,
+        vectors: NDArray[Any],
+        frame: Frame,
+        turn: Turn,
+        graph: CodedGraph,
+        metric: Metric,
+        residuals: Residuals | None = None,
     ) -> None:
         self._vectors, self._frame, self._turn = vectors, frame, turn
-        self._graph, self._metric, self._lens = graph, metric, turn.lens(frame)
+        self._graph, self._metric, self._lens = graph, metric, turn.lens(frame, whole=residuals is not None)
+        self._residuals = residuals
         self._stored = kernels.StoredRows(vectors, frame.inverse_norms, frame.metric == "euclidean")
-        self._searched = SearchedGraph(graph, self._lens, self._stored)
+        self._searched = SearchedGraph(graph, self._lens, residuals or self._stored)
 
     @classmethod
     def build(
@@ -90,6 +94,7 @@ class GraphScan:
         metric: Metric = "dot",
         links: int = 64,
         ef: int = 100,
+        rerank: Rerank = "full",
         seed: int = 0,
         workers: int | None = None,
     ) -> Self:
@@ -103,6 +108,8 @@ class GraphScan:
             metric: ``"dot"`` or ``"euclidean"``.
             links: of a row, 8 to 1024.
             ef: how many rows are in view when links are looked for; more make a better graph, slower.
+            rerank: what the rows met are ranked by: ``"full"`` reads the vectors, ``"int8"`` keeps 8 bits an
+                entry of what the codes leave out beside them, so that the vectors may stay on a disk.
             seed: of the rotation and of the order in which rows are linked.
             workers: threads; as many as there are cores by default. The graph is the same.
 
@@ -111,17 +118,21 @@ class GraphScan:
             ConfigError: for an unknown metric, a rule with something before the cut, or numbers outside
                 their range.
         """
-        check_options(rule, metric, links, ef)
+        check_options(rule, metric, links, ef, rerank)
         vectors = readable(check_vectors(vectors))
         frame = Frame.fit(vectors, "cosine" if rule.after == "l2" else metric)
         turn = Turn.fit(vectors, frame, seed)
         codes = aligned(len(vectors), turn.stride)
         whole = whole_rows(len(vectors), len(turn.basis))
+        parts = []
         for rows in tqdm(spans(vectors), desc="code", unit="block", disable=None, delay=2, leave=False):
             turned = turn.turn(frame.centre(vectors, np.arange(len(vectors))[rows]))
             turn.code(turned, codes[rows])
             write_whole(whole, rows, turned)
-        made = cls(vectors, frame, turn, begun_graph(codes, links, turn, seed), metric)
+            if rerank == "int8":
+                parts.append(turn.residuals(turned, codes[rows]))
+        residuals = Residuals.joined(parts) if parts else None
+        made = cls(vectors, frame, turn, begun_graph(codes, links, turn, seed), metric, residuals)
         deque(made.grow(whole, ef=ef, seed=seed, workers=workers), maxlen=0)
         return made
 
@@ -139,12 +150,12 @@ class GraphScan:
             workers: threads; as many as there are cores by default.
             linked: how many are linked already.
         """
-        order, workers = _drawn_order(len(self._vectors), seed), count_workers(workers)
+        order, workers = drawn_order(len(self._vectors), seed), count_workers(workers)
         with (
             ThreadPoolExecutor(workers) as pool,
             tqdm(total=len(order), desc="link", unit="row", disable=None, delay=2, leave=False) as bar,
         ):
-            for start, end in _batches(len(order)):
+            for start, end in batches(len(order)):
                 if end > linked:
                     self._link_some(pool, order, start, end, whole, ef, workers)
                     yield end
@@ -162,8 +173,8 @@ class GraphScan:
     ) -> Neighbours:
         """About the ``k`` nearest rows of every query.
 
-        A query whose walk meets too few rows looks through all of them, and one for which few rows are
-        allowed through those, exactly: as many rows are found as there are, up to ``k``.
+        A query whose walk meets too few rows, or that would score them all, looks through all of them, and
+        one for which few rows are allowed through those: as many are found as there are, up to ``k``.
 
         Args:
             queries: ``Float[queries, dim]``.
@@ -186,18 +197,14 @@ class GraphScan:
         if allowed is not None:
             allowed = np.ascontiguousarray(allowed)
             share = float(np.count_nonzero(allowed)) / len(allowed)
-        if share < _FEW:
-            return self._shown(
-                *self._look_through(self._frame.direct(check_vectors(exact, "queries")), k, allowed)
-            )
+        if share < _FEW or min(view, kept) >= len(self._vectors):
+            direct = self._frame.direct(check_vectors(exact, "queries"))
+            return self._shown(*self._look_through(direct, k, allowed))
         view = min(int(np.ceil(view / share)), len(self._vectors))
-        shared = len(exact) // _FEWEST_SHARED
-        if workers is not None or shared > 1:
-            shared = min(count_workers(workers), shared)
-        if shared <= 1:
-            return self._shown(*self._find(exact, slice(0, len(exact)), k, view, kept, allowed))
-        parts = [slice(*edge) for edge in _edges(len(exact), shared)]
-        with ThreadPoolExecutor(shared) as pool:
+        parts = shares(len(exact), workers)
+        if len(parts) == 1:
+            return self._shown(*self._find(exact, parts[0], k, view, kept, allowed))
+        with ThreadPoolExecutor(len(parts)) as pool:
             found = list(pool.map(lambda part: self._find(exact, part, k, view, kept, allowed), parts))
         indices, scores = zip(*found, strict=True)
         return self._shown(np.concatenate(indices), np.concatenate(scores))
@@ -221,24 +228,29 @@ class GraphScan:
             workers: threads, each with some of the queries.
 
         Returns:
-            ``Int32[queries, kept]``, -1 where fewer were met.
+            ``Int32[queries, kept]``, -1 where fewer were met; all there are, unordered, where all fit.
         """
-        aimed, view = self._aims(self._frame.direct(queries)), max(ef, kept)
-        workers = max(1, min(count_workers(workers), len(queries) // _FEWEST_SHARED))
-        if workers == 1:
+        frame, exact, view = self._frame, self._frame.direct(queries), max(ef, kept)
+        if kept >= len(self._vectors):
+            rows = self._rows(allowed)
+            return np.tile(np.pad(rows, (0, kept - len(rows)), constant_values=-1), (len(exact), 1))
+        aimed = walking.aim(self._lens, exact * frame.scale - frame.mean if self._lens.biased else exact)
+        parts = [aimed.part(part) for part in shares(len(queries), workers)]
+        if len(parts) == 1:
             return walk(self._graph, aimed, view, kept, allowed)
-        parts = [aimed.part(slice(*edge)) for edge in _edges(len(queries), workers)]
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(len(parts)) as pool:
             return np.concatenate(
                 list(pool.map(lambda part: walk(self._graph, part, view, kept, allowed), parts))
             )
 
     def cost(self) -> Cost:
-        """What codes and links take beside the vectors; the work of a walk depends on ``ef``."""
+        """What codes, links and residuals take beside the vectors; the work of a walk depends on ``ef``."""
         graph, rows = self._graph, len(self._vectors)
         size = graph.codes.nbytes + graph.links.nbytes + graph.hub_codes.nbytes + graph.hubs.nbytes
         if self._frame.inverse_norms is not None:
             size += self._frame.inverse_norms.nbytes
+        if self._residuals is not None:
+            size += self._residuals.values.nbytes + self._residuals.steps.nbytes
         return Cost(flops=2 * len(self._turn.basis) ** 2, size_bytes=size, output_bytes=size // rows)
 
     def save(self, folder: str | Path) -> None:
@@ -275,7 +287,10 @@ class GraphScan:
             codes = aligned(len(vectors), turn.stride)
             codes[:] = arrays["codes"]
             graph = _begun_at(codes, arrays["links"], arrays["hubs"], turn)
-            made = cls(vectors, frame, turn, graph, settings.metric)
+            residuals = None
+            if "residuals" in arrays:
+                residuals = Residuals(arrays["residuals"], arrays["residual_steps"])
+            made = cls(vectors, frame, turn, graph, settings.metric, residuals)
             fits = made._fits()
         except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError) as error:
             raise ArtifactError(f"{folder} does not hold a graph of these vectors: {error}") from error
@@ -287,6 +302,8 @@ class GraphScan:
         graph, frame = self._graph, self._frame
         arrays: dict[str, NDArray[Any]] = {"codes": graph.codes, "links": graph.links, "hubs": graph.hubs}
         arrays |= {"basis": self._turn.basis, "mean": frame.mean}
+        if self._residuals is not None:
+            arrays |= {"residuals": self._residuals.values, "residual_steps": self._residuals.steps}
         return arrays if frame.inverse_norms is None else arrays | {"norms": frame.inverse_norms}
 
     def _fits(self) -> bool:
@@ -296,9 +313,13 @@ class GraphScan:
         self._turn.code(self._turn.turn(self._frame.centre(self._vectors, rows)), again)
         # Products of matrices may round another way on another machine: a few levels in a thousand.
         same = float(np.mean(again == self._graph.codes[rows]))
-        every = (self._graph.links, self._graph.hubs)
-        inside = all(each.min() >= -1 and each.max() < len(self._vectors) for each in every)
-        return same > 0.9 and inside and len(self._graph.links) == len(self._vectors)
+        links, rest = self._graph.links, self._residuals
+        inside = all(
+            each.min() >= -1 and each.max() < len(self._vectors) for each in (links, self._graph.hubs)
+        )
+        shape = (len(links), self._lens.basis.shape[1])
+        whole = rest is None or (rest.values.shape == shape and rest.steps.shape == shape[:1])
+        return same > 0.9 and inside and whole and len(links) == len(self._vectors)
 
     def _link_some(
         self,
@@ -314,8 +335,7 @@ class GraphScan:
         new, graph = order[start:end], self._graph
         if start < len(graph.hubs):
             graph = _begun_at(graph.codes, graph.links, order[:start], self._turn)
-        shared = max(1, min(workers, len(new) // _FEWEST_SHARED))
-        parts = [new[slice(*edge)] for edge in _edges(len(new), shared)]
+        parts = [new[part] for part in shares(len(new), workers)]
         list(pool.map(lambda part: self._grow(graph, whole, part, ef), parts))
         link(graph, whole, new, _ALPHA)
 
@@ -345,25 +365,23 @@ class GraphScan:
         norms[row] = 0  # by any rounding
         refuse_zero(norms, "queries")
 
-    def _aims(self, exact: Doubles) -> Walks:
-        frame = self._frame
-        return walking.aim(self._lens, exact * frame.scale - frame.mean if self._lens.biased else exact)
-
     def _look_through(
         self, exact: Doubles, k: int, allowed: NDArray[np.bool_] | None
     ) -> tuple[Ints, Doubles]:
         """The best of all rows that are allowed."""
-        rows = np.arange(len(self._vectors)) if allowed is None else np.flatnonzero(allowed)
-        candidates = np.broadcast_to(rows.astype(np.int32), (1, len(rows))).copy()
-        found = [rank(self._stored, query[None], candidates, k) for query in exact]
+        found = [rank(self._stored, query[None], self._rows(allowed)[None], k) for query in exact]
         return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
+
+    def _rows(self, allowed: NDArray[np.bool_] | None) -> Links:
+        rows = np.arange(len(self._vectors)) if allowed is None else np.flatnonzero(allowed)
+        return rows.astype(np.int32)
 
     def _shown(self, indices: Ints, scores: Doubles) -> Neighbours:
         """Similarities, or distances."""
         if self._metric == "euclidean":
             squares = -scores if self._frame.metric == "euclidean" else 2 - 2 * scores
             scores = np.sqrt(np.maximum(squares, 0))
-        if self._frame.metric == "cosine":
+        if self._frame.metric == "cosine":  # of which nothing overflows
             return Neighbours(indices, scores.astype(np.float32))
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
             return Neighbours(indices, scores.astype(np.float32))
@@ -372,27 +390,10 @@ class GraphScan:
 def begun_graph(codes: NDArray[np.uint8], links: int, turn: Turn, seed: int) -> CodedGraph:
     """Coded rows with no links yet, and the first in an order drawn by the seed as hubs."""
     none = np.full((len(codes), links), -1, np.int32)
-    return _begun_at(codes, none, _drawn_order(len(codes), seed)[:_HUBS], turn)
-
-
-def _drawn_order(rows: int, seed: int) -> Links:
-    return np.random.default_rng(seed).permutation(rows).astype(np.int32)
+    return _begun_at(codes, none, drawn_order(len(codes), seed)[:_HUBS], turn)
 
 
 def _begun_at(codes: NDArray[np.uint8], links: Links, hubs: Links, turn: Turn) -> CodedGraph:
     near = aligned(len(hubs), turn.stride)
     near[:] = codes[hubs]
     return CodedGraph(codes, np.ascontiguousarray(links), hubs, near, turn.biased)
-
-
-def _batches(rows: int) -> Iterator[tuple[int, int]]:
-    """Spans of rows to link at a time; the first row has nothing to be linked with."""
-    start = 1
-    while start < rows:
-        end = min(rows, start + max(1, min(int(start * _NEW_SHARE), _MOST_NEW)))
-        yield start, end
-        start = end
-
-
-def _edges(count: int, parts: int) -> list[tuple[int, int]]:
-    return list(pairwise(count * part // parts for part in range(parts + 1)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.search.exact import Metric
 
+Rerank = Literal["full", "int8"]
 Doubles = NDArray[np.float64]
 
 _MOST_LINKS = 1024
@@ -29,12 +30,12 @@ def in_doubles(queries: Any, dim: int) -> Doubles:
     return np.asarray(queries.astype(np.float64, order="C"))
 
 
-def check_options(rule: CutRule, metric: str, links: int, ef: int) -> None:
+def check_options(rule: CutRule, metric: str, links: int, ef: int, rerank: str) -> None:
     """Refuse what no graph can be built with.
 
     Raises:
-        ConfigError: for an unknown metric, a rule with something before the cut, or numbers outside their
-            range.
+        ConfigError: for an unknown metric or ranking, a rule with something before the cut, or numbers
+            outside their range.
     """
     if rule.before != "none":
         raise ConfigError(
@@ -43,6 +44,8 @@ def check_options(rule: CutRule, metric: str, links: int, ef: int) -> None:
         )
     if metric not in get_args(Metric):
         raise ConfigError(unknown("metric", metric, get_args(Metric)))
+    if rerank not in get_args(Rerank):
+        raise ConfigError(unknown("rerank", rerank, get_args(Rerank)))
     if not 8 <= links <= _MOST_LINKS:
         raise ConfigError(f"links={links} are not possible; give 8 to {_MOST_LINKS}, 64 for most")
     if ef < 1:

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.cut import RAW, cut
 from nestling.errors import ArtifactError, ConfigError
 from nestling.kernels.layout import StoredRows
 from nestling.kernels.walking import LINE_BYTES, CodedGraph, WholeRows, aligned
@@ -144,7 +145,7 @@ class WalkScanner:
                 f"{plan.scan.dim}; choose a dim of {built.scan.dim} or more, or build with a graph of fewer "
                 f"entries, such as graph{built.scan.links}@{plan.scan.dim}"
             )
-        self._space, self._dim = space, int(plan.scan.dim or 0)
+        self._dim = int(plan.scan.dim or 0)
         parts = {name: arrays[f"graph.{name}"] for name in ("basis", "mean", "numbers")}
         self._coding = Coding.from_parts(parts, space)
         codes, hubs = _in_lines(arrays["codes"]), _in_memory(arrays["links.hubs"])
@@ -162,7 +163,7 @@ class WalkScanner:
 
     def search(self, queries: Floats, k: int, point: Point, allowed: Allowed | None) -> tuple[Ints, Floats]:
         """See :class:`~nestling.search.scanners.Scanner`; with a filter, a walk keeps more rows in view."""
-        asked = self._space.prefix(queries, self._dim, "queries")
+        asked = np.ascontiguousarray(cut(queries, self._dim, RAW))  # scaled where they are aimed
         ef, mask = max(point.ef or 1, k), None
         if allowed is not None:
             mask = np.ascontiguousarray(allowed.mask)

@@ -19,7 +19,6 @@ struct Doubt {
     bool operator<(const Doubt& other) const { return row != other.row ? row < other.row : query < other.query; }
 };
 
-// Memory that a thread uses again.
 struct Workspace {
     Room room;
     std::vector<Line> tile;
@@ -66,7 +65,9 @@ public:
 
     using Verifier::verify;
 
-    void answer(const NestlingAnswers& answers) { write(answers, codes_.rows); }
+    void answer(const NestlingAnswers& answers) {
+        write(answers, std::min(codes_.last * kLanes, codes_.rows) - codes_.first * kLanes);
+    }
 
 private:
     void postpone(float bound, int32_t row) {
@@ -107,14 +108,14 @@ void unpack(const Level& level, const NestlingCodes& codes, int64_t first, int64
 
 void scan(const Level& level, const NestlingCodes& codes, std::vector<Companion>& companions, Workspace& work) {
     const Packed all = {nullptr, codes.lines, codes.fine_scale, codes.fine_radius, codes.bias};
-    const int64_t quads = 4 * codes.lines, blocks = (codes.rows + kLanes - 1) / kLanes;
+    const int64_t quads = 4 * codes.lines;
     const int64_t most = std::clamp(kTileBytes / block_bytes(quads) / kWide * kWide, kWide, kMostBlocks);
     work.tile.resize(size_t(most * block_bytes(quads) / 64));
     work.sums.resize(size_t(kSet * most * kLanes));
     uint8_t* tile = work.tile[0].bytes;
     int64_t step = kWide;  // few rows at first: they set the first threshold
-    for (int64_t first = 0; first < blocks; first += step, step = std::min(2 * step, most)) {
-        const int64_t last = std::min(first + step, blocks);
+    for (int64_t first = codes.first; first < codes.last; first += step, step = std::min(2 * step, most)) {
+        const int64_t last = std::min(first + step, codes.last);
         unpack(level, codes, first, last, tile);
         for (size_t i = 0; i < companions.size(); ++i) {
             const int64_t within = int64_t(i) % kSet;
@@ -143,13 +144,14 @@ void settle(const NestlingVectors& vectors, std::vector<Companion>& companions, 
 void search_batch(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
                   const NestlingQueries& queries, int64_t start, int64_t count, int64_t k,
                   const NestlingAnswers& answers) {
-    thread_local std::vector<Workspace> work(1);
+    Lent<Workspace> lent;
+    Workspace& work = *lent;
     std::vector<Companion> companions;
     companions.reserve(size_t(count));
     for (int64_t i = 0; i < count; ++i) companions.emplace_back(level, vectors, codes, queries, start + i, k);
-    arrange(queries, start, count, 4 * codes.lines, work[0].sets);
-    scan(level, codes, companions, work[0]);
-    settle(vectors, companions, work[0].doubts);
+    arrange(queries, start, count, 4 * codes.lines, work.sets);
+    scan(level, codes, companions, work);
+    settle(vectors, companions, work.doubts);
     for (auto& companion : companions) companion.answer(answers);
 }
 

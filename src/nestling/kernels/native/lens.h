@@ -9,11 +9,11 @@
 
 // Filled in by Python; the fields and their order are those of nestling/kernels/walking_native.py.
 struct NestlingLens {
-    int64_t dim, width;  // entries of a query; columns of the basis, four to a byte of a code
-    const float* basis;  // [at least dim, width]
-    const double* mean;  // [dim], taken off after scaling; or null, where neither is done
+    int64_t dim, width, columns;  // entries of a query, of a walk (four to a byte of a code), of a turned query
+    const float* basis;           // [at least dim, columns], of which the first `width` are those of a walk
+    const double* mean;           // [dim]
     double scale;
-    int32_t cosine, biased;
+    int32_t cosine, biased;  // queries of length one; queries scaled and moved, and rows with a bias
 };
 
 namespace nestling {
@@ -22,17 +22,37 @@ constexpr double kSmallestNorm = 1e-12;
 constexpr int32_t kLargest = 127;
 constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded, halves to the even number
 
-inline double length_of(const NestlingLens& lens, const double* query) {
-    double square = 0;
-    for (int64_t i = 0; i < lens.dim; ++i) square += query[i] * query[i];
-    return std::sqrt(square);
+// Eight side by side, so that the compiler can keep them in registers of any width.
+constexpr int64_t kSideBySide = 8;
+
+inline double length_of(const double* query, int64_t dim) {
+    double sums[kSideBySide] = {}, total = 0;
+    int64_t i = 0;
+    for (; i + kSideBySide <= dim; i += kSideBySide)
+        for (int64_t j = 0; j < kSideBySide; ++j) sums[j] += query[i + j] * query[i + j];
+    for (; i < dim; ++i) total += query[i] * query[i];
+    for (double sum : sums) total += sum;
+    return std::sqrt(total);
+}
+
+template <typename T>
+T largest_of(const T* values, int64_t count, T least) {
+    T most[kSideBySide];
+    std::fill(most, most + kSideBySide, least);
+    int64_t i = 0;
+    const auto raise = [](T& one, T value) { one = one < value ? value : one; };
+    for (; i + kSideBySide <= count; i += kSideBySide)
+        for (int64_t j = 0; j < kSideBySide; ++j) raise(most[j], std::fabs(values[i + j]));
+    for (; i < count; ++i) raise(most[0], std::fabs(values[i]));
+    return *std::max_element(most, most + kSideBySide);
 }
 
 // Whether a query is finite, and has a direction if that is what counts.
 inline bool usable(const NestlingLens& lens, const double* query) {
-    double sum = 0;
-    for (int64_t i = 0; i < lens.dim; ++i) sum += query[i] * 0;  // zero, or NaN
-    return sum == 0 && !(lens.cosine && length_of(lens, query) <= kSmallestNorm);
+    const double length = length_of(query, lens.dim);
+    if (lens.cosine && length <= kSmallestNorm) return false;
+    return std::isfinite(length) ||
+           std::all_of(query, query + lens.dim, [](double entry) { return std::isfinite(entry); });
 }
 
 // A query of one walk, and memory for making it.
@@ -40,29 +60,35 @@ class Lens {
 public:
     // Entries in terms of the frame, as many as the basis has rows or fewer.
     Aim aim(const GraphSums& sums, const NestlingLens& lens, const double* entries, int64_t count) {
-        double largest = DBL_MIN;
-        for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::fabs(entries[i]));
+        largest_ = largest_of(entries, count, DBL_MIN);
         units_.resize(size_t(count));
-        for (int64_t i = 0; i < count; ++i) units_[size_t(i)] = float(entries[i] / largest);
-        turned_.resize(size_t(lens.width));
-        codes_.resize(size_t(lens.width));
-        sums.turn(units_.data(), count, lens.basis, lens.width, turned_.data());
+        for (int64_t i = 0; i < count; ++i) units_[size_t(i)] = float(entries[i] / largest_);
+        turned_.resize(size_t(lens.columns));
+        sums.turn(units_.data(), count, lens.basis, lens.columns, turned_.data());
+        const int64_t stride = lens.width / 4, ends = lens.biased ? 8 : 4;
         float most = FLT_MIN;
-        for (float each : turned_) most = std::max(most, std::fabs(each));
+        for (int64_t start = 0; start < lens.width; start += stride)
+            most = largest_of(&turned_[size_t(start)], stride - ends, most);
         const float step = most / float(kLargest);
+        codes_.assign(size_t(lens.width), 0);
         int32_t sum = 0;
-        for (size_t i = 0; i < codes_.size(); ++i) {
-            codes_[i] = int8_t(int32_t(turned_[i] / step + kRound) - int32_t(kRound));
-            sum += codes_[i];
-        }
+        for (int64_t start = 0; start < lens.width; start += stride)
+            sum += code(&turned_[size_t(start)], stride - ends, step, &codes_[size_t(start)]);
         // Without biases the order is the same at every scale. Beside too large a one they do not count.
-        return {codes_.data(), 3 * sum, lens.biased ? float(double(step) * largest) : step};
+        return {codes_.data(), 3 * sum, lens.biased ? float(double(step) * largest_) : step};
+    }
+
+    // All entries of what was aimed last, turned.
+    const double* turned() {
+        wide_.resize(turned_.size());
+        for (size_t i = 0; i < wide_.size(); ++i) wide_[i] = double(turned_[i]) * largest_;
+        return wide_.data();
     }
 
     // The query as exact scores take it: of length one for the cosine.
     const double* direct(const NestlingLens& lens, const double* query) {
         if (!lens.cosine) return query;
-        const double length = length_of(lens, query);
+        const double length = length_of(query, lens.dim);
         direct_.resize(size_t(lens.dim));
         for (int64_t i = 0; i < lens.dim; ++i) direct_[size_t(i)] = query[i] / length;
         return direct_.data();
@@ -70,15 +96,30 @@ public:
 
     // Towards a query as it is given.
     Aim aim_at(const GraphSums& sums, const NestlingLens& lens, const double* query) {
-        if (!lens.mean) return aim(sums, lens, query, lens.dim);
+        if (!lens.biased) return aim(sums, lens, query, lens.dim);
+        return aim(sums, lens, moved(lens, query), lens.dim);
+    }
+
+    const double* moved(const NestlingLens& lens, const double* query) {
         moved_.resize(size_t(lens.dim));
         for (int64_t i = 0; i < lens.dim; ++i) moved_[size_t(i)] = query[i] * lens.scale - lens.mean[i];
-        return aim(sums, lens, moved_.data(), lens.dim);
+        return moved_.data();
     }
 
 private:
+    static int32_t code(const float* entries, int64_t count, float step, int8_t* codes) {
+        int32_t sum = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            const int32_t whole = int32_t(entries[i] / step + kRound) - int32_t(kRound);
+            codes[i] = int8_t(whole);
+            sum += whole;
+        }
+        return sum;
+    }
+
     std::vector<float> units_, turned_;
-    std::vector<double> direct_, moved_;
+    std::vector<double> direct_, moved_, wide_;
+    double largest_ = 0;
     std::vector<int8_t> codes_;
 };
 

@@ -19,7 +19,6 @@ constexpr int32_t kDone = -(1 << 29);       // less than any sum: the row was ve
 
 constexpr int64_t kGroup = 16;  // queries for which a tile of codes stays in the cache
 
-// Memory that a thread uses again: fresh pages for every query would cost as much as half a scan.
 struct Scratch {
     Room rooms[kMostTogether];
     std::vector<int32_t> ledgers[kGroup];
@@ -34,7 +33,7 @@ public:
             const NestlingQueries& queries, int64_t number, int64_t k, std::vector<int32_t>& ledger)
         : Verifier(level, vectors, codes, queries, number, k), ledger_(ledger) {
         if (!sure_) return;
-        const size_t rows = size_t(std::min((codes.rows + kLanes - 1) / kLanes * kLanes, kLedgerRows));
+        const size_t rows = size_t(std::min((codes.last - codes.first) * kLanes, kLedgerRows));
         if (ledger.size() < rows) ledger.resize(rows);
     }
 
@@ -122,11 +121,10 @@ void visit(const Level& level, const Packed& codes, std::vector<Pursuit>& pursui
 
 void pursue(const Level& level, const NestlingCodes& codes, std::vector<Pursuit>& pursuits, Scratch& scratch) {
     const Packed packed = {codes.coarse, codes.lines, codes.coarse_scale, codes.coarse_radius, codes.bias};
-    const int64_t blocks = (codes.rows + kLanes - 1) / kLanes;
     const bool proof = pursuits[0].needs_proof();
     int64_t step = kFirstBlocks;
-    for (int64_t chapter = 0; chapter < blocks; chapter += kLedgerRows / kLanes) {
-        const int64_t end = std::min(chapter + kLedgerRows / kLanes, blocks);
+    for (int64_t chapter = codes.first; chapter < codes.last; chapter += kLedgerRows / kLanes) {
+        const int64_t end = std::min(chapter + kLedgerRows / kLanes, codes.last);
         for (auto& pursuit : pursuits) pursuit.open(chapter);
         for (int64_t first = chapter; first < end; first += step, step = kBlocksAtATime)
             visit(level, packed, pursuits, first, std::min(first + step, end), false, !proof, scratch);
@@ -139,12 +137,13 @@ void pursue(const Level& level, const NestlingCodes& codes, std::vector<Pursuit>
 void search_few(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
                 const NestlingQueries& queries, int64_t start, int64_t count, int64_t k,
                 const NestlingAnswers& answers) {
-    thread_local std::vector<Scratch> scratch(1);
+    Lent<Scratch> lent;
+    Scratch& scratch = *lent;
     std::vector<Pursuit> pursuits;
     pursuits.reserve(size_t(count));
     for (int64_t i = 0; i < count; ++i)
-        pursuits.emplace_back(level, vectors, codes, queries, start + i, k, scratch[0].ledgers[i]);
-    pursue(level, codes, pursuits, scratch[0]);
+        pursuits.emplace_back(level, vectors, codes, queries, start + i, k, scratch.ledgers[i]);
+    pursue(level, codes, pursuits, scratch);
     for (auto& pursuit : pursuits) pursuit.answer(answers);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include "rows.h"
 
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -13,6 +14,7 @@ struct NestlingCodes {
     const uint8_t *coarse, *fine;
     const float *coarse_scale, *coarse_radius, *fine_scale, *fine_radius, *bias;
     const uint8_t* allowed;  // per row, or null
+    int64_t first, last;     // blocks of 16 rows to look in
 };
 
 struct NestlingQueries {
@@ -115,6 +117,16 @@ protected:
         return i;
     }
 
+    // The exact score of a row.
+    void verify(int64_t row) {
+        ++verified_;
+        best_.offer({score_of(level_, vectors_, row, exact_), row});
+        if (!best_.full()) return;
+        const double own = best_.worst() * map_[0];
+        const double least = own + map_[1] - map_[2] - 4e-7 * (std::fabs(own) + std::fabs(map_[1]));
+        threshold_ = std::fabs(least) < 1e38 ? float(least) : kLowest;
+    }
+
     void skip(float bound) { skipped_ = std::max(skipped_, bound); }
 
     void write(const NestlingAnswers& answers, int64_t refined) {
@@ -132,15 +144,6 @@ protected:
     const Factors *likely_, *sure_;  // by coarse and by fine codes each
     float threshold_ = kLowest, skipped_ = kLowest;
 
-    void verify(int64_t row) {
-        ++verified_;
-        best_.offer({score_of(level_, vectors_, row, exact_), row});
-        if (!best_.full()) return;
-        const double own = best_.worst() * map_[0];
-        const double least = own + map_[1] - map_[2] - 4e-7 * (std::fabs(own) + std::fabs(map_[1]));
-        threshold_ = std::fabs(least) < 1e38 ? float(least) : kLowest;
-    }
-
 private:
     Best best_;
     int64_t number_, k_, verified_ = 0;
@@ -153,6 +156,30 @@ struct Room {
     static constexpr size_t kSize = (kBlocks + 1) * kLanes;
     int32_t rows[kSize], sums[kSize];
     float bounds[kSize];
+};
+
+// Memory of one search at a time, kept for the next: fresh pages for every query would cost as much as half a
+// scan. It belongs to no thread, as threads that share a search end with it. Without a lock, a fork is no danger.
+template <typename T> class Lent {
+public:
+    Lent() {
+        for (auto& place : idle_)
+            if ((held_ = place.exchange(nullptr))) return;
+        held_ = new T();
+    }
+    ~Lent() {
+        for (auto& place : idle_) {
+            T* none = nullptr;
+            if (place.compare_exchange_strong(none, held_)) return;
+        }
+        delete held_;
+    }
+    Lent(const Lent&) = delete;
+    T& operator*() { return *held_; }
+
+private:
+    inline static std::atomic<T*> idle_[32];
+    T* held_;
 };
 
 // The k best rows of the queries from `start` on, by scanning all four bits of all rows for many queries.

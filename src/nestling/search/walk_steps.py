@@ -1,0 +1,41 @@
+"""In which order a graph grows, and what is done at a time and by which thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.search.threads import count_workers
+
+# Rows linked at a time do not see each other: few enough beside those that are there already.
+_NEW_SHARE, _MOST_NEW = 1 / 32, 2048
+_FEWEST_SHARED = 64  # rows or queries for which another thread pays
+
+
+def drawn_order(rows: int, seed: int) -> NDArray[np.int32]:
+    """The order in which rows are linked."""
+    return np.random.default_rng(seed).permutation(rows).astype(np.int32)
+
+
+def batches(rows: int) -> Iterator[tuple[int, int]]:
+    """Spans of rows to link at a time; the first row has nothing to be linked with."""
+    start = 1
+    while start < rows:
+        end = min(rows, start + max(1, min(int(start * _NEW_SHARE), _MOST_NEW)))
+        yield start, end
+        start = end
+
+
+def shares(count: int, workers: int | None) -> list[slice]:
+    """Rows or queries for each thread, of which there are no more than pay.
+
+    Raises:
+        ConfigError: for less than one thread.
+    """
+    most = max(1, count // _FEWEST_SHARED)
+    if workers is not None or most > 1:  # counting cores takes as long as a part of a small search
+        most = min(count_workers(workers), most)
+    return [slice(*edge) for edge in pairwise(count * part // most for part in range(most + 1))]
