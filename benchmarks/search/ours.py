@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from peers import EF, NPROBE, SHORTLISTS, lists
 from ways import Built, Floats, Ints, Way
 
@@ -15,6 +16,7 @@ from nestling.search.exact import nearest
 from nestling.search.plan import Plan, Point
 
 UNIT = CutRule("none", "l2")
+FROM_DISK = ", vectors on disk"
 
 
 def ours(rows: int, dim: int) -> Iterator[Way]:
@@ -36,6 +38,8 @@ def ours(rows: int, dim: int) -> Iterator[Way]:
     yield _plan("graph64@full > rerank@full", kept)
     twice = [Point(ef=ef, shortlists=(min(200, ef), 20)) for ef in EF if ef >= 20]
     yield _plan("graph64@full > rerank:int8@full > rerank@full", twice)
+    yield _plan(f"pq{dim // 4}x4@full > rerank@full", shorts, FROM_DISK)
+    yield _plan("graph32@full > rerank@full", kept, FROM_DISK)
 
 
 def _exact(base: Floats, folder: Path) -> Built:
@@ -46,17 +50,20 @@ def _exact(base: Floats, folder: Path) -> Built:
 
 
 def _plan(text: str, points: list[Point], suffix: str = "") -> Way:
-    return Way(f"nestling {text}{suffix}", _planned(text), points, ours=True)
+    return Way(f"nestling {text}{suffix}", _planned(text, suffix == FROM_DISK), points, ours=True)
 
 
-def _planned(text: str) -> Callable[[Floats, Path], Built]:
+def _planned(text: str, from_disk: bool) -> Callable[[Floats, Path], Built]:
     def planned(base: Floats, folder: Path) -> Built:
+        if from_disk:  # a memory map, whose pages the system may drop; here it has room for them
+            np.save(folder / "base.npy", base)
+            base = np.load(folder / "base.npy", mmap_mode="r")
         engine = build(text, base, rule=UNIT, workers=1)
         plan = Plan.parse(text)
         cost = engine.cost(Point() if plan.certify else None)
-        # What is compared with the vectors themselves needs them in memory.
+        # What is compared with the vectors themselves needs them in memory, or on disk.
         reads_vectors = plan.certify or any(stage.store == "flat" for stage in plan.reranks)
-        size_bytes = cost.bytes_stored + (base.nbytes if reads_vectors else 0)
+        size_bytes = cost.bytes_stored + (base.nbytes if reads_vectors and not from_disk else 0)
 
         def search(queries: Floats, k: int, point: Point) -> Ints:
             return engine.search(queries, k, point, workers=1).indices

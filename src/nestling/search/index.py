@@ -30,9 +30,7 @@ from nestling.search.report import IndexInfo, Verification, describe, verify_ind
 from nestling.search.segments import Rows
 from nestling.search.snapshot import Hits
 from nestling.search.state import State, load
-from nestling.search.writer import Writer, check_log_bytes
-
-_LOG_BYTES = 16 << 20
+from nestling.search.writer import LOG_BYTES, Writer, check_log_bytes
 
 
 class AdaptiveIndex:
@@ -76,7 +74,7 @@ class AdaptiveIndex:
         metric: Metric = "dot",
         encoder: str | None = None,
         seed: int = 0,
-        log_bytes: int = _LOG_BYTES,
+        log_bytes: int = LOG_BYTES,
         workers: int | None = None,
         engine: Engine | None = None,
     ) -> Self:
@@ -132,7 +130,7 @@ class AdaptiveIndex:
         encoder: str | None = None,
         rule: CutRule | None = None,
         read_only: bool = False,
-        log_bytes: int = _LOG_BYTES,
+        log_bytes: int = LOG_BYTES,
         workers: int | None = None,
     ) -> Self:
         """Verify every file of an index, and take in the updates of its log.

@@ -33,6 +33,9 @@ _EMPTY_LOG = LogContent((), HEADER_BYTES, 0)
 # logs: each row is then rewritten a few times, and the segments stay few.
 _MOST_MERGED = 16
 
+LOG_BYTES = 16 << 20
+"""Bytes of a log at which it becomes a segment, unless something else is said."""
+
 
 def check_log_bytes(log_bytes: int) -> None:
     """The log is read into memory whole when an index is opened.
