@@ -212,6 +212,7 @@ def _svs(degree: int, code: str) -> Callable[[Floats, Path], Built]:
         import svs
 
         stored, saved = folder / "base.fvecs", folder / "saved"
+        saved.mkdir()
         svs.write_vecs(base, str(stored))
         plain = svs.VectorDataLoader(str(stored), svs.DataType.float32)
         parameters = svs.VamanaBuildParameters(alpha=0.95, graph_max_degree=degree, window_size=2 * degree)

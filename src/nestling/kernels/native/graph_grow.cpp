@@ -20,16 +20,45 @@ struct Near {
     bool operator<(const Near& other) const { return gap != other.gap ? gap < other.gap : row < other.row; }
 };
 
+constexpr int64_t kTogether = 8;  // rows that are compared before one of them is looked at
+
 struct Growth {
     const GraphSums& sums;
     const NestlingGraph& graph;
     const NestlingFull& full;
     float alpha;
 
-    float gap(int32_t a, int32_t b) const {
-        const int32_t product = sums.product(full.values + a * full.dim, full.values + b * full.dim, full.dim);
-        const float twice = 2 * (full.scales[a] * full.scales[b]) * float(product);
-        return std::max(0.0f, full.norms[a] + full.norms[b] - twice);
+    // Squared distances of a row to some others.
+    void gaps(int32_t row, const int32_t* others, int64_t count, float* out) const {
+        int32_t products[kTogether];
+        for (int64_t start = 0; start < count; start += kTogether) {
+            const int64_t some = std::min(kTogether, count - start);
+            sums.products(full.values + row * full.dim, full.values, full.dim, others + start, some, products);
+            for (int64_t i = 0; i < some; ++i) {
+                const int32_t other = others[start + i];
+                const float twice = 2 * (full.scales[row] * full.scales[other]) * float(products[i]);
+                out[start + i] = std::max(0.0f, full.norms[row] + full.norms[other] - twice);
+            }
+        }
+    }
+
+    void measure(int32_t row, const std::vector<int32_t>& others, std::vector<Near>& out) const {
+        std::vector<float> found(others.size());
+        gaps(row, others.data(), int64_t(others.size()), found.data());
+        out.clear();
+        for (size_t i = 0; i < others.size(); ++i) out.push_back({found[i], others[i]});
+    }
+
+    // Whether one of some rows is so much nearer to a candidate that it need not be linked itself.
+    bool covered(const Near& candidate, const int32_t* rows, int64_t count) const {
+        float found[kTogether];
+        for (int64_t start = 0; start < count; start += kTogether) {
+            const int64_t some = std::min(kTogether, count - start);
+            gaps(candidate.row, rows + start, some, found);
+            for (int64_t i = 0; i < some; ++i)
+                if (alpha * found[i] < candidate.gap) return true;
+        }
+        return false;
     }
 
     // Links `row` with the nearest that no nearer one of them covers (DiskANN, algorithm 2).
@@ -39,23 +68,22 @@ struct Growth {
         int64_t count = 0;
         for (const Near& each : candidates) {
             if (count == most) break;
-            bool covered = false;
-            for (int64_t i = 0; i < count && !covered; ++i) covered = alpha * gap(each.row, links[i]) < each.gap;
-            if (!covered) links[count++] = each.row;
+            if (!covered(each, links, count)) links[count++] = each.row;
         }
         std::fill(links + count, links + graph.degree, -1);
     }
 
     // Links `to` with `from` as well; a full row is thinned out.
-    void link_back(int32_t to, int32_t from, std::vector<Near>& candidates) const {
+    void link_back(int32_t to, int32_t from, std::vector<int32_t>& rows, std::vector<Near>& candidates) const {
         int32_t* links = graph.links + to * graph.degree;
         int32_t* end = std::find(links, links + graph.degree, -1);
         if (end != links + graph.degree) {
             *end = from;
             return;
         }
-        candidates.assign(1, {gap(to, from), from});
-        for (int32_t* each = links; each != end; ++each) candidates.push_back({gap(to, *each), *each});
+        rows.assign(1, from);
+        rows.insert(rows.end(), links, end);
+        measure(to, rows, candidates);
         choose(to, candidates, graph.degree - graph.degree / 8);
     }
 };
@@ -68,11 +96,12 @@ EXPORT int64_t nestling_graph_grow(int32_t level, const NestlingGraph* graph, co
     try {
         const Growth growth = {graph_sums_of(level), *graph, *full, alpha};
         std::vector<Near> candidates;
+        std::vector<int32_t> met;
         const auto choose = [&](int64_t number, const Pool& pool) {
             const int32_t row = rows[number];
-            candidates.clear();
-            for (size_t i = 0; i < pool.size; ++i)
-                candidates.push_back({growth.gap(row, row_of(pool.keys[i])), row_of(pool.keys[i])});
+            met.clear();
+            for (size_t i = 0; i < pool.size; ++i) met.push_back(row_of(pool.keys[i]));
+            growth.measure(row, met, candidates);
             growth.choose(row, candidates, graph->degree);
         };
         walk_together(growth.sums, *graph, walks->count, ef, nullptr, 0, aims_of(*graph, *walks), choose);
@@ -87,11 +116,12 @@ EXPORT int64_t nestling_graph_link(int32_t level, const NestlingGraph* graph, co
                                    const int32_t* rows, int64_t count, float alpha) {
     try {
         const Growth growth = {graph_sums_of(level), *graph, *full, alpha};
+        std::vector<int32_t> linked;
         std::vector<Near> candidates;
         for (int64_t i = 0; i < count; ++i) {
             const int32_t* links = graph->links + rows[i] * graph->degree;
             for (int64_t j = 0; j < graph->degree && links[j] >= 0; ++j)
-                growth.link_back(links[j], rows[i], candidates);
+                growth.link_back(links[j], rows[i], linked, candidates);
         }
         return 0;
     } catch (const std::bad_alloc&) {

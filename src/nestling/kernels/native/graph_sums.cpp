@@ -53,7 +53,13 @@ int32_t plain_product(const int8_t* a, const int8_t* b, int64_t dim) {
     return sum;
 }
 
-const GraphSums kPlainSums = {estimates<plain_sum>, plain_product, plain_turn};
+template <int32_t (*PRODUCT)(const int8_t*, const int8_t*, int64_t)>
+void products(const int8_t* a, const int8_t* values, int64_t dim, const int32_t* rows, int64_t count,
+              int32_t* out) {
+    for (int64_t i = 0; i < count; ++i) out[i] = PRODUCT(a, values + rows[i] * dim, dim);
+}
+
+const GraphSums kPlainSums = {estimates<plain_sum>, products<plain_product>, plain_turn};
 
 #if defined(__x86_64__)
 
@@ -95,7 +101,7 @@ AVX2 int32_t avx2_product(const int8_t* a, const int8_t* b, int64_t dim) {
     return total(sum);
 }
 
-const GraphSums kAvx2Sums = {estimates<avx2_sum>, avx2_product, avx2_turn};
+const GraphSums kAvx2Sums = {estimates<avx2_sum>, products<avx2_product>, avx2_turn};
 
 AVX512 inline __m512i code_times(const uint8_t* code, int64_t stride, const int8_t* query) {
     const __m512i mask = _mm512_set1_epi8(3);
@@ -177,17 +183,32 @@ AVX512 void avx512_turn(const float* vector, int64_t entries, const float* matri
     }
 }
 
-AVX512 int32_t avx512_product(const int8_t* a, const int8_t* b, int64_t dim) {
-    __m512i sum = _mm512_setzero_si512();
-    for (int64_t i = 0; i < dim; i += 32) {
-        const __m512i x = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + i)));
-        const __m512i y = _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + i)));
-        sum = _mm512_dpwssd_epi32(sum, x, y);
+// The instruction multiplies unsigned by signed bytes: 128 is added to b, and 128 times the sum of a taken off.
+AVX512 void avx512_products(const int8_t* a, const int8_t* values, int64_t dim, const int32_t* rows,
+                            int64_t count, int32_t* out) {
+    const __m512i bias = _mm512_set1_epi8(-128);
+    __m512i all = _mm512_setzero_si512();
+    for (int64_t j = 0; j < dim; j += 64) all = _mm512_dpbusd_epi32(all, bias, _mm512_loadu_si512(a + j));
+    const __m128i offset = _mm_set1_epi32(_mm512_reduce_add_epi32(all));
+    for (int64_t i = 0; i < count; i += 4) {
+        const int8_t* b[4];
+        __m512i sums[4];
+        for (int64_t t = 0; t < 4; ++t) {
+            b[t] = values + rows[std::min(i + t, count - 1)] * dim;
+            sums[t] = _mm512_setzero_si512();
+        }
+        for (int64_t j = 0; j < dim; j += 64) {
+            const __m512i entries = _mm512_loadu_si512(a + j);
+            for (int t = 0; t < 4; ++t)
+                sums[t] = _mm512_dpbusd_epi32(
+                    sums[t], _mm512_xor_si512(_mm512_loadu_si512(b[t] + j), bias), entries);
+        }
+        const __mmask8 there = count - i >= 4 ? 15 : __mmask8((1 << (count - i)) - 1);
+        _mm_mask_storeu_epi32(out + i, there, _mm_sub_epi32(totals(sums), offset));
     }
-    return _mm512_reduce_add_epi32(sum);
 }
 
-const GraphSums kAvx512Sums = {avx512_estimates, avx512_product, avx512_turn};
+const GraphSums kAvx512Sums = {avx512_estimates, avx512_products, avx512_turn};
 
 #endif
 

@@ -30,8 +30,9 @@ struct GraphSums {
     // Estimates, unless they lie below a threshold, of some rows or of the first `count` if `rows` is null.
     int64_t (*estimates)(const CodedRows& coded, const Aim& aim, const int32_t* rows, int64_t count,
                          float threshold, const Estimates& out);
-    // <a, b> of rows whose length is a multiple of 64.
-    int32_t (*product)(const int8_t* a, const int8_t* b, int64_t dim);
+    // <a, b> for some rows b of `values`, whose length is a multiple of 64.
+    void (*products)(const int8_t* a, const int8_t* values, int64_t dim, const int32_t* rows, int64_t count,
+                     int32_t* out);
     // Sum of the rows of a matrix times the entries of a vector, in order; its width is a multiple of 64.
     void (*turn)(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out);
 };
