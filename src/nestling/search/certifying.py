@@ -64,5 +64,7 @@ class CertifiedPipeline:
         found = self._scan.search(
             queries, min(k, self._rows), confidence=point.confidence, allowed=mask, workers=workers
         )
-        missing = ((0, 0), (0, max(0, k - self._rows)))
+        if k <= self._rows:
+            return found.indices, found.scores
+        missing = ((0, 0), (0, k - self._rows))
         return np.pad(found.indices, missing, constant_values=-1), np.pad(found.scores, missing)
