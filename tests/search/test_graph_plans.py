@@ -98,14 +98,14 @@ def test_costs_are_the_bytes_that_are_kept(nested: Any, text: str, rule: CutRule
 
 
 def test_codes_of_several_lines_are_counted() -> None:
-    """Rows whose variance is spread over 600 entries take three lines of the cache."""
+    """Rows whose variance is spread over 600 entries take two lines of the cache."""
     vectors = np.random.default_rng(0).normal(size=(1200, 600)).astype(np.float32)
     engine = build("graph16@full > rerank@full", vectors, workers=1)
-    assert engine._arrays["codes"].shape == (1200, 192)
-    kept = sum(array.nbytes for array in engine._arrays.values()) + 512 * 192
+    assert engine._arrays["codes"].shape == (1200, 128)
+    kept = sum(array.nbytes for array in engine._arrays.values()) + 512 * 128
     assert 0 <= kept - engine.cost().bytes_stored < 1000
     least = engine.plan.cost(1200, 600).bytes_stored
-    assert engine.cost().bytes_stored - least == (1200 + 512) * 128 + 1200 * 8
+    assert engine.cost().bytes_stored - least == (1200 + 512) * 64 + 1200 * 8
 
 
 def test_more_in_view_costs_more() -> None:
