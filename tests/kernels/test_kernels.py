@@ -178,7 +178,7 @@ def test_the_level_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NESTLING_KERNELS", name)
         assert kernels.level() == name
     monkeypatch.setenv("NESTLING_KERNELS", "avx")
-    with pytest.raises(ConfigError, match=r"did you mean 'avx2'.*Allowed: off, plain, avx2, avx512"):
+    with pytest.raises(ConfigError, match=r"did you mean 'avx2'.*Allowed: off, plain, avx2, avx512, neon"):
         kernels.level()
 
 

@@ -2,7 +2,8 @@
 
 They are compiled when nestling is installed, if there is a C++ compiler, and choose at run time what
 the processor offers. Without them numpy computes the same answers, slower. The environment variable
-``NESTLING_KERNELS`` forces a level: ``off`` (numpy), ``plain``, ``avx2`` or ``avx512``.
+``NESTLING_KERNELS`` forces a level: ``off`` (numpy), ``plain``, ``avx2``, ``avx512``,
+or ``neon`` (ARM with dot products).
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def available() -> bool:
 
 
 def level() -> str:
-    """What the kernels run on now: ``avx512``, ``avx2``, ``plain``, or ``off`` for numpy.
+    """What the kernels run on now: ``avx512``, ``avx2``, ``neon``, ``plain``, or ``off`` for numpy.
 
     Raises:
         ConfigError: if ``NESTLING_KERNELS`` asks for what is unknown or what this machine lacks.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nestling.kernels.layout import LANES, Doubles, Floats, Found, Ints, Packed, Probes, StoredRows, TwoPlanes
 
-LEVELS = ("plain", "avx2", "avx512")
+LEVELS = ("plain", "avx2", "avx512", "neon")  # numbered as in rows.h
 _TYPES = {"float32": 0, "float16": 1, "int8": 2}
 
 

@@ -1,6 +1,7 @@
 // Whole numbers, and sums of floats in one order: every level gives the same.
 #include "graph_sums.h"
 
+#include "neon.h"
 #include "rows.h"
 
 #include <algorithm>
@@ -212,12 +213,31 @@ const GraphSums kAvx512Sums = {avx512_estimates, avx512_products, avx512_turn};
 
 #endif
 
+#if defined(NESTLING_NEON)
+
+NEON int32_t neon_product(const int8_t* a, const int8_t* b, int64_t dim) {
+    int32x4_t sums[4];
+    for (auto& sum : sums) sum = vdupq_n_s32(0);
+    for (int64_t i = 0; i < dim; i += 64)
+        for (int j = 0; j < 4; ++j)
+            sums[j] = vdotq_s32(sums[j], vld1q_s8(a + i + 16 * j), vld1q_s8(b + i + 16 * j));
+    return vaddvq_s32(vaddq_s32(vaddq_s32(sums[0], sums[1]), vaddq_s32(sums[2], sums[3])));
+}
+
+// Of floats, the plain sums are in NEON already.
+const GraphSums kNeonSums = {estimates<neon_sum>, products<neon_product>, plain_turn};
+
+#endif
+
 }  // namespace
 
 const GraphSums& graph_sums_of(int32_t level) {
 #if defined(__x86_64__)
     if (level == kAvx2Number) return kAvx2Sums;
     if (level == kAvx512Number) return kAvx512Sums;
+#endif
+#if defined(NESTLING_NEON)
+    if (level == kNeonNumber) return kNeonSums;
 #endif
     (void)level;
     return kPlainSums;

@@ -8,6 +8,11 @@
 #include <cstddef>
 #include <cstdint>
 
+// Where the compiler knows how to use dot products in some functions only.
+#if defined(__aarch64__) && (defined(__ARM_FEATURE_DOTPROD) || !defined(__clang__) || __clang_major__ >= 16)
+#define NESTLING_NEON
+#endif
+
 namespace nestling {
 
 constexpr int kLanes = 16;
@@ -83,6 +88,10 @@ extern const Level kPlain;
 #if defined(__x86_64__)
 extern const Level kAvx2;
 extern const Level kAvx512;
+#endif
+#if defined(NESTLING_NEON)
+extern const Level kNeon;
+bool has_neon();  // with dot products
 #endif
 
 inline float half_to_float(uint16_t half) {

@@ -1,4 +1,4 @@
-// The kernels in portable C++; on ARM the compiler turns their inner loops into NEON.
+// The kernels in portable C++, which compilers turn into the instructions that all machines have.
 #include "kernels.h"
 
 namespace nestling {

@@ -20,12 +20,15 @@ struct NestlingVectors {
 
 namespace nestling {
 
-enum LevelNumber : int32_t { kPlainNumber = 0, kAvx2Number = 1, kAvx512Number = 2 };
+enum LevelNumber : int32_t { kPlainNumber = 0, kAvx2Number = 1, kAvx512Number = 2, kNeonNumber = 3 };
 
 inline const Level& level_of(int32_t number) {
 #if defined(__x86_64__)
     if (number == kAvx2Number) return kAvx2;
     if (number == kAvx512Number) return kAvx512;
+#endif
+#if defined(NESTLING_NEON)
+    if (number == kNeonNumber) return kNeon;
 #endif
     (void)number;
     return kPlain;

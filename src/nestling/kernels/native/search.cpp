@@ -162,6 +162,9 @@ EXPORT int32_t nestling_levels() {
             levels |= 1 << kAvx512Number;
     }
 #endif
+#if defined(NESTLING_NEON)
+    if (has_neon()) levels |= 1 << kNeonNumber;
+#endif
     return levels;
 }
 
