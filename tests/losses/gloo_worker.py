@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -53,8 +54,9 @@ def one_of_two(rank: int, port: int, folder: str) -> None:
     if rank == 0:
         flat = torch.cat([g.flatten() for way in gradients for g in way])
         Path(folder, "gradients.bin").write_bytes(flat.numpy().tobytes())
-    destroy_process_group()
 
 
 if __name__ == "__main__":
     one_of_two(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    gc.collect()  # what is left of the wrappers holds the group, whose threads abort a closing interpreter
+    destroy_process_group()

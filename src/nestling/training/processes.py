@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -76,6 +77,7 @@ def _group_runs() -> bool:
 def _leave_group() -> None:
     """At the end of the program; a group of gloo that is still there may abort the interpreter."""
     if _group_runs():
+        gc.collect()  # wrappers of DDP are cycles that hold the group
         torch.distributed.destroy_process_group()
 
 
