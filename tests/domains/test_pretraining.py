@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 from torch.nn import functional as F
 
-from nestling.data.masking import MaskedTexts
+from nestling.data.masking import IGNORED, MaskedTexts
 from nestling.domains.pretraining import pretrain
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import Nesting
-from nestling.nn.masked_autoencoder import IGNORED, MaskedAutoEncoder
+from nestling.nn.masked_autoencoder import MaskedAutoEncoder
 from nestling.training import TrainConfig
 
 PAIRS = Nesting.parse("layer=1,2 zip dim=8,32")

@@ -13,7 +13,9 @@ from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError
 
 Ints = NDArray[np.int64]
-_IGNORED = -100
+IGNORED = -100
+"""The label of positions that are not to be told."""
+
 _SPECIAL = -1
 _SHARE_MASKED, _SHARE_RANDOM = 0.8, 0.1
 
@@ -76,11 +78,11 @@ class MaskedTexts:
             self._row(np.array(ids, np.int64), encoded.word_ids(row), generator)
             for row, ids in enumerate(encoded["input_ids"])
         ]
-        empty = [row for row, found in enumerate(rows) if (found["labels"] == _IGNORED).all()]
+        empty = [row for row, found in enumerate(rows) if (found["labels"] == IGNORED).all()]
         if empty:
             raise DataError(f"the texts of {name_rows(empty)} have no words to mask; leave them out")
         longest = max(len(row["input_ids"]) for row in rows)
-        filled = dict.fromkeys(rows[0], _IGNORED) | {"attention_mask": 0}
+        filled = dict.fromkeys(rows[0], IGNORED) | {"attention_mask": 0}
         filled |= dict.fromkeys(("input_ids", "decoder_input_ids"), self.tokenizer.pad_token_id or 0)
 
         def padded(row: Ints, value: int) -> Ints:
@@ -101,7 +103,7 @@ class MaskedTexts:
         row = {"attention_mask": np.ones(len(ids), np.int64)}
         for prefix, rate in (("", self.encoder_rate), ("decoder_", self.decoder_rate)):
             hidden = np.isin(place, order[: max(1, round(rate * len(order)))])
-            row[f"{prefix}labels"] = np.where(hidden, ids, _IGNORED)
+            row[f"{prefix}labels"] = np.where(hidden, ids, IGNORED)
             row[f"{prefix}input_ids"] = self._masked(ids, hidden, generator)
         return row
 

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nestling.cut import RAW, cut
+from nestling.data.masking import IGNORED
 from nestling.errors import ConfigError, GranularityError
 from nestling.granularity import Granularity, Nesting
 from nestling.nn.layers import LayerStack
-
-IGNORED = -100
-"""The label of positions that are not to be told."""
 
 
 class MaskedAutoEncoder(nn.Module):

@@ -25,6 +25,8 @@ from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested
 from nestling.measure.metrics import spearman
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import Retrieval
+from nestling.papers.checks import Check, Run, measure_checks
+from nestling.papers.report import Claim
 from nestling.schedules import Cross, Every, Schedule
 from nestling.search.prefix import prefix_pair_scores
 from nestling.training import TrainConfig, fit
@@ -246,6 +248,35 @@ class Study:
         data = _Rows(_pairs("train", self.quick))
         fit(model, method.objective(model), data, config, collate=list)
         return model.eval()
+
+
+def retrieval_lift(study: Study, method: Method, seed: int) -> Run:
+    """Mean gain over plain training below the full layer, on XQuAD and Cranfield; figures by layer."""
+    figures, gains = {}, []
+    for name in ("xquad",) if study.quick else ("xquad", "cranfield"):
+        found = study.retrieval(study.model(method, seed), name)
+        without = study.retrieval(study.model(plain(), seed), name)
+        for g, value in found.items():
+            figures[f"{name}, layer {g['layer']}"] = value
+            figures[f"{name}, layer {g['layer']}, plain"] = without[g]
+        gains.append(float(np.mean([found[g] - without[g] for g in found if g != GRID.full])))
+    return min(gains), figures
+
+
+def run_checks(
+    checks: Sequence[Check[Study]],
+    not_tested: Mapping[str, str],
+    *,
+    seeds: int,
+    claims: Sequence[str],
+    quick: bool,
+) -> tuple[list[Claim], dict[str, object]]:
+    """Measure those ``claims`` of a tour over ``seeds`` seeds; also the learning rates that were picked."""
+    study = Study(quick)
+    wanted = [check for check in checks if check.id in claims]
+    measured = measure_checks(wanted, {"sts": study}, seeds)
+    untested = [Claim.not_tested(name, not_tested[name]) for name in claims if name in not_tested]
+    return [*measured, *untested], {"learning rates": study.rates}
 
 
 class _Rows(torch.utils.data.Dataset[tuple[str, str, float]]):

@@ -21,7 +21,7 @@ from nestling.domains.pretraining import pretrain
 from nestling.encoders.text import TextEncoder
 from nestling.granularity import Granularity
 from nestling.nn.masked_autoencoder import MaskedAutoEncoder
-from nestling.papers.checks import Checks, Run, measure_checks
+from nestling.papers.checks import Checks, Run
 from nestling.papers.layer_study import (
     GRID,
     PAIRS,
@@ -29,6 +29,8 @@ from nestling.papers.layer_study import (
     Study,
     mrl,
     plain,
+    retrieval_lift,
+    run_checks,
     separate,
     starbucks,
     stock_two_d,
@@ -101,15 +103,7 @@ def cells_off_the_list(study: Study, seed: int) -> Run:
 @CHECKS.claim("S7", "In retrieval too the pairs are lifted over the plain encoder", _ON)
 def lifts_retrieval(study: Study, seed: int) -> Run:
     """MRR@10 on XQuAD and nDCG@10 on Cranfield by layer at all dims; both learned from STS alone."""
-    figures, gains = {}, []
-    for name in ("xquad",) if study.quick else ("xquad", "cranfield"):
-        found = study.retrieval(study.model(starbucks(), seed), name)
-        without = study.retrieval(study.model(plain(), seed), name)
-        for g, value in found.items():
-            figures[f"{name}, layer {g['layer']}"] = value
-            figures[f"{name}, layer {g['layer']}, plain"] = without[g]
-        gains.append(float(np.mean([found[g] - without[g] for g in found if g != GRID.full])))
-    return min(gains), figures
+    return retrieval_lift(study, starbucks(), seed)
 
 
 @CHECKS.claim("S8", "Masked auto-encoding lowers both of its losses at every pair", _ON)
@@ -163,8 +157,4 @@ def _masked_losses(
 
 def run(*, seeds: int, claims: Sequence[str], quick: bool) -> tuple[list[Claim], dict[str, object]]:
     """Measure ``claims`` over ``seeds`` seeds; also the learning rates that were picked."""
-    study = Study(quick)
-    checks = [check for check in CHECKS if check.id in claims]
-    measured = measure_checks(checks, {"sts": study}, seeds)
-    untested = [Claim.not_tested(name, NOT_TESTED[name]) for name in claims if name in NOT_TESTED]
-    return [*measured, *untested], {"learning rates": study.rates}
+    return run_checks(CHECKS, NOT_TESTED, seeds=seeds, claims=claims, quick=quick)

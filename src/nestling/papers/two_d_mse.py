@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 
 from nestling.granularity import Granularity
-from nestling.papers.checks import Checks, Run, measure_checks
+from nestling.papers.checks import Checks, Run
 from nestling.papers.layer_study import (
     COMPRESSED,
     DIMS,
@@ -28,6 +28,8 @@ from nestling.papers.layer_study import (
     espresso,
     mrl,
     plain,
+    retrieval_lift,
+    run_checks,
     two_d_mse,
 )
 from nestling.papers.report import Claim
@@ -111,15 +113,7 @@ def compressing_helps(study: Study, seed: int) -> Run:
 @CHECKS.claim("D7", "In retrieval too, training in two dimensions lifts the layers below the last", ("sts",))
 def lifts_retrieval(study: Study, seed: int) -> Run:
     """MRR@10 on XQuAD and nDCG@10 on Cranfield by layer: trained against plain; both learned from STS."""
-    figures, gains = {}, []
-    for name in ("xquad",) if study.quick else ("xquad", "cranfield"):
-        found = study.retrieval(study.model(two_d_mse(), seed), name)
-        without = study.retrieval(study.model(plain(), seed), name)
-        for g, value in found.items():
-            figures[f"{name}, layer {g['layer']}"] = value
-            figures[f"{name}, layer {g['layer']}, plain"] = without[g]
-        gains.append(float(np.mean([found[g] - without[g] for g in found if g != _FULL])))
-    return min(gains), figures
+    return retrieval_lift(study, two_d_mse(), seed)
 
 
 NOT_TESTED = {
@@ -157,8 +151,4 @@ def _seconds(uses: Sequence[Callable[[], object]]) -> list[float]:
 
 def run(*, seeds: int, claims: Sequence[str], quick: bool) -> tuple[list[Claim], dict[str, object]]:
     """Measure ``claims`` over ``seeds`` seeds; also the learning rates that were picked."""
-    study = Study(quick)
-    checks = [check for check in CHECKS if check.id in claims]
-    measured = measure_checks(checks, {"sts": study}, seeds)
-    untested = [Claim.not_tested(name, NOT_TESTED[name]) for name in claims if name in NOT_TESTED]
-    return [*measured, *untested], {"learning rates": study.rates}
+    return run_checks(CHECKS, NOT_TESTED, seeds=seeds, claims=claims, quick=quick)
