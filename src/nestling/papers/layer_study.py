@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nestling.cut import RAW, cut
 from nestling.data.retrieval_sets import cranfield, xquad
 from nestling.data.sts import ScoredPairs, stsb
 from nestling.encoders.text import TextEncoder
@@ -61,7 +62,7 @@ class Method:
 
 
 class Pairwise(nn.Module):
-    """A nested loss on scored pairs, from one pass of the encoder over each column."""
+    """A nested loss on scored pairs, from one pass of the encoder over both columns."""
 
     def __init__(self, loss: Nested) -> None:
         super().__init__()
@@ -72,7 +73,7 @@ class Pairwise(nn.Module):
     def forward(self, model: Callable[..., Tensor], batch: Sequence[tuple[str, str, float]]) -> Any:
         """Loss of a batch of (first, second, score)."""
         first, second, scores = map(list, zip(*batch, strict=True))
-        vectors = model([*first, *second], **self.layers)
+        vectors = cut(model([*first, *second], **self.layers), self.loss.nesting.full["dim"], RAW)
         half = len(first)
         return self.loss.parts(vectors[:half], vectors[half:], scores=torch.tensor(scores))
 
@@ -203,6 +204,11 @@ class Study:
             self._models[key] = self._train(method, replace(self.config, lr=self.rate(method), seed=seed))
         return self._models[key]
 
+    def trained_from(self, start: TextEncoder, method: Method, seed: int, steps: int) -> Cells:
+        """The test cells of a model that starts elsewhere and learns for some steps; ``start`` stays."""
+        config = replace(self.config, lr=self.rate(method), seed=seed, max_steps=2 if self.quick else steps)
+        return self._measure(self._train(method, config, start), "test")
+
     def cells(self, method: Method | None, seed: int, split: str = "test") -> Cells:
         """Spearman x 100 at every layer and dim; None is the untouched encoder."""
         key = ("untouched" if method is None else method.name, seed, split)
@@ -243,8 +249,8 @@ class Study:
                 found[g.replace(dim=dim)] = 100 * spearman(cosines, pairs.scores)
         return found
 
-    def _train(self, method: Method, config: TrainConfig) -> TextEncoder:
-        model = copy.deepcopy(_start(method.depth))
+    def _train(self, method: Method, config: TrainConfig, start: TextEncoder | None = None) -> TextEncoder:
+        model = copy.deepcopy(start or _start(method.depth))
         data = _Rows(_pairs("train", self.quick))
         fit(model, method.objective(model), data, config, collate=list)
         return model.eval()
