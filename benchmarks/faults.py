@@ -25,7 +25,7 @@ DAMAGED_PLANS = (
     "flat@full",
     "ivf4@8 > pq4x4@16 > rerank@full",
     "hnsw8@8 > int8@16",
-    "graph8@16 > rerank:fp16@full",
+    "graph8@16 > rerank:int8@16 > rerank@full",
 )
 OPERATIONS_PER_HISTORY = 12
 Row = dict[str, object]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def ours(rows: int, dim: int) -> Iterator[Way]:
     walks = [Point(ef=ef, shortlists=(max(20, ef // 2),)) for ef in EF]
     yield _plan(f"hnsw32@full > int8@{dim // 2} > rerank:int8@full", walks)
     kept = [Point(ef=ef, shortlists=(min(100, max(10, ef * 3 // 4)),)) for ef in EF]
-    for graph in ("graph32@full > rerank:fp16@full", "graph64@full > rerank:fp16@full"):
-        yield _plan(graph, kept)
+    for links, store in product((32, 48, 64), ("fp16", "int8")):
+        yield _plan(f"graph{links}@full > rerank:{store}@full", kept)
     yield _plan("graph64@full > rerank@full", kept)
     twice = [Point(ef=ef, shortlists=(min(200, ef), 20)) for ef in EF if ef >= 20]
     yield _plan("graph64@full > rerank:int8@full > rerank@full", twice)

@@ -29,7 +29,7 @@ SPACES: dict[str, tuple[CutRule, Metric]] = {
 
 
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("stored", ["rerank@full", "rerank:fp16@full"])
+@pytest.mark.parametrize("stored", ["rerank@full", "rerank:fp16@full", "rerank:int8@full"])
 def test_a_graph_and_one_rerank_answer_as_the_scan_does_by_itself(
     nested: Any, space: str, stored: str
 ) -> None:
@@ -37,10 +37,11 @@ def test_a_graph_and_one_rerank_answer_as_the_scan_does_by_itself(
     rule, metric = SPACES[space]
     vectors, queries = nested.vectors(1500, 32), nested.vectors(20, 32, seed=1)
     engine = build(f"graph16@full > {stored}", vectors, rule=rule, metric=metric, seed=3, workers=1)
-    scan = GraphScan.build(vectors, rule=rule, metric=metric, links=16, seed=3, workers=1)
+    rerank: Any = "int8" if "int8" in stored else "full"
+    scan = GraphScan.build(vectors, rule=rule, metric=metric, links=16, seed=3, rerank=rerank, workers=1)
     found = engine.search(queries, 10, Point(ef=60, shortlists=(40,)))
     alone = scan.search(queries, 10, ef=60, shortlist=40)
-    nested.assert_same(found, alone, 1e-5 if stored == "rerank@full" else 2e-3)
+    nested.assert_same(found, alone, 2e-3 if "fp16" in stored else 1e-5)
     singles = [engine.search(query[None], 10, Point(ef=60, shortlists=(40,))) for query in queries]
     np.testing.assert_array_equal(np.concatenate([each.indices for each in singles]), found.indices)
     # With a filter that allows all but one far row, the stages are walked one by one.
@@ -57,7 +58,8 @@ def test_a_graph_and_one_rerank_answer_as_the_scan_does_by_itself(
 def test_keeping_all_rows_in_view_is_exact_search(nested: Any, data: st.DataObject) -> None:
     rows, dim = data.draw(st.integers(1, 120), label="rows"), data.draw(st.integers(2, 24), label="dim")
     walked = data.draw(st.integers(2, dim), label="walked")
-    store = data.draw(st.sampled_from(["rerank@full", f"rerank:fp16@{walked} > rerank@full"]), label="store")
+    stores = ["rerank@full", *(f"rerank:{copy}@{walked} > rerank@full" for copy in ("fp16", "int8"))]
+    store = data.draw(st.sampled_from(stores), label="store")
     k, seed = data.draw(st.integers(1, 130), label="k"), data.draw(st.integers(0, 50), label="seed")
     rule, metric = SPACES[data.draw(st.sampled_from(sorted(SPACES)), label="space")]
     vectors, queries = nested.vectors(rows, dim, seed), nested.vectors(4, dim, seed + 1000)
@@ -77,7 +79,9 @@ def test_keeping_all_rows_in_view_is_exact_search(nested: Any, data: st.DataObje
     "text",
     [
         "graph16@full > rerank:fp16@full",
+        "graph16@full > rerank:int8@full",
         "graph24@16 > rerank@full",
+        "graph24@24 > rerank:int8@24",
         "graph16@16 > rerank:int8@24 > rerank@full",
         "ivf20@16 > int8@24 > rerank:fp16@full",
         "ivf20@16 > flat@full",
@@ -117,6 +121,38 @@ def test_more_in_view_costs_more() -> None:
     assert costs[0].mflops < costs[1].mflops < costs[2].mflops
     assert costs[0].bytes_read < costs[1].bytes_read < costs[2].bytes_read
     assert len({cost.bytes_stored for cost in costs}) == 1
+
+
+def test_damaged_residuals_are_refused(nested: Any, tmp_path: Path) -> None:
+    vectors, plan = nested.vectors(600, 32), Plan.parse("graph16@24 > rerank:int8@24 > rerank@full")
+    engine = build(plan, vectors, workers=1)
+    engine.save(tmp_path)
+    loaded = Engine.load(tmp_path, vectors, plan, CutRule())
+    nested.assert_same(loaded.search(vectors[:5], 3), engine.search(vectors[:5], 3))
+    assert not (tmp_path / "copies0.npy").exists()
+    for name, spoil in (
+        ("residuals", lambda a: a[:, :64]),
+        ("residuals", lambda a: a[:9]),
+        ("residuals", lambda a: a.view(np.uint8)),
+        ("residual_steps", lambda a: a[:9]),
+        ("residual_steps", lambda a: a.astype(np.float64)),
+    ):
+        sound = np.load(tmp_path / f"{name}.npy")
+        np.save(tmp_path / f"{name}.npy", spoil(sound))
+        with pytest.raises(ArtifactError, match="build it again"):
+            Engine.load(tmp_path, vectors, plan, CutRule())
+        np.save(tmp_path / f"{name}.npy", sound)
+
+
+def test_a_graph_of_a_prefix_answers_by_it(nested: Any) -> None:
+    """The prefix alone is ranked, at full size too; that is a search in vectors of that size."""
+    vectors, queries = nested.vectors(900, 32), nested.vectors(20, 32, seed=1)
+    point = Point(ef=900, shortlists=(900,))
+    for copy in ("", ":fp16"):
+        engine = build(f"graph16@16 > rerank{copy}@16", vectors, workers=1)
+        truth = nested.exact(queries, vectors, 10, 16, CutRule(), "dot")
+        nested.assert_same(engine.search(queries, 10, point), truth, 1e-3)
+        nested.assert_same(engine.search(queries[:, :16], 10, point, dim=16), truth, 1e-3)
 
 
 def test_a_damaged_or_foreign_graph_is_refused(nested: Any, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def _train_stores(task: Task, journal: Journal) -> dict[str, Code]:
     kinds = {
         number: code_of_store(stage.store, int(stage.dim or 0))
         for number, stage in enumerate(task.plan.reranks)
-        if stage.store != "flat"
+        if stage.store != "flat" and not (number == 0 and task.plan.keeps_residuals)
     }
     return {
         f"copies{number}": _learn(task, journal, f"store{number}", kind) for number, kind in kinds.items()
@@ -228,7 +228,12 @@ def _with_norms(task: Task) -> list[int]:
     """The re-ordering stages that compiled kernels can do where rows are compared by their direction."""
     if not task.space.is_normalised:
         return []
-    return [number for number, stage in enumerate(task.plan.reranks) if stage.store != "int8"]
+    # Residuals stand beside vectors, which are read where few rows are allowed.
+    return [
+        number
+        for number, stage in enumerate(task.plan.reranks)
+        if stage.store != "int8" or (number == 0 and task.plan.keeps_residuals)
+    ]
 
 
 def inverse_norms(rows: NDArray[Any]) -> NDArray[np.float64]:
@@ -255,6 +260,7 @@ def _build_graph(task: Task, journal: Journal) -> CodedGraph | None:
     graph = None
     if "links." not in journal:
         coding = fitted[0] if fitted else Coding.from_parts(parts, task.space, prefixes)
+        coding = replace(coding, with_residuals=task.plan.keeps_residuals)
         _encode_graph(task, journal, coding, prefixes, stores)
         graph = _link_graph(task, journal, coding, prefixes)
     journal.drop_groups(_COPY)

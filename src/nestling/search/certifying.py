@@ -30,7 +30,7 @@ class CertifiedPipeline:
 
     def __init__(self, plan: Plan, scan: CertifiedScan, rows: int) -> None:
         self.plan, self._scan, self._rows = plan, scan, rows
-        self.ranked = None  # nothing walks a graph here
+        self.whole = None  # nothing walks a graph here
 
     @classmethod
     def build(cls, plan: Plan, vectors: NDArray[Any], rule: CutRule, metric: Metric, seed: int) -> Self:

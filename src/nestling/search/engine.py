@@ -103,10 +103,10 @@ class Engine:
             raise DataError(f"k={k} neighbours cannot be found; choose a whole number of at least 1")
         pipeline = self._at(dim)
         point = self._check_point(point, int(k), pipeline.plan)
-        if pipeline.ranked is not None and allowed is None and dim in (None, self.dim) and k <= len(self):
+        if pipeline.whole is not None and allowed is None and dim in (None, self.dim) and k <= len(self):
             # One call does all, and looks at the queries itself.
             kept = min(max(int(k), point.shortlists[0]), len(self))
-            return pipeline.ranked.search(queries, int(k), ef=point.ef or 1, shortlist=kept, workers=workers)
+            return pipeline.whole.search(queries, int(k), ef=point.ef or 1, shortlist=kept, workers=workers)
         asked = self._check_queries(queries, dim)
         chosen = None if allowed is None else Allowed(allowed, len(self))
         if chosen is not None and chosen.count == 0:
@@ -138,7 +138,7 @@ class Engine:
             self._cut_codes(arrays, "scan", "codes", self.plan.scan, int(plan.scan.dim or 0))
         for number, (stage, cut_stage) in enumerate(zip(self.plan.reranks, plan.reranks, strict=True)):
             rows, size = self.vectors, int(cut_stage.dim or 0)
-            if stage.store != "flat":
+            if f"copies{number}" in self._arrays:
                 kind = code_of_store(stage.store, int(stage.dim or 0))
                 self._cut_codes(arrays, f"store{number}", f"copies{number}", kind, size)
                 rows = arrays[f"copies{number}"].view(np.float16)
@@ -161,10 +161,17 @@ class Engine:
     def cost(self, point: Point | None = None, dim: int | None = None) -> PlanCost:
         """What one query costs at a point and a size, and what is kept for it: of a part, once extracted."""
         plan, size = self._at(dim).plan, self.dim if dim is None else dim
-        code_bytes = self._arrays["codes"].shape[1] if plan.scan.code == "graph" else None
-        cost = plan.cost(len(self), size, point, code_bytes=code_bytes)
-        norms = sum(array.nbytes for name, array in self._arrays.items() if name.startswith("norms"))
-        return replace(cost, bytes_stored=cost.bytes_stored + norms)
+        known = {}
+        if plan.scan.code == "graph":
+            rest = self._arrays.get("residuals")
+            known = {
+                "code_bytes": self._arrays["codes"].shape[1],
+                "residual_bytes": int(plan.reranks[0].dim or 0) if rest is None else rest.shape[1],
+            }
+        cost = plan.cost(len(self), size, point, **known)
+        numbers = ("norms", "residual_steps")
+        more = sum(array.nbytes for name, array in self._arrays.items() if name.startswith(numbers))
+        return replace(cost, bytes_stored=cost.bytes_stored + more)
 
     def save(self, folder: Path | str) -> None:
         """Write all arrays but the vectors, as plain ``.npy`` files, to an existing folder.
@@ -293,7 +300,9 @@ def _check_arrays(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> 
     if plan.coarse is not None and plan.coarse.kind == "hnsw":
         counts |= {"graph.levels": rows, "graph.neighbours": None, "graph.entry": 2}
     for number, stage in enumerate(plan.reranks):
-        if stage.store != "flat":
+        if number == 0 and "residuals" in arrays:
+            counts |= {"residuals": rows, "residual_steps": rows}
+        elif stage.store != "flat":
             counts |= {f"copies{number}": rows, f"store{number}.trained": None}
         if f"norms{number}" in arrays:
             counts[f"norms{number}"] = rows

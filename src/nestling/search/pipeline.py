@@ -57,12 +57,13 @@ class Pipeline:
         self.plan, self._vectors, self._space = plan, vectors, space
         self._rerankers = _rerankers(plan, built, arrays, vectors, space)
         self._by_angle: Reranker | None = None
-        self.ranked: GraphScan | None = None
+        self._ranked: GraphScan | None = None
         if plan.scan.code == "graph":
             self._scanner: Scanner = (walked := WalkScanner(plan, built, arrays, vectors, space))
             stored = self._rerankers[0].stored
-            if len(plan.reranks) == 1 and plan.reranks[0].dim == plan.scan.dim and stored is not None:
-                self.ranked = walked.ranked(stored)
+            if plan.reranks[0].dim == plan.scan.dim and stored is not None:
+                self._ranked = walked.ranked(stored, arrays)
+                del self._rerankers[0]
             return
         codes, code = arrays["codes"], Code.from_parts(built.scan, space, group(arrays, "scan"))
         if codes.shape[1:] != (code.trained.sa_code_size(),):
@@ -74,6 +75,12 @@ class Pipeline:
         if code.is_sliced and not self._rerankers:
             fetch = fetch_codes(code, codes, self._scanner.positions)
             self._by_angle = Reranker(space, code.dim, fetch)
+
+    @property
+    def whole(self) -> GraphScan | None:
+        """What answers queries of full size without a filter in one call, where there is such a thing."""
+        reads_all = self.plan.scan.dim == self._vectors.shape[1]
+        return self._ranked if reads_all and not self._rerankers else None
 
     @property
     def answer_dim(self) -> int:
@@ -109,13 +116,39 @@ class Pipeline:
             found, _ = self._scanner.search(queries, max(wanted, k), point, allowed)
             return self._by_angle.order(queries, found, k)
         lengths = [*(max(k, min(length, rows)) for length in point.shortlists), k]
-        found, distances = self._scanner.search(queries, lengths[0], point, allowed)
-        scores = self._space.scores(distances)
+        if self._ranked is not None:
+            found, scores = self._walk(self._ranked, queries, lengths[0], lengths[1], point, allowed)
+            del lengths[0]
+        else:
+            found, distances = self._scanner.search(queries, lengths[0], point, allowed)
+            scores = self._space.scores(distances)
         for reranker, length in zip(self._rerankers, lengths[1:], strict=True):
             found, scores = reranker.order(queries, found, length)
         if self.plan.scan.code == "graph":
             self._fill(queries, found, scores, allowed)
         return found, scores
+
+    def _walk(
+        self,
+        ranked: GraphScan,
+        queries: Floats,
+        shortlist: int,
+        k: int,
+        point: Point,
+        allowed: Allowed | None,
+    ) -> tuple[Ints, Floats]:
+        """The walk and the first re-ordering in one call."""
+        rows = len(self._vectors)
+        found = ranked.search(
+            cut(queries, int(self.plan.scan.dim or 0), RAW),
+            min(k, rows),
+            ef=point.ef or 1,
+            shortlist=min(shortlist, rows),
+            allowed=None if allowed is None else allowed.mask,
+            workers=faiss.omp_get_max_threads(),
+        )
+        more = ((0, 0), (0, max(0, k - rows)))
+        return np.pad(found.indices, more, constant_values=-1), np.pad(found.scores, more)
 
     def _fill(self, queries: Floats, found: Ints, scores: Floats, allowed: Allowed | None) -> None:
         """Look through all rows for queries whose walks met fewer than there are to be found."""
@@ -170,7 +203,7 @@ def _rerankers(
         dim = int(stage.dim or 0)
         fetch: Callable[[Ints], Floats] = fetch_vectors(vectors, dim)
         values: NDArray[Any] | None = cut(vectors, dim, RAW)
-        if stage.store != "flat":
+        if f"copies{number}" in arrays:
             kind = code_of_store(stage.store, int(whole.dim or 0))
             code = Code.from_parts(kind, space, group(arrays, f"store{number}")).cut(dim)
             copies = arrays[f"copies{number}"]

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from nestling.errors import ConfigError, unknown
+from nestling.kernels.walking import LINE_BYTES
 from nestling.search.stages import (
     BYTES_PER_ENTRY,
     EXAMPLE,
@@ -190,6 +191,11 @@ class Plan:
         return self.scan.code == "graph" or (self.coarse is not None and self.coarse.kind == "hnsw")
 
     @property
+    def keeps_residuals(self) -> bool:
+        """Whether the first re-ordering reads 8 bits an entry of what the codes of a graph leave out."""
+        return self.scan.code == "graph" and self.reranks[0] == Rerank(self.scan.dim, "int8")
+
+    @property
     def smallest_dim(self) -> int:
         """The smallest size that a built index answers at; of a plan whose sizes are numbers."""
         return 1 if self.scan.is_sliceable else self.scan.dim or 1
@@ -303,7 +309,13 @@ class Plan:
             )
 
     def cost(
-        self, rows: int, full: int, point: Point | None = None, *, code_bytes: int | None = None
+        self,
+        rows: int,
+        full: int,
+        point: Point | None = None,
+        *,
+        code_bytes: int | None = None,
+        residual_bytes: int | None = None,
     ) -> PlanCost:
         """What one query over ``rows`` vectors of ``full`` entries costs at ``point``.
 
@@ -315,6 +327,7 @@ class Plan:
             full: entries of each.
             point: by default that of :meth:`default_point`.
             code_bytes: of a row of the scan, where that is known better than the plan can tell.
+            residual_bytes: of what a row's code in a graph leaves out, likewise.
 
         Source: AdANNS, section 4.1 and appendix: ``d_c * lists + nprobe * d_s * rows / lists``.
 
@@ -332,9 +345,11 @@ class Plan:
         operations += scanned * _operations(scan, dim) + _preparation(scan, dim)
         bytes_read += scanned * code_bytes
         bytes_stored += rows * code_bytes
-        for stage, length in zip(plan.reranks, point.shortlists, strict=True):
+        for place, (stage, length) in enumerate(zip(plan.reranks, point.shortlists, strict=True)):
             size = stage.dim or full
             row_bytes = int(size * BYTES_PER_ENTRY[stage.store])
+            if place == 0 and plan.keeps_residuals:
+                row_bytes = residual_bytes or max(4 * code_bytes, -(-size // LINE_BYTES) * LINE_BYTES)
             operations += length * size
             bytes_read += length * row_bytes
             bytes_stored += 0 if stage.store == "flat" else rows * row_bytes

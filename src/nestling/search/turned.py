@@ -75,6 +75,12 @@ class Turn:
         """Whether estimates depend on a number of the row."""
         return self.metric == "euclidean"
 
+    @property
+    def columns(self) -> int:
+        """Entries of a row of residuals."""
+        last = max(4 * self.stride, int(self._places.max()) + 1)
+        return -(-last // LINE_BYTES) * LINE_BYTES
+
     def lift(self, centred: Doubles) -> Doubles:
         """Rows of the frame with the entry that makes inner products distances, if that is needed."""
         return _lift(centred, self.metric, self.longest)
@@ -111,7 +117,7 @@ class Turn:
     def residuals(self, turned: Doubles, codes: NDArray[np.uint8]) -> Residuals:
         """8-bit codes of what the codes of turned rows leave out."""
         factors = np.ascontiguousarray(codes[:, -4:]).view(np.float32).astype(np.float64)
-        rest = self._placed(turned, self._columns)
+        rest = self._placed(turned, self.columns)
         levels = unpack_rows(codes)[:, self._places[: self.coded]]
         rest[:, self._places[: self.coded]] -= factors * (2.0 * levels - 3)
         steps = (np.maximum(np.abs(rest).max(axis=1), _TINY) / _LARGEST).astype(np.float32)
@@ -121,7 +127,7 @@ class Turn:
 
     def lens(self, frame: Frame, *, whole: bool = False) -> Lens:
         """What turns queries into walks; if ``whole``, all directions are turned, as residuals need them."""
-        shown = (len(self.basis), self._columns) if whole else (self.coded, 4 * self.stride)
+        shown = (len(self.basis), self.columns) if whole else (self.coded, 4 * self.stride)
         basis = self._placed(self.basis[:, : shown[0]].astype(np.float32), shown[1])
         mean = np.ascontiguousarray(frame.mean)
         return Lens(
@@ -140,11 +146,6 @@ class Turn:
         others = np.concatenate([parts[:, -ends:].ravel(), behind])
         inner = parts[:, :-ends].ravel()[: self.coded]
         return np.concatenate([inner, others[: len(self.basis) - self.coded]])
-
-    @property
-    def _columns(self) -> int:
-        last = max(4 * self.stride, int(self._places.max()) + 1)
-        return -(-last // LINE_BYTES) * LINE_BYTES
 
     def _placed(self, entries: NDArray[Any], width: int) -> NDArray[Any]:
         """Entries of the first directions in their places."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nestling.cut import RAW, cut
 from nestling.errors import ArtifactError, ConfigError
 from nestling.kernels.layout import StoredRows
-from nestling.kernels.walking import LINE_BYTES, CodedGraph, WholeRows, aligned
+from nestling.kernels.walking import LINE_BYTES, CodedGraph, Residuals, WholeRows, aligned
 from nestling.search.exact import Metric
 from nestling.search.filters import Allowed
 from nestling.search.frame import Frame
@@ -25,6 +25,7 @@ from nestling.search.views import faiss
 from nestling.search.walk import GraphScan, begun_graph
 
 _WHOLE = ("whole_values", "whole_scales", "whole_norms")
+_RESIDUALS = ("residuals", "residual_steps")
 
 Links = NDArray[np.int32]
 
@@ -37,11 +38,13 @@ class Coding:
         frame: turns scores into inner products; its norms are those of the rows that are coded.
         turn: the main directions.
         metric: ``"dot"`` or ``"euclidean"``, as answers show it.
+        with_residuals: whether what the codes leave out is kept in 8 bits.
     """
 
     frame: Frame
     turn: Turn
     metric: Metric
+    with_residuals: bool = False
 
     @classmethod
     def fit(cls, prefixes: NDArray[Any], space: Space, seed: int, block: int) -> Self:
@@ -78,15 +81,24 @@ class Coding:
         """Type and width of the arrays that :meth:`encode` makes."""
         width = whole_rows(0, len(self.turn.basis)).values.shape[1]
         kinds = dict(zip(_WHOLE, ((np.int8, width), (np.float32, 0), (np.float32, 0)), strict=True))
+        if self.with_residuals:
+            kinds |= dict(zip(_RESIDUALS, ((np.int8, self.turn.columns), (np.float32, 0)), strict=True))
         return {"codes": (np.uint8, self.turn.stride), **kinds}
 
     def encode(self, prefixes: NDArray[Any], rows: slice) -> Arrays:
-        """Codes of some rows to walk by, and of 8 bits to choose links by."""
+        """Codes of some rows to walk by, of 8 bits to choose links by, and residuals to rank by."""
         turned = self.turn.turn(self.frame.centre(prefixes, np.arange(rows.start, rows.stop)))
         codes, whole = np.empty((len(turned), self.turn.stride), np.uint8), whole_rows(*turned.shape)
         self.turn.code(turned, codes)
         write_whole(whole, slice(None), turned)
-        return {"codes": codes, **dict(zip(_WHOLE, (whole.values, whole.scales, whole.norms), strict=True))}
+        made: Arrays = {
+            "codes": codes,
+            **dict(zip(_WHOLE, (whole.values, whole.scales, whole.norms), strict=True)),
+        }
+        if self.with_residuals:
+            rest = self.turn.residuals(turned, codes)
+            made |= dict(zip(_RESIDUALS, (rest.values, rest.steps), strict=True))
+        return made
 
 
 def grow_links(
@@ -157,9 +169,22 @@ class WalkScanner:
         )
         self._scan = self._over(vectors, self._coding.frame)
 
-    def ranked(self, stored: StoredRows) -> GraphScan:
-        """The same graph with rows that its answers are ranked by, in one call."""
-        return self._over(stored.values, replace(self._coding.frame, inverse_norms=stored.scale))
+    def ranked(self, stored: StoredRows, arrays: Arrays) -> GraphScan:
+        """The same graph with what its answers are ranked by, in one call.
+
+        Raises:
+            ArtifactError: for residuals that are not those of the codes.
+        """
+        residuals = None
+        if "residuals" in arrays:
+            residuals = Residuals(*(arrays[name] for name in _RESIDUALS))
+            shape = (len(stored.values), self._coding.turn.columns)
+            shapes = (residuals.values.shape, residuals.steps.shape)
+            kinds = residuals.values.dtype.str + residuals.steps.dtype.str
+            if shapes != (shape, shape[:1]) or kinds != "|i1<f4":
+                raise ArtifactError("the residuals of the graph are not those of its codes; build it again")
+        frame = replace(self._coding.frame, inverse_norms=stored.scale)
+        return self._over(stored.values, frame, residuals)
 
     def search(self, queries: Floats, k: int, point: Point, allowed: Allowed | None) -> tuple[Ints, Floats]:
         """See :class:`~nestling.search.scanners.Scanner`; with a filter, a walk keeps more rows in view."""
@@ -175,8 +200,8 @@ class WalkScanner:
         """See :class:`~nestling.search.scanners.Scanner`."""
         return rows
 
-    def _over(self, vectors: NDArray[Any], frame: Frame) -> GraphScan:
-        return GraphScan(vectors, frame, self._coding.turn, self._graph, self._coding.metric)
+    def _over(self, vectors: NDArray[Any], frame: Frame, residuals: Residuals | None = None) -> GraphScan:
+        return GraphScan(vectors, frame, self._coding.turn, self._graph, self._coding.metric, residuals)
 
 
 def check_graph(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> None:
