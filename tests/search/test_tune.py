@@ -166,7 +166,7 @@ def test_climbing_goes_on_while_more_is_found() -> None:
         return found
 
     plan = Plan.parse("ivf64@8 > flat@8")
-    trials = list(climb(search, plan, Questions(np.zeros((8, 8)), expected), 1000, 8, 0.0))
+    trials = list(climb(search, plan, Questions(np.zeros((8, 8)), expected), 1000, 4.0, 0.0))
     assert [trial.point.nprobe for trial in trials] == [1, 2, 4, 8, 16]
     assert [trial.recall for trial in trials] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
 
@@ -207,6 +207,9 @@ def test_a_given_plan_is_built_and_measured(vectors: np.ndarray, tmp_path: Path)
         chosen, frontier = retune(index, recall=0.8, queries=vectors[:60] + 0.02, workers=1)
         assert isinstance(frontier, Frontier)
         assert chosen.rows == N - 90
+        code_bytes, length_bytes = 16 // 2, 8
+        kept = N * (code_bytes + length_bytes) + 10 * 4 * DIM
+        assert chosen.row_bytes == pytest.approx(kept / (N - 90), rel=0.01)  # and what the code learned
         assert [row["recall"] for row in index.table] == [t.recall for t in frontier.pareto()]
 
 

@@ -324,7 +324,8 @@ def _show_index(opened: AdaptiveIndex, as_json: bool) -> None:
         show_json(found.to_json())
         return
     show(f"{found.rows:,} vectors of {found.dim} dims, {readable_bytes(found.size_bytes)}: {found.plan}")
-    show(f"searched at {found.nesting}; {len(found.segments)} segments, {found.in_memory:,} rows in memory")
+    show(f"searched at {found.nesting}, with {readable_bytes(found.kept_bytes)} kept in memory")
+    show(f"{len(found.segments)} segments, {found.in_memory:,} rows in no segment yet")
     for row in found.table:
         show(f"  recall {row['recall']:.4f} in {row['latency_ms']:.3g} ms {row['point']}".rstrip())
 

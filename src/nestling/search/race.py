@@ -206,8 +206,7 @@ class Race:
             return engine.search(asked, wanted, point, workers=self.workers).indices
 
         row_bytes = engine.cost().bytes_stored / len(rows)
-        for trial in climb(search, plan, questions, len(rows), rows.shape[1], built_s):
-            yield replace(trial, row_bytes=row_bytes)
+        yield from climb(search, plan, questions, len(rows), row_bytes, built_s)
 
 
 def _shown(plans: Sequence[Plan], label: str) -> Iterator[Plan]:
@@ -228,7 +227,7 @@ def _scaled(trial: Trial, rows: int, dim: int) -> Trial:
 
 
 def climb(
-    search: Search, plan: Plan, questions: Questions, rows: int, dim: int, build_s: float
+    search: Search, plan: Plan, questions: Questions, rows: int, row_bytes: float, build_s: float
 ) -> Iterator[Trial]:
     """Trials of one plan from its smallest point up, each time doubling what finds most for its time.
 
@@ -237,14 +236,13 @@ def climb(
         plan: what is searched.
         questions: with the names that ``search`` finds.
         rows: vectors that are searched.
-        dim: their full size.
+        row_bytes: that are kept in memory for each.
         build_s: seconds that building took.
     """
 
     def measured(point: Point) -> Trial:
         recalls, latency_ms, qps = time_search(search, questions, point)
         mean, half = float(recalls.mean()), 1.96 * float(recalls.std()) / math.sqrt(len(recalls))
-        row_bytes = plan.cost(rows, dim, point).bytes_stored / rows
         low, high = max(0.0, mean - half), min(1.0, mean + half)
         return Trial(plan, point, rows, mean, low, high, latency_ms, qps, row_bytes, build_s)
 

@@ -28,6 +28,7 @@ class IndexInfo:
         generation: how often files were switched.
         segments: name, rows and plan of each.
         size_bytes: of all files, without the log.
+        kept_bytes: that searches keep in memory, which the vectors on the disk are not.
         table: what was measured of it.
     """
 
@@ -44,6 +45,7 @@ class IndexInfo:
     generation: int
     segments: tuple[SegmentRecord, ...]
     size_bytes: int
+    kept_bytes: int
     table: tuple[dict[str, Any], ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -88,6 +90,7 @@ def describe(state: State) -> IndexInfo:
         generation=settings.generation,
         segments=settings.segments,
         size_bytes=sum(record.size_bytes for record in generation.files.values()),
+        kept_bytes=snapshot.kept_bytes,
         table=settings.table,
     )
 

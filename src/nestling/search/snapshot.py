@@ -150,6 +150,12 @@ class Snapshot:
             found.append((self.memory_ids, self._search_memory(queries, k, dim, choose, workers)))
         return self._merge(found, len(queries), k)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that searches keep in memory: all but the vectors on the disk."""
+        stored = sum(part.segment.engine.cost().bytes_stored for part in self.segments)
+        return stored + self.memory.vectors.nbytes
+
     def cost(self, dim: int) -> Cost:
         """Multiply-adds of one query at one size, bytes that are kept for it, and bytes of one vector."""
         row_bytes, rows = 4 * dim, len(self.memory.live)

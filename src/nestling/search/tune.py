@@ -236,7 +236,8 @@ def retune(
         def search(asked: NDArray[Any], wanted: int, point: Point) -> NDArray[Any]:
             return index.search(asked, wanted, point=point, workers=workers).ids
 
-        trials = tuple(climb(search, index.plan, questions, len(names), index.dim, 0.0))
+        row_bytes = index.info().kept_bytes / len(names)
+        trials = tuple(climb(search, index.plan, questions, len(names), row_bytes, 0.0))
     frontier = Frontier(trials, k, len(race.queries), queries is None, race.seconds)
     index.write_table(trial.to_json() for trial in frontier.pareto())
     return frontier.choose(recall, max_bytes=max_bytes, max_ms=max_ms), frontier
