@@ -1,0 +1,224 @@
+"""What nesting in layers and dims costs in training, and what fewer layers save in use, with MiniLM.
+
+Run: python benchmarks/layers.py [--rounds 9]   (one thread; the seconds are those of the processor)
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers.sentence_transformer import losses as stock
+from torch import Tensor, nn
+
+from nestling.encoders.text import TextEncoder
+from nestling.granularity import Granularity, Nesting
+from nestling.losses import AlignScores, GradientCache, InfoNCE, Nested
+from nestling.measure.sweep import sweep
+from nestling.measure.tasks import STS, Retrieval
+from record import in_turn, ratio, stamp, verdict, write_csv
+from sentences import sentences
+
+LAYERS, DIMS = (1, 2, 3, 4, 5, 6), (32, 64, 128, 192, 256, 384)
+PAIRS, GRID = Nesting.pairs(layer=LAYERS, dim=DIMS), Nesting.grid(layer=LAYERS, dim=DIMS)
+MEASURED = Nesting.grid(layer=LAYERS, dim=DIMS[1:])
+FULL = Nesting((GRID.full,))
+BATCH, LARGE_BATCH, CHUNK = 32, 1024, 32
+DOCUMENTS, QUERIES = 1_000, 200
+Step = Callable[[], None]
+
+
+def texts(count: int, seed: int) -> list[str]:
+    return [" ".join(text.split()) for text in sentences(count, seed)]
+
+
+def step_of(model: nn.Module, lose: Callable[[], Tensor]) -> Step:
+    """Forward, backward and an optimiser that leaves the weights where they are."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.0)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        lose().backward()
+        optimiser.step()
+
+    return step
+
+
+def nested(nesting: Nesting) -> Nested:
+    return Nested(InfoNCE(), nesting, align=AlignScores(), reduction="mean")
+
+
+def our_step(nesting: Nesting | None, batch: int = BATCH, chunk: int | None = None) -> Step:
+    """A step over pairs of texts: of the plain loss, or of one over a nesting."""
+    model = TextEncoder.open("minilm", GRID).train()
+    queries, documents = texts(batch, 0), texts(batch, 1)
+    loss = InfoNCE() if nesting is None else nested(nesting)
+    layers = {} if nesting is None else {"layers": nesting.sizes("layer")}
+
+    def encode(some: list[str]) -> Tensor:
+        return model(some, **layers)
+
+    if chunk is not None:
+        cached = GradientCache(encode, loss, chunk_size=chunk)
+        return step_of(model, lambda: cached(queries, documents))
+    return step_of(model, lambda: loss(encode(queries), encode(documents)))
+
+
+def their_step(modifier: str | None) -> Step:
+    model = TextEncoder.open("minilm").model.train()
+    loss: nn.Module = stock.MultipleNegativesRankingLoss(model)
+    if modifier is not None:
+        loss = getattr(stock, modifier)(model, loss, list(reversed(DIMS)))
+    columns = [texts(BATCH, 0), texts(BATCH, 1)]
+
+    def lose() -> Tensor:
+        found: Tensor = loss([model.preprocess(column) for column in columns], torch.zeros(0))
+        return found
+
+    return step_of(model, lose)
+
+
+STEPS: Mapping[str, Callable[[], Step]] = {
+    "plain": lambda: our_step(None),
+    "6 pairs": lambda: our_step(PAIRS),
+    "6 x 6 grid": lambda: our_step(GRID),
+}
+
+
+def peak_megabytes(name: str) -> float:
+    """Growth of the process's peak memory over two steps, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_grow, (name,))
+
+
+def _grow(name: str) -> float:
+    torch.set_num_threads(1)
+    step = STEPS[name]()
+    Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak of the imports
+    before = _peak_kilobytes()
+    for _ in range(2):
+        step()
+    return (_peak_kilobytes() - before) / 1024
+
+
+def _peak_kilobytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
+def encoding(rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds by the number of layers, of batches of short and long texts and of single ones."""
+    model = TextEncoder.open("minilm", GRID).eval()
+    short = texts(512, 2)
+    long = [" ".join(short[start : start + 8]) for start in range(0, 256, 8)]
+    found = {}
+    for name, some in (("short texts", short), ("long texts", long), ("one short text", short[:1])):
+        repeats = 30 if len(some) == 1 else 1
+
+        def encode(layer: int, some: list[str] = some, repeats: int = repeats) -> None:
+            for _ in range(repeats):
+                model.encode(some, Granularity(layer=layer, dim=DIMS[-1]))
+
+        ways = {str(layer): partial(encode, layer) for layer in LAYERS}
+        found[name] = in_turn(ways, rounds, clock=time.process_time)
+    return found
+
+
+def evaluating(rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds of measuring the whole grid and the full size alone, with scores that are the same."""
+    model = TextEncoder.open("minilm", MEASURED).eval()
+    first, second = texts(500, 3), texts(500, 4)
+    scores = np.random.default_rng(0).random(len(first))
+    documents = texts(DOCUMENTS, 5)
+    queries = [" ".join(text.split()[::2]) for text in documents[:QUERIES]]
+    found = {}
+    for name, task in (
+        ("similarity", STS(first, second, scores)),
+        ("retrieval", Retrieval(queries, documents, range(QUERIES))),
+    ):
+        whole = {row.granularity: row.value for row in sweep(model, task, MEASURED).column()}
+        for cell in (MEASURED.full, Granularity(layer=1, dim=64), Granularity(layer=3, dim=192)):
+            alone = sweep(model.extract(cell), task, Nesting((cell,))).column()[0].value
+            assert abs(alone - whole[cell]) < 1e-6, (name, cell, alone, whole[cell])
+        ways = {"grid": partial(sweep, model, task, MEASURED), "full": partial(sweep, model, task, FULL)}
+        found[name] = in_turn(ways, rounds, clock=time.process_time)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    rows: list[dict[str, object]] = []
+
+    def add(what: str, figures: tuple[float, float, float], reach: float | None, *, at_most: bool) -> None:
+        value, low, high = figures
+        row = {"what": what, "ratio": f"{value:.3f}", "low": f"{low:.3f}", "high": f"{high:.3f}"}
+        aim = "" if reach is None else f"{'<=' if at_most else '>='} {reach:.3g}"
+        rows.append(
+            {**row, "reach": aim, "verdict": "" if reach is None else verdict(value, reach, at_most=at_most)}
+        )
+        print("{what:64} {ratio:>7} ({low} to {high})  {reach} {verdict}".format(**rows[-1]), flush=True)
+
+    clock = time.process_time
+    ways = {name: make() for name, make in STEPS.items()}
+    theirs = {name: their_step(name) for name in ("MatryoshkaLoss", "Matryoshka2dLoss")}
+    theirs["MultipleNegativesRankingLoss"] = their_step(None)
+    seconds = in_turn({**ways, **theirs}, rounds, clock=clock)
+    add("step over 6 pairs over the plain step", ratio(seconds, "6 pairs", "plain"), 1.05, at_most=True)
+    add(
+        "step over the 6 x 6 grid over the plain step",
+        ratio(seconds, "6 x 6 grid", "plain"),
+        1.05,
+        at_most=True,
+    )
+    for name in ("MatryoshkaLoss", "Matryoshka2dLoss"):
+        theirs_over = ratio(seconds, name, "MultipleNegativesRankingLoss")
+        add(f"{name} over MultipleNegativesRankingLoss", theirs_over, None, at_most=True)
+    add(
+        "their plain step over ours",
+        ratio(seconds, "MultipleNegativesRankingLoss", "plain"),
+        None,
+        at_most=True,
+    )
+    memory = {name: peak_megabytes(name) for name in STEPS}
+    for name in ("6 pairs", "6 x 6 grid"):
+        add(f"peak memory, {name} over plain", (memory[name] / memory["plain"],) * 3, 1.1, at_most=True)
+    for name, by_layer in encoding(rounds).items():
+        for layer in LAYERS[:-1]:
+            what = f"speed-up of {layer} of {LAYERS[-1]} layers over {LAYERS[-1]}/{layer}, {name}"
+            share = layer / LAYERS[-1]
+            value, low, high = (share * each for each in ratio(by_layer, str(LAYERS[-1]), str(layer)))
+            add(what, (value, low, high), 0.85, at_most=False)
+    for name, both in evaluating(max(3, rounds // 3)).items():
+        add(
+            f"{name}: the 6 x 5 grid over the full size alone",
+            ratio(both, "grid", "full"),
+            1.25,
+            at_most=True,
+        )
+    large = {
+        "plain": our_step(None, LARGE_BATCH, CHUNK),
+        "6 pairs": our_step(PAIRS, LARGE_BATCH, CHUNK),
+        "6 x 6 grid": our_step(GRID, LARGE_BATCH, CHUNK),
+    }
+    seconds = in_turn(large, max(3, rounds // 3), clock=clock)
+    for name in ("6 pairs", "6 x 6 grid"):
+        what = f"batch of {LARGE_BATCH} in chunks, {name} over plain"
+        add(what, ratio(seconds, name, "plain"), 1.1, at_most=True)
+    measured_on = stamp()
+    print(measured_on)
+    write_csv("layers", rows, measured_on)
+
+
+if __name__ == "__main__":
+    main()
