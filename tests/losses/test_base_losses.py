@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -76,18 +78,30 @@ def test_temperatures_are_checked(temperature: float) -> None:
         InfoNCE(temperature)
 
 
+def test_batches_that_teach_nothing_are_told() -> None:
+    with pytest.warns(UserWarning, match="at least two pairs"):
+        assert float(InfoNCE()(rows(0, 1), rows(1, 1))) == 0
+    with pytest.warns(UserWarning, match="all 9 scores of a batch are equal"):
+        assert float(CoSENT()(rows(0), rows(1), scores=torch.ones(9))) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        InfoNCE()(rows(0, 1), rows(1, 1), rows(2, 1))  # a hard negative is something to tell apart from
+        CosineRegression()(rows(0), rows(1), scores=torch.ones(9))
+
+
 def test_shapes_are_checked() -> None:
     head = NestedClassifier(Nesting.parse("dim=8"), 3).double()
     with pytest.raises(DataError, match="one shape"):
         InfoNCE()(rows(0), rows(1, 5))
-    with pytest.raises(DataError, match="one shape"):
-        InfoNCE()(rows(0, 0), rows(1, 0))
+    for empty in (InfoNCE(), partial(CoSENT(), scores=torch.zeros(0))):
+        with pytest.raises(DataError, match="is empty"):
+            empty(rows(0, 0), rows(1, 0))
     with pytest.raises(DataError, match="one integer"):
         InfoNCE()(rows(0), rows(1), ids=torch.arange(3))
     with pytest.raises(DataError, match="one number"):
         CoSENT()(rows(0), rows(1), scores=torch.zeros(3))
     with pytest.raises(DataError, match="even size"):
-        AnglE()(rows(0, 9, 7), rows(1, 9, 7), scores=torch.zeros(9))
+        AnglE()(rows(0, 9, 7), rows(1, 9, 7), scores=torch.arange(9))
     with pytest.raises(ConfigError, match="did you mean 'euclidean'"):
         Triplet(distance="euclidian")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="one integer"):

@@ -15,7 +15,16 @@ from torch.nn import functional as F
 from nestling.cut import RAW, CutRule
 from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import Granularity, Nesting
-from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, GradientCache, InfoNCE, Nested
+from nestling.losses import (
+    AlignScores,
+    AlignVectors,
+    AnglE,
+    Compress,
+    CoSENT,
+    GradientCache,
+    InfoNCE,
+    Nested,
+)
 from nestling.schedules import Cross
 
 BATCH, LAYERS, DIM = 9, 3, 8
@@ -227,6 +236,12 @@ def test_what_cannot_be_is_refused() -> None:
         Compress(2, form="svd")
     with pytest.raises(ConfigError, match="k must be"):
         Compress(0)
+    with pytest.raises(DataError, match="in vectors of 4 entries"):
+        Compress(8)(lambda g: [torch.ones(9, g["dim"])], {Granularity(dim=4): 1.0}, Granularity(dim=4))
+    with pytest.raises(DataError, match="needs an even size, not 3"):
+        Nested(AnglE(), Nesting.pairs(layer=[1, 2], dim=[3, 8]))(
+            column(0)[:, :2], column(1)[:, :2], scores=torch.arange(len(flat))
+        )
     with pytest.raises(DataError, match="at least 8 vectors"):
         Compress(8)(lambda g: [torch.ones(3, g["dim"])], {Granularity(dim=8): 1.0}, Granularity(dim=8))
 

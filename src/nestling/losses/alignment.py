@@ -128,7 +128,7 @@ class Compress(nn.Module):
 
     Raises:
         ConfigError: for numbers outside their range or an unknown form.
-        DataError: for a batch with fewer vectors than components.
+        DataError: for a batch with fewer vectors than components, or vectors with fewer entries.
 
     Source: ESE, arXiv 2402.14776 v2, its public code.
     """
@@ -144,6 +144,8 @@ class Compress(nn.Module):
 
     def forward(self, vectors: Vectors, draw: Draw, full: Granularity) -> Tensor:
         """See :class:`Alignment`."""
+        if self.k > full["dim"]:
+            raise DataError(f"{self.k} components cannot be found in vectors of {full['dim']} entries")
         factors: dict[Granularity, float] = {}
         for g, factor in draw.items():
             if g["dim"] == self.k:
@@ -151,10 +153,10 @@ class Compress(nn.Module):
         terms = []
         for g, factor in factors.items():
             whole = torch.cat(list(vectors(g)))
-            if self.k > min(whole.shape):
+            if self.k > len(whole):
                 raise DataError(
-                    f"{self.k} components cannot be found in {whole.shape[0]} vectors of {whole.shape[1]} "
-                    f"dims; use batches of at least {self.k} vectors"
+                    f"{self.k} components cannot be found in {len(whole)} vectors; use batches of at least "
+                    f"{self.k} vectors"
                 )
             with torch.no_grad():
                 target = _TARGETS[self.form](_wide(whole), self.k).to(whole.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,6 +105,12 @@ class InfoNCE(nn.Module):
         for rows, columns in directions:
             further = hard_negatives if rows is anchors else ()
             candidates = torch.cat([_gather(columns), *map(_gather, further)])
+            if len(candidates) == 1:
+                warnings.warn(
+                    "a batch of one pair holds nothing to tell it apart from, so its loss is 0; give "
+                    "batches of at least two pairs, or hard negatives",
+                    stacklevel=4,
+                )
             excluded = None if everyone is None else _duplicates(own, everyone, targets, len(candidates))
             result.append((rows, candidates, targets, excluded))
         return result
@@ -120,7 +127,9 @@ def _check_shapes(
     anchors: Tensor, positives: Tensor, hard_negatives: tuple[Tensor, ...], ids: Tensor | None
 ) -> None:
     shapes = [tuple(x.shape) for x in (anchors, positives, *hard_negatives)]
-    if anchors.ndim != 2 or len(anchors) == 0 or len(set(shapes)) > 1:
+    if shapes[0][:1] == (0,):
+        raise DataError("the batch is empty; give at least two pairs")
+    if anchors.ndim != 2 or len(set(shapes)) > 1:
         raise DataError(
             f"anchors, positives and hard negatives must be matrices of one shape [batch, dim], not {shapes}"
         )

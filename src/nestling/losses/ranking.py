@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -23,6 +24,19 @@ def _check_scores(a: Tensor, scores: Tensor) -> None:
     if scores.shape != a.shape[:1]:
         raise DataError(
             f"scores must be one number for each of the {len(a)} pairs, not {tuple(scores.shape)}"
+        )
+    if not len(a):
+        raise DataError("the batch is empty; give at least two pairs")
+
+
+def _check_order(a: Tensor, scores: Tensor) -> None:
+    """Of losses that rank."""
+    _check_scores(a, scores)
+    if bool((scores == scores[0]).all()):
+        warnings.warn(
+            f"all {len(a)} scores of a batch are equal, so that there is nothing to rank and its loss is 0; "
+            "look whether the scores were read right, or give larger batches",
+            stacklevel=4,
         )
 
 
@@ -49,14 +63,14 @@ class CoSENT(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor, *, scores: Tensor) -> Tensor:
         """Loss of pairs ``a``, ``b``: ``Float[batch, dim]`` with ``scores``: ``Float[batch]``."""
-        _check_scores(a, scores)
+        _check_order(a, scores)
         return ranking_loss(F.cosine_similarity(a, b), scores, self.scale)
 
     def prefix_losses(
         self, a: Tensor, b: Tensor, *, scores: Tensor, dims: Sequence[int], weights: Sequence[float]
     ) -> PrefixLosses:
         """The losses of all prefixes from running cosines."""
-        _check_scores(a, scores)
+        _check_order(a, scores)
         cosines = prefix_pair_cosines(a, b, dims)
         return _over_sizes(lambda c: ranking_loss(c, scores, self.scale), weights, cosines)
 
@@ -79,7 +93,7 @@ class AnglE(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor, *, scores: Tensor) -> Tensor:
         """Loss of pairs ``a``, ``b``: ``Float[batch, dim]``, dim even, with ``scores``: ``Float[batch]``."""
-        _check_scores(a, scores)
+        _check_order(a, scores)
         if a.shape[-1] % 2:
             raise DataError(f"AnglE splits a vector in halves and needs an even size, not {a.shape[-1]}")
         (re_a, im_a), (re_b, im_b) = a.chunk(2, dim=1), b.chunk(2, dim=1)
