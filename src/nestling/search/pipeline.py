@@ -124,7 +124,7 @@ class Pipeline:
             scores = self._space.scores(distances)
         for reranker, length in zip(self._rerankers, lengths[1:], strict=True):
             found, scores = reranker.order(queries, found, length)
-        if self.plan.scan.code == "graph":
+        if self.plan.scan.code == "graph" and self._ranked is None:
             self._fill(queries, found, scores, allowed)
         return found, scores
 
@@ -147,7 +147,9 @@ class Pipeline:
             allowed=None if allowed is None else allowed.mask,
             workers=faiss.omp_get_max_threads(),
         )
-        more = ((0, 0), (0, max(0, k - rows)))
+        if k <= rows:
+            return found.indices, found.scores
+        more = ((0, 0), (0, k - rows))
         return np.pad(found.indices, more, constant_values=-1), np.pad(found.scores, more)
 
     def _fill(self, queries: Floats, found: Ints, scores: Floats, allowed: Allowed | None) -> None:
