@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from nestling.errors import ConfigError, unknown
+from nestling.papers.checks import Tour
 from nestling.papers.report import Claim, Report, machine_stamp
 
 __all__ = ["PAPERS", "Claim", "Report", "machine_stamp", "reproduce"]
@@ -26,8 +27,8 @@ class Paper(Protocol):
     TITLE: str
     CLAIMS: tuple[str, ...]
 
-    def run(self, *, seeds: int, claims: Sequence[str], quick: bool) -> tuple[list[Claim], dict[str, object]]:
-        """Measure ``claims`` over ``seeds`` seeds; also what was chosen on the way (sizes, rates)."""
+    def run(self, tour: Tour) -> tuple[list[Claim], dict[str, object]]:
+        """Measure what is asked; also what was chosen on the way (sizes, rates)."""
         ...
 
 
@@ -45,7 +46,8 @@ def reproduce(
         name: one of ``PAPERS``.
         seeds: how many, at least 2; intervals are over them.
         claims: ids such as ``["C1", "C3"]``; all by default. Only what they need is trained.
-        output: folder for ``<name>.json`` and ``<name>.md``.
+        output: folder for ``<name>.json`` and ``<name>.md``. A tour of hours (2dmse, starbucks) that is
+            interrupted goes on from what it had measured when it is started again with the same folder.
         quick: few samples and steps, to see that everything runs; the figures mean nothing.
 
     Raises:
@@ -63,7 +65,8 @@ def reproduce(
     if seeds < 2:
         raise ConfigError(f"seeds={seeds} gives no interval; use at least 2 (3 for a figure to be quoted)")
     ordered = [claim for claim in paper.CLAIMS if claim in wanted]
-    measured, chosen = paper.run(seeds=seeds, claims=ordered, quick=quick)
+    folder = None if output is None else Path(output)
+    measured, chosen = paper.run(Tour(ordered, seeds, quick, folder))
     settings = {"seeds": seeds, "quick": quick, **chosen}
     report = Report(name, paper.TITLE, tuple(measured), settings, machine_stamp())
     if output is not None:

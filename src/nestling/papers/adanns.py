@@ -41,7 +41,7 @@ from nestling.papers.adanns_study import (
     seconds_in_turn,
     speedup,
 )
-from nestling.papers.checks import Checks, Run, measure_checks
+from nestling.papers.checks import Checks, Run, Tour, measure_checks
 from nestling.papers.report import Claim
 from nestling.search.exact import nearest
 
@@ -359,13 +359,12 @@ NOT_TESTED = {
 CLAIMS = (*dict.fromkeys(check.id for check in CHECKS), *NOT_TESTED)
 
 
-def run(*, seeds: int, claims: Sequence[str], quick: bool) -> tuple[list[Claim], dict[str, object]]:
-    """Measure ``claims`` over ``seeds`` seeds; also the operating points that were chosen."""
+def run(tour: Tour) -> tuple[list[Claim], dict[str, object]]:
+    """Measure what is asked; also the operating points that were chosen."""
     # A quick run is to see that everything runs: each claim on one problem is enough.
-    checks = [replace(each, on=each.on[:1]) if quick else each for each in CHECKS if each.id in claims]
+    checks = [replace(each, on=each.on[:1]) if tour.quick else each for each in tour.checks(CHECKS)]
     keys = {key for check in checks for key in check.on}
-    found = {problem.key: problem for problem in problems(keys, quick)}
-    measured = measure_checks(checks, found, seeds, dict.fromkeys(keys - set(found), _NO_WORDNET))
-    untested = [Claim.not_tested(name, NOT_TESTED[name]) for name in claims if name in NOT_TESTED]
+    found = {problem.key: problem for problem in problems(keys, tour.quick)}
+    measured = measure_checks(checks, found, tour.seeds, dict.fromkeys(keys - set(found), _NO_WORDNET))
     chosen = {each.name: each.choices for each in found.values() if each.choices}
-    return [*measured, *untested], {"chosen": chosen}
+    return [*measured, *tour.untested(NOT_TESTED)], {"chosen": chosen}

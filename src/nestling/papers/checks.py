@@ -4,11 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from tqdm import tqdm
 
 from nestling.papers.report import Claim
+
+
+@dataclass(frozen=True)
+class Tour:
+    """What is asked of a tour.
+
+    Args:
+        claims: those that are measured, in the order of the paper.
+        seeds: how many.
+        quick: few samples and steps, to see that everything runs.
+        folder: where long tours keep what they have measured until they are done; None keeps nothing.
+    """
+
+    claims: Sequence[str]
+    seeds: int
+    quick: bool
+    folder: Path | None = None
+
+    def checks(self, every: Sequence[Check[Problem]]) -> list[Check[Problem]]:
+        """Those of the claims that are measured."""
+        return [check for check in every if check.id in self.claims]
+
+    def untested(self, reasons: Mapping[str, str]) -> list[Claim]:
+        """Those of the claims that are not, by the reasons."""
+        return [Claim.not_tested(name, reasons[name]) for name in self.claims if name in reasons]
+
 
 Run = tuple[float, dict[str, float]]
 """Clearance - how far the tightest figure lies on the right side of its margin - and all figures."""

@@ -2,13 +2,13 @@
 
 All start from all-MiniLM-L6-v2 (6 layers, 384 dims), and learn from the scored pairs of the STS benchmark
 with CoSENT. Each method picks its learning rate on the development pairs, by the mean over the cells of
-the diagonal that it trains, with a seed of its own; the test pairs are looked at once, at the end.
+the diagonal that it trains, with the first seed; the test pairs are looked at once, at the end.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -23,10 +23,12 @@ from nestling.data.sts import ScoredPairs, stsb
 from nestling.encoders.text import TextEncoder
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested
+from nestling.measure.machine import versions
 from nestling.measure.metrics import spearman
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import Retrieval
-from nestling.papers.checks import Check, Run, measure_checks
+from nestling.papers.checks import Checks, Run, Tour, measure_checks
+from nestling.papers.notes import Notes
 from nestling.papers.report import Claim
 from nestling.schedules import Cross, Every, Schedule
 from nestling.search.prefix import prefix_pair_scores
@@ -38,7 +40,6 @@ GRID = Nesting.grid(layer=LAYERS, dim=DIMS)
 Cells = dict[Granularity, float]
 
 _EVERY = Every()
-_SEARCH_SEED = 1_000
 _RATES = (5e-5, 1e-4, 2e-4)
 _SCALE = 20.0
 COMPRESSED = 32  # the components of a batch of 64 vectors
@@ -122,6 +123,8 @@ def plain() -> Method:
 
 def separate(cell: Granularity) -> Method:
     """A model of so many layers, trained for so many dims."""
+    if cell == GRID.full:
+        return plain()
     return ours(f"separate {cell}", Nesting.chain(dim=[cell["dim"]]), depth=cell["layer"])
 
 
@@ -174,22 +177,22 @@ def stock_two_d() -> Method:
 
 
 class Study:
-    """Every model that was asked for; each is trained once, when first needed.
+    """Every method that was asked for, measured at every layer and dim; each is trained when first needed.
 
     Args:
-        quick: few pairs and steps.
+        tour: how many seeds, and whether few pairs and steps are enough.
+        notes: keep what was measured.
+        searched: names of the methods that are measured in retrieval too.
     """
 
     name = "STS-B, all-MiniLM-L6-v2"
 
-    def __init__(self, quick: bool) -> None:
-        steps = 2 if quick else None
-        self.quick = quick
+    def __init__(self, tour: Tour, notes: Notes, searched: Collection[str] = ()) -> None:
+        steps = 2 if tour.quick else None
+        self.quick, self.notes, self._searched = tour.quick, notes, searched
         self.config = TrainConfig(
             max_steps=steps, batch_size=32, schedule="linear", weight_decay=0.01, max_grad_norm=1.0
         )
-        self._models: dict[tuple[str, int], TextEncoder] = {}
-        self._cells: dict[tuple[str, int, str], Cells] = {}
         self.rates: dict[str, float] = {}
 
     @property
@@ -197,47 +200,55 @@ class Study:
         """The encoder that all start from."""
         return _start(LAYERS[-1])
 
-    def model(self, method: Method, seed: int) -> TextEncoder:
-        """The model of one method and seed."""
-        key = (method.name, seed)
-        if key not in self._models:
-            self._models[key] = self._train(method, replace(self.config, lr=self.rate(method), seed=seed))
-        return self._models[key]
+    def cells(self, method: Method, seed: int) -> Cells:
+        """Spearman x 100 on the test pairs at every layer and dim."""
+        return _read(self._figures(method, seed)["cells"])
 
-    def trained_from(self, start: TextEncoder, method: Method, seed: int, steps: int) -> Cells:
+    def retrieval(self, method: Method, seed: int) -> dict[str, Cells]:
+        """MRR@10 of XQuAD and nDCG@10 of Cranfield x 100, at every layer with all dims."""
+        return {name: _read(cells) for name, cells in self._figures(method, seed).items() if name != "cells"}
+
+    def cells_after(self, start: TextEncoder, method: Method, seed: int, steps: int) -> Cells:
         """The test cells of a model that starts elsewhere and learns for some steps; ``start`` stays."""
-        config = replace(self.config, lr=self.rate(method), seed=seed, max_steps=2 if self.quick else steps)
+        config = replace(self.config, lr=self._rate(method), seed=seed, max_steps=2 if self.quick else steps)
         return self._measure(self._train(method, config, start), "test")
 
-    def cells(self, method: Method | None, seed: int, split: str = "test") -> Cells:
-        """Spearman x 100 at every layer and dim; None is the untouched encoder."""
-        key = ("untouched" if method is None else method.name, seed, split)
-        if key not in self._cells:
-            model = self.untouched if method is None else self.model(method, seed)
-            self._cells[key] = self._measure(model, split)
-        return self._cells[key]
+    def _figures(self, method: Method, seed: int) -> dict[str, _Noted]:
+        rate = self._rate(method)  # whose search trains the first seed
 
-    def rate(self, method: Method) -> float:
-        """The rate with which ``method`` does best on the development pairs, with a seed of its own."""
-        if self.quick:
-            return _RATES[1]
-        if method.name not in self.rates:
-            found = {}
-            for rate in _RATES:
-                model = self._train(method, replace(self.config, lr=rate, seed=_SEARCH_SEED))
+        def measure() -> dict[str, _Noted]:
+            return self._look(method, self._train(method, replace(self.config, lr=rate, seed=seed)))
+
+        return self.notes.once(f"{method.name}, seed {seed}", measure)
+
+    def _rate(self, method: Method) -> float:
+        """The rate with which ``method`` does best on the development pairs, with the first seed.
+
+        The model of that seed and rate is the one that is reported for the seed.
+        """
+
+        def search() -> float:
+            best: tuple[float, float, TextEncoder] | None = None
+            for rate in _RATES[1:2] if self.quick else _RATES:
+                model = self._train(method, replace(self.config, lr=rate, seed=0))
                 cells = self._measure(model, "dev")
-                found[rate] = float(np.mean([cells[cell] for cell in method.cells]))
-            self.rates[method.name] = max(found, key=lambda rate: found[rate])
+                value = float(np.mean([cells[cell] for cell in method.cells]))
+                if best is None or value > best[0]:
+                    best = value, rate, model
+            assert best is not None
+            _, rate, model = best
+            self.notes.once(f"{method.name}, seed 0", lambda: self._look(method, model))
+            return rate
+
+        self.rates[method.name] = self.notes.once(f"{method.name}, rate", search)
         return self.rates[method.name]
 
-    def retrieval(self, model: TextEncoder, name: str) -> Cells:
-        """MRR@10 of XQuAD or nDCG@10 of Cranfield x 100, at every layer with all dims."""
-        data, measure = (xquad(), "mrr") if name == "xquad" else (cranfield(), "ndcg")
-        task = Retrieval.from_data(data, measures=(measure,))
-        whole = Nesting.grid(layer=LAYERS, dim=DIMS[-1:])
-        nesting = Nesting(tuple(g for g in whole if g in model.nesting))
-        curve = sweep(model, task, nesting)
-        return {row.granularity: 100 * row.value for row in curve.column()}
+    def _look(self, method: Method, model: TextEncoder) -> dict[str, _Noted]:
+        found = {"cells": _noted(self._measure(model, "test"))}
+        if method.name in self._searched:
+            for name in ("xquad",) if self.quick else ("xquad", "cranfield"):
+                found[name] = _noted(_retrieval(model, name))
+        return found
 
     def _measure(self, model: TextEncoder, split: str) -> Cells:
         pairs = _pairs(split, self.quick)
@@ -259,30 +270,58 @@ class Study:
 def retrieval_lift(study: Study, method: Method, seed: int) -> Run:
     """Mean gain over plain training below the full layer, on XQuAD and Cranfield; figures by layer."""
     figures, gains = {}, []
-    for name in ("xquad",) if study.quick else ("xquad", "cranfield"):
-        found = study.retrieval(study.model(method, seed), name)
-        without = study.retrieval(study.model(plain(), seed), name)
+    without = study.retrieval(plain(), seed)
+    for name, found in study.retrieval(method, seed).items():
         for g, value in found.items():
             figures[f"{name}, layer {g['layer']}"] = value
-            figures[f"{name}, layer {g['layer']}, plain"] = without[g]
-        gains.append(float(np.mean([found[g] - without[g] for g in found if g != GRID.full])))
+            figures[f"{name}, layer {g['layer']}, plain"] = without[name][g]
+        gains.append(float(np.mean([found[g] - without[name][g] for g in found if g != GRID.full])))
     return min(gains), figures
 
 
 def run_checks(
-    checks: Sequence[Check[Study]],
+    name: str,
+    checks: Checks[Study],
     not_tested: Mapping[str, str],
-    *,
-    seeds: int,
-    claims: Sequence[str],
-    quick: bool,
+    tour: Tour,
+    searched: Mapping[str, Method],
 ) -> tuple[list[Claim], dict[str, object]]:
-    """Measure those ``claims`` of a tour over ``seeds`` seeds; also the learning rates that were picked."""
-    study = Study(quick)
-    wanted = [check for check in checks if check.id in claims]
-    measured = measure_checks(wanted, {"sts": study}, seeds)
-    untested = [Claim.not_tested(name, not_tested[name]) for name in claims if name in not_tested]
-    return [*measured, *untested], {"learning rates": study.rates}
+    """Measure what is asked of a tour; also the learning rates that were picked.
+
+    Args:
+        name: of the tour, and of the file where an interrupted one is noted.
+        checks: of all its claims.
+        not_tested: why some claims are not.
+        tour: what is asked.
+        searched: the methods that are measured in retrieval, by the claim that does so.
+    """
+    path = None if tour.folder is None else tour.folder / f"{name}.interrupted.json"
+    names = {method.name for claim, method in searched.items() if claim in tour.claims}
+    names |= {plain().name} if names else set()
+    notes = Notes(path, {"tour": name, "quick": tour.quick, "searched": sorted(names), **versions()})
+    study = Study(tour, notes, names)
+    measured = measure_checks(tour.checks(checks), {"sts": study}, tour.seeds)
+    notes.remove()
+    return [*measured, *tour.untested(not_tested)], {"learning rates": study.rates}
+
+
+_Noted = dict[str, float]
+
+
+def _noted(cells: Cells) -> _Noted:
+    return {str(g): value for g, value in cells.items()}
+
+
+def _read(noted: _Noted) -> Cells:
+    return {Granularity.parse(g): value for g, value in noted.items()}
+
+
+def _retrieval(model: TextEncoder, name: str) -> Cells:
+    data, measure = (xquad(), "mrr") if name == "xquad" else (cranfield(), "ndcg")
+    task = Retrieval.from_data(data, measures=(measure,))
+    whole = Nesting.grid(layer=LAYERS, dim=DIMS[-1:])
+    curve = sweep(model, task, Nesting(tuple(g for g in whole if g in model.nesting)))
+    return {row.granularity: 100 * row.value for row in curve.column()}
 
 
 class _Rows(torch.utils.data.Dataset[tuple[str, str, float]]):

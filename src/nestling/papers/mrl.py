@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from nestling.encoders.text import TextEncoder
-from nestling.papers.checks import Check, Run, measure_checks
+from nestling.papers.checks import Check, Run, Tour, measure_checks
 from nestling.papers.mrl_data import (
     LabelledData,
     Rows,
@@ -325,11 +325,12 @@ def _at_least(values: Mapping[int, float], margins: Sequence[float]) -> Run:
     return min(value - margin for (_, value), margin in pairs), {**figures, **rest}
 
 
-def run(*, seeds: int, claims: Sequence[str], quick: bool) -> tuple[list[Claim], dict[str, object]]:
-    """Measure ``claims`` over ``seeds`` seeds; also the learning rates that were picked."""
-    checks = [check for check in CHECKS if check.id in claims]
-    studies = {study.key: study for study in problems({key for check in checks for key in check.on}, quick)}
-    measured = measure_checks(checks, studies, seeds)
-    untested = [Claim.not_tested(name, NOT_TESTED[name]) for name in claims if name in NOT_TESTED]
+def run(tour: Tour) -> tuple[list[Claim], dict[str, object]]:
+    """Measure what is asked; also the learning rates that were picked."""
+    checks = tour.checks(CHECKS)
+    studies = {
+        study.key: study for study in problems({key for check in checks for key in check.on}, tour.quick)
+    }
+    measured = measure_checks(checks, studies, tour.seeds)
     rates = {study.name: dict(study.rates) for study in studies.values()}
-    return [*measured, *untested], {"learning rates": rates}
+    return [*measured, *tour.untested(NOT_TESTED)], {"learning rates": rates}

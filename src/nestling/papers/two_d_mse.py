@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 
 from nestling.granularity import Granularity
-from nestling.papers.checks import Checks, Run
+from nestling.papers.checks import Checks, Run, Tour
 from nestling.papers.layer_study import (
     COMPRESSED,
     DIMS,
@@ -149,6 +149,6 @@ def _seconds(uses: Sequence[Callable[[], object]]) -> list[float]:
     return [float(each) for each in least]
 
 
-def run(*, seeds: int, claims: Sequence[str], quick: bool) -> tuple[list[Claim], dict[str, object]]:
-    """Measure ``claims`` over ``seeds`` seeds; also the learning rates that were picked."""
-    return run_checks(CHECKS, NOT_TESTED, seeds=seeds, claims=claims, quick=quick)
+def run(tour: Tour) -> tuple[list[Claim], dict[str, object]]:
+    """Measure what is asked; also the learning rates that were picked."""
+    return run_checks("2dmse", CHECKS, NOT_TESTED, tour, {"D7": two_d_mse()})

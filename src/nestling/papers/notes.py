@@ -1,0 +1,57 @@
+"""What a tour of hours has measured so far, on the disk, so that an interrupted one goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from nestling.artifact import write_file
+from nestling.errors import ConfigError
+
+Json = TypeVar("Json")
+
+
+class Notes:
+    """Figures by name, each measured once.
+
+    Args:
+        path: a JSON file, written after each figure and read at the start; None keeps them in memory.
+        identity: what tells this run from others, such as settings and versions.
+
+    Raises:
+        ConfigError: for a file that holds the figures of another run, or no figures.
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, object]) -> None:
+        self._path, self._identity = path, dict(identity)
+        self._known: dict[str, object] = {}
+        if path is None or not path.is_file():
+            return
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            theirs, self._known = found["identity"], found["figures"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} holds no figures of an interrupted run; delete it") from error
+        if theirs != self._identity:
+            raise ConfigError(
+                f"{path} holds the figures of an interrupted run under {theirs}, and this one is under "
+                f"{self._identity}; delete the file to start anew, or give another folder"
+            )
+        tqdm.write(f"{path}: going on with {len(self._known)} figures of an interrupted run")
+
+    def once(self, name: str, measure: Callable[[], Json]) -> Json:
+        """What was noted under ``name``, or is measured and noted now: anything that JSON holds."""
+        if name not in self._known:
+            self._known[name] = json.loads(json.dumps(measure()))
+            if self._path is not None:
+                write_file(self._path, json.dumps({"identity": self._identity, "figures": self._known}))
+        return self._known[name]  # type: ignore[return-value] # as json gives back what it was given
+
+    def remove(self) -> None:
+        """Delete the file, as all is measured."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
