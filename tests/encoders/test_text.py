@@ -324,6 +324,49 @@ def test_open_reads_minilm_with_its_normalisation():
     assert near > 0.5 > far
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken", "weightedmean", "max"])
+def test_tokens_are_pooled_as_asked(pooling, tiny_bert_folder, tmp_path):
+    nesting = Nesting.parse("layer=1,2 x dim=8,32")
+    encoder = TextEncoder.open(tiny_bert_folder, nesting, RAW, pooling=pooling, max_length=6, device="cpu")
+    transformer = encoder.model[0]
+    tokens = transformer.tokenizer(TEXTS, padding=True, truncation=True, max_length=6, return_tensors="pt")
+    with torch.no_grad():
+        states = transformer.auto_model(**tokens, output_hidden_states=True).hidden_states
+    mask = tokens["attention_mask"].float()[:, :, None]
+    place = torch.arange(1.0, mask.shape[1] + 1)[None, :, None] * mask
+    plain = {
+        "mean": lambda x: (x * mask).sum(1) / mask.sum(1),
+        "cls": lambda x: x[:, 0],
+        "lasttoken": lambda x: torch.stack(
+            [row[int(n) - 1] for row, n in zip(x, mask.sum((1, 2)), strict=True)]
+        ),
+        "weightedmean": lambda x: (x * place).sum(1) / place.sum(1),
+        "max": lambda x: x.masked_fill(mask == 0, -torch.inf).amax(1),
+    }[pooling]
+    for layer in (1, 2):
+        np.testing.assert_allclose(
+            encoder.encode(TEXTS, f"layer={layer},dim=32"), plain(states[layer]), atol=1e-6
+        )
+    encoder.save(tmp_path / "saved")
+    again = TextEncoder.open(tmp_path / "saved", device="cpu")
+    np.testing.assert_allclose(again.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6)
+    other = TextEncoder.open(tmp_path / "saved", pooling="max", device="cpu")
+    assert other.nesting == nesting
+    assert np.allclose(other.encode(TEXTS), again.encode(TEXTS), atol=1e-3) == (pooling == "max")
+
+
+def test_a_pooling_or_length_that_a_model_has_not_is_refused(tiny_bert_folder):
+    for wrong, message in (
+        ({"pooling": "median"}, "unknown pooling 'median'"),
+        ({"max_length": 0}, "max_length=0 is not possible"),
+        ({"max_length": 10**6}, "the model reads 1 to"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            TextEncoder.open(tiny_bert_folder, SMALL, **wrong)
+    with pytest.raises(ConfigError, match="no tokens to pool"):
+        TextEncoder.open("wordllama", pooling="cls")
+
+
 def test_open_names_what_there_is(tmp_path):
     with pytest.raises(DataError, match="did you mean 'wordllama'"):
         TextEncoder.open("wordlama")

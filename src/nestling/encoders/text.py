@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from nestling.artifact import MANIFEST, read_folder, write_folder
-from nestling.cut import CutRule, check_vectors, cut_each, name_rows
+from nestling.cut import CutRule, cut_each
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, minilm_folder, wordllama
 from nestling.encoders.depth import embeddings_each, shallower
@@ -36,8 +36,17 @@ from nestling.encoders.export import (
 )
 from nestling.encoders.inference import encode_apart, evaluating, multiply_adds
 from nestling.encoders.pretrained import declared_dims, quiet_unless_terminal, read_model
-from nestling.encoders.text_inputs import check_nesting, check_texts, usual_dims, usual_rule
-from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, unknown
+from nestling.encoders.text_inputs import (
+    Pooling,
+    check_found,
+    check_nesting,
+    check_texts,
+    prepare,
+    prompt_of,
+    usual_dims,
+    usual_rule,
+)
+from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning
 from nestling.granularity import At, Granularity, Nesting
 
 if TYPE_CHECKING:
@@ -105,6 +114,8 @@ class TextEncoder(nn.Module):
         nesting: Nesting | None = None,
         rule: CutRule | None = None,
         *,
+        pooling: Pooling | None = None,
+        max_length: int | None = None,
         device: str | None = None,
     ) -> Self:
         """An encoder by name.
@@ -115,20 +126,28 @@ class TextEncoder(nn.Module):
                 The first two come inside Python packages and need no download.
             nesting: see :class:`TextEncoder`.
             rule: see :class:`TextEncoder`.
+            pooling: how vectors of tokens become one, in place of the model's own way.
+            max_length: tokens of a text that are read, if not as many as the model can.
             device: as torch names it; by default a GPU where there is one.
 
         Raises:
             DataError: if there is no such model, or it cannot be read.
             ArtifactError: if a folder saved by nestling is torn or altered.
+            ConfigError: for a pooling or a length that the model does not have.
         """
-        if name == "wordllama":
-            return cls(wordllama(device), nesting or Nesting.chain(dim=WORDLLAMA_DIMS), rule)
         folder = minilm_folder() if name == "minilm" else Path(name)
+        dims: tuple[int, ...] | None = WORDLLAMA_DIMS
         if (folder / MANIFEST).is_file():
             saved = cls.load(folder, device=device)
-            return saved if nesting is None and rule is None else saved._with(nesting, rule)
-        model, dims = read_model(str(folder if folder.is_dir() else name), device)
-        return cls(model, Nesting.chain(dim=dims) if nesting is None and dims else nesting, rule)
+            if (nesting, rule, pooling, max_length) == (None,) * 4:
+                return saved
+            model, nesting, rule = saved.model, nesting or saved.nesting, rule or saved.rule
+        elif name == "wordllama":
+            model = wordllama(device)
+        else:
+            model, dims = read_model(str(folder if folder.is_dir() else name), device)
+        nesting = Nesting.chain(dim=dims) if nesting is None and dims else nesting
+        return cls(prepare(model, pooling, max_length), nesting, rule)
 
     def forward(
         self, texts: Sequence[str], /, at: At = None, *, layers: Sequence[int] | None = None
@@ -143,8 +162,8 @@ class TextEncoder(nn.Module):
         """
         if layers is None:
             granularity = self._resolve(at)
-            return self._vectors(check_texts(texts), [granularity], self._prompt())[granularity]
-        found = embeddings_each(self.model, self._features(check_texts(texts), self._prompt()), layers)
+            return self._vectors(check_texts(texts), [granularity], prompt_of(self.model))[granularity]
+        found = embeddings_each(self.model, self._features(check_texts(texts), prompt_of(self.model)), layers)
         return torch.stack([found[layer] for layer in layers], dim=1)
 
     def forward_each(
@@ -153,7 +172,7 @@ class TextEncoder(nn.Module):
         """Vectors at several sizes from one pass of the encoder."""
         wanted = resolve_each(self.nesting, granularities)
         self._warn_if_assumed(wanted)
-        return self._vectors(check_texts(texts), wanted, self._prompt())
+        return self._vectors(check_texts(texts), wanted, prompt_of(self.model))
 
     def encode(
         self,
@@ -183,12 +202,12 @@ class TextEncoder(nn.Module):
                 are named.
         """
         granularity = self._resolve(at)
-        prompt = self._prompt(prompt, prompt_name)
+        prompt = prompt_of(self.model, prompt, prompt_name)
         if not devices:
             return self._encode_each(texts, [granularity], batch_size, prompt, first_row)[granularity]
         rows = check_texts(texts, first_row)
         found = encode_apart(self._stock(granularity), rows, devices, batch_size, prompt)
-        self._check_found(found, first_row)
+        check_found(found, self.rule, first_row)
         return found
 
     def encode_each(
@@ -197,7 +216,7 @@ class TextEncoder(nn.Module):
         """Vectors of any number of texts at several granularities, from one pass over each batch."""
         wanted = resolve_each(self.nesting, granularities)
         self._warn_if_assumed(wanted)
-        return self._encode_each(texts, wanted, batch_size, self._prompt(), 0)
+        return self._encode_each(texts, wanted, batch_size, prompt_of(self.model), 0)
 
     def _encode_each(
         self,
@@ -223,17 +242,8 @@ class TextEncoder(nn.Module):
                     found[g][batch] = some.float().cpu().numpy()
                 progress.update(len(batch))
         for matrix in found.values():
-            self._check_found(matrix, first_row)
+            check_found(matrix, self.rule, first_row)
         return found
-
-    def _check_found(self, vectors: NDArray[np.float32], first_row: int) -> None:
-        check_vectors(vectors, "the vectors of these texts")
-        zero = np.flatnonzero(~vectors.any(axis=1))
-        if len(zero) and self.rule.after == "l2":
-            raise DataError(
-                f"{name_rows(zero + first_row)} of the texts have no tokens or a vector of zeros, which "
-                "has no direction; remove them"
-            )
 
     def extract(self, at: At) -> TextEncoder:
         """A smaller encoder of stock modules that shares nothing with this one.
@@ -330,9 +340,6 @@ class TextEncoder(nn.Module):
         encoder.nesting_is_assumed = bool(manifest.settings.get("nesting_is_assumed"))
         return encoder
 
-    def _with(self, nesting: Nesting | None, rule: CutRule | None) -> Self:
-        return type(self)(self.model, nesting or self.nesting, rule or self.rule)
-
     def _vectors(
         self, texts: list[str], wanted: Iterable[Granularity], prompt: str | None
     ) -> dict[Granularity, Tensor]:
@@ -356,16 +363,6 @@ class TextEncoder(nn.Module):
         depth = granularity.get("layer")
         model = self.model if depth is None else shallower(self.model, depth)
         return cut_model(model, granularity["dim"], self.rule)
-
-    def _prompt(self, prompt: str | None = None, name: str | None = None) -> str | None:
-        if prompt is not None and name is not None:
-            raise ConfigError("give prompt or prompt_name, not both")
-        name = self.model.default_prompt_name if name is None else name
-        if prompt is not None or name is None:
-            return prompt
-        if name not in self.model.prompts:
-            raise ConfigError(unknown("prompt_name", name, self.model.prompts))
-        return self.model.prompts[name]
 
     def _resolve(self, at: At) -> Granularity:
         granularity = self.nesting.resolve(at)
