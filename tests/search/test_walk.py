@@ -13,6 +13,7 @@ from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.kernels import native
 from nestling.search.exact import nearest
 from nestling.search.walk import GraphScan
+from nestling.search.walk_steps import usual_view
 
 COSINE = CutRule()
 SPACES = [(COSINE, "dot"), (COSINE, "euclidean"), (RAW, "dot"), (RAW, "euclidean")]
@@ -82,6 +83,13 @@ def test_rows_that_no_walk_reaches_are_found() -> None:
     vectors = np.repeat(clustered(4), 100, axis=0)
     found = GraphScan.build(vectors, links=8, ef=4).search(clustered(3, seed=6), 400, ef=1)
     assert (np.sort(found.indices, axis=1) == np.arange(400)).all()
+
+
+def test_larger_graphs_look_further_for_links() -> None:
+    assert [usual_view(rows) for rows in (1, 50_000, 200_000, 1_000_000, 10**8)] == [100, 100, 100, 224, 256]
+    vectors = clustered(600)
+    default, given = (GraphScan.build(vectors, links=8, **options) for options in ({}, {"ef": 100}))
+    np.testing.assert_array_equal(default._graph.links, given._graph.links)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 9])

@@ -35,7 +35,7 @@ from nestling.search.frame import Frame, readable, refuse_zero, spans
 from nestling.search.threads import count_workers
 from nestling.search.turned import Turn, whole_rows, write_whole
 from nestling.search.walk_requests import Rerank, check_options, check_request, in_doubles
-from nestling.search.walk_steps import batches, drawn_order, shares
+from nestling.search.walk_steps import batches, drawn_order, shares, usual_view
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -93,7 +93,7 @@ class GraphScan:
         rule: CutRule = CutRule(),
         metric: Metric = "dot",
         links: int = 64,
-        ef: int = 100,
+        ef: int | None = None,
         rerank: Rerank = "full",
         seed: int = 0,
         workers: int | None = None,
@@ -107,7 +107,8 @@ class GraphScan:
                 been done to vectors and queries.
             metric: ``"dot"`` or ``"euclidean"``.
             links: of a row, 8 to 1024.
-            ef: how many rows are in view when links are looked for; more make a better graph, slower.
+            ef: rows in view when links are looked for: more make a better graph, slower. By default 100 up
+                to 200,000 rows, then more.
             rerank: what the rows met are ranked by: ``"full"`` reads the vectors, ``"int8"`` keeps 8 bits an
                 entry of what the codes leave out beside them, so that the vectors may stay on a disk.
             seed: of the rotation and of the order in which rows are linked.
@@ -133,11 +134,11 @@ class GraphScan:
                 parts.append(turn.residuals(turned, codes[rows]))
         residuals = Residuals.joined(parts) if parts else None
         made = cls(vectors, frame, turn, begun_graph(codes, links, turn, seed), metric, residuals)
-        deque(made.grow(whole, ef=ef, seed=seed, workers=workers), maxlen=0)
+        deque(made.grow(whole, ef or usual_view(len(vectors)), seed=seed, workers=workers), maxlen=0)
         return made
 
     def grow(
-        self, whole: WholeRows, *, ef: int = 100, seed: int = 0, workers: int | None = None, linked: int = 0
+        self, whole: WholeRows, ef: int, *, seed: int = 0, workers: int | None = None, linked: int = 0
     ) -> Iterator[int]:
         """Link the rows, and say after each step how many are linked.
 

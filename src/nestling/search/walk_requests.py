@@ -30,7 +30,7 @@ def in_doubles(queries: Any, dim: int) -> Doubles:
     return np.asarray(queries.astype(np.float64, order="C"))
 
 
-def check_options(rule: CutRule, metric: str, links: int, ef: int, rerank: str) -> None:
+def check_options(rule: CutRule, metric: str, links: int, ef: int | None, rerank: str) -> None:
     """Refuse what no graph can be built with.
 
     Raises:
@@ -48,7 +48,7 @@ def check_options(rule: CutRule, metric: str, links: int, ef: int, rerank: str) 
         raise ConfigError(unknown("rerank", rerank, get_args(Rerank)))
     if not 8 <= links <= _MOST_LINKS:
         raise ConfigError(f"links={links} are not possible; give 8 to {_MOST_LINKS}, 64 for most")
-    if ef < 1:
+    if ef is not None and ef < 1:
         raise ConfigError(f"ef={ef} keeps nothing in view; give at least 1, better 100")
 
 

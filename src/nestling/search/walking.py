@@ -23,6 +23,7 @@ from nestling.search.space import Floats, Ints, Space, read_rows
 from nestling.search.turned import Turn, whole_rows, write_whole
 from nestling.search.views import faiss
 from nestling.search.walk import GraphScan, begun_graph
+from nestling.search.walk_steps import usual_view
 
 _WHOLE = ("whole_values", "whole_scales", "whole_norms")
 _RESIDUALS = ("residuals", "residual_steps")
@@ -127,7 +128,8 @@ def grow_links(
         linked, graph.links[:] = begun
     scan = GraphScan(prefixes, coding.frame, coding.turn, graph, coding.metric)
     whole = WholeRows(*map(arrays, _WHOLE))
-    for done in scan.grow(whole, seed=seed, workers=faiss.omp_get_max_threads(), linked=linked):
+    ef, workers = usual_view(len(prefixes)), faiss.omp_get_max_threads()
+    for done in scan.grow(whole, ef, seed=seed, workers=workers, linked=linked):
         note(done, graph.links)
     return graph
 
