@@ -35,8 +35,9 @@ DOCUMENTS, QUERIES = 1_000, 200
 Step = Callable[[], None]
 
 
-def texts(count: int, seed: int) -> list[str]:
-    return [" ".join(text.split()) for text in sentences(count, seed)]
+def texts(count: int, seed: int, words: int = 24) -> list[str]:
+    """Sentences of real texts; a few long ones would have all others of their batch padded."""
+    return [" ".join(text.split()[:words]) for text in sentences(count, seed)]
 
 
 def step_of(model: nn.Module, lose: Callable[[], Tensor]) -> Step:
@@ -58,7 +59,7 @@ def nested(nesting: Nesting) -> Nested:
 def our_step(nesting: Nesting | None, batch: int = BATCH, chunk: int | None = None) -> Step:
     """A step over pairs of texts: of the plain loss, or of one over a nesting."""
     model = TextEncoder.open("minilm", GRID).train()
-    queries, documents = texts(batch, 0), texts(batch, 1)
+    queries, documents = (texts(batch, seed, words=12 if chunk else 24) for seed in (0, 1))
     loss = InfoNCE() if nesting is None else nested(nesting)
     layers = {} if nesting is None else {"layers": nesting.sizes("layer")}
 
