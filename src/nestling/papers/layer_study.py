@@ -42,6 +42,7 @@ Cells = dict[Granularity, float]
 _EVERY = Every()
 _RATES = (5e-5, 1e-4, 2e-4)
 _SCALE = 20.0
+_CHUNK = 16
 COMPRESSED = 32  # the components of a batch of 64 vectors
 
 
@@ -63,7 +64,11 @@ class Method:
 
 
 class Pairwise(nn.Module):
-    """A nested loss on scored pairs, from one pass of the encoder over both columns."""
+    """A nested loss on scored pairs, from one pass of the encoder over both columns.
+
+    Texts of like length are encoded together: less than half of the tokens are padding then, the loss is
+    the same.
+    """
 
     def __init__(self, loss: Nested) -> None:
         super().__init__()
@@ -74,8 +79,12 @@ class Pairwise(nn.Module):
     def forward(self, model: Callable[..., Tensor], batch: Sequence[tuple[str, str, float]]) -> Any:
         """Loss of a batch of (first, second, score)."""
         first, second, scores = map(list, zip(*batch, strict=True))
-        vectors = cut(model([*first, *second], **self.layers), self.loss.nesting.full["dim"], RAW)
-        half = len(first)
+        texts, half = [*first, *second], len(first)
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        chunks = (order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK))
+        parts = [model([texts[row] for row in chunk], **self.layers) for chunk in chunks]
+        vectors = torch.cat(parts)[torch.tensor(order).argsort()]
+        vectors = cut(vectors, self.loss.nesting.full["dim"], RAW)
         return self.loss.parts(vectors[:half], vectors[half:], scores=torch.tensor(scores))
 
 
@@ -267,16 +276,20 @@ class Study:
         return model.eval()
 
 
-def retrieval_lift(study: Study, method: Method, seed: int) -> Run:
-    """Mean gain over plain training below the full layer, on XQuAD and Cranfield; figures by layer."""
-    figures, gains = {}, []
-    without = study.retrieval(plain(), seed)
-    for name, found in study.retrieval(method, seed).items():
-        for g, value in found.items():
-            figures[f"{name}, layer {g['layer']}"] = value
-            figures[f"{name}, layer {g['layer']}, plain"] = without[name][g]
-        gains.append(float(np.mean([found[g] - without[name][g] for g in found if g != GRID.full])))
-    return min(gains), figures
+def retrieval_lift(study: Study, methods: Sequence[Method], seed: int) -> Run:
+    """Mean gain of the first over the last below the full layer, on XQuAD and Cranfield; figures by layer."""
+    each = {method.name: study.retrieval(method, seed) for method in methods}
+    first, *_, last = each.values()
+    gains = [
+        np.mean([first[name][g] - last[name][g] for g in first[name] if g != GRID.full]) for name in first
+    ]
+    figures = {
+        f"{name}, layer {g['layer']}, {method}": value
+        for name in first
+        for g in first[name]
+        for method, value in ((method, found[name][g]) for method, found in each.items())
+    }
+    return float(min(gains)), figures
 
 
 def run_checks(
@@ -284,7 +297,7 @@ def run_checks(
     checks: Checks[Study],
     not_tested: Mapping[str, str],
     tour: Tour,
-    searched: Mapping[str, Method],
+    searched: Mapping[str, Sequence[Method]],
 ) -> tuple[list[Claim], dict[str, object]]:
     """Measure what is asked of a tour; also the learning rates that were picked.
 
@@ -296,8 +309,7 @@ def run_checks(
         searched: the methods that are measured in retrieval, by the claim that does so.
     """
     path = None if tour.folder is None else tour.folder / f"{name}.interrupted.json"
-    names = {method.name for claim, method in searched.items() if claim in tour.claims}
-    names |= {plain().name} if names else set()
+    names = {each.name for claim, methods in searched.items() if claim in tour.claims for each in methods}
     notes = Notes(path, {"tour": name, "quick": tour.quick, "searched": sorted(names), **versions()})
     study = Study(tour, notes, names)
     measured = measure_checks(tour.checks(checks), {"sts": study}, tour.seeds)
