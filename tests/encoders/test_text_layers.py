@@ -208,7 +208,7 @@ def test_several_processes_encode_as_one_does(folders: dict[str, Path]) -> None:
         np.testing.assert_allclose(apart, encoder.encode(texts, g), atol=1e-6)
 
 
-def test_real_minilm_is_cut_as_the_full_pass_gives_it() -> None:
+def test_real_minilm_keeps_the_laws_and_is_cut_as_the_full_pass_gives_it() -> None:
     encoder = TextEncoder.open("minilm", Nesting.parse("layer=1,3,6 x dim=64,384"))
     plain = TextEncoder.open("minilm", Nesting.parse("dim=64,384"))
     np.testing.assert_allclose(encoder.encode(TEXTS), plain.encode(TEXTS), atol=1e-6)
@@ -216,6 +216,7 @@ def test_real_minilm_is_cut_as_the_full_pass_gives_it() -> None:
         np.testing.assert_allclose(encoder.extract(g).encode(TEXTS), encoder.encode(TEXTS, g), atol=1e-6)
     flops = [encoder.cost({"layer": depth}).flops for depth in (1, 3, 6)]
     assert flops[2] == pytest.approx(6 * flops[0], rel=0.02)
+    check_elastic(encoder, TEXTS, tolerance=1e-6)
 
 
 def test_a_config_that_says_more_layers_than_there_are_is_refused(
