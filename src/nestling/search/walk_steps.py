@@ -13,9 +13,9 @@ from nestling.search.threads import count_workers
 
 # Rows linked at a time do not see each other: few enough beside those that are there already.
 _NEW_SHARE, _MOST_NEW = 1 / 32, 2048
-# With as many rows in view as this at 200,000, building takes as long as clustering them for lists does;
-# both grow by the square root of the rows. At 1,000,000, 200 in view find 0.99 with half the work of 100.
-_VIEW, _ROWS, _WIDEST_VIEW = 100, 200_000, 256
+# More rows need more in view for a graph as good. At 200,000 building with 100, and at a million with 150
+# takes as long as clustering the rows for inverted lists does.
+_VIEW, _ROWS, _GROWTH, _WIDEST_VIEW = 100, 200_000, 0.25, 256
 _FEWEST_SHARED = 64  # rows or queries for which another thread pays
 
 
@@ -26,7 +26,7 @@ def drawn_order(rows: int, seed: int) -> NDArray[np.int32]:
 
 def usual_view(rows: int) -> int:
     """How many rows are in view when links are looked for: a larger graph needs more to be as good."""
-    return min(_WIDEST_VIEW, max(_VIEW, round(_VIEW * math.sqrt(rows / _ROWS))))
+    return min(_WIDEST_VIEW, max(_VIEW, round(_VIEW * math.pow(rows / _ROWS, _GROWTH))))
 
 
 def batches(rows: int) -> Iterator[tuple[int, int]]:
