@@ -143,6 +143,21 @@ def test_the_command_that_a_refusal_names_builds_what_was_asked_for(
         assert len(index) == N
 
 
+def test_vectors_of_another_encoder_are_neither_added_nor_searched_for(
+    vectors: np.ndarray, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        StoredVectors(vectors, "dim=8,32", encoder=name).save(tmp_path / name)
+    np.save(tmp_path / "bare.npy", vectors)
+    answer("index", "build", tmp_path / "a", "-o", tmp_path / "index", "--plan", "flat@full")
+    for command in (("index", "add", tmp_path / "index"), ("search", tmp_path / "index", "--vectors")):
+        error = run(*command, tmp_path / "b").exception
+        assert isinstance(error, ConfigError)
+        assert "vectors of the encoder 'a', not of 'b'" in str(error)
+        for same in (tmp_path / "a", tmp_path / "bare.npy"):
+            assert run(*command, same).exit_code == 0
+
+
 def test_flags_go_before_what_a_folder_says_of_its_vectors(vectors: np.ndarray, tmp_path: Path) -> None:
     saved = StoredVectors(vectors, "dim=8,32", CutRule("layer_norm", "l2"), encoder="a")
     saved.save(tmp_path / "saved")

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 index = typer.Typer(name="index", help="Build, change and check an index on the disk.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(help="The folder of the index.")]
-Source = Annotated[
-    Path, typer.Argument(help="Vectors (.npy, .fvecs, .parquet, a folder) or, with --encoder, texts.")
-]
+_VECTORS = "Vectors (.npy, .fvecs, .parquet, a folder)"
+Source = Annotated[Path, typer.Argument(help=f"{_VECTORS}.")]
+SourceOrTexts = Annotated[Path, typer.Argument(help=f"{_VECTORS} or, with --encoder, texts.")]
+More = Annotated[Path, typer.Argument(help=f"{_VECTORS}, or texts for a collection.")]
 Recall = Annotated[float, typer.Option(help="Share of the exact nearest that is to be found.")]
 MaxBytes = Annotated[float | None, typer.Option(help="In memory for each vector.")]
 MaxMs = Annotated[float | None, typer.Option(help="Median latency of a query.")]
@@ -34,7 +35,7 @@ Seed = Annotated[int, typer.Option(min=0)]
 
 @index.command("build")
 def build(
-    source: Source,
+    source: SourceOrTexts,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     encoder: Annotated[
         str | None, typer.Option(help="Encode texts: wordllama, minilm, a folder, a name.")
@@ -109,7 +110,7 @@ def build(
 
 
 @index.command("add")
-def add(folder: Folder, source: Source, as_json: AsJson = False) -> None:
+def add(folder: Folder, source: More, as_json: AsJson = False) -> None:
     """Add vectors, or texts to a collection; they are on the disk when this returns.
 
     Example: nestling index add my-index more.npy
@@ -126,7 +127,7 @@ def add(folder: Folder, source: Source, as_json: AsJson = False) -> None:
         from nestling.encoders.stored import open_vectors
 
         stored = open_vectors(source)
-        with _writable(folder) as vectors:
+        with _writable(folder, stored.encoder) as vectors:
             ids, rows = vectors.add(stored.values, stored.ids).tolist(), len(vectors)
     say(f"{len(ids):,} added; {rows:,} in all")
     show_json({"added": len(ids), "rows": rows}) if as_json else show(str(rows))
@@ -295,10 +296,11 @@ def _is_collection(folder: Path) -> bool:
     return read_manifest(folder).kind == "collection"
 
 
-def _writable(folder: Path) -> AdaptiveIndex:
+def _writable(folder: Path, encoder: str = "") -> AdaptiveIndex:
+    """An index for vectors of an encoder, where that is known."""
     from nestling.search.index import AdaptiveIndex
 
-    return AdaptiveIndex.open(_vectors_of(folder))
+    return AdaptiveIndex.open(_vectors_of(folder), encoder=encoder or None)
 
 
 def _readable(folder: Path) -> AdaptiveIndex:

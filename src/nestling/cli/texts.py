@@ -76,9 +76,9 @@ def _search_vectors(
     from nestling.encoders.stored import open_vectors
     from nestling.search.index import AdaptiveIndex
 
-    queries = open_vectors(vectors).values
-    with AdaptiveIndex.open(folder, read_only=True) as index:
-        found = index.search(queries, k, at=at, point=point, recall=recall)
+    queries = open_vectors(vectors)
+    with AdaptiveIndex.open(folder, encoder=queries.encoder or None, read_only=True) as index:
+        found = index.search(queries.values, k, at=at, point=point, recall=recall)
     answers = [
         [(name, score) for name, score in zip(ids, scores, strict=True) if score == score]  # NaN: no row
         for ids, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)

@@ -141,8 +141,9 @@ class Generation:
         """
         settings = self.settings
         if encoder is not None and encoder != settings.encoder:
+            theirs = f"the encoder {settings.encoder!r}" if settings.encoder else "an encoder without a name"
             raise ConfigError(
-                f"{root} holds vectors of the encoder {settings.encoder!r}, not of {encoder!r}; use the "
+                f"{root} holds vectors of {theirs}, not of {encoder!r}; use the "
                 f"former, or build an index from vectors of the latter: {self._command(encoder, self.rule)}"
             )
         if rule is not None and rule != self.rule:
