@@ -40,7 +40,7 @@ GRID = Nesting.grid(layer=LAYERS, dim=DIMS)
 Cells = dict[Granularity, float]
 
 _EVERY = Every()
-_RATES = (5e-5, 1e-4, 2e-4)
+_RATES = (1e-4, 2e-4, 4e-4)
 _SCALE = 20.0
 _CHUNK = 16
 COMPRESSED = 32  # the components of a batch of 64 vectors
@@ -238,7 +238,7 @@ class Study:
 
         def search() -> float:
             best: tuple[float, float, TextEncoder] | None = None
-            for rate in _RATES[1:2] if self.quick else _RATES:
+            for rate in _RATES[:1] if self.quick else _RATES:
                 model = self._train(method, replace(self.config, lr=rate, seed=0))
                 cells = self._measure(model, "dev")
                 value = float(np.mean([cells[cell] for cell in method.cells]))
