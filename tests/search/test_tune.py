@@ -12,6 +12,7 @@ from nestling.cut import RAW
 from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.search import race, segments
+from nestling.search import tune as tuning
 from nestling.search.engine import Engine
 from nestling.search.engine import build as build_engine
 from nestling.search.exact import Neighbours, nearest
@@ -73,10 +74,20 @@ def test_many_rows_are_planned_on_a_sample_first(
     vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(race, "_FEWEST_SAMPLED", 1000)
-    chosen, frontier = tune(vectors, plans=PLANS, recall=0.8, workers=1)
+    family = tuple(map(Plan.parse, PLANS))
+    monkeypatch.setattr(tuning, "candidate_plans", lambda *_: family)
+    chosen, frontier = tune(vectors, recall=0.8, workers=1)
     assert 1 <= len({trial.plan for trial in frontier}) <= 2  # the finalists
     assert {trial.rows for trial in frontier} == {N}
     assert chosen.low >= 0.8
+
+
+def test_plans_that_are_named_are_all_measured(vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "_FEWEST_SAMPLED", 1000)
+    plans = ("flat@full", *PLANS[:2], "pq8x4@full > rerank@full")
+    _, frontier = tune(vectors, plans=plans, recall=0.5, workers=1)
+    assert {trial.plan for trial in frontier} == set(map(Plan.parse, plans))
+    assert {trial.rows for trial in frontier} == {N}
 
 
 def test_planning_is_bounded_by_the_time_of_builds(
@@ -105,7 +116,8 @@ def test_planning_is_bounded_by_the_time_of_builds(
     monkeypatch.setattr(race, "_FEWEST_SAMPLED", 600)
     monkeypatch.setattr(race, "build", slow_build)
     monkeypatch.setattr(race.time, "perf_counter", lambda: now[0])
-    chosen, frontier = tune(vectors, plans=plans, recall=0.8, workers=1)
+    monkeypatch.setattr(tuning, "candidate_plans", lambda *_: tuple(map(Plan.parse, plans)))
+    chosen, frontier = tune(vectors, recall=0.8, workers=1)
     compared, whole = ([rows for _, rows in built if (rows == N) == is_whole] for is_whole in (False, True))
     assert 1 <= len(compared) < len(plans) - 1  # the dearer ones are not tried: there is no time left
     assert 1 <= len(whole) <= 2

@@ -246,7 +246,9 @@ def bench(
     max_ms: MaxMs = None,
     queries: Queries = None,
     k: K = 10,
-    plans: Annotated[str | None, typer.Option(help="Plans to compare, with semicolons between.")] = None,
+    plans: Annotated[
+        str | None, typer.Option(help="Plans to compare (all of them), with semicolons between.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder for table and picture.")
     ] = None,

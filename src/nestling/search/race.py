@@ -129,6 +129,8 @@ class Race:
         plans: Sequence[Plan],
         rank: Callable[[Sequence[Trial]], list[Plan]],
         enough: Callable[[Trial], bool],
+        *,
+        is_bounded: bool = True,
     ) -> Iterator[Trial]:
         """Trials over all rows.
 
@@ -140,8 +142,9 @@ class Race:
             plans: candidates, the cheapest for a query first.
             rank: the plans of some trials, the most promising first.
             enough: whether a trial meets the targets.
+            is_bounded: no longer than that; else each plan is built over all rows and measured.
         """
-        is_bounded = len(self.sample) < len(self.vectors) and len(plans) > _FINALISTS
+        is_bounded = is_bounded and len(self.sample) < len(self.vectors) and len(plans) > _FINALISTS
         if is_bounded:
             plans = self._compare(plans, rank, enough)[:_FINALISTS]
         questions, first_s, is_met = self.ask(self.vectors, self.own), 0.0, False

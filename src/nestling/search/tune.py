@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -81,7 +82,7 @@ def tune(
             None takes the most that fits ``max_bytes`` and ``max_ms``.
         max_bytes: in memory for each vector.
         max_ms: median latency of a single query.
-        plans: what to compare; :func:`candidate_plans` by default.
+        plans: what to compare, all of it over all rows; by default some of :func:`candidate_plans`.
         sizes: prefixes that plans may read, the full size last; quarters of it by default.
         rule: what happens before and after a cut.
         metric: ``"dot"`` or ``"euclidean"``.
@@ -110,6 +111,7 @@ def _run(
 ) -> tuple[Trial, Frontier]:
     rows, full = race.vectors.shape
     sizes = tuple(sizes or range(-(-full // 4), full, -(-full // 4))) + ((full,) if not sizes else ())
+    is_bounded = family is None  # plans that were named are all to be seen
     family = candidate_plans(rows, sizes) if family is None else family
     if not family:
         raise ConfigError(
@@ -126,7 +128,8 @@ def _run(
         )
         return fits and recall is not None and trial.low >= recall
 
-    trials = tuple(race.run(family, lambda trials: _rank(trials, recall, max_bytes), enough))
+    ranked = partial(_rank, recall=recall, max_bytes=max_bytes)
+    trials = tuple(race.run(family, ranked, enough, is_bounded=is_bounded))
     frontier = Frontier(trials, race.k, len(race.queries), race.own is not None, race.seconds)
     return frontier.choose(recall, max_bytes=max_bytes, max_ms=max_ms), frontier
 
