@@ -169,6 +169,7 @@ def main() -> None:
             {**row, "reach": aim, "verdict": "" if reach is None else verdict(value, reach, at_most=at_most)}
         )
         print("{what:64} {ratio:>7} ({low} to {high})  {reach} {verdict}".format(**rows[-1]), flush=True)
+        write_csv("layers", rows, stamp())
 
     clock = time.process_time
     ways = {name: make() for name, make in STEPS.items()}
@@ -212,13 +213,11 @@ def main() -> None:
         "6 pairs": our_step(PAIRS, LARGE_BATCH, CHUNK),
         "6 x 6 grid": our_step(GRID, LARGE_BATCH, CHUNK),
     }
-    seconds = in_turn(large, max(3, rounds // 3), clock=clock)
+    seconds = in_turn(large, max(2, rounds // 4), clock=clock)
     for name in ("6 pairs", "6 x 6 grid"):
         what = f"batch of {LARGE_BATCH} in chunks, {name} over plain"
         add(what, ratio(seconds, name, "plain"), 1.1, at_most=True)
-    measured_on = stamp()
-    print(measured_on)
-    write_csv("layers", rows, measured_on)
+    print(stamp())
 
 
 if __name__ == "__main__":
