@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, GradientCache, InfoNCE, Nested
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import STS, Retrieval
-from record import in_turn, ratio, stamp, verdict, write_csv
+from record import grown_megabytes, in_turn, ratio, stamp, verdict, write_csv
 from sentences import sentences
 
 LAYERS, DIMS = (1, 2, 3, 4, 5, 6), (32, 64, 128, 192, 256, 384)
@@ -102,16 +101,7 @@ def peak_megabytes(name: str) -> float:
 def _grow(name: str) -> float:
     torch.set_num_threads(1)
     step = STEPS[name]()
-    Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak of the imports
-    before = _peak_kilobytes()
-    for _ in range(2):
-        step()
-    return (_peak_kilobytes() - before) / 1024
-
-
-def _peak_kilobytes() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
+    return grown_megabytes(lambda: [step() for _ in range(2)])
 
 
 def encoding(rounds: int) -> dict[str, dict[str, list[float]]]:

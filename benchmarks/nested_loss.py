@@ -9,7 +9,6 @@ import argparse
 import multiprocessing
 from collections.abc import Callable
 from importlib.resources import files
-from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested
-from record import in_turn, ratio, stamp, verdict, write_csv
+from record import grown_megabytes, in_turn, ratio, stamp, verdict, write_csv
 
 BATCH, DIM = 1024, 768
 EIGHT = Nesting.doubling(6, DIM)
@@ -98,15 +97,7 @@ def _grow(way: str, nesting: str) -> float:
     step = {"ours": ours, "theirs": theirs}[way](Nesting.parse(nesting))
     # The libraries' own buffers come with the first product.
     (torch.ones(64, 64, requires_grad=True) @ torch.ones(64, 64)).sum().backward()
-    Path("/proc/self/clear_refs").write_text("5")  # Linux forgets the peak of the imports
-    before = _peak_kilobytes()
-    step()
-    return (_peak_kilobytes() - before) / 1024
-
-
-def _peak_kilobytes() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
+    return grown_megabytes(step)
 
 
 def main() -> None:
