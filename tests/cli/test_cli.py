@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nestling.cli import VERBS, app, main
+from nestling.errors import ConfigError
 
 THINGS = ["cat", "dog", "car", "tree", "river", "bread", "house", "guitar", "planet", "shoe"]
 PLACES = ["garden", "city", "forest", "kitchen", "museum", "harbour", "desert", "school", "market", "valley"]
@@ -138,6 +139,28 @@ def test_layers_are_trained_measured_and_extracted(
     assert result.exit_code == 0, talk(result)
     extracted = json.loads(result.stdout)
     assert extracted["parameters"] < extracted["parameters_before"]
+
+
+def test_scored_pairs_train_and_measure(tmp_path: Path, tiny_bert_folder: Path) -> None:
+    rows = [f"the {a} is here,a {b} is there,{5.0 if a == b else 1.0}" for a in THINGS for b in THINGS[:4]]
+    scored = tmp_path / "scored.csv"
+    scored.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    folder, grid = tmp_path / "run", "layer=1,2 x dim=8,32"
+    flags = ["--encoder", tiny_bert_folder, "--nesting", "layer=1,2 zip dim=8,32", "--folder", folder]
+    flags += ["--batch-size", "8", "--epochs", "4", "--lr", "0.003", "--align", "scores", "--chunk-size", "5"]
+    result = run("train", "--scored", scored, *flags, "--json")
+    assert isinstance(result.exception, ConfigError)
+    assert 'tune = "encoder"' in talk(result)
+    result = run("train", "--scored", scored, "--tune", "encoder", "--evaluate-every", "8", *flags, "--json")
+    assert result.exit_code == 0, talk(result)
+    assert "spearman@" in (folder / "log.csv").read_text()
+    model = json.loads(result.stdout)["model"]
+    learned, before = (
+        json.loads(run("sweep", name, "--scored", scored, "--nesting", grid, "--json").stdout)
+        for name in (model, tiny_bert_folder)
+    )
+    for now, then in zip(learned["rows"], before["rows"], strict=True):
+        assert now["value"] > then["value"] + 0.1
 
 
 def test_data_sets_are_listed() -> None:

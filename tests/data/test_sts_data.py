@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nestling.data import stsb
-from nestling.data.sts import read_scored_pairs
+from nestling.data.sts import ScoredPairs, read_scored_pairs
 from nestling.errors import ConfigError, DataError
 
 
@@ -32,6 +32,21 @@ def test_the_real_benchmark(
     # Equal sentences are rated alike: the columns are the right ones.
     same = [s for a, b, s in zip(pairs.first, pairs.second, pairs.scores, strict=True) if a == b]
     assert not same or min(same) >= 4
+
+
+def test_parts_share_no_sentence() -> None:
+    rng = np.random.default_rng(0)
+    first, second = ([f"sentence {n}" for n in rng.integers(400, size=200)] for _ in range(2))
+    pairs = ScoredPairs(tuple(first), tuple(second), rng.random(200))
+    training, validation = pairs.split(seed=1)
+    assert len(training) + len(validation) == 200
+    assert 10 <= len(validation) <= 40
+    texts = [{*part.first, *part.second} for part in (training, validation)]
+    assert not texts[0] & texts[1]
+    whole = set(zip(pairs.first, pairs.second, pairs.scores, strict=True))
+    assert {
+        row for p in (training, validation) for row in zip(p.first, p.second, p.scores, strict=True)
+    } == whole
 
 
 def test_an_unknown_split() -> None:

@@ -110,6 +110,7 @@ def test_a_key_stands_in_one_table() -> None:
         ("[model]\nnesting = 'dim:8'", r"\[model\] nesting: 'dim:8' is not a nesting"),
         ("[model]\nhidden = 4\northogonal = true", r"\[model\]: a rotation has no hidden layer"),
         ("[data]\npairs = 'a'\ntexts = 'b'", r"\[data\]: pairs and texts are both given"),
+        ("[data]\nscored = 'a'", "scored pairs train every weight of the encoder"),
         ("[data]\nlimit = 0", r"\[data\] limit: .*got 0"),
         ("[train\nlr = 3", "is not TOML: .*line 1"),
         ("\0", "is not TOML"),

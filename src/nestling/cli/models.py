@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def train(
     plan: Annotated[Path | None, typer.Argument(help="A TOML file; every key is also a flag.")] = None,
     pairs: Annotated[str | None, typer.Option(help="A file of (query, document) pairs.")] = None,
+    scored: Annotated[str | None, typer.Option(help="A file of (text, text, score 0 to 5).")] = None,
     texts: Annotated[str | None, typer.Option(help="A file of single texts.")] = None,
     docstrings: Annotated[str | None, typer.Option(help="A folder of Python packages.")] = None,
     limit: Annotated[int | None, typer.Option(help="The most pairs to use.")] = None,
@@ -28,7 +29,7 @@ def train(
     ] = None,
     hidden: Annotated[int | None, typer.Option(help="Width of the hidden layer of the map.")] = None,
     orthogonal: Annotated[bool | None, typer.Option(help="Keep the map a rotation.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of the softmax of InfoNCE.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the softmax of the loss.")] = None,
     symmetric: Annotated[bool | None, typer.Option(help="Also let documents pick their queries.")] = None,
     weights: Annotated[str | None, typer.Option(help="Importance of each size, such as 4,2,1,1.")] = None,
     draw: Annotated[
@@ -78,6 +79,10 @@ def train(
         from nestling.domains.pretraining import pretrain_by_plan
 
         trained = pretrain_by_plan(resolved)
+    elif resolved.data.scored is not None:
+        from nestling.domains.similarity import train_by_plan
+
+        trained = train_by_plan(resolved)
     else:
         study = text.TextStudy(resolved, text.read_data(resolved.data))
         say(f"{len(study.training):,} pairs to train, {len(study.validation):,} to validate")

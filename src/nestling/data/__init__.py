@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from nestling.data.beir import read_qrels as read_qrels
     from nestling.data.beir import read_run as read_run
     from nestling.data.catalogue import DATA_SETS as DATA_SETS
+    from nestling.data.dissimilarities import Dissimilarities as Dissimilarities
+    from nestling.data.dissimilarities import pictures92 as pictures92
     from nestling.data.docstrings import docstring_pairs as docstring_pairs
     from nestling.data.images import LabelledImages as LabelledImages
     from nestling.data.images import digits as digits
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 # Loaded when first used: the processes that read docstrings pass through here and need none of it.
 _HOMES = {
     "DATA_SETS": "catalogue",
+    "Dissimilarities": "dissimilarities",
     "LabelledImages": "images",
     "RetrievalData": "retrieval",
     "ScoredPairs": "sts",
@@ -42,6 +45,7 @@ _HOMES = {
     "listing": "source",
     "locate": "source",
     "pairs_from_texts": "texts",
+    "pictures92": "dissimilarities",
     "read_beir": "beir",
     "read_pairs": "pairs",
     "read_qrels": "beir",

@@ -38,6 +38,7 @@ class DataSet:
 
 _FASHION = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
 _STS = "https://raw.githubusercontent.com/PhilipMay/stsb-multi-mt/main/data"
+_RSA = "https://raw.githubusercontent.com/rsagroup/rsatoolbox/main/demos"
 _XQUAD = "https://raw.githubusercontent.com/google-deepmind/xquad/master"
 
 
@@ -143,6 +144,48 @@ DATA_SETS: dict[str, DataSet] = {
             "nestling.data.cranfield()",
             "http://ir.dcs.gla.ac.uk/resources/test_collections/cran",
             {"cran.all.1400": None, "cran.qry": None, "cranqrel": None},
+        ),
+        DataSet(
+            "rsa",
+            "92 pictures: dissimilarities in human and monkey brains, of 16 judges, of models and AlexNet",
+            "MIT (rsatoolbox); terms of the original recordings are not stated",
+            'nestling.data.pictures92("brains")',
+            "https://github.com/rsagroup/rsatoolbox/tree/main/demos",
+            {
+                name: _remote(f"{_RSA}/{folder}", name, size_bytes, sha256)
+                for folder, name, size_bytes, sha256 in (
+                    (
+                        "92imageData",
+                        "92_brainRDMs.mat",
+                        224_663,
+                        "1743f90a15e895798a94318649e80e1123a7e5943a1703fa1dd7c31ea5780b7c",
+                    ),
+                    (
+                        "92imageData",
+                        "92_behavRDMs.mat",
+                        982_719,
+                        "7a8e118c144c3840adeeeef6ea0706a0be2b3e80df719af15fbb56fc62562f5f",
+                    ),
+                    (
+                        "92imageData",
+                        "92_modelRDMs.mat",
+                        333_004,
+                        "e1d2b58bb2f9508bc13da4c81b94d1ab07823b25ed30b9563bd9d6d730c2a00a",
+                    ),
+                    (
+                        "92imageData",
+                        "Kriegeskorte_Neuron2008_supplementalData.mat",
+                        3_603_779,
+                        "06f21214399a5d43dc264eed19a7f4b8daf11c8622a59eec3e106064ce5e3504",
+                    ),
+                    (
+                        "rdms_inferring",
+                        "modelRDMs_A2020.mat",
+                        1_617_150,
+                        "3a4f6fbc577f6d48eb30987c85f6d4f0b2e44fb0598fa97ea9e48270f70d0fe1",
+                    ),
+                )
+            },
         ),
     )
 }

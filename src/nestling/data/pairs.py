@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +11,9 @@ from pathlib import Path
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import name_rows
 from nestling.data.retrieval import RetrievalData
-from nestling.data.split import groups_by_text, place, plain_text
+from nestling.data.split import deal, groups_by_text, plain_text
 from nestling.data.table import Table, read_table
-from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.errors import ArtifactError, DataError
 
 KIND = "text-pairs"
 _FILE = "pairs.jsonl"
@@ -83,23 +82,7 @@ class TextPairs:
             ConfigError: for fractions that are not above 0 or do not sum to 1.
             DataError: if there are fewer groups than parts.
         """
-        if not fractions or min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-            raise ConfigError(
-                f"fractions must be above 0 and sum to 1, not {tuple(fractions)}; (0.8, 0.1, 0.1) is usual"
-            )
-        rows_of: dict[str, list[int]] = defaultdict(list)
-        for row, group in enumerate(self.groups):
-            rows_of[group].append(row)
-        if len(rows_of) < len(fractions):
-            raise DataError(
-                f"{len(fractions)} parts need at least as many groups, but the {len(self)} pairs are in "
-                f"{len(rows_of)} ({', '.join(sorted(rows_of)[:3])}); give a finer group column, or more data"
-            )
-        part_of = place([len(rows) for rows in rows_of.values()], fractions, seed)
-        rows_in: list[list[int]] = [[] for _ in fractions]
-        for part, rows in zip(part_of, rows_of.values(), strict=True):
-            rows_in[part] += rows
-        return tuple(self.take(sorted(rows)) for rows in rows_in)
+        return tuple(self.take(rows) for rows in deal(self.groups, fractions, seed))
 
     def retrieval(self) -> RetrievalData:
         """Each distinct query with all its documents as relevant, among all distinct documents."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+
+from nestling.errors import ConfigError, DataError
 
 
 def groups_by_text(queries: Sequence[str], documents: Sequence[str]) -> tuple[str, ...]:
@@ -28,6 +32,37 @@ def groups_by_text(queries: Sequence[str], documents: Sequence[str]) -> tuple[st
 def plain_text(text: str) -> str:
     """``text`` as it is compared: without case and with single spaces."""
     return " ".join(text.casefold().split())
+
+
+def deal(groups: Sequence[str], fractions: Sequence[float], seed: int) -> list[list[int]]:
+    """The rows of each part, in their order; no group is in two parts.
+
+    Args:
+        groups: the group of each row.
+        fractions: share of the rows of each part, above 0, in sum 1.
+        seed: the same seed gives the same parts.
+
+    Raises:
+        ConfigError: for fractions that are not above 0 or do not sum to 1.
+        DataError: if there are fewer groups than parts.
+    """
+    if not fractions or min(fractions) <= 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        raise ConfigError(
+            f"fractions must be above 0 and sum to 1, not {tuple(fractions)}; (0.8, 0.1, 0.1) is usual"
+        )
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, group in enumerate(groups):
+        rows_of[group].append(row)
+    if len(rows_of) < len(fractions):
+        raise DataError(
+            f"{len(fractions)} parts need at least as many groups, but the {len(groups)} pairs are in "
+            f"{len(rows_of)} ({', '.join(sorted(rows_of)[:3])}); give a finer group column, or more data"
+        )
+    rows_in: list[list[int]] = [[] for _ in fractions]
+    part_of = place([len(rows) for rows in rows_of.values()], fractions, seed)
+    for part, rows in zip(part_of, rows_of.values(), strict=True):
+        rows_in[part] += rows
+    return [sorted(rows) for rows in rows_in]
 
 
 def place(sizes: Sequence[int], fractions: Sequence[float], seed: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.data.source import locate
+from nestling.data.split import deal, groups_by_text
 from nestling.errors import ConfigError, DataError, unknown
 
 
@@ -29,6 +31,22 @@ class ScoredPairs:
 
     def __len__(self) -> int:
         return len(self.first)
+
+    def take(self, rows: Iterable[int]) -> ScoredPairs:
+        """The pairs of these rows, in this order."""
+        chosen = list(rows)
+        first, second = (tuple(column[row] for row in chosen) for column in (self.first, self.second))
+        return ScoredPairs(first, second, self.scores[chosen])
+
+    def split(self, fractions: Sequence[float] = (0.9, 0.1), *, seed: int = 0) -> tuple[ScoredPairs, ...]:
+        """Divide the pairs into parts (train, validation by default); no sentence is in two of them.
+
+        Raises:
+            ConfigError: for fractions that are not above 0 or do not sum to 1.
+            DataError: if too many pairs hang together by their sentences.
+        """
+        groups = groups_by_text(self.first, self.second)
+        return tuple(self.take(rows) for rows in deal(groups, fractions, seed))
 
 
 def stsb(split: str = "test") -> ScoredPairs:

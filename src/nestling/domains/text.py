@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from nestling.data import TextPairs, docstring_pairs, pairs_from_texts, read_pairs, read_texts
+from nestling.domains.pair_objective import PairObjective
+from nestling.domains.planned_loss import planned_loss
 from nestling.encoders.text import TextEncoder
 from nestling.encoders.vectors import NestedAdapter
 from nestling.granularity import Nesting
-from nestling.losses import AlignScores, AlignVectors, GradientCache, InfoNCE, Nested, Parts
-from nestling.losses.alignment import Alignment
+from nestling.losses import InfoNCE, Nested
 from nestling.measure.baselines import pca, random_dims, truncation
 from nestling.measure.curve import Curve
 from nestling.measure.encode import encode_task
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import Retrieval
-from nestling.schedules import Cross, Every, RandomPrefix, RandomSome, Sandwich, Schedule
 from nestling.training import fit
 from nestling.training.plan import DataPlan, TrainPlan, write_plan
 
@@ -94,6 +91,10 @@ class TextStudy:
             random_dims(vectors, sizes, seed=seed),
         )
 
+    def _loss(self) -> Nested:
+        loss = self.plan.loss
+        return planned_loss(self.plan, InfoNCE(loss.temperature, symmetric=loss.symmetric), self.nesting)
+
     @cached_property
     def _training_vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         return self.plain.encode(self.training.queries), self.plain.encode(self.training.documents)
@@ -105,7 +106,7 @@ class TextStudy:
             self.nesting,
             hidden=plan.model.hidden,
             orthogonal=plan.model.orthogonal,
-            loss=_nested_loss(plan, self.nesting),
+            loss=self._loss(),
             config=plan.train,
         )
         queries, documents = self._training_vectors
@@ -126,7 +127,7 @@ class TextStudy:
 
         fit(
             model,
-            _Objective(_nested_loss(plan, self.nesting), plan.loss.chunk_size),
+            PairObjective(self._loss(), "ids", plan.loss.chunk_size),
             _Rows(self.training),
             plan.train,
             collate=list,
@@ -151,63 +152,9 @@ class _Rows(Dataset[tuple[str, str, int]]):
         return self.pairs.queries[row], self.pairs.documents[row], self.ids[row]
 
 
-class _Objective(nn.Module):
-    """The nested loss of a batch of rows, from one pass of the encoder, or one for each chunk of texts."""
-
-    def __init__(self, loss: Nested, chunk_size: int | None) -> None:
-        super().__init__()
-        self.loss, self.chunk_size = loss, chunk_size
-        nesting = loss.nesting
-        self.layers = {"layers": nesting.sizes("layer")} if "layer" in nesting.axes else {}
-
-    def forward(self, model: Callable[..., Tensor], batch: Sequence[tuple[str, str, int]]) -> Parts:
-        queries, documents, ids = map(list, zip(*batch, strict=True))
-        if self.chunk_size is None:
-            vectors = model([*queries, *documents], **self.layers)
-            return self._parts(vectors[: len(queries)], vectors[len(queries) :], ids=ids)
-        found: list[Parts] = []
-
-        def total(*columns: Tensor) -> Tensor:
-            found.append(self._parts(*columns, ids=ids))
-            return found[0].total
-
-        encode = partial(model, **self.layers)
-        value = GradientCache(encode, total, chunk_size=self.chunk_size)(queries, documents)
-        return found[0]._replace(total=value)
-
-    def _parts(self, *columns: Tensor, ids: list[int]) -> Parts:
-        return self.loss.parts(*columns, ids=torch.tensor(ids, device=columns[0].device))
-
-
 def _read_nesting(plan: TrainPlan, encoder: TextEncoder) -> Nesting:
     """The nesting to train: the plan's, or 8, 16, ... up to the width of the encoder."""
     if plan.model.nesting is not None:
         return Nesting.parse(plan.model.nesting)
     full = encoder.nesting.full["dim"]
     return Nesting.doubling(min(_SMALLEST_DIM, full), full)
-
-
-def _nested_loss(plan: TrainPlan, nesting: Nesting) -> Nested:
-    """The loss that a plan describes."""
-    schedules: dict[str, Schedule] = {
-        "every": Every(),
-        "random_some": RandomSome(plan.loss.draw_count),
-        "sandwich": Sandwich(plan.loss.draw_count),
-        "random_prefix": RandomPrefix(),
-        "cross": Cross(),
-    }
-    at = plan.loss.align_temperature
-    aligned: dict[str | None, Alignment | None] = {
-        None: None,
-        "scores": AlignScores(plan.loss.align_weight, at or plan.loss.temperature),
-        "vectors": AlignVectors(plan.loss.align_weight, at or 1.0),
-    }
-    return Nested(
-        InfoNCE(plan.loss.temperature, symmetric=plan.loss.symmetric),
-        nesting,
-        weights=plan.loss.weights,
-        schedule=schedules[plan.loss.draw],
-        align=aligned[plan.loss.align],
-        deep_documents=plan.loss.deep_documents,
-        seed=plan.train.seed,
-    )

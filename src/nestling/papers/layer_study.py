@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nestling.cut import RAW, cut
 from nestling.data.retrieval_sets import cranfield, xquad
 from nestling.data.sts import ScoredPairs, stsb
+from nestling.domains.similarity import ScoredRows
 from nestling.encoders.text import TextEncoder
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested
@@ -271,7 +272,7 @@ class Study:
 
     def _train(self, method: Method, config: TrainConfig, start: TextEncoder | None = None) -> TextEncoder:
         model = copy.deepcopy(start or _start(method.depth))
-        data = _Rows(_pairs("train", self.quick))
+        data = ScoredRows(_pairs("train", self.quick))
         fit(model, method.objective(model), data, config, collate=list)
         return model.eval()
 
@@ -336,17 +337,6 @@ def _retrieval(model: TextEncoder, name: str) -> Cells:
     return {row.granularity: 100 * row.value for row in curve.column()}
 
 
-class _Rows(torch.utils.data.Dataset[tuple[str, str, float]]):
-    def __init__(self, pairs: ScoredPairs) -> None:
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, row: int) -> tuple[str, str, float]:
-        return self.pairs.first[row], self.pairs.second[row], float(self.pairs.scores[row])
-
-
 @cache
 def _start(depth: int) -> TextEncoder:
     nesting = Nesting.grid(layer=LAYERS[:depth], dim=DIMS)
@@ -359,5 +349,4 @@ def _start(depth: int) -> TextEncoder:
 @cache
 def _pairs(split: str, quick: bool) -> ScoredPairs:
     pairs = stsb(split)
-    few = 200 if quick else len(pairs)
-    return ScoredPairs(pairs.first[:few], pairs.second[:few], pairs.scores[:few])
+    return pairs.take(range(200)) if quick else pairs

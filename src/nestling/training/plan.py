@@ -31,19 +31,22 @@ class DataPlan(_Table):
 
     Args:
         pairs: a file of (query, document) pairs.
+        scored: a file of (text, text, score from 0 to 5), the similarity that people see in a pair.
         texts: a file of single texts.
         docstrings: a folder of Python sources whose docstrings are the pairs.
         limit: the most rows to use.
     """
 
     pairs: str | None = None
+    scored: str | None = None
     texts: str | None = None
     docstrings: str | None = None
     limit: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        named = [name for name in ("pairs", "texts", "docstrings") if getattr(self, name) is not None]
+        sources = ("pairs", "scored", "texts", "docstrings")
+        named = [name for name in sources if getattr(self, name) is not None]
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} are both given; name one source of data")
         return self
@@ -85,10 +88,10 @@ class ModelPlan(_Table):
 
 
 class LossPlan(_Table):
-    """InfoNCE at each size, and how the sizes are weighted and drawn.
+    """InfoNCE, or CoSENT for scored pairs, at each size, and how the sizes are weighted and drawn.
 
     Args:
-        temperature: of the softmax; above 0.
+        temperature: of the softmax, or of the differences of CoSENT; above 0.
         symmetric: also let each document pick its query.
         weights: the importance of each size, in the order of the nesting; None is 1 for all.
         draw: which sizes one step uses.
@@ -144,6 +147,15 @@ class TrainPlan(_Table):
     masking: MaskingPlan = MaskingPlan()
     train: TrainConfig = TrainConfig()
     output: OutputPlan = OutputPlan()
+
+    @model_validator(mode="after")
+    def _scored_pairs_tune_the_encoder(self) -> Self:
+        if self.data.scored is not None and (self.model.tune != "encoder" or self.loss.symmetric):
+            raise ValueError(
+                "scored pairs train every weight of the encoder, and neither text is the query: set "
+                'tune = "encoder" and leave out symmetric'
+            )
+        return self
 
     def to_toml(self) -> str:
         """The plan as TOML, every setting written out; those that are None are left out."""
@@ -224,7 +236,8 @@ def _check_names(tables: Mapping[str, Any]) -> None:
 
 
 def _told(error: Any) -> str:
-    place = " ".join([f"[{error['loc'][0]}]", *map(str, error["loc"][1:])])
+    table, *rest = error["loc"] or ("plan",)
+    place = " ".join([f"[{table}]", *map(str, rest)])
     given = "" if error["type"] == "value_error" else f"; got {error['input']!r}"
     return f"{place}: {error['msg'].removeprefix('Value error, ')}{given}"
 

@@ -1,0 +1,46 @@
+"""What a batch of pairs of texts loses, from one pass of the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from nestling.losses import GradientCache, Nested, Parts
+
+
+class PairObjective(nn.Module):
+    """A nested loss of rows (text, text, value), encoded at once or a chunk of texts at a time.
+
+    Args:
+        loss: at every granularity.
+        name: the keyword by which it takes the values, such as ``"ids"`` or ``"scores"``.
+        chunk_size: texts that are encoded at a time, by gradient caching; None encodes a batch at once.
+    """
+
+    def __init__(self, loss: Nested, name: str, chunk_size: int | None = None) -> None:
+        super().__init__()
+        self.loss, self.name, self.chunk_size = loss, name, chunk_size
+        nesting = loss.nesting
+        self.layers = {"layers": nesting.sizes("layer")} if "layer" in nesting.axes else {}
+
+    def forward(self, model: Callable[..., Tensor], batch: Sequence[tuple[str, str, float]]) -> Parts:
+        """Loss of a batch, with what each granularity adds to it."""
+        first, second, values = map(list, zip(*batch, strict=True))
+        if self.chunk_size is None:
+            vectors = model([*first, *second], **self.layers)
+            return self._parts(vectors[: len(first)], vectors[len(first) :], values=values)
+        found: list[Parts] = []
+
+        def total(*columns: Tensor) -> Tensor:
+            found.append(self._parts(*columns, values=values))
+            return found[0].total
+
+        encode = partial(model, **self.layers)
+        value = GradientCache(encode, total, chunk_size=self.chunk_size)(first, second)
+        return found[0]._replace(total=value)
+
+    def _parts(self, *columns: Tensor, values: list[float]) -> Parts:
+        return self.loss.parts(*columns, **{self.name: torch.tensor(values, device=columns[0].device)})

@@ -1,0 +1,37 @@
+"""The nested loss that a plan describes."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nestling.granularity import Nesting
+from nestling.losses import AlignScores, AlignVectors, Nested
+from nestling.losses.alignment import Alignment
+from nestling.schedules import Cross, Every, RandomPrefix, RandomSome, Sandwich, Schedule
+from nestling.training.plan import TrainPlan
+
+
+def planned_loss(plan: TrainPlan, base: nn.Module, nesting: Nesting) -> Nested:
+    """``base`` over ``nesting``, with the schedule, the weights and the aligning term of a plan."""
+    loss = plan.loss
+    schedules: dict[str, Schedule] = {
+        "every": Every(),
+        "random_some": RandomSome(loss.draw_count),
+        "sandwich": Sandwich(loss.draw_count),
+        "random_prefix": RandomPrefix(),
+        "cross": Cross(),
+    }
+    aligned: dict[str | None, Alignment | None] = {
+        None: None,
+        "scores": AlignScores(loss.align_weight, loss.align_temperature or loss.temperature),
+        "vectors": AlignVectors(loss.align_weight, loss.align_temperature or 1.0),
+    }
+    return Nested(
+        base,
+        nesting,
+        weights=loss.weights,
+        schedule=schedules[loss.draw],
+        align=aligned[loss.align],
+        deep_documents=loss.deep_documents,
+        seed=plan.train.seed,
+    )

@@ -1,0 +1,71 @@
+"""Similarity of texts, from pairs that people scored: an encoder is trained whole."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from nestling.data.sts import ScoredPairs, read_scored_pairs
+from nestling.domains.pair_objective import PairObjective
+from nestling.domains.planned_loss import planned_loss
+from nestling.encoders.text import TextEncoder
+from nestling.errors import ConfigError
+from nestling.granularity import Nesting
+from nestling.losses import CoSENT
+from nestling.measure.sweep import sweep
+from nestling.measure.tasks import STS
+from nestling.training import fit
+from nestling.training.plan import TrainPlan, write_plan
+
+
+def train_by_plan(plan: TrainPlan) -> TextEncoder:
+    """Train as planned on scored pairs, with CoSENT; plan, log and checkpoints go into the plan's folder.
+
+    Sweeps of a tenth of the pairs, whose sentences are in no other, are logged on the way.
+
+    Raises:
+        ConfigError: for a plan that names no file of scored pairs or no nesting.
+        DataError: if the file cannot be used.
+    """
+    if plan.data.scored is None or plan.model.nesting is None:
+        raise ConfigError("training on scored pairs needs their file and a nesting; name both")
+    pairs = read_scored_pairs(plan.data.scored)
+    if plan.data.limit is not None:
+        pairs = pairs.take(range(min(plan.data.limit, len(pairs))))
+    training, validation = pairs.split(seed=plan.train.seed)
+    start = TextEncoder.open(plan.model.encoder)
+    model = TextEncoder(copy.deepcopy(start.model), Nesting.parse(plan.model.nesting), start.rule)
+    held_out = STS(validation.first, validation.second, validation.scores)
+
+    def evaluate(step: int) -> dict[str, float]:
+        curve = sweep(model, held_out, seed=plan.train.seed)
+        return {f"{row.metric}@{row.granularity}": row.value for row in curve.rows}
+
+    write_plan(plan, Path(plan.output.folder) / "plan.toml")
+    loss = planned_loss(plan, CoSENT(1 / plan.loss.temperature), model.nesting)
+    objective = PairObjective(loss, "scores", plan.loss.chunk_size)
+    fit(
+        model,
+        objective,
+        ScoredRows(training),
+        plan.train,
+        collate=list,
+        folder=plan.output.folder,
+        evaluate=evaluate,
+    )
+    return model.eval()
+
+
+class ScoredRows(Dataset[tuple[str, str, float]]):
+    """Scored pairs, row by row."""
+
+    def __init__(self, pairs: ScoredPairs) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, row: int) -> tuple[str, str, float]:
+        return self.pairs.first[row], self.pairs.second[row], float(self.pairs.scores[row])
