@@ -1,0 +1,70 @@
+"""Names of stimuli, and labels of matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+
+from nestling.errors import DataError
+
+Label: TypeAlias = str | int | float | bool | None
+Labels: TypeAlias = Mapping[str, tuple[Label, ...]]
+
+
+def check_stimuli(stimuli: Sequence[str | int] | None, count: int) -> tuple[str, ...]:
+    """``count`` different names; the numbers from 0 if none are given.
+
+    Raises:
+        DataError: for another number of names, or names that occur twice (said which).
+    """
+    names = tuple(map(str, range(count) if stimuli is None else stimuli))
+    if len(names) != count:
+        raise DataError(f"{len(names)} names were given for {count} stimuli; give one each")
+    if len(set(names)) < count:
+        seen: set[str] = set()
+        twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+        raise DataError(f"stimuli must be different, but {', '.join(twice[:5])} occur more than once")
+    return names
+
+
+def check_labels(labels: Mapping[str, Label | Sequence[Label]], count: int) -> Labels:
+    """For each name one label a matrix; a single label stands for all matrices.
+
+    Raises:
+        DataError: for another number of labels, or ones that are no text, number or None.
+    """
+    return MappingProxyType({str(name): _read(str(name), given, count) for name, given in labels.items()})
+
+
+def join_labels(parts: Sequence[tuple[Labels, int]]) -> dict[str, tuple[Label, ...]]:
+    """The labels of parts of so many matrices in turn; a name that a part lacks is None there."""
+    names = dict.fromkeys(name for labels, _ in parts for name in labels)
+    return {
+        name: tuple(label for labels, count in parts for label in labels.get(name, (None,) * count))
+        for name in names
+    }
+
+
+def _read(name: str, given: object, count: int) -> tuple[Label, ...]:
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    alone = not isinstance(given, Sequence) or isinstance(given, str)
+    values = (given,) * count if alone else tuple(given)  # type: ignore[arg-type]
+    if len(values) != count:
+        raise DataError(f"{len(values)} labels {name!r} were given for {count} matrices; give one each")
+    return tuple(_plain(name, value) for value in values)
+
+
+def _plain(name: str, value: object) -> Label:
+    """A label that a manifest can hold: what numpy wraps is unwrapped."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise DataError(
+        f"a label must be text, a finite number or None, but {name!r} holds {value!r} "
+        f"({type(value).__name__}); give its text: str(...)"
+    )
