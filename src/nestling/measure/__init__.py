@@ -3,6 +3,7 @@
 from nestling.measure.cascade import AdaptiveClassifier
 from nestling.measure.curve import Curve
 from nestling.measure.encode import encode_task
+from nestling.measure.fidelity import Fidelity
 from nestling.measure.sweep import sweep
 from nestling.measure.table import compare
 from nestling.measure.tasks import (
@@ -22,6 +23,7 @@ __all__ = [
     "AdaptiveClassifier",
     "Clustering",
     "Curve",
+    "Fidelity",
     "HeadClassification",
     "LinearProbe",
     "NearestClassMean",

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nestling.errors import ConfigError
+from nestling.picture import heat_map
 
 if TYPE_CHECKING:
     from nestling.measure.choice import Row
     from nestling.measure.curve import Curve
-
-_DARK = 0.6  # share of the range above which the colours of a heat map are light
 
 
 @dataclass(frozen=True)
@@ -55,19 +54,9 @@ class Grid:
 
     def draw(self, axes: Any, title: str) -> None:
         """A heat map on matplotlib axes, each cell with its value."""
-        (down, lines), (across, columns) = self.down, self.across
+        lines, columns = self.down[1], self.across[1]
         values = [
             [self.cells[line, each].value if (line, each) in self.cells else math.nan for each in columns]
             for line in lines
         ]
-        image = axes.imshow(values, cmap="viridis", aspect="auto", origin="lower")
-        low, high = image.get_clim()
-        for (line, each), row in self.cells.items():
-            light = high > low and (row.value - low) / (high - low) < _DARK
-            place = (columns.index(each), lines.index(line))
-            axes.text(*place, f"{row.value:.3f}", ha="center", va="center", color="w" if light else "k")
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_yticks(range(len(lines)), lines)
-        axes.set_xlabel(across)
-        axes.set_ylabel(down)
-        axes.set_title(title)
+        heat_map(axes, values, self.down, self.across, title)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nestling.artifact import write_file
-from nestling.errors import ConfigError, require
 from nestling.measure.grid import Grid
+from nestling.picture import draw
 
 if TYPE_CHECKING:
     from nestling.measure.choice import Row
     from nestling.measure.curve import Curve
 
-_FORMATS = ("png", "svg", "pdf")
 _MOST_LABELS = 20
 
 
@@ -33,7 +28,7 @@ def lines_of(curve: Curve, metric: str) -> Iterator[tuple[str, list[Row]]]:
 
 
 def plot(curves: Sequence[Curve], target: Any, metric: str) -> None:
-    """Draw a metric of every curve over the bytes of a vector, with intervals.
+    """Draw a metric of every curve over the bytes of a vector, or their only other axis, with intervals.
 
     Args:
         curves: the first gives title and labels.
@@ -45,51 +40,45 @@ def plot(curves: Sequence[Curve], target: Any, metric: str) -> None:
         MissingExtraError: if matplotlib is not installed.
         StorageError: if the file cannot be written.
     """
-    _into(target, lambda axes: _draw(curves, axes, metric))
+    draw(target, lambda axes: _draw(curves, axes, metric))
 
 
 def heatmap(curve: Curve, target: Any, metric: str) -> None:
     """Draw a metric of a curve over two axes as a heat map; the rest as :func:`plot`."""
     title = f"{curve.name} on {curve.task}: {metric}"
     grid = Grid.of(curve, metric)
-    _into(target, lambda axes: grid.draw(axes, title))
-
-
-def _into(target: Any, draw: Callable[[Any], None]) -> None:
-    """Draw into a file by its name, or on axes."""
-    if not isinstance(target, (str, os.PathLike)):
-        draw(target)
-        return
-    path = Path(target)
-    kind = path.suffix.lstrip(".").lower()
-    if kind not in _FORMATS:
-        raise ConfigError(f"{path} is no picture file; end its name in .{', .'.join(_FORMATS)}")
-    figure = require("matplotlib.figure", "train").Figure(figsize=(7, 4.5), layout="constrained")
-    draw(figure.add_subplot())
-    picture = io.BytesIO()
-    figure.savefig(picture, format=kind, dpi=150)
-    write_file(path, picture.getvalue())
+    draw(target, lambda axes: grid.draw(axes, title))
 
 
 def _draw(curves: Sequence[Curve], axes: Any, metric: str) -> None:
-    sizes = set()
+    over, place = _scale(curves)
+    places = set()
     for curve in curves:
         for name, rows in lines_of(curve, metric):
-            x = [row.vector_bytes for row in rows]
-            sizes.update(x)
+            rows = sorted(rows, key=place)
+            x = [place(row) for row in rows]
+            places.update(x)
             (line,) = axes.plot(x, [row.value for row in rows], marker="o", markersize=4, label=name)
             axes.fill_between(
                 x, [row.low for row in rows], [row.high for row in rows], alpha=0.15, color=line.get_color()
             )
     axes.set_xscale("log", base=2)
-    shown = _spread(sorted(sizes))
-    axes.set_xticks(shown, [f"{size:,}" for size in shown], rotation=45 * (len(shown) > 8))
+    shown = _spread(sorted(places))
+    axes.set_xticks(shown, [f"{each:,}" for each in shown], rotation=45 * (len(shown) > 8))
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("bytes of a vector")
+    axes.set_xlabel(over)
     axes.set_ylabel(metric)
     axes.set_title(f"{curves[0].task}: {metric} with {curves[0].confidence:.0%} intervals")
     axes.grid(visible=True, alpha=0.3)
     axes.legend(frameon=False)
+
+
+def _scale(curves: Sequence[Curve]) -> tuple[str, Callable[[Row], int]]:
+    """What to draw over: the bytes of a vector, or the only axis of all curves if it is not ``dim``."""
+    axes = {curve.nesting.axes for curve in curves}
+    if len(axes) == 1 and "dim" not in (only := axes.pop()) and len(only) == 1:
+        return only[0], lambda row: row.granularity[only[0]]
+    return "bytes of a vector", lambda row: row.vector_bytes
 
 
 def _spread(sizes: Sequence[int]) -> list[int]:

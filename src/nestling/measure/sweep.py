@@ -21,7 +21,7 @@ from nestling.measure.curve import Curve
 from nestling.measure.encode import at_rest, encode_inputs, encode_one
 from nestling.measure.machine import machine, today, versions
 from nestling.measure.scores import Floats, Scores
-from nestling.measure.tasks import Task
+from nestling.measure.tasks import Task, with_full
 
 _TIMINGS = 15
 
@@ -175,14 +175,22 @@ class _Plan:
         cut_from: dict[Granularity | None, list[Granularity]] = defaultdict(list)
         for granularity, source in self.sources.items():
             cut_from[source].append(granularity)
-        parts, measured = [], []
+        task, parts, measured = self._against_full(codes), [], []
         for place, source in enumerate(self.asked):
             matrices = {name: each[place] for name, each in codes.items()}
             width = next(iter(matrices.values())).shape[1]
             group = sorted(cut_from[source], key=lambda g: g.get("dim", width))
-            parts.append(self.task.score(matrices, [g.get("dim", width) for g in group], self.rule))
+            parts.append(task.score(matrices, [g.get("dim", width) for g in group], self.rule))
             measured += group
         return _Joined(parts, [measured.index(g) for g in self.nesting])
+
+    def _against_full(self, codes: Mapping[str, list[NDArray[Any]]]) -> Task:
+        """The task, comparing with the full granularity of the nesting if it compares."""
+        full = self.nesting.full
+        place = self.asked.index(self.sources[full])
+        matrices = {name: each[place] for name, each in codes.items()}
+        width = next(iter(matrices.values())).shape[1]
+        return with_full(self.task, matrices, full.get("dim", width), self.rule)
 
     def cost(
         self, granularity: Granularity, codes: Mapping[str, list[NDArray[Any]]], latency: bool

@@ -74,6 +74,26 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class ComparesWithFull(Task, Protocol):
+    """A task that needs to know what the thing says at its full granularity."""
+
+    def with_full(self, encoded: Mapping[str, NDArray[Any]], dim: int, rule: CutRule) -> Task:
+        """The same task, comparing with these vectors.
+
+        Args:
+            encoded: by the names of ``inputs``, the full granularity of what is measured.
+            dim: its size.
+            rule: what happens before and after the cut.
+        """
+        ...
+
+
+def with_full(task: Task, encoded: Mapping[str, NDArray[Any]], dim: int, rule: CutRule) -> Task:
+    """``task``, told the vectors at the full granularity if it compares with them."""
+    return task.with_full(encoded, dim, rule) if isinstance(task, ComparesWithFull) else task
+
+
 @dataclass(frozen=True, eq=False)
 class STS:
     """Semantic textual similarity: do similarities of pairs rank as people's scores do (Spearman)?
@@ -223,6 +243,10 @@ class Robustness:
     def with_inputs(self, inputs: Mapping[str, Any]) -> Robustness:
         """The same task on other inputs, such as their vectors."""
         return Robustness(*(task.with_inputs(part) for task, part in self._split(inputs)))
+
+    def with_full(self, encoded: Mapping[str, NDArray[Any]], dim: int, rule: CutRule) -> Robustness:
+        """The same task, either part told the vectors at the full granularity if it compares with them."""
+        return Robustness(*(with_full(task, part, dim, rule) for task, part in self._split(encoded)))
 
     def score(
         self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule

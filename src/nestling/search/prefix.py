@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import CutRule, check_vectors, cut, name_rows
 from nestling.errors import DataError
+
+Width = TypeVar("Width", np.float32, np.float64)
 
 _SMALLEST_NORM = 1e-12
 
@@ -48,15 +50,13 @@ def prepare(x: NDArray[Any], dim: int, rule: CutRule) -> NDArray[np.float32]:
     return cut(wide, dim, CutRule(rule.before, "none")).astype(np.float32, copy=False)
 
 
-def prefix_square_norms(x: NDArray[np.float32], dims: Sequence[int]) -> NDArray[np.float32]:
+def prefix_square_norms(x: NDArray[Width], dims: Sequence[int]) -> NDArray[Width]:
     """Squared length of every row at every size, ``Float[sizes, rows]``."""
     squares = [np.einsum("ij,ij->i", x[:, block], x[:, block]) for block in prefix_blocks(dims)]
     return np.cumsum(squares, axis=0)
 
 
-def prefix_norms(
-    x: NDArray[np.float32], dims: Sequence[int], what: str, first_row: int = 0
-) -> NDArray[np.float32]:
+def prefix_norms(x: NDArray[Width], dims: Sequence[int], what: str, first_row: int = 0) -> NDArray[Width]:
     """Length of every row at every size, ``Float[sizes, rows]``, fit to divide by.
 
     Raises:

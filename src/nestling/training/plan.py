@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nestling.artifact import write_file
 from nestling.errors import ConfigError, unknown
 from nestling.granularity import Nesting
+from nestling.plan_file import check_names, read_tables, validated
 from nestling.training.config import TrainConfig
 
 Tuned = Literal["adapter", "encoder", "masked"]
@@ -189,17 +189,14 @@ def read_plan(path: str | Path | None = None, overrides: Mapping[str, Any] | Non
     >>> read_plan(None, {"lr": 0.01, "nesting": "dim=8..32"}).model.nesting
     'dim=8,16,32'
     """
-    tables = {} if path is None else _read_toml(Path(path))
-    _check_names(tables)
+    tables = {} if path is None else read_tables(path)
+    check_names(tables, TABLES)
     for key, value in (overrides or {}).items():
         if key not in HOMES:
             raise ConfigError(unknown("setting", key, HOMES))
         if value is not None:
             tables.setdefault(HOMES[key], {})[key] = value
-    try:
-        return TrainPlan.model_validate(tables)
-    except ValidationError as error:
-        raise ConfigError("; ".join(map(_told, error.errors()))) from error
+    return validated(TrainPlan, tables)
 
 
 def write_plan(plan: TrainPlan, path: str | Path) -> None:
@@ -209,37 +206,6 @@ def write_plan(plan: TrainPlan, path: str | Path) -> None:
         StorageError: if writing fails.
     """
     write_file(path, plan.to_toml())
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the plan {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"the plan {path} is not TOML: {error}") from error
-
-
-def _check_names(tables: Mapping[str, Any]) -> None:
-    for name, table in tables.items():
-        if name not in TABLES:
-            hint = f"; {name!r} stands in [{HOMES[name]}]" if name in HOMES else ""
-            raise ConfigError(unknown("table", name, TABLES) + hint)
-        if not isinstance(table, dict):
-            raise ConfigError(
-                f"{name} must be a table: write [{name}] above its keys {', '.join(TABLES[name])}"
-            )
-        for key in table:
-            if key not in TABLES[name]:
-                hint = f"; {key!r} stands in [{HOMES[key]}]" if key in HOMES else ""
-                raise ConfigError(unknown(f"key of [{name}]", key, TABLES[name]) + hint)
-
-
-def _told(error: Any) -> str:
-    table, *rest = error["loc"] or ("plan",)
-    place = " ".join([f"[{table}]", *map(str, rest)])
-    given = "" if error["type"] == "value_error" else f"; got {error['input']!r}"
-    return f"{place}: {error['msg'].removeprefix('Value error, ')}{given}"
 
 
 def _as_dict(table: Any) -> dict[str, Any]:

@@ -1,0 +1,176 @@
+"""What granularities or layers keep of a whole model on texts or vectors, by a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from nestling.data import docstring_pairs, read_pairs, read_texts
+from nestling.encoders.activations import ModuleLayers, PoolName
+from nestling.encoders.stored import open_vectors
+from nestling.encoders.text import TextEncoder
+from nestling.granularity import Nesting
+from nestling.measure.curve import Curve
+from nestling.measure.fidelity import THRESHOLDS, Fidelity
+from nestling.measure.sweep import sweep
+from nestling.plan_file import check_names, read_tables, validated
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SubjectPlan(_Table):
+    """What is cut: a text encoder in dims and layers, named layers of its modules, or vectors of a file.
+
+    Args:
+        encoder: the name or folder of a text encoder.
+        vectors: a file or folder of vectors, in place of an encoder.
+        nesting: the granularities, such as ``"layer=2,4,6 x dim=64,384"``; by default those it was made for.
+        layers: in place of a nesting, names of layers of the encoder, or patterns such as
+            ``"0.auto_model.encoder.layer.*"``; the last of them is the full one.
+        pool: how the tokens of a named layer become one vector, by default their mean.
+    """
+
+    encoder: str = "wordllama"
+    vectors: str | None = None
+    nesting: str | None = None
+    layers: list[str] | None = Field(default=None, min_length=1)
+    pool: PoolName | None = None
+
+    @field_validator("nesting")
+    @classmethod
+    def _is_nesting(cls, text: str | None) -> str | None:
+        return None if text is None else str(Nesting.parse(text))
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.vectors is not None and "encoder" in self.model_fields_set:
+            raise ValueError("encoder and vectors are both given; name one of them")
+        if self.layers is not None and (self.nesting is not None or self.vectors is not None):
+            raise ValueError("named layers are of an encoder and take no nesting; leave one of them out")
+        if self.pool is not None and self.layers is None:
+            raise ValueError("pool says what becomes of the tokens of named layers; name layers")
+        return self
+
+
+class StimuliPlan(_Table):
+    """The texts that are compared; the docstrings of the installed packages if nothing is named.
+
+    Args:
+        texts: a file of texts.
+        pairs: a file of (query, document) pairs, whose documents are taken.
+        docstrings: a folder of Python sources.
+    """
+
+    texts: str | None = None
+    pairs: str | None = None
+    docstrings: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        named = sorted(self.model_fields_set)
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} are both given; name one source of texts")
+        return self
+
+    def read(self) -> list[str]:
+        """The texts, each once.
+
+        Raises:
+            DataError: if they cannot be read.
+        """
+        if self.texts is not None:
+            return list(dict.fromkeys(read_texts(self.texts)))
+        if self.pairs is not None:
+            return list(dict.fromkeys(read_pairs(self.pairs).documents))
+        found = docstring_pairs(None if self.docstrings is None else [self.docstrings])
+        return list(dict.fromkeys(found.documents))
+
+
+class MeasurePlan(_Table):
+    """How it is measured, as ``Fidelity`` says it; ``k = 0`` looks at no neighbours."""
+
+    thresholds: dict[str, tuple[float, float]] = dict(THRESHOLDS)
+    k: int = Field(default=10, ge=0)
+    limit: int = 500
+    resamples: int = Field(default=1000, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+class FidelityPlan(_Table):
+    """A whole measurement: what is cut, which inputs it is given, and how it is compared."""
+
+    model: SubjectPlan = SubjectPlan()
+    data: StimuliPlan = StimuliPlan()
+    fidelity: MeasurePlan = MeasurePlan()
+
+    @model_validator(mode="after")
+    def _texts_are_encoded(self) -> Self:
+        if self.model.vectors is not None and self.data.model_fields_set:
+            raise ValueError("vectors are compared as they are and need no texts; leave out [data]")
+        return self
+
+
+class FidelityReport(NamedTuple):
+    """What was measured.
+
+    Args:
+        curve: fidelity at every granularity.
+        layers: the names of the layers that ``layer=1``, ``2``, ... stand for, if they were named.
+    """
+
+    curve: Curve
+    layers: tuple[str, ...]
+
+
+def read_fidelity_plan(path: str | Path) -> FidelityPlan:
+    """Read a plan from a TOML file with the tables ``[model]``, ``[data]`` and ``[fidelity]``.
+
+    Raises:
+        ConfigError: for a file that cannot be read, an unknown table or key (the nearest is named), or a
+            value that is not allowed.
+    """
+    tables = read_tables(path)
+    known = {
+        name: tuple(field.annotation.model_fields)  # type: ignore[union-attr]
+        for name, field in FidelityPlan.model_fields.items()
+    }
+    check_names(tables, known)
+    return validated(FidelityPlan, tables)
+
+
+def measure_fidelity(plan: FidelityPlan) -> FidelityReport:
+    """Do what a plan says.
+
+    Raises:
+        ConfigError: for layers that the encoder does not have.
+        GranularityError: for granularities that it does not have.
+        DataError: for inputs that cannot be used.
+    """
+    how, nesting = plan.fidelity, _nesting(plan.model)
+    thing, inputs = _subject(plan, nesting)
+    task = Fidelity(inputs, thresholds=how.thresholds, k=how.k or None, limit=how.limit, seed=how.seed)
+    name = plan.model.vectors or plan.model.encoder
+    curve = sweep(thing, task, nesting, seed=how.seed, name=name, resamples=how.resamples)
+    return FidelityReport(curve, getattr(thing, "layers", ()))
+
+
+def _nesting(model: SubjectPlan) -> Nesting | None:
+    return None if model.nesting is None else Nesting.parse(model.nesting)
+
+
+def _subject(plan: FidelityPlan, nesting: Nesting | None) -> tuple[Any, Any]:
+    """What is swept, and over which inputs."""
+    model = plan.model
+    if model.vectors is not None:
+        stored = open_vectors(model.vectors)
+        return stored, np.arange(len(stored))
+    encoder = TextEncoder.open(model.encoder, nesting if nesting and "layer" in nesting.axes else None)
+    texts = plan.data.read()
+    if model.layers is None:
+        return encoder, texts
+    return ModuleLayers(encoder.model, model.layers, pool=model.pool), texts
