@@ -1,0 +1,244 @@
+"""Search over thresholds that never chooses and reports on the same data: leave one subject out, twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nestling.compare.centroids import (
+    Distance,
+    Flags,
+    Floats,
+    Ints,
+    distance_ratios,
+    gram,
+    held_out_distances,
+    nearest_class,
+    pair_distances,
+    share_right,
+)
+from nestling.compare.comparators import read
+from nestling.compare.identify import Grouping, Identification, common_pairs, missing_classes
+from nestling.compare.thresholds import check_thresholds, region_of, threshold_grid
+from nestling.compare.topology import OrderedDistances
+from nestling.errors import ConfigError, DataError, require, unknown
+
+# Few enough for a core's cache: they are written, centred and multiplied at once.
+_ENTRIES_AT_A_TIME = 1 << 18
+_PRODUCTS_AT_A_TIME = 1 << 22
+_FEWEST_SUBJECTS = 3
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The thresholds that were chosen without a subject, and how they do on it.
+
+    Args:
+        subject: who was held out.
+        lower: chosen on the other subjects.
+        upper: likewise.
+        inner_accuracy: of the chosen pair among the other subjects. As the best of many it flatters.
+        accuracy: on the held-out subject; NaN if it could not be scored.
+    """
+
+    subject: Any
+    lower: float
+    upper: float
+    inner_accuracy: float
+    accuracy: float
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdSearch:
+    """How well classes are identified at many thresholds, and what choosing among them is worth.
+
+    ``accuracy`` is the estimate to report: every subject was identified with thresholds chosen on others.
+    ``accuracies`` is a map to look at. Its best cell was picked for being best, so its value says too
+    much; it is not given by name.
+
+    Args:
+        thresholds: ``Float[t, 2]``.
+        accuracies: ``Float[t]``, of each pair on all subjects.
+        choices: one a subject.
+        identification: every subject by its own choice.
+    """
+
+    thresholds: Floats
+    accuracies: Floats
+    choices: tuple[Choice, ...]
+    identification: Identification
+
+    @property
+    def accuracy(self) -> float:
+        """Share right with thresholds that were chosen without the subject they were used on."""
+        return self.identification.accuracy
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a pair of thresholds: lower, upper, region and accuracy on all subjects."""
+        return [
+            {
+                "lower": float(lower),
+                "upper": float(upper),
+                "region": region_of(lower, upper),
+                "accuracy": float(accuracy),
+            }
+            for (lower, upper), accuracy in zip(self.thresholds, self.accuracies, strict=True)
+        ]
+
+    def to_pandas(self) -> Any:
+        """The rows as a table.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        return require("pandas", "pandas").DataFrame(self.rows())
+
+
+def search_thresholds(
+    rdms: Any,
+    *,
+    label: str | Sequence[Any],
+    subject: str | Sequence[Any],
+    thresholds: ArrayLike | None = None,
+    step: float = 0.05,
+    rank: bool = True,
+    distance: Distance = "euclidean",
+) -> ThresholdSearch:
+    """Identification at every pair of thresholds, and an honest estimate of choosing the best pair.
+
+    For the estimate each subject is left out in turn; the pair of thresholds is the one that does best when
+    each of the remaining subjects is left out, and is then used on the subject. Of pairs that do equally well
+    the widest is taken, and then the lowest.
+
+    Args:
+        rdms: RDMs, or ``Float[m, pairs]``; never changed.
+        label: what is to be identified; see :func:`~nestling.compare.identify.identify`.
+        subject: who is left out.
+        thresholds: pairs ``(lower, upper)``; by default all of a grid.
+        step: of the grid.
+        rank: replace distances by their ranks first.
+        distance: to the centroids.
+
+    Raises:
+        ConfigError: for thresholds that are no pairs, an unknown distance or label.
+        DataError: for matrices that cannot be used, or fewer than 3 subjects: one to report on, and at
+            least 2 to choose among.
+
+    Source: the grid of Lin and Kriegeskorte 2023, which reports its best cell; Varma and Simon 2006 for the
+    second loop.
+    """
+    if distance not in get_args(Distance):
+        raise ConfigError(unknown("distance", distance, get_args(Distance)))
+    pairs = threshold_grid(step) if thresholds is None else check_thresholds(thresholds)
+    rdms = read(rdms)
+    grouping = Grouping.read(rdms, label, subject)
+    if len(grouping.subjects) < _FEWEST_SUBJECTS:
+        raise DataError(
+            f"{len(grouping.subjects)} subjects are too few to choose thresholds and report on another one; "
+            f"give at least {_FEWEST_SUBJECTS}, or use identify() at thresholds that you fix beforehand"
+        )
+    present, notes = common_pairs(rdms.vectors)
+    ordered = OrderedDistances.of(rdms.vectors, rank=rank)
+    measured = _measure(ordered, pairs, present, grouping, distance)
+    chosen = _choose(measured.inner, pairs, grouping)
+    of_matrix = chosen[grouping.subject_of]
+    distances = measured.distances[of_matrix, np.arange(len(of_matrix))]
+    ratios = _ratios(ordered, pairs, present, chosen, grouping, distance)
+    found = Identification(grouping, distances, ratios, np.empty(0), notes)
+    found = replace(found, notes=(*notes, *missing_classes(found)))
+    choices = tuple(_report(found, pairs, chosen, measured.inner))
+    return ThresholdSearch(pairs, measured.accuracies, choices, found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """What is kept of every pair of thresholds.
+
+    Args:
+        accuracies: ``Float[t]``, of all subjects.
+        inner: ``Float[subjects, t]``, of the others when a subject is not there at all.
+        distances: ``Float[t, m, classes]``, to the centroids of the other subjects.
+    """
+
+    accuracies: Floats
+    inner: Floats
+    distances: Floats
+
+
+def _measure(
+    ordered: OrderedDistances, pairs: Floats, present: Flags, grouping: Grouping, distance: Distance
+) -> _Measured:
+    """Identification at every pair of thresholds, with all subjects and without each."""
+    members, same, class_of = grouping.members, grouping.same, grouping.class_of
+    without = [np.flatnonzero(grouping.subject_of != place) for place in range(len(grouping.subjects))]
+    accuracies, inner = np.empty(len(pairs)), np.empty((len(without), len(pairs)))
+    distances = np.empty((len(pairs), *members.shape))
+    block = max(1, _PRODUCTS_AT_A_TIME // same.size)
+    for start in range(0, len(pairs), block):
+        part = slice(start, start + block)
+        products = _grams(ordered, pairs[part], present, distance)
+        distances[part] = held_out_distances(products, members, same, distance)
+        accuracies[part] = share_right(nearest_class(distances[part], class_of), class_of)
+        for place, rest in enumerate(without):
+            found = held_out_distances(
+                products[:, rest[:, None], rest], members[rest], same[np.ix_(rest, rest)], distance
+            )
+            inner[place, part] = share_right(nearest_class(found, class_of[rest]), class_of[rest])
+    return _Measured(accuracies, inner, distances)
+
+
+def _grams(ordered: OrderedDistances, pairs: Floats, present: Flags, distance: Distance) -> Floats:
+    """Inner products ``Float[t, m, m]`` of the transformed matrices, over the pairs that all have."""
+    count, size = len(ordered.values), ordered.values.size
+    block = max(1, _ENTRIES_AT_A_TIME // size)
+    found = np.empty((len(pairs), count, count))
+    for start in range(0, len(pairs), block):
+        part = slice(start, start + block)
+        found[part] = gram(ordered.transform(pairs[part])[..., present], distance)
+    return found
+
+
+def _choose(inner: Floats, pairs: Floats, grouping: Grouping) -> Ints:
+    """The pair that does best without each subject, ``Int[subjects]``; of equals the widest, then lowest."""
+    lost = np.flatnonzero(np.isnan(inner).all(axis=1))
+    if len(lost):
+        raise DataError(
+            f"without subject {grouping.subjects[lost[0]]!r} no class is shared by two subjects, so no "
+            "thresholds can be chosen; give more subjects"
+        )
+    preference = np.lexsort((pairs[:, 0], pairs[:, 0] - pairs[:, 1]))
+    as_good = inner >= np.nanmax(inner, axis=1, keepdims=True) - _SLACK
+    return np.asarray(preference[as_good[:, preference].argmax(axis=1)])
+
+
+def _ratios(
+    ordered: OrderedDistances,
+    pairs: Floats,
+    present: Flags,
+    chosen: Ints,
+    grouping: Grouping,
+    distance: Distance,
+) -> Floats:
+    """Ratios of distances of every subject at the pair chosen without it, ``Float[subjects, classes]``."""
+    found = np.empty((len(chosen), len(grouping.classes)))
+    for pair in np.unique(chosen):
+        products = _grams(ordered, pairs[[pair]], present, distance)[0]
+        ratios = distance_ratios(
+            pair_distances(products, distance), grouping.members, grouping.same, grouping.subject_of
+        )
+        found[chosen == pair] = ratios[chosen == pair]
+    return found
+
+
+def _report(found: Identification, pairs: Floats, chosen: Ints, inner: Floats) -> Iterator[Choice]:
+    grouping = found.grouping
+    for place, name in enumerate(grouping.subjects):
+        own = grouping.subject_of == place
+        accuracy = share_right(found.predicted[own], grouping.class_of[own])
+        lower, upper = pairs[chosen[place]]
+        yield Choice(name, float(lower), float(upper), float(inner[place, chosen[place]]), float(accuracy))

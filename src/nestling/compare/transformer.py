@@ -1,0 +1,97 @@
+"""What all transforms of dissimilarity matrices share: scikit-learn's contract, and matrices in as out."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.compare.comparators import read
+from nestling.compare.rdms import RDMs
+from nestling.errors import ConfigError, require, unknown
+
+Vectors = NDArray[np.floating[Any]]
+
+
+class MatrixTransformer:
+    """Base of transforms that treat every dissimilarity matrix by itself and so learn nothing.
+
+    They take ``Float[m, pairs]`` or :class:`~nestling.compare.rdms.RDMs` and give back the same kind, and
+    have what scikit-learn asks of a transformer without needing it. As nothing is learned they may be used
+    without ``fit``, and no held-out matrix leaks into others.
+
+    A subclass keeps its arguments under their names, checks them in ``_check`` and computes in ``_map``.
+    """
+
+    def fit(self, X: Any, y: object = None) -> Self:  # noqa: N803 - scikit-learn's name
+        """Check the arguments and the matrices; there is nothing to learn.
+
+        Args:
+            X: ``Float[m, pairs]`` or RDMs.
+            y: not used.
+
+        Raises:
+            ConfigError: for arguments that are not allowed.
+            DataError: for what are no matrices.
+        """
+        self._check()
+        self.n_features_in_ = read(X).vectors.shape[1]
+        return self
+
+    def transform(self, X: Any) -> Any:  # noqa: N803 - scikit-learn's name
+        """The transformed matrices, of the kind given: ``Float[m, pairs]``, or RDMs with their labels.
+
+        Args:
+            X: ``Float[m, pairs]`` or RDMs; never changed.
+
+        Raises:
+            ConfigError: for arguments that are not allowed.
+            DataError: for matrices that cannot be used.
+        """
+        self._check()
+        rdms = read(X)
+        found = self._map(rdms)
+        return rdms.replace(vectors=found) if isinstance(X, RDMs) else found
+
+    def fit_transform(self, X: Any, y: object = None) -> Any:  # noqa: N803 - scikit-learn's name
+        """The same as ``transform``."""
+        return self.fit(X, y).transform(X)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments of the constructor, as given."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change arguments of the constructor.
+
+        Raises:
+            ConfigError: for a name that is none of them.
+        """
+        names = self.get_params()
+        for name, value in params.items():
+            if name not in names:
+                raise ConfigError(unknown("parameter", name, names))
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
+        return f"{type(self).__name__}({given})"
+
+    def _check(self) -> None:
+        raise NotImplementedError
+
+    def _map(self, rdms: RDMs) -> Vectors:
+        raise NotImplementedError
+
+    def __sklearn_tags__(self) -> Any:
+        tags = require("sklearn.utils", "compare")
+        return tags.Tags(
+            estimator_type=None,
+            target_tags=tags.TargetTags(required=False),
+            transformer_tags=tags.TransformerTags(preserves_dtype=["float64", "float32"]),
+            input_tags=tags.InputTags(allow_nan=True),
+            requires_fit=False,
+        )
