@@ -73,7 +73,7 @@ def test_poisson_is_the_symmetrised_divergence() -> None:
 
     plain = [
         divergence(rates[i], rates[j]) + divergence(rates[j], rates[i])
-        for i, j in zip(*np.triu_indices(6, 1))
+        for i, j in zip(*np.triu_indices(6, 1), strict=True)
     ]
     np.testing.assert_allclose(rdm(x, "poisson").vectors[0], plain, rtol=1e-12)
 
@@ -143,13 +143,56 @@ def test_near_patterns_keep_seven_digits() -> None:
     np.testing.assert_allclose(rdm(x, "correlation").vectors[0], exact.astype(float), rtol=1e-6)
 
 
+def test_equal_distances_of_counts_are_equal_to_the_last_bit() -> None:
+    """Ranks of dissimilarities depend on it; the mean of counts is no count."""
+    x = np.random.default_rng(0).poisson(0.3, size=(60, 40)) + 1_000_000
+    exact = pdist(x.astype(np.int64), "sqeuclidean")
+    for dtype in (np.float64, np.float32):
+        np.testing.assert_array_equal(rdm(x, "sqeuclidean", dtype=dtype).vectors[0], exact)
+        np.testing.assert_array_equal(rdm(x, dtype=dtype).vectors[0], np.sqrt(exact.astype(dtype)))
+
+
+@pytest.mark.parametrize("metric", PLAIN)
+@pytest.mark.parametrize("wide", [100, 3000])
+def test_single_precision_errs_by_a_millionth_of_the_largest(metric: str, wide: int) -> None:
+    """Groups of patterns alike, in which lengths cancel, and channels that share most of what they say."""
+    generator = np.random.default_rng(0)
+    groups = generator.normal(size=(30, 1, wide)) + 3 * generator.normal(size=(30, 1, 1))
+    x = groups + generator.uniform(0.01, 0.5, size=(1, 20, 1)) * generator.normal(size=(30, 20, wide))
+    x = x.reshape(600, wide).astype(np.float32)
+    exact = rdm(x, metric, dtype=np.float64).vectors
+    for block in (64, 600):
+        found = rdm(x, metric, block=block).vectors
+        assert found.dtype == np.float32
+        assert np.abs(found - exact).max() < 1e-6 * exact.max()
+
+
+def test_a_strip_with_many_near_pairs_is_computed_in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two groups: half of all pairs are near, and to take them one by one would cost more."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(2, 1, 50)).repeat(100, axis=1) + 1e-3 * generator.normal(size=(2, 100, 50))
+    x = x.reshape(200, 50).astype(np.float32)
+    one_by_one = []
+    plain = products._Strips._from_differences
+
+    def counted(self: object, pairs: tuple[np.ndarray, np.ndarray], first: int) -> np.ndarray:
+        one_by_one.append(len(pairs[0]))
+        return plain(self, pairs, first)
+
+    monkeypatch.setattr(products._Strips, "_from_differences", counted)
+    found = rdm(x).vectors[0]
+    assert sum(one_by_one) == 0
+    np.testing.assert_allclose(found, pdist(x.astype(np.float64)), rtol=1e-6)
+
+
 @pytest.mark.parametrize("metric", ALONE)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int64, np.int8, np.uint16])
 def test_types_are_widened_not_truncated(metric: str, dtype: type) -> None:
     x = counts()
     found = rdm(x.astype(dtype), metric).vectors
     assert found.dtype == (np.float32 if dtype in (np.float32, np.float16) else np.float64)
-    np.testing.assert_allclose(found, rdm(x, metric).vectors, rtol=1e-6)
+    exact = rdm(x, metric).vectors
+    np.testing.assert_allclose(found, exact, rtol=1e-12 if found.dtype == np.float64 else 1e-6)
 
 
 def test_half_precision_does_not_overflow() -> None:
@@ -196,7 +239,7 @@ def test_the_layout_does_not_matter(metric: str) -> None:
 def test_the_result_may_be_asked_for_in_single() -> None:
     found = rdm(counts(), dtype=np.float32).vectors
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, rdm(counts()).vectors.astype(np.float32))
+    np.testing.assert_allclose(found, rdm(counts()).vectors, rtol=1e-6)
     with pytest.raises(ConfigError, match="dtype=float16 cannot hold"):
         rdm(counts(), dtype=np.float16)
 
@@ -340,5 +383,5 @@ def test_patterns_that_are_all_the_same_have_a_constant_matrix() -> None:
 
 
 def test_a_prior_without_weight() -> None:
-    with pytest.raises(ConfigError, match="needs a positive rate and weight, not 1.0 and 0"):
+    with pytest.raises(ConfigError, match=r"needs a positive rate and weight, not 1\.0 and 0"):
         RatePrior(weight=0)

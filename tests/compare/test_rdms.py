@@ -96,7 +96,7 @@ def test_labels_choose() -> None:
     assert isinstance(rdms.labels["seed"][0], int)
     with pytest.raises(DataError, match="unknown label 'layers'; did you mean 'layer'"):
         rdms.where(layers="a")
-    with pytest.raises(DataError, match="unknown layer 'c'. Allowed: a, b"):
+    with pytest.raises(DataError, match=r"unknown layer 'c'\. Allowed: a, b"):
         rdms.where(layer="c")
     with pytest.raises(DataError, match="no matrix carries all of"):
         some(2, labels={"layer": ["a", "b"], "seed": [0, 1]}).where(layer="a", seed=1)

@@ -18,10 +18,10 @@ _VALUE = "dissimilarity"
 
 
 def to_rsatoolbox(rdms: RDMs) -> Any:
-    """As ``rsatoolbox.rdm.RDMs``: labels are its ``rdm_descriptors``, stimuli the pattern descriptor of that name.
+    """As ``rsatoolbox.rdm.RDMs``: labels are its ``rdm_descriptors``, stimuli the descriptor of that name.
 
-    It gets a copy in float64, because its transforms change their input. The numbers stay as they are: of
-    what they are, ``metric`` tells.
+    It gets a copy in float64, because its transforms change their input. The numbers stay as they are; its
+    ``dissimilarity_measure`` is our ``metric``.
 
     Raises:
         MissingExtraError: if rsatoolbox is not installed.

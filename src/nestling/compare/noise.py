@@ -91,7 +91,7 @@ def whitener(noise: Any, channels: int) -> Floats:
     wrong = (
         "the precision of noise= must be positive definite, without NaN; noise_precision() gives such ones"
     )
-    if not np.isfinite(precision).all() or precision.ndim == 1 and (precision <= 0).any():
+    if not np.isfinite(precision).all() or (precision.ndim == 1 and (precision <= 0).any()):
         raise DataError(wrong)
     if precision.ndim == 1:
         return np.sqrt(precision)

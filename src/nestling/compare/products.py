@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from nestling.compare.pairs import first_pairs
 from nestling.errors import DataError
 
 Floats: TypeAlias = NDArray[np.float64]
+Result: TypeAlias = NDArray[np.floating[Any]]
 Sides: TypeAlias = tuple[Floats, Floats]
 """``Float[n, q]`` twice, left and right, whose products left_i . right_j are the same from j to i."""
 
@@ -20,81 +21,124 @@ _FEWEST_ROWS = 128
 _STRIP_ENTRIES = 1 << 20
 _DIFFERENCES_AT_A_TIME = 1 << 20
 
-# A product of rows is exact to some units of 1e-16 of their lengths. Where what is left of the lengths is
-# less than this share of them, it would keep less than seven digits, and is taken from the differences.
-_NEAR = 1e-8
+# The products of single precision err by some 3e-8 a channel of what was summed so far, which random walks
+# take to 3e-7 of the lengths in so many channels; the sums of more are added up one by one.
+_CHANNELS_IN_SINGLE = 512
+
+# Where less than this share of the lengths is left of them, pairs are computed from their differences.
+_NEAR = {np.dtype(np.float32): 0.05, np.dtype(np.float64): 1e-8}
+# Of a strip; with more such pairs, products in double are cheaper.
+_MANY = 0.01
 
 
-def write_pairs(chunks: Iterable[Sides], scale: float, out: NDArray[np.floating], block: int | None) -> None:
+def write_pairs(chunks: Iterable[Sides], scale: float, out: Result, block: int | None) -> None:
     """Write ``scale * (left_i - left_j) . (right_i - right_j)`` for every pair into ``out``.
 
-    All estimators have this form. The products come from one matrix product a strip of rows, of which
-    only the half that is needed is computed, in float64; pairs of nearly equal rows are computed anew
-    from their differences, so that equal rows are at distance 0.
+    All estimators have this form. It is computed as a product of matrices, a strip of rows at a time, of
+    which only the half that is needed: in the precision of ``out``, but for pairs of nearly equal rows,
+    whose lengths would cancel. Those are computed from their differences in float64, so that equal rows
+    are at 0.
 
     Args:
         chunks: the sides for some channels at a time; their sums are added. They are changed.
         scale: a factor.
-        out: ``Float[n(n-1)/2]``.
-        block: rows of a strip; by default as many as make a megabyte of numbers.
+        out: ``Float[n(n-1)/2]``, float32 or float64.
+        block: rows of a strip; by default as many as make a million numbers.
 
     Raises:
         DataError: if squares overflow.
     """
-    for number, (left, right) in enumerate(chunks):
+    is_first = True
+    for left, right in chunks:
         _centre(left, right)
         starts = first_pairs(len(left))
-        for row, strip in _strips(left, right, scale, block):
-            for i, values in enumerate(strip):
-                part = out[starts[row + i] : starts[row + i] + len(values) - i - 1]
-                if number:
-                    part += values[i + 1 :]
-                else:
-                    part[:] = values[i + 1 :]
+        step = _CHANNELS_IN_SINGLE if out.dtype == np.float32 else left.shape[1]
+        for start in range(0, left.shape[1], step):
+            one = left[:, start : start + step]
+            other = one if right is left else right[:, start : start + step]
+            for row, strip in _Strips(one, other, scale, out.dtype).each(block):
+                for i, values in enumerate(strip):
+                    part = out[starts[row + i] : starts[row + i] + len(values) - i - 1]
+                    if is_first:
+                        part[:] = values[i + 1 :]
+                    else:
+                        part += values[i + 1 :]
+            is_first = False
 
 
 def _centre(left: Floats, right: Floats) -> None:
-    """Move the origin to the mean, which no difference sees: the closer it is, the less cancels."""
+    """Move the origin to the mean, which no difference sees: the closer it is, the less cancels.
+
+    Where both sides are one, it is rounded to a power of two below the spread. What are whole numbers
+    stays so, and distances that are equal remain equal to the last bit, as those of counts often are.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused with its squares
-        left -= left.mean(axis=0)
+        mean = left.mean(axis=0)
         if right is not left:
+            left -= mean
             right -= right.mean(axis=0)
+            return
+        spread = left.max(axis=0) - left.min(axis=0)
+        unit = np.exp2(np.floor(np.log2(spread, where=spread > 0, out=np.zeros_like(spread))))
+        left -= np.where(spread > 0, np.round(mean / unit) * unit, left[0])
 
 
-def _strips(left: Floats, right: Floats, scale: float, block: int | None) -> Iterator[tuple[int, Floats]]:
-    """The first row, and the values of some rows against all from the first of them on."""
-    n = len(left)
-    size = min(n, block or max(_FEWEST_ROWS, _STRIP_ENTRIES // n))
-    with np.errstate(over="ignore", invalid="ignore"):
-        own = np.einsum("ij,ij->i", left, right) * scale
-    if not np.isfinite(own).all():
-        raise DataError("the patterns are so large that their squares overflow; divide them by a constant")
-    scratch = np.empty(size * n)
-    bar = tqdm(range(0, n - 1, size), desc="rdm", unit="strip", disable=None, delay=2, leave=False)
-    for start in bar:
-        rows = slice(start, min(start + size, n))
-        height, width = rows.stop - start, n - start
-        strip = scratch[: height * width].reshape(height, width)
-        np.matmul(left[rows] * (-2 * scale), right[start:].T, out=strip)
-        strip += own[start:]
-        strip += own[rows, None]
-        strip[:, :height][np.tri(height, dtype=np.bool_)] = np.inf  # the other half, which is not used
-        lengths = np.abs(own[start:])
-        if strip.min() < 2 * _NEAR * lengths.max():
-            near = np.nonzero(np.abs(strip) < _NEAR * (lengths[:height, None] + lengths))
-            strip[near] = _from_differences(left[start:], right[start:], scale, near)
-        yield start, strip
+class _Strips:
+    """The values of some rows against all that follow."""
 
+    def __init__(self, left: Floats, right: Floats, scale: float, kind: np.dtype[Any]) -> None:
+        self.exact, self.scale, self.kind = (left, right), scale, kind
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.own = np.einsum("ij,ij->i", left, right) * scale
+        if not np.isfinite(self.own).all():
+            raise DataError(
+                "the patterns are so large that their squares overflow; divide them by a constant"
+            )
+        self.rounded: tuple[Result, Result] = self.exact
+        if kind != np.float64:
+            narrow = left.astype(kind)
+            self.rounded = narrow, narrow if right is left else right.astype(kind)
 
-def _from_differences(
-    left: Floats, right: Floats, scale: float, pairs: tuple[NDArray[np.intp], ...]
-) -> Floats:
-    """The same for some pairs, without cancellation."""
-    values = np.empty(len(pairs[0]))
-    step = max(1, _DIFFERENCES_AT_A_TIME // left.shape[1])
-    for start in range(0, len(values), step):
-        i, j = (side[start : start + step] for side in pairs)
-        one = left[i] - left[j]
-        other = one if right is left else right[i] - right[j]
-        values[start : start + step] = scale * np.einsum("ij,ij->i", one, other)
-    return values
+    def each(self, block: int | None) -> Iterator[tuple[int, Result]]:
+        """The first row of each strip, and ``Float[rows, n - first]``; its lower half means nothing."""
+        n = len(self.own)
+        size = min(n, block or max(_FEWEST_ROWS, _STRIP_ENTRIES // n))
+        scratch = np.empty(size * n, self.kind)
+        bar = tqdm(range(0, n - 1, size), desc="rdm", unit="strip", disable=None, delay=2, leave=False)
+        for start in bar:
+            rows = slice(start, min(start + size, n))
+            shape = rows.stop - start, n - start
+            strip = self._products(self.rounded, rows, scratch[: shape[0] * shape[1]].reshape(shape))
+            near = self._near(strip, rows)
+            if self.kind != np.float64 and len(near[0]) > _MANY * strip.size:
+                strip = self._products(self.exact, rows, np.empty(shape))
+                near = self._near(strip, rows)
+            strip[near] = self._from_differences(near, start)
+            yield start, strip
+
+    def _products(self, sides: tuple[Result, Result], rows: slice, out: Result) -> Result:
+        left, right = sides
+        np.matmul(left[rows] * (-2 * self.scale), right[rows.start :].T, out=out)
+        own = self.own.astype(out.dtype)
+        out += own[rows.start :]
+        out += own[rows, None]
+        out[:, : len(out)][np.tri(len(out), dtype=np.bool_)] = np.inf
+        return out
+
+    def _near(self, strip: Result, rows: slice) -> tuple[NDArray[np.intp], ...]:
+        """The pairs of nearly equal rows."""
+        lengths, share = np.abs(self.own[rows.start :]).astype(strip.dtype), _NEAR[strip.dtype]
+        if strip.min() >= 2 * share * lengths.max():
+            return np.zeros(0, np.intp), np.zeros(0, np.intp)
+        return np.nonzero(np.abs(strip) < share * (lengths[: len(strip), None] + lengths))
+
+    def _from_differences(self, pairs: tuple[NDArray[np.intp], ...], first: int) -> Floats:
+        left, right = self.exact
+        values = np.empty(len(pairs[0]))
+        step = max(1, _DIFFERENCES_AT_A_TIME // left.shape[1])
+        for start in range(0, len(values), step):
+            i, j = (side[start : start + step] + first for side in pairs)
+            one = left[i] - left[j]
+            other = one if right is left else right[i] - right[j]
+            values[start : start + step] = self.scale * np.einsum("ij,ij->i", one, other)
+        return values

@@ -61,10 +61,14 @@ def rdm(
     Rows of one stimulus are repeats. Their mean is taken, by folds where there are folds, however many
     each has. A pair of stimuli that no two folds have in common is NaN.
 
-    All sums are float64, whatever comes in. Equal rows are at distance 0, and other distances exact to
-    seven digits, near ones too. Memory beside the result, which takes n(n-1)/2 numbers a matrix (n =
-    20,000: 0.8 GB in float32): two copies of up to 2^25 entries of ``x`` in float64 (whole copies for
-    repeats, noise and folds), and a strip of ``block`` times n numbers. No n x n matrix is made.
+    Products are summed in the precision of the result. In float64 distances keep seven digits, however near
+    the patterns are. In float32 they err by less than 1e-6 of the largest, and near ones, whose lengths
+    would cancel, are computed in float64. Equal patterns are at 0; equal distances of whole numbers are
+    equal.
+
+    Memory beside the result, which is n(n-1)/2 numbers a matrix (0.8 GB in float32 for n = 20,000): copies
+    of up to 2^25 entries of ``x`` at a time, in float64 and in the precision of the result (for repeats,
+    noise and folds of all its entries), and a strip of ``block`` times n numbers. No n x n matrix is made.
 
     Args:
         x: ``Real[n, p]``, ``Real[m, n, p]`` (m subjects, layers, or points in time), or a mapping from
@@ -81,7 +85,7 @@ def rdm(
             each row is of.
         prior: of Poisson rates.
         dtype: float32 or float64; by default float32 for half and single precision, else float64.
-        block: rows computed at a time; by default about a million numbers' worth. It changes no result
+        block: rows computed at a time; by default as many as make a million numbers. It changes no result
             beyond rounding.
 
     Raises:
