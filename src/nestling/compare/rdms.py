@@ -116,15 +116,16 @@ class RDMs:
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         # Copies, and those that go to other processes, are made as this one was.
-        rest = {"stimuli": self.stimuli, "labels": dict(self.labels), "metric": self.metric}
+        rest: dict[str, Any] = {"stimuli": self.stimuli, "labels": dict(self.labels), "metric": self.metric}
         return partial(RDMs, self.vectors, **rest), ()
 
     def __getitem__(self, which: int | slice | Sequence[int] | NDArray[Any]) -> RDMs:
         """Some of the matrices: by number, slice, numbers, or a mask; one is kept as one of one."""
-        alone = isinstance(which, int | np.integer)
-        rows: Any = slice(which, which + 1 or None) if alone else which
-        if alone and not -len(self) <= which < len(self):
-            raise IndexError(f"there is no matrix {which}; they are numbered 0 to {len(self) - 1}")
+        rows: Any = which
+        if isinstance(which, int | np.integer):
+            if not -len(self) <= which < len(self):
+                raise IndexError(f"there is no matrix {which}; they are numbered 0 to {len(self) - 1}")
+            rows = slice(which, which + 1 or None)
         kept = np.arange(len(self))[rows]
         labels = {name: tuple(values[i] for i in kept) for name, values in self.labels.items()}
         return RDMs(self.vectors[rows], stimuli=self.stimuli, labels=labels, metric=self.metric)
