@@ -27,6 +27,7 @@ _ACROSS = 4
 _DARK = 0.6  # share of the range above which the colours of a heat map are light
 _MOST_LABELS = 12
 _MOST_VALUES = 144
+_MOST_LETTERS = 24  # of all labels on a line
 
 
 def draw(target: Any, *panels: Panel) -> None:
@@ -81,11 +82,12 @@ def heat_map(axes: Any, values: ArrayLike, down: Labels, across: Labels, title: 
             axes.text(column, line, f"{value:.3f}", ha="center", va="center", color="w" if light else "k")
     else:
         axes.figure.colorbar(image, ax=axes)
-    for (name, places), mark, label in (
-        (across, axes.set_xticks, axes.set_xlabel),
-        (down, axes.set_yticks, axes.set_ylabel),
+    for (name, places), mark, label, most in (
+        (across, axes.set_xticks, axes.set_xlabel, _MOST_LETTERS),
+        (down, axes.set_yticks, axes.set_ylabel, math.inf),
     ):
         step = math.ceil(len(places) / _MOST_LABELS)
-        mark(range(0, len(places), step), places[::step])
+        shown = [str(place) for place in places[::step]]
+        mark(range(0, len(places), step), shown, rotation=90 * (sum(map(len, shown)) > most))
         label(name)
     axes.set_title(title)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import typer
 
+from nestling.cli.comparing import compare
 from nestling.cli.demo import demo
 from nestling.cli.index import bench, index
 from nestling.cli.measuring import choose, reproduce, sweep
@@ -31,6 +32,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     encode,
     sweep,
     choose,
+    compare,
     extract,
     search,
     bench,

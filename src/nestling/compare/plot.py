@@ -39,7 +39,6 @@ def plot_matrices(rdms: RDMs, target: Any, *, names: Sequence[str] | None = None
             square = rdms[number].squares()[0]
             heat_map(axes, square, (rdms.metric, rdms.stimuli), ("", rdms.stimuli), titles[number])
             axes.invert_yaxis()
-            axes.tick_params(axis="x", rotation=90)
 
         return paint
 
@@ -74,8 +73,8 @@ def plot_maps(rdms: RDMs, target: Any, *, names: Sequence[str] | None = None) ->
 def map_stimuli(rdms: RDMs) -> Floats:
     """Places in the plane whose distances come close to those of each matrix, ``Float[m, n, 2]``.
 
-    Multidimensional scaling (SMACOF) from the classical solution. Every map is moved, turned, mirrored and
-    scaled to lie on the first as well as it can (Procrustes).
+    Multidimensional scaling (SMACOF) from the classical solution. All maps are of one size, and each is
+    turned and mirrored to lie on the first as well as it can (Procrustes).
 
     Raises:
         DataError: for dissimilarities that are missing, infinite or negative.
@@ -83,8 +82,7 @@ def map_stimuli(rdms: RDMs) -> Floats:
     """
     if not np.isfinite(rdms.vectors).all() or rdms.vectors.min() < 0:
         raise DataError("a map needs dissimilarities that are finite and not negative; rank them first")
-    first, *others = [_scaled(rdms[number].squares()[0]) for number in range(len(rdms))]
-    first /= np.sqrt((first**2).sum(axis=1).mean()) or 1.0
+    first, *others = [_map_of(rdms[number].squares()[0]) for number in range(len(rdms))]
     return np.stack([first, *(_onto(first, other) for other in others)])
 
 
@@ -130,8 +128,8 @@ def _titles(rdms: RDMs, names: Sequence[str] | None) -> list[str]:
     return [", ".join(parts) for parts in zip(*columns, strict=True)] or list(map(str, range(len(rdms))))
 
 
-def _scaled(square: NDArray[Any]) -> Floats:
-    """Multidimensional scaling of one matrix into the plane, centred."""
+def _map_of(square: NDArray[Any]) -> Floats:
+    """Multidimensional scaling of one matrix into the plane, centred and of mean square length 1."""
     manifold = require("sklearn.manifold", "compare")
     distances = np.asarray(square, np.float64)
     if not distances.any():
@@ -140,10 +138,11 @@ def _scaled(square: NDArray[Any]) -> Floats:
     values, axes = np.linalg.eigh(-0.5 * (centred - centred.mean(axis=1, keepdims=True)))
     start = axes[:, -2:] * np.sqrt(np.maximum(values[-2:], 0))
     found, _ = manifold.smacof(distances, n_components=2, init=start, n_init=1, normalized_stress=False)
-    return np.asarray(found - found.mean(axis=0), np.float64)
+    found = np.asarray(found, np.float64) - found.mean(axis=0)
+    return np.asarray(found / np.sqrt((found**2).sum(axis=1).mean()))
 
 
 def _onto(first: Floats, other: Floats) -> Floats:
-    """``other`` turned, mirrored and scaled onto ``first``; both are centred."""
-    left, sizes, right = np.linalg.svd(other.T @ first)
-    return np.asarray(other @ (left @ right) * (sizes.sum() / ((other**2).sum() or 1.0)))
+    """``other`` turned and mirrored onto ``first``; both are centred."""
+    left, _, right = np.linalg.svd(other.T @ first)
+    return np.asarray(other @ left @ right)

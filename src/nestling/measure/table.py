@@ -18,7 +18,7 @@ _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 def table(curve: Curve) -> str:
     """Costs, values with their intervals, and shares of the full quality, one line a granularity."""
-    return f"{caption(curve)}\n{_aligned(cells(curve))}"
+    return f"{caption(curve)}\n{aligned(cells(curve))}"
 
 
 def cells(curve: Curve) -> list[list[str]]:
@@ -44,7 +44,7 @@ def chart(curve: Curve, metric: str | None = None, width: int = 40) -> str:
         [str(row.granularity), _bar(row.value / most, width), f"{row.value:.3f}", percent(row.kept)]
         for row in column
     ]
-    return f"{column[0].metric} of {curve.name} ({curve.task})\n{_aligned(lines, left=2)}"
+    return f"{column[0].metric} of {curve.name} ({curve.task})\n{aligned(lines, left=2)}"
 
 
 def grid(curve: Curve, metric: str | None = None, cost: CostName | None = None) -> str:
@@ -54,7 +54,7 @@ def grid(curve: Curve, metric: str | None = None, cost: CostName | None = None) 
         raise ConfigError(f"{cost} was not measured; sweep with latency=True, or choose another cost")
     text = (lambda row: f"{row.value:.3f}") if cost is None else (lambda row: short(getattr(row, cost)))
     what = cost or next(iter(found.cells.values())).metric
-    return f"{what} of {curve.name} ({curve.task})\n{_aligned(found.lines(text))}"
+    return f"{what} of {curve.name} ({curve.task})\n{aligned(found.lines(text))}"
 
 
 def compare(curves: Sequence[Curve], metric: str | None = None) -> str:
@@ -78,7 +78,7 @@ def compare(curves: Sequence[Curve], metric: str | None = None) -> str:
     for granularity, size in sorted(merged.items(), key=lambda item: (item[1], str(item[0]))):
         cells = [value_text(column[granularity]) if granularity in column else "-" for column in columns]
         lines.append([str(granularity), f"{size:,}", *cells])
-    return f"{metric} on {curves[0].task}, {curves[0].confidence:.0%} intervals\n{_aligned(lines)}"
+    return f"{metric} on {curves[0].task}, {curves[0].confidence:.0%} intervals\n{aligned(lines)}"
 
 
 def caption(curve: Curve) -> str:
@@ -126,7 +126,7 @@ def _bar(share: float, width: int) -> str:
     return bar.ljust(width)
 
 
-def _aligned(lines: Iterable[Sequence[str]], left: int = 1) -> str:
+def aligned(lines: Iterable[Sequence[str]], left: int = 1) -> str:
     """Columns two spaces apart, the first ones flush left, the others right."""
     rows = list(lines)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
