@@ -60,6 +60,10 @@ class UntrainedGranularityWarning(UserWarning):
     """A size is used that the model was not trained for; quality lies between its neighbours."""
 
 
+class UndefinedSimilarityWarning(UserWarning):
+    """A similarity is undefined and given as NaN, such as a correlation with entries that are all equal."""
+
+
 def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
     """Text for an unknown name: what was given, the nearest allowed names, then all of them.
 

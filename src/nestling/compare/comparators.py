@@ -1,0 +1,327 @@
+"""How alike two dissimilarity matrices are: comparators of many matrices with many others at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nestling.compare.moments import Whitening, bures_distance, bures_similarity
+from nestling.compare.pairs import count_stimuli
+from nestling.compare.rdms import RDMs
+from nestling.cut import name_rows
+from nestling.errors import ConfigError, DataError, UndefinedSimilarityWarning, unknown
+from nestling.kernels.concordance import concordance, dense_ranks
+
+Floats: TypeAlias = NDArray[np.float64]
+Flags: TypeAlias = NDArray[np.bool_]
+Method = Literal[
+    "cosine",
+    "pearson",
+    "spearman",
+    "rho_a",
+    "kendall",
+    "tau_a",
+    "cosine_whitened",
+    "pearson_whitened",
+    "bures",
+    "bures_distance",
+    "distance_correlation",
+]
+
+_WHITENED = ("cosine_whitened", "pearson_whitened")
+_BY_ORDER = ("spearman", "rho_a", "kendall", "tau_a")
+_FEWEST_PAIRS = 3
+
+
+def compare(a: Any, b: Any, method: Method = "cosine", *, sigma: ArrayLike | None = None) -> Floats:
+    """How alike every matrix of ``a`` is to every one of ``b``, ``Float[len(a), len(b)]``.
+
+    | method | what | range |
+    |---|---|---|
+    | ``"cosine"``, ``"pearson"`` | of the vectors | -1 to 1 |
+    | ``"spearman"`` | Pearson of the ranks, ties averaged | -1 to 1 |
+    | ``"rho_a"`` | the same, expected over random orders of the ties of both | -1 to 1 |
+    | ``"kendall"`` | tau-b, corrected for ties | -1 to 1 |
+    | ``"tau_a"`` | concordant less discordant pairs over all pairs | -1 to 1 |
+    | ``"cosine_whitened"``, ``"pearson_whitened"`` | whitened as noisy distances covary | -1 to 1 |
+    | ``"bures"`` | of second-moment matrices | 0 to 1 |
+    | ``"bures_distance"`` | a metric of the same: SMALLER is more alike | from 0 |
+    | ``"distance_correlation"`` | Székely et al. 2007, each matrix taken as distances | 0 to 1 |
+
+    Where some models predict ties, ``"rho_a"`` and ``"tau_a"`` are right: the others favour such models. Of
+    squared Euclidean distances ``"cosine_whitened"`` is linear CKA, and ``"bures"`` is Procrustes
+    (:mod:`~nestling.compare.patterns`).
+
+    Pairs of stimuli that one of two matrices lacks (NaN) are left out for those two; where a method needs
+    whole matrices (the last three) that is an error. Where a value is undefined, as scipy has it - a
+    correlation with a matrix whose entries are all equal, a cosine with zeros - it is NaN and a warning
+    names the matrix. ``inf`` is largest for methods that look at order alone, and an error for others.
+
+    Args:
+        a: RDMs, ``Float[m, n(n-1)/2]`` or one such vector; torch tensors are accepted, nothing is changed.
+        b: likewise. Of two RDMs the stimuli are aligned by name.
+        method: one of the above.
+        sigma: ``Float[n, n]`` or ``Float[n]``: (co)variance of the noise of patterns between stimuli, in the
+            order of ``a``, up to scale; for the whitened methods. Equal and independent by default.
+
+    Raises:
+        ConfigError: for an unknown method, or a ``sigma`` that the method does not use.
+        DataError: for matrices that cannot be used, over other stimuli, with too few pairs in common.
+
+    Source: rho-a and tau-a: Schütt et al. 2023; whitening: Diedrichsen et al. 2021, equations 10 to 13;
+    Bures: Harvey et al. 2024.
+
+    >>> compare([[1.0, 2.0, 3.0]], [[2.0, 4.0, 6.0], [3.0, 2.0, 1.0]], "pearson")
+    array([[ 1., -1.]])
+    """
+    first, second = aligned(a, b)
+    chosen = comparator(method, first.n, sigma)
+    x, y = (usable(rdms.vectors, chosen) for rdms in (first, second))
+    found = _by_missing(chosen, x, y)
+    _warn_undefined(found, method)
+    return found
+
+
+@dataclass(frozen=True)
+class Comparator:
+    """A method in two steps, so that what is done to a matrix alone is done once.
+
+    Args:
+        method: its name.
+        prepare: ``Float[m, pairs]`` to what ``join`` takes, ``[m, pairs]``, row by row. Stimuli may be put in
+            another order before or after it.
+        join: two prepared ones to ``Float[ma, mb]``.
+        pool: ``Float[m, pairs]`` to rows whose mean is the one matrix that is most like all of them; none
+            if it is not known.
+        whole: whether matrices are needed whole, with their missing pairs as NaN.
+    """
+
+    method: Method
+    prepare: Callable[[Floats], NDArray[Any]]
+    join: Callable[[NDArray[Any], NDArray[Any]], Floats]
+    pool: Callable[[Floats], Floats] | None
+    whole: bool = False
+
+    def similarity(self, a: Floats, b: Floats) -> Floats:
+        """``Float[ma, mb]`` of vectors without missing pairs, or, if it is ``whole``, of all of them."""
+        return self.join(self.prepare(a), self.prepare(b))
+
+
+def comparator(method: Method, n: int, sigma: ArrayLike | None = None) -> Comparator:
+    """The comparator of a method for matrices over ``n`` stimuli.
+
+    Raises:
+        ConfigError: for an unknown method, or a ``sigma`` that it does not use or that has no inverse.
+    """
+    if method not in get_args(Method):
+        raise ConfigError(unknown("method", method, get_args(Method)))
+    if method not in _WHITENED:
+        if sigma is not None:
+            raise ConfigError(f"method={method!r} has no use for sigma; {' and '.join(_WHITENED)} have")
+        return _PLAIN[method]
+    whitening = Whitening.of(n, sigma)
+    centre = _centred if method == "pearson_whitened" else _as_given
+
+    def prepare(x: Floats) -> Floats:
+        return whitening.fill(centre(x))
+
+    def join(a: Floats, b: Floats) -> Floats:
+        return products(whitening.unit(a), whitening.unit(b))
+
+    def pool(x: Floats) -> Floats:
+        filled = prepare(x)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(filled / np.linalg.norm(whitening.apply(filled), axis=(1, 2))[:, None])
+
+    return Comparator(method, prepare, join, pool, whole=True)
+
+
+def aligned(a: Any, b: Any) -> tuple[RDMs, RDMs]:
+    """Both as RDMs over the same stimuli in the same order, that of ``a``.
+
+    Raises:
+        DataError: for what is no matrix, or other stimuli; those that are missing are named.
+    """
+    first, second = read(a), read(b)
+    if first.n != second.n:
+        raise DataError(
+            f"matrices over {first.n} and {second.n} stimuli cannot be compared; choose common ones with at()"
+        )
+    if not (isinstance(a, RDMs) and isinstance(b, RDMs)) or first.stimuli == second.stimuli:
+        return first, second
+    if lacking := [name for name in first.stimuli if name not in set(second.stimuli)]:
+        raise DataError(
+            f"the second matrices have no stimulus {', '.join(lacking[:5])}{', ...' * (len(lacking) > 5)}, "
+            "which the first have; choose common ones, with at()"
+        )
+    return first, second.at(first.stimuli)
+
+
+def read(x: Any) -> RDMs:
+    """Matrices as RDMs: those themselves, or vectors, numpy or torch."""
+    return x if isinstance(x, RDMs) else RDMs(x.detach().cpu().numpy() if hasattr(x, "detach") else x)
+
+
+def usable(vectors: NDArray[np.floating[Any]], chosen: Comparator) -> Floats:
+    """The vectors in float64, if the comparator can use them.
+
+    Raises:
+        DataError: for infinite entries, or missing ones that cannot be left out (rows are named).
+    """
+    x = np.asarray(vectors, np.float64)
+    infinite = np.isinf(x).any(axis=1)
+    if infinite.any() and chosen.method not in _BY_ORDER:
+        raise DataError(
+            f"{name_rows(np.flatnonzero(infinite))} of the matrices hold infinity, which "
+            f"{chosen.method!r} cannot use; methods of order can: {', '.join(_BY_ORDER)}"
+        )
+    missing = np.isnan(x).any(axis=1)
+    if missing.any() and chosen.whole and chosen.method not in _WHITENED:
+        raise DataError(
+            f"{name_rows(np.flatnonzero(missing))} of the matrices lack pairs (NaN), and {chosen.method!r} "
+            "needs whole matrices; choose stimuli that have all pairs, with at()"
+        )
+    return x
+
+
+def products(a: Floats, b: Floats) -> Floats:
+    """Inner products of unit vectors, which rounding must not take out of -1 to 1; NaN stays."""
+    return np.asarray(np.clip(a @ b.T, -1, 1))
+
+
+def unit(x: Floats) -> Floats:
+    """Rows of length 1; those that are zero become NaN. Large and tiny entries do not overflow."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x = x / np.abs(x).max(axis=1, keepdims=True)
+        return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
+
+
+def average_ranks(x: Floats) -> Floats:
+    """Ranks 1 to ``pairs`` of each row, ties averaged."""
+    found = np.empty(x.shape)
+    for row, ranks in zip(found, dense_ranks(x), strict=True):
+        last = np.cumsum(np.bincount(ranks))
+        np.take((np.concatenate([[0], last[:-1]]) + last + 1) / 2, ranks, out=row)
+    return found
+
+
+def _as_given(x: Floats) -> Floats:
+    return x
+
+
+def _centred(x: Floats) -> Floats:
+    """Rows less their means over what is not missing; a row of equal entries becomes zero to the last bit."""
+    mean = np.nanmean if np.isnan(x).any() else np.mean
+    centred = x - mean(x, axis=1, keepdims=True)
+    centred[np.fmin.reduce(x, axis=1) == np.fmax.reduce(x, axis=1)] *= 0  # NaN stays
+    return np.asarray(centred)
+
+
+def _unit_centred(x: Floats) -> Floats:
+    return unit(_centred(x))
+
+
+def _unit_ranks(x: Floats) -> Floats:
+    return unit(_centred(average_ranks(x)))
+
+
+def _rho_a_ranks(x: Floats) -> Floats:
+    """Ranks about their mean, by the length they would have without ties."""
+    size = x.shape[1]
+    return np.asarray((average_ranks(x) - (size + 1) / 2) * np.sqrt(12 / (size**3 - size)))
+
+
+def _tau_a(a: NDArray[np.int32], b: NDArray[np.int32]) -> Floats:
+    return np.asarray(concordance(a, b) / (a.shape[1] * (a.shape[1] - 1) / 2))
+
+
+def _tau_b(a: NDArray[np.int32], b: NDArray[np.int32]) -> Floats:
+    with np.errstate(invalid="ignore"):
+        found = concordance(a, b) / np.sqrt(_untied(a))[:, None] / np.sqrt(_untied(b))
+        return np.asarray(np.clip(found, -1, 1))
+
+
+def _untied(ranks: NDArray[np.int32]) -> Floats:
+    """How many pairs of entries of each row differ."""
+    size = ranks.shape[1]
+    untied = np.full(len(ranks), size * (size - 1) / 2)
+    for row in np.flatnonzero(ranks.max(axis=1) < size - 1):  # otherwise no two share a rank
+        counts = np.bincount(ranks[row])
+        untied[row] -= (counts * (counts - 1) // 2).sum()
+    return untied
+
+
+def _distance_correlation(a: Floats, b: Floats) -> Floats:
+    whitening = Whitening(count_stimuli(a.shape[1]))
+    return np.asarray(np.sqrt(np.abs(products(whitening.unit(a), whitening.unit(b)))))
+
+
+_PLAIN: dict[Method, Comparator] = {
+    "cosine": Comparator("cosine", unit, products, unit),
+    "pearson": Comparator("pearson", _unit_centred, products, _unit_centred),
+    "spearman": Comparator("spearman", _unit_ranks, products, average_ranks),
+    "rho_a": Comparator("rho_a", _rho_a_ranks, products, average_ranks),
+    "kendall": Comparator("kendall", dense_ranks, _tau_b, average_ranks),
+    "tau_a": Comparator("tau_a", dense_ranks, _tau_a, average_ranks),
+    "bures": Comparator("bures", _as_given, bures_similarity, None, whole=True),
+    "bures_distance": Comparator("bures_distance", _as_given, bures_distance, None, whole=True),
+    "distance_correlation": Comparator(
+        "distance_correlation", _as_given, _distance_correlation, None, whole=True
+    ),
+}
+
+
+def _by_missing(chosen: Comparator, a: Floats, b: Floats) -> Floats:
+    """Similarities of matrices that lack pairs: those that lack the same ones are compared at once."""
+    found = np.empty((len(a), len(b)))
+    for rows, has in _alike(a):
+        for columns, others_have in _alike(b):
+            both = has & others_have
+            if both.sum() < _FEWEST_PAIRS:
+                raise DataError(
+                    f"matrix {rows[0]} of the first and {columns[0]} of the second have {both.sum()} pairs "
+                    f"of stimuli in common; {_FEWEST_PAIRS} are needed"
+                )
+            x, y = (_only(values, both, chosen.whole) for values in (a[rows], b[columns]))
+            found[np.ix_(rows, columns)] = chosen.similarity(x, y)
+    return found
+
+
+def _alike(x: Floats) -> Iterator[tuple[NDArray[np.int64], Flags]]:
+    """Rows that have the same pairs, and which pairs those are."""
+    present = ~np.isnan(x)
+    if present.all():
+        yield np.arange(len(x)), present[0]
+        return
+    patterns, pattern_of = np.unique(np.packbits(present, axis=1), axis=0, return_inverse=True)
+    for number in range(len(patterns)):
+        rows = np.flatnonzero(pattern_of.ravel() == number)
+        yield rows, present[rows[0]]
+
+
+def _only(x: Floats, kept: Flags, whole: bool) -> Floats:
+    if kept.all():
+        return x
+    return np.where(kept, x, np.nan) if whole else x[:, kept]
+
+
+def _warn_undefined(found: Floats, method: str) -> None:
+    undefined = np.isnan(found)
+    if not undefined.any():
+        return
+    parts = [
+        f"{name_rows(np.flatnonzero(undefined.all(axis=axis)))} of the {which} matrices"
+        for which, axis in (("first", 1), ("second", 0))
+        if undefined.all(axis=axis).any()
+    ]
+    warnings.warn(
+        f"{method!r} is undefined (NaN) for {' and '.join(parts) or 'some matrices'}: where compared, all "
+        "entries are equal",
+        UndefinedSimilarityWarning,
+        stacklevel=3,
+    )

@@ -1,0 +1,137 @@
+"""Noise ceilings: how well a model could do, given how much subjects differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from nestling.compare.comparators import Comparator, Method, comparator, read, usable
+from nestling.compare.subjects import Subjects
+from nestling.errors import ConfigError, DataError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseCeiling:
+    """Between both bounds lies what the true model would reach.
+
+    Args:
+        lower_each: ``Float[subjects]``: each subject with the pooled matrix of the others.
+        upper_each: ``Float[subjects]``: each subject with the pooled matrix of all, itself among them.
+    """
+
+    lower_each: Floats
+    upper_each: Floats
+
+    @property
+    def lower(self) -> float:
+        """What the average subject reaches as the model of another."""
+        return float(self.lower_each.mean())
+
+    @property
+    def upper(self) -> float:
+        """What no model exceeds; for methods of order nearly so, as their pooled matrix is not the best."""
+        return float(self.upper_each.mean())
+
+
+def noise_ceiling(
+    rdms: Any,
+    method: Method = "cosine",
+    *,
+    subject: str | Sequence[Any] | None = "subject",
+    sigma: ArrayLike | None = None,
+) -> NoiseCeiling:
+    """Bounds of the mean similarity that any model can reach with these subjects.
+
+    Matrices are scaled as the method sees them before they are pooled: to length 1, standardised, ranked, or
+    to whitened length 1. Subjects count alike, however many matrices they have. Pairs that any matrix lacks
+    are left out.
+
+    Args:
+        rdms: RDMs, or ``Float[m, n(n-1)/2]``.
+        method: of :func:`~nestling.compare.comparators.compare`.
+        subject: the label that says whose a matrix is, or one value a matrix; None if each is of another.
+        sigma: for the whitened methods.
+
+    Raises:
+        ConfigError: for an unknown method, or one for which no pooled matrix is known.
+        DataError: for matrices that cannot be used, or fewer than 2 subjects.
+
+    Source: Nili et al. 2014.
+    """
+    given = read(rdms)
+    subjects = Subjects.read(given, subject)
+    chosen = poolable(method, given.n, sigma)
+    if len(subjects) < 2:
+        raise DataError("a noise ceiling compares subjects, and all matrices are of one; give at least 2")
+    vectors = complete(usable(given.vectors, chosen), chosen)
+    return NoiseCeiling(*Pools(chosen, vectors, subjects.average).ceilings(np.ones(len(subjects))))
+
+
+def poolable(method: Method, n: int, sigma: ArrayLike | None = None) -> Comparator:
+    """The comparator of a method by which matrices can be pooled.
+
+    Raises:
+        ConfigError: for one for which that is not known.
+    """
+    chosen = comparator(method, n, sigma)
+    if chosen.pool is None:
+        raise ConfigError(
+            f"the matrix that is most like several by {method!r} is not known, so there is no noise ceiling; "
+            "choose another method, such as 'cosine_whitened'"
+        )
+    return chosen
+
+
+def complete(vectors: Floats, chosen: Comparator) -> Floats:
+    """Vectors of the pairs that no matrix lacks; for methods that need whole ones the others become NaN.
+
+    Raises:
+        DataError: if fewer than 3 pairs are left.
+    """
+    present = ~np.isnan(vectors).any(axis=0)
+    if present.sum() < 3:
+        raise DataError(
+            f"{present.sum()} pairs of stimuli are in all matrices; choose matrices with 3 pairs in common"
+        )
+    if present.all():
+        return vectors
+    return np.where(present, vectors, np.nan) if chosen.whole else vectors[:, present]
+
+
+class Pools:
+    """Matrices of subjects that are pooled in many ways; what is done to each alone is done once.
+
+    Args:
+        chosen: what they are compared and pooled by.
+        vectors: ``Float[m, pairs]`` as :func:`complete` gives them.
+        average: ``Float[subjects, m]`` of :class:`~nestling.compare.subjects.Subjects`.
+    """
+
+    def __init__(self, chosen: Comparator, vectors: Floats, average: Floats) -> None:
+        assert chosen.pool is not None
+        self.chosen, self.average = chosen, average
+        self.prepared, self.means = chosen.prepare(vectors), average @ chosen.pool(vectors)
+        self.missing = np.isnan(vectors).any(axis=0)
+
+    def values(self, models: Floats) -> Floats:
+        """Mean similarity of each model with the matrices of each subject, ``Float[models, subjects]``."""
+        return np.asarray(self.chosen.join(self.chosen.prepare(models), self.prepared) @ self.average.T)
+
+    def ceilings(self, counts: Floats) -> tuple[Floats, Floats]:
+        """Of each subject with the pool of the others, and with that of all, ``Float[subjects]`` each.
+
+        Args:
+            counts: ``Float[subjects]``: how often each counts in a pool; where no others do, there is NaN.
+        """
+        others = counts * (1 - np.eye(len(counts)))
+        pooled = np.concatenate([others, counts[None]]) @ self.means
+        if self.chosen.whole:
+            pooled[:, self.missing] = np.nan
+        found = self.values(pooled)
+        return np.where(others.any(axis=1), np.diagonal(found), np.nan), found[-1]
