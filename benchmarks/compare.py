@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import argparse
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
 from rsatoolbox.data import Dataset
+from rsatoolbox.rdm import RDMs as PeerRDMs
 from rsatoolbox.rdm import calc_rdm
+from rsatoolbox.rdm.transform import geodesic_transform, geotopological_transform
+from scipy.spatial.distance import pdist
+from sklearn.neighbors import NearestCentroid
 from threadpoolctl import threadpool_limits
 
 from nestling.compare import rdm
+from nestling.compare.adaptive import adaptive_dependence
+from nestling.compare.geodesic import Geodesic
+from nestling.compare.threshold_search import search_thresholds
+from nestling.compare.thresholds import threshold_grid
+from nestling.compare.topology import geo_topological
 from record import in_turn, ratio, stamp, verdict, write_csv
 
 
@@ -71,7 +81,102 @@ def rdms(rounds: int) -> Iterator[Row]:
         yield faster(what, (ours, theirs), rounds=rounds, reach=reach, agreement=gap)
 
 
-SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {"rdms": rdms}
+def within(what: str, way: Callable[[], object], seconds: float, *, rounds: int) -> Row:
+    """How many times a way's own time goes into the seconds it was given."""
+    spent = in_turn({what: way}, rounds, clock=time.process_time)[what]
+    value, low, high = (seconds / each for each in (min(spent), max(spent), min(spent)))
+    said = verdict(value, 1.0, at_most=False)
+    return Row(what, f"{value:.2f}", f"{low:.2f}", f"{high:.2f}", ">= 1", said, "")
+
+
+def networks(subjects: int = 10, layers: int = 9, n: int = 62) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distances, layers and subjects of points that each layer has in common, seen with noise."""
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(layers, n, 8)) + rng.normal(size=(subjects, layers, n, 8))
+    vectors = np.array([pdist(each) for each in points.reshape(-1, n, 8)])
+    return vectors, np.tile(np.arange(layers), subjects), np.repeat(np.arange(subjects), layers)
+
+
+def peer_transform(vectors: np.ndarray, lower: float, upper: float) -> np.ndarray:
+    """Of distances times 100, because the peer is wrong on those below 1; it pools over all matrices."""
+    found = geotopological_transform(PeerRDMs(100 * vectors), lower, upper).dissimilarities
+    return np.asarray(found)
+
+
+def peer_search(
+    vectors: np.ndarray, layer: np.ndarray, subject: np.ndarray, pairs: np.ndarray
+) -> list[float]:
+    """Accuracy at every pair, one subject left out at a time."""
+    found = []
+    for pair in pairs:
+        x = peer_transform(vectors, *pair)
+        right = []
+        for who in np.unique(subject):
+            seen = subject != who
+            with warnings.catch_warnings(action="ignore"):  # of pairs that are 0 in all matrices
+                model = NearestCentroid().fit(x[seen], layer[seen])
+            right.extend(model.predict(x[~seen]) == layer[~seen])
+        found.append(float(np.mean(right)))
+    return found
+
+
+def thresholds(rounds: int) -> Iterator[Row]:
+    """90 matrices of 62 stimuli over the grid of 210 pairs; paths; the adaptive measure of all with all.
+
+    The agreement is with the peer on one matrix at a time, where it does not pool.
+    """
+    vectors, layer, subject = networks()
+    pairs = threshold_grid()
+
+    def gap(pair: np.ndarray) -> float:
+        ours = geo_topological(vectors[:1], [pair], rank=False)[0]
+        return float(np.abs(ours - peer_transform(vectors[:1], *pair)).max())
+
+    yield faster(
+        "210 thresholds, 90 matrices of 62",
+        (
+            lambda: geo_topological(vectors, pairs, rank=False),
+            lambda: [peer_transform(vectors, *pair) for pair in pairs],
+        ),
+        rounds=rounds,
+        reach=None,
+        agreement=max(map(gap, pairs)),
+    )
+
+    def search() -> object:
+        return search_thresholds(vectors, label=layer, subject=subject)
+
+    yield faster(
+        "the same with identification",
+        (search, lambda: peer_search(vectors, layer, subject, pairs)),
+        rounds=max(1, rounds // 4),
+        reach=None,
+    )
+    yield within("5 s over the same with identification", search, 5.0, rounds=rounds)
+    for n in (92, 200, 500):
+        yield paths(n, rounds)
+    yield within(
+        "1 s over the adaptive measure, 90 x 90", lambda: adaptive_dependence(vectors), 1.0, rounds=rounds
+    )
+
+
+def paths(n: int, rounds: int) -> Row:
+    """Shortest paths below the 0.3 quantile, with the peer's rule that edges of length 0 are none."""
+    vectors = pdist(np.random.default_rng(1).normal(size=(n, 8)))[None]
+    geodesic = Geodesic(upper=0.3, rank=False, zero_edges="drop", disconnected="inf")
+
+    def peer() -> np.ndarray:
+        kept = PeerRDMs(peer_transform(vectors, 0.0, 0.3))
+        return np.asarray(geodesic_transform(kept).dissimilarities)
+
+    ours, theirs = geodesic.transform(vectors), peer()
+    joined = np.isfinite(ours) | np.isfinite(theirs)
+    agreement = float(np.abs(ours[joined] - theirs[joined]).max())
+    ways = (lambda: geodesic.transform(vectors), peer)
+    return faster(f"paths, {n} stimuli", ways, rounds=rounds, reach=None, agreement=agreement)
+
+
+SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {"rdms": rdms, "thresholds": thresholds}
 
 
 def main() -> None:

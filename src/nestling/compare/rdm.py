@@ -62,7 +62,7 @@ def rdm(
     each has. A pair of stimuli that no two folds have in common is NaN.
 
     Products are summed in the precision of the result. In float64 distances keep seven digits, however near
-    the patterns are. In float32 they err by less than 1e-6 of the largest, and near ones, whose lengths
+    the patterns are. In float32 they err by about 1e-6 of the largest, and near ones, whose lengths
     would cancel, are computed in float64. Equal patterns are at 0; equal distances of whole numbers are
     equal.
 
