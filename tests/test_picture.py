@@ -15,14 +15,14 @@ def line(axes: Any) -> None:
     axes.plot([1, 2, 3])
 
 
-def test_panels_stand_in_rows_of_four(tmp_path: Path) -> None:
+def test_many_panels_stand_in_a_square(tmp_path: Path) -> None:
     seen: list[tuple[int, ...]] = []
 
     def panel(axes: Any) -> None:
         seen.append(axes.get_subplotspec().get_geometry())
 
     draw(tmp_path / "a.png", *[panel] * 6)
-    assert seen == [(2, 4, place, place) for place in range(6)]
+    assert seen == [(2, 3, place, place) for place in range(6)]
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 

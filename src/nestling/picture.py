@@ -23,7 +23,7 @@ Labels = tuple[str, Sequence[object]]
 _FORMATS = ("png", "svg", "pdf")
 _SIZE = (7.0, 4.5)  # inches, of a picture of one panel
 _PANEL = (4.2, 3.8)
-_ACROSS = 4
+_ON_A_LINE = 3  # more panels than these stand in a square
 _DARK = 0.6  # share of the range above which the colours of a heat map are light
 _MOST_LABELS = 12
 _MOST_VALUES = 144
@@ -31,7 +31,7 @@ _MOST_LETTERS = 24  # of all labels on a line
 
 
 def draw(target: Any, *panels: Panel) -> None:
-    """Draw panels, at most four in a row, into a file by its name, or one panel on axes.
+    """Draw panels, up to three side by side and more in a square, into a file, or one panel on axes.
 
     Args:
         target: a file (.png, .svg or .pdf) or, for one panel, matplotlib axes.
@@ -51,7 +51,7 @@ def draw(target: Any, *panels: Panel) -> None:
     kind = path.suffix.lstrip(".").lower()
     if kind not in _FORMATS:
         raise ConfigError(f"{path} is no picture file; end its name in .{', .'.join(_FORMATS)}")
-    across = min(len(panels), _ACROSS)
+    across = len(panels) if len(panels) <= _ON_A_LINE else math.ceil(math.sqrt(len(panels)))
     down = math.ceil(len(panels) / across)
     size = _SIZE if len(panels) == 1 else (across * _PANEL[0], down * _PANEL[1])
     figure = require("matplotlib.figure", "train").Figure(figsize=size, layout="constrained")
