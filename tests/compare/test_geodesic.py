@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -76,8 +77,14 @@ def made(rule: str, amount: float, **others: object) -> Geodesic:
 
 @pytest.mark.filterwarnings("ignore:more than half")
 @settings(max_examples=150)
-@given(cases(), st.sampled_from(["keep", "drop"]))
-def test_paths_are_those_of_a_plain_search(case: tuple, zero_edges: str) -> None:
+@given(cases(), st.sampled_from(["keep", "drop"]), st.sampled_from([0.0, 2.0]))
+def test_paths_are_those_of_a_plain_search(case: tuple, zero_edges: str, few: float) -> None:
+    """Whether the graph is taken for one of many edges or of few, which decides how paths are looked for."""
+    with mock.patch("nestling.compare.geodesic._FEW_EDGES", few):
+        check_paths(case, zero_edges)
+
+
+def check_paths(case: tuple, zero_edges: str) -> None:
     vector, n, rule, amount = case
     geodesic = made(rule, amount, zero_edges=zero_edges, disconnected="inf")
     edges = slow_edges(vector, n, rule, amount, zero_edges)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -18,12 +17,14 @@ from nestling.compare.transformer import MatrixTransformer, Vectors
 from nestling.errors import ConfigError, DataError, require, unknown
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Rule = Literal["twostep", "p_shortest", "p_nearest", "k_nearest"]
 ZeroEdges = Literal["keep", "drop"]
 Disconnected = Literal["max", "inf", "error"]
 
 _MANY_ZEROS = 0.5
 _ROUNDING = 1e-9
+_FEW_EDGES = 0.03  # of all pairs; below it Dijkstra is faster than Floyd and Warshall
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,20 +193,20 @@ class Geodesic(MatrixTransformer):
             )
         if k >= n:
             raise ConfigError(f"{n} stimuli have {n - 1} neighbours each, not k={k}; choose k below {n}")
-        first, second = np.triu_indices(n, 1)
+        pairs = np.triu_indices(n, 1)
         found = np.empty(ordered.values.shape, np.bool_)
         for vector, out in zip(ordered.values, found, strict=True):
-            square = _square(np.where(np.isnan(vector), np.inf, vector), n)
+            square = _square(np.where(np.isnan(vector), np.inf, vector), pairs, n)
             near = square <= np.partition(square, k - 1, axis=1)[:, k - 1 : k]
             near &= np.isfinite(square)
-            out[:] = near[first, second] | near[second, first]
+            out[:] = (near | near.T)[pairs]
         return found
 
 
-def _square(vector: Floats, n: int) -> Floats:
+def _square(vector: Floats, pairs: tuple[Ints, Ints], n: int) -> Floats:
     """One vector of edges as a matrix; no stimulus is its own neighbour."""
+    first, second = pairs
     square = np.full((n, n), np.inf)
-    first, second = np.triu_indices(n, 1)
     square[first, second] = square[second, first] = vector
     return square
 
@@ -213,13 +214,13 @@ def _square(vector: Floats, n: int) -> Floats:
 def _shortest_paths(edges: Floats, n: int) -> Floats:
     """Lengths ``Float[m, pairs]`` of the shortest paths over edges; infinite where there is none."""
     csgraph: Any = require("scipy.sparse.csgraph", "compare")
-    solve: Callable[..., Floats] = csgraph.shortest_path
-    first, second = np.triu_indices(n, 1)
+    pairs = np.triu_indices(n, 1)
     found = np.empty_like(edges)
     for vector, out in zip(edges, found, strict=True):
         # A sparse graph can hold edges of length 0; in a dense one they would mean no edge.
-        graph = csgraph.csgraph_from_dense(_square(vector, n), null_value=np.inf)
-        out[:] = solve(graph, directed=True)[first, second]
+        graph = csgraph.csgraph_from_dense(_square(vector, pairs, n), null_value=np.inf)
+        few = graph.nnz < _FEW_EDGES * n * n
+        out[:] = csgraph.shortest_path(graph, method="D" if few else "FW")[pairs]
     return found
 
 
