@@ -145,6 +145,9 @@ def test_pairs_without_a_path_get_what_was_chosen() -> None:
     filled = Geodesic(**chosen).transform(vectors)
     assert filled.dtype == np.float32
     assert filled[0, apart[0]] == pytest.approx(filled[0, ~apart[0]].max())
+    named = Geodesic(**chosen, disconnected="inf").transform(RDMs(vectors))
+    assert named.metric == "geodesic"
+    assert np.array_equal(np.isinf(named.vectors), apart)
     paths = Geodesic(**chosen).paths(vectors)
     assert paths.disconnected == pytest.approx(100 / 190)
     assert np.array_equal(np.isinf(paths.lengths), apart)

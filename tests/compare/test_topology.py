@@ -165,9 +165,15 @@ def test_the_input_is_never_changed(transform: object) -> None:
 
 
 def test_matrices_keep_their_names() -> None:
-    rdms = RDMs(np.random.default_rng(4).random((2, 6)), stimuli="abcd", labels={"layer": ("one", "two")})
+    rdms = RDMs(
+        np.random.default_rng(4).random((2, 6)),
+        stimuli="abcd",
+        labels={"layer": ("one", "two")},
+        metric="cosine",
+    )
     found = GeoTopological().fit_transform(rdms)
     assert isinstance(found, RDMs)
+    assert found.metric == "geo-topological cosine"
     assert (found.stimuli, dict(found.labels)) == (rdms.stimuli, dict(rdms.labels))
     assert np.array_equal(found.vectors, GeoTopological().transform(rdms.vectors))
 

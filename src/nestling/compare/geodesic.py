@@ -82,6 +82,8 @@ class Geodesic(MatrixTransformer):
     array([[1. , 2. , 3.2, 1.5, 2.5, 1.2]])
     """
 
+    _kind = "geodesic"
+
     def __init__(
         self,
         rule: Rule = "twostep",

@@ -132,6 +132,8 @@ class GeoTopological(MatrixTransformer):
     array([[0.  , 0.  , 0.33, 0.67, 1.  , 1.  ]])
     """
 
+    _kind = "geo-topological"
+
     def __init__(self, lower: float = 0.2, upper: float = 0.8, *, rank: bool = True) -> None:
         self.lower = lower
         self.upper = upper
@@ -162,6 +164,8 @@ class SmoothTopological(MatrixTransformer):
     >>> SmoothTopological().fit_transform([[1.0, 2.0, 9.0]]).round(3)
     array([[0.007, 0.5  , 0.993]])
     """
+
+    _kind = "smooth geo-topological"
 
     def __init__(self, alpha: float = 10.0, beta: float = 0.5, *, rank: bool = True) -> None:
         self.alpha = alpha

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,11 @@ class MatrixTransformer:
     have what scikit-learn asks of a transformer without needing it. As nothing is learned they may be used
     without ``fit``, and no held-out matrix leaks into others.
 
-    A subclass keeps its arguments under their names, checks them in ``_check`` and computes in ``_map``.
+    A subclass keeps its arguments under their names, checks them in ``_check``, computes in ``_map`` and says
+    in ``_kind`` what becomes of the metric.
     """
+
+    _kind: ClassVar[str]
 
     def fit(self, X: Any, y: object = None) -> Self:  # noqa: N803 - scikit-learn's name
         """Check the arguments and the matrices; there is nothing to learn.
@@ -53,7 +56,9 @@ class MatrixTransformer:
         self._check()
         rdms = read(X)
         found = self._map(rdms)
-        return rdms.replace(vectors=found) if isinstance(X, RDMs) else found
+        if not isinstance(X, RDMs):
+            return found
+        return rdms.replace(vectors=found, metric=f"{self._kind} {rdms.metric}".strip())
 
     def fit_transform(self, X: Any, y: object = None) -> Any:  # noqa: N803 - scikit-learn's name
         """The same as ``transform``."""
