@@ -31,7 +31,7 @@ class SubjectPlan(_Table):
         vectors: a file or folder of vectors, in place of an encoder.
         nesting: the granularities, such as ``"layer=2,4,6 x dim=64,384"``; by default those it was made for.
         layers: in place of a nesting, names of layers of the encoder, or patterns such as
-            ``"0.auto_model.encoder.layer.*"``; the last of them is the full one.
+            ``"0.*.encoder.layer.*"``; the last of them is the full one.
         pool: how the tokens of a named layer become one vector, by default their mean.
     """
 
