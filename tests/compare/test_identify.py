@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import sys
 from collections import Counter
 
 import numpy as np
@@ -186,7 +187,7 @@ def test_permutations_follow_the_seed_whatever_the_block(monkeypatch: pytest.Mon
     rdms = balanced(1.0)
     nulls = []
     for block in (1, 500, 1 << 21):
-        monkeypatch.setattr("nestling.compare.identify._MEMBERS_AT_A_TIME", block)
+        monkeypatch.setattr(sys.modules["nestling.compare.identify"], "_MEMBERS_AT_A_TIME", block)
         nulls.append(identify(rdms, label="layer", subject="seed", permutations=50, seed=7).null)
     assert np.array_equal(nulls[0], nulls[1])
     assert np.array_equal(nulls[0], nulls[2])
