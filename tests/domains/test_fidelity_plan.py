@@ -88,8 +88,8 @@ def test_pairs_and_docstrings_give_texts(tmp_path: Path) -> None:
     source.mkdir()
     nouns = ("area", "colour", "height", "weight", "title", "author", "length", "order", "age")
     functions = [
-        f'def get_{noun}(thing):\n    """Look up the {noun} of a thing by its number.\n\n    The {noun} is read '
-        f'from the file that was opened first, and kept for later.\n    """\n'
+        f'def get_{noun}(thing):\n    """Look up the {noun} of a thing by its number.\n\n    It is read '
+        f'from the file of the {noun} that was opened first, and kept.\n    """\n'
         for noun in nouns
     ]
     (source / "module.py").write_text("\n".join(functions), encoding="utf-8")

@@ -334,3 +334,18 @@ def test_a_swept_curve_makes_the_round(tmp_path: Path) -> None:
     assert Curve.load(tmp_path / "curve.json") == curve
     curve.to_html(tmp_path / "report.html")
     assert Page((tmp_path / "report.html").read_text(encoding="utf-8")).tags.count("svg") == 3
+
+
+def test_layers_are_drawn_over_layers_and_dims_over_bytes() -> None:
+    def drawn(*granularities: Granularity) -> tuple[str, str, list[float]]:
+        rows = tuple(Row(g, "ndcg", 0.5, 0.4, 0.6, 1, 1, 1, 4 * g.get("dim", 96)) for g in granularities)
+        axes = Figure().add_subplot()
+        make(rows).plot(axes)
+        return axes.get_xlabel(), axes.get_xscale(), axes.lines[0].get_xdata().tolist()
+
+    layers = [Granularity(layer=n) for n in (1, 2, 6)]
+    assert drawn(*layers) == ("layer", "linear", [1, 2, 6])
+    dims = [Granularity(dim=n) for n in (8, 16)]
+    assert drawn(*dims) == ("bytes of a vector", "log", [32, 64])
+    both = [Granularity(layer=n, dim=8 * n) for n in (1, 2)]
+    assert drawn(*both)[0] == "bytes of a vector"

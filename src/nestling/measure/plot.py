@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nestling.measure.curve import Curve
 
 _MOST_LABELS = 20
+_BYTES = "bytes of a vector"
 
 
 def lines_of(curve: Curve, metric: str) -> Iterator[tuple[str, list[Row]]]:
@@ -62,8 +63,9 @@ def _draw(curves: Sequence[Curve], axes: Any, metric: str) -> None:
             axes.fill_between(
                 x, [row.low for row in rows], [row.high for row in rows], alpha=0.15, color=line.get_color()
             )
-    axes.set_xscale("log", base=2)
-    shown = _spread(sorted(places))
+    if over == _BYTES:
+        axes.set_xscale("log", base=2)
+    shown = _spread(sorted(places)) if over == _BYTES else sorted(places)[:: -(-len(places) // _MOST_LABELS)]
     axes.set_xticks(shown, [f"{each:,}" for each in shown], rotation=45 * (len(shown) > 8))
     axes.set_xticks([], minor=True)
     axes.set_xlabel(over)
@@ -78,7 +80,7 @@ def _scale(curves: Sequence[Curve]) -> tuple[str, Callable[[Row], int]]:
     axes = {curve.nesting.axes for curve in curves}
     if len(axes) == 1 and "dim" not in (only := axes.pop()) and len(only) == 1:
         return only[0], lambda row: row.granularity[only[0]]
-    return "bytes of a vector", lambda row: row.vector_bytes
+    return _BYTES, lambda row: row.vector_bytes
 
 
 def _spread(sizes: Sequence[int]) -> list[int]:
