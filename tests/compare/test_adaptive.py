@@ -66,6 +66,13 @@ def test_it_is_the_largest_of_all_bands(scale: str, band: str) -> None:
     assert np.isnan(found.p_values).all()
 
 
+@pytest.mark.parametrize("band", ["full", "upper", "kept"])
+def test_tied_distances_on_both_thresholds_are_near(band: str) -> None:
+    a, b = matrices(1).round(), matrices(1, seed=1).round()
+    found = adaptive_dependence(a, b, levels=5, band=band).statistic[0, 0]
+    assert found == pytest.approx(slow_table(a[0], b[0], np.arange(9), 5, "quantile", band).max(), rel=1e-9)
+
+
 @pytest.mark.parametrize("statistic", ["dcor", "ratio", "z"])
 def test_statistics_and_p_values_are_those_of_plain_permutations(statistic: str) -> None:
     a, b = matrices(2, seed=2), matrices(2, seed=3)

@@ -112,11 +112,13 @@ def test_the_order_of_the_stimuli_does_not_matter(rule: str) -> None:
 
 
 def test_p_nearest_is_k_nearest_of_the_share() -> None:
-    vectors = pdist(np.random.default_rng(2).standard_normal((25, 4)))[None]
-    # 0.28 * 25 is 7.000000000000001, 0.12 * 25 is 3.0, 0.29 * 100 would be 28.999999999999996.
-    for p, k in [(0.28, 7), (0.12, 3), (0.159, 3), (1.0, 24)]:
-        expected = Geodesic("k_nearest", k=k).transform(vectors)
-        assert np.array_equal(Geodesic("p_nearest", p=p).transform(vectors), expected)
+    """As floats 0.29 * 100 is 28.999999999999996, and 0.28 * 25 is 7.000000000000001."""
+    for n, p, k in [(100, 0.29, 29), (25, 0.28, 7), (25, 0.159, 3), (25, 1.0, 24)]:
+        # Of many channels, so that all distances are alike and no detour is shorter than an edge.
+        vectors = pdist(np.random.default_rng(2).standard_normal((n, 60)))[None]
+        lengths = Geodesic("p_nearest", p=p, rank=False).transform(vectors)
+        assert np.array_equal(lengths, Geodesic("k_nearest", k=k, rank=False).transform(vectors))
+        assert not np.array_equal(lengths, Geodesic("k_nearest", k=k - 1, rank=False).transform(vectors))
 
 
 def test_paths_around_a_ring_follow_it() -> None:

@@ -86,6 +86,12 @@ def test_samples_fill_their_region_evenly() -> None:
     assert upper.mean() == pytest.approx(0.601 - 0.202 / 3, abs=0.003)
 
 
+def test_samples_keep_away_from_the_corners_where_nothing_is_left() -> None:
+    """Of 20,000 even draws about 12 would lie there."""
+    assert sample_thresholds("local", 20_000).sum(axis=1).min() > 0.01
+    assert sample_thresholds("global", 20_000).sum(axis=1).max() < 1.99
+
+
 def test_drawing_leaves_the_global_random_state() -> None:
     np.random.seed(0)
     before = np.random.get_state()[1].tolist()

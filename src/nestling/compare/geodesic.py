@@ -180,7 +180,7 @@ class Geodesic(MatrixTransformer):
         else:
             edges = ordered.transform(np.array([[0.0, 1.0]]))[0] if self.rank else vectors.copy()
             joined = self._joined(ordered, rdms.n)
-        edges[~joined] = np.inf
+        edges[~joined | np.isnan(edges)] = np.inf
         return edges
 
     def _joined(self, ordered: OrderedDistances, n: int) -> NDArray[np.bool_]:
@@ -200,7 +200,6 @@ class Geodesic(MatrixTransformer):
         for vector, out in zip(ordered.values, found, strict=True):
             square = _square(np.where(np.isnan(vector), np.inf, vector), pairs, n)
             near = square <= np.partition(square, k - 1, axis=1)[:, k - 1 : k]
-            near &= np.isfinite(square)
             out[:] = (near | near.T)[pairs]
         return found
 
