@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 from torch.utils.data import Dataset
@@ -23,39 +24,44 @@ from nestling.training.plan import TrainPlan, write_plan
 def train_by_plan(plan: TrainPlan) -> TextEncoder:
     """Train as planned on scored pairs, with CoSENT; plan, log and checkpoints go into the plan's folder.
 
-    Sweeps of a tenth of the pairs, whose sentences are in no other, are logged on the way.
+    All pairs train. With ``evaluate_every`` a tenth of them, whose sentences are in no other pair, is held
+    out, and sweeps of it are logged on the way.
 
     Raises:
         ConfigError: for a plan that names no file of scored pairs or no nesting.
-        DataError: if the file cannot be used.
+        DataError: if the file cannot be used, or its pairs all hang together and a tenth is to be held out.
     """
     if plan.data.scored is None or plan.model.nesting is None:
         raise ConfigError("training on scored pairs needs their file and a nesting; name both")
     pairs = read_scored_pairs(plan.data.scored)
     if plan.data.limit is not None:
         pairs = pairs.take(range(min(plan.data.limit, len(pairs))))
-    training, validation = pairs.split(seed=plan.train.seed)
+    held_out = None
+    if plan.train.evaluate_every is not None:
+        pairs, held_out = pairs.split(seed=plan.train.seed)
     start = TextEncoder.open(plan.model.encoder)
     model = TextEncoder(copy.deepcopy(start.model), Nesting.parse(plan.model.nesting), start.rule)
-    held_out = STS(validation.first, validation.second, validation.scores)
-
-    def evaluate(step: int) -> dict[str, float]:
-        curve = sweep(model, held_out, seed=plan.train.seed)
-        return {f"{row.metric}@{row.granularity}": row.value for row in curve.rows}
-
     write_plan(plan, Path(plan.output.folder) / "plan.toml")
     loss = planned_loss(plan, CoSENT(1 / plan.loss.temperature), model.nesting)
-    objective = PairObjective(loss, "scores", plan.loss.chunk_size)
     fit(
         model,
-        objective,
-        ScoredRows(training),
+        PairObjective(loss, "scores", plan.loss.chunk_size),
+        ScoredRows(pairs),
         plan.train,
         collate=list,
         folder=plan.output.folder,
-        evaluate=evaluate,
+        evaluate=None if held_out is None else _evaluation(model, held_out, plan.train.seed),
     )
     return model.eval()
+
+
+def _evaluation(model: TextEncoder, pairs: ScoredPairs, seed: int) -> Callable[[int], dict[str, float]]:
+    task = STS(pairs.first, pairs.second, pairs.scores)
+
+    def evaluate(step: int) -> dict[str, float]:
+        return {f"{row.metric}@{row.granularity}": row.value for row in sweep(model, task, seed=seed).rows}
+
+    return evaluate
 
 
 class ScoredRows(Dataset[tuple[str, str, float]]):

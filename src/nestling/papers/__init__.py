@@ -18,6 +18,7 @@ PAPERS = {
     "adanns": "nestling.papers.adanns",
     "2dmse": "nestling.papers.two_d_mse",
     "starbucks": "nestling.papers.starbucks",
+    "trsa": "nestling.papers.trsa",
 }
 
 

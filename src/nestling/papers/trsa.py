@@ -1,0 +1,242 @@
+"""tRSA, the topology and geometry of neural representations (Lin and Kriegeskorte, arXiv 2309.11028).
+
+Dissimilarities are put through a family of thresholds before matrices are compared, so that a comparison
+weighs who is near whom (topology) or how far exactly (geometry); the paper asks which member of the family
+tells best which layer of a network, or which area of a brain, a matrix comes from.
+
+The paper's recordings of 24 people are not public; measured models of AlexNet and small trained networks
+stand in for them. What is claimed here was measured before (on other draws), and the margins are from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nestling.compare.adaptive import adaptive_dependence
+from nestling.compare.comparators import compare
+from nestling.compare.geodesic import Geodesic
+from nestling.compare.identify import identify
+from nestling.compare.rdms import RDMs
+from nestling.compare.topology import GeoTopological
+from nestling.errors import MissingExtraError, require
+from nestling.papers.checks import Checks, Run, Tour, measure_checks
+from nestling.papers.report import Claim
+from nestling.papers.trsa_study import AlexNet, Brains, Networks, Shapes, Words, identification, noisy
+
+TITLE = "tRSA: the topology and geometry of neural representations (arXiv 2309.11028), claims at small scale"
+
+CHECKS: Checks[Any] = Checks()  # each on a problem of its own kind
+_POINTS = (50, 100)
+_RDM_RATIO, _GEODESIC_RATIO = 3.0, 0.8
+_NEAR = 0.075  # share of the pairs that are edges, as in the paper's figures
+_NOT_WORSE, _OVER_RAW = 0.02, 0.4
+_NOISES = (0.0, 0.5, 1.0)
+_CLOUDS, _DRAWS = 10, 5  # of the points and of the noise, for one seed
+_WITHIN = 0.03
+_LISTS, _OVER_RANDOM, _DIM = 5, 0.1, 64
+_OVER_PEER = 0.15
+
+
+@CHECKS.claim(
+    "C1",
+    "Distances group shapes by geometry (above 3), paths through near points by topology (below 0.8)",
+    ["shapes"],
+)
+def inverts_the_grouping(study: Shapes, seed: int) -> Run:
+    """Distance between shapes of one topology over that between shapes of one geometry."""
+    figures = _groupings(study, seed)
+    clearances = [
+        clearance
+        for count in _POINTS
+        for clearance in (
+            figures[f"distances, {count} points"] - _RDM_RATIO,
+            _GEODESIC_RATIO - figures[f"paths, {count} points"],
+        )
+    ]
+    return min(clearances), figures
+
+
+@CHECKS.claim("C1b", "Paths do so more than near and far alone", ["shapes"])
+def paths_more_than_thresholds(study: Shapes, seed: int) -> Run:
+    """The same ratios: that of thresholds alone against that of paths."""
+    figures = _groupings(study, seed)
+    return min(figures[f"near and far, {n} points"] - figures[f"paths, {n} points"] for n in _POINTS), figures
+
+
+@CHECKS.claim(
+    "C2", "Topology tells AlexNet's layers as ranks do (less 0.02) and 0.4 better than distances", ["alexnet"]
+)
+def identifies_under_measurement(study: AlexNet, seed: int) -> Run:
+    """Noise up to 1 standard deviation of all entries; a measurement is left out at a time."""
+    figures: dict[str, float] = {}
+    clearances: list[float] = []
+    for share in _NOISES:
+        each = _mean(
+            [
+                identification(noisy(study.rdms, share, _DRAWS * seed + draw), "layer", "measurement", seed)
+                for draw in range(_DRAWS if share else 1)
+            ]
+        )
+        clearances += [
+            each["topology"] - each["rank"] + _NOT_WORSE,
+            each["topology"] - each["raw"] - _OVER_RAW,
+        ]
+        figures |= {f"{name}, noise {share:g}": value for name, value in each.items()}
+    return min(clearances), figures
+
+
+@CHECKS.claim(
+    "C3",
+    "Topology tells a network's layers across seeds within 0.03 of ranks; local and global worse",
+    ["networks"],
+)
+def identifies_across_seeds(study: Networks, seed: int) -> Run:
+    """Clean, and with noise of 1 standard deviation on each activity."""
+    figures, clearances = {"networks' accuracy": study.accuracy}, []
+    for share in (0.0, 1.0):
+        each = identification(study.rdms(seed, noise=share), "layer", "network", seed)
+        below = min(each["rank"], each["topology"]) - max(each["local"], each["global"])
+        clearances += [_WITHIN - abs(each["topology"] - each["rank"]), below]
+        figures |= {f"{name}, activity noise {share:g}": value for name, value in each.items()}
+    return min(clearances), figures
+
+
+@CHECKS.claim(
+    "C3b", "Topology withstands independent noise on the matrices as ranks do (less 0.02)", ["networks"]
+)
+def withstands_noise_on_entries(study: Networks, seed: int) -> Run:
+    """The abstract's robustness to noise, where the noise is on single entries."""
+    figures: dict[str, float] = {}
+    clearances: list[float] = []
+    for share in (0.5, 1.0):
+        each = identification(noisy(study.rdms(seed), share, seed), "layer", "network", seed)
+        clearances.append(each["topology"] - each["rank"] + _NOT_WORSE)
+        figures |= {f"{name}, noise {share:g}": value for name, value in each.items()}
+    return min(clearances), figures
+
+
+@CHECKS.claim("C3c", "Paths and the adaptive measure tell layers better than ranks", ["networks"])
+def paths_and_adaptive(study: Networks, seed: int) -> Run:
+    """Two members of the family that the paper names and does not rank."""
+    rdms = study.rdms(seed)
+    figures = {
+        "rank": identify(rdms, label="layer", subject="network", transform=GeoTopological(0, 1)).accuracy,
+        "paths": identify(
+            rdms, label="layer", subject="network", transform=Geodesic("twostep", upper=0.3)
+        ).accuracy,
+        "adaptive": _by_similarity(adaptive_dependence(rdms, rdms).statistic, rdms),
+        "distance correlation": _by_similarity(compare(rdms, rdms, "distance_correlation"), rdms),
+    }
+    return max(figures["paths"], figures["adaptive"]) - figures["rank"], figures
+
+
+@CHECKS.claim("C4", "Human and monkey cortex agree most in which pictures are near each other", ["brains"])
+def near_pairs_agree(study: Brains, seed: int) -> Run:
+    """Correlation over four fifths of the pictures, as the seed draws; a model of V1 should not agree."""
+    figures = {}
+    for name, transform in {
+        "rank": (0, 1),
+        "GT(0, .2)": (0, 0.2),
+        "GT(.4, .6)": (0.4, 0.6),
+        "GT(.8, 1)": (0.8, 1),
+    }.items():
+        mapped = GeoTopological(*transform)
+        human, monkey, v1 = (mapped.fit_transform(rdms) for rdms in study.averages(seed))
+        figures[f"monkey, {name}"] = float(compare(human, monkey, "pearson")[0, 0])
+        figures[f"V1 model, {name}"] = float(compare(human, v1, "pearson")[0, 0])
+    best = max(value for name, value in figures.items() if "monkey" in name and "GT(0" not in name)
+    return figures["monkey, GT(0, .2)"] - best, figures
+
+
+@CHECKS.claim("C5", "The first 64 dims of a nested embedding keep 0.1 more than 64 at random", ["words"])
+def prefixes_keep_more(study: Words, seed: int) -> Run:
+    """Correlation of transformed matrices of 8 to 128 of 256 dims with those of all."""
+    each = _mean([study.kept(_LISTS * seed + draw) for draw in range(_LISTS)])
+    gains = [
+        each[f"{metric}, dim={_DIM}"] - each[f"{metric}, {_DIM} at random"] for metric in ("rank", "local")
+    ]
+    return min(gains) - _OVER_RANDOM, each
+
+
+@CHECKS.claim(
+    "C6",
+    "Thresholds of each matrix by itself tell layers 0.15 better than rsatoolbox's pooled ones",
+    ["peer"],
+)
+def exact_beats_pooled(study: Networks, seed: int) -> Run:
+    """The geo-topological transform of rsatoolbox on the same matrices, given in one object."""
+    peer = require("rsatoolbox.rdm", "rsatoolbox")
+    rdms, gains = study.rdms(seed), []
+    figures: dict[str, float] = {}
+    for lower, upper in ((0.2, 0.8), (0.4, 0.6)):
+        ours = identify(
+            rdms, label="layer", subject="network", transform=GeoTopological(lower, upper)
+        ).accuracy
+        copied = RDMs(rdms.vectors.copy(), labels=rdms.labels).to_rsatoolbox()
+        pooled = peer.geotopological_transform(copied, low=lower, up=upper).dissimilarities
+        theirs = identify(rdms.replace(vectors=pooled), label="layer", subject="network").accuracy
+        figures |= {f"ours ({lower:g}, {upper:g})": ours, f"rsatoolbox ({lower:g}, {upper:g})": theirs}
+        gains.append(ours - theirs)
+    return min(gains) - _OVER_PEER, figures
+
+
+NOT_TESTED = {
+    "C7": "Eight areas of 24 people by fMRI: the recordings are not public",
+    "C8": "All-CNN-C on CIFAR-10, 10 seeds of 350 epochs: needs GPUs for days",
+}
+CLAIMS = (*dict.fromkeys(check.id for check in CHECKS), *NOT_TESTED)
+
+
+def _groupings(study: Shapes, seed: int) -> dict[str, float]:
+    transforms = {
+        "distances": None,
+        "ranks": GeoTopological(0, 1),
+        "near and far": GeoTopological(0, _NEAR),
+        "paths": Geodesic("twostep", upper=_NEAR),
+    }
+    return {
+        f"{name}, {count} points": float(
+            np.mean([study.grouping(count, _CLOUDS * seed + draw, transform) for draw in range(_CLOUDS)])
+        )
+        for count in _POINTS
+        for name, transform in transforms.items()
+    }
+
+
+def _mean(each: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([found[name] for found in each])) for name in each[0]}
+
+
+def _by_similarity(similarity: np.ndarray, rdms: RDMs) -> float:
+    """Share of matrices that are most alike, in the mean over other networks, to their own layer."""
+    layers, networks = (np.array(rdms.labels[name]) for name in ("layer", "network"))
+    names = np.unique(layers)
+    right = []
+    for row, (layer, network) in enumerate(zip(layers, networks, strict=True)):
+        others = networks != network
+        means = [similarity[row, others & (layers == name)].mean() for name in names]
+        right.append(names[int(np.argmax(means))] == layer)
+    return float(np.mean(right))
+
+
+def run(tour: Tour) -> tuple[list[Claim], dict[str, object]]:
+    """Measure what is asked."""
+    networks = Networks(tour.quick)
+    problems: Mapping[str, Any] = {
+        "shapes": Shapes(),
+        "alexnet": AlexNet(),
+        "networks": networks,
+        "peer": networks,
+        "brains": Brains(),
+        "words": Words(),
+    }
+    absent = {}
+    try:
+        require("rsatoolbox.rdm", "rsatoolbox")
+    except MissingExtraError as error:
+        absent["peer"] = str(error)
+    measured = measure_checks(tour.checks(CHECKS), problems, tour.seeds, absent)
+    return [*measured, *tour.untested(NOT_TESTED)], {}
