@@ -107,6 +107,11 @@ class Comparator:
     pool: Callable[[Floats], Floats] | None
     whole: bool = False
 
+    @property
+    def by_order(self) -> bool:
+        """Whether it looks at the order of entries alone."""
+        return self.method in _BY_ORDER
+
     def similarity(self, a: Floats, b: Floats) -> Floats:
         """``Float[ma, mb]`` of vectors without missing pairs, or, if it is ``whole``, of all of them."""
         return self.join(self.prepare(a), self.prepare(b))
@@ -175,7 +180,7 @@ def usable(vectors: NDArray[np.floating[Any]], chosen: Comparator) -> Floats:
     """
     x = np.asarray(vectors, np.float64)
     infinite = np.isinf(x).any(axis=1)
-    if infinite.any() and chosen.method not in _BY_ORDER:
+    if infinite.any() and not chosen.by_order:
         raise DataError(
             f"{name_rows(np.flatnonzero(infinite))} of the matrices hold infinity, which "
             f"{chosen.method!r} cannot use; methods of order can: {', '.join(_BY_ORDER)}"

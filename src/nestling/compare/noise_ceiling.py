@@ -133,5 +133,7 @@ class Pools:
         pooled = np.concatenate([others, counts[None]]) @ self.means
         if self.chosen.whole:
             pooled[:, self.missing] = np.nan
+        if self.chosen.by_order:  # sums of ranks: what is equal must not differ by rounding
+            pooled = np.round(pooled, 6)
         found = self.values(pooled)
         return np.where(others.any(axis=1), np.diagonal(found), np.nan), found[-1]

@@ -12,6 +12,7 @@ from nestling.errors import DataError
 
 Floats = NDArray[np.float64]
 
+_NAMES = ("the first patterns", "the second patterns")
 _FEWEST_STIMULI = 3
 _FEWEST_DEBIASED = 4
 _FLAT = 1e-12  # channels that vary less than this share of the largest entry vary by rounding alone
@@ -35,7 +36,7 @@ def linear_cka(x: Any, y: Any, *, debiased: bool = False) -> float:
 
     Raises:
         DataError: for patterns that cannot be used, of other numbers of stimuli, fewer than 3 of them (4 for
-            ``debiased``), or that are the same for all stimuli.
+            ``debiased``), or that are the same for all stimuli (for ``debiased``: equally far).
 
     Source: Kornblith et al. 2019; unbiased HSIC: Song et al. 2012, equation 5.
 
@@ -45,8 +46,11 @@ def linear_cka(x: Any, y: Any, *, debiased: bool = False) -> float:
     """
     first, second = _read(x, y, _FEWEST_DEBIASED if debiased else _FEWEST_STIMULI)
     hsic = _unbiased_hsic if debiased else _squared_product
-    scale = np.sqrt(hsic(first, first)) * np.sqrt(hsic(second, second))
-    return float(min(hsic(first, second) / scale, 1.0))
+    own = [hsic(patterns, patterns) for patterns in (first, second)]
+    for patterns, what, size in zip((first, second), _NAMES, own, strict=True):
+        if size <= _FLAT * _squared_product(patterns, patterns):
+            raise DataError(f"{what} are equally far from each other, so debiased CKA says nothing of them")
+    return float(min(hsic(first, second) / np.sqrt(own[0]) / np.sqrt(own[1]), 1.0))
 
 
 def procrustes(x: Any, y: Any) -> float:
@@ -79,7 +83,7 @@ def procrustes(x: Any, y: Any) -> float:
 
 def _read(x: Any, y: Any, fewest: int) -> tuple[Floats, Floats]:
     """Both centred, of entries up to 1."""
-    first, second = _centred(x, "the first patterns"), _centred(y, "the second patterns")
+    first, second = _centred(x, _NAMES[0]), _centred(y, _NAMES[1])
     if len(first) != len(second):
         raise DataError(
             f"patterns of {len(first)} and {len(second)} stimuli cannot be compared; give one row for each, "

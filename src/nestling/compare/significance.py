@@ -246,9 +246,9 @@ def _among_subjects(
     groups = [Subjects.read(rdms, subject) for rdms in (first, second)]
     if min(map(len, groups)) < 2:
         raise DataError("a group of one subject says nothing of its spread; give at least 2 in each")
-    both = set(groups[0].names) & set(groups[1].names)
+    both = [name for name in groups[0].names if name in groups[1].names]
     if both and not paired and subject is not None:
-        raise DataError(f"subject {next(iter(both))!r} is in both groups; paired=True compares such groups")
+        raise DataError(f"subject {both[0]!r} is in both groups; paired=True compares such groups")
     if paired and set(groups[0].names) != set(groups[1].names):
         odd = sorted(map(str, set(groups[0].names) ^ set(groups[1].names)))
         raise DataError(f"paired groups need the same subjects, but {', '.join(odd[:5])} are in one alone")
