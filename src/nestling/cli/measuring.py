@@ -74,7 +74,7 @@ def choose(
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="mrl, adanns, 2dmse or starbucks.")],
+    paper: Annotated[str, typer.Argument(help="mrl, adanns, 2dmse, starbucks or trsa.")],
     seeds: Annotated[int, typer.Option(min=2)] = 3,
     claims: Annotated[str | None, typer.Option(help="Such as C1,C3; all by default.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for the results.")] = None,

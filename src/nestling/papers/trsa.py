@@ -59,11 +59,16 @@ def inverts_the_grouping(study: Shapes, seed: int) -> Run:
     return min(clearances), figures
 
 
-@CHECKS.claim("C1b", "Paths do so more than near and far alone", ["shapes"])
-def paths_more_than_thresholds(study: Shapes, seed: int) -> Run:
-    """The same ratios: that of thresholds alone against that of paths."""
+@CHECKS.claim("C1b", "Thresholds alone lie between: below distances, above paths", ["shapes"])
+def thresholds_lie_between(study: Shapes, seed: int) -> Run:
+    """The same ratios, of the transform by thresholds without paths."""
     figures = _groupings(study, seed)
-    return min(figures[f"near and far, {n} points"] - figures[f"paths, {n} points"] for n in _POINTS), figures
+    steps = [
+        figures[f"{more}, {count} points"] - figures[f"{less}, {count} points"]
+        for count in _POINTS
+        for more, less in (("distances", "near and far"), ("near and far", "paths"))
+    ]
+    return min(steps), figures
 
 
 @CHECKS.claim(

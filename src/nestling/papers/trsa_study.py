@@ -33,7 +33,7 @@ Floats = NDArray[np.float64]
 
 STATISTICS: tuple[Region, ...] = ("topology", "geometry", "local", "global", "intermediate")
 _SAMPLES = 10  # pairs of thresholds of a region, as in the paper
-_GAP, _FOLD, _JITTER = 0.1, np.pi / 3, 0.004
+_JITTER = 0.004
 _NETWORKS, _STIMULI, _IMAGES, _EPOCHS, _WIDTHS = 10, 62, 8_000, 5, (16, 16, 24, 24, 32, 32, 32, 32)
 _PICTURES = 0.8  # share of them that a seed draws
 _WORDS, _COMMON, _LETTERS = 107, 600, 4
@@ -41,38 +41,36 @@ _SIZES = Nesting.chain(dim=[8, 16, 32, 64, 128, 256])
 
 
 class Shapes:
-    """Points on a figure eight, flat or folded at the middle, whose strands cross or pass each other."""
+    """Points on a figure eight, flat or twisted to a saddle, whose strands cross or pass each other."""
 
     name = "figure eights of 50 and 100 points"
 
-    def points(self, count: int, seed: int, *, folded: bool, crossing: bool) -> Floats:
-        """``Float[count, 3]``; seeds differ in where on the curve the points lie, and by a little noise."""
+    def points(self, count: int, seed: int) -> Floats:
+        """``Float[4, count, 3]``: flat and twisted with a crossing, then both with strands that pass.
+
+        Seeds differ in where on the curve the points lie, and by a little noise.
+        """
         rng = np.random.default_rng([seed, count])
         t = 2 * np.pi * (np.arange(count) + rng.random()) / count
-        x, y, z = np.cos(t), np.sin(t) * np.cos(t), (0.0 if crossing else _GAP) * np.sin(t)
-        angle = np.where(folded & (x < 0), _FOLD, 0.0)
-        x, z = x * np.cos(angle) - z * np.sin(angle), x * np.sin(angle) + z * np.cos(angle)
-        points = np.stack([x, y, z], axis=1)
+        eight = np.stack([np.cos(t), np.sin(2 * t)])
+        gap, saddle = np.sin(t) / 3, np.cos(2 * t)
+        heights = ((1, 0 * t), (2, saddle), (1, gap), (2, saddle * (1 + gap)))
+        points = np.stack([np.stack([*eight / scale, height], axis=1) for scale, height in heights])
         return points + rng.normal(scale=_JITTER, size=points.shape)
 
     def grouping(self, count: int, seed: int, transform: GeoTopological | Geodesic | None = None) -> float:
         """Distance between shapes of one topology over that between shapes of one geometry.
 
-        Above 1 a statistic puts together what is flat and what is folded, below 1 what crosses and what
+        Above 1 a statistic puts together what is flat and what is twisted, below 1 what crosses and what
         does not.
         """
-        shapes = [
-            self.points(count, seed, folded=folded, crossing=crossing)
-            for crossing in (True, False)
-            for folded in (False, True)
-        ]
-        vectors = rdm(np.stack(shapes), "euclidean").vectors
-        flat, folded, flat_passing, folded_passing = (
+        vectors = rdm(self.points(count, seed), "euclidean").vectors
+        flat, twisted, flat_apart, twisted_apart = (
             vectors if transform is None else transform.fit_transform(vectors)
         )
         apart = np.linalg.norm
-        of_one_topology = apart(flat - folded) + apart(flat_passing - folded_passing)
-        return float(of_one_topology / (apart(flat - flat_passing) + apart(folded - folded_passing)))
+        of_one_topology = apart(flat - twisted) + apart(flat_apart - twisted_apart)
+        return float(of_one_topology / (apart(flat - flat_apart) + apart(twisted - twisted_apart)))
 
 
 def rdms_of(part: str) -> RDMs:
@@ -175,8 +173,10 @@ class Networks:
         """Mean share of test images that the networks classify rightly."""
         data = fashion_mnist("test")
         images, labels = _pixels(data.images[:2000]), data.labels[:2000]
+        networks = self._trained
         with torch.no_grad():
-            return float(np.mean([(n(images).argmax(1).numpy() == labels).mean() for n in self._trained]))
+            found = [(network(images).argmax(1).numpy() == labels).mean() for network in networks]
+        return float(np.mean(found))
 
 
 class _Network(nn.Module):
