@@ -9,13 +9,18 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from functools import partial
+from io import StringIO
 
 import numpy as np
 from rsatoolbox.data import Dataset
+from rsatoolbox.inference import eval_dual_bootstrap, eval_fixed
+from rsatoolbox.model import ModelFixed
 from rsatoolbox.rdm import RDMs as PeerRDMs
 from rsatoolbox.rdm import calc_rdm
+from rsatoolbox.rdm import compare as peer_compare
 from rsatoolbox.rdm.transform import geodesic_transform, geotopological_transform
 from scipy.spatial.distance import pdist
 from sklearn.neighbors import NearestCentroid
@@ -23,6 +28,8 @@ from threadpoolctl import threadpool_limits
 
 from nestling.compare import rdm
 from nestling.compare.adaptive import adaptive_dependence
+from nestling.compare.comparators import Method, compare
+from nestling.compare.evaluation import evaluate
 from nestling.compare.geodesic import Geodesic
 from nestling.compare.threshold_search import search_thresholds
 from nestling.compare.thresholds import threshold_grid
@@ -176,7 +183,67 @@ def paths(n: int, rounds: int) -> Row:
     return faster(f"paths, {n} stimuli", ways, rounds=rounds, reach=None, agreement=agreement)
 
 
-SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {"rdms": rdms, "thresholds": thresholds}
+PEER_METHODS: dict[Method, str] = {
+    "cosine": "cosine",
+    "pearson": "corr",
+    "spearman": "spearman",
+    "rho_a": "rho-a",
+    "kendall": "kendall",
+    "tau_a": "tau-a",
+    "cosine_whitened": "cosine_cov",
+    "bures": "bures",
+}
+
+
+def comparators(rounds: int) -> Iterator[Row]:
+    """10 x 10 matrices of 300 stimuli, squared distances of points that they see with noise."""
+    rng = np.random.default_rng(2)
+    points = rng.normal(size=(300, 40)) + rng.normal(size=(20, 300, 40))
+    vectors = np.array([pdist(each, "sqeuclidean") for each in points])
+    a, b = vectors[:10], vectors[10:]
+    for method, name in PEER_METHODS.items():
+        ours = partial(compare, a, b, method)
+        theirs = partial(peer_compare, PeerRDMs(a), PeerRDMs(b), name)
+        yield faster(
+            f"{method}, 10 x 10 matrices of 300",
+            (ours, theirs),
+            rounds=max(1, rounds // 3),
+            reach=20.0 if method in ("kendall", "tau_a") else None,
+            agreement=float(np.abs(ours() - theirs()).max()),
+        )
+
+
+def bootstrap(rounds: int) -> Iterator[Row]:
+    """20 draws of subjects and stimuli, 8 models, 8 subjects, 92 stimuli; agreement of plain values."""
+    rng = np.random.default_rng(3)
+    points = rng.normal(size=(92, 20))
+    subjects = np.array([pdist(points + rng.normal(size=points.shape)) for _ in range(8)])
+    models = np.array([pdist(points + noise * rng.normal(size=points.shape)) for noise in range(1, 9)])
+    data, fixed = PeerRDMs(subjects), [ModelFixed(str(i), each) for i, each in enumerate(models)]
+    for method in ("cosine", "pearson", "spearman"):
+        name = PEER_METHODS[method]
+        ours = partial(evaluate, models, subjects, method, subject=None, draws=20)
+
+        def theirs(name: str = name) -> object:
+            with redirect_stderr(StringIO()):  # a bar of progress
+                return eval_dual_bootstrap(fixed, data, method=name, N=20)
+
+        values = eval_fixed(fixed, data, method=name).get_means()
+        yield faster(
+            f"{method}, 20 draws of 8 models, 8 subjects, 92",
+            (ours, theirs),
+            rounds=max(1, rounds // 3),
+            reach=8.0,
+            agreement=float(np.abs(ours().values - values).max()),
+        )
+
+
+SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "rdms": rdms,
+    "thresholds": thresholds,
+    "comparators": comparators,
+    "bootstrap": bootstrap,
+}
 
 
 def main() -> None:

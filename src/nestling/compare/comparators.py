@@ -36,6 +36,7 @@ Method = Literal[
 _WHITENED = ("cosine_whitened", "pearson_whitened")
 _BY_ORDER = ("spearman", "rho_a", "kendall", "tau_a")
 _FEWEST_PAIRS = 3
+_TINY, _HUGE = 1e-280, 1e280
 
 
 def compare(a: Any, b: Any, method: Method = "cosine", *, sigma: ArrayLike | None = None) -> Floats:
@@ -179,6 +180,8 @@ def usable(vectors: NDArray[np.floating[Any]], chosen: Comparator) -> Floats:
         DataError: for infinite entries, or missing ones that cannot be left out (rows are named).
     """
     x = np.asarray(vectors, np.float64)
+    if _is_finite(x):
+        return x
     infinite = np.isinf(x).any(axis=1)
     if infinite.any() and not chosen.by_order:
         raise DataError(
@@ -200,19 +203,31 @@ def products(a: Floats, b: Floats) -> Floats:
 
 
 def unit(x: Floats) -> Floats:
-    """Rows of length 1; those that are zero become NaN. Large and tiny entries do not overflow."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        x = x / np.abs(x).max(axis=1, keepdims=True)
-        return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
+    """Rows of length 1; those that are zero become NaN. Huge and tiny entries do not overflow."""
+    squares = np.einsum("ij,ij->i", x, x)
+    if not ((squares > _TINY) & (squares < _HUGE)).all():
+        with np.errstate(invalid="ignore", divide="ignore"):
+            x = x / np.abs(x).max(axis=1, keepdims=True)
+        squares = np.einsum("ij,ij->i", x, x)
+    return np.asarray(x / np.sqrt(squares)[:, None])
 
 
 def average_ranks(x: Floats) -> Floats:
     """Ranks 1 to ``pairs`` of each row, ties averaged."""
     found = np.empty(x.shape)
     for row, ranks in zip(found, dense_ranks(x), strict=True):
+        if ranks.max() == len(ranks) - 1:  # no two are equal
+            np.add(ranks, 1, out=row)
+            continue
         last = np.cumsum(np.bincount(ranks))
         np.take((np.concatenate([[0], last[:-1]]) + last + 1) / 2, ranks, out=row)
     return found
+
+
+def _is_finite(x: Floats) -> bool:
+    """Whether no entry is NaN, infinite, or so huge that a sum overflows; one pass, nothing is stored."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(x.sum(axis=1)).all())
 
 
 def _as_given(x: Floats) -> Floats:
@@ -221,7 +236,7 @@ def _as_given(x: Floats) -> Floats:
 
 def _centred(x: Floats) -> Floats:
     """Rows less their means over what is not missing; a row of equal entries becomes zero to the last bit."""
-    mean = np.nanmean if np.isnan(x).any() else np.mean
+    mean = np.mean if _is_finite(x) else np.nanmean
     centred = x - mean(x, axis=1, keepdims=True)
     centred[np.fmin.reduce(x, axis=1) == np.fmax.reduce(x, axis=1)] *= 0  # NaN stays
     return np.asarray(centred)
@@ -283,6 +298,8 @@ _PLAIN: dict[Method, Comparator] = {
 
 def _by_missing(chosen: Comparator, a: Floats, b: Floats) -> Floats:
     """Similarities of matrices that lack pairs: those that lack the same ones are compared at once."""
+    if not (np.isnan(a).any() or np.isnan(b).any()):
+        return chosen.similarity(a, b)
     found = np.empty((len(a), len(b)))
     for rows, has in _alike(a):
         for columns, others_have in _alike(b):
@@ -300,9 +317,6 @@ def _by_missing(chosen: Comparator, a: Floats, b: Floats) -> Floats:
 def _alike(x: Floats) -> Iterator[tuple[NDArray[np.int64], Flags]]:
     """Rows that have the same pairs, and which pairs those are."""
     present = ~np.isnan(x)
-    if present.all():
-        yield np.arange(len(x)), present[0]
-        return
     patterns, pattern_of = np.unique(np.packbits(present, axis=1), axis=0, return_inverse=True)
     for number in range(len(patterns)):
         rows = np.flatnonzero(pattern_of.ravel() == number)
