@@ -84,7 +84,7 @@ def compare(a: Any, b: Any, method: Method = "cosine", *, sigma: ArrayLike | Non
     chosen = comparator(method, first.n, sigma)
     x, y = (usable(rdms.vectors, chosen) for rdms in (first, second))
     found = _by_missing(chosen, x, y)
-    _warn_undefined(found, method)
+    _warn_undefined(found, x, y, method)
     return found
 
 
@@ -329,15 +329,15 @@ def _only(x: Floats, kept: Flags, whole: bool) -> Floats:
     return np.where(kept, x, np.nan) if whole else x[:, kept]
 
 
-def _warn_undefined(found: Floats, method: str) -> None:
+def _warn_undefined(found: Floats, a: Floats, b: Floats, method: str) -> None:
     undefined = np.isnan(found)
     if not undefined.any():
         return
-    parts = [
-        f"{name_rows(np.flatnonzero(undefined.all(axis=axis)))} of the {which} matrices"
-        for which, axis in (("first", 1), ("second", 0))
-        if undefined.all(axis=axis).any()
-    ]
+    parts = []
+    for which, vectors, axis in (("first", a, 1), ("second", b, 0)):
+        flat = np.fmin.reduce(vectors, axis=1) == np.fmax.reduce(vectors, axis=1)
+        if (named := flat & undefined.any(axis=axis)).any():
+            parts.append(f"{name_rows(np.flatnonzero(named))} of the {which} matrices")
     warnings.warn(
         f"{method!r} is undefined (NaN) for {' and '.join(parts) or 'some matrices'}: where compared, all "
         "entries are equal",
