@@ -100,7 +100,7 @@ def test_the_tour_is_measured_and_reported(tmp_path: Path) -> None:
 
 def test_every_claim_runs_on_few_samples(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NESTLING_DATA", str(shared_data))
-    claims = ["C3", "C3b", "C3c", "C4", "C5", "C6"]
+    claims = ["C3", "C3b", "C3c", "C3d", "C4", "C5", "C6"]
     report = reproduce("trsa", claims=claims, seeds=2, quick=True)
     assert [claim.id for claim in report.claims] == claims
     assert all(claim.figures for claim in report.claims)

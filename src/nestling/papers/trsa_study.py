@@ -32,6 +32,7 @@ from nestling.training import TrainConfig, fit
 Floats = NDArray[np.float64]
 
 STATISTICS: tuple[Region, ...] = ("topology", "geometry", "local", "global", "intermediate")
+DRAWS = 5  # of points, noise, pictures or words, for one seed
 _SAMPLES = 10  # pairs of thresholds of a region, as in the paper
 _JITTER = 0.004
 _NETWORKS, _STIMULI, _IMAGES, _EPOCHS, _WIDTHS = 10, 62, 8_000, 5, (16, 16, 24, 24, 32, 32, 32, 32)
@@ -140,7 +141,7 @@ class Networks:
     name = "10 networks on Fashion-MNIST"
 
     def __init__(self, quick: bool) -> None:
-        self.quick = quick
+        self.quick, self.draws = quick, 1 if quick else DRAWS
 
     def rdms(self, seed: int, *, noise: float = 0.0) -> RDMs:
         """A matrix for each network and layer, over test images that ``seed`` draws.
