@@ -152,7 +152,7 @@ def test_scored_pairs_train_and_measure(tmp_path: Path, tiny_bert_folder: Path) 
     scored.write_text("\n".join(rows) + "\n", encoding="utf-8")
     folder, grid = tmp_path / "run", "layer=1,2 x dim=8,32"
     flags = ["--encoder", tiny_bert_folder, "--nesting", "layer=1,2 zip dim=8,32", "--folder", folder]
-    flags += ["--batch-size", "18", "--epochs", "8", "--lr", "0.003", "--align", "scores", "--chunk-size", "5"]
+    flags += ["--batch-size", "18", "--epochs", "8", "--lr", "3e-3", "--align", "scores", "--chunk-size", "5"]
     result = run("train", "--scored", scored, "--nesting", "dim=8,32", "--folder", folder)
     assert isinstance(result.exception, ConfigError)
     assert 'tune = "encoder"' in talk(result)

@@ -19,6 +19,7 @@ from nestling.errors import ConfigError, DataError
 PLAIN = ["euclidean", "sqeuclidean", "correlation", "cosine"]
 ALONE = [*PLAIN, "poisson"]  # need nothing but patterns
 
+
 def varied(x: np.ndarray) -> np.ndarray:
     """Rows of equal or no counts have no correlation or cosine: one entry of them is raised."""
     x[np.ptp(x, axis=1) == 0, 0] += 1
