@@ -38,10 +38,10 @@ def row(dim: int, value: float, *, spread: float = 0.01, metric: str = "ndcg@10"
 
 CURVE = make(
     (
-        row(8, 0.4, flops=1e6, latency_ms=1.0),
-        row(64, 0.79, flops=2e6, latency_ms=2.0),
-        row(128, 0.785, flops=4e6, latency_ms=4.0),
-        row(256, 0.8, spread=0.0, flops=8e6, latency_ms=8.0),
+        row(8, 0.4, flops=1e6, latency_ms=1.0, model_bytes=100),
+        row(64, 0.79, flops=2e6, latency_ms=2.0, model_bytes=200),
+        row(128, 0.785, flops=4e6, latency_ms=4.0, model_bytes=300),
+        row(256, 0.8, spread=0.0, flops=8e6, latency_ms=8.0, model_bytes=400),
     )
 )
 
@@ -60,6 +60,10 @@ CURVE = make(
         ({"max_ms": 4}, 64),
         ({"max_ms": 100}, 256),
         ({"keep": 0.4, "max_bytes": 300}, 8),
+        ({"max_ms": 100, "max_bytes": 255}, 8),  # both at once
+        ({"max_ms": 1, "max_model_bytes": 400}, 8),
+        ({"max_flops": 7e6, "max_model_bytes": 200}, 64),
+        ({"max_flops": 1e9, "max_model_bytes": 400}, 256),
     ],
 )
 def test_the_cheapest_that_surely_meets_the_targets_is_chosen(targets: dict, dim: int) -> None:
@@ -78,9 +82,10 @@ def test_the_cheapest_that_surely_meets_the_targets_is_chosen(targets: dict, dim
             r"keep=0.99, max_bytes=300 .* best reachable is dim=64: ndcg@10 0.7900",
         ),
         ({"at_least": 0.9}, "best reachable is dim=256"),
-        ({"max_bytes": 8}, "the cheapest is dim=8 with 32 bytes and 1 ms"),
+        ({"max_bytes": 8}, "the cheapest is dim=8 with vector_bytes=32$"),
+        ({"max_ms": 0.5, "max_flops": 1}, "the cheapest is dim=8 with latency_ms=1 and flops=1e"),
         ({"keep": 0.5, "metric": "ndcg@1"}, "did you mean 'ndcg@10'"),
-        ({"keep": 0.5, "cheapest": "bytes"}, "did you mean 'vector_bytes'"),
+        ({"keep": 0.5, "cheapest": "bytes"}, "did you mean .*'vector_bytes'"),
     ],
 )
 def test_what_cannot_be_met_is_said(targets: dict, message: str) -> None:
@@ -91,6 +96,8 @@ def test_what_cannot_be_met_is_said(targets: dict, message: str) -> None:
 def test_time_limits_need_times() -> None:
     with pytest.raises(ConfigError, match="latency=True"):
         make((row(8, 0.4), row(256, 0.8))).choose(max_ms=3)
+    with pytest.raises(ConfigError, match="max_model_bytes= needs model_bytes, which was not measured"):
+        make((row(8, 0.4), row(256, 0.8))).choose(max_model_bytes=3)
 
 
 def test_which_cost_counts_can_be_said() -> None:
@@ -147,8 +154,8 @@ def test_a_curve_has_every_metric_everywhere(rows: tuple[Row, ...]) -> None:
 def test_the_table_says_it_all() -> None:
     lines = CURVE.table().splitlines()
     assert lines[0] == "nested on retrieval: 500 examples, 95% intervals of 1,000 resamples"
-    assert lines[1].split() == ["granularity", "bytes", "FLOPs", "ms", "ndcg@10", "kept"]
-    assert lines[3] == "dim=64         256    2 M   2  0.790 [0.780, 0.800]     98.8 % [97.8, 99.8]"
+    assert lines[1].split() == ["granularity", "bytes", "FLOPs", "model", "ms", "ndcg@10", "kept"]
+    assert lines[3] == "dim=64         256    2 M    200   2  0.790 [0.780, 0.800]     98.8 % [97.8, 99.8]"
     assert len({len(line) for line in lines[1:]}) == 1
     assert "FLOPs" not in make((row(8, 0.4), row(256, 0.8))).table()
 

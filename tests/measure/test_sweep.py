@@ -45,7 +45,8 @@ class Layered:
 
     def cost(self, at: At = None) -> Cost:
         g = self.nesting.resolve(at)
-        return Cost(flops=1000.0 * g.get("layer", 1), output_bytes=2 * g.get("dim", 16))
+        layer = g.get("layer", 1)
+        return Cost(flops=1000.0 * layer, size_bytes=70 * layer, output_bytes=2 * g.get("dim", 16))
 
 
 def test_values_are_those_of_single_evaluations() -> None:
@@ -60,6 +61,7 @@ def test_values_are_those_of_single_evaluations() -> None:
             assert row.value == pytest.approx(value, abs=1e-3)
             assert row.low <= row.value <= row.high
             assert (row.vector_bytes, row.flops, row.latency_ms, row.seed) == (4 * dim, None, None, 5)
+            assert row.model_bytes is None
     assert curve.row().kept == curve.row().kept_low == 1
     assert curve.examples == 80
 
@@ -89,6 +91,7 @@ def test_other_axes_are_measured_as_they_answer(nesting: str) -> None:
         alone = task.score(task.inputs, [g.get("dim", 16)], RAW).values[0, :, 0].mean()
         assert curve.row(g).value == pytest.approx(alone, abs=1e-3)
         assert curve.row(g).flops == 1000.0 * g.get("layer", 1)
+        assert curve.row(g).model_bytes == 70 * g.get("layer", 1)
         assert curve.row(g).vector_bytes == 2 * g.get("dim", 16)
 
 

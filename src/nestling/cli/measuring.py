@@ -55,6 +55,8 @@ def choose(
     at_least: Annotated[float | None, typer.Option(help="A value of the metric.")] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Bytes of a vector.")] = None,
     max_ms: Annotated[float | None, typer.Option(help="Milliseconds, where the sweep measured them.")] = None,
+    max_flops: Annotated[float | None, typer.Option(help="Multiply-adds for one input.")] = None,
+    max_model_bytes: Annotated[float | None, typer.Option(help="Bytes of what answers.")] = None,
     metric: Annotated[str | None, typer.Option(help="The first of the curve by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +67,15 @@ def choose(
     from nestling.measure.curve import Curve
 
     measured = Curve.load(curve)
-    chosen = measured.choose(keep=keep, at_least=at_least, max_bytes=max_bytes, max_ms=max_ms, metric=metric)
+    chosen = measured.choose(
+        keep=keep,
+        at_least=at_least,
+        max_bytes=max_bytes,
+        max_ms=max_ms,
+        max_flops=max_flops,
+        max_model_bytes=max_model_bytes,
+        metric=metric,
+    )
     if as_json:
         row = measured.row(chosen, metric)
         show_json({"granularity": str(chosen), "metric": row.metric, "value": row.value, "low": row.low})

@@ -10,7 +10,15 @@ from typing import Literal, get_args
 from nestling.errors import ConfigError, unknown
 from nestling.granularity import Granularity
 
-CostName = Literal["vector_bytes", "flops", "latency_ms"]
+CostName = Literal["vector_bytes", "flops", "latency_ms", "model_bytes"]
+
+_LIMITS: dict[CostName, str] = {
+    "vector_bytes": "max_bytes",
+    "latency_ms": "max_ms",
+    "flops": "max_flops",
+    "model_bytes": "max_model_bytes",
+}
+"""What the limit on a cost is called."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Row:
         vector_bytes: bytes of one answer, such as one stored vector.
         flops: multiply-adds for one input, None where they are not known.
         latency_ms: time of one use, None where it was not measured.
+        model_bytes: bytes of what answers, such as the weights that are left, None where they are not known.
         seed: of the resamples.
     """
 
@@ -43,6 +52,7 @@ class Row:
     vector_bytes: int
     flops: float | None = None
     latency_ms: float | None = None
+    model_bytes: int | None = None
     seed: int = 0
 
     def costs(self, first: CostName = "vector_bytes") -> tuple[float, ...]:
@@ -60,6 +70,8 @@ class Targets:
         at_least: quality.
         max_bytes: most bytes of one answer.
         max_ms: most milliseconds of one use.
+        max_flops: most multiply-adds for one input.
+        max_model_bytes: most bytes of what answers.
 
     Raises:
         ConfigError: if nothing is asked for, or something that cannot be.
@@ -69,11 +81,13 @@ class Targets:
     at_least: float | None = None
     max_bytes: float | None = None
     max_ms: float | None = None
+    max_flops: float | None = None
+    max_model_bytes: float | None = None
 
     def __post_init__(self) -> None:
         given = [value for value in vars(self).values() if value is not None]
         if not given:
-            raise ConfigError("say what to choose by: keep=0.99, at_least=, max_bytes= or max_ms=")
+            raise ConfigError(f"say what to choose by: keep=0.99, at_least=, {'=, '.join(_LIMITS.values())}=")
         if any(math.isnan(value) for value in given):
             raise ConfigError("a target is NaN; give a number")
         if self.keep is not None and not 0 < self.keep <= 1:
@@ -86,8 +100,13 @@ class Targets:
 
     def afford(self, row: Row) -> bool:
         """Whether ``row`` lies within the limits."""
-        bytes_fit = self.max_bytes is None or row.vector_bytes <= self.max_bytes
-        return bytes_fit and (self.max_ms is None or _latency(row) <= self.max_ms)
+        return all(_known(row, cost) <= limit for cost, limit in self.limits.items())
+
+    @property
+    def limits(self) -> dict[CostName, float]:
+        """The costs that are limited."""
+        given = {cost: getattr(self, name) for cost, name in _LIMITS.items()}
+        return {cost: limit for cost, limit in given.items() if limit is not None}
 
     def reach(self, row: Row) -> bool:
         """Whether the lower ends of ``row`` reach the quality."""
@@ -114,12 +133,9 @@ def choose(column: Sequence[Row], targets: Targets, cheapest: CostName = "vector
         raise ConfigError(unknown("cost", cheapest, get_args(CostName)))
     affordable = [row for row in column if targets.afford(row)]
     if not affordable:
-        least = min(column, key=Row.costs)
-        time = "" if least.latency_ms is None else f" and {least.latency_ms:.3g} ms"
-        raise ConfigError(
-            f"no granularity meets {targets}; the cheapest is {least.granularity} with "
-            f"{least.vector_bytes} bytes{time}"
-        )
+        least = min(column, key=lambda row: row.costs(next(iter(targets.limits))))
+        spent = " and ".join(f"{cost}={getattr(least, cost):.6g}" for cost in targets.limits)
+        raise ConfigError(f"no granularity meets {targets}; the cheapest is {least.granularity} with {spent}")
     if not targets.ask_for_quality:
         # Of equally good ones the cheapest: max takes the first of equals.
         by_cost = sorted(affordable, key=lambda row: row.costs(cheapest))
@@ -151,12 +167,12 @@ def pareto(column: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(row for row in column if not any(beats(other, row) for other in column))
 
 
-def _latency(row: Row) -> float:
-    if row.latency_ms is None:
-        raise ConfigError(
-            "max_ms= needs the time of one use, which was not measured; sweep with latency=True"
-        )
-    return row.latency_ms
+def _known(row: Row, cost: CostName) -> float:
+    value = getattr(row, cost)
+    if value is None:
+        how = "sweep with latency=True" if cost == "latency_ms" else "sweep a thing that tells its cost"
+        raise ConfigError(f"{_LIMITS[cost]}= needs {cost}, which was not measured; {how}")
+    return float(value)
 
 
 def _or_least(value: float) -> float:

@@ -86,18 +86,22 @@ class Curve:
         at_least: float | None = None,
         max_bytes: float | None = None,
         max_ms: float | None = None,
+        max_flops: float | None = None,
+        max_model_bytes: float | None = None,
         metric: str | None = None,
         cheapest: CostName = "vector_bytes",
     ) -> Granularity:
         """The cheapest granularity that meets every target, by the lower end of its interval.
 
-        With limits alone (``max_bytes``, ``max_ms``) it is the best granularity within them.
+        With limits alone (``max_...``, as many as are given) it is the best granularity within all of them.
 
         Args:
             keep: share of the full quality to keep, above 0 and at most 1.
             at_least: quality to reach.
             max_bytes: most bytes of one answer.
             max_ms: most milliseconds of one use.
+            max_flops: most multiply-adds for one input.
+            max_model_bytes: most bytes of what answers, such as weights.
             metric: what quality is, the main metric by default.
             cheapest: the cost that is compared first; the others decide between equals.
 
@@ -108,7 +112,7 @@ class Curve:
         Example:
             ``encoder.extract(curve.choose(keep=0.99))``
         """
-        targets = Targets(keep, at_least, max_bytes, max_ms)
+        targets = Targets(keep, at_least, max_bytes, max_ms, max_flops, max_model_bytes)
         return choose(self.column(metric), targets, cheapest).granularity
 
     def pareto(self, metric: str | None = None) -> tuple[Row, ...]:
@@ -266,6 +270,7 @@ class _RowRecord(BaseModel):
     vector_bytes: int
     flops: float | None
     latency_ms: float | None
+    model_bytes: int | None = None
     seed: int
 
     def row(self) -> Row:

@@ -104,6 +104,7 @@ class _Costs:
     vector_bytes: int
     flops: float | None
     latency_ms: float | None
+    model_bytes: int | None
 
 
 def _rows(
@@ -205,10 +206,10 @@ class _Plan:
         if latency:
             seconds = _median_seconds(self._one_use(used, first, dim))
         if used is None or not hasattr(self.thing, "cost"):
-            return _Costs(4 * dim, None, seconds and 1e3 * seconds)
+            return _Costs(4 * dim, None, seconds and 1e3 * seconds, None)
         cost = self.thing.cost(used)
         vector_bytes = cost.output_bytes * dim // used.get("dim", dim)
-        return _Costs(vector_bytes, cost.flops, seconds and 1e3 * seconds)
+        return _Costs(vector_bytes, cost.flops, seconds and 1e3 * seconds, cost.size_bytes or None)
 
     def _used(self, granularity: Granularity) -> Granularity | None:
         """The smallest granularity of the thing that covers the one measured."""

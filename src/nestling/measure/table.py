@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nestling.measure.choice import CostName, Row
     from nestling.measure.curve import Curve
 
+_COSTS = {"flops": "FLOPs", "model_bytes": "model", "latency_ms": "ms"}
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -24,9 +25,8 @@ def table(curve: Curve) -> str:
 def cells(curve: Curve) -> list[list[str]]:
     """The table's header and lines, cell by cell; costs that are not known have no column."""
     main, *rest = curve.metrics
-    costs = [name for name in ("flops", "latency_ms") if getattr(curve.rows[0], name) is not None]
-    titles = {"flops": "FLOPs", "latency_ms": "ms"}
-    header = ["granularity", "bytes", *(titles[name] for name in costs), main, "kept", *rest]
+    costs = [name for name in _COSTS if getattr(curve.rows[0], name) is not None]
+    header = ["granularity", "bytes", *(_COSTS[name] for name in costs), main, "kept", *rest]
 
     def line(row: Row) -> list[str]:
         spent = [f"{row.vector_bytes:,}", *(_cost(name, row) for name in costs)]
@@ -117,7 +117,8 @@ def short(number: float) -> str:
 
 
 def _cost(name: str, row: Row) -> str:
-    return short(row.flops or 0) if name == "flops" else f"{row.latency_ms or 0:.3g}"
+    value = getattr(row, name) or 0
+    return f"{value:.3g}" if name == "latency_ms" else short(value)
 
 
 def _bar(share: float, width: int) -> str:
