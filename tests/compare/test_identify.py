@@ -260,7 +260,9 @@ def test_what_cannot_be_identified_is_refused(vectors: np.ndarray, options: dict
 
 def test_unknown_names_are_refused() -> None:
     rdms = balanced(0.5)
-    with pytest.raises(ConfigError, match="unknown label for label= 'layers'; did you mean 'layer'"):
+    with pytest.raises(
+        ConfigError, match="label='layers' names no label: unknown label 'layers'; did you mean 'layer'"
+    ):
         identify(rdms, label="layers", subject="seed")
     with pytest.raises(ConfigError, match="did you mean 'euclidean'"):
         identify(rdms, label="layer", subject="seed", distance="euclid")

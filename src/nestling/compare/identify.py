@@ -22,7 +22,7 @@ from nestling.compare.centroids import (
     share_right,
 )
 from nestling.compare.comparators import read
-from nestling.compare.labels import check_labels
+from nestling.compare.labels import labels_for
 from nestling.compare.rdms import RDMs
 from nestling.compare.transformer import Vectors
 from nestling.errors import ConfigError, DataError, require, unknown
@@ -55,8 +55,8 @@ class Grouping:
             ConfigError: for the name of no label.
             DataError: for another number of labels than matrices, fewer than 2 classes or subjects.
         """
-        classes, class_of = _places(_labels(rdms, label, "label"))
-        subjects, subject_of = _places(_labels(rdms, subject, "subject"))
+        classes, class_of = labels_for(rdms.labels, label, len(rdms), "label")
+        subjects, subject_of = labels_for(rdms.labels, subject, len(rdms), "subject")
         if len(subjects) < 2:
             raise DataError(
                 f"all matrices are of one subject, {subjects[0]!r}; leaving one subject out needs at least 2"
@@ -248,20 +248,6 @@ def _transformed(rdms: RDMs, transform: Any) -> Vectors:
             f"the transform gave shape {vectors.shape} for {len(rdms)} matrices; it must give one row each"
         )
     return vectors
-
-
-def _labels(rdms: RDMs, given: str | Sequence[Any], what: str) -> tuple[Any, ...]:
-    if not isinstance(given, str):
-        return check_labels({what: given}, len(rdms))[what]
-    if given not in rdms.labels:
-        raise ConfigError(unknown(f"label for {what}=", given, rdms.labels))
-    return rdms.labels[given]
-
-
-def _places(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], Ints]:
-    names = tuple(dict.fromkeys(values))
-    place = {name: number for number, name in enumerate(names)}
-    return names, np.array([place[value] for value in values], np.int64)
 
 
 def missing_classes(found: Identification) -> Iterator[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nestling.errors import DataError
+from nestling.errors import ConfigError, DataError, unknown
 
 Label: TypeAlias = str | int | float | bool | None
 Labels: TypeAlias = Mapping[str, tuple[Label, ...]]
@@ -47,6 +48,38 @@ def join_labels(parts: Sequence[tuple[Labels, int]]) -> dict[str, tuple[Label, .
         name: tuple(label for labels, count in parts for label in labels.get(name, (None,) * count))
         for name in names
     }
+
+
+def labels_for(
+    labels: Labels,
+    given: str | Sequence[Any],
+    count: int,
+    what: str,
+    otherwise: str = "[...], one value a matrix",
+) -> tuple[tuple[Label, ...], NDArray[np.int64]]:
+    """The different values of a label, in the order of their first matrix, and whose each matrix is.
+
+    Args:
+        labels: of the matrices.
+        given: the name of one of them, or one value a matrix.
+        count: of the matrices.
+        what: the argument, for errors.
+        otherwise: what can be given where there is no such label.
+
+    Returns:
+        Values, and ``Int[count]``, places among them.
+
+    Raises:
+        ConfigError: for the name of no label.
+        DataError: for another number of values than matrices.
+    """
+    if isinstance(given, str) and given not in labels:
+        carried = unknown("label", given, labels) if labels else "the matrices carry no labels"
+        raise ConfigError(f"{what}={given!r} names no label: {carried}; or give {what}={otherwise}")
+    values = labels[given] if isinstance(given, str) else _read(what, given, count)
+    names = tuple(dict.fromkeys(values))
+    place = {name: number for number, name in enumerate(names)}
+    return names, np.array([place[value] for value in values], np.int64)
 
 
 def _read(name: str, given: object, count: int) -> tuple[Label, ...]:

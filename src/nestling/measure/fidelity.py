@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nestling.compare.prefixes import prefix_distances
 from nestling.compare.thresholds import check_thresholds
+from nestling.compare.topology import geo_topological
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.pair_scores import PairScores
@@ -148,8 +149,6 @@ class Fidelity:
 
     def _graded(self, distances: NDArray[np.float32], where: str) -> NDArray[np.float32]:
         """``Float[transforms, pairs]``, from 0 to 1."""
-        from nestling.compare.topology import geo_topological  # here: it brings scikit-learn
-
         if distances.min() == distances.max():
             raise DataError(
                 f"all distances {where} are {distances[0]:g}, so they have no order; start at a larger size"
