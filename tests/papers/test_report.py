@@ -82,4 +82,4 @@ def test_unknown_names_list_the_nearest():
         reproduce("mrl", seeds=1)
     with pytest.raises(ConfigError, match="no claims"):
         reproduce("mrl", claims=[])
-    assert set(PAPERS) == {"mrl", "adanns", "2dmse", "starbucks"}
+    assert set(PAPERS) == {"mrl", "adanns", "2dmse", "starbucks", "trsa"}

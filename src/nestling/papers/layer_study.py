@@ -349,4 +349,4 @@ def _start(depth: int) -> TextEncoder:
 @cache
 def _pairs(split: str, quick: bool) -> ScoredPairs:
     pairs = stsb(split)
-    return pairs.take(range(200)) if quick else pairs
+    return pairs.take(range(min(200, len(pairs)))) if quick else pairs
