@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr
-from dataclasses import asdict, dataclass
 from functools import partial
 from io import StringIO
 
@@ -34,43 +33,25 @@ from nestling.compare.geodesic import Geodesic
 from nestling.compare.threshold_search import search_thresholds
 from nestling.compare.thresholds import threshold_grid
 from nestling.compare.topology import geo_topological
-from record import in_turn, ratio, stamp, verdict, write_csv
-
-
-@dataclass(frozen=True)
-class Row:
-    """How many times faster one way is than another, and whether both say the same."""
-
-    what: str
-    ratio: str
-    low: str
-    high: str
-    reach: str
-    verdict: str
-    agreement: str
+from record import Ratios, in_turn, ratio, stamp
 
 
 def faster(
+    found: Ratios,
     what: str,
     ways: tuple[Callable[[], object], Callable[[], object]],
     *,
     rounds: int,
     reach: float | None,
     agreement: float | None = None,
-) -> Row:
+) -> None:
     """Times the second way (the peer's) over the first (ours), taken in turn in one process."""
     seconds = in_turn(dict(zip(("ours", "theirs"), ways, strict=True)), rounds, clock=time.process_time)
-    value, low, high = ratio(seconds, "theirs", "ours")
-    return Row(
-        what,
-        *(f"{figure:.2f}" for figure in (value, low, high)),
-        "" if reach is None else f">= {reach:g}",
-        "" if reach is None else verdict(value, reach, at_most=False),
-        "" if agreement is None else f"{agreement:.1e}",
-    )
+    agreed = "" if agreement is None else f"{agreement:.1e}"
+    found.add(what, ratio(seconds, "theirs", "ours"), at_least=reach, agreement=agreed)
 
 
-def rdms(rounds: int) -> Iterator[Row]:
+def rdms(found: Ratios, rounds: int) -> None:
     """Matrices of 4000 patterns of 512 channels; agreement is the largest gap over the largest entry."""
     x = np.random.default_rng(0).normal(size=(4000, 512))
     data = Dataset(x)
@@ -85,15 +66,14 @@ def rdms(rounds: int) -> Iterator[Row]:
         expected = factor * theirs().dissimilarities
         gap = float(np.abs(ours().vectors - expected).max() / expected.max())
         what = f"{metric}, 4000 x 512, {np.dtype(dtype)}"
-        yield faster(what, (ours, theirs), rounds=rounds, reach=reach, agreement=gap)
+        faster(found, what, (ours, theirs), rounds=rounds, reach=reach, agreement=gap)
 
 
-def within(what: str, way: Callable[[], object], seconds: float, *, rounds: int) -> Row:
+def within(found: Ratios, what: str, way: Callable[[], object], seconds: float, *, rounds: int) -> None:
     """How many times a way's own time goes into the seconds it was given."""
     spent = in_turn({what: way}, rounds, clock=time.process_time)[what]
     value, low, high = (seconds / each for each in (min(spent), max(spent), min(spent)))
-    said = verdict(value, 1.0, at_most=False)
-    return Row(what, f"{value:.2f}", f"{low:.2f}", f"{high:.2f}", ">= 1", said, "")
+    found.add(what, (value, low, high), at_least=1.0, agreement="")
 
 
 def networks(subjects: int = 10, layers: int = 9, n: int = 62) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -127,7 +107,7 @@ def peer_search(
     return found
 
 
-def thresholds(rounds: int) -> Iterator[Row]:
+def thresholds(found: Ratios, rounds: int) -> None:
     """90 matrices of 62 stimuli over the grid of 210 pairs; paths; the adaptive measure of all with all.
 
     The agreement is with the peer on one matrix at a time, where it does not pool.
@@ -139,7 +119,8 @@ def thresholds(rounds: int) -> Iterator[Row]:
         ours = geo_topological(vectors[:1], [pair], rank=False)[0]
         return float(np.abs(ours - peer_transform(vectors[:1], *pair)).max())
 
-    yield faster(
+    faster(
+        found,
         "210 thresholds, 90 matrices of 62",
         (
             lambda: geo_topological(vectors, pairs, rank=False),
@@ -153,21 +134,26 @@ def thresholds(rounds: int) -> Iterator[Row]:
     def search() -> object:
         return search_thresholds(vectors, label=layer, subject=subject)
 
-    yield faster(
+    faster(
+        found,
         "the same with identification",
         (search, lambda: peer_search(vectors, layer, subject, pairs)),
         rounds=max(1, rounds // 4),
         reach=None,
     )
-    yield within("5 s over the same with identification", search, 5.0, rounds=rounds)
+    within(found, "5 s over the same with identification", search, 5.0, rounds=rounds)
     for n in (92, 200, 500):
-        yield paths(n, rounds)
-    yield within(
-        "1 s over the adaptive measure, 90 x 90", lambda: adaptive_dependence(vectors), 1.0, rounds=rounds
+        paths(found, n, rounds)
+    within(
+        found,
+        "1 s over the adaptive measure, 90 x 90",
+        lambda: adaptive_dependence(vectors),
+        1.0,
+        rounds=rounds,
     )
 
 
-def paths(n: int, rounds: int) -> Row:
+def paths(found: Ratios, n: int, rounds: int) -> None:
     """Shortest paths below the 0.3 quantile, with the peer's rule that edges of length 0 are none."""
     vectors = pdist(np.random.default_rng(1).normal(size=(n, 8)))[None]
     geodesic = Geodesic(upper=0.3, rank=False, zero_edges="drop", disconnected="inf")
@@ -180,7 +166,7 @@ def paths(n: int, rounds: int) -> Row:
     joined = np.isfinite(ours) | np.isfinite(theirs)
     agreement = float(np.abs(ours[joined] - theirs[joined]).max())
     ways = (lambda: geodesic.transform(vectors), peer)
-    return faster(f"paths, {n} stimuli", ways, rounds=rounds, reach=None, agreement=agreement)
+    faster(found, f"paths, {n} stimuli", ways, rounds=rounds, reach=None, agreement=agreement)
 
 
 PEER_METHODS: dict[Method, str] = {
@@ -195,7 +181,7 @@ PEER_METHODS: dict[Method, str] = {
 }
 
 
-def comparators(rounds: int) -> Iterator[Row]:
+def comparators(found: Ratios, rounds: int) -> None:
     """10 x 10 matrices of 300 stimuli, squared distances of points that they see with noise."""
     rng = np.random.default_rng(2)
     points = rng.normal(size=(300, 40)) + rng.normal(size=(20, 300, 40))
@@ -204,7 +190,8 @@ def comparators(rounds: int) -> Iterator[Row]:
     for method, name in PEER_METHODS.items():
         ours = partial(compare, a, b, method)
         theirs = partial(peer_compare, PeerRDMs(a), PeerRDMs(b), name)
-        yield faster(
+        faster(
+            found,
             f"{method}, 10 x 10 matrices of 300",
             (ours, theirs),
             rounds=max(1, rounds // 3),
@@ -213,7 +200,7 @@ def comparators(rounds: int) -> Iterator[Row]:
         )
 
 
-def bootstrap(rounds: int) -> Iterator[Row]:
+def bootstrap(found: Ratios, rounds: int) -> None:
     """20 draws of subjects and stimuli, 8 models, 8 subjects, 92 stimuli; agreement of plain values."""
     rng = np.random.default_rng(3)
     points = rng.normal(size=(92, 20))
@@ -229,7 +216,8 @@ def bootstrap(rounds: int) -> Iterator[Row]:
                 return eval_dual_bootstrap(fixed, data, method=name, N=20)
 
         values = eval_fixed(fixed, data, method=name).get_means()
-        yield faster(
+        faster(
+            found,
             f"{method}, 20 draws of 8 models, 8 subjects, 92",
             (ours, theirs),
             rounds=max(1, rounds // 3),
@@ -238,7 +226,7 @@ def bootstrap(rounds: int) -> Iterator[Row]:
         )
 
 
-SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {
+SECTIONS: dict[str, Callable[[Ratios, int], None]] = {
     "rdms": rdms,
     "thresholds": thresholds,
     "comparators": comparators,
@@ -253,10 +241,8 @@ def main() -> None:
     given = parser.parse_args()
     with threadpool_limits(1):
         for name in [given.only] if given.only else SECTIONS:
-            rows = [asdict(row) for row in SECTIONS[name](given.rounds)]
-            for row in rows:
-                print("{what:48} {ratio:>6} ({low} to {high})  reach {reach}: {verdict}".format(**row))
-            write_csv(f"compare_{name}", rows, stamp())
+            SECTIONS[name](Ratios(f"compare_{name}"), given.rounds)
+    print(stamp())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, GradientCache, InfoNCE, Nested
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import STS, Retrieval
-from record import grown_megabytes, in_turn, ratio, stamp, verdict, write_csv
+from record import Ratios, grown_megabytes, in_turn, ratio, stamp
 from sentences import sentences
 
 LAYERS, DIMS = (1, 2, 3, 4, 5, 6), (32, 64, 128, 192, 256, 384)
@@ -149,55 +149,31 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    rows: list[dict[str, object]] = []
-
-    def add(what: str, figures: tuple[float, float, float], reach: float | None, *, at_most: bool) -> None:
-        value, low, high = figures
-        row = {"what": what, "ratio": f"{value:.3f}", "low": f"{low:.3f}", "high": f"{high:.3f}"}
-        aim = "" if reach is None else f"{'<=' if at_most else '>='} {reach:.3g}"
-        rows.append(
-            {**row, "reach": aim, "verdict": "" if reach is None else verdict(value, reach, at_most=at_most)}
-        )
-        print("{what:64} {ratio:>7} ({low} to {high})  {reach} {verdict}".format(**rows[-1]), flush=True)
-        write_csv("layers", rows, stamp())
-
+    found = Ratios("layers", digits=3)
     clock = time.process_time
     ways = {name: make() for name, make in STEPS.items()}
     theirs = {name: their_step(name) for name in ("MatryoshkaLoss", "Matryoshka2dLoss")}
     theirs["MultipleNegativesRankingLoss"] = their_step(None)
     seconds = in_turn({**ways, **theirs}, rounds, clock=clock)
-    add("step over 6 pairs over the plain step", ratio(seconds, "6 pairs", "plain"), 1.05, at_most=True)
-    add(
-        "step over the 6 x 6 grid over the plain step",
-        ratio(seconds, "6 x 6 grid", "plain"),
-        1.05,
-        at_most=True,
-    )
+    found.add("step over 6 pairs over the plain step", ratio(seconds, "6 pairs", "plain"), at_most=1.05)
+    over_grid = ratio(seconds, "6 x 6 grid", "plain")
+    found.add("step over the 6 x 6 grid over the plain step", over_grid, at_most=1.05)
     for name in ("MatryoshkaLoss", "Matryoshka2dLoss"):
         theirs_over = ratio(seconds, name, "MultipleNegativesRankingLoss")
-        add(f"{name} over MultipleNegativesRankingLoss", theirs_over, None, at_most=True)
-    add(
-        "their plain step over ours",
-        ratio(seconds, "MultipleNegativesRankingLoss", "plain"),
-        None,
-        at_most=True,
-    )
+        found.add(f"{name} over MultipleNegativesRankingLoss", theirs_over)
+    found.add("their plain step over ours", ratio(seconds, "MultipleNegativesRankingLoss", "plain"))
     memory = {name: peak_megabytes(name) for name in STEPS}
     for name in ("6 pairs", "6 x 6 grid"):
-        add(f"peak memory, {name} over plain", (memory[name] / memory["plain"],) * 3, 1.1, at_most=True)
+        found.add(f"peak memory, {name} over plain", (memory[name] / memory["plain"],) * 3, at_most=1.1)
     for name, by_layer in encoding(rounds).items():
         for layer in LAYERS[:-1]:
             what = f"speed-up of {layer} of {LAYERS[-1]} layers over {LAYERS[-1]}/{layer}, {name}"
             share = layer / LAYERS[-1]
             value, low, high = (share * each for each in ratio(by_layer, str(LAYERS[-1]), str(layer)))
-            add(what, (value, low, high), 0.85, at_most=False)
+            found.add(what, (value, low, high), at_least=0.85)
     for name, both in evaluating(max(3, rounds // 3)).items():
-        add(
-            f"{name}: the 6 x 5 grid over the full size alone",
-            ratio(both, "grid", "full"),
-            1.25,
-            at_most=True,
-        )
+        over_full = ratio(both, "grid", "full")
+        found.add(f"{name}: the 6 x 5 grid over the full size alone", over_full, at_most=1.25)
     large = {
         "plain": our_step(None, LARGE_BATCH, CHUNK),
         "6 pairs": our_step(PAIRS, LARGE_BATCH, CHUNK),
@@ -206,7 +182,7 @@ def main() -> None:
     seconds = in_turn(large, max(2, rounds // 4), clock=clock)
     for name in ("6 pairs", "6 x 6 grid"):
         what = f"batch of {LARGE_BATCH} in chunks, {name} over plain"
-        add(what, ratio(seconds, name, "plain"), 1.1, at_most=True)
+        found.add(what, ratio(seconds, name, "plain"), at_most=1.1)
     print(stamp())
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested
-from record import grown_megabytes, in_turn, ratio, stamp, verdict, write_csv
+from record import Ratios, grown_megabytes, in_turn, ratio, stamp
 
 BATCH, DIM = 1024, 768
 EIGHT = Nesting.doubling(6, DIM)
@@ -122,44 +122,21 @@ def main() -> None:
         },
         max(3, rounds // 5),
     )
-    rows: list[dict[str, object]] = []
-
-    def add(what: str, figures: tuple[float, float, float], reach: float, *, at_most: bool) -> None:
-        value, low, high = figures
-        sign = "<=" if at_most else ">="
-        rows.append(
-            {
-                "what": what,
-                "ratio": f"{value:.2f}",
-                "low": f"{low:.2f}",
-                "high": f"{high:.2f}",
-                "reach": f"{sign} {reach}",
-                "verdict": verdict(value, reach, at_most=at_most),
-            }
-        )
-
-    add("8 sizes over the plain step", ratio(seconds, "ours, 8 sizes", "plain"), 1.5, at_most=True)
-    add("48 sizes over the plain step", ratio(seconds, "ours, 48 sizes", "plain"), 4.0, at_most=True)
-    add(
-        "8 sizes over plain, MiniLM in the step (batch 128)",
-        ratio(encoded, "nested", "plain"),
-        1.05,
-        at_most=True,
-    )
+    found = Ratios("nested_loss")
+    found.add("8 sizes over the plain step", ratio(seconds, "ours, 8 sizes", "plain"), at_most=1.5)
+    found.add("48 sizes over the plain step", ratio(seconds, "ours, 48 sizes", "plain"), at_most=4.0)
+    in_step = ratio(encoded, "nested", "plain")
+    found.add("8 sizes over plain, MiniLM in the step (batch 128)", in_step, at_most=1.05)
     for sizes, reach in ((8, 1.0), (48, 3.0)):
         faster = ratio(seconds, f"MatryoshkaLoss, {sizes} sizes", f"ours, {sizes} sizes")
-        add(f"MatryoshkaLoss over ours, {sizes} sizes", faster, reach, at_most=False)
+        found.add(f"MatryoshkaLoss over ours, {sizes} sizes", faster, at_least=reach)
         slower = ratio(seconds, f"one product a size, {sizes} sizes", f"ours, {sizes} sizes")
-        add(f"one product a size over ours, {sizes} sizes", slower, 1.0, at_most=False)
+        found.add(f"one product a size over ours, {sizes} sizes", slower, at_least=1.0)
     for nesting in (EIGHT, FORTY_EIGHT):
         memory = {way: peak_megabytes(way, str(nesting)) for way in ("ours", "theirs")}
         share = memory["ours"] / memory["theirs"]
-        add(f"peak memory over MatryoshkaLoss, {len(nesting)} sizes", (share,) * 3, 1.0, at_most=True)
-    for row in rows:
-        print("{what:52} {ratio:>6} ({low} to {high})  reach {reach}: {verdict}".format(**row))
-    measured_on = stamp()
-    print(measured_on)
-    write_csv("nested_loss", rows, measured_on)
+        found.add(f"peak memory over MatryoshkaLoss, {len(nesting)} sizes", (share,) * 3, at_most=1.0)
+    print(stamp())
 
 
 if __name__ == "__main__":

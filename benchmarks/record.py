@@ -67,6 +67,39 @@ def write_csv(name: str, rows: list[dict[str, object]], measured_on: str) -> Pat
     return path
 
 
+class Ratios:
+    """The figures of one benchmark: each is printed, and written to ``<name>.csv``, when it is known.
+
+    Args:
+        name: of the file.
+        digits: after the point.
+    """
+
+    def __init__(self, name: str, digits: int = 2) -> None:
+        self.name, self.digits = name, digits
+        self.rows: list[dict[str, object]] = []
+
+    def add(
+        self,
+        what: str,
+        figures: tuple[float, float, float],
+        *,
+        at_most: float | None = None,
+        at_least: float | None = None,
+        **more: str,
+    ) -> None:
+        """Add a ratio with the smallest and largest of one round, what it should reach, and other columns."""
+        shown = [f"{figure:.{self.digits}f}" for figure in figures]
+        row = dict(zip(("what", "ratio", "low", "high"), (what, *shown), strict=True))
+        reach, said = "", ""
+        for limit, sign in ((at_most, "<="), (at_least, ">=")):
+            if limit is not None:
+                reach, said = f"{sign} {limit:g}", verdict(figures[0], limit, at_most=sign == "<=")
+        self.rows.append({**row, "reach": reach, "verdict": said, **more})
+        print(f"{what:64} {shown[0]:>6} ({shown[1]} to {shown[2]})  {reach} {said}".rstrip(), flush=True)
+        write_csv(self.name, self.rows, stamp())
+
+
 def verdict(value: float, reach: float, *, at_most: bool) -> str:
     """Whether a figure reaches what was set for it."""
     return "reached" if (value <= reach if at_most else value >= reach) else "NOT reached"

@@ -20,7 +20,7 @@ from nestling.granularity import Nesting
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import Retrieval
 from nestling.search.exact import nearest, nearest_each
-from record import in_turn, ratio, stamp, verdict, write_csv
+from record import Ratios, in_turn, ratio, stamp
 
 DOCUMENTS, QUERIES, DIM, K = 50_000, 2_000, 384, 10
 EIGHT = Nesting.doubling(3, DIM)
@@ -103,35 +103,30 @@ def main() -> None:
         EVALUATOR: size_by_size,
     }
     seconds = in_turn(ways, rounds)
-    rows: list[dict[str, object]] = []
-
-    def add(label: str, what: str, over: str, reach: float, *, at_most: bool = False) -> None:
-        value, low, high = ratio(seconds, what, over)
-        rows.append(
-            {
-                "what": label,
-                "ratio": f"{value:.2f}",
-                "low": f"{low:.2f}",
-                "high": f"{high:.2f}",
-                "reach": f"{'<=' if at_most else '>='} {reach}",
-                "verdict": verdict(value, reach, at_most=at_most),
-            }
-        )
-
-    full, ours = "evaluation at full size", "sweep"
-    add("sweep of 8 sizes over one evaluation at full size", ours, full, 1.6, at_most=True)
-    add("the same, sizes every 48", "sweep, even sizes", full, 1.6, at_most=True)
-    add("search alone, 8 sizes over 1", "search at 8 sizes", "search at full size", 1.6, at_most=True)
-    add("faiss over our search, both at full size", "faiss at full size", "search at full size", 1.0)
-    add("our evaluation size by size over the sweep", "evaluation size by size", ours, 1.0)
-    add("InformationRetrievalEvaluator size by size over the sweep", EVALUATOR, ours, 4.0)
-    for row in rows:
-        print("{what:58} {ratio:>6} ({low} to {high})  reach {reach}: {verdict}".format(**row))
+    found = Ratios("sweep")
+    full = "evaluation at full size"
+    for what, way, over, reach in (
+        ("sweep of 8 sizes over one evaluation at full size", "sweep", full, {"at_most": 1.6}),
+        ("the same, sizes every 48", "sweep, even sizes", full, {"at_most": 1.6}),
+        ("search alone, 8 sizes over 1", "search at 8 sizes", "search at full size", {"at_most": 1.6}),
+        (
+            "faiss over our search, both at full size",
+            "faiss at full size",
+            "search at full size",
+            {"at_least": 1.0},
+        ),
+        ("our evaluation size by size over the sweep", "evaluation size by size", "sweep", {"at_least": 1.0}),
+        (
+            "InformationRetrievalEvaluator size by size over the sweep",
+            EVALUATOR,
+            "sweep",
+            {"at_least": 4.0},
+        ),
+    ):
+        found.add(what, ratio(seconds, way, over), **reach)
     for name, each in seconds.items():
         print(f"{name:58} {np.median(each):6.2f} s")
-    measured_on = stamp()
-    print(measured_on)
-    write_csv("sweep", rows, measured_on)
+    print(stamp())
 
 
 if __name__ == "__main__":
