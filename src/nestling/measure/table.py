@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nestling.measure.choice import CostName, Row
     from nestling.measure.curve import Curve
 
-_COSTS = {"flops": "FLOPs", "model_bytes": "model", "latency_ms": "ms"}
+_COSTS = {"flops": "FLOPs", "model_bytes": "model bytes", "latency_ms": "ms"}
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
