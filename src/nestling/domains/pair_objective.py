@@ -1,14 +1,56 @@
-"""What a batch of pairs of texts loses, from one pass of the encoder."""
+"""Training an encoder whole on pairs of texts: what a batch loses, from one pass of the encoder."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from nestling.encoders.text import TextEncoder
 from nestling.losses import GradientCache, Nested, Parts
+from nestling.measure.sweep import sweep
+from nestling.measure.tasks import Task
+from nestling.training import fit
+from nestling.training.plan import TrainPlan
+
+
+def train_on_pairs(
+    plan: TrainPlan,
+    start: TextEncoder,
+    rows: Dataset[tuple[str, str, float]],
+    objective: PairObjective,
+    held_out: Task | None,
+) -> TextEncoder:
+    """A copy of ``start``, trained whole as planned on rows (text, text, value).
+
+    Args:
+        plan: of the run; the log and the checkpoints go into its folder.
+        start: is left as it is.
+        rows: what is trained on.
+        objective: what a batch of them loses; its nesting is that of the result.
+        held_out: sweeps of it are logged on the way, if there is any.
+    """
+    model = TextEncoder(copy.deepcopy(start.model), objective.loss.nesting, start.rule)
+
+    def evaluate(step: int) -> dict[str, float]:
+        assert held_out is not None
+        curve = sweep(model, held_out, seed=plan.train.seed)
+        return {f"{row.metric}@{row.granularity}": row.value for row in curve.rows}
+
+    fit(
+        model,
+        objective,
+        rows,
+        plan.train,
+        collate=list,
+        folder=plan.output.folder,
+        evaluate=None if held_out is None else evaluate,
+    )
+    return model.eval()
 
 
 class PairObjective(nn.Module):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from pathlib import Path
 
 from torch.utils.data import Dataset
 
 from nestling.data.sts import ScoredPairs, read_scored_pairs
-from nestling.domains.pair_objective import PairObjective
+from nestling.domains.pair_objective import PairObjective, train_on_pairs
 from nestling.domains.planned_loss import planned_loss
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ConfigError
 from nestling.granularity import Nesting
 from nestling.losses import CoSENT
-from nestling.measure.sweep import sweep
 from nestling.measure.tasks import STS
-from nestling.training import fit
 from nestling.training.plan import TrainPlan, write_plan
 
 
@@ -36,32 +32,15 @@ def train_by_plan(plan: TrainPlan) -> TextEncoder:
     pairs = read_scored_pairs(plan.data.scored)
     if plan.data.limit is not None:
         pairs = pairs.take(range(min(plan.data.limit, len(pairs))))
-    held_out = None
+    task = None
     if plan.train.evaluate_every is not None:
         pairs, held_out = pairs.split(seed=plan.train.seed)
+        task = STS(held_out.first, held_out.second, held_out.scores)
     start = TextEncoder.open(plan.model.encoder)
-    model = TextEncoder(copy.deepcopy(start.model), Nesting.parse(plan.model.nesting), start.rule)
     write_plan(plan, Path(plan.output.folder) / "plan.toml")
-    loss = planned_loss(plan, CoSENT(1 / plan.loss.temperature), model.nesting)
-    fit(
-        model,
-        PairObjective(loss, "scores", plan.loss.chunk_size),
-        ScoredRows(pairs),
-        plan.train,
-        collate=list,
-        folder=plan.output.folder,
-        evaluate=None if held_out is None else _evaluation(model, held_out, plan.train.seed),
-    )
-    return model.eval()
-
-
-def _evaluation(model: TextEncoder, pairs: ScoredPairs, seed: int) -> Callable[[int], dict[str, float]]:
-    task = STS(pairs.first, pairs.second, pairs.scores)
-
-    def evaluate(step: int) -> dict[str, float]:
-        return {f"{row.metric}@{row.granularity}": row.value for row in sweep(model, task, seed=seed).rows}
-
-    return evaluate
+    loss = planned_loss(plan, CoSENT(1 / plan.loss.temperature), Nesting.parse(plan.model.nesting))
+    objective = PairObjective(loss, "scores", plan.loss.chunk_size)
+    return train_on_pairs(plan, start, ScoredRows(pairs), objective, task)
 
 
 class ScoredRows(Dataset[tuple[str, str, float]]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from nestling.data import TextPairs, docstring_pairs, pairs_from_texts, read_pairs, read_texts
-from nestling.domains.pair_objective import PairObjective
+from nestling.domains.pair_objective import PairObjective, train_on_pairs
 from nestling.domains.planned_loss import planned_loss
 from nestling.encoders.text import TextEncoder
 from nestling.encoders.vectors import NestedAdapter
@@ -22,7 +21,6 @@ from nestling.measure.curve import Curve
 from nestling.measure.encode import encode_task
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import Retrieval
-from nestling.training import fit
 from nestling.training.plan import DataPlan, TrainPlan, write_plan
 
 _SMALLEST_DIM = 8
@@ -115,26 +113,10 @@ class TextStudy:
 
     def _train_encoder(self) -> TextEncoder:
         """Train every weight of the encoder; sweeps of validation pairs are logged on the way."""
-        plan = self.plan
-        model = TextEncoder(copy.deepcopy(self.plain.model), self.nesting, self.plain.rule)
-        held_out = Retrieval.from_pairs(
-            self.validation.take(range(min(len(self.validation), _VALIDATION_PAIRS)))
-        )
-
-        def evaluate(step: int) -> dict[str, float]:
-            curve = sweep(model, held_out, seed=plan.train.seed)
-            return {f"{row.metric}@{row.granularity}": row.value for row in curve.rows}
-
-        fit(
-            model,
-            PairObjective(self._loss(), "ids", plan.loss.chunk_size),
-            _Rows(self.training),
-            plan.train,
-            collate=list,
-            folder=plan.output.folder,
-            evaluate=evaluate,
-        )
-        return model.eval()
+        held_out = self.validation.take(range(min(len(self.validation), _VALIDATION_PAIRS)))
+        objective = PairObjective(self._loss(), "ids", self.plan.loss.chunk_size)
+        task = Retrieval.from_pairs(held_out)
+        return train_on_pairs(self.plan, self.plain, _Rows(self.training), objective, task)
 
 
 class _Rows(Dataset[tuple[str, str, int]]):
