@@ -11,7 +11,7 @@ stand in for them. What is claimed here was measured before (on other draws), an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -224,6 +224,7 @@ NOT_TESTED = {
 CLAIMS = (*dict.fromkeys(check.id for check in CHECKS), *NOT_TESTED)
 
 
+@cache  # two claims look at them
 def _groupings(study: Shapes, seed: int) -> dict[str, float]:
     """The ratio of C1 by the statistic and the number of points."""
     transforms = {
@@ -243,6 +244,7 @@ def _groupings(study: Shapes, seed: int) -> dict[str, float]:
     return _averaged(measure, seed, DRAWS)
 
 
+@cache  # two claims look at them
 def _across_seeds(study: Networks, seed: int) -> dict[str, float]:
     """Shares of layers that are found, by the statistic and the noise on activities."""
 
