@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from nestling.granularity import Granularity
 from nestling.papers import layer_study, reproduce
 from nestling.papers.checks import Tour
-from nestling.papers.layer_study import GRID, PAIRS, Study, mrl, plain, separate, starbucks
+from nestling.papers.layer_study import (
+    GRID,
+    PAIRS,
+    Method,
+    Study,
+    mrl,
+    plain,
+    separate,
+    starbucks,
+    starbucks_for_full,
+)
 from nestling.papers.notes import Notes
+from nestling.training import TrainConfig
 
 PEOPLE, DEEDS = ("a man", "a woman", "two boys", "a dog"), ("plays", "sleeps", "eats fish", "runs home")
 
@@ -73,3 +87,26 @@ def test_each_method_is_trained_once_and_an_interrupted_study_goes_on(
     shallow = again.cells(separate(PAIRS.granularities[1]), 0)
     assert {g["layer"] for g in shallow} == {1, 2}
     assert again.cells(mrl(), 0) != again.cells(plain(), 0)
+
+
+def test_a_rate_is_picked_by_the_pairs_unless_it_costs_too_much_of_the_full_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pairs gain up to a rate of 8e-4, while each doubling costs nested models a point of the full size."""
+
+    def train(self: Study, method: Method, config: TrainConfig, start: object = None) -> SimpleNamespace:
+        return SimpleNamespace(nesting=GRID, method=method, rate=config.lr)
+
+    def measure(self: Study, model: SimpleNamespace, split: str) -> dict[Granularity, float]:
+        doublings = np.log2(model.rate / 1e-4)
+        pairs = 80 - abs(doublings - 3)
+        full = 88 - abs(doublings - 1) if model.method.name == "plain" else 89 - doublings
+        return dict.fromkeys(GRID, pairs) | {GRID.full: full}
+
+    monkeypatch.setattr(Study, "_train", train)
+    monkeypatch.setattr(Study, "_measure", measure)
+    study = Study(Tour((), 1, quick=False), Notes(None, {}))
+    dear = replace(starbucks_for_full(), name="within no rate near", full_loss=-2.0)
+    for method in (plain(), starbucks(), starbucks_for_full(), dear):
+        study.cells(method, 0)
+    assert list(study.rates.values()) == [2e-4, 8e-4, 4e-4, 5e-5]

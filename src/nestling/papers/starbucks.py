@@ -33,6 +33,7 @@ from nestling.papers.layer_study import (
     run_checks,
     separate,
     starbucks,
+    starbucks_for_full,
     stock_two_d,
     two_d_mse,
     whole_grid,
@@ -84,6 +85,20 @@ def keeps_the_full_size(study: Study, seed: int) -> Run:
     """The full cell."""
     figures = {m.name: study.cells(m, seed)[GRID.full] for m in (starbucks(), plain(), mrl())}
     return figures["Starbucks"] - figures["plain"] + _FULL_LOSS, figures
+
+
+@CHECKS.claim(
+    "S4b", "With three times the weight on it the full size loses at most 1 point, and S1 holds", _ON
+)
+def keeps_the_full_size_if_weighted(study: Study, seed: int) -> Run:
+    """The full cell; and the mean over the six pairs against Matryoshka2dLoss."""
+    weighted, others = starbucks_for_full(), (starbucks(), plain(), stock_two_d())
+    cells = {m.name: study.cells(m, seed) for m in (weighted, *others)}
+    full = {f"{name}, full": each[GRID.full] for name, each in cells.items()}
+    pairs = {f"{name}, pairs": _diagonal(each) for name, each in cells.items()}
+    kept = full[f"{weighted.name}, full"] - full["plain, full"] + _FULL_LOSS
+    ahead = pairs[f"{weighted.name}, pairs"] - pairs[f"{stock_two_d().name}, pairs"] - _OVER_RANDOM
+    return min(kept, ahead), {**full, **pairs}
 
 
 @CHECKS.claim("S5", "Aligning the scores with those of the full size helps the pairs below it", _ON)
