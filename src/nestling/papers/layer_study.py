@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from nestling.cut import RAW, cut
 from nestling.data.retrieval_sets import cranfield, xquad
 from nestling.data.sts import ScoredPairs, stsb
+from nestling.domains.pair_objective import PairObjective
 from nestling.domains.similarity import ScoredRows
 from nestling.encoders.text import TextEncoder
 from nestling.granularity import Granularity, Nesting
-from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested
+from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested, Parts
 from nestling.measure.machine import versions
 from nestling.measure.metrics import spearman
 from nestling.measure.sweep import sweep
@@ -69,29 +70,26 @@ class Method:
     full_loss: float = np.inf
 
 
-class Pairwise(nn.Module):
-    """A nested loss on scored pairs, from one pass of the encoder over both columns.
+class LikeLengths(nn.Module):
+    """An objective on pairs of texts for which texts of like length are encoded together.
 
-    Texts of like length are encoded together: less than half of the tokens are padding then, the loss is
-    the same.
+    Less than half of the tokens are padding then; the loss is the same.
     """
 
-    def __init__(self, loss: Nested) -> None:
+    def __init__(self, objective: PairObjective) -> None:
         super().__init__()
-        self.loss = loss
-        layered = "layer" in loss.nesting.axes
-        self.layers = {"layers": loss.nesting.sizes("layer")} if layered else {}
+        self.objective = objective
 
-    def forward(self, model: Callable[..., Tensor], batch: Sequence[tuple[str, str, float]]) -> Any:
+    def forward(self, model: Callable[..., Tensor], batch: Sequence[tuple[str, str, float]]) -> Parts:
         """Loss of a batch of (first, second, score)."""
-        first, second, scores = map(list, zip(*batch, strict=True))
-        texts, half = [*first, *second], len(first)
+        return self.objective(partial(self._encode, model), batch)  # type: ignore[no-any-return]
+
+    def _encode(self, model: Callable[..., Tensor], texts: Sequence[str], **layers: Any) -> Tensor:
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         chunks = (order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK))
-        parts = [model([texts[row] for row in chunk], **self.layers) for chunk in chunks]
+        parts = [model([texts[row] for row in chunk], **layers) for chunk in chunks]
         vectors = torch.cat(parts)[torch.tensor(order).argsort()]
-        vectors = cut(vectors, self.loss.nesting.full["dim"], RAW)
-        return self.loss.parts(vectors[:half], vectors[half:], scores=torch.tensor(scores))
+        return cut(vectors, self.objective.loss.nesting.full["dim"], RAW)
 
 
 class StockPairwise(nn.Module):
@@ -120,10 +118,9 @@ def ours(
     """A method that is a nested loss; the diagonal cells of its nesting pick the rate."""
 
     def objective(model: TextEncoder) -> nn.Module:
-        loss = CoSENT(_SCALE)
-        return Pairwise(
-            Nested(loss, nesting, align=align, schedule=schedule, weights=weights, reduction="mean")
-        )
+        base = CoSENT(_SCALE)
+        loss = Nested(base, nesting, align=align, schedule=schedule, weights=weights, reduction="mean")
+        return LikeLengths(PairObjective(loss, "scores"))
 
     full = nesting.full if "layer" in nesting.axes else nesting.full.replace(layer=depth)
     members = {g if "layer" in g else g.replace(layer=depth) for g in nesting}
