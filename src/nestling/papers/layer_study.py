@@ -186,25 +186,17 @@ def espresso(form: str | None = "pca") -> Method:
     return replace(ours(name, nesting, align=align, weights=weights), cells=(*cells, GRID.full))
 
 
-def stock_two_d(drawn: int = 1) -> Method:
-    """Matryoshka2dLoss of sentence-transformers, with its own settings of today.
-
-    Args:
-        drawn: layers below the last, and sizes of each, that a step draws; -1 takes them all.
-    """
+def stock_two_d() -> Method:
+    """Matryoshka2dLoss of sentence-transformers, with its own settings of today."""
 
     def objective(model: TextEncoder) -> nn.Module:
         from sentence_transformers.sentence_transformer import losses
 
         base = losses.CoSENTLoss(model.model, scale=_SCALE)
         dims = list(reversed(DIMS))
-        loss = losses.Matryoshka2dLoss(
-            model.model, base, dims, n_layers_per_step=drawn, n_dims_per_step=drawn
-        )
-        return StockPairwise(model.model, loss)
+        return StockPairwise(model.model, losses.Matryoshka2dLoss(model.model, base, dims))
 
-    name = "sentence-transformers Matryoshka2dLoss"
-    return Method(name if drawn > 0 else f"{name}, all cells", objective, tuple(PAIRS))
+    return Method("sentence-transformers Matryoshka2dLoss", objective, tuple(PAIRS))
 
 
 class Study:
