@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nestling.data import stsb
+from nestling.data.pairs import TextPairs
 from nestling.data.sts import ScoredPairs, read_scored_pairs
 from nestling.errors import ConfigError, DataError
 
@@ -47,6 +48,19 @@ def test_parts_share_no_sentence() -> None:
     assert {
         row for p in (training, validation) for row in zip(p.first, p.second, p.scores, strict=True)
     } == whole
+
+
+@pytest.mark.parametrize(("count", "kept"), [(None, 3), (1, 1), (3, 3), (9, 3)])
+def test_the_first_pairs(count: int | None, kept: int) -> None:
+    columns = ("a", "b", "c"), ("d", "e", "f")
+    scored = ScoredPairs(*columns, np.arange(3.0)).head(count)
+    pairs = TextPairs(*columns, ("x", "y", "z")).head(count)
+    assert (
+        (scored.first, scored.second)
+        == (pairs.queries, pairs.documents)
+        == tuple(column[:kept] for column in columns)
+    )
+    assert (scored.scores.tolist(), pairs.groups) == ([0, 1, 2][:kept], ("x", "y", "z")[:kept])
 
 
 def test_an_unknown_split() -> None:

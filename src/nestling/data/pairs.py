@@ -68,6 +68,10 @@ class TextPairs:
         columns = (self.queries, self.documents, self.groups)
         return TextPairs(*(tuple(column[row] for row in chosen) for column in columns))
 
+    def head(self, count: int | None) -> TextPairs:
+        """The first ``count`` pairs; all, if there are fewer or ``count`` is None."""
+        return self.take(range(len(self))[:count])
+
     def split(self, fractions: Sequence[float] = (0.8, 0.1, 0.1), *, seed: int = 0) -> tuple[TextPairs, ...]:
         """Divide the rows into parts (train, validation, test by default); no group is in two of them.
 

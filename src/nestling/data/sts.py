@@ -38,6 +38,10 @@ class ScoredPairs:
         first, second = (tuple(column[row] for row in chosen) for column in (self.first, self.second))
         return ScoredPairs(first, second, self.scores[chosen])
 
+    def head(self, count: int | None) -> ScoredPairs:
+        """The first ``count`` pairs; all, if there are fewer or ``count`` is None."""
+        return self.take(range(len(self))[:count])
+
     def split(self, fractions: Sequence[float] = (0.9, 0.1), *, seed: int = 0) -> tuple[ScoredPairs, ...]:
         """Divide the pairs into parts (train, validation by default); no sentence is in two of them.
 

@@ -29,9 +29,7 @@ def train_by_plan(plan: TrainPlan) -> TextEncoder:
     """
     if plan.data.scored is None or plan.model.nesting is None:
         raise ConfigError("training on scored pairs needs their file and a nesting; name both")
-    pairs = read_scored_pairs(plan.data.scored)
-    if plan.data.limit is not None:
-        pairs = pairs.take(range(min(plan.data.limit, len(pairs))))
+    pairs = read_scored_pairs(plan.data.scored).head(plan.data.limit)
     task = None
     if plan.train.evaluate_every is not None:
         pairs, held_out = pairs.split(seed=plan.train.seed)

@@ -39,7 +39,7 @@ def read_data(plan: DataPlan) -> TextPairs:
         pairs = pairs_from_texts(read_texts(plan.texts))
     else:
         return docstring_pairs(None if plan.docstrings is None else [plan.docstrings], limit=plan.limit)
-    return pairs if plan.limit is None else pairs.take(range(min(plan.limit, len(pairs))))
+    return pairs.head(plan.limit)
 
 
 class TextStudy:
@@ -113,7 +113,7 @@ class TextStudy:
 
     def _train_encoder(self) -> TextEncoder:
         """Train every weight of the encoder; sweeps of validation pairs are logged on the way."""
-        held_out = self.validation.take(range(min(len(self.validation), _VALIDATION_PAIRS)))
+        held_out = self.validation.head(_VALIDATION_PAIRS)
         objective = PairObjective(self._loss(), "ids", self.plan.loss.chunk_size)
         task = Retrieval.from_pairs(held_out)
         return train_on_pairs(self.plan, self.plain, _Rows(self.training), objective, task)

@@ -145,10 +145,14 @@ def mrl() -> Method:
     return ours("MRL", Nesting.chain(dim=DIMS))
 
 
-def starbucks(weight: float = 1.0) -> Method:
+def starbucks() -> Method:
     """Fixed pairs, all in every step, their scores aligned with those of the full size."""
-    align = AlignScores(weight, 1 / _SCALE) if weight else None
-    return ours("Starbucks" if weight else "Starbucks without alignment", PAIRS, align=align)
+    return ours("Starbucks", PAIRS, align=AlignScores())
+
+
+def unaligned() -> Method:
+    """Starbucks without the term that aligns."""
+    return ours("Starbucks without alignment", PAIRS)
 
 
 def starbucks_for_full() -> Method:
@@ -158,13 +162,13 @@ def starbucks_for_full() -> Method:
     pairs.
     """
     weights = {cell: 3.0 if cell == GRID.full else 1.0 for cell in PAIRS}
-    align = AlignScores(1.0, 1 / _SCALE)
-    return replace(ours("Starbucks for the full size", PAIRS, align=align, weights=weights), full_loss=1.0)
+    method = ours("Starbucks for the full size", PAIRS, align=AlignScores(), weights=weights)
+    return replace(method, full_loss=1.0)
 
 
 def whole_grid() -> Method:
     """Every layer with every dim in every step."""
-    return ours("grid", GRID, align=AlignScores(1.0, 1 / _SCALE))
+    return ours("grid", GRID, align=AlignScores())
 
 
 def two_d_mse() -> Method:
@@ -246,10 +250,11 @@ class Study:
 
     def _rate(self, method: Method) -> float:
         """The rate with which ``method`` does best on the development pairs, with the first seed."""
-        found = self._developed(method)
-        best = max(found, key=lambda rate: self._worth(method, found[rate]))
-        self.rates[method.name] = float(best)
-        return float(best)
+        self.rates[method.name] = rate = float(self._best(method, self._developed(method)))
+        return rate
+
+    def _best(self, method: Method, found: Mapping[str, Mapping[str, float]]) -> str:
+        return max(found, key=lambda rate: self._worth(method, found[rate]))
 
     def _worth(self, method: Method, found: Mapping[str, float]) -> tuple[float, float]:
         """What counts first is not to lose more of the full size than ``method`` may."""
@@ -265,20 +270,21 @@ class Study:
         """
 
         def search() -> dict[str, dict[str, float]]:
-            models: dict[float, TextEncoder] = {}
-            found: dict[float, dict[str, float]] = {}
+            models: dict[str, TextEncoder] = {}
+            found: dict[str, dict[str, float]] = {}
 
             def worth(rate: float) -> tuple[float, float]:
-                models[rate] = self._train(method, replace(self.config, lr=rate, seed=0))
-                cells = self._measure(models[rate], "dev")
+                model = self._train(method, replace(self.config, lr=rate, seed=0))
+                cells = self._measure(model, "dev")
                 mean = float(np.mean([cells[cell] for cell in method.cells]))
-                found[rate] = {"mean": mean, "full": cells[models[rate].nesting.full]}
-                return self._worth(method, found[rate])
+                models[str(rate)] = model
+                found[str(rate)] = {"mean": mean, "full": cells[model.nesting.full]}
+                return self._worth(method, found[str(rate)])
 
-            tried = {_FIRST_RATE: worth(_FIRST_RATE)} if self.quick else climb(worth, _FIRST_RATE)
-            best = max(tried, key=lambda rate: tried[rate])
-            self.notes.once(f"{method.name}, seed 0", lambda: self._look(method, models[best]))
-            return {str(rate): each for rate, each in found.items()}
+            worth(_FIRST_RATE) if self.quick else climb(worth, _FIRST_RATE)
+            best = models[self._best(method, found)]
+            self.notes.once(f"{method.name}, seed 0", lambda: self._look(method, best))
+            return found
 
         return self.notes.once(f"{method.name}, development", search)
 
@@ -377,5 +383,4 @@ def _start(depth: int) -> TextEncoder:
 
 @cache
 def _pairs(split: str, quick: bool) -> ScoredPairs:
-    pairs = stsb(split)
-    return pairs.take(range(min(200, len(pairs)))) if quick else pairs
+    return stsb(split).head(200 if quick else None)
