@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import orthogonal_procrustes
+from sklearn.decomposition import PCA
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -152,16 +154,32 @@ def test_compressing_draws_the_first_entries_to_the_main_components() -> None:
     assert float(along) < 1e-12
 
 
-def test_the_signs_of_components_do_not_depend_on_the_batch() -> None:
+def test_components_are_turned_and_scaled_to_lie_nearest_to_the_first_entries() -> None:
     generator = torch.Generator().manual_seed(1)
-    data = torch.randn(256, 6, generator=generator, dtype=torch.float64) * torch.tensor([5, 3, 2, 1, 1, 1])
-    from nestling.losses.alignment import _main_components
+    x = torch.randn(64, 6, generator=generator, dtype=torch.float64) * torch.tensor([1, 2, 1, 5, 3, 2])
+    x = x / x.square().mean().sqrt()
+    components = PCA(2).fit(np.concatenate([x, -x])).transform(x)  # both signs: about no mean but 0
+    turn, _ = orthogonal_procrustes(components, x[:, :2].numpy())
+    turned = components @ turn
+    wanted = torch.from_numpy(turned * (turned * x[:, :2].numpy()).sum() / (turned**2).sum())
+    term = Compress(2)(lambda g: [x[:, : g["dim"]]], {Granularity(dim=2): 1.0}, Granularity(dim=6))
+    torch.testing.assert_close(term, F.mse_loss(x[:, :2], wanted) + kl(wanted, x[:, :2]))
 
-    whole = _main_components(data, 2)
-    for half in (slice(0, 128), slice(128, 256)):
-        part = _main_components(data[half], 2)
-        for entry in range(2):
-            assert float((part[:, entry] * whole[half, entry]).sum()) > 0
+
+def test_compressing_asks_the_same_of_vectors_in_other_units_and_of_each_half_of_a_batch() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(512, 6, generator=generator, dtype=torch.float64) * torch.tensor([1, 2, 1, 5, 3, 2])
+
+    def pull(x: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.clone().requires_grad_()
+        term = Compress(2)(lambda g: [x[:, : g["dim"]]], {Granularity(dim=2): 1.0}, Granularity(dim=6))
+        return term.detach(), torch.autograd.grad(term, x)[0][:, :2]
+
+    whole, pulled = pull(x)
+    torch.testing.assert_close(pull(100 * x)[0], whole)
+    for half in (slice(0, 256), slice(256, 512)):
+        assert float(F.cosine_similarity(pull(x[half])[1].flatten(), pulled[half].flatten(), dim=0)) > 0.95
+    assert float(pull(torch.zeros(8, 6))[0]) == 0
 
 
 def test_published_draws_count_four_granularities_once() -> None:

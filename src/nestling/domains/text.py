@@ -116,10 +116,10 @@ class TextStudy:
         held_out = self.validation.head(_VALIDATION_PAIRS)
         objective = PairObjective(self._loss(), "ids", self.plan.loss.chunk_size)
         task = Retrieval.from_pairs(held_out)
-        return train_on_pairs(self.plan, self.plain, _Rows(self.training), objective, task)
+        return train_on_pairs(self.plan, self.plain, PairRows(self.training), objective, task)
 
 
-class _Rows(Dataset[tuple[str, str, int]]):
+class PairRows(Dataset[tuple[str, str, int]]):
     """Query, document and the number of its text: rows with the same document are no negatives."""
 
     def __init__(self, pairs: TextPairs) -> None:

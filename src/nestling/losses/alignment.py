@@ -116,13 +116,14 @@ class Compress(nn.Module):
     """The first entries hold the main components of the whole vector (ESE's learning to compress).
 
     For every layer of a step, ``weight * (MSE(x[:k], P) + T * KL(softmax(P / T) || softmax(x[:k] / T)))``:
-    P are the coordinates of the whole vectors along their first k components.
+    P are the coordinates of the whole vectors x along their first k components.
 
     Args:
         k: entries.
         weight: of the term, at least 0.
         temperature: T, above 0.
-        form: ``"pca"``: the true main components, with signs that do not flip from batch to batch;
+        form: ``"pca"``: the true main components, turned and scaled as a whole to lie nearest to the first
+            entries, so that no sign or order of theirs matters, with x in units of its root mean square;
             ``"published"``: the first singular vectors of a row-softmaxed Gram matrix, scaled by their
             singular values, which are dominated by the first.
 
@@ -152,14 +153,16 @@ class Compress(nn.Module):
                 factors[g.replace(dim=full["dim"])] = factor
         terms = []
         for g, factor in factors.items():
-            whole = torch.cat(list(vectors(g)))
+            whole = _wide(torch.cat(list(vectors(g))))
             if self.k > len(whole):
                 raise DataError(
                     f"{self.k} components cannot be found in {len(whole)} vectors; use batches of at least "
                     f"{self.k} vectors"
                 )
+            if self.form == "pca":
+                whole = whole / whole.detach().square().mean().sqrt().clamp_min(_least(whole))
             with torch.no_grad():
-                target = _TARGETS[self.form](_wide(whole), self.k).to(whole.dtype)
+                target = _TARGETS[self.form](whole, self.k)
             prefix = cut(whole, self.k, RAW)
             softer = _divergence(target / self.temperature, prefix / self.temperature)
             terms.append(factor * (F.mse_loss(prefix, target) + self.temperature * softer))
@@ -167,12 +170,18 @@ class Compress(nn.Module):
 
 
 def _main_components(x: Tensor, k: int) -> Tensor:
-    """Coordinates along the main components; the largest entry of each component is positive."""
-    directions = torch.linalg.eigh(x.T @ x).eigenvectors
-    main = directions.flip(1)[:, :k]
-    largest = main.gather(0, main.abs().argmax(dim=0, keepdim=True))
-    coordinates: Tensor = x @ (main * torch.where(largest < 0, -1.0, 1.0))
-    return coordinates
+    """Coordinates along the main components, turned and scaled as a whole towards the first entries.
+
+    Components have no signs, and no order where they are nearly as long, so that as they come they ask for
+    other entries in each batch. Turned so (orthogonal Procrustes) they say the same about the angles
+    between the vectors, and ask of the first entries only what these do not have yet.
+    """
+    left, values, _ = torch.linalg.svd(x, full_matrices=False)
+    coordinates = left[:, :k] * values[:k]
+    turned, overlaps, back = torch.linalg.svd(coordinates.T @ x[:, :k])
+    scale = overlaps.sum() / values[:k].square().sum().clamp_min(_least(values))
+    nearest: Tensor = scale * coordinates @ (turned @ back)
+    return nearest
 
 
 def _published_components(x: Tensor, k: int) -> Tensor:
@@ -196,6 +205,11 @@ def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
         log_target=True,
         reduction="batchmean",
     )
+
+
+def _least(x: Tensor) -> float:
+    """What to divide by in place of 0."""
+    return torch.finfo(x.dtype).tiny
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -19,21 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from nestling.cut import RAW, cut
-from nestling.data.retrieval_sets import cranfield, xquad
 from nestling.data.sts import ScoredPairs, stsb
 from nestling.domains.pair_objective import PairObjective
 from nestling.domains.similarity import ScoredRows
 from nestling.encoders.text import TextEncoder
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested, Parts
-from nestling.measure.machine import versions
 from nestling.measure.metrics import spearman
-from nestling.measure.sweep import sweep
-from nestling.measure.tasks import Retrieval
-from nestling.papers.checks import Checks, Run, Tour, measure_checks
+from nestling.papers.checks import Tour
+from nestling.papers.layer_retrieval import ByLayer, find
 from nestling.papers.notes import Notes
-from nestling.papers.rate_search import climb
-from nestling.papers.report import Claim
+from nestling.papers.rate_search import RateSearch
 from nestling.schedules import Cross, Every, Schedule
 from nestling.search.prefix import prefix_pair_scores
 from nestling.training import TrainConfig, fit
@@ -44,9 +40,10 @@ GRID = Nesting.grid(layer=LAYERS, dim=DIMS)
 Cells = dict[Granularity, float]
 
 _EVERY = Every()
-_FIRST_RATE = 2e-4
 _SCALE = 20.0
+_COSENT = partial(CoSENT, _SCALE)
 _CHUNK = 16
+UNTOUCHED = "untouched"
 COMPRESSED = 32  # the components of a batch of 64 vectors
 
 
@@ -110,17 +107,21 @@ def ours(
     name: str,
     nesting: Nesting,
     *,
+    base: Callable[[], nn.Module] = _COSENT,
+    values: str = "scores",
     align: Any = None,
     schedule: Schedule = _EVERY,
     weights: Mapping[Any, float] | None = None,
     depth: int = LAYERS[-1],
 ) -> Method:
-    """A method that is a nested loss; the diagonal cells of its nesting pick the rate."""
+    """A method that is a nested loss of rows (text, text, value), whose values the loss takes by name.
+
+    The diagonal cells of the nesting pick the rate.
+    """
 
     def objective(model: TextEncoder) -> nn.Module:
-        base = CoSENT(_SCALE)
-        loss = Nested(base, nesting, align=align, schedule=schedule, weights=weights, reduction="mean")
-        return LikeLengths(PairObjective(loss, "scores"))
+        loss = Nested(base(), nesting, align=align, schedule=schedule, weights=weights, reduction="mean")
+        return LikeLengths(PairObjective(loss, values))
 
     full = nesting.full if "layer" in nesting.axes else nesting.full.replace(layer=depth)
     members = {g if "layer" in g else g.replace(layer=depth) for g in nesting}
@@ -220,80 +221,51 @@ class Study:
         self.config = TrainConfig(
             max_steps=steps, batch_size=32, schedule="linear", weight_decay=0.01, max_grad_norm=1.0
         )
-        self.rates: dict[str, float] = {}
+        self.search = RateSearch(
+            notes, self._train_at, self._develop, self._look, self._worth, quick=tour.quick
+        )
 
     @property
     def untouched(self) -> TextEncoder:
         """The encoder that all start from."""
-        return _start(LAYERS[-1])
+        return start()
 
     def cells(self, method: Method, seed: int) -> Cells:
         """Spearman x 100 on the test pairs at every layer and dim."""
-        return _read(self._figures(method, seed)["cells"])
+        return _read(self.search.figures(method, seed)["cells"])
 
-    def retrieval(self, method: Method, seed: int) -> dict[str, Cells]:
-        """MRR@10 of XQuAD and nDCG@10 of Cranfield x 100, at every layer with all dims."""
-        return {name: _read(cells) for name, cells in self._figures(method, seed).items() if name != "cells"}
+    def retrieval(self, methods: Sequence[Method], seed: int) -> dict[str, dict[str, ByLayer]]:
+        """By method, and of the untouched encoder, on XQuAD and Cranfield."""
+        each = {method.name: dict(self.search.figures(method, seed)) for method in methods}
+        for found in each.values():
+            del found["cells"]
+        return {**each, UNTOUCHED: find_untouched(self.notes, quick=self.quick)}
 
-    def cells_after(self, start: TextEncoder, method: Method, seed: int, steps: int) -> Cells:
-        """The test cells of a model that starts elsewhere and learns for some steps; ``start`` stays."""
-        config = replace(self.config, lr=self._rate(method), seed=seed, max_steps=2 if self.quick else steps)
-        return self._measure(self._train(method, config, start), "test")
+    def cells_after(self, first: TextEncoder, method: Method, seed: int, steps: int) -> Cells:
+        """The test cells of a model that starts elsewhere and learns for some steps; ``first`` stays."""
+        rate, most = self.search.rate(method), 2 if self.quick else steps
+        config = replace(self.config, lr=rate, seed=seed, max_steps=most)
+        return self._measure(self._train(method, config, first), "test")
 
-    def _figures(self, method: Method, seed: int) -> dict[str, _Noted]:
-        rate = self._rate(method)  # whose search trains the first seed
+    def _train_at(self, method: Method, rate: float, seed: int) -> TextEncoder:
+        return self._train(method, replace(self.config, lr=rate, seed=seed))
 
-        def measure() -> dict[str, _Noted]:
-            return self._look(method, self._train(method, replace(self.config, lr=rate, seed=seed)))
-
-        return self.notes.once(f"{method.name}, seed {seed}", measure)
-
-    def _rate(self, method: Method) -> float:
-        """The rate with which ``method`` does best on the development pairs, with the first seed."""
-        self.rates[method.name] = rate = float(self._best(method, self._developed(method)))
-        return rate
-
-    def _best(self, method: Method, found: Mapping[str, Mapping[str, float]]) -> str:
-        return max(found, key=lambda rate: self._worth(method, found[rate]))
+    def _develop(self, method: Method, model: TextEncoder) -> dict[str, float]:
+        """Mean over the cells of ``method``, and the full size, on the development pairs."""
+        cells = self._measure(model, "dev")
+        mean = float(np.mean([cells[cell] for cell in method.cells]))
+        return {"mean": mean, "full": cells[model.nesting.full]}
 
     def _worth(self, method: Method, found: Mapping[str, float]) -> tuple[float, float]:
         """What counts first is not to lose more of the full size than ``method`` may."""
         if method.full_loss == np.inf:
             return 0.0, found["mean"]
-        least = max(each["full"] for each in self._developed(plain()).values()) - method.full_loss
+        least = max(each["full"] for each in self.search.developed(plain()).values()) - method.full_loss
         return min(0.0, found["full"] - least), found["mean"]
 
-    def _developed(self, method: Method) -> dict[str, dict[str, float]]:
-        """Means over the cells of ``method``, and full sizes, on the development pairs, by rate.
-
-        The model of the first seed and the best rate is the one that is reported for that seed.
-        """
-
-        def search() -> dict[str, dict[str, float]]:
-            models: dict[str, TextEncoder] = {}
-            found: dict[str, dict[str, float]] = {}
-
-            def worth(rate: float) -> tuple[float, float]:
-                model = self._train(method, replace(self.config, lr=rate, seed=0))
-                cells = self._measure(model, "dev")
-                mean = float(np.mean([cells[cell] for cell in method.cells]))
-                models[str(rate)] = model
-                found[str(rate)] = {"mean": mean, "full": cells[model.nesting.full]}
-                return self._worth(method, found[str(rate)])
-
-            worth(_FIRST_RATE) if self.quick else climb(worth, _FIRST_RATE)
-            best = models[self._best(method, found)]
-            self.notes.once(f"{method.name}, seed 0", lambda: self._look(method, best))
-            return found
-
-        return self.notes.once(f"{method.name}, development", search)
-
-    def _look(self, method: Method, model: TextEncoder) -> dict[str, _Noted]:
-        found = {"cells": _noted(self._measure(model, "test"))}
-        if method.name in self._searched:
-            for name in ("xquad",) if self.quick else ("xquad", "cranfield"):
-                found[name] = _noted(_retrieval(model, name))
-        return found
+    def _look(self, method: Method, model: TextEncoder) -> dict[str, ByLayer]:
+        cells = {str(g): value for g, value in self._measure(model, "test").items()}
+        return {"cells": cells} | (find(model, quick=self.quick) if method.name in self._searched else {})
 
     def _measure(self, model: TextEncoder, split: str) -> Cells:
         pairs = _pairs(split, self.quick)
@@ -305,75 +277,21 @@ class Study:
                 found[g.replace(dim=dim)] = 100 * spearman(cosines, pairs.scores)
         return found
 
-    def _train(self, method: Method, config: TrainConfig, start: TextEncoder | None = None) -> TextEncoder:
-        model = copy.deepcopy(start or _start(method.depth))
+    def _train(self, method: Method, config: TrainConfig, first: TextEncoder | None = None) -> TextEncoder:
+        model = copy.deepcopy(first or start(method.depth))
         data = ScoredRows(_pairs("train", self.quick))
         fit(model, method.objective(model), data, config, collate=list)
         return model.eval()
 
 
-def retrieval_lift(study: Study, methods: Sequence[Method], seed: int) -> Run:
-    """Mean gain of the first over the last below the full layer, on XQuAD and Cranfield; figures by layer."""
-    each = {method.name: study.retrieval(method, seed) for method in methods}
-    first, *_, last = each.values()
-    gains = [
-        np.mean([first[name][g] - last[name][g] for g in first[name] if g != GRID.full]) for name in first
-    ]
-    figures = {
-        f"{name}, layer {g['layer']}, {method}": value
-        for name in first
-        for g in first[name]
-        for method, value in ((method, found[name][g]) for method, found in each.items())
-    }
-    return float(min(gains)), figures
-
-
-def run_checks(
-    name: str,
-    checks: Checks[Study],
-    not_tested: Mapping[str, str],
-    tour: Tour,
-    searched: Mapping[str, Sequence[Method]],
-) -> tuple[list[Claim], dict[str, object]]:
-    """Measure what is asked of a tour; also the learning rates that were picked.
-
-    Args:
-        name: of the tour, and of the file where an interrupted one is noted.
-        checks: of all its claims.
-        not_tested: why some claims are not.
-        tour: what is asked.
-        searched: the methods that are measured in retrieval, by the claim that does so.
-    """
-    path = None if tour.folder is None else tour.folder / f"{name}.interrupted.json"
-    names = {each.name for claim, methods in searched.items() if claim in tour.claims for each in methods}
-    notes = Notes(path, {"tour": name, "quick": tour.quick, "searched": sorted(names), **versions()})
-    study = Study(tour, notes, names)
-    measured = measure_checks(tour.checks(checks), {"sts": study}, tour.seeds)
-    notes.remove()
-    return [*measured, *tour.untested(not_tested)], {"learning rates": study.rates}
-
-
-_Noted = dict[str, float]
-
-
-def _noted(cells: Cells) -> _Noted:
-    return {str(g): value for g, value in cells.items()}
-
-
-def _read(noted: _Noted) -> Cells:
-    return {Granularity.parse(g): value for g, value in noted.items()}
-
-
-def _retrieval(model: TextEncoder, name: str) -> Cells:
-    data, measure = (xquad(), "mrr") if name == "xquad" else (cranfield(), "ndcg")
-    task = Retrieval.from_data(data, measures=(measure,))
-    whole = Nesting.grid(layer=LAYERS, dim=DIMS[-1:])
-    curve = sweep(model, task, Nesting(tuple(g for g in whole if g in model.nesting)))
-    return {row.granularity: 100 * row.value for row in curve.column()}
+def find_untouched(notes: Notes, *, quick: bool) -> dict[str, ByLayer]:
+    """What the encoder that all start from finds on XQuAD and Cranfield."""
+    return notes.once(f"{UNTOUCHED}, retrieval", lambda: find(start(), quick=quick))
 
 
 @cache
-def _start(depth: int) -> TextEncoder:
+def start(depth: int = LAYERS[-1]) -> TextEncoder:
+    """The encoder that all start from, cut to so many layers; it is shared, and copied before it learns."""
     nesting = Nesting.grid(layer=LAYERS[:depth], dim=DIMS)
     whole = TextEncoder.open("minilm", GRID)
     return (
@@ -384,3 +302,7 @@ def _start(depth: int) -> TextEncoder:
 @cache
 def _pairs(split: str, quick: bool) -> ScoredPairs:
     return stsb(split).head(200 if quick else None)
+
+
+def _read(noted: Mapping[str, float]) -> Cells:
+    return {Granularity.parse(g): value for g, value in noted.items()}
