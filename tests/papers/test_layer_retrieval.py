@@ -11,7 +11,7 @@ from nestling.data.pairs import TextPairs
 from nestling.granularity import Nesting
 from nestling.papers import layer_retrieval, layer_search, reproduce
 from nestling.papers.layer_retrieval import find, least_lift, mean_lift
-from nestling.papers.layer_study import start
+from nestling.papers.layer_study import minilm
 
 THINGS = [
     "cats",
@@ -72,10 +72,10 @@ def test_the_figures_of_each_layer_are_those_of_the_encoder_cut_there(few_texts:
     from nestling.data import xquad
     from nestling.measure import Retrieval, sweep
 
-    found = find(start(), quick=True)["xquad"]
+    found = find(minilm(), quick=True)["xquad"]
     assert list(found) == [f"dim=384,layer={layer}" for layer in range(1, 7)]
     for g in ("dim=384,layer=2", "dim=384,layer=6"):
-        small = start().extract(g)
+        small = minilm().extract(g)
         task = Retrieval.from_data(xquad(), measures=("mrr",))
         (row,) = sweep(small, task, Nesting((small.nesting.full,))).column()
         assert found[g] == pytest.approx(100 * row.value)

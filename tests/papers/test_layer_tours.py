@@ -81,7 +81,7 @@ def test_each_method_is_trained_once_and_an_interrupted_study_goes_on(
     assert cells[0] != cells[1]
     again = Study(tour, Notes(path, {}))
     assert {seed: again.cells(starbucks(), seed) for seed in (0, 1)} == cells
-    assert again.search.rates == study.search.rates
+    assert again.tuned.rates == study.tuned.rates
     assert len(trained) == 2
     assert separate(GRID.full).name == plain().name
     shallow = again.cells(separate(PAIRS.granularities[1]), 0)
@@ -109,4 +109,4 @@ def test_a_rate_is_picked_by_the_pairs_unless_it_costs_too_much_of_the_full_size
     dear = replace(starbucks_for_full(), name="within no rate near", full_loss=-2.0)
     for method in (plain(), starbucks(), starbucks_for_full(), dear):
         study.cells(method, 0)
-    assert list(study.search.rates.values()) == [2e-4, 8e-4, 4e-4, 5e-5]
+    assert list(study.tuned.rates.values()) == [2e-4, 8e-4, 4e-4, 5e-5]

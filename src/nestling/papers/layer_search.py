@@ -22,7 +22,7 @@ from nestling.measure.sweep import sweep
 from nestling.measure.tasks import Retrieval
 from nestling.papers.checks import Tour
 from nestling.papers.layer_retrieval import ByLayer, find
-from nestling.papers.layer_study import DIMS, PAIRS, UNTOUCHED, Method, find_untouched, ours, start
+from nestling.papers.layer_study import DIMS, PAIRS, UNTOUCHED, Method, find_untouched, minilm, ours
 from nestling.papers.notes import Notes
 from nestling.papers.rate_search import RateSearch
 from nestling.training import TrainConfig, fit
@@ -56,13 +56,13 @@ class SearchStudy:
 
     def __init__(self, tour: Tour, notes: Notes) -> None:
         self.quick, self.notes = tour.quick, notes
-        self.search = RateSearch(
+        self.tuned = RateSearch(
             notes, self._train, self._develop, self._look, lambda _, found: found["mean"], quick=tour.quick
         )
 
     def retrieval(self, seed: int) -> dict[str, dict[str, ByLayer]]:
         """By method, and of the untouched encoder, on XQuAD and Cranfield."""
-        each = {method.name: self.search.figures(method, seed) for method in (starbucks(), plain())}
+        each = {method.name: self.tuned.figures(method, seed) for method in (starbucks(), plain())}
         return {**each, UNTOUCHED: find_untouched(self.notes, quick=self.quick)}
 
     @cached_property
@@ -70,7 +70,7 @@ class SearchStudy:
         return docstring_pairs(limit=400 if self.quick else _READ).split()
 
     def _train(self, method: Method, rate: float, seed: int) -> TextEncoder:
-        model = copy.deepcopy(start())
+        model = copy.deepcopy(minilm())
         config = TrainConfig(
             max_steps=2 if self.quick else _STEPS,
             batch_size=_BATCH,

@@ -221,29 +221,24 @@ class Study:
         self.config = TrainConfig(
             max_steps=steps, batch_size=32, schedule="linear", weight_decay=0.01, max_grad_norm=1.0
         )
-        self.search = RateSearch(
+        self.tuned = RateSearch(
             notes, self._train_at, self._develop, self._look, self._worth, quick=tour.quick
         )
 
-    @property
-    def untouched(self) -> TextEncoder:
-        """The encoder that all start from."""
-        return start()
-
     def cells(self, method: Method, seed: int) -> Cells:
         """Spearman x 100 on the test pairs at every layer and dim."""
-        return _read(self.search.figures(method, seed)["cells"])
+        return _read(self.tuned.figures(method, seed)["cells"])
 
     def retrieval(self, methods: Sequence[Method], seed: int) -> dict[str, dict[str, ByLayer]]:
         """By method, and of the untouched encoder, on XQuAD and Cranfield."""
-        each = {method.name: dict(self.search.figures(method, seed)) for method in methods}
+        each = {method.name: dict(self.tuned.figures(method, seed)) for method in methods}
         for found in each.values():
             del found["cells"]
         return {**each, UNTOUCHED: find_untouched(self.notes, quick=self.quick)}
 
     def cells_after(self, first: TextEncoder, method: Method, seed: int, steps: int) -> Cells:
         """The test cells of a model that starts elsewhere and learns for some steps; ``first`` stays."""
-        rate, most = self.search.rate(method), 2 if self.quick else steps
+        rate, most = self.tuned.rate(method), 2 if self.quick else steps
         config = replace(self.config, lr=rate, seed=seed, max_steps=most)
         return self._measure(self._train(method, config, first), "test")
 
@@ -260,7 +255,7 @@ class Study:
         """What counts first is not to lose more of the full size than ``method`` may."""
         if method.full_loss == np.inf:
             return 0.0, found["mean"]
-        least = max(each["full"] for each in self.search.developed(plain()).values()) - method.full_loss
+        least = max(each["full"] for each in self.tuned.developed(plain()).values()) - method.full_loss
         return min(0.0, found["full"] - least), found["mean"]
 
     def _look(self, method: Method, model: TextEncoder) -> dict[str, ByLayer]:
@@ -278,7 +273,7 @@ class Study:
         return found
 
     def _train(self, method: Method, config: TrainConfig, first: TextEncoder | None = None) -> TextEncoder:
-        model = copy.deepcopy(first or start(method.depth))
+        model = copy.deepcopy(first or minilm(method.depth))
         data = ScoredRows(_pairs("train", self.quick))
         fit(model, method.objective(model), data, config, collate=list)
         return model.eval()
@@ -286,11 +281,11 @@ class Study:
 
 def find_untouched(notes: Notes, *, quick: bool) -> dict[str, ByLayer]:
     """What the encoder that all start from finds on XQuAD and Cranfield."""
-    return notes.once(f"{UNTOUCHED}, retrieval", lambda: find(start(), quick=quick))
+    return notes.once(f"{UNTOUCHED}, retrieval", lambda: find(minilm(), quick=quick))
 
 
 @cache
-def start(depth: int = LAYERS[-1]) -> TextEncoder:
+def minilm(depth: int = LAYERS[-1]) -> TextEncoder:
     """The encoder that all start from, cut to so many layers; it is shared, and copied before it learns."""
     nesting = Nesting.grid(layer=LAYERS[:depth], dim=DIMS)
     whole = TextEncoder.open("minilm", GRID)

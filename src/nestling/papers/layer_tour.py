@@ -38,5 +38,5 @@ def run_checks(
     }
     measured = measure_checks(tour.checks(checks), studies, tour.seeds)
     notes.remove()
-    rates = {name: rate for study in studies.values() for name, rate in study.search.rates.items()}
+    rates = {name: rate for study in studies.values() for name, rate in study.tuned.rates.items()}
     return [*measured, *tour.untested(not_tested)], {"learning rates": rates}

@@ -30,6 +30,7 @@ from nestling.papers.layer_study import (
     PAIRS,
     Cells,
     Study,
+    minilm,
     mrl,
     plain,
     separate,
@@ -174,7 +175,7 @@ def _pretrained(study: Study, seed: int) -> dict[str, float]:
 
     def measure() -> dict[str, float]:
         encoder, falls = _pretrain(study.quick, seed)
-        for name, start in (("after auto-encoding", encoder), ("without", study.untouched)):
+        for name, start in (("after auto-encoding", encoder), ("without", minilm())):
             falls[name] = _diagonal(study.cells_after(start, starbucks(), seed, _SHORT))
         return falls
 

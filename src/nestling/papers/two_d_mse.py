@@ -27,6 +27,7 @@ from nestling.papers.layer_study import (
     LAYERS,
     Study,
     espresso,
+    minilm,
     mrl,
     plain,
     two_d_mse,
@@ -52,7 +53,7 @@ _SEARCHED = (two_d_mse(), plain())
 @CHECKS.claim("D1", "A cut encoder gives what the whole one gives at that layer", _ON)
 def cut_is_a_slice(study: Study, seed: int) -> Run:
     """Largest difference over all cells, of unit vectors."""
-    whole = study.untouched
+    whole = minilm()
     texts = list(_pairs_of_texts(seed))
     each, most = whole.encode_each(texts), 0.0
     for layer in LAYERS:
@@ -90,7 +91,7 @@ def keeps_the_full_size(study: Study, seed: int) -> Run:
 @CHECKS.claim("D5", "Fewer layers are faster: 0.8 to 1.0 times the ratio of layers, one text at a time", _ON)
 def fewer_layers_are_faster(study: Study, seed: int) -> Run:
     """Time of one text, short and long, by the number of layers."""
-    whole, figures, least = study.untouched, {}, np.inf
+    whole, figures, least = minilm(), {}, np.inf
     for name, text in zip(("short", "long"), _TEXTS, strict=True):
         spent = _seconds([partial(whole.encode, [text], g) for g in _by_layer()])
         for layer, seconds in zip(LAYERS, spent, strict=True):
