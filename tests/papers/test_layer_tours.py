@@ -52,9 +52,13 @@ def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_2dmse_is_measured_and_reported(tmp_path: Path) -> None:
-    report = reproduce("2dmse", claims=["D1", "D4", "D8"], seeds=2, quick=True, output=tmp_path / "out")
+    report = reproduce(
+        "2dmse", claims=["D1", "D4", "D5b", "D8"], seeds=2, quick=True, output=tmp_path / "out"
+    )
     by_id = {claim.id: claim for claim in report.claims}
-    assert list(by_id) == ["D1", "D4", "D8"]
+    assert list(by_id) == ["D1", "D4", "D5b", "D8"]
+    assert len(by_id["D5b"].figures) == 12
+    assert by_id["D5b"].figures["short, 6 layers: speed-up over 6/6"] == 1
     assert by_id["D1"].holds
     assert by_id["D8"].holds is None
     assert set(by_id["D4"].figures) == {"2DMSE", "plain", "MRL"}
