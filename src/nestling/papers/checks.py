@@ -42,7 +42,7 @@ Run = tuple[float, dict[str, float]]
 
 
 class Named(Protocol):
-    """Anything that claims are measured on."""
+    """Anything that claims are measured on, or that figures are noted of."""
 
     @property
     def name(self) -> str:

@@ -2,7 +2,8 @@
 
 All start from all-MiniLM-L6-v2 and see the same pairs of names and descriptions of Python packages, with
 the other descriptions of a batch as negatives. Each picks its learning rate by what it finds among held-out
-pairs, the mean over layers; XQuAD and Cranfield, whose texts are of other kinds, are looked at once.
+pairs, the mean over the cells that it trains; XQuAD and Cranfield, whose texts are of other kinds, are
+looked at once.
 """
 
 from __future__ import annotations

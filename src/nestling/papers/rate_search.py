@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from nestling.papers.checks import Named
 from nestling.papers.notes import Json, Notes
 
 FIRST_RATE = 2e-4
@@ -31,15 +32,6 @@ def climb(worth: Callable[[float], Worth], start: float) -> dict[float, Worth]:
         if rate != start:
             break
     return tried
-
-
-class Named(Protocol):
-    """Anything that is trained at some rate."""
-
-    @property
-    def name(self) -> str:
-        """By which its figures are noted."""
-        ...
 
 
 Way = TypeVar("Way", bound=Named)
