@@ -45,6 +45,7 @@ _LOST_AT_LAST_BUT_ONE, _LOST_BELOW = 15.0, 20.0  # the untouched encoder loses 1
 _LIFT = 10.0  # 10 to 20 points in the reproduction
 _FULL_LOSS = 2.0  # about 2 points in the reproduction
 _SPEED = (0.8, 1.0)  # share of the layers' ratio
+_ROUNDS = 5
 _SENTENCE = "the committee then discussed in what way a man had played his old guitar"
 _WORDS = _SENTENCE.split()
 _TEXTS = {"short": _SENTENCE, "long": " ".join((19 * _WORDS)[:254])}  # of 16 and 256 tokens
@@ -92,13 +93,13 @@ def keeps_the_full_size(study: Study, seed: int) -> Run:
 @CHECKS.claim("D5", "Fewer layers are faster: 0.8 to 1 times the ratio of layers, in batches of 32", _ON)
 def fewer_layers_are_faster(study: Study, seed: int) -> Run:
     """Time of a batch of short or long texts, by the number of layers."""
-    return _speed_up(texts=32, rounds=2)
+    return _speed_up(texts=32)
 
 
 @CHECKS.claim("D5b", "The same for one text at a time", _ON)
 def fewer_layers_are_faster_for_one_text(study: Study, seed: int) -> Run:
     """Time of one text, short or long, by the number of layers."""
-    return _speed_up(texts=1, rounds=5)
+    return _speed_up(texts=1)
 
 
 @CHECKS.claim("D6", "ESE: drawing the first entries to the main components helps small sizes", _ON)
@@ -138,10 +139,10 @@ def _texts(seed: int) -> list[str]:
     return [" ".join(rng.choice(_WORDS, size=size)) for size in (1, 3, 8, 20)]
 
 
-def _speed_up(texts: int, rounds: int) -> Run:
+def _speed_up(texts: int) -> Run:
     whole, figures, least = minilm(), {}, np.inf
     for name, text in _TEXTS.items():
-        spent = _seconds([partial(whole.encode, [text] * texts, g) for g in _by_layer()], rounds)
+        spent = _seconds([partial(whole.encode, [text] * texts, g) for g in _by_layer()])
         for layer, seconds in zip(LAYERS, spent, strict=True):
             share = spent[-1] / seconds * layer / LAYERS[-1]
             figures[f"{name}, {layer} layers: speed-up over {LAYERS[-1]}/{layer}"] = share
@@ -149,10 +150,10 @@ def _speed_up(texts: int, rounds: int) -> Run:
     return float(least), figures
 
 
-def _seconds(uses: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+def _seconds(uses: Sequence[Callable[[], object]]) -> list[float]:
     """The least time of each over rounds in which all take turns."""
     least = [np.inf] * len(uses)
-    for number in range(rounds + 1):
+    for number in range(_ROUNDS + 1):
         for place, use in enumerate(uses):
             start = time.perf_counter()
             use()
