@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,8 @@ def test_gains_below_the_last_layer() -> None:
 
 
 @pytest.fixture
-def few_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve passages with a question each, and as many pairs to learn from."""
+def few_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Twelve passages with a question each, and 150 pairs to learn from."""
     folder = tmp_path / "data" / "xquad"
     folder.mkdir(parents=True)
     paragraphs = [

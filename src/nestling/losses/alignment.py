@@ -160,7 +160,8 @@ class Compress(nn.Module):
                     f"{self.k} vectors"
                 )
             if self.form == "pca":
-                whole = whole / whole.detach().square().mean().sqrt().clamp_min(_least(whole))
+                unit = whole.detach().square().mean().sqrt()
+                whole = whole / unit.clamp_min(torch.finfo(unit.dtype).tiny)
             with torch.no_grad():
                 target = _TARGETS[self.form](whole, self.k)
             prefix = cut(whole, self.k, RAW)
@@ -179,7 +180,7 @@ def _main_components(x: Tensor, k: int) -> Tensor:
     left, values, _ = torch.linalg.svd(x, full_matrices=False)
     coordinates = left[:, :k] * values[:k]
     turned, overlaps, back = torch.linalg.svd(coordinates.T @ x[:, :k])
-    scale = overlaps.sum() / values[:k].square().sum().clamp_min(_least(values))
+    scale = overlaps.sum() / values[:k].square().sum().clamp_min(torch.finfo(x.dtype).tiny)
     nearest: Tensor = scale * coordinates @ (turned @ back)
     return nearest
 
@@ -205,11 +206,6 @@ def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
         log_target=True,
         reduction="batchmean",
     )
-
-
-def _least(x: Tensor) -> float:
-    """What to divide by in place of 0."""
-    return torch.finfo(x.dtype).tiny
 
 
 def _wide(x: Tensor) -> Tensor:

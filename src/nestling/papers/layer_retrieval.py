@@ -20,14 +20,7 @@ ByLayer = dict[str, float]
 
 def find(model: TextEncoder, *, quick: bool = False) -> dict[str, ByLayer]:
     """MRR@10 of XQuAD and nDCG@10 of Cranfield; XQuAD alone will do for ``quick``."""
-    return {name: by_layer(model, _task(name)) for name in (("xquad",) if quick else ("xquad", "cranfield"))}
-
-
-def by_layer(model: TextEncoder, task: Retrieval) -> ByLayer:
-    """The quality at every layer."""
-    full = model.nesting.full
-    whole = Nesting(tuple(full.replace(layer=layer) for layer in model.nesting.sizes("layer")))
-    return {str(row.granularity): 100 * row.value for row in sweep(model, task, whole).column()}
+    return {name: _by_layer(model, _task(name)) for name in (("xquad",) if quick else ("xquad", "cranfield"))}
 
 
 def mean_lift(each: Mapping[str, Mapping[str, ByLayer]], ahead: str, behind: str) -> Run:
@@ -45,6 +38,13 @@ def least_lift(each: Mapping[str, Mapping[str, ByLayer]], ahead: str) -> Run:
         for place, value in enumerate(_below(found))
     ]
     return min(gains), _by_task(each)
+
+
+def _by_layer(model: TextEncoder, task: Retrieval) -> ByLayer:
+    """The quality at every layer."""
+    full = model.nesting.full
+    whole = Nesting(tuple(full.replace(layer=layer) for layer in model.nesting.sizes("layer")))
+    return {str(row.granularity): 100 * row.value for row in sweep(model, task, whole).column()}
 
 
 def _below(found: ByLayer) -> list[float]:

@@ -130,10 +130,6 @@ def _mean(cells: dict[Granularity, float], layer: int) -> float:
     return float(np.mean([cells[Granularity(layer=layer, dim=dim)] for dim in DIMS]))
 
 
-def _by_layer() -> list[Granularity]:
-    return [_FULL.replace(layer=layer) for layer in LAYERS]
-
-
 def _texts(seed: int) -> list[str]:
     rng = np.random.default_rng(seed)
     return [" ".join(rng.choice(_WORDS, size=size)) for size in (1, 3, 8, 20)]
@@ -141,8 +137,9 @@ def _texts(seed: int) -> list[str]:
 
 def _speed_up(texts: int) -> Run:
     whole, figures, least = minilm(), {}, np.inf
+    depths = [_FULL.replace(layer=layer) for layer in LAYERS]
     for name, text in _TEXTS.items():
-        spent = _seconds([partial(whole.encode, [text] * texts, g) for g in _by_layer()])
+        spent = _seconds([partial(whole.encode, [text] * texts, g) for g in depths])
         for layer, seconds in zip(LAYERS, spent, strict=True):
             share = spent[-1] / seconds * layer / LAYERS[-1]
             figures[f"{name}, {layer} layers: speed-up over {LAYERS[-1]}/{layer}"] = share
