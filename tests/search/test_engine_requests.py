@@ -7,20 +7,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.artifact import read_folder, write_folder
-from nestling.cut import RAW, CutRule
+from nestling.cut import CutRule
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.search.engine import Engine, build
 from nestling.search.exact import Neighbours, nearest
-from nestling.search.foreign import from_faiss
 from nestling.search.plan import Plan, Point
 from nestling.testing import check_elastic
 
@@ -273,67 +271,3 @@ def test_engines_keep_the_laws_of_elastic_things(nested: Any, text: str, point: 
     engine = build(text, nested.vectors(400, 32), workers=1)
     nesting = Nesting.chain(dim=[8, 16, 32])
     check_elastic(ElasticEngine(engine, nesting, point), nested.vectors(6, 32, seed=1))
-
-
-FAISS_INDEXES: dict[str, Callable[[], Any]] = {
-    "IVFFlat": lambda: faiss.IndexIVFFlat(faiss.IndexFlatL2(32), 32, 8),
-    "IVF SQ8": lambda: _scalar(faiss.ScalarQuantizer.QT_8bit),
-    "IVF fp16": lambda: _scalar(faiss.ScalarQuantizer.QT_fp16),
-    "Flat": lambda: faiss.IndexFlatL2(32),
-    "SQ8": lambda: faiss.IndexScalarQuantizer(32, faiss.ScalarQuantizer.QT_8bit),
-}
-
-
-def _scalar(kind: int) -> Any:
-    quantiser = faiss.IndexFlatL2(32)
-    index = faiss.IndexIVFScalarQuantizer(quantiser, 32, 8, kind, faiss.METRIC_L2, False)
-    index.own_fields = quantiser.this.disown() or True
-    return index
-
-
-@pytest.mark.parametrize("kind", FAISS_INDEXES)
-@pytest.mark.parametrize("rule", [CutRule(), RAW], ids=["unit", "raw"])
-def test_a_faiss_index_answers_at_every_size(nested: Any, kind: str, rule: CutRule) -> None:
-    """AdANNS-IVF-D on an index that was built without knowing."""
-    vectors, queries = nested.vectors(1000, 32), nested.vectors(20, 32, seed=1)
-    if rule.after == "l2":
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    index = FAISS_INDEXES[kind]()
-    index.train(vectors)
-    index.add(vectors)
-    engine = from_faiss(index, rule=rule)
-    is_inverted = engine.plan.coarse is not None
-    wanted = index.search(queries, 5, params=faiss.SearchParametersIVF(nprobe=3) if is_inverted else None)[1]
-    found = engine.search(queries, 5, Point(nprobe=3) if is_inverted else None)
-    assert np.mean(found.indices == wanted) >= (0.99 if rule == RAW or "Flat" in kind else 0.9)
-    del index
-    for dim in (24, 16, 8):
-        truth = nearest(queries, vectors, 5, dim=dim, rule=rule, metric=engine.metric)
-        cut = engine.search(queries, 5, Point(nprobe=8) if is_inverted else None, dim=dim)
-        assert nested.recall(cut, truth) >= (1.0 if "Flat" in kind else 0.9)
-
-
-def test_faiss_indexes_that_cannot_be_cut_say_why(nested: Any) -> None:
-    vectors = nested.vectors(600, 32)
-    residual = faiss.index_factory(32, "IVF4,SQ8")
-    residual.train(vectors)
-    residual.add(vectors)
-    with pytest.raises(ConfigError, match="by_residual=False"):
-        from_faiss(residual)
-    mixed = faiss.index_factory(32, "PQ4x4")
-    mixed.train(vectors)
-    mixed.add(vectors)
-    with pytest.raises(ConfigError, match="IndexPQ holds codes that mix all entries"):
-        from_faiss(mixed)
-    with pytest.raises(DataError, match="no rows"):
-        from_faiss(faiss.IndexFlatL2(32))
-    flat = faiss.IndexFlatL2(32)
-    flat.add(vectors)
-    with pytest.raises(DataError, match="not of length one"):
-        from_faiss(flat)
-    named = faiss.index_factory(32, "IVF4,Flat")
-    named.train(vectors)
-    named.add_with_ids(vectors, np.arange(600) + 7)
-    with pytest.raises(DataError, match="not numbered 0 to 599"):
-        from_faiss(named, rule=RAW)
