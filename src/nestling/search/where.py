@@ -1,0 +1,157 @@
+"""The argument ``where``: a condition on the fields of rows, as a mapping or a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from nestling.data.fields import FieldKind, Value, read_value
+from nestling.errors import DataError, unknown
+from nestling.search.condition import All, Compare, Condition, Either, Not, Operator, family_of
+from nestling.search.where_text import Parser
+
+_NEGATED: dict[str, Operator] = {"ne": "eq", "not_in": "in"}
+_OPERATORS = (*get_args(Operator), *_NEGATED, "not")
+_EXAMPLE = 'such as {"year": {"gte": 2020}, "brand": ["a", "b"]} or "year>=2020 and brand in (a, b)"'
+
+
+def read_where(given: Any, fields: Mapping[str, FieldKind] | None = None) -> Condition | None:
+    """The condition that an argument ``where`` names; None is none.
+
+    A mapping names fields: each with a value (equal), a list (one of these), or a mapping of ``eq``, ``ne``,
+    ``in``, ``not_in``, ``gt``, ``gte``, ``lt``, ``lte`` and ``not``; all of them must be met. The keys
+    ``"and"`` and ``"or"`` take lists of such mappings, ``"not"`` takes one. A text says the same in the way
+    of SQL: ``year>=2020 and brand in (acme, "big corp") and not colour=red``.
+
+    Args:
+        given: a mapping, a text, or a condition.
+        fields: the kind of each field, where that is known: names and values are then held to it.
+
+    Raises:
+        DataError: for anything else, a field that is not among ``fields`` (the nearest are named), or a
+            value of another kind than its field.
+
+    >>> read_where({"year": {"gte": 2020}, "tag": ["a", "b"]}) == read_where("year>=2020 and tag in (a, b)")
+    True
+    """
+    if given is None:
+        return None
+    if isinstance(given, Compare | All | Either | Not):
+        condition = given
+    elif isinstance(given, str):
+        condition = Parser(given, fields or {}).read()
+    elif isinstance(given, Mapping):
+        condition = _of_mapping(given)
+    else:
+        raise DataError(f"where must be a mapping or a text, {_EXAMPLE}; got {type(given).__name__}")
+    return condition if fields is None else check_where(condition, fields)
+
+
+def check_where(condition: Condition, fields: Mapping[str, FieldKind]) -> Condition:
+    """``condition`` with its values of the kinds of ``fields``.
+
+    Raises:
+        DataError: for a field that is not among them (the nearest are named), or a value of another kind.
+    """
+    if isinstance(condition, Not):
+        return Not(check_where(condition.part, fields))
+    if isinstance(condition, All | Either):
+        return type(condition)(tuple(check_where(part, fields) for part in condition.parts))
+    if condition.field not in fields:
+        known = unknown("field", condition.field, fields) if fields else "there are no fields to filter by"
+        raise DataError(f"{known} in where")
+    kind = fields[condition.field]
+    values = tuple(_fitting(value, kind, condition) for value in condition.values)
+    if kind == "bool" and condition.op not in ("eq", "in"):
+        raise DataError(f"the field {condition.field!r} is true or false and has no order; compare with =")
+    return Compare(condition.field, condition.op, values)
+
+
+def _of_mapping(given: Mapping[Any, Any]) -> Condition:
+    parts = [_of_entry(name, wanted) for name, wanted in given.items()]
+    if not parts:
+        raise DataError(f"where is empty; name at least one field, {_EXAMPLE}, or leave it out")
+    return parts[0] if len(parts) == 1 else All(tuple(parts))
+
+
+def _of_entry(name: Any, wanted: Any) -> Condition:
+    if not isinstance(name, str) or not name:
+        raise DataError(f"where names fields by their names, {_EXAMPLE}; got {name!r}")
+    if name in ("and", "or"):
+        if isinstance(wanted, (str, Mapping)) or not hasattr(wanted, "__iter__"):
+            raise DataError(f'"{name}" in where takes a list of mappings; got {type(wanted).__name__}')
+        parts = tuple(map(_part, wanted))
+        if not parts:
+            raise DataError(f'"{name}" in where has no parts; give at least one')
+        return All(parts) if name == "and" else Either(parts)
+    if name == "not":
+        return Not(_part(wanted))
+    if isinstance(wanted, Mapping):
+        if not wanted:
+            raise DataError(f"where says nothing of the field {name!r}; use {', '.join(_OPERATORS)}")
+        tests = [_of_operator(name, op, value) for op, value in wanted.items()]
+        return tests[0] if len(tests) == 1 else All(tuple(tests))
+    return _of_value(name, wanted)
+
+
+def _part(given: Any) -> Condition:
+    found = read_where(given)
+    if found is None:
+        raise DataError(f"a part of where is None; give a mapping or a text, {_EXAMPLE}")
+    return found
+
+
+def _of_operator(field: str, op: Any, value: Any) -> Condition:
+    if op not in _OPERATORS:
+        raise DataError(f"the field {field!r} in where: {unknown('operator', op, _OPERATORS)}")
+    if op == "not":
+        return Not(_of_entry(field, value))
+    if op in _NEGATED:
+        return Not(_of_operator(field, _NEGATED[op], value))
+    if op == "in":
+        if not _is_list(value):
+            raise DataError(f'"in" for the field {field!r} takes a list; got {value!r}')
+        return _of_value(field, value)
+    if op == "eq":
+        return _of_value(field, value, may_list=False)
+    found = _value(field, value)
+    if isinstance(found, bool):
+        raise DataError(f"the field {field!r} cannot be ordered against {value!r}; give a number or a text")
+    return Compare(field, op, (found,))
+
+
+def _of_value(field: str, wanted: Any, *, may_list: bool = True) -> Compare:
+    """Equal to a value, or to one of several."""
+    if may_list and _is_list(wanted):
+        values = wanted.tolist() if hasattr(wanted, "tolist") else wanted
+        return Compare(field, "in", tuple(dict.fromkeys(_value(field, value) for value in values)))
+    return Compare(field, "eq", (_value(field, wanted),))
+
+
+def _value(field: str, given: Any) -> Value:
+    try:
+        value = read_value(given)
+    except DataError as error:
+        raise DataError(f"the field {field!r} in where: {error}") from error
+    if value is None:
+        raise DataError(
+            f"the field {field!r} in where is compared with a missing value, which equals none; leave it out"
+        )
+    return value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset)) or getattr(value, "ndim", 0) == 1
+
+
+def _fitting(value: Value, kind: FieldKind, asked: Compare) -> Value:
+    """A value of a condition as one of the kind of its field: in ``sku=007`` the text, not the number."""
+    family = "number" if kind in ("int", "float") else kind
+    if family_of(value) == family:
+        return value
+    raise DataError(
+        f"the field {asked.field!r} holds {_NOUNS[family]}, so it cannot be compared with {value!r} in where"
+    )
+
+
+_NOUNS = {"number": "numbers", "text": "texts", "bool": "true or false"}
