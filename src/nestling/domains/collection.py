@@ -99,8 +99,13 @@ class Collection:
         return cls(small, index, store)
 
     @classmethod
-    def open(cls, folder: str | Path, *, read_only: bool = False) -> Self:
+    def open(cls, folder: str | Path, *, read_only: bool = False, wait: float = 0) -> Self:
         """Read what :meth:`create` made, every file verified but the texts.
+
+        Args:
+            folder: of the collection.
+            read_only: leave the right to write to others.
+            wait: seconds to wait for another writer to close it.
 
         Raises:
             ArtifactError: if the folder is none, not finished, or anything in it is missing or altered.
@@ -114,7 +119,7 @@ class Collection:
         if not (root / _INDEX).is_dir():
             raise ArtifactError(f"{root} was not finished: it has no index; build the collection again")
         encoder, records = TextEncoder.load(root / _ENCODER), RecordStore(root / _RECORDS)
-        index = AdaptiveIndex.open(root / _INDEX, encoder=_identity(root), read_only=read_only)
+        index = AdaptiveIndex.open(root / _INDEX, encoder=_identity(root), read_only=read_only, wait=wait)
         if not read_only:
             # Records without a vector: the process was stopped between the two.
             records.delete(sorted(set(records.ids()) - set(index.ids().tolist())))
@@ -125,6 +130,7 @@ class Collection:
 
     def add(self, records: Sequence[Record]) -> list[int]:
         """Add texts; when this returns they are on the disk. Their numbers."""
+        self.index.check_writable()  # first: the encoder itself may wait for ever in a fork
         matrix = self.encoder.encode([record.text for record in records])
         ids = self.records.add(records)
         try:

@@ -56,7 +56,13 @@ class _Progress(BaseModel):
 
 @contextmanager
 def encoded(
-    encoder: TextEncoder, texts: Iterable[str], target: str | Path, at: At = None, *, batch_size: int = 64
+    encoder: TextEncoder,
+    texts: Iterable[str],
+    target: str | Path,
+    at: At = None,
+    *,
+    batch_size: int = 64,
+    wait: float = 0,
 ) -> Iterator[NDArray[np.float32]]:
     """The vectors ``Float32[texts, dim]`` of any number of texts, as a memory map.
 
@@ -72,6 +78,7 @@ def encoded(
             ``.NAME.encoding``, until the caller's block ends without an error.
         at: the granularity.
         batch_size: texts that the encoder sees at a time.
+        wait: seconds to wait for another process that encodes for the same target.
 
     Raises:
         DataError: for no texts, or texts that cannot be encoded (named).
@@ -85,9 +92,9 @@ def encoded(
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         flush_folder(folder.parent)
-    lock = WriterLock(folder)
+    lock = WriterLock(folder, wait=wait, otherwise="or give another target")
     try:
-        work, left = _Work(folder, _fingerprint(encoder, dim), dim), iter(texts)
+        work, left = _Work(lock, folder, _fingerprint(encoder, dim), dim), iter(texts)
         work.resume(left)
         with tqdm(desc="encoding", initial=work.rows, total=count, unit=" texts", disable=None) as bar:
             for part in _parts(left):
@@ -95,19 +102,25 @@ def encoded(
                 bar.update(len(part))
         yield work.vectors()
     except BaseException:
-        lock.release()
-        if not (folder / _PROGRESS).exists():
-            discard(folder)
+        _leave(lock, folder, is_done=not (folder / _PROGRESS).exists())
         raise
+    _leave(lock, folder, is_done=True)
+
+
+def _leave(lock: WriterLock, folder: Path, *, is_done: bool) -> None:
+    if not lock.is_here:  # a fork leaves the folder to the process that encodes
+        return
     lock.release()
-    discard(folder)
+    if is_done:
+        discard(folder)
 
 
 class _Work:
     """The folder of vectors that are finished.
 
     Args:
-        folder: locked by the caller.
+        lock: of the folder, held by the caller.
+        folder: of the files.
         encoder: its fingerprint.
         dim: entries of a vector.
 
@@ -115,7 +128,8 @@ class _Work:
         rows: finished.
     """
 
-    def __init__(self, folder: Path, encoder: str, dim: int) -> None:
+    def __init__(self, lock: WriterLock, folder: Path, encoder: str, dim: int) -> None:
+        self._lock = lock
         self.folder, self.encoder, self.dim, self.rows = folder, encoder, dim, 0
         self._texts, self._vectors = hashlib.sha256(), hashlib.sha256()
 
@@ -143,6 +157,7 @@ class _Work:
 
     def append(self, texts: list[str], vectors: NDArray[np.float32]) -> None:
         """Put the vectors of the next texts on the disk; when this returns they are finished."""
+        self._lock.check()
         path, data = self.folder / _VECTORS, np.ascontiguousarray(vectors, "<f4").view(np.uint8).data
         with storage_errors(path):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)

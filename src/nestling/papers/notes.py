@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from nestling.artifact import write_file
 from nestling.errors import ConfigError
+from nestling.owner import Owner
 
 Json = TypeVar("Json")
 
@@ -27,7 +28,7 @@ class Notes:
     """
 
     def __init__(self, path: Path | None, identity: Mapping[str, object]) -> None:
-        self._path, self._identity = path, dict(identity)
+        self._path, self._identity, self._owner = path, dict(identity), Owner(path)
         self._known: dict[str, object] = {}
         if path is None or not path.is_file():
             return
@@ -48,6 +49,7 @@ class Notes:
         if name not in self._known:
             self._known[name] = json.loads(json.dumps(measure()))
             if self._path is not None:
+                self._owner.check()
                 write_file(self._path, json.dumps({"identity": self._identity, "figures": self._known}))
         return self._known[name]  # type: ignore[return-value] # as json gives back what it was given
 

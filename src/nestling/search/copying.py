@@ -12,6 +12,7 @@ import numpy as np
 
 from nestling.cut import RAW, cut
 from nestling.granularity import Granularity
+from nestling.owner import Owner
 from nestling.search.creation import new_folder
 from nestling.search.durable import discard, flush_folder, storage_errors
 from nestling.search.generation import Generation, switch
@@ -45,6 +46,12 @@ def write_temporary_copy(state: State, at: Granularity) -> Path:
         discard(temporary)
         raise
     return temporary / "index"
+
+
+def remove_temporary_copy(copy: Path, owner: Owner) -> None:
+    """Remove what :func:`write_temporary_copy` made; a fork leaves it to the process that made it."""
+    if owner.is_here:
+        discard(copy.parent)
 
 
 def _write_files(state: State, root: Path, at: Granularity) -> Generation:

@@ -1,4 +1,4 @@
-"""Making the folder of an index."""
+"""Making the folder of an index, and opening it for changes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from nestling.search.exact import Metric
 from nestling.search.generation import Generation, IndexSettings, leftovers, strangers, switch
 from nestling.search.ids import check_new_ids
 from nestling.search.incoming import as_matrix, prepared_blocks
-from nestling.search.lock import WriterLock
+from nestling.search.lock import WriterLock, check_wait
 from nestling.search.log import Record
 from nestling.search.plan import Plan
 from nestling.search.segments import SEGMENTS, Rows
 from nestling.search.stages import SLICEABLE
 from nestling.search.state import Loaded, Numbering, load
-from nestling.search.writer import write_files
+from nestling.search.writer import Writer, write_files
 
 
 def create_index(
@@ -69,6 +69,23 @@ def create_index(
             generation, _ = write_files(root, before, [], rows, numbering, workers, engine)
         switch(root, generation)
         return lock, load(root)
+
+
+def open_index(
+    root: Path, encoder: str | None, rule: CutRule | None, wait: float, log_bytes: int, workers: int | None
+) -> Writer:
+    """Hold the right to write into an index, and read it; for the arguments see ``AdaptiveIndex.open``."""
+    check_wait(wait)
+    if not (root / MANIFEST).is_file():
+        load(root)  # says what is wrong; a lock would leave its file in a folder that is no index
+    lock = WriterLock(root, wait=wait)
+    try:
+        loaded = load(root)
+        loaded.state.generation.check_identity(root, encoder, rule)
+        return Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers)
+    except BaseException:
+        lock.release()
+        raise
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -10,21 +9,20 @@ from typing import Any, Self
 
 import numpy as np
 
-from nestling.artifact import MANIFEST
 from nestling.cut import CutRule
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.matrix import Sizes
 from nestling.errors import ConfigError, DataError, StorageError
 from nestling.granularity import At, Granularity, Nesting
-from nestling.search.copying import write_copy, write_temporary_copy
-from nestling.search.creation import create_index
+from nestling.owner import Owner
+from nestling.search.copying import remove_temporary_copy, write_copy, write_temporary_copy
+from nestling.search.creation import create_index, open_index
 from nestling.search.engine import Engine
 from nestling.search.exact import Metric
 from nestling.search.frontier import measured_point
 from nestling.search.generation import Generation
 from nestling.search.ids import Ids, check_kind, read_ids
 from nestling.search.incoming import as_matrix, check_prefixes, read_queries
-from nestling.search.lock import WriterLock
 from nestling.search.plan import Plan, Point
 from nestling.search.report import IndexInfo, Verification, describe, verify_index
 from nestling.search.segments import Rows
@@ -130,6 +128,7 @@ class AdaptiveIndex:
         encoder: str | None = None,
         rule: CutRule | None = None,
         read_only: bool = False,
+        wait: float = 0,
         log_bytes: int = LOG_BYTES,
         workers: int | None = None,
     ) -> Self:
@@ -140,13 +139,14 @@ class AdaptiveIndex:
             encoder: what makes the queries; it must be what made the vectors. None does not ask.
             rule: how the queries are to be treated; it must be that of the index. None does not ask.
             read_only: leave the right to write to others; see :meth:`refresh`.
+            wait: seconds to wait for another writer to close it.
             log_bytes: see :meth:`create`.
             workers: threads that build.
 
         Raises:
             ArtifactError: if anything is missing, altered, of another kind or too new.
             ConfigError: for another encoder or cut rule.
-            StorageError: if another writer has it open.
+            StorageError: if another writer has it open, or its file system knows no locks.
         """
         check_log_bytes(log_bytes)
         root = Path(folder)
@@ -154,16 +154,8 @@ class AdaptiveIndex:
             state = load(root).state
             state.generation.check_identity(root, encoder, rule)
             return cls(root, state, None)
-        if not (root / MANIFEST).is_file():
-            load(root)  # says what is wrong; a lock would leave its file in a folder that is no index
-        lock = WriterLock(root)
-        try:
-            loaded = load(root)
-            loaded.state.generation.check_identity(root, encoder, rule)
-            return cls(root, loaded.state, Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers))
-        except BaseException:
-            lock.release()
-            raise
+        writer = open_index(root, encoder, rule, wait, log_bytes, workers)
+        return cls(root, writer.state, writer)
 
     @classmethod
     def load(cls, folder: str | Path, /) -> Self:
@@ -271,6 +263,14 @@ class AdaptiveIndex:
         """Keep what was measured of the index in its manifest: rows of JSON values."""
         self._changed.write_table(tuple(dict(row) for row in table))
 
+    def check_writable(self) -> None:
+        """Refuse where rows cannot be changed, before any other work.
+
+        Raises:
+            StorageError: if it was opened read-only, or by the process that this one is a fork of.
+        """
+        self._changed.check()
+
     @property
     def _changed(self) -> Writer:
         if self._writer is None:
@@ -357,7 +357,7 @@ class AdaptiveIndex:
             return AdaptiveIndex.open(folder)
         place = write_temporary_copy(self._state, granularity)
         small = AdaptiveIndex.open(place)
-        small._remove = weakref.finalize(small, shutil.rmtree, place.parent, ignore_errors=True)
+        small._remove = weakref.finalize(small, remove_temporary_copy, place, Owner(place))
         return small
 
     def save(self, folder: str | Path, /) -> None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from nestling.artifact import open_new, write_file
 from nestling.errors import ArtifactError, ConfigError, StorageError
+from nestling.owner import Owner
 
 _STATE = "build.json"
 Arrays = dict[str, NDArray[Any]]
@@ -32,10 +33,12 @@ class Journal:
     Raises:
         ConfigError: if the folder holds the beginnings of another build.
         ArtifactError: if its state cannot be read.
+
+    What changes it raises StorageError in a fork of the process that began: both would write to one place.
     """
 
     def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
-        self.folder, self._identity = folder, dict(identity)
+        self.folder, self._identity, self._owner = folder, dict(identity), Owner(folder)
         self._memory: Arrays = {}
         self._done: dict[str, int] = {}
         if folder is not None:
@@ -45,6 +48,7 @@ class Journal:
         """The group of arrays that ``make`` gives, made only once; they are called ``name.key``."""
         if f"{name}." not in self._done:
             made = make()
+            self._check()
             for key, array in made.items():
                 self._write(f"{name}.{key}", array)
             self._done.update({f"{name}.{key}": len(array) for key, array in made.items()})
@@ -70,6 +74,7 @@ class Journal:
         if names:
             self.drop(*names)
         if self.folder is not None:
+            self._check()
             for path in self.folder.glob(f"{prefix}*.npy"):
                 if not (keep and path.name.startswith(f"{keep}.")):
                     path.unlink()
@@ -96,11 +101,14 @@ class Journal:
                 for start in range(done, rows, block):
                     span = slice(start, min(start + block, rows))
                     made = make(span)
+                    self._check()
                     for name, sink in sinks.items():
                         sink(span, made[name])
                     self._done.update(dict.fromkeys(names, span.stop))
                     self._save()
                     bar.update(span.stop - span.start)
+        except StorageError:
+            raise
         except OSError as error:
             raise StorageError(
                 f"{self.folder} could not be written: {error.strerror or error}. What was built is kept; "
@@ -114,6 +122,7 @@ class Journal:
 
     def keep(self, name: str, array: NDArray[Any]) -> None:
         """Write an array whole."""
+        self._check()
         self._write(name, array)
         self._note(name, len(array))
 
@@ -122,6 +131,7 @@ class Journal:
 
     def drop(self, *names: str) -> None:
         """Forget arrays that were needed on the way."""
+        self._check()
         for name in names:
             self._memory.pop(name, None)
             self._done.pop(name, None)
@@ -134,6 +144,7 @@ class Journal:
         """All arrays that were not dropped; the folder then holds them and nothing else of ours."""
         found = {name: self[name] for name in self._done if not name.endswith(".")}
         if self.folder is not None:
+            self._check()
             (self.folder / _STATE).unlink(missing_ok=True)
         return found
 
@@ -157,6 +168,10 @@ class Journal:
                 "go on with what it was begun with, or give an empty folder"
             )
         return done
+
+    def _check(self) -> None:
+        if self.folder is not None:
+            self._owner.check()
 
     def _note(self, name: str, rows: int) -> None:
         self._done[name] = rows

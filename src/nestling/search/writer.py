@@ -133,8 +133,20 @@ class Writer:
             snapshot = self.state.snapshot
             self._commit(snapshot.segments, snapshot.rows(()), self.state.numbering, table)
 
+    def check(self) -> None:
+        """Refuse to change anything in a fork of the process that opened the index.
+
+        Raises:
+            StorageError: there.
+        """
+        self._lock.check()
+
     def close(self) -> None:
         """Let another writer in; nothing needs to be written."""
+        if (
+            not self._lock.is_here
+        ):  # a fork: nothing is its own, and the turn may be another thread's for ever
+            return
         with self._turn:
             self._is_closed = True
             self._log.close()
@@ -142,6 +154,7 @@ class Writer:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
+        self._lock.check()  # first: in a fork the turn may be another thread's for ever
         with self._turn:
             if self._is_closed:
                 raise StorageError(f"{self._root} was closed; open it again")

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from nestling.artifact import read_folder, write_folder
 from nestling.errors import ArtifactError, ConfigError, StorageError
+from nestling.owner import Owner
 from nestling.training.log import TrainLog
 from nestling.training.state import pack, unpack
 
@@ -43,6 +44,10 @@ class Checkpoints:
 
     folder: Path
     run: Mapping[str, Any]
+    _owner: Owner = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_owner", Owner(self.folder))
 
     def newest(self) -> Path | None:
         """The newest checkpoint, if there is any."""
@@ -53,8 +58,10 @@ class Checkpoints:
         """Write a checkpoint, then remove all but the newest two.
 
         Raises:
-            StorageError: if writing fails; the checkpoints before stay, nothing half-written does.
+            StorageError: if writing fails, or in a fork of the process that began the run; the checkpoints
+                before stay, nothing half-written does.
         """
+        self._owner.check()
         target = self.folder / f"step-{checkpoint.step:08d}"
         value, tensors = pack(checkpoint.state)
         settings = {"step": checkpoint.step, "run": dict(self.run)}
@@ -93,6 +100,7 @@ class Checkpoints:
 
     def clear_remains(self) -> None:
         """Remove what a run left that was killed while it wrote or removed a checkpoint."""
+        self._owner.check()
         for path in self.folder.glob(".step-*"):
             shutil.rmtree(path, ignore_errors=True)
 

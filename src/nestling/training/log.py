@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from nestling.artifact import write_file
 from nestling.errors import StorageError
+from nestling.owner import Owner
 
 
 class LogRow(NamedTuple):
@@ -91,7 +92,7 @@ class LogFiles:
     """
 
     def __init__(self, folder: Path, log: TrainLog) -> None:
-        self._path = folder / "log.csv"
+        self._path, self._owner = folder / "log.csv", Owner(folder)
         write_file(self._path, log.to_csv())
         self._board: Any = None
         if find_spec("tensorboard") is not None:
@@ -101,7 +102,12 @@ class LogFiles:
             self._board = SummaryWriter(folder / "tensorboard", purge_step=after)
 
     def append(self, rows: list[LogRow]) -> None:
-        """Add rows to the files."""
+        """Add rows to the files.
+
+        Raises:
+            StorageError: if writing fails, or in a fork of the process that began the run.
+        """
+        self._owner.check()
         try:
             with self._path.open("a", encoding="utf-8", newline="") as stream:
                 stream.write(_csv_lines(rows))
@@ -112,7 +118,7 @@ class LogFiles:
 
     def close(self) -> None:
         """Flush and close."""
-        if self._board is not None:
+        if self._board is not None and self._owner.is_here:  # a fork has no thread that writes
             self._board.close()
 
 

@@ -1,0 +1,39 @@
+"""The process that opened what only one may use. A fork copies its memory, but not its right."""
+
+from __future__ import annotations
+
+import os
+
+from nestling.errors import StorageError
+
+
+class Owner:
+    """Remembers which process opened something, and refuses changes by a fork of it.
+
+    Both would write at the same place of the same files, each with counters of its own, or talk over one
+    connection, and neither would notice.
+
+    Args:
+        what: was opened, as the error names it.
+    """
+
+    def __init__(self, what: object) -> None:
+        self._what, self._process = what, os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process is the one that opened it."""
+        return os.getpid() == self._process
+
+    def check(self) -> None:
+        """Refuse to go on in another process.
+
+        Raises:
+            StorageError: in a fork of the process that opened it; nothing was written.
+        """
+        if not self.is_here:
+            raise StorageError(
+                f"{self._what} was opened by process {self._process}, and this is process {os.getpid()}, a "
+                "fork of it; both at once would spoil it, so nothing was done. Change it in the process that "
+                "opened it, or close it there and open it again in this one"
+            )
