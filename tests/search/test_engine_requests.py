@@ -82,6 +82,38 @@ def test_any_filter_of_a_full_scan_is_exact(
         nested.assert_same(kept, Neighbours(rows[truth.indices], truth.scores), 1e-4)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_as_many_rows_are_found_as_there_are(engines: dict[str, Engine], data: st.DataObject) -> None:
+    """At any point: -1 stands only where fewer rows exist or are allowed."""
+    engine = engines[data.draw(st.sampled_from(sorted(SCANS)), label="plan")]
+    k, dim = data.draw(st.integers(1, 2600), label="k"), data.draw(st.sampled_from([None, 24]), label="dim")
+    seed = data.draw(st.integers(0, 99), label="seed")
+    plan, draw = engine.plan, np.random.default_rng(seed)
+    point = Point(
+        nprobe=data.draw(st.integers(1, 3), label="nprobe") if plan.is_listed else None,
+        ef=data.draw(st.integers(1, 30), label="ef") if plan.is_walked else None,
+        shortlists=(k,) * len(plan.reranks),
+    )
+    share = data.draw(st.sampled_from([None, 0.0, 0.001, 0.02, 0.4, 0.98]), label="share")
+    allowed = None
+    if share is not None:
+        near = data.draw(st.booleans(), label="on one side")
+        values = engine.vectors[:, 0] if near else draw.normal(size=2500)
+        allowed = values < np.quantile(values, share) if share else np.zeros(2500, np.bool_)
+    if not plan.scan.is_sliceable or plan.certify:
+        dim = None
+    found = engine.search(engine.vectors[draw.integers(2500, size=3)], k, point, dim=dim, allowed=allowed)
+    there = min(k, 2500 if allowed is None else int(allowed.sum()))
+    for rows, scores in zip(found.indices, found.scores, strict=True):
+        assert (rows[there:] == -1).all()
+        assert np.isnan(scores[there:]).all()
+        assert len(set(rows[:there])) == there
+        assert not np.isnan(scores[:there]).any()
+        assert (rows[:there] >= 0).all()
+        assert allowed is None or allowed[rows[:there]].all()
+
+
 def test_a_filter_far_from_the_query_reads_more_lists(nested: Any) -> None:
     """The allowed rows are those of the lists that a query reads last."""
     vectors = nested.vectors(2000, 16)

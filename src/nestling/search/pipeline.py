@@ -113,19 +113,21 @@ class Pipeline:
         rows = len(self._vectors)
         if self._by_angle is not None:
             wanted = min(rows, _TIMES_MORE_SLICES * k + _MORE_SLICES)
-            found, _ = self._scanner.search(queries, max(wanted, k), point, allowed)
-            return self._by_angle.order(queries, found, k)
+            found, _ = self._scanner.search(queries, max(wanted, k), k, point, allowed)
+            found, scores = self._by_angle.order(queries, found, k)
+            self._fill(queries, found, scores, allowed)
+            return found, scores
         lengths = [*(max(k, min(length, rows)) for length in point.shortlists), k]
         if self._ranked is not None:
             found, scores = self._walk(self._ranked, queries, lengths[0], lengths[1], point, allowed)
             del lengths[0]
         else:
-            found, distances = self._scanner.search(queries, lengths[0], point, allowed)
+            least = k if allowed is None else lengths[0]
+            found, distances = self._scanner.search(queries, lengths[0], least, point, allowed)
             scores = self._space.scores(distances)
         for reranker, length in zip(self._rerankers, lengths[1:], strict=True):
             found, scores = reranker.order(queries, found, length)
-        if self.plan.scan.code == "graph" and self._ranked is None:
-            self._fill(queries, found, scores, allowed)
+        self._fill(queries, found, scores, allowed)
         return found, scores
 
     def _walk(
@@ -153,7 +155,7 @@ class Pipeline:
         return np.pad(found.indices, more, constant_values=-1), np.pad(found.scores, more)
 
     def _fill(self, queries: Floats, found: Ints, scores: Floats, allowed: Allowed | None) -> None:
-        """Look through all rows for queries whose walks met fewer than there are to be found."""
+        """Look through all rows for queries whose walk met fewer than there are to be found."""
         possible = len(self._vectors) if allowed is None else allowed.count
         short = np.flatnonzero(found[:, min(found.shape[1], possible) - 1] < 0)
         if len(short):

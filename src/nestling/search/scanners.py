@@ -21,8 +21,14 @@ _SHARE_MORE = 1.2
 class Scanner(Protocol):
     """Finds the rows whose codes are nearest. All state is read only, so that threads may share it."""
 
-    def search(self, queries: Floats, k: int, point: Point, allowed: Allowed | None) -> tuple[Ints, Floats]:
-        """Rows ``Int[queries, k]``, -1 where there are fewer, and what faiss says of their distance."""
+    def search(
+        self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
+    ) -> tuple[Ints, Floats]:
+        """Rows ``Int[queries, k]``, -1 where there are fewer, and what faiss says of their distance.
+
+        ``least`` of them have to be found, if so many exist and are allowed: where parts are scanned they
+        hold no fewer.
+        """
         ...
 
     def positions(self, rows: Ints) -> Ints:
@@ -43,7 +49,9 @@ class FlatScanner:
         # faiss takes a filter only where it compares row by row.
         self._takes_filters = isinstance(self._index, (faiss.IndexFlat, faiss.IndexScalarQuantizer))
 
-    def search(self, queries: Floats, k: int, point: Point, allowed: Allowed | None) -> tuple[Ints, Floats]:
+    def search(
+        self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
+    ) -> tuple[Ints, Floats]:
         """See :class:`Scanner`."""
         asked = self._code.query(self._code.space.prefix(queries, self._code.dim, "queries"))
         if allowed is None:
@@ -76,36 +84,51 @@ class ListScanner:
     """
 
     def __init__(self, code: Code, codes: Codes, rows: Ints, starts: Ints, centroids: Floats) -> None:
-        self._code, self._rows, self._centroids = code, rows, np.ascontiguousarray(centroids)
+        self._code, self._rows, self._starts = code, rows, starts
+        self._centroids, self._sizes = np.ascontiguousarray(centroids), np.diff(starts)
         self._index, self._kept_alive = code.lists(codes, rows, starts)
 
-    def search(self, queries: Floats, k: int, point: Point, allowed: Allowed | None) -> tuple[Ints, Floats]:
-        """See :class:`Scanner`; with a filter, more lists are read until ``k`` rows are found."""
-        space, count = self._code.space, len(self._centroids)
+    def search(
+        self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
+    ) -> tuple[Ints, Floats]:
+        """See :class:`Scanner`; of lists that hold too few rows more are read, the nearest first."""
+        space = self._code.space
         asked = self._code.query(space.prefix(queries, self._code.dim, "queries"))
         coarse = space.prefix(queries, self._centroids.shape[1], "queries")
-        nprobe = min(point.nprobe or 1, count)
-        rows, distances = self._scan(asked, coarse, k, nprobe, allowed)
-        while allowed is not None and nprobe < count:
-            lacking = (rows >= 0).sum(axis=1) < min(k, allowed.count)
-            if not lacking.any():
-                break
-            nprobe = min(2 * nprobe, count)
-            rows[lacking], distances[lacking] = self._scan(
-                asked[lacking], coarse[lacking], k, nprobe, allowed
-            )
-        return rows, distances
+        nprobe = min(point.nprobe or 1, len(self._centroids))
+        sizes = self._sizes if allowed is None else self._allowed_sizes(allowed)
+        nearness, lists = self._probe(coarse, nprobe)
+        few = np.flatnonzero(sizes[lists].sum(axis=1) < least)
+        if not len(few):
+            return self._scan(asked, nearness, lists, k, allowed)
+        every_nearness, every_list = self._probe(coarse[few], len(self._centroids))
+        held = np.cumsum(sizes[every_list], axis=1)
+        read = np.maximum((held < min(least, int(sizes.sum()))).sum(axis=1) + 1, nprobe)
+        more = ((0, 0), (0, int(read.max()) - nprobe))
+        nearness, lists = np.pad(nearness, more), np.pad(lists, more, constant_values=-1)
+        width = lists.shape[1]
+        nearness[few] = every_nearness[:, :width]
+        lists[few] = np.where(np.arange(width) < read[:, None], every_list[:, :width], -1)
+        return self._scan(asked, nearness, lists, k, allowed)
+
+    def _allowed_sizes(self, allowed: Allowed) -> Ints:
+        """How many rows of each list may be found."""
+        until = np.concatenate([[0], np.cumsum(allowed.mask[self._rows])])
+        return np.diff(until[self._starts])
+
+    def _probe(self, coarse: Floats, nprobe: int) -> tuple[Floats, Ints]:
+        """The nearest lists."""
+        nearness, lists = faiss.knn(coarse, self._centroids, nprobe, metric=_probing_metric(self._code.space))
+        return nearness, lists
 
     def _scan(
-        self, asked: Floats, coarse: Floats, k: int, nprobe: int, allowed: Allowed | None
+        self, asked: Floats, nearness: Floats, lists: Ints, k: int, allowed: Allowed | None
     ) -> tuple[Ints, Floats]:
-        """Scan given lists; the parameters travel with the call, nothing in the index is set."""
-        metric = _probing_metric(self._code.space)
-        nearness, lists = faiss.knn(coarse, self._centroids, nprobe, metric=metric)
+        """Scan given lists, -1 is none; the parameters travel with the call, nothing in the index is set."""
         rows = np.empty((len(asked), k), np.int64)
         distances = np.empty((len(asked), k), np.float32)
         parameters = faiss.SearchParametersIVF(
-            nprobe=nprobe, sel=None if allowed is None else allowed.selector
+            nprobe=lists.shape[1], sel=None if allowed is None else allowed.selector
         )
         pointers = [faiss.swig_ptr(each) for each in (lists, nearness, distances, rows)]
         self._index.search_preassigned_c(len(asked), faiss.swig_ptr(asked), k, *pointers, False, parameters)
@@ -137,7 +160,9 @@ class GraphScanner:
         self._storage = code.flat(codes, is_packed=False)
         self._index = graph.walker(self._storage)
 
-    def search(self, queries: Floats, k: int, point: Point, allowed: Allowed | None) -> tuple[Ints, Floats]:
+    def search(
+        self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
+    ) -> tuple[Ints, Floats]:
         """See :class:`Scanner`; with a filter the walk keeps so many more rows in view as are not allowed."""
         asked = self._code.query(self._code.space.prefix(queries, self._code.dim, "queries"))
         ef = max(point.ef or 1, k)

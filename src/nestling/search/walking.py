@@ -188,7 +188,9 @@ class WalkScanner:
         frame = replace(self._coding.frame, inverse_norms=stored.scale)
         return self._over(stored.values, frame, residuals)
 
-    def search(self, queries: Floats, k: int, point: Point, allowed: Allowed | None) -> tuple[Ints, Floats]:
+    def search(
+        self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
+    ) -> tuple[Ints, Floats]:
         """See :class:`~nestling.search.scanners.Scanner`; with a filter, a walk keeps more rows in view."""
         asked = np.ascontiguousarray(cut(queries, self._dim, RAW))  # scaled where they are aimed
         ef, mask = max(point.ef or 1, k), None
