@@ -127,13 +127,13 @@ def _vectors_of(code: Code, codes: Codes, rows: Ints) -> Floats:
 
 
 def _check_given(vectors: Any, codes: Codes, dim: int) -> NDArray[Any]:
-    vectors = check_vectors(vectors, dim=dim)
-    if len(vectors) != len(codes):
+    given = check_vectors(vectors, dim=dim)
+    if len(given) != len(codes):
         raise DataError(
-            f"{len(vectors)} vectors are not those of a faiss index of {len(codes)} rows; give the vectors "
+            f"{len(given)} vectors are not those of a faiss index of {len(codes)} rows; give the vectors "
             "that were indexed, or none"
         )
-    return vectors
+    return given
 
 
 def _adopt(index: Any, scan: Scan, space: Space) -> Code:
