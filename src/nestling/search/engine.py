@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,8 +56,8 @@ class Engine:
         self.plan, self.vectors, self.rule, self.metric = plan, vectors, rule, metric
         self._arrays, self._space, self._certified = arrays, Space.of(rule, metric), certified
         self._full = certified or Pipeline(plan, plan, arrays, vectors, self._space)
-        self._sizes: dict[int, Pipeline] = {}
-        self._lock = threading.Lock()
+        # Those used last are kept; without a lock, which a fork would inherit while another thread holds it.
+        self._cut = lru_cache(_SIZES_KEPT)(partial(_cut_pipeline, plan, arrays, vectors, self._space))
         self._last_default = 10, plan.default_point(len(vectors))
 
     def __len__(self) -> int:
@@ -218,7 +218,7 @@ class Engine:
         return cls(plan, arrays, vectors, rule, metric)
 
     def _at(self, dim: int | None) -> Pipeline | CertifiedPipeline:
-        """The stages at one size; those used last are kept."""
+        """The stages at one size."""
         if dim is None or dim == self.dim:
             return self._full
         if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not 1 <= dim < self.dim:
@@ -227,17 +227,7 @@ class Engine:
             raise ConfigError(
                 f"{self.plan} answers at {self.dim} entries, not at {dim}; build over vectors cut to {dim}"
             )
-        plan = cut_plan(self.plan, int(dim))
-        if plan == self.plan:
-            return self._full
-        with self._lock:
-            found = self._sizes.pop(int(dim), None)
-            if found is None:
-                found = Pipeline(plan, self.plan, self._arrays, self.vectors, self._space)
-            self._sizes[int(dim)] = found
-            while len(self._sizes) > _SIZES_KEPT:
-                self._sizes.pop(next(iter(self._sizes)))
-        return found
+        return self._full if cut_plan(self.plan, int(dim)) == self.plan else self._cut(int(dim))
 
     def _check_point(self, point: Point | None, k: int, plan: Plan) -> Point:
         if point is None:
@@ -280,6 +270,11 @@ class Engine:
         small = code.cut(dim)
         arrays[codes] = small.slices(self._arrays[codes])
         arrays.update({f"{name}.{key}": part for key, part in small.to_parts().items()})
+
+
+def _cut_pipeline(built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space, dim: int) -> Pipeline:
+    """The stages at one size, from what was built for all of them."""
+    return Pipeline(cut_plan(built, dim), built, arrays, vectors, space)
 
 
 _CUT = ("codes",)
