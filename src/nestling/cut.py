@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arrays import as_array
 from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, unknown
 from nestling.granularity import Nesting
 
@@ -88,6 +89,8 @@ def cut_each(
 
     Where nothing is to be done, the prefixes are views of ``x``.
     """
+    if not hasattr(x, "shape"):
+        x = as_array(x, "embeddings")  # type: ignore[assignment]
     full = x.shape[-1]
     wanted = list(dims)
     for dim in wanted:
@@ -130,7 +133,8 @@ def _normalise(x: Array) -> Array:
         import torch
 
         return torch.nn.functional.normalize(x, dim=-1, eps=_SMALLEST_NORM)
-    wide = x.astype(np.float32) if x.dtype == np.float16 else x
+    whole = x.dtype.kind in "iu"
+    wide = x.astype(np.float32) if whole or x.dtype == np.float16 else x
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
     bad = ~(np.isfinite(norms) & (norms > _SMALLEST_NORM))
     if bad.any():
@@ -138,7 +142,7 @@ def _normalise(x: Array) -> Array:
             f"the first {x.shape[-1]} entries of {name_rows(np.flatnonzero(bad))} are all zero, NaN or "
             "infinite and cannot be normalised; remove those rows, or cut at a larger size"
         )
-    unit: Array = (wide / norms).astype(x.dtype, copy=False)
+    unit: Array = (wide / norms).astype(wide.dtype if whole else x.dtype, copy=False)
     return unit
 
 
@@ -151,18 +155,21 @@ def name_rows(rows: Sequence[int] | NDArray[np.integer[Any]], most: int = 5) -> 
 def check_vectors(x: Any, what: str = "vectors", *, dim: int | None = None) -> NDArray[np.floating[Any]]:
     """``x`` as a finite float matrix ``Float["n dim"]``, or an error that names what is wrong with it.
 
-    Memory maps pass through without being copied; they are checked block by block.
+    Memory maps pass through without being copied; they are checked block by block. Tensors, nested lists
+    and columns of tables are taken as :func:`~nestling.arrays.as_array` says.
 
     Raises:
-        DataError: for another shape or type, no rows, or rows with NaN or infinity (named).
+        DataError: for another shape or type, no rows, rows of several lengths, or rows with NaN or infinity
+            (named).
     """
-    array = x if isinstance(x, np.ndarray) else np.asarray(x)
+    array = as_array(x, what)
     if array.dtype.kind in "iu":
         array = array.astype(np.float32)
     if array.dtype.kind != "f":
         raise DataError(f"{what} must be floats, not {array.dtype}; convert them to float32 first")
     if array.ndim != 2:
-        raise DataError(f"{what} must be a matrix of one row each, not of shape {array.shape}")
+        hint = "; write [vector] for a single one" if array.ndim == 1 else ""
+        raise DataError(f"{what} must be a matrix of one row each, not of shape {array.shape}{hint}")
     if 0 in array.shape:
         raise DataError(f"{what} are empty (shape {array.shape}); give at least one row and one entry")
     if dim is not None and array.shape[1] != dim:

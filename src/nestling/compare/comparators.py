@@ -170,7 +170,7 @@ def aligned(a: Any, b: Any) -> tuple[RDMs, RDMs]:
 
 def read(x: Any) -> RDMs:
     """Matrices as RDMs: those themselves, or vectors, numpy or torch."""
-    return x if isinstance(x, RDMs) else RDMs(x.detach().cpu().numpy() if hasattr(x, "detach") else x)
+    return x if isinstance(x, RDMs) else RDMs(x)
 
 
 def usable(vectors: NDArray[np.floating[Any]], chosen: Comparator) -> Floats:

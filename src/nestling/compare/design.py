@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arrays import as_array
 from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError
 
@@ -25,10 +26,7 @@ def read_patterns(given: Any, what: str = "the patterns") -> NDArray[Any]:
     Raises:
         DataError: for another shape or type, nothing in it, or rows with NaN or infinity (named).
     """
-    if hasattr(given, "detach"):
-        tensor = given.detach().cpu()
-        given = tensor.float().numpy() if str(tensor.dtype) == "torch.bfloat16" else tensor.numpy()
-    values = given if isinstance(given, np.ndarray) else np.asarray(given)
+    values = as_array(given, what)
     if values.dtype.kind not in "fiub":
         raise DataError(f"{what} must be real numbers, not {values.dtype}")
     if values.ndim not in (2, 3) or 0 in values.shape:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arrays import as_array
 from nestling.compare.design import Design, Names, read_patterns
 from nestling.errors import ConfigError, DataError, require, unknown
 
@@ -81,7 +82,7 @@ def whitener(noise: Any, channels: int) -> Floats:
         DataError: for another shape than ``Float[p, p]`` or ``Float[p]``, or one that is not finite,
             symmetric and positive definite.
     """
-    given = noise.detach().cpu().numpy() if hasattr(noise, "detach") else np.asarray(noise)
+    given = as_array(noise, "noise=")
     if given.shape not in ((channels,), (channels, channels)) or given.dtype.kind not in "fiu":
         raise DataError(
             f"noise= must be a precision [{channels}, {channels}], or [{channels}] without covariances, not "
@@ -98,7 +99,7 @@ def whitener(noise: Any, channels: int) -> Floats:
     if np.abs(precision - precision.T).max() > _SYMMETRIC * np.abs(precision).max():
         raise DataError("the precision of noise= must be symmetric")
     try:
-        return np.linalg.cholesky(precision)
+        return np.asarray(np.linalg.cholesky(precision), np.float64)
     except np.linalg.LinAlgError as error:
         raise DataError(wrong) from error
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nestling.arrays import as_array
 from nestling.artifact import read_folder, write_folder
 from nestling.compare.labels import Label, Labels, check_labels, check_stimuli, join_labels
 from nestling.compare.pairs import count_pairs, count_stimuli, first_pairs, pair_positions
@@ -298,7 +299,7 @@ class _Settings(BaseModel):
 
 def _as_floats(given: ArrayLike) -> Floats:
     """Real numbers as float32 or float64; those are not copied, nothing is truncated."""
-    values = np.asarray(given)
+    values = as_array(given, "dissimilarities")
     if values.dtype.kind not in "fiub":
         raise DataError(f"dissimilarities must be real numbers, not {values.dtype}")
     if values.dtype in (np.float32, np.float64):

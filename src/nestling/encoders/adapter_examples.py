@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arrays import as_array
 from nestling.cut import name_rows, zero_rows
 from nestling.encoders.matrix import Vectors, blocks_of
 from nestling.errors import DataError, require
@@ -94,7 +95,7 @@ class Examples:
 
 def _numbers(values: Any, what: str, count: int) -> Ints:
     """Integers or strings as 0, 1, ... in their order."""
-    array = np.asarray(values)
+    array = as_array(values, what)
     if array.dtype.kind == "O":
         array = array.astype(str)
     elif array.dtype.kind == "f" and np.array_equal(array, np.round(array)):

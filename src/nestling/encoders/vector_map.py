@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from nestling.arrays import as_array
 from nestling.cut import CutRule, check_vectors, cut, cut_each
 from nestling.elastic import resolve_each
 from nestling.encoders.matrix import Sizes, Vectors, blocks_of
@@ -96,8 +97,9 @@ class VectorMap(
 
     def _read(self, x: Any, *, reset: bool, what: str = "X") -> Vectors:
         """``x`` as scikit-learn and ``check_vectors`` want it; ``reset`` in ``fit``."""
-        if hasattr(x, "tocsr"):
-            raise DataError("sparse vectors cannot be mapped; make them dense first with .toarray()")
+        framed = hasattr(x, "iloc") and hasattr(x, "columns")  # scikit-learn keeps the names of a frame
+        if not framed and not isinstance(x, np.ndarray):
+            x = as_array(x, what)
         try:
             array = _validation.validate_data(self, x, reset=reset, ensure_all_finite=False)
         except ValueError as error:

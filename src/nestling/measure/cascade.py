@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling.arrays import as_array
 from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError
 from nestling.measure.metrics import check_labels
@@ -135,8 +136,7 @@ class AdaptiveClassifier:
             if not len(open_rows):
                 break
             logits = head(features[open_rows], at=f"dim={dim}")
-            logits = logits.detach().float().cpu() if hasattr(logits, "detach") else logits
-            chances = _softmax(np.asarray(logits, np.float64) / self.temperatures_[place])
+            chances = _softmax(as_array(logits, "logits").astype(np.float64) / self.temperatures_[place])
             classes[open_rows], heads[open_rows] = chances.argmax(1), place
             if place < len(self.thresholds_):
                 open_rows = open_rows[~(chances.max(1) > self.thresholds_[place])]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from nestling.arrays import as_array
 from nestling.errors import DataError
 from nestling.granularity import Granularity
 from nestling.measure.tasks import Task
@@ -88,9 +89,7 @@ def _at(granularity: Granularity | None) -> dict[str, Granularity]:
 
 
 def _matrix(answer: Any) -> NDArray[Any]:
-    if hasattr(answer, "detach"):
-        answer = answer.detach().float().cpu()
-    matrix = np.asarray(answer)
+    matrix = as_array(answer, "codes")
     if matrix.ndim != 2:
         raise DataError(f"codes must be a matrix of one row an input, not of shape {matrix.shape}")
     return matrix

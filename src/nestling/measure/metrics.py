@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling.arrays import as_array
 from nestling.cut import name_rows
 from nestling.errors import DataError
 
@@ -48,7 +49,7 @@ def check_labels(labels: ArrayLike, what: str = "labels") -> NDArray[Any]:
     Raises:
         DataError: for floats (16-bit ones silently merge classes), another shape or none at all.
     """
-    column = np.asarray(labels)
+    column = as_array(labels, what)
     if column.ndim != 1 or not len(column):
         raise DataError(f"{what} must be one column of at least one label, not of shape {column.shape}")
     if column.dtype.kind not in "iuUb":
@@ -206,7 +207,7 @@ def check_scores(scores: ArrayLike, what: str = "scores") -> Floats:
     Raises:
         DataError: for another shape or type, NaN or infinity (named).
     """
-    column = np.asarray(scores)
+    column = as_array(scores, what)
     if column.dtype.kind not in "iuf" or column.ndim != 1:
         raise DataError(f"{what} must be one column of numbers, not {column.dtype} of shape {column.shape}")
     bad = np.flatnonzero(~np.isfinite(column))

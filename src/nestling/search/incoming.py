@@ -18,8 +18,7 @@ _SAFE_SQUARE = 1e-20  # of lengths far from those that have no direction
 
 def as_matrix(given: Any, what: str, dim: int | None = None) -> NDArray[np.floating[Any]]:
     """An array, memory map or tensor as a finite matrix; see :func:`nestling.cut.check_vectors`."""
-    values = given.detach().cpu().numpy() if hasattr(given, "detach") else given
-    return check_vectors(values, what, dim=dim)
+    return check_vectors(given, what, dim=dim)
 
 
 def prepared_blocks(
