@@ -14,10 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestling.encoders.stored import StoredVectors
 from nestling.arrays import as_array
 from nestling.compare import rdm
 from nestling.cut import RAW, check_vectors, cut
+from nestling.encoders.stored import StoredVectors
 from nestling.encoders.vectors import NestedAdapter, PCARotation
 from nestling.errors import DataError
 from nestling.measure.tasks import STS, NearestClassMean
@@ -89,7 +89,7 @@ def test_every_entry_takes_every_form(form, entry, tmp_path):
         ([[1.0] * 16, None], "row 1 is a NoneType"),
         ([[1.0] * 16, "a vector"], "row 1 is a str"),
         ([[1.0] * 16, [*[1.0] * 15, object()]], "row 1 holds a object"),
-        (torch.eye(16).to_sparse(), "no plain numbers"),
+        (torch.eye(16).to_sparse(), "without plain numbers"),
         (torch.zeros(16, 16, device="meta"), "no data"),
     ],
 )
