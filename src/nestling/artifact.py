@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nestling.cut import CutRule
 from nestling.errors import ArtifactError, StorageError
 from nestling.granularity import Nesting
+from nestling.progress import watched
 
 MANIFEST = "nestling.json"
 SCHEMA_VERSION = 1
@@ -105,8 +106,7 @@ def read_folder(folder: str | Path, kind: str | tuple[str, ...]) -> Manifest:
     kinds = (kind,) if isinstance(kind, str) else kind
     if manifest.kind not in kinds:
         raise ArtifactError(f"{root} holds a {manifest.kind}, but a {' or '.join(kinds)} is needed")
-    for name, record in manifest.files.items():
-        verify_file(root, name, record)
+    verify_files(root, manifest.files)
     strangers = sorted({_relative(path, root) for path in _files_of(root)} - set(manifest.files))
     if strangers:
         raise ArtifactError(
@@ -171,6 +171,16 @@ def open_new(path: str | Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # nothing was made, or its folder is none: the error above says why
             temporary.unlink()
+
+
+def verify_files(root: Path, files: Mapping[str, FileRecord]) -> None:
+    """Check files that the manifest of ``root`` lists.
+
+    Raises:
+        ArtifactError: for the first that is missing, altered, or lies outside of the folder.
+    """
+    for name in watched(files, f"checking the files of {root.name}", "files"):
+        verify_file(root, name, files[name])
 
 
 def verify_file(root: Path, name: str, record: FileRecord) -> None:

@@ -23,8 +23,9 @@ def test_figures_are_measured_once_and_survive_an_interruption(tmp_path: Path, c
     assert first.once("rate", lambda: measure(0.2)) == 0.1
     with pytest.raises(KeyboardInterrupt):
         first.once("cells", lambda: (_ for _ in ()).throw(KeyboardInterrupt()))
-    again = Notes(path, {"quick": False})
-    assert "with 1 figures" in capsys.readouterr().out
+    with caplog.at_level("INFO"):
+        again = Notes(path, {"quick": False})
+    assert "with 1 figures" in caplog.text
     assert again.once("rate", lambda: measure(0.3)) == 0.1
     assert again.once("cells", lambda: measure({"dim=8": 1.5})) == {"dim=8": 1.5}
     assert measured == [0.1, {"dim=8": 1.5}]

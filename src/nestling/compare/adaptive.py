@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nestling.compare.comparators import aligned
 from nestling.compare.rdms import RDMs
 from nestling.compare.topology import OrderedDistances
 from nestling.errors import ConfigError, DataError, unknown
+from nestling.progress import watched
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -138,7 +138,7 @@ class _Search:
         places = np.empty((rows, columns), np.int64)
         block = max(1, _PRODUCTS_AT_A_TIME // (self.bands * len(self.other)))
         starts = range(0, rows, block)
-        for start in tqdm(starts, desc="adaptive dependence", disable=None, delay=2, leave=False):
+        for start in watched(starts, "measuring dependence", "blocks"):
             part = slice(start, start + block)
             found[part], places[part], p_values[part] = self._run(part, statistic)
         return found, places, p_values

@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nestling.compare.comparators import Comparator
 from nestling.compare.noise_ceiling import Pools
 from nestling.compare.pairs import pair_positions
+from nestling.progress import watched
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -88,7 +88,7 @@ def bootstrap(
     with np.errstate(invalid="ignore", divide="ignore"):
         whole = view(chosen, models, data, average, np.ones_like(resamples.stimuli[:1]))
         spans = range(0, len(resamples.stimuli), together)
-        for start in tqdm(spans, desc="bootstrap", disable=None, delay=2, leave=False):
+        for start in watched(spans, "resampling", "draws"):
             rows = slice(start, start + together)
             subjects = resamples.subjects[rows].astype(np.float64)
             drawn = whole

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nestling.compare.pairs import first_pairs
 from nestling.errors import DataError
+from nestling.progress import watched
 
 Floats: TypeAlias = NDArray[np.float64]
 Result: TypeAlias = NDArray[np.floating[Any]]
@@ -104,8 +104,7 @@ class _Strips:
         n = len(self.own)
         size = min(n, block or max(_FEWEST_ROWS, _STRIP_ENTRIES // n))
         scratch = np.empty(size * n, self.kind)
-        bar = tqdm(range(0, n - 1, size), desc="rdm", unit="strip", disable=None, delay=2, leave=False)
-        for start in bar:
+        for start in watched(range(0, n - 1, size), "comparing", "strips"):
             rows = slice(start, min(start + size, n))
             shape = rows.stop - start, n - start
             strip = self._products(self.rounded, rows, scratch[: shape[0] * shape[1]].reshape(shape))

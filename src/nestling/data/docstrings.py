@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from nestling.data.pairs import TextPairs
 from nestling.data.python_source.pool import read_in_parallel
@@ -22,6 +21,7 @@ from nestling.data.python_source.worker import FileReport
 from nestling.data.source import cache_folder
 from nestling.data.split import plain_text
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
+from nestling.progress import Progress
 
 _LARGEST_FILE_BYTES = 4_000_000
 _MOST_NAMES_OF_ONE_TEXT = 3
@@ -180,9 +180,9 @@ def _collect(files: Sequence[SourceFile], workers: int | None) -> TextPairs:
     left_out["files: too large"] = len(files) - len(readable)
     reports = read_in_parallel([file.path for file in readable], workers)
     rows = []
-    with tqdm(total=len(readable), unit="file", desc="reading docstrings", disable=None) as bar:
+    with Progress("reading docstrings", len(readable), "files") as progress:
         for file, report in zip(readable, reports, strict=True):
-            bar.update()
+            progress.update()
             _count(report, left_out)
             rows += [(name, text, file.package) for name, text in report.pairs]
     kept = _distinct(rows, left_out)

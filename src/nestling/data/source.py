@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from nestling.artifact import open_new
 from nestling.data.catalogue import DATA_SETS, DataSet, RemoteFile
 from nestling.errors import ConfigError, DataError, unknown
+from nestling.progress import Progress
 
 _BLOCK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 30
@@ -159,11 +158,11 @@ def _obtain(data_set: DataSet, file: str, remote: RemoteFile | None, target: Pat
 def _blocks(remote: RemoteFile, name: str) -> Iterator[bytes]:
     """The body at ``remote.url`` piece by piece; whatever the network does becomes a DataError."""
     request = urllib.request.Request(remote.url, headers={"User-Agent": "nestling"})  # noqa: S310
-    bar = tqdm(total=remote.size_bytes, unit="B", unit_scale=True, desc=name, disable=None)
+    progress = Progress(f"loading {name}", remote.size_bytes, "bytes")
     try:
-        with bar, urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
+        with progress, urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
             while block := response.read(_BLOCK_BYTES):
-                bar.update(len(block))
+                progress.update(len(block))
                 yield block
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from nestling.artifact import MANIFEST, read_manifest, sha256_of, verify_file, write_folder
+from nestling.artifact import MANIFEST, read_manifest, sha256_of, verify_files, write_folder
 from nestling.domains.encoding import encoded
 from nestling.domains.records import Record, RecordStore
 from nestling.encoders.stored import StoredVectors
@@ -114,8 +114,7 @@ class Collection:
         manifest = read_manifest(root)
         if manifest.kind != _KIND:
             raise ArtifactError(f"{root} holds a {manifest.kind}, but a {_KIND} is needed")
-        for name, record in manifest.files.items():
-            verify_file(root, name, record)
+        verify_files(root, manifest.files)
         if not (root / _INDEX).is_dir():
             raise ArtifactError(f"{root} was not finished: it has no index; build the collection again")
         encoder, records = TextEncoder.load(root / _ENCODER), RecordStore(root / _RECORDS)

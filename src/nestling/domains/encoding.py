@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from nestling.encoders.text import TextEncoder
 from nestling.encoders.text_inputs import check_texts
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At
+from nestling.progress import Progress
 from nestling.search.durable import discard, flush_folder, storage_errors, write_all, write_new
 from nestling.search.lock import WriterLock
 
@@ -96,10 +96,10 @@ def encoded(
     try:
         work, left = _Work(lock, folder, _fingerprint(encoder, dim), dim), iter(texts)
         work.resume(left)
-        with tqdm(desc="encoding", initial=work.rows, total=count, unit=" texts", disable=None) as bar:
+        with Progress("encoding", count, "texts", done=work.rows) as progress:
             for part in _parts(left):
-                work.append(part, encoder.encode(part, at, batch_size=batch_size, first_row=work.rows))
-                bar.update(len(part))
+                with progress.part(len(part)):
+                    work.append(part, encoder.encode(part, at, batch_size=batch_size, first_row=work.rows))
         yield work.vectors()
     except BaseException:
         _leave(lock, folder, is_done=not (folder / _PROGRESS).exists())

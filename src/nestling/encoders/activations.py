@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from nestling.artifact import write_folder
 from nestling.cut import RAW
@@ -23,6 +22,7 @@ from nestling.encoders.inference import evaluating
 from nestling.encoders.text_inputs import check_texts, prompt_of
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import At, Granularity, Nesting
+from nestling.progress import Progress
 
 PoolName = Literal["flatten", "mean", "first"]
 Pool: TypeAlias = PoolName | Callable[[Tensor], Tensor] | None
@@ -208,7 +208,7 @@ def _batches(
     """What the layers say of some inputs at a time, every layer in rows of one size."""
     total = len(_rows_of(inputs))
     widths: dict[str, int] = {}
-    with tqdm(total=total, unit=" inputs", leave=False, disable=None, delay=1) as progress:
+    with Progress("encoding", total, "inputs") as progress:
         for start in range(0, total, batch_size):
             rows = slice(start, min(start + batch_size, total))
             answers = _answers(module, _arguments(module, inputs, rows), names, rows.stop - start, pool)

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import RAW, CutRule, check_vectors, cut_each
@@ -22,6 +21,7 @@ from nestling.elastic import Cost, resolve_each
 from nestling.encoders.inference import evaluating, multiply_adds
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, require, unknown
 from nestling.granularity import At, Granularity, Nesting
+from nestling.progress import Progress
 
 _KIND = "image_encoder"
 _WEIGHTS = "model.safetensors"
@@ -132,10 +132,7 @@ class ImageEncoder(nn.Module):
         if len(pictures) == 0:
             raise DataError("there are no pictures to encode; give at least one")
         found = np.empty((len(pictures), dim), np.float32)
-        with (
-            evaluating(self),
-            tqdm(total=len(pictures), unit=" pictures", leave=False, disable=None) as progress,
-        ):
+        with evaluating(self), Progress("encoding", len(pictures), "pictures") as progress:
             for start in range(0, len(pictures), batch_size):
                 rows = slice(start, min(start + batch_size, len(pictures)))
                 found[rows] = self._features(_tensor(pictures[rows]), [dim])[dim].float().cpu().numpy()

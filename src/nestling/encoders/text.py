@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from nestling.artifact import MANIFEST, read_folder, write_folder
 from nestling.cut import CutRule, cut_each
@@ -48,6 +47,7 @@ from nestling.encoders.text_inputs import (
 )
 from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning
 from nestling.granularity import At, Granularity, Nesting
+from nestling.progress import Progress
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -231,10 +231,7 @@ class TextEncoder(nn.Module):
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
         found = {g: np.empty((len(rows), g["dim"]), np.float32) for g in wanted}
-        with (
-            evaluating(self),
-            tqdm(total=len(rows), unit=" texts", leave=False, disable=None, delay=1) as progress,
-        ):
+        with evaluating(self), Progress("encoding", len(rows), "texts") as progress:
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
                 vectors = self._vectors([rows[row] for row in batch], wanted, prompt)

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nestling.cut import name_rows
 from nestling.encoders.matrix import Vectors
 from nestling.encoders.vector_parquet import read_parquet
 from nestling.errors import DataError, unknown
+from nestling.progress import Progress
 
 
 class VectorFile(NamedTuple):
@@ -64,12 +64,12 @@ def write_npy(path: Path, blocks: Iterable[Vectors], shape: tuple[int, int], dty
     """
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     written = 0
-    with path.open("wb") as stream, tqdm(total=shape[0], unit=" rows", disable=None, delay=1) as bar:
+    with path.open("wb") as stream, Progress("writing vectors", shape[0], "rows") as progress:
         np.lib.format.write_array_header_2_0(stream, header)
         for block in blocks:
             stream.write(np.ascontiguousarray(block, dtype).data)
             written += len(block)
-            bar.update(len(block))
+            progress.update(len(block))
     if written != shape[0]:
         raise DataError(f"{written} rows came where {shape[0]} were promised; nothing was kept")
 

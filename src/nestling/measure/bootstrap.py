@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nestling.errors import ConfigError, DataError
 from nestling.measure.scores import Scores
+from nestling.progress import Progress
 
 Floats = NDArray[np.float64]
 
@@ -61,7 +62,12 @@ def bootstrap(
             "sizes apart"
         )
     values = scores.statistic(np.ones((1, sum(scores.groups))))
-    drawn = np.concatenate([scores.statistic(w) for w in _weights(scores.groups, resamples, seed)])
+    with Progress("resampling", resamples, "resamples") as progress:
+        parts = []
+        for weights in _weights(scores.groups, resamples, seed):
+            parts.append(scores.statistic(weights))
+            progress.update(len(weights))
+    drawn = np.concatenate(parts)
     low, high = _interval(drawn, confidence)
     kept_low, kept_high = _interval(_kept(drawn, full), confidence)
     return Estimate(values[0], low, high, _kept(values, full)[0], kept_low, kept_high)

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nestling.arrays import as_array
 from nestling.errors import DataError
 from nestling.granularity import Granularity
 from nestling.measure.tasks import Task
+from nestling.progress import watched
 
 AnyTask = TypeVar("AnyTask", bound=Task)
 
@@ -74,7 +74,7 @@ def _encode(
     if not hasattr(thing, "forward_each"):
         return [_matrix(thing(_as_input(thing, x)))]
     batches = []
-    for start in tqdm(range(0, len(x), batch_size), "encode", disable=None, delay=1, leave=False):
+    for start in watched(range(0, len(x), batch_size), "encoding", "batches"):
         batch = _as_input(thing, x[start : start + batch_size])
         if len(granularities) == 1:
             batches.append([_matrix(thing(batch, **_at(granularities[0])))])

@@ -22,6 +22,7 @@ from nestling.measure.encode import at_rest, encode_inputs, encode_one
 from nestling.measure.machine import machine, today, versions
 from nestling.measure.scores import Floats, Scores
 from nestling.measure.tasks import Task, with_full
+from nestling.progress import watched
 
 _TIMINGS = 15
 
@@ -83,7 +84,7 @@ def sweep(
     plan = _Plan(thing, task, nesting, own, rule)
     with at_rest(thing):
         codes = encode_inputs(thing, task, plan.asked, batch_size)
-        costs = [plan.cost(g, codes, latency) for g in nesting]
+        costs = [plan.cost(g, codes, latency) for g in watched(nesting, "measuring costs", "granularities")]
     scores = plan.score(codes)
     estimate = bootstrap(scores, full=len(nesting) - 1, confidence=confidence, resamples=resamples, seed=seed)
     return Curve(
@@ -177,7 +178,7 @@ class _Plan:
         for granularity, source in self.sources.items():
             cut_from[source].append(granularity)
         task, parts, measured = self._against_full(codes), [], []
-        for place, source in enumerate(self.asked):
+        for place, source in enumerate(watched(self.asked, "scoring", "encodings")):
             matrices = {name: each[place] for name, each in codes.items()}
             width = next(iter(matrices.values())).shape[1]
             group = sorted(cut_from[source], key=lambda g: g.get("dim", width))

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from tqdm import tqdm
-
 from nestling.papers.report import Claim
+from nestling.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -98,16 +97,16 @@ def measure_checks(
     absent = absent or {}
     wanted = [(check, key) for check in checks for key in check.on]
     claims = []
-    with tqdm(total=len(wanted) * seeds, desc="claims", unit="run", disable=None) as bar:
+    with Progress("measuring claims", len(wanted) * seeds, "runs") as progress:
         for check, key in wanted:
             if key in absent:
                 claims.append(Claim.not_tested(check.id, f"{check.statement}: {absent[key]}"))
-                bar.update(seeds)
+                progress.update(seeds)
                 continue
             runs = []
             for seed in range(seeds):
-                bar.set_postfix_str(f"{check.id} on {key}, seed {seed}")
+                progress.note(f"{check.id} on {key}, seed {seed}")
                 runs.append(check.measure(problems[key], seed))
-                bar.update()
+                progress.update()
             claims.append(Claim.measured(check.id, check.statement, runs, data=problems[key].name))
     return claims

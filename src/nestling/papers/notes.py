@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
-
-from tqdm import tqdm
 
 from nestling.artifact import write_file
 from nestling.errors import ConfigError
 from nestling.owner import Owner
 
 Json = TypeVar("Json")
+
+_log = logging.getLogger(__name__)
 
 
 class Notes:
@@ -42,7 +43,7 @@ class Notes:
                 f"{path} holds the figures of an interrupted run under {theirs}, and this one is under "
                 f"{self._identity}; delete the file to start anew, or give another folder"
             )
-        tqdm.write(f"{path}: going on with {len(self._known)} figures of an interrupted run")
+        _log.info("%s: going on with %s figures of an interrupted run", path, len(self._known))
 
     def once(self, name: str, measure: Callable[[], Json]) -> Json:
         """What was noted under ``name``, or is measured and noted now: anything that JSON holds."""

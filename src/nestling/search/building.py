@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nestling.cut import RAW, cut
 from nestling.errors import ConfigError
 from nestling.kernels.walking import CodedGraph
+from nestling.progress import Progress, watched
 from nestling.search.codes import Code
 from nestling.search.graph import Graph, grow_graph
 from nestling.search.journal import Arrays, Journal
@@ -152,7 +153,8 @@ def _learn(
 ) -> Code:
     def train() -> Arrays:
         sample = task.sample(_ROWS_TO_LEARN_A_CODE, int(scan.dim or 0))
-        return Code.train(scan, task.space, sample, task.seed, lists, count).to_parts()
+        with Progress(f"learning the code {scan}"):
+            return Code.train(scan, task.space, sample, task.seed, lists, count).to_parts()
 
     return Code.from_parts(scan, task.space, journal.once(name, train))
 
@@ -170,7 +172,8 @@ def _cluster(task: Task) -> Floats:
         min_points_per_centroid=1,  # or faiss prints a warning; too few are refused before
         max_points_per_centroid=_ROWS_A_CENTROID,
     )
-    clustering.train(sample)
+    with Progress(f"finding the {coarse.count:,} lists"):
+        clustering.train(sample)
     return np.asarray(clustering.centroids, np.float32)
 
 
@@ -253,7 +256,8 @@ def _build_graph(task: Task, journal: Journal) -> CodedGraph | None:
     fitted: list[Coding] = []
 
     def fit() -> Arrays:
-        fitted.append(Coding.fit(prefixes, task.space, task.seed, task.block))
+        with Progress("learning the code of the graph"):
+            fitted.append(Coding.fit(prefixes, task.space, task.seed, task.block))
         return fitted[0].to_parts()
 
     parts = journal.once("graph", fit)
@@ -338,7 +342,8 @@ def _grow(task: Task, journal: Journal, links: int, dim: int, begun: Graph | Non
         return task.space.prefix(values, dim, "vectors", span.start)
 
     copy, noted = None, time.monotonic()
-    for copy in grow_graph(links, task.space, task.rows, dim, task.block, read, task.seed, begun):
+    blocks = grow_graph(links, task.space, task.rows, dim, task.block, read, task.seed, begun)
+    for copy in watched(blocks, "linking", "blocks", -(-task.rows // task.block)):
         if journal.folder is not None and time.monotonic() - noted >= _SECONDS_BETWEEN_COPIES_OF_A_GRAPH:
             graph = copy()
             name = f"{_COPY}{len(graph.levels):012}"

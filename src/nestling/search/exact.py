@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError, unknown
+from nestling.progress import watched
 from nestling.search.best import SLACK, Best
 from nestling.search.prefix import check_dims, prefix_blocks, prefix_norms, prefix_square_norms, prepare
 from nestling.search.threads import count_workers, worker_pool
@@ -180,7 +180,7 @@ def _read(documents: NDArray[Any], terms: _Terms, queries_at_a_time: int) -> Ite
     """The documents, read once, some tiles at a time."""
     width = min(max(64, _PRODUCTS_AT_A_TIME // queries_at_a_time), _WIDEST_TILE)
     spans = _spans(len(documents), max(width, _FLOATS_READ_AT_A_TIME // documents.shape[1]))
-    for span in tqdm(spans, desc="search", unit="block", disable=None, delay=2, leave=False):
+    for span in watched(spans, "searching", "blocks") if len(spans) > 1 else spans:
         whole = _Tile.read(documents, span, terms)
         yield [whole.part(rows) for rows in _spans(len(whole.values), width)]
 

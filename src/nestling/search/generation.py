@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nestling.artifact import MANIFEST, SCHEMA_VERSION, FileRecord, Manifest, read_manifest, verify_file
+from nestling.artifact import MANIFEST, SCHEMA_VERSION, FileRecord, Manifest, read_manifest, verify_files
 from nestling.cut import CutRule
 from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import Nesting
@@ -202,9 +202,9 @@ def read_generation(root: Path, known: Mapping[str, FileRecord] | None = None) -
     for name in (name for record in settings.segments for name in file_names(record)):
         if name not in manifest.files:
             raise ArtifactError(f"the manifest of {root} lists no {name}; {_RESTORE}")
-    for name, record in manifest.files.items():
-        if known is None or known.get(name) != record:
-            verify_file(root, name, record)
+    verify_files(
+        root, {name: record for name, record in manifest.files.items() if (known or {}).get(name) != record}
+    )
     _refuse_strangers(root, generation)
     return generation
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nestling.artifact import open_new, write_file
 from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.owner import Owner
+from nestling.progress import Progress
 
 _STATE = "build.json"
 Arrays = dict[str, NDArray[Any]]
@@ -94,10 +94,10 @@ class Journal:
             make: the named arrays of some rows.
         """
         done = min(self._done.get(name, 0) for name in names)
-        bar = tqdm(total=rows, initial=done, desc=" and ".join(names), unit=" rows", disable=None, delay=1)
+        progress = Progress("writing codes", rows, "rows", done=done)
         try:
             sinks = {name: self._open(name, kind, width, rows, done) for name, (kind, width) in names.items()}
-            with bar:
+            with progress:
                 for start in range(done, rows, block):
                     span = slice(start, min(start + block, rows))
                     made = make(span)
@@ -106,7 +106,7 @@ class Journal:
                         sink(span, made[name])
                     self._done.update(dict.fromkeys(names, span.stop))
                     self._save()
-                    bar.update(span.stop - span.start)
+                    progress.update(span.stop - span.start)
         except StorageError:
             raise
         except OSError as error:

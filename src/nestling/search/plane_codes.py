@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nestling import kernels
 from nestling.errors import ArtifactError
+from nestling.progress import watched
 from nestling.search.calibration import Calibration
 from nestling.search.frame import Aim, Frame
 from nestling.search.planes import PlaneWriter, Quantiser, Turned, planes_of, steps_of, turn
@@ -50,7 +50,7 @@ class PlaneCodes:
         quantiser = Quantiser.fit(frame.centre(vectors, sample), seed)
         writer = PlaneWriter(*vectors.shape, biased=frame.metric == "euclidean")
         starts = range(0, len(vectors), _ROWS_AT_A_TIME)
-        for start in tqdm(starts, desc="code", unit="block", disable=None, delay=2, leave=False):
+        for start in watched(starts, "coding", "blocks"):
             rows = np.arange(start, min(start + _ROWS_AT_A_TIME, len(vectors)))
             writer.write(start, quantiser.code(frame.centre(vectors, rows)))
         return cls(quantiser, writer.planes(), writer.longest)

@@ -12,9 +12,9 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nestling.cut import CutRule, check_vectors
+from nestling.progress import Progress
 from nestling.search.engine import Engine, build
 from nestling.search.exact import Metric, nearest
 from nestling.search.frontier import Trial
@@ -213,7 +213,11 @@ class Race:
 
 
 def _shown(plans: Sequence[Plan], label: str) -> Iterator[Plan]:
-    return iter(tqdm(plans, desc=label, unit="plan", disable=None, delay=2, leave=False))
+    with Progress(label, len(plans), "plans") as progress:
+        for plan in plans:
+            progress.note(str(plan))
+            yield plan
+            progress.update()
 
 
 def _scaled(trial: Trial, rows: int, dim: int) -> Trial:

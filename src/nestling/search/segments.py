@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from tqdm import tqdm
 
 from nestling.artifact import FileRecord, write_file
 from nestling.cut import RAW, CutRule, cut
 from nestling.encoders.matrix import blocks_of
 from nestling.errors import ArtifactError, ConfigError, StorageError
+from nestling.progress import Progress
 from nestling.search.durable import flush_folder, flush_tree, npy_chunks, write_new
 from nestling.search.engine import Engine, build
 from nestling.search.exact import Metric
@@ -262,10 +262,10 @@ def _flushed(root: Path, folder: Path, files: dict[str, FileRecord]) -> dict[str
 
 
 def _watched(blocks: Iterable[Any], count: int) -> Iterator[Any]:
-    with tqdm(total=count, unit=" rows", desc="write", disable=None, delay=1, leave=False) as bar:
+    with Progress("writing vectors", count, "rows") as progress:
         for block in blocks:
             yield block
-            bar.update(len(block))
+            progress.update(len(block))
 
 
 def _rows_to_train(plan: Plan) -> int:

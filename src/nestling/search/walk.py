@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nestling import kernels
 from nestling.artifact import read_folder, read_manifest, write_folder
@@ -30,6 +29,7 @@ from nestling.kernels.walking import (
     rank,
     walk,
 )
+from nestling.progress import Progress, watched
 from nestling.search.exact import Metric, Neighbours
 from nestling.search.frame import Frame, readable, refuse_zero, spans
 from nestling.search.threads import count_workers
@@ -126,7 +126,7 @@ class GraphScan:
         codes = aligned(len(vectors), turn.stride)
         whole = whole_rows(len(vectors), len(turn.basis))
         parts = []
-        for rows in tqdm(spans(vectors), desc="code", unit="block", disable=None, delay=2, leave=False):
+        for rows in watched(spans(vectors), "coding", "blocks"):
             turned = turn.turn(frame.centre(vectors, np.arange(len(vectors))[rows]))
             turn.code(turned, codes[rows])
             write_whole(whole, rows, turned)
@@ -154,13 +154,13 @@ class GraphScan:
         order, workers = drawn_order(len(self._vectors), seed), count_workers(workers)
         with (
             ThreadPoolExecutor(workers) as pool,
-            tqdm(total=len(order), desc="link", unit="row", disable=None, delay=2, leave=False) as bar,
+            Progress("linking", len(order), "rows", done=linked) as progress,
         ):
             for start, end in batches(len(order)):
                 if end > linked:
                     self._link_some(pool, order, start, end, whole, ef, workers)
                     yield end
-                bar.update(end - start)
+                    progress.update(end - max(start, linked))
 
     def search(
         self,

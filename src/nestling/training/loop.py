@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
 from nestling.errors import StorageError
+from nestling.progress import Progress
 from nestling.training.batches import Batches
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.config import TrainConfig
@@ -125,33 +125,28 @@ class _Run:
     def go(self) -> TrainLog:
         """Run to the end."""
         self.learner.train()
-        bar = tqdm(
-            total=self.steps,
-            initial=self.step,
-            desc="training",
-            unit="step",
-            leave=None,
-            disable=None if self.accelerator.is_main_process else True,
-        )
         try:
-            self._between_steps(bar)
-            for batches in self._batches():
-                with held_interrupts():
-                    self.whole = False
-                    rate = self.config.learning_rate(self.step, self.steps)
-                    report = self.learner.step(self.step + 1, batches, rate)
-                    self._note(report, rate)
-                    self.step += 1
-                    self.whole = True
-                bar.update()
-                self._between_steps(bar)
+            with Progress("training", self.steps, "steps", done=self.step) as bar:
+                self._steps(bar)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._interrupted()) from None
         finally:
-            bar.close()
             if self.files is not None:
                 self.files.close()
         return self.log
+
+    def _steps(self, bar: Progress) -> None:
+        self._between_steps(bar)
+        for batches in self._batches():
+            with held_interrupts():
+                self.whole = False
+                rate = self.config.learning_rate(self.step, self.steps)
+                report = self.learner.step(self.step + 1, batches, rate)
+                self._note(report, rate)
+                self.step += 1
+                self.whole = True
+            bar.update()
+            self._between_steps(bar)
 
     def _batches(self) -> Iterator[list[tuple[Any, float]]]:
         """Of each step left: its batches, with their share of its rows."""
@@ -165,7 +160,7 @@ class _Run:
         self.means.add({"lr": rate, "gradient_norm": report.gradient_norm})
         self.means.add({f"loss@{name}".rstrip("@"): value for name, value in report.losses.items()})
 
-    def _between_steps(self, bar: Any) -> None:
+    def _between_steps(self, bar: Progress) -> None:
         """Log, evaluate, save: what is due after ``self.step`` steps and was not done yet."""
         if self._due(self.config.log_every):
             self._log_means(bar)
@@ -179,11 +174,11 @@ class _Run:
     def _due(self, every: int | None) -> bool:
         return self.step == self.steps or bool(every and self.step % every == 0)
 
-    def _log_means(self, bar: Any) -> None:
+    def _log_means(self, bar: Progress) -> None:
         means = self.means.take()
         if means:
             losses = {name.removeprefix("loss@"): mean for name, mean in means.items() if "loss" in name}
-            bar.set_postfix_str(" ".join(f"{name} {mean:.4g}" for name, mean in losses.items()))
+            bar.note(" ".join(f"{name} {mean:.4g}" for name, mean in losses.items()))
             self._log(means)
 
     def _log(self, values: Mapping[str, float]) -> None:

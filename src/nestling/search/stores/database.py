@@ -10,10 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.progress import Progress
 from nestling.search.ids import Ids, check_kind, check_new_ids, read_ids
 from nestling.search.prefix import prefix_norms, prepare
 from nestling.search.stores.layout import Layout, check_identity
@@ -109,12 +109,13 @@ class DatabaseStore:
         rule = self.layout.rule.again if prepared else self.layout.rule
         self._check_lengths(matrix, rule)
         step = max(1, min(_MOST_ROWS_SENT, _FLOATS_SENT_AT_A_TIME // sum(self.layout.dims)))
-        starts = range(0, len(matrix), step)
-        for start in tqdm(starts, "adding", unit="batch", disable=None if len(starts) > 1 else True):
-            part = slice(start, start + step)
-            block = np.asarray(matrix[part], np.float32)
-            rows = Rows(names[part], cut_each(block, self.layout.dims, rule), tags[part])
-            with_retries(partial(self._table.upsert, rows))
+        with Progress("adding", len(matrix), "rows") as progress:
+            for start in range(0, len(matrix), step):
+                part = slice(start, start + step)
+                block = np.asarray(matrix[part], np.float32)
+                rows = Rows(names[part], cut_each(block, self.layout.dims, rule), tags[part])
+                with_retries(partial(self._table.upsert, rows))
+                progress.update(len(block))
 
     def search(
         self,

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from nestling.cut import CutRule
 from nestling.encoders.stored import StoredVectors
 from nestling.encoders.vector_files import write_npy
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting
+from nestling.progress import Progress
 from nestling.search.exact import Metric
 from nestling.search.ids import Ids, kind_of
 from nestling.search.index import AdaptiveIndex
@@ -48,15 +48,16 @@ def copy(
     _check_identity(opened, target.layout)
     prepared = opened.is_prepared or opened.rule != target.layout.rule
     written = 0
-    with tqdm(total=opened.count, unit=" rows", disable=None) as bar:
+    with Progress("copying", opened.count, "rows") as progress:
         for batch in opened.batches:
             new = ~target.present(batch.ids) if resume else np.ones(len(batch.ids), bool)
-            if new.any():
-                tags = [tag for tag, is_new in zip(batch.metadata, new, strict=True) if is_new]
-                target.add(batch.ids[new], batch.vectors[new], tags, prepared=prepared)
-                written += int(new.sum())
-            bar.update(len(new))
-    target.optimize()
+            with progress.part(len(new)):
+                if new.any():
+                    tags = [tag for tag, is_new in zip(batch.metadata, new, strict=True) if is_new]
+                    target.add(batch.ids[new], batch.vectors[new], tags, prepared=prepared)
+                    written += int(new.sum())
+    with Progress("building the index of the database"):
+        target.optimize()
     return written
 
 
