@@ -11,7 +11,9 @@ from nestling.errors import ConfigError
 from nestling.papers.notes import Notes
 
 
-def test_figures_are_measured_once_and_survive_an_interruption(tmp_path: Path, capsys: Any) -> None:
+def test_figures_are_measured_once_and_survive_an_interruption(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path, measured = tmp_path / "tour.json", []
 
     def measure(value: object) -> Any:
