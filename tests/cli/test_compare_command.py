@@ -47,7 +47,7 @@ def test_files_are_compared_with_each_other(files: list[Path], tmp_path: Path) -
     assert row["value"] == pytest.approx(expected, abs=1e-6)
     assert row["low"] < expected < row["high"]
     assert rows["whole", "half", "pearson"]["low"] > rows["whole", "other", "pearson"]["high"]
-    for name in ("matrices", "maps", "thresholds"):
+    for name in ("matrices", "maps", "similarities", "thresholds"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -8,8 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.spatial.distance import pdist
 
-from nestling.compare import RDMs
-from nestling.compare.plot import map_stimuli, plot_maps, plot_matrices, plot_thresholds
+from nestling.compare import RDMs, map_stimuli, plot_maps, plot_matrices, plot_thresholds
 from nestling.compare.thresholds import threshold_grid
 from nestling.errors import ConfigError, DataError
 
@@ -101,3 +101,60 @@ def test_pictures_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="do not belong to 1 pairs"):
         plot_thresholds([(0, 1)], [1, 2], tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
+
+
+def colours_of(tmp_path: Path, rdms: RDMs, **how: Any) -> list[tuple[float, float]]:
+    """The ends of the colours of every panel of a picture, and of nothing else."""
+    found: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nestling.picture.sheet.share_legend", lambda figure, panels: found.extend(panels))
+        plot_matrices(rdms, tmp_path / "matrices.png", **how)
+    return [axes.images[0].get_clim() for axes in found]
+
+
+def test_panels_of_matrices_share_their_colours(tmp_path: Path) -> None:
+    rdms = planes()
+    ends = colours_of(tmp_path, rdms)
+    assert set(ends) == {(0, rdms.vectors.max())}
+    assert set(colours_of(tmp_path, rdms, colours="ranks")) == {(0, 100)}
+    with pytest.raises(ConfigError, match="unknown colours 'rank'; did you mean 'ranks'"):
+        colours_of(tmp_path, rdms, colours="rank")
+
+
+def test_ranks_are_of_each_matrix(tmp_path: Path) -> None:
+    axes = Figure().add_subplot()
+    rdms = RDMs([[1.0, 1.0, 30.0, 2.0, np.nan, 5.0]], metric="cosine")
+    plot_matrices(rdms, axes, colours="ranks")
+    shown = axes.images[0].get_array()
+    np.testing.assert_allclose(shown.filled(np.nan)[np.triu_indices(4, 1)], [12.5, 12.5, 100, 50, np.nan, 75])
+    assert [axes.images[0].get_label()] == ["quantity: rank of cosine within a matrix, in %"]
+
+
+def test_groups_have_looks_and_a_legend() -> None:
+    axes = Figure().add_subplot()
+    kinds = ["animal", "tool", "animal"] * 4
+    plot_maps(planes()[0], axes, groups=kinds)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["animal", "tool"]
+    sizes = [len(points.get_offsets()) for points in axes.collections]
+    assert sizes == [8, 4]
+    colours = {tuple(points.get_facecolor()[0]) for points in axes.collections}
+    assert len(colours) == 2
+    axes = Figure().add_subplot()
+    plot_maps(planes()[0], axes)
+    assert len(axes.collections) == 1
+    assert axes.get_legend() is None
+    with pytest.raises(DataError, match="3 groups do not belong to 12 stimuli"):
+        plot_maps(planes(), axes, groups=["a", "b", "c"])
+
+
+def test_of_many_stimuli_some_far_apart_are_named() -> None:
+    places = RNG.normal(size=(60, 2))
+    places[-1] = [9, 9]
+    axes = Figure().add_subplot()
+    plot_maps(RDMs([pdist(places)]), axes)
+    named = [text.get_text() for text in axes.texts]
+    assert len(named) == 8
+    assert named[0] == "59"
+    axes = Figure().add_subplot()
+    plot_maps(RDMs([pdist(np.repeat([[0.0, 0.0], [1.0, 1.0]], 20, axis=0))]), axes)
+    assert len(axes.texts) == 2  # names would lie on top of each other

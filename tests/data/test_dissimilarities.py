@@ -30,6 +30,14 @@ def test_the_real_matrices(
     assert all(len(values) == count for values in found.labels.values())
     np.testing.assert_array_equal(found.squares, found.squares.swapaxes(1, 2))
     assert not np.diagonal(found.squares, axis1=1, axis2=2).any()
+    rdms = found.rdms()
+    np.testing.assert_array_equal(rdms.squares(), found.squares)
+    assert rdms.labels == found.labels
+    if part == "models":  # what the docstring says of the order of the pictures
+        animacy = rdms.where(name="animacy").squares()[0]
+        assert not animacy[:48, :48].any()
+        assert not animacy[48:, 48:].any()
+        assert animacy[:48, 48:].all()
 
 
 def made(folder: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]) -> None:

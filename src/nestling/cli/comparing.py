@@ -14,6 +14,7 @@ from nestling.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from nestling.compare.comparators import Method
     from nestling.compare.pairwise import Agreement
     from nestling.compare.rdms import RDMs
     from nestling.domains.fidelity import FidelityReport
@@ -98,25 +99,31 @@ def _compare_files(files: list[Path], given: dict[str, Any], output: Path | None
     rdms = rdms_of_files(files, given.get("metric", "cosine"), limit=given.get("limit", 300), seed=seed)
     found = agreements(rdms, given.get("method", _METHODS), draws=given.get("resamples", 200), seed=seed)
     if output is not None:
-        _draw_matrices(rdms, output)
+        _draw_matrices(rdms, given.get("method", _METHODS)[0], output)
     if as_json:
         show_json({"metric": rdms.metric, "stimuli": rdms.n, "agreements": [asdict(row) for row in found]})
         return
     show(f"{rdms.metric} distances of {rdms.n:,} rows, 95 % intervals over rows\n{_table(found)}")
 
 
-def _draw_matrices(rdms: RDMs, folder: Path) -> None:
+def _draw_matrices(rdms: RDMs, method: Method, folder: Path) -> None:
+    from nestling.compare.comparators import compare as compare_matrices
     from nestling.compare.pairwise import similarity_by_thresholds
     from nestling.compare.plot import plot_maps, plot_matrices, threshold_panel
     from nestling.compare.thresholds import threshold_grid
-    from nestling.picture import draw
+    from nestling.picture import draw, heat_map
 
     plot_matrices(rdms, folder / "matrices.png")
     plot_maps(rdms, folder / "maps.png")
-    grid, names = threshold_grid(_GRID_STEP), rdms.labels["name"]
+    grid, names = threshold_grid(_GRID_STEP), [str(name) for name in rdms.labels["name"]]
+    quantity = f"{method} of {rdms.metric} distances"
+    alike, labels = compare_matrices(rdms, rdms, method), ("", names)
+    draw(folder / "similarities.png", lambda axes: heat_map(axes, alike, labels, labels, quantity, quantity))
     values = similarity_by_thresholds(rdms, grid)
     pairs = [(first, second) for second in range(len(rdms)) for first in range(second)]
-    panels = [threshold_panel(grid, values[:, i, j], f"{names[i]} and {names[j]}") for i, j in pairs]
+    panels = [
+        threshold_panel(grid, values[:, i, j], f"{names[i]} and {names[j]}", "correlation") for i, j in pairs
+    ]
     draw(folder / "thresholds.png", *panels)
     say(f"written to {folder}")
 

@@ -2,72 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nestling.compare.rdms import RDMs
 from nestling.compare.thresholds import check_thresholds
-from nestling.errors import DataError, require
-from nestling.picture import draw, heat_map
+from nestling.errors import ConfigError, DataError, require, unknown
+from nestling.picture import Panel, Style, draw, heat_map, legend, look_of, title_of
 
 Floats = NDArray[np.float64]
+Colours = Literal["values", "ranks"]
 
 _MOST_NAMED = 30
+_LANDMARKS = 8
+_APART = 0.2  # of a map, whose mean square length is 1
 
 
-def plot_matrices(rdms: RDMs, target: Any, *, names: Sequence[str] | None = None) -> None:
+def plot_matrices(
+    rdms: RDMs,
+    target: Any,
+    *,
+    names: Sequence[str] | None = None,
+    colours: Colours = "values",
+    style: Style | None = None,
+) -> None:
     """Draw every matrix as a panel of colours, the first stimulus at the top left.
+
+    All panels share their colours and one colour bar.
 
     Args:
         rdms: what to draw.
         target: a file (.png, .svg or .pdf) or, for one matrix, matplotlib axes.
         names: what the matrices are called, by default by their labels.
+        colours: of ``"values"``, or of their ``"ranks"`` within each matrix, from 0 to 100 %, where matrices
+            of other units are compared.
+        style: size, font and resolution of the file.
 
     Raises:
-        ConfigError: for another kind of file, or several matrices on one pair of axes.
+        ConfigError: for another kind of file, several matrices on one pair of axes, or other colours.
         DataError: for another number of names.
         MissingExtraError: if matplotlib is not installed.
         StorageError: if the file cannot be written.
     """
-    titles = _titles(rdms, names)
+    if colours not in get_args(Colours):
+        raise ConfigError(unknown("colours", colours, get_args(Colours)))
+    titles, metric = _titles(rdms, names), rdms.metric or "dissimilarity"
+    quantity = metric if colours == "values" else f"rank of {metric} within a matrix, in %"
 
-    def panel(number: int) -> Callable[[Any], None]:
+    def panel(number: int) -> Panel:
+        one = rdms[number] if colours == "values" else _percentiles(rdms[number])
+
         def paint(axes: Any) -> None:
-            square = rdms[number].squares()[0]
-            heat_map(axes, square, (rdms.metric, rdms.stimuli), ("", rdms.stimuli), titles[number])
+            labels = ("", one.stimuli)
+            heat_map(axes, one.squares()[0], labels, labels, titles[number], quantity)
+            axes.set(aspect="equal")
             axes.invert_yaxis()
 
         return paint
 
-    draw(target, *map(panel, range(len(rdms))))
+    draw(target, *map(panel, range(len(rdms))), style=style)
 
 
-def plot_maps(rdms: RDMs, target: Any, *, names: Sequence[str] | None = None) -> None:
-    """Draw the map of :func:`map_stimuli` of every matrix; a stimulus has the same colour in all.
+def plot_maps(
+    rdms: RDMs,
+    target: Any,
+    *,
+    names: Sequence[str] | None = None,
+    groups: Sequence[object] | None = None,
+    style: Style | None = None,
+) -> None:
+    """Draw the map of :func:`map_stimuli` of every matrix.
+
+    Up to 30 stimuli are named; of more, up to eight that lie far apart are, the same in all maps.
 
     Args:
         rdms: what to draw; the rest as :func:`plot_matrices`.
         target: see there.
         names: see there.
-    """
-    titles, maps = _titles(rdms, names), map_stimuli(rdms)
-    reach = 1.05 * float(np.abs(maps).max())
+        groups: for each stimulus what it belongs to, such as a category: its colour and marker, with a
+            legend. Without, all have one colour.
+        style: see there.
 
-    def panel(number: int) -> Callable[[Any], None]:
+    Raises:
+        DataError: for another number of groups than of stimuli; the rest as above.
+    """
+    if groups is not None and len(groups) != rdms.n:
+        raise DataError(f"{len(groups)} groups do not belong to {rdms.n} stimuli; give one for each")
+    titles, maps = _titles(rdms, names), map_stimuli(rdms)
+    reach = 1.08 * float(np.abs(maps).max()) or 1.0
+    named = range(rdms.n) if rdms.n <= _MOST_NAMED else _far_apart(maps[0])
+
+    def panel(number: int) -> Panel:
         def paint(axes: Any) -> None:
-            x, y = maps[number].T
-            axes.scatter(x, y, c=range(rdms.n), cmap="turbo", s=16)
-            for name, *place in zip(rdms.stimuli, x, y, strict=True) if rdms.n <= _MOST_NAMED else ():
-                axes.annotate(name, place, fontsize=7, xytext=(3, 3), textcoords="offset points")
+            _scatter(axes, maps[number], groups)
+            for place in named:
+                axes.annotate(
+                    rdms.stimuli[place],
+                    maps[number][place],
+                    fontsize="x-small",
+                    xytext=(3, 3),
+                    textcoords="offset points",
+                )
+            axes.spines[:].set(visible=True, color="#b9bec7")
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
-            axes.set_title(titles[number])
+            title_of(axes, titles[number])
 
         return paint
 
-    draw(target, *map(panel, range(len(rdms))))
+    draw(target, *map(panel, range(len(rdms))), style=style)
+
+
+def _scatter(axes: Any, places: Floats, groups: Sequence[object] | None) -> None:
+    """The points of a map, one look for each group."""
+    kinds = list(dict.fromkeys(groups)) if groups is not None else [None]
+    of_each = list(groups) if groups is not None else [None] * len(places)
+    drawn = []
+    for number, kind in enumerate(kinds):
+        look = look_of(number)
+        x, y = places[[each == kind for each in of_each]].T
+        drawn.append(axes.scatter(x, y, color=look.colour, marker=look.marker, s=18, linewidths=0))
+    if groups is not None:
+        legend(axes, drawn, list(map(str, kinds)))
+
+
+def _far_apart(places: Floats) -> list[int]:
+    """Some points of a map, each as far as can be from those before; the first is the farthest out."""
+    chosen = [int(np.square(places).sum(axis=1).argmax())]
+    nearest = np.full(len(places), np.inf)
+    while len(chosen) < _LANDMARKS:
+        nearest = np.minimum(nearest, np.linalg.norm(places - places[chosen[-1]], axis=1))
+        if nearest.max() < _APART:
+            break  # names would lie on top of each other
+        chosen.append(int(nearest.argmax()))
+    return chosen
+
+
+def _percentiles(rdms: RDMs) -> RDMs:
+    """Ranks of the distances of a matrix from 0 to 100, ties at their mean; what is missing stays so."""
+    ranks = require("scipy.stats", "compare").rankdata(rdms.vectors, axis=1, nan_policy="omit")
+    most = np.maximum(np.isfinite(ranks).sum(axis=1, keepdims=True) - 1, 1)
+    return rdms.replace(vectors=100 * (ranks - 1) / most)
 
 
 def map_stimuli(rdms: RDMs) -> Floats:
@@ -86,14 +163,24 @@ def map_stimuli(rdms: RDMs) -> Floats:
     return np.stack([first, *(_onto(first, other) for other in others)])
 
 
-def plot_thresholds(thresholds: ArrayLike, values: ArrayLike, target: Any, *, title: str = "") -> None:
-    """Draw a value for each pair of thresholds as a heat map; pairs that are not given stay empty.
+def plot_thresholds(
+    thresholds: ArrayLike,
+    values: ArrayLike,
+    target: Any,
+    *,
+    title: str = "",
+    quantity: str = "value",
+    style: Style | None = None,
+) -> None:
+    """Draw a value for each pair of thresholds as a heat map; pairs that are not given are grey.
 
     Args:
         thresholds: ``Float[t, 2]``, lower and upper.
         values: ``Float[t]``, such as the accuracy of an identification or a similarity.
         target: a file (.png, .svg or .pdf) or matplotlib axes.
         title: of the picture.
+        quantity: what the values are, beside the colour bar.
+        style: size, font and resolution of the file.
 
     Raises:
         ConfigError: for thresholds that are none, or another kind of file.
@@ -101,11 +188,11 @@ def plot_thresholds(thresholds: ArrayLike, values: ArrayLike, target: Any, *, ti
         MissingExtraError: if matplotlib is not installed.
         StorageError: if the file cannot be written.
     """
-    draw(target, threshold_panel(thresholds, values, title))
+    draw(target, threshold_panel(thresholds, values, title, quantity), style=style)
 
 
-def threshold_panel(thresholds: ArrayLike, values: ArrayLike, title: str) -> Callable[[Any], None]:
-    """What draws one such heat map on axes, for pictures of several."""
+def threshold_panel(thresholds: ArrayLike, values: ArrayLike, title: str, quantity: str = "value") -> Panel:
+    """What draws one such heat map on axes, for pictures of several, which share their colours."""
     pairs, found = check_thresholds(thresholds), np.asarray(values, np.float64)
     if found.shape != (len(pairs),):
         raise DataError(f"values of shape {found.shape} do not belong to {len(pairs)} pairs of thresholds")
@@ -113,7 +200,8 @@ def threshold_panel(thresholds: ArrayLike, values: ArrayLike, title: str) -> Cal
     table = np.full((len(lowers), len(uppers)), np.nan)
     table[down, across] = found
     lines, columns = ([f"{each:g}" for each in side] for side in (lowers, uppers))
-    return lambda axes: heat_map(axes, table, ("lower", lines), ("upper", columns), title)
+    labels = ("lower threshold", lines), ("upper threshold", columns)
+    return lambda axes: heat_map(axes, table, *labels, title, quantity)
 
 
 def _titles(rdms: RDMs, names: Sequence[str] | None) -> list[str]:

@@ -16,6 +16,7 @@ from nestling.artifact import write_file
 from nestling.errors import ArtifactError, ConfigError, DataError, require, unknown
 from nestling.granularity import At, Granularity, Nesting
 from nestling.measure.choice import CostName, Row, Targets, choose, pareto
+from nestling.picture import Style
 
 SCHEMA_VERSION = 1
 KIND = "curve"
@@ -141,28 +142,57 @@ class Curve:
 
         return grid(self, metric, cost)
 
-    def heatmap(self, target: Any, *, metric: str | None = None) -> None:
+    def heatmap(
+        self,
+        target: Any,
+        *,
+        others: Sequence[Curve] = (),
+        metric: str | None = None,
+        style: Style | None = None,
+    ) -> None:
         """Draw a curve over two axes as a heat map into a file (.png, .svg, .pdf) or matplotlib axes.
 
+        Args:
+            target: a file, or axes for a single curve.
+            others: curves to draw beside it in the same colours, such as the one after training.
+            metric: what is drawn, the main metric by default.
+            style: size, font and resolution of the file.
+
         Raises:
-            ConfigError: for a curve of other than two axes.
+            ConfigError: for a curve of other than two axes, or another kind of file.
             MissingExtraError: if matplotlib is not installed.
             StorageError: if the file cannot be written.
         """
         from nestling.measure.plot import heatmap
 
-        heatmap(self, target, self._metric(metric))
+        heatmap([self, *others], target, self._metric(metric), style)
 
-    def plot(self, target: Any, *, others: Sequence[Curve] = (), metric: str | None = None) -> None:
+    def plot(
+        self,
+        target: Any,
+        *,
+        others: Sequence[Curve] = (),
+        metric: str | None = None,
+        style: Style | None = None,
+    ) -> None:
         """Draw the curve over bytes, with intervals, into a file (.png, .svg, .pdf) or matplotlib axes.
 
+        Its axis starts at 0, unless the values would fill less than a quarter of it; it is marked then.
+
+        Args:
+            target: a file or axes.
+            others: curves to draw in the same picture, such as baselines.
+            metric: what is drawn, the main metric by default.
+            style: size, font and resolution of the file, such as ``Style(width=3.3, font_size=7)``.
+
         Raises:
+            ConfigError: for another kind of file.
             MissingExtraError: if matplotlib is not installed.
             StorageError: if the file cannot be written.
         """
         from nestling.measure.plot import plot
 
-        plot([self, *others], target, self._metric(metric))
+        plot([self, *others], target, self._metric(metric), style)
 
     def to_html(
         self, path: str | Path, *, others: Sequence[Curve] = (), chosen: At = None, examples: int = 1_000_000

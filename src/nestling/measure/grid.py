@@ -52,11 +52,11 @@ class Grid:
         shown = {place: text(row) for place, row in self.cells.items()}
         return [header, *([str(line), *(shown.get((line, each), "") for each in columns)] for line in lines)]
 
-    def draw(self, axes: Any, title: str) -> None:
+    def draw(self, axes: Any, title: str, metric: str) -> None:
         """A heat map on matplotlib axes, each cell with its value."""
         lines, columns = self.down[1], self.across[1]
         values = [
             [self.cells[line, each].value if (line, each) in self.cells else math.nan for each in columns]
             for line in lines
         ]
-        heat_map(axes, values, self.down, self.across, title)
+        heat_map(axes, values, self.down, self.across, title, metric)

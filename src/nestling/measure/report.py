@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
-from nestling.measure.plot import lines_of
+from nestling.measure.lines import Chart
 from nestling.measure.svg import COLOURS, Line, Point, line_chart
 from nestling.measure.table import caption, cells, kept_text, percent, short, value_text
 
@@ -82,17 +82,13 @@ def _choice(curve: Curve, chosen: Granularity | None, vectors: int) -> Iterable[
 
 def _figure(curves: Sequence[Curve], metric: str) -> str:
     """The picture of one metric and the names of its lines."""
-    lines = [
-        Line(name, [_point(name, row) for row in rows])
-        for curve in curves
-        if metric in curve.metrics
-        for name, rows in lines_of(curve, metric)
-    ]
+    chart = Chart.of([curve for curve in curves if metric in curve.metrics], metric)
+    lines = [Line(line.name, [_point(line.name, row) for row in line.rows]) for line in chart.lines]
     names = "".join(
         f'<span class="s{i % COLOURS}">{escape(line.name)}</span>' for i, line in enumerate(lines)
     )
-    chart = line_chart(lines, "bytes of a vector", metric)
-    return f'<figure>{chart}<figcaption class="legend">{names}</figcaption></figure>'
+    drawn = line_chart(lines, "bytes of a vector", metric)
+    return f'<figure>{drawn}<figcaption class="legend">{names}</figcaption></figure>'
 
 
 def _point(name: str, row: Row) -> Point:

@@ -17,7 +17,7 @@ from nestling.compare.rdm import rdm
 from nestling.compare.rdms import RDMs
 from nestling.compare.thresholds import Region, sample_thresholds
 from nestling.compare.topology import GeoTopological
-from nestling.data.dissimilarities import Dissimilarities, pictures92
+from nestling.data.dissimilarities import pictures92
 from nestling.data.images import fashion_mnist
 from nestling.data.sts import stsb
 from nestling.encoders.activations import activations
@@ -76,8 +76,7 @@ class Shapes:
 
 def rdms_of(part: str) -> RDMs:
     """The matrices of one part of the 92 pictures."""
-    found: Dissimilarities = pictures92(part)
-    return RDMs.from_squares(found.squares, labels=found.labels)
+    return pictures92(part).rdms()
 
 
 def noisy(rdms: RDMs, share: float, seed: int) -> RDMs:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from nestling.artifact import write_file
-from nestling.errors import ConfigError, DataError, require
+from nestling.errors import ConfigError, DataError
+from nestling.picture import Style, draw, legend, look_of, title_of, value_axis
 from nestling.search.plan import Plan, Point
 
 
@@ -169,29 +170,37 @@ class Frontier:
             lines[-1] += f"; building {built.plan} is {built.build_s:.1f} s of it, one part in {times:.1f}"
         return "\n".join(lines)
 
-    def plot(self, path: str | Path) -> None:
-        """Recall against latency as a picture, one line a plan.
+    def plot(self, target: Any, *, style: Style | None = None) -> None:
+        """Latency over recall, one line a plan, into a file (.png, .svg, .pdf) or matplotlib axes.
+
+        Args:
+            target: a file or axes.
+            style: size, font and resolution of the file.
 
         Raises:
-            MissingExtraError: without matplotlib.
+            ConfigError: for another kind of file.
+            MissingExtraError: if matplotlib is not installed.
+            StorageError: if the file cannot be written.
         """
-        require("matplotlib", "train")
-        from matplotlib.figure import Figure
+        draw(target, self._draw, style=style)
 
-        figure = Figure(figsize=(9, 5), layout="constrained")
-        axes = figure.subplots()
-        for plan in dict.fromkeys(trial.plan for trial in self.trials):
-            front = self.of(plan).pareto()
-            axes.plot(
+    def _draw(self, axes: Any) -> None:
+        plans, drawn = list(dict.fromkeys(trial.plan for trial in self.trials)), []
+        axes.set_yscale("log")
+        for number, plan in enumerate(plans):
+            look, front = look_of(number), self.of(plan).pareto()
+            drawn += axes.plot(
                 [trial.recall for trial in front],
                 [trial.latency_ms for trial in front],
-                marker="o",
-                label=str(plan),
+                color=look.colour,
+                marker=look.marker,
+                dashes=look.dashes or (None, None),
             )
-        axes.set(xlabel=f"recall@{self.k}", ylabel="ms a query", yscale="log")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-        figure.savefig(path)
+        value_axis(axes, f"recall@{self.k}", "x")
+        axes.set_ylabel("ms a query")
+        axes.grid(visible=True)
+        title_of(axes, f"{len(self.trials)} trials on {self.queries:,} queries; lower right is better")
+        legend(axes, drawn, list(map(str, plans)))
 
     def to_json(self) -> str:
         """All trials as JSON."""

@@ -1,0 +1,87 @@
+"""Curves as lines over a cost: what every picture of them shows, whatever draws it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from nestling.picture import Scale
+
+if TYPE_CHECKING:
+    from nestling.measure.choice import Row
+    from nestling.measure.curve import Curve
+
+_BYTES = "bytes of a vector"
+
+
+class Line(NamedTuple):
+    """A named line of rows, left to right.
+
+    Args:
+        name: of the curve, and of the setting of its other axes where there are several.
+        places: on the axis of costs.
+        rows: what was measured there.
+    """
+
+    name: str
+    places: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One metric of some curves over bytes, or over the only axis of all if that is not ``dim``.
+
+    Args:
+        metric: what is drawn.
+        over: what it is drawn over.
+        logarithmic: whether the axis of costs is.
+        lines: in the order of the curves.
+    """
+
+    metric: str
+    over: str
+    logarithmic: bool
+    lines: tuple[Line, ...]
+
+    @classmethod
+    def of(cls, curves: Sequence[Curve], metric: str) -> Chart:
+        """The chart of curves that all have the metric.
+
+        Raises:
+            ConfigError: for a metric that a curve lacks.
+        """
+        over, place = _scale(curves)
+        lines = [line for curve in curves for line in _lines(curve, metric, place)]
+        return cls(metric, over, over == _BYTES, tuple(lines))
+
+    @property
+    def places(self) -> list[int]:
+        """Every place where something was measured, rising."""
+        return sorted({place for line in self.lines for place in line.places})
+
+    @property
+    def scale(self) -> Scale:
+        """The axis of the metric."""
+        rows = [row for line in self.lines for row in line.rows]
+        return Scale.of(end for row in rows for end in (row.low, row.value, row.high))
+
+
+def _lines(curve: Curve, metric: str, place: Callable[[Row], int]) -> Iterator[Line]:
+    """A line for each setting of the axes other than ``dim``."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in curve.column(metric):
+        others = row.granularity.replace(dim=None)
+        found[f"{curve.name}, {others}" if others and "dim" in row.granularity else curve.name].append(row)
+    for name, rows in found.items():
+        rows.sort(key=place)
+        yield Line(name, tuple(map(place, rows)), tuple(rows))
+
+
+def _scale(curves: Sequence[Curve]) -> tuple[str, Callable[[Row], int]]:
+    axes = {curve.nesting.axes for curve in curves}
+    if len(axes) == 1 and "dim" not in (only := axes.pop()) and len(only) == 1:
+        return only[0], lambda row: row.granularity[only[0]]
+    return _BYTES, lambda row: row.vector_bytes
