@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -74,6 +74,29 @@ class Elastic(Protocol):
     def load(cls, folder: str | Path, /) -> Self:
         """Read what ``save`` wrote."""
         ...
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a thing was trained from, so that the plain truncation of that can stand beside it.
+
+    Args:
+        thing: elastic, or a callable from the same inputs to vectors; None where there is nothing to put
+            beside.
+        lift: turns full vectors of ``thing`` into the full answers of what was trained from it, where that
+            saves encoding twice.
+        note: where ``thing`` is None, why.
+    """
+
+    thing: Any = None
+    lift: Callable[[Any], Any] | None = None
+    note: str = ""
+
+
+def origin_of(thing: Any) -> Origin:
+    """What ``thing`` says that it was trained from by a method ``origin``; nothing if it has none."""
+    method = getattr(thing, "origin", None)
+    return method() if callable(method) else Origin()
 
 
 def resolve_each(nesting: Nesting, granularities: Iterable[At] | None) -> tuple[Granularity, ...]:

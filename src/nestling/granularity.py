@@ -213,6 +213,26 @@ class Nesting(Sequence[Granularity]):
         return cls(tuple(Granularity(**dict(zip(columns, point, strict=True))) for point in points))
 
     @classmethod
+    def of(cls, given: AnyNesting) -> Nesting:
+        """The nesting that an argument names: itself, its text, or sizes on the axis ``dim``.
+
+        >>> Nesting.of("dim=8,16") == Nesting.of([8, 16]) == Nesting.of(Nesting.parse("dim=8,16"))
+        True
+
+        Raises:
+            GranularityError: for anything else.
+        """
+        if isinstance(given, Nesting):
+            return given
+        if isinstance(given, str):
+            return cls.parse(given)
+        if isinstance(given, Iterable) and not isinstance(given, (bytes, Mapping)):
+            return cls.chain(dim=given)
+        raise GranularityError(
+            f'{given!r} is no nesting; give text such as "dim=8,16,32", a list of dims, or a Nesting'
+        )
+
+    @classmethod
     def parse(cls, text: str) -> Nesting:
         """Read a nesting as written on a command line or in TOML.
 
@@ -318,6 +338,10 @@ class Nesting(Sequence[Granularity]):
 
     def __repr__(self) -> str:
         return f"Nesting.parse({str(self)!r})"
+
+
+AnyNesting: TypeAlias = Nesting | str | Sequence[int]
+"""What a ``nesting`` argument accepts: a nesting, its text, or its sizes on the axis ``dim``."""
 
 
 def _parse_axes(parts: list[str], whole: str) -> dict[str, list[int]]:

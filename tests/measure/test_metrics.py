@@ -114,3 +114,28 @@ def test_sixteen_bit_labels_are_refused() -> None:
 def test_bad_input_is_named(call: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         call()  # type: ignore[operator]
+
+
+@given(hits, st.integers(1, 20))
+def test_map_is_that_of_the_field(table: np.ndarray, more: int) -> None:
+    """By plain loops: over min(k, relevant) as sentence-transformers, over all of them as trec_eval."""
+    from nestling.measure.retrieval import Retrieval
+
+    k = table.shape[1]
+    documents = k + more
+    relevant = [np.flatnonzero(row).tolist() + list(range(k, documents)) for row in table]
+    measures = ("map", "trec_map", "mrl_map")
+    task = Retrieval(np.zeros((len(table), 1)), np.zeros((documents, 1)), relevant, k, measures)
+    found = task._judge(np.tile(np.arange(k), (len(table), 1)))
+    for place, divisor in enumerate((lambda n: min(k, n), lambda n: n, lambda n: k)):
+        slow = [plain_average_precision(r, divisor(len(n))) for r, n in zip(table, relevant, strict=True)]
+        assert found[:, place] == pytest.approx(slow)
+
+
+@given(st.integers(1, 12), st.integers(1, 30))
+def test_a_perfect_search_has_map_1_whatever_is_relevant(k: int, relevant: int) -> None:
+    from nestling.measure.retrieval import Retrieval
+
+    documents = max(k, relevant) + 3
+    task = Retrieval(np.zeros((1, 1)), np.zeros((documents, 1)), [list(range(relevant))], k, ("map", "ndcg"))
+    assert task._judge(np.arange(k)[None]) == pytest.approx(np.ones((1, 2)))

@@ -103,8 +103,8 @@ def test_map_of_labels_is_that_of_mrl() -> None:
     documents, queries = vectors(80, 0), vectors(20, 1)
     labels, asked = np.arange(80) % 4, np.arange(20) % 4
     task = Retrieval.from_labels(queries, asked, documents, labels, k=5)
-    assert task.metrics == ("mrl_map@5", "precision@5", "top1")
-    values = task.score(task.inputs, [16], CutRule()).values[0]
+    assert task.metrics == ("map@5", "mrl_map@5", "precision@5", "top1")
+    values = task.score(task.inputs, [16], CutRule()).values[0, :, 1:]
     order = np.argsort(-(cut(queries, 16) @ cut(documents, 16).T), axis=1)[:, :5]
     hits = labels[order] == asked[:, None]
     slow = [sum(row[: r + 1].mean() for r in range(5) if row[r]) / 5 for row in hits]
@@ -162,3 +162,41 @@ def test_bad_tasks_are_refused() -> None:
         Retrieval.from_labels(np.eye(2), [0, 1], np.eye(2), [0, 1, 1], k=1)
     with pytest.raises(DataError, match="not float64"):
         Retrieval.from_labels(np.eye(2), [0.0, 1.0], np.eye(2), [0, 1], k=1)
+
+
+def test_vectors_are_measured_without_texts() -> None:
+    documents, noise = vectors(60, 0), vectors(60, 1)
+    task = Retrieval.from_vectors(documents + 0.5 * noise, documents, measures=("map", "mrl_map"))
+    plain = Retrieval(documents + 0.5 * noise, documents, range(60), measures=("map", "mrl_map"))
+    both = [each.score(each.inputs, DIMS, CutRule()).values for each in (task, plain)]
+    np.testing.assert_array_equal(*both)
+    perfect = Retrieval.from_vectors(documents, documents, measures=("map", "mrl_map"))
+    assert perfect.score(perfect.inputs, [16], CutRule()).values.mean(axis=1)[0] == pytest.approx([1, 0.1])
+
+
+def test_equal_vectors_are_one_query_or_document() -> None:
+    x = vectors(4, 0)
+    task = Retrieval.from_vectors(x[[0, 1, 0, 2]], x[[3, 1, 2, 3]], k=2)
+    np.testing.assert_array_equal(task.queries, x[[0, 1, 2]])
+    np.testing.assert_array_equal(task.documents, x[[3, 1, 2]])
+    np.testing.assert_array_equal(
+        task.qrels.grades(np.array([[0, 1, 2]] * 3)), [[1, 0, 1], [0, 1, 0], [1, 0, 0]]
+    )
+
+
+def test_judgements_of_vectors_are_by_row() -> None:
+    x = vectors(5, 0)
+    task = Retrieval.from_vectors(x[:2], x, [{0: 2, 1: 1}, [1]], k=2)
+    assert task.score(task.inputs, [16], CutRule()).values[0, 1].tolist()[0] == 1
+    with pytest.raises(DataError, match="2 queries do not belong to 5 documents row by row"):
+        Retrieval.from_vectors(x[:2], x)
+    with pytest.raises(DataError, match="documents have 8 entries"):
+        Retrieval.from_vectors(x, x[:, :8])
+    with pytest.raises(DataError, match="queries must be a matrix"):
+        Retrieval.from_vectors(x[0], x)
+
+
+def test_a_rank_belongs_to_k_and_one_measure_needs_no_list() -> None:
+    with pytest.raises(ConfigError, match="say how many documents with k=10"):
+        Retrieval(np.eye(3), np.eye(3), [0, 1, 2], k=1, measures=("map@10",))
+    assert Retrieval(np.eye(3), np.eye(3), [0, 1, 2], k=1, measures="map").metrics == ("map@1",)

@@ -3,50 +3,83 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nestling.cli.talk import AsJson, say, show, show_json
-from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nestling.measure.tasks import Task
+    from nestling.measure.curve import Curve
 
 
 def sweep(
-    model: Annotated[str, typer.Argument(help="wordllama, minilm, a folder, or a hub name.")],
+    model: Annotated[str, typer.Argument(help="wordllama, minilm, a folder, a hub name, or vectors.")],
     pairs: Annotated[Path | None, typer.Option(help="A file of (query, document) pairs.")] = None,
     beir: Annotated[Path | None, typer.Option(help="A folder in the format of BEIR.")] = None,
     scored: Annotated[Path | None, typer.Option(help="A file of (text, text, score).")] = None,
+    queries: Annotated[Path | None, typer.Option(help="Vectors; row i asks for row i of MODEL.")] = None,
+    relevant: Annotated[
+        Path | None, typer.Option(help="Judgements (query, document, grade) of --queries by id or row.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="The class of each vector of MODEL.")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Documents to look at, 10 by default.")] = None,
+    measures: Annotated[str | None, typer.Option(help="Such as map,recall,mrr.")] = None,
     nesting: Annotated[str | None, typer.Option(help="Other sizes than the model's own.")] = None,
+    truncation: Annotated[bool, typer.Option(help="Plain truncation beside a trained model.")] = True,
     latency: Annotated[bool, typer.Option(help="Also measure the time of one use.")] = False,
+    name: Annotated[str | None, typer.Option(help="What the curve is called; MODEL by default.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for the report.")] = None,
+    format: Annotated[  # noqa: A002 - the name of the flag
+        str, typer.Option(help="Of the table: text, markdown, latex or csv.")
+    ] = "text",
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure quality and cost of a model at every granularity.
+    """Measure quality and cost of a model, or of vectors, at every granularity.
+
+    A model that was trained for its sizes stands beside the plain truncation of what it was trained from.
 
     Example: nestling sweep nestling-demo/model --pairs my.csv -o report
     """
-    from nestling.encoders.text import TextEncoder
+    from nestling.cli.tasks import TaskFlags, text_task, vector_task
     from nestling.granularity import Nesting
     from nestling.measure.sweep import sweep as measure
+    from nestling.measure.table import check_format
 
-    task = _task(pairs, beir, scored)
+    check_format(format)
+    flags = TaskFlags(pairs, beir, scored, queries, relevant, labels, k, measures, seed)
     wanted = None if nesting is None else Nesting.parse(nesting)
-    of_layers = wanted if wanted is not None and "layer" in wanted.axes else None
-    encoder = TextEncoder.open(model, of_layers)
-    curve = measure(encoder, task, wanted, seed=seed, name=model, latency=latency)
+    how: dict[str, Any] = {"seed": seed, "name": name or model, "latency": latency, "truncation": truncation}
+    if flags.are_of_vectors:
+        from nestling.encoders.stored import open_vectors
+
+        stored = open_vectors(model)
+        task = vector_task(stored, flags)
+        curve = measure(_as_stored, task, wanted or stored.nesting, rule=stored.rule, **how)
+    else:
+        task = text_task(flags)
+        from nestling.encoders.text import TextEncoder
+
+        of_layers = wanted if wanted is not None and "layer" in wanted.axes else None
+        curve = measure(TextEncoder.open(model, of_layers), task, wanted, **how)
     if output is not None:
-        curve.save(output / "curve.json")
-        curve.plot(output / "curve.png")
-        if len(curve.nesting.axes) == 2:
-            curve.heatmap(output / "grid.png")
-        curve.to_html(output / "report.html")
-        say(f"written to {output}")
-    grid = [curve.grid()] if len(curve.nesting.axes) == 2 else []
-    show(curve.to_json() if as_json else "\n\n".join([curve.table(), *grid]))
+        _write(curve, output)
+    grid = [curve.grid()] if len(curve.nesting.axes) == 2 and format == "text" else []
+    show(curve.to_json() if as_json else "\n\n".join([curve.table(format), *grid]))  # type: ignore[arg-type]
+
+
+def _as_stored(vectors: Any) -> Any:
+    return vectors
+
+
+def _write(curve: Curve, output: Path) -> None:
+    curve.save(output / "curve.json")
+    curve.plot(output / "curve.png")
+    if len(curve.nesting.axes) == 2:
+        curve.heatmap(output / "grid.png")
+    curve.to_html(output / "report.html")
+    say(f"written to {output}")
 
 
 def choose(
@@ -100,19 +133,3 @@ def reproduce(
     wanted = None if claims is None else claims.split(",")
     report = measure(paper, seeds=seeds, claims=wanted, output=output, quick=quick)
     show(report.to_json() if as_json else report.table())
-
-
-def _task(pairs: Path | None, beir: Path | None, scored: Path | None) -> Task:
-    from nestling.data import read_beir, read_pairs
-    from nestling.data.sts import read_scored_pairs
-    from nestling.measure.tasks import STS, Retrieval
-
-    given = [path for path in (pairs, beir, scored) if path is not None]
-    if len(given) != 1:
-        raise ConfigError("give the data to measure on, one of --pairs FILE, --beir FOLDER, --scored FILE")
-    if pairs is not None:
-        return Retrieval.from_pairs(read_pairs(pairs))
-    if beir is not None:
-        return Retrieval.from_data(read_beir(beir))
-    rated = read_scored_pairs(given[0])
-    return STS(rated.first, rated.second, rated.scores)

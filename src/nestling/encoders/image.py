@@ -20,7 +20,7 @@ from nestling.cut import RAW, CutRule, check_vectors, cut_each
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.inference import evaluating, multiply_adds
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, require, unknown
-from nestling.granularity import At, Granularity, Nesting
+from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.progress import Progress
 
 _KIND = "image_encoder"
@@ -49,13 +49,14 @@ class ImageEncoder(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        nesting: Nesting,
+        nesting: AnyNesting,
         rule: CutRule = RAW,
         *,
         input_shape: Sequence[int],
         last: str | None = None,
     ) -> None:
         super().__init__()
+        nesting = Nesting.of(nesting)
         if nesting.axes != ("dim",):
             raise GranularityError(f"an image encoder is cut on the axis dim alone, not on {nesting}")
         self.backbone, self.nesting, self.rule = backbone, nesting, rule
@@ -69,7 +70,7 @@ class ImageEncoder(nn.Module):
     def from_timm(
         cls,
         name: str,
-        nesting: Nesting,
+        nesting: AnyNesting,
         rule: CutRule = RAW,
         *,
         input_shape: Sequence[int] | None = None,

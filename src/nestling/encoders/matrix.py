@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.errors import GranularityError
-from nestling.granularity import Nesting
+from nestling.granularity import AnyNesting, Nesting
 
 Vectors: TypeAlias = NDArray[np.floating[Any]]
-Sizes: TypeAlias = Nesting | str | Sequence[int] | None
+Sizes: TypeAlias = AnyNesting | None
 """What a ``nesting`` argument accepts: a nesting, its text, its sizes on the axis ``dim``, or None."""
 
 _SMALLEST_DIM = 8
@@ -34,10 +34,7 @@ def read_sizes(given: Sizes, full: int) -> Nesting:
     """
     if given is None:
         return Nesting.doubling(min(_SMALLEST_DIM, full), full)
-    if isinstance(given, str):
-        nesting = Nesting.parse(given)
-    else:
-        nesting = given if isinstance(given, Nesting) else Nesting.chain(dim=given)
+    nesting = Nesting.of(given)
     if nesting.axes != ("dim",):
         raise GranularityError(f"vectors are cut on the axis dim alone, not on {nesting}")
     if nesting.full["dim"] > full:

@@ -46,7 +46,7 @@ from nestling.encoders.text_inputs import (
     usual_rule,
 )
 from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning
-from nestling.granularity import At, Granularity, Nesting
+from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.progress import Progress
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ class TextEncoder(nn.Module):
     """
 
     def __init__(
-        self, model: SentenceTransformer, nesting: Nesting | None = None, rule: CutRule | None = None
+        self, model: SentenceTransformer, nesting: AnyNesting | None = None, rule: CutRule | None = None
     ) -> None:
         super().__init__()
         rule = usual_rule(model) if rule is None else rule
         full = min(width_of(model), model.truncate_dim or width_of(model))
         dims = declared_dims(model.config, full) if nesting is None else None
         self.nesting_is_assumed = nesting is None and dims is None
-        self.nesting = nesting or Nesting.chain(dim=dims or usual_dims(full))
+        self.nesting = Nesting.of(nesting or dims or usual_dims(full))
         check_nesting(self.nesting, model)
         self.model = absorb_rule(model, rule)
         self.rule = CutRule("none", rule.after)
@@ -111,7 +111,7 @@ class TextEncoder(nn.Module):
     def open(
         cls,
         name: str | Path,
-        nesting: Nesting | None = None,
+        nesting: AnyNesting | None = None,
         rule: CutRule | None = None,
         *,
         pooling: Pooling | None = None,
@@ -146,8 +146,7 @@ class TextEncoder(nn.Module):
             model = wordllama(device)
         else:
             model, dims = read_model(str(folder if folder.is_dir() else name), device)
-        nesting = Nesting.chain(dim=dims) if nesting is None and dims else nesting
-        return cls(prepare(model, pooling, max_length), nesting, rule)
+        return cls(prepare(model, pooling, max_length), nesting or dims, rule)
 
     def forward(
         self, texts: Sequence[str], /, at: At = None, *, layers: Sequence[int] | None = None

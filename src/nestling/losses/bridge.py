@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import ConfigError, DataError, GranularityError, require
-from nestling.granularity import Nesting
+from nestling.granularity import AnyNesting, Nesting
 from nestling.losses.alignment import Alignment
 from nestling.losses.contrastive import InfoNCE
 from nestling.losses.gradient_cache import GradientCache
@@ -70,7 +70,7 @@ class NestedLoss(nn.Module):
         self,
         model: SentenceTransformer,
         loss: Callable[..., Tensor],
-        matryoshka_dims: Nesting | Sequence[int],
+        matryoshka_dims: AnyNesting,
         matryoshka_weights: Sequence[float] | None = None,
         n_dims_per_step: int = -1,
         *,
@@ -176,10 +176,10 @@ class NestedLoss(nn.Module):
 """
 
 
-def _read_sizes(
-    dims: Nesting | Sequence[int], weights: Sequence[float] | None
-) -> tuple[Nesting, list[float]]:
+def _read_sizes(dims: AnyNesting, weights: Sequence[float] | None) -> tuple[Nesting, list[float]]:
     """The sizes as a nesting, and their weights in its order."""
+    if isinstance(dims, str):
+        dims = Nesting.parse(dims)
     values = [1.0] * len(dims) if weights is None else [float(weight) for weight in weights]
     if len(values) != len(dims):
         raise ConfigError(f"{len(values)} matryoshka_weights are given for {len(dims)} matryoshka_dims")

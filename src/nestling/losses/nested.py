@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nestling.cut import RAW, CutRule, cut, cut_each
 from nestling.errors import ConfigError, GranularityError, UntrainedGranularityWarning, unknown
-from nestling.granularity import At, Granularity, Nesting
+from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.losses.alignment import Alignment
 from nestling.losses.prefix import PrefixLosses
 from nestling.schedules import Draw, Every, Schedule
@@ -94,7 +94,7 @@ class Nested(nn.Module):
     def __init__(
         self,
         base: Callable[..., Tensor],
-        nesting: Nesting,
+        nesting: AnyNesting,
         *,
         weights: Sequence[float] | Mapping[At, float] | None = None,
         schedule: Schedule = Every(),
@@ -106,6 +106,7 @@ class Nested(nn.Module):
         fast: bool = True,
     ) -> None:
         super().__init__()
+        nesting = Nesting.of(nesting)
         if nesting.axes not in (("dim",), ("dim", "layer")):
             raise GranularityError(
                 f"a nested loss cuts embeddings on the axis dim, or on dim and layer; the nesting {nesting} "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import CutRule
 from nestling.errors import DataError
-from nestling.granularity import Nesting
+from nestling.granularity import AnyNesting
 from nestling.measure.curve import Curve
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import Task
@@ -20,12 +20,12 @@ from nestling.measure.tasks import Task
 Vectors = NDArray[np.floating[Any]]
 
 
-def truncation(task: Task, nesting: Nesting, *, rule: CutRule = CutRule(), seed: int = 0) -> Curve:
+def truncation(task: Task, nesting: AnyNesting, *, rule: CutRule = CutRule(), seed: int = 0) -> Curve:
     """The leading entries of vectors that were not trained for it."""
     return sweep(lambda vectors: vectors, task, nesting, rule=rule, seed=seed, name="truncation")
 
 
-def random_dims(task: Task, nesting: Nesting, *, rule: CutRule = CutRule(), seed: int = 0) -> Curve:
+def random_dims(task: Task, nesting: AnyNesting, *, rule: CutRule = CutRule(), seed: int = 0) -> Curve:
     """Entries chosen at random, the same for all vectors; a larger size keeps those of a smaller one."""
     order = np.random.default_rng(seed).permutation(_width(task))
     return sweep(
@@ -38,7 +38,9 @@ def random_dims(task: Task, nesting: Nesting, *, rule: CutRule = CutRule(), seed
     )
 
 
-def pca(task: Task, nesting: Nesting, fit_on: Vectors, *, rule: CutRule = CutRule(), seed: int = 0) -> Curve:
+def pca(
+    task: Task, nesting: AnyNesting, fit_on: Vectors, *, rule: CutRule = CutRule(), seed: int = 0
+) -> Curve:
     """The leading principal axes of vectors that are not those of the test.
 
     Args:

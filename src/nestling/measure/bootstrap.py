@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments import real, whole
 from nestling.errors import ConfigError, DataError
 from nestling.measure.scores import Scores
 from nestling.progress import Progress
@@ -52,25 +54,57 @@ def bootstrap(
 
     Source: Efron and Tibshirani 1993, the percentile interval.
     """
-    if not 0 < confidence < 1:
-        raise ConfigError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
-    if resamples < 1:
-        raise ConfigError(f"resamples={resamples} must be at least 1; 1000 is usual")
-    if min(scores.groups) < 2:
-        raise DataError(
-            f"{min(scores.groups)} example gives no interval; give at least 2, or some hundreds to tell "
-            "sizes apart"
-        )
-    values = scores.statistic(np.ones((1, sum(scores.groups))))
-    with Progress("resampling", resamples, "resamples") as progress:
-        parts = []
-        for weights in _weights(scores.groups, resamples, seed):
-            parts.append(scores.statistic(weights))
-            progress.update(len(weights))
-    drawn = np.concatenate(parts)
-    low, high = _interval(drawn, confidence)
-    kept_low, kept_high = _interval(_kept(drawn, full), confidence)
-    return Estimate(values[0], low, high, _kept(values, full)[0], kept_low, kept_high)
+    return Resampled.of(scores, resamples, seed).estimate(full, confidence)
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """Quality of all examples ``Float[sizes, metrics]``, and of each resample ``Float[resamples, ...]``."""
+
+    values: Floats
+    drawn: Floats
+
+    @classmethod
+    def of(cls, scores: Scores, resamples: int = 1000, seed: int = 0) -> Self:
+        """Draw the resamples; scores of the same examples and seed are drawn alike, and so are paired.
+
+        Raises:
+            ConfigError: for numbers that are none, or out of range.
+            DataError: for fewer than two examples, which say nothing of their spread.
+        """
+        resamples, seed = whole("resamples", resamples), whole("seed", seed, least=0)
+        if min(scores.groups) < 2:
+            raise DataError(
+                f"{min(scores.groups)} example gives no interval; give at least 2, or some hundreds to tell "
+                "sizes apart"
+            )
+        values = scores.statistic(np.ones((1, sum(scores.groups))))
+        with Progress("resampling", resamples, "resamples") as progress:
+            parts = []
+            for weights in _weights(scores.groups, resamples, seed):
+                parts.append(scores.statistic(weights))
+                progress.update(len(weights))
+        return cls(values[0], np.concatenate(parts))
+
+    def estimate(self, full: int = -1, confidence: float = 0.95) -> Estimate:
+        """Quality and share of the full quality, with their intervals.
+
+        Raises:
+            ConfigError: for a confidence that is not between 0 and 1.
+        """
+        if not 0 < real("confidence", confidence) < 1:
+            raise ConfigError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
+        low, high = _interval(self.drawn, confidence)
+        kept_low, kept_high = _interval(_kept(self.drawn, full), confidence)
+        return Estimate(self.values, low, high, _kept(self.values[None], full)[0], kept_low, kept_high)
+
+    def at(self, places: Sequence[int]) -> Resampled:
+        """Some of the sizes alone."""
+        return Resampled(self.values[list(places)], self.drawn[:, list(places)])
+
+    def minus(self, other: Resampled, confidence: float = 0.95) -> tuple[Floats, Floats, Floats]:
+        """How much better this is than ``other`` on the same examples: the difference and its interval."""
+        return self.values - other.values, *_interval(self.drawn - other.drawn, confidence)
 
 
 def _weights(groups: tuple[int, ...], resamples: int, seed: int) -> Iterator[Floats]:

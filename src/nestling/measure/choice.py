@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from nestling.arguments import real
 from nestling.errors import ConfigError, unknown
 from nestling.granularity import Granularity
 
@@ -85,11 +86,11 @@ class Targets:
     max_model_bytes: float | None = None
 
     def __post_init__(self) -> None:
-        given = [value for value in vars(self).values() if value is not None]
+        given = {name: value for name, value in vars(self).items() if value is not None}
         if not given:
             raise ConfigError(f"say what to choose by: keep=0.99, at_least=, {'=, '.join(_LIMITS.values())}=")
-        if any(math.isnan(value) for value in given):
-            raise ConfigError("a target is NaN; give a number")
+        for name, value in given.items():
+            real(name, value)
         if self.keep is not None and not 0 < self.keep <= 1:
             raise ConfigError(f"keep={self.keep} is a share of the full quality; give above 0 and at most 1")
 

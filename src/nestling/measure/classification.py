@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling.arguments import whole
 from nestling.cut import CutRule, cut, cut_each, name_rows
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.metrics import check_labels
@@ -132,6 +133,7 @@ class NeighbourClassification(_Labelled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        whole("k", self.k)
         if not 1 <= self.k <= len(self.train):
             raise DataError(f"k={self.k} neighbours cannot be found among {len(self.train)} training rows")
 
@@ -169,6 +171,10 @@ class LinearProbe(_Labelled):
     max_iter: int = 1000
 
     name = "linear probe"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("max_iter", self.max_iter)
 
     def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> MeanScores:
         """Which rows are named right by one probe a size."""
@@ -214,6 +220,9 @@ class NearestClassMean(_Labelled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        whole("seed", self.seed, least=0)
+        if self.shots is not None:
+            whole("shots", self.shots, least=0)
         if self.tail is not None and not 1 <= self.tail[0] < self.tail[1]:
             raise ConfigError(f"tail={self.tail} must be two increasing counts, such as (20, 100)")
         classes, counts = np.unique(np.asarray(self.train_labels), return_counts=True)

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from nestling.arguments import whole
 from nestling.artifact import write_file
-from nestling.errors import ArtifactError, ConfigError, DataError, require, unknown
+from nestling.errors import ConfigError, DataError, require, unknown
+from nestling.gain import Gain, told
 from nestling.granularity import At, Granularity, Nesting
 from nestling.measure.choice import CostName, Row, Targets, choose, pareto
+from nestling.measure.identity import check_same_data
+from nestling.measure.table import Format
 from nestling.picture import Style
 
-SCHEMA_VERSION = 1
-KIND = "curve"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curve:
     """What a sweep found: one row for each granularity and metric.
+
+    What was trained for its sizes stands beside the plain truncation of what it was trained from: tables,
+    pictures and reports show both.
 
     Args:
         rows: granularities coarse to fine, the full one last; the metrics of each, the main one first.
@@ -36,6 +36,11 @@ class Curve:
         versions: of the libraries in use.
         machine: where it was measured.
         date: when.
+        data: a digest of the task and its data; "" for curves of older files.
+        truncation: the plain truncation of what this was trained from, on the same examples, if it is known.
+        gains: of this over ``truncation``, at every granularity that both have.
+        note: why nothing stands beside.
+        runs: how many runs (seeds) this is the mean of; see :meth:`mean`.
 
     Raises:
         DataError: for no rows, or a metric that is not given once for every granularity.
@@ -50,12 +55,31 @@ class Curve:
     versions: Mapping[str, str]
     machine: str
     date: str
+    data: str = ""
+    truncation: Curve | None = None
+    gains: tuple[Gain, ...] = ()
+    note: str = ""
+    runs: int = 1
 
     def __post_init__(self) -> None:
         cells = [(row.granularity, row.metric) for row in self.rows]
         expected = {(g, metric) for g in {g for g, _ in cells} for metric in {metric for _, metric in cells}}
         if not cells or len(set(cells)) != len(cells) or set(cells) != expected:
             raise DataError("a curve needs every metric once at every granularity, and at least one")
+
+    def __repr__(self) -> str:
+        ends = [
+            f"{row.value:.3f} at {row.granularity}" for row in self.column()[:: max(1, len(self.nesting) - 1)]
+        ]
+        return (
+            f"Curve({self.name!r} on {self.task}, {self.examples:,} examples, {self.metrics[0]} "
+            f"{' to '.join(ends)}, {len(self.nesting)} granularities)"
+        )
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: where training pays against plain truncation, or why nothing stands beside."""
+        return told(self.gains, self.metrics[0]) if self.gains else self.note
 
     @cached_property
     def nesting(self) -> Nesting:
@@ -120,17 +144,43 @@ class Curve:
         """The rows of a metric that no other beats by being no worse in any cost and in quality."""
         return pareto(self.column(metric))
 
-    def table(self) -> str:
-        """The curve as text: costs, values with their intervals, and shares of the full quality."""
+    @classmethod
+    def mean(cls, curves: Sequence[Curve], *, name: str | None = None) -> Curve:
+        """Several runs, such as seeds, as one curve: means, from the lowest to the highest run.
+
+        The ends of a row are those of the runs, not of resampled examples, so ``choose`` is as careful as
+        the worst run. Costs are means too.
+
+        Args:
+            curves: of the same data and granularities, at least two.
+            name: what the result is called, by default as the first.
+
+        Raises:
+            DataError: for fewer than two curves, or curves of different data or granularities.
+        """
+        from nestling.measure.runs import mean
+
+        return mean(curves, name)
+
+    def table(self, format: Format = "text") -> str:  # noqa: A002 - pandas' and git's name for it
+        """Costs, values with their intervals, shares of the full quality, and truncation beside.
+
+        Args:
+            format: ``"text"``, ``"markdown"``, ``"latex"`` (with booktabs), or ``"csv"``: one line a
+                granularity and metric, in full precision.
+
+        Raises:
+            ConfigError: for another format.
+        """
         from nestling.measure.table import table
 
-        return table(self)
+        return table(self, format)
 
     def chart(self, metric: str | None = None, *, width: int = 40) -> str:
         """The curve as bars of text, for a terminal."""
         from nestling.measure.table import chart
 
-        return chart(self, metric, width)
+        return chart(self, self._metric(metric), whole("width", width))
 
     def grid(self, metric: str | None = None, *, cost: CostName | None = None) -> str:
         """A curve over two axes as a square of values, or of what each cell costs.
@@ -140,7 +190,7 @@ class Curve:
         """
         from nestling.measure.table import grid
 
-        return grid(self, metric, cost)
+        return grid(self, self._metric(metric), cost)
 
     def heatmap(
         self,
@@ -149,6 +199,7 @@ class Curve:
         others: Sequence[Curve] = (),
         metric: str | None = None,
         style: Style | None = None,
+        mixed: bool = False,
     ) -> None:
         """Draw a curve over two axes as a heat map into a file (.png, .svg, .pdf) or matplotlib axes.
 
@@ -157,14 +208,17 @@ class Curve:
             others: curves to draw beside it in the same colours, such as the one after training.
             metric: what is drawn, the main metric by default.
             style: size, font and resolution of the file.
+            mixed: let the others be of other data.
 
         Raises:
             ConfigError: for a curve of other than two axes, or another kind of file.
+            DataError: for others that were measured on other data, unless ``mixed``.
             MissingExtraError: if matplotlib is not installed.
             StorageError: if the file cannot be written.
         """
         from nestling.measure.plot import heatmap
 
+        check_same_data([self, *others], mixed=mixed)
         heatmap([self, *others], target, self._metric(metric), style)
 
     def plot(
@@ -174,6 +228,7 @@ class Curve:
         others: Sequence[Curve] = (),
         metric: str | None = None,
         style: Style | None = None,
+        mixed: bool = False,
     ) -> None:
         """Draw the curve over bytes, with intervals, into a file (.png, .svg, .pdf) or matplotlib axes.
 
@@ -181,36 +236,47 @@ class Curve:
 
         Args:
             target: a file or axes.
-            others: curves to draw in the same picture, such as baselines.
+            others: curves to draw beside this one and its plain truncation, such as baselines.
             metric: what is drawn, the main metric by default.
             style: size, font and resolution of the file, such as ``Style(width=3.3, font_size=7)``.
+            mixed: let the others be of other data.
 
         Raises:
             ConfigError: for another kind of file.
+            DataError: for others that were measured on other data, unless ``mixed``.
             MissingExtraError: if matplotlib is not installed.
             StorageError: if the file cannot be written.
         """
         from nestling.measure.plot import plot
 
-        plot([self, *others], target, self._metric(metric), style)
+        plot([self, *self._beside(others, mixed=mixed)], target, self._metric(metric), style)
 
     def to_html(
-        self, path: str | Path, *, others: Sequence[Curve] = (), chosen: At = None, examples: int = 1_000_000
+        self,
+        path: str | Path,
+        *,
+        others: Sequence[Curve] = (),
+        chosen: At = None,
+        examples: int = 1_000_000,
+        mixed: bool = False,
     ) -> None:
         """Write a page that stands by itself: picture, table, the choice, and what it saves.
 
         Args:
             path: of the page.
-            others: curves to show beside this one, such as baselines.
+            others: curves to show beside this one and its plain truncation, such as baselines.
             chosen: the granularity that was chosen; by default that which keeps 99 %.
             examples: how many vectors to count the bytes of.
+            mixed: let the others be of other data.
 
         Raises:
+            DataError: for others that were measured on other data, unless ``mixed``.
             StorageError: if the file cannot be written.
         """
         from nestling.measure.report import report
 
-        write_file(path, report(self, others, self.nesting.resolve(chosen) if chosen else None, examples))
+        beside, at = self._beside(others, mixed=mixed), self.nesting.resolve(chosen) if chosen else None
+        write_file(path, report(self, beside, at, whole("examples", examples)))
 
     def to_pandas(self) -> Any:
         """The rows as a pandas data frame, granularities as text with a column for each axis.
@@ -234,38 +300,26 @@ class Curve:
 
     def to_json(self) -> str:
         """The curve as ``save`` writes it."""
-        rows = [{field.name: _plain(getattr(row, field.name)) for field in fields(Row)} for row in self.rows]
-        rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "rows"}
-        record = {"schema_version": SCHEMA_VERSION, "kind": KIND, **rest, "rows": rows}
-        return json.dumps(record, indent=1, allow_nan=False, default=dict)
+        from nestling.measure.curve_file import to_json
+
+        return to_json(self)
 
     @classmethod
     def load(cls, path: str | Path) -> Curve:
-        """Read what ``save`` wrote.
+        """Read what ``save`` wrote, by this version or an older one.
 
         Raises:
             ArtifactError: for a file that is missing, torn, no curve, or of a newer schema.
         """
-        try:
-            raw = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} cannot be read as a curve: {error}") from error
-        if not isinstance(raw, dict) or raw.get("kind") != KIND:
-            raise ArtifactError(f"{path} holds no curve; give a file that Curve.save wrote")
-        version = raw.get("schema_version")
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise ArtifactError(
-                f"{path} was written with schema {version}, and this nestling reads up to {SCHEMA_VERSION}; "
-                "update it with: pip install -U nestling"
-            )
-        try:
-            return _CurveRecord.model_validate(raw).curve()
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ArtifactError(f"{path} is malformed at {place}: {first['msg']}") from error
-        except (DataError, ConfigError, ValueError) as error:
-            raise ArtifactError(f"{path} is malformed: {error}") from error
+        from nestling.measure.curve_file import load
+
+        return load(path)
+
+    def _beside(self, others: Sequence[Curve], *, mixed: bool) -> list[Curve]:
+        """The others, after the plain truncation unless it is one of them."""
+        check_same_data([self, *others], mixed=mixed)
+        known = self.truncation is None or self.truncation in others
+        return [*others] if known or self.truncation is None else [self.truncation, *others]
 
     @cached_property
     def _cells(self) -> dict[tuple[Granularity, str], Row]:
@@ -275,62 +329,3 @@ class Curve:
         if metric is not None and metric not in self.metrics:
             raise ConfigError(unknown("metric", metric, self.metrics))
         return self.metrics[0] if metric is None else metric
-
-
-def _plain(value: object) -> object:
-    """``value`` as JSON has it: granularities as text, and nothing for NaN, which JSON does not know."""
-    if isinstance(value, Granularity):
-        return str(value)
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-class _RowRecord(BaseModel):
-    """A row as it stands in a file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    granularity: str
-    metric: str
-    value: float | None
-    low: float | None
-    high: float | None
-    kept: float | None
-    kept_low: float | None
-    kept_high: float | None
-    vector_bytes: int
-    flops: float | None
-    latency_ms: float | None
-    model_bytes: int | None = None
-    seed: int
-
-    def row(self) -> Row:
-        """The row that was saved."""
-        figures = {
-            name: math.nan if value is None else value
-            for name, value in self.model_dump().items()
-            if name in ("value", "low", "high", "kept", "kept_low", "kept_high")
-        }
-        return Row(**{**self.model_dump(), **figures, "granularity": Granularity.parse(self.granularity)})
-
-
-class _CurveRecord(BaseModel):
-    """A curve as it stands in a file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: int
-    kind: str
-    name: str
-    task: str
-    examples: int
-    confidence: float
-    resamples: int
-    versions: dict[str, str]
-    machine: str
-    date: str
-    rows: list[_RowRecord]
-
-    def curve(self) -> Curve:
-        """The curve that was saved."""
-        rest = self.model_dump(exclude={"schema_version", "kind", "rows"})
-        return Curve(rows=tuple(record.row() for record in self.rows), **rest)

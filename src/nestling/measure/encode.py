@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nestling.arrays import as_array
 from nestling.errors import DataError
 from nestling.granularity import Granularity
+from nestling.measure.identity import remember
 from nestling.measure.tasks import Task
 from nestling.progress import watched
 
@@ -26,7 +27,9 @@ def encode_task(thing: Any, task: AnyTask) -> AnyTask:
     """
     with at_rest(thing):
         encoded = encode_inputs(thing, task, [None])
-    return task.with_inputs({name: each[0] for name, each in encoded.items()})  # type: ignore[return-value]
+    vectors = task.with_inputs({name: each[0] for name, each in encoded.items()})
+    remember(vectors, task)
+    return vectors  # type: ignore[return-value]
 
 
 def encode_inputs(

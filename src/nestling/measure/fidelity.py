@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments import whole
 from nestling.compare.prefixes import prefix_distances
 from nestling.compare.thresholds import check_thresholds
 from nestling.compare.topology import geo_topological
@@ -98,7 +99,10 @@ class Fidelity:
         for metric in self.thresholds:
             if metric.partition("@")[0] == _NEIGHBOURS:
                 raise ConfigError(f"{metric!r} counts nearest inputs here; give the transform another name")
-        if self.limit < _FEWEST:
+        whole("seed", self.seed, least=0)
+        if self.k is not None:
+            whole("k", self.k, least=0)
+        if whole("limit", self.limit, least=0) < _FEWEST:
             raise ConfigError(f"limit={self.limit} is too few inputs to compare; choose at least {_FEWEST}")
 
     @property

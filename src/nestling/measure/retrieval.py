@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.cut import CutRule
+from nestling.arguments import whole
+from nestling.cut import CutRule, check_vectors
 from nestling.data.pairs import TextPairs
 from nestling.data.retrieval import RetrievalData
 from nestling.errors import ConfigError, DataError, unknown
@@ -22,7 +23,10 @@ _MEASURES: dict[str, Callable[[Floats, Judgements], Floats]] = {
     "ndcg": lambda found, judged: of.ndcg(found, judged.ideal(found.shape[1])),
     "recall": lambda found, judged: of.recall(found, judged.relevant),
     "mrr": lambda found, _: of.reciprocal_rank(found),
-    "map": lambda found, judged: of.average_precision(found, relevant=judged.relevant),
+    "map": lambda found, judged: of.average_precision(
+        found, relevant=np.minimum(judged.relevant, found.shape[1])
+    ),
+    "trec_map": lambda found, judged: of.average_precision(found, relevant=judged.relevant),
     "mrl_map": lambda found, _: of.average_precision(found),
     "precision": lambda found, _: of.precision(found),
     "success": lambda found, _: of.success(found),
@@ -40,8 +44,25 @@ class Retrieval:
         qrels: for each query row its relevant documents: one row, several, or rows with grades (see
             :class:`~nestling.measure.qrels.Qrels`); or any other :class:`~nestling.measure.qrels.Judgements`.
         k: documents to look at for each query.
-        measures: some of ``ndcg``, ``recall``, ``mrr``, ``map`` (as in trec_eval), ``mrl_map`` (as in MRL),
-            ``precision``, ``success`` (any hit) and ``top1``, the main one first.
+        measures: some of those below, the main one first.
+
+    Of the first k documents found for a query:
+
+    | measure | is |
+    |---|---|
+    | ``ndcg`` | the discounted gain of their grades over that of the best order, as in trec_eval |
+    | ``recall`` | the share of all relevant documents that is among them |
+    | ``mrr`` | 1 / rank of the first relevant one |
+    | ``map`` | the precision at each relevant one, summed, over min(k, relevant documents) |
+    | ``trec_map`` | the same over all relevant documents |
+    | ``mrl_map`` | the same over k |
+    | ``precision`` | the share of them that is relevant |
+    | ``success`` | 1 if any is relevant (hit rate, accuracy@k) |
+    | ``top1`` | 1 if the first is relevant |
+
+    A perfect search scores 1 by ``map``, as in sentence-transformers. ``trec_map`` is ``map_cut`` of
+    trec_eval, which BEIR and MTEB report; the two differ only where more than k documents are relevant.
+    ``mrl_map`` is the code of the MRL paper: a query with fewer than k relevant documents stays below 1.
 
     Raises:
         DataError: if the qrels name other queries or documents, or ``k`` exceeds the documents.
@@ -64,13 +85,9 @@ class Retrieval:
     def __post_init__(self) -> None:
         if not hasattr(self.qrels, "grades"):
             object.__setattr__(self, "qrels", Qrels(self.qrels))
-        object.__setattr__(self, "measures", tuple(self.measures))
-        wrong = [measure for measure in self.measures if measure not in _MEASURES]
-        if wrong:
-            raise ConfigError(unknown("measure", wrong[0], _MEASURES))
-        if not self.measures:
-            raise ConfigError(f"name at least one measure: {', '.join(_MEASURES)}")
+        object.__setattr__(self, "measures", _read_measures(self.measures))
         self.qrels.check(len(self.queries), len(self.documents))
+        whole("k", self.k)
         if not 1 <= self.k <= len(self.documents):
             raise DataError(
                 f"k={self.k} documents cannot be found among {len(self.documents)}; "
@@ -97,6 +114,49 @@ class Retrieval:
         )
 
     @classmethod
+    def from_vectors(
+        cls,
+        queries: ArrayLike,
+        documents: ArrayLike,
+        relevant: Any = None,
+        *,
+        k: int = 10,
+        measures: Sequence[str] = measures,
+    ) -> Self:
+        """Vectors of queries look for vectors of documents; no texts are needed.
+
+        Args:
+            queries: ``Float[n, dim]``.
+            documents: ``Float[m, dim]``.
+            relevant: which documents answer which query, by row numbers, as :class:`Retrieval` takes it. By
+                default row i belongs with row i; equal rows are then one query or one document.
+            k: documents to look at for each query.
+            measures: see :class:`Retrieval`.
+
+        Raises:
+            DataError: for vectors that cannot be used or are of different sizes, or other numbers of queries
+                than of documents where row i belongs with row i.
+
+        >>> x = np.random.default_rng(0).normal(size=(50, 16))
+        >>> Retrieval.from_vectors(x + 0.1, x).metrics
+        ('ndcg@10', 'recall@10', 'mrr@10')
+        """
+        asked = check_vectors(queries, "queries")
+        known = check_vectors(documents, "documents", dim=asked.shape[1])
+        if relevant is not None:
+            return cls(asked, known, relevant, k, tuple(measures))
+        if len(asked) != len(known):
+            raise DataError(
+                f"{len(asked)} queries do not belong to {len(known)} documents row by row; say which answer "
+                "which with relevant="
+            )
+        (first_asked, query), (first_known, document) = map(_distinct, (asked, known))
+        pairs: list[dict[int, float]] = [{} for _ in first_asked]
+        for row, answer in zip(query.tolist(), document.tolist(), strict=True):
+            pairs[row][answer] = 1.0
+        return cls(asked[first_asked], known[first_known], Qrels(pairs), k, tuple(measures))
+
+    @classmethod
     def from_labels(
         cls,
         queries: Any,
@@ -105,9 +165,18 @@ class Retrieval:
         labels: ArrayLike,
         *,
         k: int = 10,
-        measures: Sequence[str] = ("mrl_map", "precision", "top1"),
+        measures: Sequence[str] = ("map", "mrl_map", "precision", "top1"),
     ) -> Self:
         """A document is relevant to the queries of its class (MRL's image retrieval).
+
+        Args:
+            queries: whatever is to be encoded.
+            query_labels: ``Int[queries]`` or texts, their classes.
+            documents: the same kind; a query that is among them finds itself, so hold queries out.
+            labels: ``Int[documents]`` or texts, their classes.
+            k: documents to look at for each query.
+            measures: see :class:`Retrieval`. ``mrl_map`` is the figure of the MRL paper, and equals ``map``
+                where every class has at least k documents.
 
         Raises:
             DataError: for labels that are floats, or a query whose class has no document.
@@ -141,3 +210,25 @@ class Retrieval:
         """What one use takes once a query is encoded, for measuring its time: one search."""
         first = encoded["queries"][:1]
         nearest(first, encoded["documents"], self.k, dim=dim, rule=rule, workers=1)
+
+
+def _read_measures(given: Sequence[str]) -> tuple[str, ...]:
+    """Names of measures; one alone may stand without a list."""
+    measures = (given,) if isinstance(given, str) else tuple(given)
+    for measure in measures:
+        if measure not in _MEASURES:
+            name, _, rank = str(measure).partition("@")
+            hint = f"; say how many documents with k={rank}" if rank and name in _MEASURES else ""
+            raise ConfigError(unknown("measure", measure, _MEASURES) + hint)
+    if not measures:
+        raise ConfigError(f"name at least one measure: {', '.join(_MEASURES)}")
+    return measures
+
+
+def _distinct(vectors: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows that differ, by where each occurs first, and which of them every row is."""
+    whole_rows = np.dtype((np.void, vectors.dtype.itemsize * vectors.shape[1]))
+    keys = np.ascontiguousarray(vectors).view(whole_rows).ravel()
+    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[place.ravel()]

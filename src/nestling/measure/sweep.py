@@ -6,31 +6,36 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments import whole
 from nestling.cut import CutRule
+from nestling.elastic import Origin, origin_of
 from nestling.errors import ConfigError, GranularityError
-from nestling.granularity import Granularity, Nesting
-from nestling.measure.bootstrap import Estimate, bootstrap
+from nestling.gain import Gain
+from nestling.granularity import AnyNesting, Granularity, Nesting
+from nestling.measure.bootstrap import Estimate, Resampled
 from nestling.measure.choice import Row
 from nestling.measure.curve import Curve
-from nestling.measure.encode import at_rest, encode_inputs, encode_one
+from nestling.measure.encode import at_rest, encode_inputs, encode_one, encode_task
+from nestling.measure.identity import identity
 from nestling.measure.machine import machine, today, versions
 from nestling.measure.scores import Floats, Scores
-from nestling.measure.tasks import Task, with_full
+from nestling.measure.tasks import Task, check_task, with_full
 from nestling.progress import watched
 
 _TIMINGS = 15
+_TRUNCATION = "truncation"
 
 
 def sweep(
     thing: Any,
     task: Task,
-    nesting: Nesting | None = None,
+    nesting: AnyNesting | None = None,
     *,
     rule: CutRule | None = None,
     seed: int = 0,
@@ -39,8 +44,14 @@ def sweep(
     resamples: int = 1000,
     batch_size: int = 256,
     latency: bool = False,
+    truncation: bool = True,
 ) -> Curve:
     """Quality of ``thing`` on ``task`` at every granularity, with intervals and costs.
+
+    Beside a thing that was trained for its sizes stands the plain truncation of what it was trained from,
+    where that is known: the encoder under an adapter, the vectors under a map, the model that was
+    trained whole if it can still be opened. ``Curve.gains`` holds the differences on the same examples, and
+    ``Curve.verdict`` says where training pays.
 
     Each input is encoded once (over axes other than ``dim`` by one ``forward_each``); all sizes of an
     embedding are scored from running sums over its coordinates. The intervals resample examples, the
@@ -50,8 +61,8 @@ def sweep(
         thing: an elastic thing, or any callable (or object with ``encode``) from inputs to a matrix
             ``Float[n, dim]``, for which ``nesting`` is given.
         task: what it is for.
-        nesting: the granularities to measure, those of the thing by default. Sizes on ``dim`` that the
-            thing was not made for are measured by plain cutting.
+        nesting: the granularities to measure, or their text; those of the thing by default. Sizes on
+            ``dim`` that the thing was not made for are measured by plain cutting.
         rule: what happens around the cut; by default the thing's own, or L2 normalisation after it.
         seed: draws the resamples, and stands in the rows.
         name: what the curve is called, by default the type of the thing.
@@ -59,6 +70,7 @@ def sweep(
         resamples: of the examples.
         batch_size: inputs encoded at a time, unless the thing has an ``encode`` of its own.
         latency: measure also the time of one use: one input encoded and, in retrieval, one search.
+        truncation: measure plain truncation too. A thing that was trained whole is then encoded twice.
 
     Raises:
         ConfigError: for a thing that has no nesting where none is given, or that cannot do the task.
@@ -68,36 +80,95 @@ def sweep(
     >>> from nestling.measure.tasks import Retrieval
     >>> x = np.random.default_rng(0).normal(size=(50, 16))
     >>> task = Retrieval(x + 0.1, x, range(50))
-    >>> sweep(lambda vectors: vectors, task, Nesting.parse("dim=2..16")).choose(keep=0.99)
+    >>> sweep(lambda vectors: vectors, task, "dim=2..16").choose(keep=0.99)
     Granularity(dim=8)
     """
-    own = getattr(thing, "nesting", None)
-    nesting = nesting or own
-    if nesting is None:
-        raise ConfigError(
-            f"{type(thing).__name__} has no nesting of its own; say which sizes to measure, as in "
-            'nesting=Nesting.parse("dim=8..256")'
-        )
-    if rule is None:
-        # What an elastic thing answers in full was prepared for the cut already.
-        rule = CutRule(after=thing.rule.after) if hasattr(thing, "rule") else CutRule()
-    plan = _Plan(thing, task, nesting, own, rule)
+    plan = _Plan.read(thing, task, nesting, rule)
+    how = _Settings(
+        whole("seed", seed, least=0),
+        confidence,
+        whole("resamples", resamples),
+        whole("batch_size", batch_size),
+        latency,
+    )
+    name = name or str(getattr(thing, "__name__", type(thing).__name__))
+    origin = origin_of(thing) if truncation and task.needs == "vectors" else Origin()
+    if origin.thing is None:
+        return replace(_measured(plan, how, name)[0], note=origin.note)
+    codes = None
+    if origin.lift is None:
+        plain, sizes = (origin.thing, task), getattr(origin.thing, "nesting", None)
+    else:
+        encoded = encode_task(origin.thing, task)
+        codes = {part: [origin.lift(vectors)] for part, vectors in encoded.inputs.items()}
+        plain, sizes = (_as_given, encoded), None
+    curve, drawn = _measured(plan, how, name, codes)
+    both = _both(plan.nesting, sizes, plain[1])
+    if not both:
+        return curve
+    other, other_drawn = _measured(_Plan(*plain, Nesting(both), sizes, plan.rule), how, _TRUNCATION)
+    return _with_truncation(curve, drawn, other, other_drawn)
+
+
+def _as_given(vectors: Any) -> Any:
+    return vectors
+
+
+def _both(nesting: Nesting, own: Nesting | None, task: Task) -> tuple[Granularity, ...]:
+    """The granularities of ``nesting`` to which what a thing was trained from can be cut."""
+    if own is not None:
+        return tuple(g for g in nesting if any(set(g) == set(other) and g <= other for other in own))
+    width = min(np.shape(x)[1] for x in task.inputs.values())
+    return tuple(g for g in nesting if set(g) == {"dim"} and g["dim"] <= width)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    seed: int
+    confidence: float
+    resamples: int
+    batch_size: int
+    latency: bool
+
+
+def _measured(
+    plan: _Plan, how: _Settings, name: str, codes: Mapping[str, list[NDArray[Any]]] | None = None
+) -> tuple[Curve, Resampled]:
+    """The curve of what is planned, and the resamples that it comes from."""
+    thing, task, nesting = plan.thing, plan.task, plan.nesting
     with at_rest(thing):
-        codes = encode_inputs(thing, task, plan.asked, batch_size)
-        costs = [plan.cost(g, codes, latency) for g in watched(nesting, "measuring costs", "granularities")]
+        codes = codes or encode_inputs(thing, task, plan.asked, how.batch_size)
+        costs = [
+            plan.cost(g, codes, how.latency) for g in watched(nesting, "measuring costs", "granularities")
+        ]
     scores = plan.score(codes)
-    estimate = bootstrap(scores, full=len(nesting) - 1, confidence=confidence, resamples=resamples, seed=seed)
-    return Curve(
-        rows=_rows(nesting, task, estimate, costs, seed),
-        name=name or str(getattr(thing, "__name__", type(thing).__name__)),
+    drawn = Resampled.of(scores, how.resamples, how.seed)
+    curve = Curve(
+        rows=_rows(nesting, task, drawn.estimate(len(nesting) - 1, how.confidence), costs, how.seed),
+        name=name,
         task=task.name,
         examples=sum(scores.groups),
-        confidence=confidence,
-        resamples=resamples,
+        confidence=how.confidence,
+        resamples=how.resamples,
         versions=versions(),
         machine=machine(),
         date=today(),
+        data=identity(task),
     )
+    return curve, drawn
+
+
+def _with_truncation(curve: Curve, drawn: Resampled, plain: Curve, plain_drawn: Resampled) -> Curve:
+    """The curve with plain truncation beside it, and the gain over that on the same examples."""
+    both = [g for g in curve.nesting if g in plain.nesting]
+    places = [[one.nesting.index(g) for g in both] for one in (curve, plain)]
+    found = drawn.at(places[0]).minus(plain_drawn.at(places[1]), curve.confidence)
+    gains = tuple(
+        Gain(g, metric, *(float(table[i, j]) for table in found))
+        for i, g in enumerate(both)
+        for j, metric in enumerate(curve.metrics)
+    )
+    return replace(curve, truncation=plain, gains=gains)
 
 
 @dataclass(frozen=True)
@@ -143,6 +214,22 @@ class _Joined:
 
 class _Plan:
     """Which granularities the thing is asked for, and which of those each measured one is cut from."""
+
+    @classmethod
+    def read(cls, thing: Any, task: Task, given: AnyNesting | None, rule: CutRule | None) -> Self:
+        """What the arguments of a sweep ask for."""
+        check_task(task)
+        own = getattr(thing, "nesting", None)
+        wanted = own if given is None else Nesting.of(given)
+        if wanted is None:
+            raise ConfigError(
+                f"{type(thing).__name__} has no nesting of its own; say which sizes to measure, as in "
+                'nesting="dim=8..256"'
+            )
+        if rule is None:
+            # What an elastic thing answers in full was prepared for the cut already.
+            rule = CutRule(after=thing.rule.after) if hasattr(thing, "rule") else CutRule()
+        return cls(thing, task, wanted, own, rule)
 
     def __init__(self, thing: Any, task: Task, nesting: Nesting, own: Nesting | None, rule: CutRule) -> None:
         self.thing, self.task, self.nesting, self.own, self.rule = thing, task, nesting, own, rule

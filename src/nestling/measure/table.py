@@ -1,39 +1,110 @@
-"""Curves as text: tables, bars for a terminal, and several curves side by side."""
+"""Curves as text: tables in several formats, bars for a terminal, and several curves side by side."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, Literal, get_args
 
-from nestling.errors import ConfigError, DataError
+from nestling.errors import ConfigError, DataError, unknown
+from nestling.measure.choice import Row
 from nestling.measure.grid import Grid
+from nestling.measure.identity import check_same_data
 
 if TYPE_CHECKING:
-    from nestling.measure.choice import CostName, Row
+    from nestling.measure.choice import CostName
     from nestling.measure.curve import Curve
+
+Format = Literal["text", "markdown", "latex", "csv"]
 
 _COSTS = {"flops": "FLOPs", "model_bytes": "model bytes", "latency_ms": "ms"}
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def table(curve: Curve) -> str:
+def table(curve: Curve, format: Format = "text") -> str:  # noqa: A002 - see Curve.table
     """Costs, values with their intervals, and shares of the full quality, one line a granularity."""
-    return f"{caption(curve)}\n{aligned(cells(curve))}"
+    check_format(format)
+    if format == "csv":
+        return tidy([curve])
+    if format != "text":
+        return formatted(cells(curve), format)
+    told = [curve.verdict] if curve.verdict else []
+    return "\n".join([caption(curve), aligned(cells(curve)), *told])
+
+
+def check_format(given: str) -> None:
+    """Refuse a format that there is not.
+
+    Raises:
+        ConfigError: for another one; the nearest is named.
+    """
+    if given not in get_args(Format):
+        raise ConfigError(unknown("format", given, get_args(Format)))
 
 
 def cells(curve: Curve) -> list[list[str]]:
     """The table's header and lines, cell by cell; costs that are not known have no column."""
     main, *rest = curve.metrics
     costs = [name for name in _COSTS if getattr(curve.rows[0], name) is not None]
-    header = ["granularity", "bytes", *(_COSTS[name] for name in costs), main, "kept", *rest]
+    gains = {gain.granularity: gain for gain in curve.gains if gain.metric == main}
+    beside = ["truncation", "gain"] if gains else []
+    header = ["granularity", "bytes", *(_COSTS[name] for name in costs), main, "kept", *beside, *rest]
 
     def line(row: Row) -> list[str]:
         spent = [f"{row.vector_bytes:,}", *(_cost(name, row) for name in costs)]
         others = [value_text(curve.row(row.granularity, metric)) for metric in rest]
-        return [str(row.granularity), *spent, value_text(row), kept_text(row), *others]
+        plain = _beside(curve, row) if beside else []
+        return [str(row.granularity), *spent, value_text(row), kept_text(row), *plain, *others]
 
     return [header, *map(line, curve.column())]
+
+
+def _beside(curve: Curve, row: Row) -> list[str]:
+    """Plain truncation and what training gains over it at one granularity."""
+    found = [g for g in curve.gains if (g.granularity, g.metric) == (row.granularity, row.metric)]
+    if not found or curve.truncation is None:
+        return ["-", "-"]
+    plain, gain = curve.truncation.row(row.granularity, row.metric), found[0]
+    return [f"{plain.value:.3f}", f"{gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"]
+
+
+def tidy(curves: Sequence[Curve]) -> str:
+    """CSV in full precision: one line a curve, granularity and metric, gains in the last columns."""
+    text = io.StringIO()
+    names = [field.name for field in fields(Row)]
+    gained = ("truncation", "gain", "gain_low", "gain_high")
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["curve", "task", *names, *(gained if any(curve.gains for curve in curves) else ())])
+    for curve in curves:
+        gains = {(gain.granularity, gain.metric): gain for gain in curve.gains}
+        for row in curve.rows:
+            gain = gains.get((row.granularity, row.metric))
+            more = [] if gain is None else [row.value - gain.value, gain.value, gain.low, gain.high]
+            lines.writerow([curve.name, curve.task, *(getattr(row, name) for name in names), *more])
+    return text.getvalue().rstrip("\n")
+
+
+def formatted(lines: Sequence[Sequence[str]], format: Format) -> str:  # noqa: A002 - see Curve.table
+    """A header and lines as a table of Markdown or LaTeX, the first column flush left."""
+    header, *rest = lines
+    if format == "markdown":
+        marks = ["---", *["---:"] * (len(header) - 1)]
+        rows = [[cell.replace("|", "\\|") for cell in line] for line in (header, marks, *rest)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    body = [" & ".join(map(_latex, line)) + " \\\\" for line in lines]
+    columns = "l" + "r" * (len(header) - 1)
+    start, end = f"\\begin{{tabular}}{{{columns}}}\n\\toprule", "\\bottomrule\n\\end{tabular}"
+    return "\n".join([start, body[0], "\\midrule", *body[1:], end])
+
+
+def _latex(text: str) -> str:
+    """Text with what LaTeX reads as commands written out."""
+    for letter in "\\{}&%$#_":
+        text = text.replace(letter, "\\textbackslash " if letter == "\\" else f"\\{letter}")
+    return text.replace("~", "\\textasciitilde ").replace("^", "\\textasciicircum ")
 
 
 def chart(curve: Curve, metric: str | None = None, width: int = 40) -> str:
@@ -57,12 +128,24 @@ def grid(curve: Curve, metric: str | None = None, cost: CostName | None = None) 
     return f"{what} of {curve.name} ({curve.task})\n{aligned(found.lines(text))}"
 
 
-def compare(curves: Sequence[Curve], metric: str | None = None) -> str:
+def compare(
+    curves: Sequence[Curve],
+    metric: str | None = None,
+    *,
+    format: Format = "text",  # noqa: A002 - see Curve.table
+    mixed: bool = False,
+) -> str:
     """One metric of several curves side by side, one line a granularity, a dash where one has no such.
 
+    Args:
+        curves: at least one.
+        metric: the main one of the first by default.
+        format: see :meth:`Curve.table`; CSV holds all metrics.
+        mixed: let the curves be of different data; their values then say nothing about each other.
+
     Raises:
-        DataError: for no curves.
-        ConfigError: for a metric that a curve lacks.
+        DataError: for no curves, or curves of different data unless ``mixed``.
+        ConfigError: for a metric that a curve lacks, or another format.
 
     >>> compare([])
     Traceback (most recent call last):
@@ -71,6 +154,10 @@ def compare(curves: Sequence[Curve], metric: str | None = None) -> str:
     """
     if not curves:
         raise DataError("there are no curves to compare; give at least one")
+    check_format(format)
+    check_same_data(curves, mixed=mixed)
+    if format == "csv":
+        return tidy(curves)
     metric = metric or curves[0].metrics[0]
     columns = [{row.granularity: row for row in curve.column(metric)} for curve in curves]
     merged = {g: row.vector_bytes for column in reversed(columns) for g, row in column.items()}
@@ -78,11 +165,18 @@ def compare(curves: Sequence[Curve], metric: str | None = None) -> str:
     for granularity, size in sorted(merged.items(), key=lambda item: (item[1], str(item[0]))):
         cells = [value_text(column[granularity]) if granularity in column else "-" for column in columns]
         lines.append([str(granularity), f"{size:,}", *cells])
+    if format != "text":
+        return formatted(lines, format)
     return f"{metric} on {curves[0].task}, {curves[0].confidence:.0%} intervals\n{aligned(lines)}"
 
 
 def caption(curve: Curve) -> str:
     """What was measured, on how many examples."""
+    if curve.runs > 1:
+        return (
+            f"{curve.name} on {curve.task}: {curve.examples:,} examples, mean of {curve.runs} runs, from the "
+            "lowest to the highest"
+        )
     return (
         f"{curve.name} on {curve.task}: {curve.examples:,} examples, {curve.confidence:.0%} intervals of "
         f"{curve.resamples:,} resamples"

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling.arguments import whole
 from nestling.cut import CutRule, cut_each
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.classification import (
@@ -87,6 +88,19 @@ class ComparesWithFull(Task, Protocol):
             rule: what happens before and after the cut.
         """
         ...
+
+
+def check_task(task: object) -> None:
+    """Refuse what is no task.
+
+    Raises:
+        ConfigError: for another kind of object.
+    """
+    if not all(hasattr(task, name) for name in ("metrics", "inputs")):
+        raise ConfigError(
+            f"a task is needed, such as Retrieval.from_pairs(pairs) or STS(first, second, scores), not "
+            f"a {type(task).__name__}"
+        )
 
 
 def with_full(task: Task, encoded: Mapping[str, NDArray[Any]], dim: int, rule: CutRule) -> Task:
@@ -173,8 +187,9 @@ class Clustering:
         labels = check_labels(self.labels)
         if len(labels) != len(self.x):
             raise DataError(f"{len(labels)} labels do not belong to {len(self.x)} inputs")
-        if self.num_clusters is not None and not 1 <= self.num_clusters <= len(labels):
-            raise ConfigError(f"num_clusters={self.num_clusters} must be from 1 to {len(labels)}")
+        if self.num_clusters is not None:
+            whole("num_clusters", self.num_clusters, most=len(labels))
+        whole("seed", self.seed, least=0)
 
     @property
     def inputs(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from nestling.artifact import read_folder, write_folder
 from nestling.cut import RAW, cut_each
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ConfigError, DataError, GranularityError
-from nestling.granularity import At, Granularity, Nesting
+from nestling.granularity import AnyNesting, At, Granularity, Nesting
 
 _KIND = "adapter"
 _WEIGHTS = "model.safetensors"
@@ -49,8 +49,9 @@ class Adapter(nn.Module):
     torch.Size([5, 2])
     """
 
-    def __init__(self, nesting: Nesting, input_dim: int, *, hidden: int | None = None) -> None:
+    def __init__(self, nesting: AnyNesting, input_dim: int, *, hidden: int | None = None) -> None:
         super().__init__()
+        nesting = Nesting.of(nesting)
         if nesting.axes != ("dim",):
             raise GranularityError(f"an adapter is cut on the axis dim alone, not on {nesting}")
         for name, width in (("input_dim", input_dim), ("hidden", hidden)):

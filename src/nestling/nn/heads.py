@@ -15,7 +15,7 @@ from nestling.artifact import read_folder, write_folder
 from nestling.cut import RAW, cut
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ConfigError, DataError, GranularityError
-from nestling.granularity import At, Granularity, Nesting
+from nestling.granularity import AnyNesting, At, Granularity, Nesting
 
 _WEIGHTS = "model.safetensors"
 
@@ -42,8 +42,11 @@ class NestedClassifier(nn.Module):
     torch.Size([5, 3])
     """
 
-    def __init__(self, nesting: Nesting, num_classes: int, *, tied: bool = False, bias: bool = True) -> None:
+    def __init__(
+        self, nesting: AnyNesting, num_classes: int, *, tied: bool = False, bias: bool = True
+    ) -> None:
         super().__init__()
+        nesting = Nesting.of(nesting)
         if nesting.axes != ("dim",):
             raise GranularityError(f"a head cuts features on the axis dim alone, not on {nesting}")
         if num_classes < 2:

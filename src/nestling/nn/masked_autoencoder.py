@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from nestling.cut import RAW, cut
 from nestling.data.masking import IGNORED
 from nestling.errors import ConfigError, GranularityError
-from nestling.granularity import Granularity, Nesting
+from nestling.granularity import AnyNesting, Granularity, Nesting
 from nestling.nn.layers import LayerStack
 
 
@@ -37,9 +37,9 @@ class MaskedAutoEncoder(nn.Module):
     Source: Starbucks, arXiv 2410.13230, masked auto-encoder pre-training.
     """
 
-    def __init__(self, model: Any, nesting: Nesting, head: nn.Module | None = None) -> None:
+    def __init__(self, model: Any, nesting: AnyNesting, head: nn.Module | None = None) -> None:
         super().__init__()
-        width = int(model.config.hidden_size)
+        width, nesting = int(model.config.hidden_size), Nesting.of(nesting)
         if nesting.axes != ("dim", "layer"):
             raise GranularityError(f"masked auto-encoding needs sizes on dim and layer, not {nesting}")
         if nesting.full["dim"] > width:

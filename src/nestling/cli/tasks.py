@@ -1,0 +1,181 @@
+"""What the flags of ``nestling sweep`` measure on: texts of a file, or vectors with their judgements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nestling.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nestling.encoders.stored import StoredVectors
+    from nestling.measure.tasks import Task
+
+_HELD_OUT = 5  # of so many rows of a class one is a query
+_LABEL = "label"
+_K = 10
+
+
+@dataclass(frozen=True)
+class TaskFlags:
+    """The flags as they were given.
+
+    Args:
+        pairs: a file of (query, document) pairs.
+        beir: a folder in the format of BEIR.
+        scored: a file of (text, text, score).
+        queries: a file of vectors.
+        relevant: a file of judgements of them.
+        labels: a file of classes.
+        k: documents to look at.
+        measures: names with commas between.
+        seed: of the rows that are held out as queries.
+    """
+
+    pairs: Path | None
+    beir: Path | None
+    scored: Path | None
+    queries: Path | None
+    relevant: Path | None
+    labels: Path | None
+    k: int | None
+    measures: str | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        sources = ("pairs", "beir", "scored", "queries", "labels")
+        if sum(getattr(self, name) is not None for name in sources) != 1:
+            raise ConfigError(
+                "give the data to measure on: texts by one of --pairs FILE, --beir FOLDER, --scored FILE; "
+                "or, where the model is a file of vectors, --queries FILE or --labels FILE"
+            )
+        if self.relevant is not None and self.queries is None:
+            raise ConfigError("--relevant says which rows answer the vectors of --queries; give both")
+        if self.scored is not None and (self.k, self.measures) != (None, None):
+            raise ConfigError("--scored is measured by rank correlation alone; leave out --k and --measures")
+
+    @property
+    def are_of_vectors(self) -> bool:
+        """Whether the model is a file of vectors."""
+        return self.queries is not None or self.labels is not None
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """The settings of a retrieval task that were given."""
+        k = _K if self.k is None else self.k
+        return {"k": k, **({} if self.measures is None else {"measures": _names(self.measures)})}
+
+
+def text_task(flags: TaskFlags) -> Task:
+    """The task over texts that the flags name.
+
+    Raises:
+        DataError: for data that cannot be used.
+    """
+    from nestling.data import read_beir, read_pairs
+    from nestling.data.sts import read_scored_pairs
+    from nestling.measure.tasks import STS, Retrieval
+
+    if flags.pairs is not None:
+        return Retrieval.from_pairs(read_pairs(flags.pairs), **flags.how)
+    if flags.beir is not None:
+        return Retrieval.from_data(read_beir(flags.beir), **flags.how)
+    assert flags.scored is not None
+    rated = read_scored_pairs(flags.scored)
+    return STS(rated.first, rated.second, rated.scores)
+
+
+def vector_task(stored: StoredVectors, flags: TaskFlags) -> Task:
+    """The task over vectors: ``stored`` are the documents, or with labels queries and documents.
+
+    Raises:
+        DataError: for data that cannot be used.
+    """
+    from nestling.encoders.stored import open_vectors
+    from nestling.measure.tasks import Retrieval
+
+    if flags.labels is not None:
+        labels = _read_labels(flags.labels, len(stored))
+        asked, known = _held_out(labels, flags.seed)
+        x = stored.values
+        return Retrieval.from_labels(x[asked], labels[asked], x[known], labels[known], **flags.how)
+    assert flags.queries is not None
+    queries = open_vectors(flags.queries)
+    if flags.relevant is None:
+        return Retrieval.from_vectors(queries.values, stored.values, **flags.how)
+    rows, judged = _read_relevant(flags.relevant, queries, stored)
+    return Retrieval.from_vectors(queries.values[rows], stored.values, judged, **flags.how)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _read_labels(path: Path, count: int) -> NDArray[np.generic]:
+    """One label a row: the column ``label``, or the only one."""
+    import numpy as np
+
+    from nestling.data.table import read_table
+
+    columns = read_table(path).columns
+    if _LABEL not in columns and len(columns) > 1:
+        raise DataError(
+            f"{path} has the columns {', '.join(columns)}; call the one of the classes {_LABEL!r}"
+        )
+    labels = np.asarray(columns.get(_LABEL, next(iter(columns.values()))))
+    if len(labels) != count:
+        raise DataError(f"{path} holds {len(labels)} labels, but there are {count} vectors")
+    return labels
+
+
+def _held_out(labels: NDArray[np.generic], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that ask, a fifth of each class, and rows that are found, at least one of each class."""
+    import numpy as np
+
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    _, codes = np.unique(labels[shuffled], return_inverse=True)
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    place = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    asks = np.zeros(len(labels), np.bool_)
+    asks[order] = place % _HELD_OUT == 1
+    if not asks.any():
+        raise DataError("every label stands for one vector alone, so no vector has another to find")
+    return np.sort(shuffled[asks]), np.sort(shuffled[~asks])
+
+
+def _read_relevant(
+    path: Path, queries: StoredVectors, documents: StoredVectors
+) -> tuple[list[int], list[dict[int, float]]]:
+    """Rows of the judged queries, and for each its documents by row; both are named by id or row number."""
+    from nestling.data import read_qrels
+
+    asked, known = _places(queries), _places(documents)
+    judged = read_qrels(path)
+    _check_names(path, "query", judged, asked)
+    _check_names(path, "document", [name for grades in judged.values() for name in grades], known)
+    grades = [
+        {known[name]: float(max(grade, 0)) for name, grade in judged[query].items()} for query in judged
+    ]
+    return [asked[query] for query in judged], grades
+
+
+def _places(vectors: StoredVectors) -> Mapping[str, int]:
+    names = range(len(vectors)) if vectors.ids is None else vectors.ids.tolist()
+    return {str(name): row for row, name in enumerate(names)}
+
+
+def _check_names(
+    path: Path, what: str, names: Sequence[str] | Mapping[str, Any], known: Mapping[str, int]
+) -> None:
+    strangers = [name for name in names if name not in known]
+    if strangers:
+        raise DataError(
+            f"{path} names {what} {strangers[0]!r}, which the vectors do not have; rows are named by their "
+            f"ids, or from 0 to {len(known) - 1} where they have none"
+        )

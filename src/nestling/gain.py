@@ -1,0 +1,65 @@
+"""How much better a trained thing is than plain truncation at every size, on the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nestling.granularity import Granularity
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A metric of the trained thing minus that of plain truncation at one granularity.
+
+    Args:
+        granularity: where both were measured.
+        metric: what was measured.
+        value: the difference; above 0 the trained thing is better.
+        low: lower end of its interval, from the same resamples of both.
+        high: upper end.
+    """
+
+    granularity: Granularity
+    metric: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Literal["better", "as good", "worse"]:
+        """What training made of it, as far as the interval says."""
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "as good"
+
+
+def told(gains: Sequence[Gain], metric: str, what: str = "Training") -> str:
+    """One sentence: at which granularities training, or what else was done, pays.
+
+    >>> sizes = [Granularity(dim=8), Granularity(dim=64)]
+    >>> told([Gain(g, "ndcg@10", v, v - 0.01, v + 0.01) for g, v in zip(sizes, (0.1, 0.0))], "ndcg@10")
+    'Training pays at dim=8 (ndcg@10 +0.100); at dim=64 plain truncation is as good.'
+    """
+    column = [gain for gain in gains if gain.metric == metric]
+    sizes = {
+        verdict: [gain for gain in column if gain.verdict == verdict]
+        for verdict in ("better", "as good", "worse")
+    }
+    if not sizes["better"]:
+        start = f"{what} pays at no size (by {metric})"
+    else:
+        most = max(gain.value for gain in sizes["better"])
+        least = min(gain.value for gain in sizes["better"])
+        by = f"+{most:.3f}" if most == least else f"+{least:.3f} to +{most:.3f}"
+        start = f"{what} pays at {_named(sizes['better'], column)} ({metric} {by})"
+    others = {"as good": "plain truncation is as good", "worse": "plain truncation is better"}
+    rest = [f"at {_named(sizes[name], column)} {what}" for name, what in others.items() if sizes[name]]
+    return "; ".join([start, *rest]) + "."
+
+
+def _named(part: Sequence[Gain], whole: Sequence[Gain]) -> str:
+    if len(part) == len(whole) > 1:
+        return "every size"
+    return ", ".join(str(gain.granularity) for gain in part)

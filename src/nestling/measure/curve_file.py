@@ -1,0 +1,160 @@
+"""Curves as JSON files."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.gain import Gain
+from nestling.granularity import Granularity
+from nestling.measure.choice import Row
+from nestling.measure.curve import Curve
+
+SCHEMA_VERSION = 1
+
+KIND = "curve"
+
+
+def to_json(curve: Curve) -> str:
+    """A curve as text."""
+    record = {"schema_version": SCHEMA_VERSION, "kind": KIND, **_record(curve)}
+    return json.dumps(record, indent=1, allow_nan=False, default=dict)
+
+
+def load(path: str | Path) -> Curve:
+    """Read a curve.
+
+    Raises:
+        ArtifactError: for a file that is missing, torn, no curve, or of a newer schema.
+    """
+    try:
+        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read as a curve: {error}") from error
+    if not isinstance(raw, dict) or raw.get("kind") != KIND:
+        raise ArtifactError(f"{path} holds no curve; give a file that Curve.save wrote")
+    version = raw.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path} was written with schema {version}, and this nestling reads up to {SCHEMA_VERSION}; "
+            "update it with: pip install -U nestling"
+        )
+    try:
+        return _FileRecord.model_validate(raw).curve()
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{path} is malformed at {place}: {first['msg']}") from error
+    except (DataError, ConfigError, ValueError) as error:
+        raise ArtifactError(f"{path} is malformed: {error}") from error
+
+
+def _record(curve: Curve) -> dict[str, Any]:
+    rest = {field.name: getattr(curve, field.name) for field in fields(curve)}
+    rest["truncation"] = None if curve.truncation is None else _record(curve.truncation)
+    rest["gains"] = [_figures(gain) for gain in curve.gains]
+    return {
+        **{name: value for name, value in rest.items() if name != "rows"},
+        "rows": [*map(_figures, curve.rows)],
+    }
+
+
+def _figures(row: Row | Gain) -> dict[str, Any]:
+    return {field.name: _plain(getattr(row, field.name)) for field in fields(row)}
+
+
+def _plain(value: object) -> object:
+    """``value`` as JSON has it: granularities as text, and nothing for NaN, which JSON does not know."""
+    if isinstance(value, Granularity):
+        return str(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+class _RowRecord(BaseModel):
+    """A row as it stands in a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    granularity: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    kept: float | None
+    kept_low: float | None
+    kept_high: float | None
+    vector_bytes: int
+    flops: float | None
+    latency_ms: float | None
+    model_bytes: int | None = None
+    seed: int
+
+    def row(self) -> Row:
+        """The row that was saved."""
+        figures = {
+            name: math.nan if value is None else value
+            for name, value in self.model_dump().items()
+            if name in ("value", "low", "high", "kept", "kept_low", "kept_high")
+        }
+        return Row(**{**self.model_dump(), **figures, "granularity": Granularity.parse(self.granularity)})
+
+
+class _GainRecord(BaseModel):
+    """A gain as it stands in a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    granularity: str
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def gain(self) -> Gain:
+        """The gain that was saved."""
+        value, low, high = (math.nan if each is None else each for each in (self.value, self.low, self.high))
+        return Gain(Granularity.parse(self.granularity), self.metric, value, low, high)
+
+
+class _CurveRecord(BaseModel):
+    """A curve as it stands in a file; what has a default is not in every file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    task: str
+    examples: int
+    confidence: float
+    resamples: int
+    versions: dict[str, str]
+    machine: str
+    date: str
+    data: str = ""
+    truncation: _CurveRecord | None = None
+    gains: list[_GainRecord] = []
+    note: str = ""
+    runs: int = 1
+    rows: list[_RowRecord]
+
+    def curve(self) -> Curve:
+        """The curve that was saved."""
+        rest = self.model_dump(exclude={"schema_version", "kind", "rows", "gains", "truncation"})
+        return Curve(
+            rows=tuple(record.row() for record in self.rows),
+            gains=tuple(record.gain() for record in self.gains),
+            truncation=None if self.truncation is None else self.truncation.curve(),
+            **rest,
+        )
+
+
+class _FileRecord(_CurveRecord):
+    """The curve of a file, and what says that it is one."""
+
+    schema_version: int
+    kind: str

@@ -1,0 +1,94 @@
+"""``nestling sweep`` over vectors, its tables and names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from nestling.cli import app
+from nestling.encoders.stored import StoredVectors
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(200, 16)).astype(np.float32)
+LABELS = np.arange(200) % 5
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["sweep", *map(str, arguments)])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    np.save(tmp_path / "documents.npy", X)
+    np.save(tmp_path / "queries.npy", X + 0.3 * RNG.normal(size=X.shape).astype(np.float32))
+    (tmp_path / "labels.csv").write_text("id,label\n" + "".join(f"{i},c{c}\n" for i, c in enumerate(LABELS)))
+    return tmp_path
+
+
+def test_row_i_asks_for_row_i(files: Path) -> None:
+    result = run(
+        files / "documents.npy", "--queries", files / "queries.npy", "--json", "--measures", "map,mrr"
+    )
+    assert result.exit_code == 0, result.output
+    curve = json.loads(result.stdout)
+    assert {row["metric"] for row in curve["rows"]} == {"map@10", "mrr@10"}
+    assert curve["rows"][-1]["value"] > 0.95
+    assert curve["examples"] == 200
+
+
+def test_judgements_name_rows_or_ids(files: Path) -> None:
+    (files / "rows.tsv").write_text("".join(f"{i}\t0\t{i}\t1\n" for i in range(0, 200, 2)))
+    by_row = run(
+        files / "documents.npy", "--queries", files / "queries.npy", "--relevant", files / "rows.tsv"
+    )
+    assert "100 examples" in by_row.stdout, by_row.output
+    StoredVectors(X, ids=[f"d{i}" for i in range(200)]).save(files / "named")
+    (files / "ids.tsv").write_text("".join(f"{i}\td{i}\t1\n" for i in range(0, 200, 2)))
+    by_id = run(files / "named", "--queries", files / "queries.npy", "--relevant", files / "ids.tsv")
+    assert by_id.stdout.splitlines()[2:] == by_row.stdout.splitlines()[2:]
+    wrong = run(files / "named", "--queries", files / "queries.npy", "--relevant", files / "rows.tsv")
+    assert "names document '0', which the vectors do not have" in str(wrong.exception)
+
+
+def test_vectors_of_a_class_look_for_each_other(files: Path) -> None:
+    centres = np.eye(5, 16, dtype=np.float32)[LABELS] * 5 + X
+    np.save(files / "classes.npy", centres)
+    result = run(files / "classes.npy", "--labels", files / "labels.csv", "--json")
+    assert result.exit_code == 0, result.output
+    curve = json.loads(result.stdout)
+    assert [row["metric"] for row in curve["rows"]][:4] == ["map@10", "mrl_map@10", "precision@10", "top1"]
+    assert curve["examples"] == 40
+    assert curve["rows"][-1]["value"] > 0.9
+
+
+def test_names_formats_and_ks_are_flags(files: Path) -> None:
+    given = (files / "documents.npy", "--queries", files / "queries.npy", "--name", "mine", "--k", 3)
+    assert run(*given).stdout.startswith("mine on retrieval")
+    assert run(*given, "--format", "csv").stdout.startswith("curve,task,granularity")
+    assert run(*given, "--format", "markdown").stdout.startswith("| granularity")
+    assert "ndcg@3" in run(*given, "--format", "latex").stdout
+    assert "did you mean 'latex'" in str(run(*given, "--format", "latx").exception)
+
+
+def test_few_pairs_can_be_measured(tmp_path: Path) -> None:
+    path = tmp_path / "four.csv"
+    path.write_text("query,document\n" + "".join(f"ask {i},text number {i}\n" for i in "abcd"))
+    assert "choose k from 1 to 4" in str(run("wordllama", "--pairs", path).exception)
+    assert "ndcg@3" in run("wordllama", "--pairs", path, "--k", 3).stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "give the data to measure on"),
+        (("--labels", "l.csv", "--queries", "q.npy"), "give the data to measure on"),
+        (("--labels", "l.csv", "--relevant", "r.tsv"), "give both"),
+        (("--scored", "s.csv", "--k", "3"), "leave out --k and --measures"),
+    ],
+)
+def test_flags_that_do_not_fit_are_named(flags: tuple[str, ...], message: str) -> None:
+    assert message in str(run("vectors.npy", *flags).exception)
