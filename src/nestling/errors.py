@@ -52,6 +52,10 @@ class NonFiniteError(NestlingError, FloatingPointError):
     """A loss or a gradient became NaN or infinite while training; the weights were not changed by it."""
 
 
+class WorkerError(NestlingError, RuntimeError):
+    """A process that works for this one could not start, or ended before its work was done."""
+
+
 class MissingExtraError(NestlingError, ImportError):
     """An optional dependency is not installed; the message names the command that installs it."""
 

@@ -200,14 +200,6 @@ def test_threads_may_use_different_depths_at_once(folders: dict[str, Path]) -> N
             np.testing.assert_allclose(each, wanted[g], atol=1e-6)
 
 
-def test_several_processes_encode_as_one_does(folders: dict[str, Path]) -> None:
-    encoder = encoder_of(folders["Bert"])
-    texts = TEXTS * 5
-    for g in ("layer=2,dim=8", "full"):
-        apart = encoder.encode(texts, g, devices=["cpu", "cpu"])
-        np.testing.assert_allclose(apart, encoder.encode(texts, g), atol=1e-6)
-
-
 def test_real_minilm_keeps_the_laws_and_is_cut_as_the_full_pass_gives_it() -> None:
     encoder = TextEncoder.open("minilm", Nesting.parse("layer=1,3,6 x dim=64,384"))
     plain = TextEncoder.open("minilm", Nesting.parse("dim=64,384"))

@@ -33,7 +33,7 @@ from nestling.encoders.export import (
     with_modules,
     write_dims,
 )
-from nestling.encoders.inference import encode_apart, evaluating, multiply_adds
+from nestling.encoders.inference import evaluating, multiply_adds
 from nestling.encoders.pretrained import declared_dims, quiet_unless_terminal, read_model
 from nestling.encoders.text_inputs import (
     Pooling,
@@ -45,6 +45,7 @@ from nestling.encoders.text_inputs import (
     usual_dims,
     usual_rule,
 )
+from nestling.encoders.workers import encode_apart
 from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.progress import Progress
@@ -192,22 +193,23 @@ class TextEncoder(nn.Module):
             batch_size: texts encoded at a time.
             prompt: put before every text; by default the model's default prompt, if it has one.
             prompt_name: one of the model's prompts by name, in place of ``prompt``.
-            devices: encode on these at once, one process each, such as ``["cuda:0", "cuda:1"]`` or
-                ``["cpu"] * 4``; a script that does so needs ``if __name__ == "__main__":``.
+            devices: encode on these at once, one process each with a copy of the model, such as
+                ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``.
             first_row: the number of the first text in errors, if these are a part of many.
 
         Raises:
             DataError: for no texts, or texts that are empty, no strings, or have no tokens; the rows
                 are named.
+            WorkerError: with ``devices``, if a process cannot start or is killed.
+            ConfigError: with ``devices``, for a model that cannot be saved for others to load.
         """
         granularity = self._resolve(at)
         prompt = prompt_of(self.model, prompt, prompt_name)
         if not devices:
             return self._encode_each(texts, [granularity], batch_size, prompt, first_row)[granularity]
         rows = check_texts(texts, first_row)
-        found = encode_apart(self._stock(granularity), rows, devices, batch_size, prompt)
-        check_found(found, self.rule, first_row)
-        return found
+        alone = TextEncoder(self._stock(granularity), Nesting.chain(dim=(granularity["dim"],)), self.rule)
+        return encode_apart(alone.save, rows, granularity["dim"], devices, batch_size, prompt, first_row)
 
     def encode_each(
         self, texts: Sequence[str], granularities: Iterable[At] | None = None, *, batch_size: int = 64
