@@ -5,12 +5,13 @@ The engine itself is asked in the other files; here it is the calls of the clien
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from nestling.errors import ArtifactError, StoreBusyError, StoreError
@@ -19,8 +20,10 @@ from nestling.search.stores import DatabaseStore, Layout
 from nestling.search.stores.qdrant import QdrantTable
 from nestling.testing import STORE_LAWS, StoreExample
 
-# The twin compares every row and tells so; that vectors are compared exactly is no fault here.
-pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact:UserWarning")
+# The twin compares every row, has no indexes of payloads, and tells so; neither is a fault here.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Local mode performs exact:UserWarning", "ignore:Payload indexes have no effect:UserWarning"
+)
 
 
 @pytest.mark.parametrize("law", STORE_LAWS, ids=lambda law: law.__name__)
@@ -33,7 +36,13 @@ def test_the_client_keeps_the_law(law: Callable[[StoreExample], None]) -> None:
     def reopen(name: str, **expected: Any) -> DatabaseStore:
         return DatabaseStore.open(QdrantTable(client, name), **expected)
 
-    law(StoreExample(make, reopen, rows=150))
+    def write(name: str, ids: list[str], vectors: dict[int, Any], metadata: list[Any]) -> None:
+        for row, tags in enumerate(metadata):
+            named = {f"dim{dim}": matrix[row].tolist() for dim, matrix in vectors.items()}
+            payload = {"id": ids[row], "metadata": tags}
+            client.upsert(name, [models.PointStruct(id=str(uuid.uuid4()), vector=named, payload=payload)])
+
+    law(StoreExample(make, reopen, rows=150, write=write))
     client.close()
 
 
@@ -69,8 +78,6 @@ def test_errors_of_the_server_become_ours(error: Exception, kind: type[Exception
 
 
 def test_a_collection_of_others_is_left_alone() -> None:
-    from qdrant_client import models
-
     client = QdrantClient(":memory:")
     client.create_collection("others", models.VectorParams(size=4, distance=models.Distance.DOT))
     with pytest.raises(ArtifactError, match="not made by nestling"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,21 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import CutRule, check_vectors, cut_each
-from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
 from nestling.progress import Progress
 from nestling.search.ids import Ids, check_kind, check_new_ids, read_ids
 from nestling.search.prefix import prefix_norms, prepare
 from nestling.search.stores.layout import Layout, check_identity
+from nestling.search.stores.metadata import read_condition, read_metadata
 from nestling.search.stores.retry import with_retries
-from nestling.search.stores.store import Batch, Hits, Metadata, Value
+from nestling.search.stores.store import Batch, Hits, Metadata
 from nestling.search.stores.table import Request, Rows, Table
 
 _FLOATS_SENT_AT_A_TIME = 1 << 20
 _MOST_ROWS_SENT = 5000
 _QUERIES_AT_A_TIME = 100
 _MOST_K = 10_000
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
-_LARGEST_EXACT_INTEGER = 1 << 53
 
 
 class DatabaseStore:
@@ -95,7 +93,8 @@ class DatabaseStore:
         Args:
             ids: what they are called, all different, of the layout's kind.
             vectors: ``Float[n, dim]``, before the cut rule; a memory map is read batch by batch.
-            metadata: one flat dict a row with strings and whole numbers, for ``where=``.
+            metadata: one flat dict a row, for ``where=`` and for the hits: texts, whole numbers of up to 64
+                bits, floats, truth values, numpy's too; None is the same as no value.
             prepared: the vectors went through what the rule does before the cut, as those of ``scan`` did.
 
         Raises:
@@ -105,7 +104,7 @@ class DatabaseStore:
         """
         matrix = check_vectors(vectors, "vectors", dim=self.layout.dim)
         names = self._names(check_new_ids(ids, len(matrix)))
-        tags = _check_metadata(metadata, len(matrix))
+        tags = read_metadata(metadata, len(matrix), self.layout.fields)
         rule = self.layout.rule.again if prepared else self.layout.rule
         self._check_lengths(matrix, rule)
         step = max(1, min(_MOST_ROWS_SENT, _FLOATS_SENT_AT_A_TIME // sum(self.layout.dims)))
@@ -125,7 +124,8 @@ class DatabaseStore:
         shortlist: int | None = 200,
         rerank_dim: int | None = None,
         ids: Any = None,
-        where: Metadata | None = None,
+        where: Any = None,
+        with_metadata: bool = True,
     ) -> list[Hits]:
         """The ``k`` best rows of every query: a shortlist at a prefix, put in order at a longer one.
 
@@ -136,16 +136,23 @@ class DatabaseStore:
                 compares all rows at ``rerank_dim`` and so is exact.
             rerank_dim: size whose scores decide, one of ``layout.dims``; the full one by default.
             ids: rows allowed; None allows all.
-            where: values that the metadata of a row must have, all of them.
+            where: what the metadata of a row must meet, as :func:`~nestling.search.where.read_where` takes
+                it: ``{"year": {"gte": 2020}, "brand": ["a", "b"]}``, or the same in words. The database
+                filters while it searches.
+            with_metadata: give the metadata of the hits, too.
+
+        Returns:
+            One :class:`~nestling.search.stores.store.Hits` a query; it is shorter than ``k`` where fewer
+            rows exist or are allowed.
 
         Raises:
-            DataError: for queries, ids or metadata that cannot be used.
-            ConfigError: for a ``k`` or shortlist out of range, or a size that is not kept.
+            DataError: for queries, ids or a condition that cannot be used.
+            ConfigError: for a ``k``, shortlist or size that is no whole number, out of range or not kept.
             StoreError: if the database fails.
         """
         matrix = np.asarray(check_vectors(queries, "queries", dim=self.layout.dim), np.float32)
-        size = self._check_search(k, shortlist, rerank_dim)
-        wanted = _check_metadata([where or {}], 1)[0]
+        k, shortlist, size = self._check_search(k, shortlist, rerank_dim)
+        wanted = read_condition(where, self.layout.fields)
         allowed = None if ids is None else self._names(read_ids(ids))
         if allowed == []:
             return [Hits([], np.zeros(0, np.float32)) for _ in matrix]
@@ -155,9 +162,9 @@ class DatabaseStore:
         found: list[Hits] = []
         for start in range(0, len(matrix), _QUERIES_AT_A_TIME):
             block = cut_each(matrix[start : start + _QUERIES_AT_A_TIME], sorted(dims), self.layout.rule)
-            request = Request(block, k, shortlist, self.layout.shortlist_dim, size, allowed, wanted)
-            found += self._answers(request)
-        return [Hits(self._called(hits.ids).tolist(), hits.scores) for hits in found]
+            asked = self.layout.shortlist_dim, size, allowed, wanted, with_metadata
+            found += self._answers(Request(block, k, shortlist, *asked))
+        return [replace(hits, ids=self._called(hits.ids).tolist()) for hits in found]
 
     def _answers(self, request: Request) -> list[Hits]:
         """A graph may lose its way among rows that a filter forbids; such queries are asked again exactly."""
@@ -193,11 +200,11 @@ class DatabaseStore:
 
     def scan(self, size: int = 1000) -> Iterator[Batch]:
         """All rows, up to ``size`` at a time, with vectors as the rule leaves them at the full size."""
-        for rows in self._table.scan(size):
+        for rows in self._table.scan(_whole(size, "size", 1, _MOST_K)):
             yield Batch(self._called(rows.ids), rows.vectors[self.layout.dim], rows.metadata)
 
     def optimize(self) -> None:
-        """Build the index of the prefixes, or bring it up to date.
+        """Build the index of the prefixes and those of the declared fields, or bring them up to date.
 
         Do it once after the first rows; without it a search compares the prefixes of all rows.
         """
@@ -220,23 +227,28 @@ class DatabaseStore:
         return names
 
     def _called(self, names: list[str]) -> Ids:
-        return np.array(names, dtype=np.int64 if self.layout.ids == "int" else np.str_)
+        if self.layout.ids == "str":
+            return np.array(names, dtype=np.str_)
+        for name in names:
+            if not (name.isdecimal() and name.isascii() and str(int(name)) == name and int(name) < 2**63):
+                raise StoreError(
+                    f"{self._table.where} holds a row called {name!r}, but its ids are whole numbers; "
+                    "another program wrote it: give it a number there, or delete it"
+                )
+        return np.array(names, dtype=np.int64)
 
-    def _check_search(self, k: int, shortlist: int | None, rerank_dim: int | None) -> int:
-        if not 1 <= k <= _MOST_K:
-            raise ConfigError(f"k={k} is out of range; choose k from 1 to {_MOST_K}")
-        if shortlist is not None and not k <= shortlist <= _MOST_K:
-            raise ConfigError(
-                f"a shortlist of {shortlist} cannot give k={k} rows; choose from {k} to {_MOST_K}, or None "
-                "to compare all rows"
-            )
+    def _check_search(self, k: Any, shortlist: Any, rerank_dim: Any) -> tuple[int, int | None, int]:
+        k = _whole(k, "k", 1, _MOST_K)
+        if shortlist is not None:
+            remedy = f", or None to compare all rows; a shortlist has at least k={k}"
+            shortlist = _whole(shortlist, "shortlist", k, _MOST_K, remedy)
         size = self.layout.dim if rerank_dim is None else rerank_dim
-        if size not in self.layout.dims:
+        if isinstance(size, bool) or size not in self.layout.dims:
             raise ConfigError(
-                f"rerank_dim={size} is not kept in this table; choose one of "
+                f"rerank_dim={size!r} is not kept in this table; choose one of "
                 f"{', '.join(map(str, self.layout.dims))}"
             )
-        return size
+        return k, shortlist, int(size)
 
     def _check_lengths(self, matrix: NDArray[Any], rule: CutRule) -> None:
         """Before anything is written: of the sizes kept, the smallest is the first to be all zero."""
@@ -248,30 +260,10 @@ class DatabaseStore:
                 prefix_norms(rows, [small], "the vectors", first_row=start)
 
 
-def _check_metadata(given: Sequence[Metadata] | None, count: int) -> list[dict[str, Value]]:
-    if given is None:
-        return [{} for _ in range(count)]
-    if len(given) != count:
-        raise DataError(f"{len(given)} metadata are given for {count} rows; give one for each")
-    rows = [dict(one) for one in given]
-    for row in rows:
-        for key, value in row.items():
-            _check_field(key, value)
-    return rows
-
-
-def _check_field(key: Any, value: Any) -> None:
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise DataError(
-            f"metadata cannot have a field {key!r}; use 1 to 48 of the letters a-z and A-Z, digits and _, "
-            "not a digit first"
-        )
-    if isinstance(value, str):
-        _check_text(value, f"the metadata field {key}")
-    elif isinstance(value, bool) or not isinstance(value, int) or abs(value) > _LARGEST_EXACT_INTEGER:
-        raise DataError(
-            f"the metadata field {key} cannot hold {value!r}; use strings, or whole numbers up to 2**53"
-        )
+def _whole(given: Any, what: str, least: int, most: int, remedy: str = "") -> int:
+    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or not least <= given <= most:
+        raise ConfigError(f"{what}={given!r} cannot be; choose a whole number from {least} to {most}{remedy}")
+    return int(given)
 
 
 def _check_text(text: str, what: str) -> None:

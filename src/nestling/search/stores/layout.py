@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.cut import CutRule
+from nestling.data.fields import FieldKind
 from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
 from nestling.granularity import Nesting
 from nestling.search.exact import Metric
 from nestling.search.ids import IdKind
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no fields
 _COSINE = CutRule()
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
@@ -32,10 +34,13 @@ class Layout:
         metric: ``"dot"`` (largest first) or ``"euclidean"`` (smallest distance first).
         ids: whether rows are called by strings or by whole numbers.
         encoder: what made the vectors.
+        fields: the metadata that rows may have, each with its kind: ``"int"``, ``"float"``, ``"bool"`` or
+            ``"text"``. Their values are held to it, and ``optimize`` indexes them. Where none are declared,
+            rows may have any.
 
     Raises:
         GranularityError: for sizes that are not of the nesting, or another axis than ``dim``.
-        ConfigError: for an unknown metric or kind of ids.
+        ConfigError: for an unknown metric, kind of ids or kind of a field.
 
     >>> Layout(Nesting.chain(dim=(64, 256, 768)), 64).dims
     (64, 768)
@@ -48,6 +53,7 @@ class Layout:
     metric: Metric = "dot"
     ids: IdKind = "str"
     encoder: str = ""
+    fields: Mapping[str, FieldKind] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.nesting.axes != ("dim",):
@@ -62,6 +68,10 @@ class Layout:
         for what, given, kinds in (("metric", self.metric, Metric), ("kind of ids", self.ids, IdKind)):
             if given not in get_args(kinds):
                 raise ConfigError(unknown(what, given, get_args(kinds)))
+        object.__setattr__(self, "fields", dict(self.fields))
+        for name, kind in self.fields.items():
+            if kind not in get_args(FieldKind):
+                raise ConfigError(unknown(f"kind of the field {name!r}", kind, get_args(FieldKind)))
 
     @property
     def dim(self) -> int:
@@ -84,6 +94,7 @@ class Layout:
             metric=self.metric,
             ids=self.ids,
             encoder=self.encoder,
+            fields=dict(self.fields),
         )
         return record.model_dump_json()
 
@@ -117,6 +128,7 @@ class Layout:
                 record.metric,
                 record.ids,
                 record.encoder,
+                record.fields,
             )
         except (ValidationError, ConfigError, GranularityError, TypeError) as error:
             raise ArtifactError(f"{where} keeps a malformed layout: {error}") from error
@@ -133,6 +145,7 @@ class _Record(BaseModel):
     metric: Metric
     ids: IdKind
     encoder: str
+    fields: dict[str, FieldKind] = {}
 
 
 def check_identity(layout: Layout, where: str, *, encoder: str | None, rule: CutRule | None) -> None:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from nestling.errors import StoreBusyError, StoreError, require
 from nestling.search.stores.layout import Layout, check_name
+from nestling.search.stores.metadata import found_metadata
+from nestling.search.stores.milvus_where import Where, literal, one_of
 from nestling.search.stores.rerank import rerank
-from nestling.search.stores.store import Floats, Hits, Value
+from nestling.search.stores.store import Floats, Hits
 from nestling.search.stores.table import Request, Rows
 
 _KEY = "nestling.layout"
 _LONGEST_ID_BYTES = 1024
-_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_CASTS = {"int": "DOUBLE", "float": "DOUBLE", "bool": "BOOL", "text": "VARCHAR"}
 _FLOATS_A_CALL = 1 << 22  # a quarter of the 64 MB that a message may have
 _RATE_LIMIT = 8
 
 
 class MilvusTable:
-    """A collection of Milvus.
+    """A collection of Milvus, whose primary keys are the ids of rows.
 
-    Rows are called by a hash of their id: pymilvus pastes primary keys into its filters, and a hash holds
-    nothing that would have to be quoted.
+    (Collections that were made before fields could be declared have a hash as their key, and the id beside.)
 
     Args:
         client: a ``MilvusClient``, which stays the caller's.
@@ -56,6 +57,8 @@ class MilvusTable:
         self._timeout_s, self._options = timeout_s, options or {}
         self.where = f"the Milvus collection {name}"
         self._layout: Layout | None = None
+        self._name_field = "id"
+        self._lite = False
 
     def read_layout(self) -> Layout | None:
         """The layout, kept as description of the collection; Milvus Lite keeps only properties."""
@@ -64,18 +67,24 @@ class MilvusTable:
         found = self._call("describe_collection")
         text = found.get("description") or dict(found.get("properties") or {}).get(_KEY)
         self._layout = Layout.from_text(text, self.where)
+        self._name_field = "name" if any(field["name"] == "name" for field in found["fields"]) else "id"
+        self._lite = self._is_lite()
         self._call("load_collection")
         return self._layout
+
+    def _is_lite(self) -> bool:
+        version = self._guarded(lambda: self._client.get_server_version(timeout=self._timeout_s))
+        return str(version).startswith("milvus_lite")
 
     def create(self, layout: Layout) -> None:
         """Make the collection: HNSW for the first stage; longer vectors are read only where it points."""
         kind, text = self._milvus.DataType, layout.to_text()
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False, description=text)
-        schema.add_field("id", kind.VARCHAR, is_primary=True, max_length=64)
-        schema.add_field("name", kind.VARCHAR, max_length=_LONGEST_ID_BYTES)
-        schema.add_field("metadata", kind.JSON)
+        schema.add_field("id", kind.VARCHAR, is_primary=True, max_length=_LONGEST_ID_BYTES)
+        schema.add_field("metadata", kind.JSON, nullable=True)
         indexes = self._client.prepare_index_params()
-        metric = "IP" if layout.metric == "dot" else "L2"
+        unit = layout.rule.after == "l2"  # of any length, rows of others are then compared by their angle
+        metric = ("COSINE" if unit else "IP") if layout.metric == "dot" else "L2"
         for dim in layout.dims:
             schema.add_field(_field(dim), kind.FLOAT_VECTOR, dim=dim)
             graph = {"index_type": "HNSW", "params": {"M": 16, "efConstruction": 200}}
@@ -90,15 +99,17 @@ class MilvusTable:
             properties={_KEY: text},
             **self._options,
         )
-        self._layout = layout
+        self._layout, self._lite = layout, self._is_lite()
 
     def upsert(self, rows: Rows) -> None:
         """Add or replace rows."""
+        hashed = self._name_field != "id"
         fields = {_field(dim): matrix for dim, matrix in rows.vectors.items()}
         self._call(
             "upsert",
             data=[
-                {"id": _key(name), "name": name, "metadata": rows.metadata[row]}
+                ({"id": _key(name), "name": name} if hashed else {"id": name})
+                | {"metadata": rows.metadata[row]}
                 | {field: matrix[row] for field, matrix in fields.items()}
                 for row, name in enumerate(rows.ids)
             ],
@@ -124,32 +135,40 @@ class MilvusTable:
             anns_field=_field(dim),
             limit=limit,
             filter=self._filter(request),
-            output_fields=["name", _field(request.rerank_dim)],
+            output_fields=self._outputs(request.rerank_dim, metadata=request.with_metadata),
             search_params={"params": {"ef": limit}},
         )
+
+    def _outputs(self, dim: int, *, metadata: bool) -> list[str]:
+        return [self._name_field, *["metadata"] * metadata, _field(dim)]
 
     def _ordered(self, query: Floats, shortlist: Any, request: Request) -> Hits:
         rows, dim = [hit["entity"] for hit in shortlist], request.rerank_dim
         vectors = np.array([row[_field(dim)] for row in rows], np.float32).reshape(-1, dim)
-        return rerank(query, [row["name"] for row in rows], vectors, request.k, self._known.metric)
+        names = [row[self._name_field] for row in rows]
+        metadata = [self._metadata(row) for row in rows] if request.with_metadata else []
+        return rerank(query, names, vectors, metadata, request.k, self._known)
+
+    def _metadata(self, row: Any) -> dict[str, Any]:
+        return found_metadata(row["metadata"], row[self._name_field], self.where)
 
     def _filter(self, request: Request) -> str:
-        parts = [f'metadata["{key}"] == {_literal(value)}' for key, value in request.where.items()]
+        parts = [] if request.where is None else [Where(lite=self._lite).text(request.where)]
         if request.ids is not None:
-            parts.append(_one_of(map(_key, request.ids)))
+            parts.append(one_of(self._name_field, request.ids))
         return " and ".join(parts)
 
     def delete(self, ids: list[str]) -> None:
         """Remove rows."""
         if ids:
-            self._call("delete", ids=[_key(name) for name in ids])
+            self._call("delete", filter=one_of(self._name_field, ids))
 
     def present(self, ids: list[str]) -> set[str]:
         """Which of these ids there are."""
         if not ids:
             return set()
-        found = self._call("query", filter=_one_of(map(_key, ids)), output_fields=["name"])
-        return {row["name"] for row in found}
+        found = self._call("query", filter=one_of(self._name_field, ids), output_fields=[self._name_field])
+        return {row[self._name_field] for row in found}
 
     def count(self) -> int:
         """How many rows there are."""
@@ -163,18 +182,31 @@ class MilvusTable:
         """All rows in the order of their keys."""
         dim = self._known.dim
         found = self._call(
-            "query_iterator", filter="", batch_size=size, output_fields=["name", "metadata", _field(dim)]
+            "query_iterator", filter="", batch_size=size, output_fields=self._outputs(dim, metadata=True)
         )
         try:
             while batch := self._guarded(found.next):
                 vectors = np.array([row[_field(dim)] for row in batch], np.float32)
-                yield Rows([row["name"] for row in batch], {dim: vectors}, [row["metadata"] for row in batch])
+                names = [row[self._name_field] for row in batch]
+                yield Rows(names, {dim: vectors}, [self._metadata(row) for row in batch])
         finally:
             found.close()
 
     def optimize(self) -> None:
-        """Seal the newest rows, so that they are indexed too; what is sealed Milvus indexes by itself."""
+        """Index the declared fields, and seal the newest rows; what is sealed Milvus indexes by itself."""
+        if not self._lite:  # which has no indexes of JSON
+            self._index_fields()
         self._call("flush")
+
+    def _index_fields(self) -> None:
+        made = self._call("list_indexes")
+        for field, kind in self._known.fields.items():
+            name = f"by_{_key(field)[:16]}"
+            if name not in made:
+                params = self._client.prepare_index_params()
+                place = {"json_path": f"metadata[{literal(field)}]", "json_cast_type": _CASTS[kind]}
+                params.add_index("metadata", index_type="INVERTED", index_name=name, params=place)
+                self._call("create_index", index_params=params)
 
     def drop(self) -> None:
         """Remove the collection."""
@@ -203,6 +235,8 @@ class MilvusTable:
             may_pass = isinstance(error, self._unavailable) or error.code == _RATE_LIMIT or error.retriable
             kind = StoreBusyError if may_pass else StoreError
             raise kind(f"{self.where} refuses: {error.message}") from error
+        except (ValueError, OSError) as error:  # of the client itself, such as one that was closed
+            raise StoreError(f"{self.where} refuses: {error}") from error
         except self._lost as error:
             raise StoreBusyError(f"{self.where} does not answer: {error.code()}") from error
 
@@ -213,11 +247,3 @@ def _field(dim: int) -> str:
 
 def _key(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
-
-
-def _one_of(keys: Iterable[str]) -> str:
-    return f"id in [{', '.join(map(_literal, keys))}]"
-
-
-def _literal(value: Value) -> str:
-    return str(value) if isinstance(value, int) else f'"{value.translate(_ESCAPES)}"'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
@@ -11,7 +10,9 @@ import numpy as np
 
 from nestling.errors import ConfigError, StoreBusyError, StoreError, require, unknown
 from nestling.search.stores.layout import Layout, check_name
+from nestling.search.stores.metadata import found_metadata
 from nestling.search.stores.postgres_vectors import adapt_vectors
+from nestling.search.stores.postgres_where import Where, index_of, json_of
 from nestling.search.stores.store import Hits
 from nestling.search.stores.table import Request, Rows
 
@@ -28,19 +29,20 @@ _CODES: dict[Code, tuple[str, str, int]] = {
 _FAMILIES = {"<~>": "hamming", "<=>": "cosine", "<#>": "ip", "<->": "l2"}
 _CREATE = (
     'CREATE TABLE {table} (id text COLLATE "C" PRIMARY KEY, embedding vector({dim}) NOT NULL, '
-    "metadata jsonb NOT NULL)"
+    "metadata jsonb NOT NULL DEFAULT '{{}}' CHECK (jsonb_typeof(metadata) = 'object'){unit})"
 )
+_UNIT = ", CHECK (abs(vector_norm(embedding) - 1) < 1e-3)"  # the rule normalises, so others have to
 _UPSERT = (
     "INSERT INTO {table} SELECT * FROM incoming ON CONFLICT (id) DO UPDATE "
     "SET embedding = excluded.embedding, metadata = excluded.metadata"
 )
 _SEARCH = """
-    SELECT q.number, best.id, best.distance
+    SELECT q.number, best.id, best.distance{metadata}
     FROM unnest(%(numbers)s::int[], %(shortlists)b::vector[], %(reranks)b::vector[])
         AS q(number, shortlist, rerank)
     CROSS JOIN LATERAL (
-        SELECT id, {distance} AS distance
-        FROM (SELECT id, embedding FROM {table} {rows}) AS kept
+        SELECT id, {distance} AS distance{metadata}
+        FROM (SELECT id, embedding{metadata} FROM {table} {rows}) AS kept
         ORDER BY distance, id LIMIT {k}
     ) AS best
     ORDER BY 1, 3, 2
@@ -50,7 +52,7 @@ _INDEXES = """
     SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
     WHERE indrelid = to_regclass(%(name)s)
 """
-_SCAN = "SELECT id, embedding, metadata FROM {table} WHERE id > %s ORDER BY id LIMIT %s"
+_SCAN = "SELECT id, embedding, metadata FROM {table} {rest} ORDER BY id LIMIT %(size)s"
 
 
 class PostgresTable:
@@ -105,7 +107,11 @@ class PostgresTable:
         literal = self._sql.Literal
         with self._transaction(vectors=False) as run:
             run("CREATE EXTENSION IF NOT EXISTS vector")
-            run(_CREATE, dim=literal(layout.dim))
+            run(
+                _CREATE,
+                dim=literal(layout.dim),
+                unit=self._sql.SQL(_UNIT if layout.rule.after == "l2" else ""),
+            )
             run("CREATE INDEX ON {table} USING gin (metadata jsonb_path_ops)")
             run("COMMENT ON TABLE {table} IS {text}", text=literal(layout.to_text()))
         self._layout = layout
@@ -119,7 +125,7 @@ class PostgresTable:
                 copy.set_types(["text", "vector", "jsonb"])
                 vectors = rows.vectors[self._known.dim]
                 for name, vector, tags in zip(rows.ids, vectors, rows.metadata, strict=True):
-                    copy.write_row((name, vector, jsonb(tags)))
+                    copy.write_row((name, vector, jsonb(tags, dumps=json_of)))
             run(_UPSERT)
             run("DROP TABLE incoming")  # at once: the caller's transaction may go on to another batch
 
@@ -131,39 +137,44 @@ class PostgresTable:
             "shortlists": list(request.queries[first]),
             "reranks": list(request.queries[request.rerank_dim]),
             "ids": request.ids,
-            "metadata": json.dumps(request.where),
         }
+        parts, condition = self._parts(request)
         with self._transaction() as run:
             if request.shortlist is not None:
                 least, most = _EF_SEARCH
                 width = self._sql.Literal(min(most, max(least, request.shortlist)))
                 run("SET LOCAL hnsw.ef_search = {width}", width=width)
                 run("SET LOCAL hnsw.iterative_scan = relaxed_order")  # the outer order is strict anyhow
-            found = run(_SEARCH, values, **self._parts(request))
-        answers: list[list[tuple[str, float]]] = [[] for _ in range(len(request))]
-        for number, name, distance in found:
-            answers[number].append((name, distance))
-        sign = -1 if self._known.metric == "dot" else 1  # pgvector gives negative inner products
-        return [
-            Hits([name for name, _ in answer], np.array([sign * d for _, d in answer], np.float32))
-            for answer in answers
-        ]
+            found = run(_SEARCH, values | condition, **parts)
+        answers: list[list[Any]] = [[] for _ in range(len(request))]
+        for number, *row in found:
+            answers[number].append(row)
+        return [self._hits(rows) for rows in answers]
 
-    def _parts(self, request: Request) -> dict[str, Any]:
-        """Made of sizes and column names alone; everything else is passed as a parameter."""
-        allowed = ["id = ANY(%(ids)s)"] * (request.ids is not None)
-        allowed += ["metadata @> %(metadata)s::jsonb"] * bool(request.where)
-        rows = f"WHERE {' AND '.join(allowed)} " if allowed else ""
+    def _hits(self, rows: list[Any]) -> Hits:
+        """Of rows of id, distance and perhaps metadata; pgvector gives negative inner products."""
+        sign = -1 if self._known.metric == "dot" else 1
+        metadata = [found_metadata(row[2], row[0], self.where) for row in rows if len(row) > 2]
+        return Hits([row[0] for row in rows], np.array([sign * row[1] for row in rows], np.float32), metadata)
+
+    def _parts(self, request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Parts of the statement, made of sizes and of names, and the values of its condition."""
+        sql, where = self._sql, Where(self._known.fields)
+        allowed = [sql.SQL("id = ANY(%(ids)s)")] * (request.ids is not None)
+        allowed += [where.text(request.where)] if request.where is not None else []
+        rows = sql.SQL("WHERE ") + sql.SQL(" AND ").join(allowed) if allowed else sql.SQL("")
         if request.shortlist is not None:
             asked = self._coded("q.shortlist")
-            rows += f"ORDER BY {self._prefix()} {self._operator()} {asked} LIMIT {request.shortlist}"
+            nearest = f" ORDER BY {self._prefix()} {self._operator()} {asked} LIMIT {request.shortlist}"
+            rows = rows + sql.SQL(nearest)
         offered = "embedding"
         if request.rerank_dim < self._known.dim:
             offered = f"subvector(embedding, 1, {request.rerank_dim})"
             offered = f"l2_normalize({offered})" if self._known.rule.after == "l2" else offered
         operator = "<#>" if self._known.metric == "dot" else "<->"
-        parts = {"distance": f"{offered} {operator} q.rerank", "rows": rows, "k": str(request.k)}
-        return {name: self._sql.SQL(text) for name, text in parts.items()}
+        metadata = ", metadata" if request.with_metadata else ""
+        texts = {"distance": f"{offered} {operator} q.rerank", "k": str(request.k), "metadata": metadata}
+        return {name: sql.SQL(text) for name, text in texts.items()} | {"rows": rows}, where.values
 
     def delete(self, ids: list[str]) -> None:
         """Remove rows."""
@@ -187,18 +198,20 @@ class PostgresTable:
 
     def scan(self, size: int) -> Iterator[Rows]:
         """All rows in the order of their ids, each batch a statement of its own."""
-        after = ""
+        after = None
         while True:
+            rest = self._sql.SQL("" if after is None else "WHERE id > %(after)s")
             with self._transaction() as run:
-                found = run(_SCAN, [after, size])
+                found = run(_SCAN, {"after": after, "size": size}, rest=rest)
             if not found:
                 return
             ids, vectors, metadata = (list(part) for part in zip(*found, strict=True))
-            yield Rows(ids, {self._known.dim: np.stack(vectors)}, metadata)
+            tags = [found_metadata(*row, self.where) for row in zip(metadata, ids, strict=True)]
+            yield Rows(ids, {self._known.dim: np.stack(vectors)}, tags)
             after = ids[-1]
 
     def optimize(self) -> None:
-        """Make the HNSW index of the prefixes, once; from then on PostgreSQL keeps it up to date."""
+        """Make the HNSW index of the prefixes and those of declared fields, once; PostgreSQL keeps them."""
         family = f"{_CODES[self._code][1]}_{_FAMILIES[self._operator()]}_ops"
         with self._transaction(vectors=False) as run:
             run("SET LOCAL statement_timeout = 0")
@@ -208,6 +221,13 @@ class PostgresTable:
                 prefix=self._sql.SQL(self._prefix()),
                 family=self._sql.SQL(family),
             )
+            for field, kind in self._known.fields.items():
+                name, place = index_of(self._sql, self._name, field, kind)
+                run(
+                    "CREATE INDEX IF NOT EXISTS {index} ON {table} ({place})",
+                    index=self._sql.Identifier(name),
+                    place=place,
+                )
             run("ANALYZE {table}")
 
     def drop(self) -> None:

@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from nestling.data.fields import Value
 from nestling.errors import StoreBusyError, StoreError, require
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant_points import (
+    distance_of,
     hits_of,
-    ids_of,
+    name_of,
     payload_of,
     point_id,
     rows_of_pages,
     vector_name,
     vectors_of,
+    wanted_payload,
 )
+from nestling.search.stores.qdrant_where import Where, called, index_paths
 from nestling.search.stores.store import Hits
 from nestling.search.stores.table import Request, Rows
 
 _KEY = "nestling"
 _MAY_PASS = {408, 429, 500, 502, 503, 504}
+
+
+class ServerWords:
+    """Conditions as ``qdrant_client`` writes them, which :class:`~.qdrant_where.Where` makes filters of."""
+
+    def __init__(self, models: Any) -> None:
+        self._models = models
+
+    def every(self, parts: list[Any]) -> Any:
+        """All of the parts."""
+        return self._models.Filter(must=parts)
+
+    def some(self, parts: list[Any]) -> Any:
+        """At least one of the parts."""
+        return self._models.Filter(should=parts)
+
+    def none(self, parts: list[Any]) -> Any:
+        """None of the parts."""
+        return self._models.Filter(must_not=parts)
+
+    def equal(self, key: str, value: Value) -> Any:
+        """A value at a place of the payload."""
+        return self._models.FieldCondition(key=key, match=self._models.MatchValue(value=value))
+
+    def one_of(self, key: str, values: list[Any]) -> Any:
+        """One of several texts, or of several whole numbers."""
+        return self._models.FieldCondition(key=key, match=self._models.MatchAny(any=values))
+
+    def ranged(self, key: str, op: str, bound: float) -> Any:
+        """A number at a place of the payload."""
+        return self._models.FieldCondition(key=key, range=self._models.Range(**{op: bound}))
+
+    def absent(self, key: str) -> Any:
+        """No value at a place of the payload."""
+        return self._models.IsEmptyCondition(is_empty=self._models.PayloadField(key=key))
+
+    def points(self, ids: Iterable[Any]) -> Any:
+        """These points."""
+        return self._models.HasIdCondition(has_id=list(ids))
 
 
 class QdrantTable:
@@ -43,8 +86,11 @@ class QdrantTable:
     ) -> None:
         self._models = require("qdrant_client.models", "qdrant")
         self._failures = require("qdrant_client.http.exceptions", "qdrant")
+        self._exhausted = require("qdrant_client.common.client_exceptions", "qdrant").QdrantException
+        self._lost = require("grpc", "qdrant").RpcError  # of clients that prefer gRPC
         self._client, self._name, self._owned = client, check_name(name), owned
         self._options = options or {}
+        self._words = ServerWords(self._models)
         self.where = f"the Qdrant collection {name}"
         self._layout: Layout | None = None
 
@@ -60,7 +106,7 @@ class QdrantTable:
     def create(self, layout: Layout) -> None:
         """Make the collection; only the vectors of the first stage get a graph."""
         models = self._models
-        distance = models.Distance.DOT if layout.metric == "dot" else models.Distance.EUCLID
+        distance = models.Distance[distance_of(layout)]
         no_graph = models.HnswConfigDiff(m=0)
         vectors = {
             vector_name(dim): models.VectorParams(
@@ -72,35 +118,41 @@ class QdrantTable:
             self._client.create_collection(
                 self._name, vectors_config=vectors, metadata={_KEY: layout.to_text()}, **self._options
             )
+            self._index("id", "KEYWORD")
         self._layout = layout
 
     def upsert(self, rows: Rows) -> None:
-        """Add or replace points, and wait until they can be found."""
+        """Add or replace points, and wait until they can be found; others of these names are removed."""
         points = [
             self._models.PointStruct(
                 id=point_id(name), vector=vectors_of(rows, row), payload=payload_of(rows, row)
             )
             for row, name in enumerate(rows.ids)
         ]
+        others = self._models.Filter(
+            must=[called(self._words, rows.ids)],
+            must_not=[self._words.points(point.id for point in points)],
+        )
         with self._errors():
             self._client.upsert(self._name, points, wait=True)
+            self._client.delete(self._name, self._models.FilterSelector(filter=others), wait=True)
 
     def search(self, request: Request) -> list[Hits]:
         """All queries in one call."""
-        asked = [self._query(request, row) for row in range(len(request))]
+        allowed = self._filter(request)
+        asked = [self._query(request, row, allowed) for row in range(len(request))]
         with self._errors():
             answers = self._client.query_batch_points(self._name, asked)
-        return [hits_of(answer.points) for answer in answers]
+        return [hits_of(answer.points, request, self.where) for answer in answers]
 
-    def _query(self, request: Request, row: int) -> Any:
+    def _query(self, request: Request, row: int, allowed: Any) -> Any:
         models = self._models
         last = {
             "query": request.queries[request.rerank_dim][row].tolist(),
             "using": vector_name(request.rerank_dim),
             "limit": request.k,
-            "with_payload": ["id"],
+            "with_payload": wanted_payload(request),
         }
-        allowed = self._filter(request)
         if request.shortlist is None:
             return models.QueryRequest(**last, filter=allowed, params=models.SearchParams(exact=True))
         first = models.Prefetch(
@@ -113,25 +165,42 @@ class QdrantTable:
         return models.QueryRequest(**last, prefetch=first)
 
     def _filter(self, request: Request) -> Any:
-        models = self._models
-        must: list[Any] = [
-            models.FieldCondition(key=f"metadata.{key}", match=models.MatchValue(value=value))
-            for key, value in request.where.items()
-        ]
-        if request.ids is not None:
-            must.append(models.HasIdCondition(has_id=[point_id(name) for name in request.ids]))
-        return models.Filter(must=must) if must else None
+        must = [Where(self._words, self._texts).filter(request.where)] if request.where is not None else []
+        must += [called(self._words, request.ids)] if request.ids is not None else []
+        return self._models.Filter(must=must) if must else None
+
+    def _texts(self, path: str) -> list[str]:
+        """All different texts of a field, from the index that gives them."""
+        with self._errors():
+            self._index(path, "KEYWORD")
+            found = self._client.facet(self._name, path, limit=max(1, self.count()), exact=True)
+        return [hit.value for hit in found.hits if isinstance(hit.value, str)]
+
+    def _index(self, path: str, kind: str) -> None:
+        if path not in self._client.get_collection(self._name).payload_schema:
+            schema = self._models.PayloadSchemaType[kind]
+            self._client.create_payload_index(self._name, path, schema, wait=True)
 
     def delete(self, ids: list[str]) -> None:
         """Remove points."""
-        with self._errors():
-            self._client.delete(self._name, [point_id(name) for name in ids], wait=True)
+        if ids:
+            gone = self._models.FilterSelector(filter=called(self._words, ids))
+            with self._errors():
+                self._client.delete(self._name, gone, wait=True)
 
     def present(self, ids: list[str]) -> set[str]:
         """Which of these ids there are."""
-        with self._errors():
-            found = self._client.retrieve(self._name, [point_id(name) for name in ids], with_payload=["id"])
-        return ids_of(found)
+        found: set[str] = set()
+        offset: Any = None
+        while ids:
+            with self._errors():
+                records, offset = self._client.scroll(
+                    self._name, called(self._words, ids), limit=len(ids), offset=offset, with_payload=["id"]
+                )
+            found.update(map(name_of, records))
+            if offset is None:
+                break
+        return found
 
     def count(self) -> int:
         """How many points there are."""
@@ -154,7 +223,10 @@ class QdrantTable:
         return rows_of_pages(page, self._layout, self.where)
 
     def optimize(self) -> None:
-        """Nothing to ask for: the server builds and mends its graphs by itself, in the background."""
+        """Index the declared fields; graphs the server builds and mends by itself, in the background."""
+        with self._errors():
+            for path, kind in index_paths(self._layout).items():
+                self._index(path, kind)
 
     def drop(self) -> None:
         """Remove the collection."""
@@ -172,6 +244,10 @@ class QdrantTable:
             yield
         except self._failures.ResponseHandlingException as error:
             raise StoreBusyError(f"{self.where} does not answer: {error.source}") from error
+        except self._exhausted as error:
+            raise StoreBusyError(f"{self.where} takes no more for now: {error}") from error
+        except self._lost as error:
+            raise StoreBusyError(f"{self.where} does not answer: {error.code()}") from error
         except self._failures.UnexpectedResponse as error:
             kind = StoreBusyError if error.status_code in _MAY_PASS else StoreError
             raise kind(f"{self.where} refuses ({error.status_code}): {error.reason_phrase}") from error

@@ -3,25 +3,73 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nestling.errors import StoreError, require
+import numpy as np
+
+from nestling.data.fields import Value
+from nestling.errors import StoreBusyError, StoreError, require
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant_points import (
     LAYOUT_POINT,
+    distance_of,
     hits_of,
-    ids_of,
+    name_of,
     payload_of,
     point_id,
     rows_of_pages,
     vector_name,
     vectors_of,
+    wanted_payload,
 )
+from nestling.search.stores.qdrant_where import Where, called, index_paths
 from nestling.search.stores.store import Hits
 from nestling.search.stores.table import Request, Rows
+
+_LOCKED = "WouldBlock"  # in the engine's words for a log that somebody else holds
+
+
+class EdgeWords:
+    """Conditions as ``qdrant_edge`` writes them, which :class:`~.qdrant_where.Where` makes filters of."""
+
+    def __init__(self, edge: Any) -> None:
+        self._edge = edge
+
+    def every(self, parts: list[Any]) -> Any:
+        """All of the parts."""
+        return self._edge.Filter(must=parts)
+
+    def some(self, parts: list[Any]) -> Any:
+        """At least one of the parts."""
+        return self._edge.Filter(should=parts)
+
+    def none(self, parts: list[Any]) -> Any:
+        """None of the parts."""
+        return self._edge.Filter(must_not=parts)
+
+    def equal(self, key: str, value: Value) -> Any:
+        """A value at a place of the payload; Python's True would be taken for 1, numpy's is not."""
+        given = np.bool_(value) if isinstance(value, bool) else value
+        return self._edge.FieldCondition(key, match=self._edge.MatchValue(given))
+
+    def one_of(self, key: str, values: list[Any]) -> Any:
+        """One of several texts, or of several whole numbers."""
+        return self._edge.FieldCondition(key, match=self._edge.MatchAny(values))
+
+    def ranged(self, key: str, op: str, bound: float) -> Any:
+        """A number at a place of the payload."""
+        return self._edge.FieldCondition(key, range=self._edge.RangeFloat(**{op: bound}))
+
+    def absent(self, key: str) -> Any:
+        """No value at a place of the payload."""
+        return self._edge.IsEmptyCondition(key)
+
+    def points(self, ids: Iterable[Any]) -> Any:
+        """These points."""
+        return self._edge.HasIdCondition(set(ids))
 
 
 class QdrantEdgeTable:
@@ -38,6 +86,7 @@ class QdrantEdgeTable:
 
     def __init__(self, folder: str | Path, name: str) -> None:
         self._edge = require("qdrant_edge", "qdrant")
+        self._words = EdgeWords(self._edge)
         self._folder = Path(folder) / check_name(name)
         self.where = f"the Qdrant Edge shard {name}"
         self._shard: Any = None
@@ -45,9 +94,9 @@ class QdrantEdgeTable:
 
     def read_layout(self) -> Layout | None:
         """The layout, kept in a point without vectors."""
-        if not self._folder.is_dir():
-            return None
         with self._errors():
+            if not self._folder.is_dir():
+                return None
             if self._shard is None:
                 self._shard = self._edge.EdgeShard.load(str(self._folder))
             found = self._shard.retrieve([LAYOUT_POINT], with_payload=True, with_vector=False)
@@ -57,7 +106,7 @@ class QdrantEdgeTable:
     def create(self, layout: Layout) -> None:
         """Make the shard; only the vectors of the first stage get a graph."""
         edge = self._edge
-        distance = edge.Distance.Dot if layout.metric == "dot" else edge.Distance.Euclid
+        distance = getattr(edge.Distance, distance_of(layout).title())
         no_graph = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
         vectors = {
             vector_name(dim): edge.EdgeVectorParams(
@@ -68,37 +117,50 @@ class QdrantEdgeTable:
         with self._errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._shard = edge.EdgeShard.create(str(self._folder), edge.EdgeConfig(vectors=vectors))
-            self._upsert([edge.Point(LAYOUT_POINT, {}, {"layout": layout.to_text()})])
+            made = edge.Point(LAYOUT_POINT, {}, {"layout": layout.to_text()})
+            self._update(edge.UpdateOperation.upsert_points([made]))
+            self._index("id", "KEYWORD")
         self._layout = layout
 
     def upsert(self, rows: Rows) -> None:
-        """Add or replace points."""
+        """Add or replace points; others of these names are removed."""
+        edge = self._edge
         points = [
-            self._edge.Point(point_id(name), vectors_of(rows, row), payload_of(rows, row))
+            edge.Point(point_id(name), vectors_of(rows, row), payload_of(rows, row))
             for row, name in enumerate(rows.ids)
         ]
+        ours = edge.HasIdCondition({LAYOUT_POINT, *map(point_id, rows.ids)})
+        others = edge.Filter(must=[called(self._words, rows.ids)], must_not=[ours])
         with self._errors():
-            self._upsert(points)
+            self._update(
+                edge.UpdateOperation.upsert_points(points),
+                edge.UpdateOperation.delete_points_by_filter(others),
+            )
 
-    def _upsert(self, points: list[Any]) -> None:
-        self._shard.update(self._edge.UpdateOperation.upsert_points(points))
+    def _update(self, *operations: Any) -> None:
+        for operation in operations:
+            self._shard.update(operation)
         self._shard.flush()
 
     def search(self, request: Request) -> list[Hits]:
         """All queries in one pass over the segments."""
-        asked = [self._query(request, row) for row in range(len(request))]
+        allowed = self._filter(request)
+        asked = [self._query(request, row, allowed) for row in range(len(request))]
         with self._errors():
             answers = self._shard.query_batch(self._edge.QueryBatchRequest(asked))
-        return [hits_of(answer) for answer in answers]
+        return [hits_of(answer, request, self.where) for answer in answers]
 
-    def _query(self, request: Request, row: int) -> Any:
+    def _query(self, request: Request, row: int, allowed: Any) -> Any:
         edge = self._edge
 
         def at(dim: int) -> Any:
             return edge.Query.Nearest(request.queries[dim][row].tolist(), using=vector_name(dim))
 
-        last = {"limit": request.k, "query": at(request.rerank_dim), "with_payload": ["id"]}
-        allowed = self._filter(request)
+        last = {
+            "limit": request.k,
+            "query": at(request.rerank_dim),
+            "with_payload": wanted_payload(request),
+        }
         if request.shortlist is None:
             return edge.QueryRequest(**last, filter=allowed, params=edge.SearchParams(exact=True))
         first = edge.Prefetch(
@@ -110,28 +172,48 @@ class QdrantEdgeTable:
         return edge.QueryRequest(**last, prefetches=[first])
 
     def _filter(self, request: Request) -> Any:
-        edge = self._edge
-        must: list[Any] = [
-            edge.FieldCondition(f"metadata.{key}", match=edge.MatchValue(value))
-            for key, value in request.where.items()
-        ]
-        if request.ids is not None:
-            must.append(edge.HasIdCondition({point_id(name) for name in request.ids}))
-        return edge.Filter(must=must) if must else None
+        must = [Where(self._words, self._texts).filter(request.where)] if request.where is not None else []
+        must += [called(self._words, request.ids)] if request.ids is not None else []
+        return self._edge.Filter(must=must) if must else None
+
+    def _texts(self, path: str) -> list[str]:
+        """All different texts of a field, from the index that gives them."""
+        with self._errors():
+            self._index(path, "KEYWORD")
+            asked = self._edge.FacetRequest(path, limit=max(1, self.count()), exact=True)
+            return [hit.value for hit in self._shard.facet(asked).hits if isinstance(hit.value, str)]
+
+    def _index(self, path: str, kind: str) -> None:
+        if path not in self._shard.info().payload_schema:
+            schema = getattr(self._edge.PayloadSchemaType, kind.title())
+            self._update(self._edge.UpdateOperation.create_field_index(path, schema))
 
     def delete(self, ids: list[str]) -> None:
         """Remove points."""
-        with self._errors():
-            self._shard.update(self._edge.UpdateOperation.delete_points([point_id(name) for name in ids]))
-            self._shard.flush()
+        if ids:
+            with self._errors():
+                self._update(self._edge.UpdateOperation.delete_points_by_filter(self._rows(ids)))
+
+    def _rows(self, ids: list[str]) -> Any:
+        """The points of these rows, without the one of the layout."""
+        return self._edge.Filter(
+            must=[called(self._words, ids)], must_not=[self._edge.HasIdCondition({LAYOUT_POINT})]
+        )
 
     def present(self, ids: list[str]) -> set[str]:
         """Which of these ids there are."""
-        with self._errors():
-            found = self._shard.retrieve(
-                [point_id(name) for name in ids], with_payload=["id"], with_vector=False
+        found: set[str] = set()
+        offset: Any = None
+        while ids:
+            asked = self._edge.ScrollRequest(
+                offset=offset, limit=len(ids), filter=self._rows(ids), with_payload=["id"], with_vector=False
             )
-        return ids_of(found)
+            with self._errors():
+                records, offset = self._shard.scroll(asked)
+            found.update(map(name_of, records))
+            if offset is None:
+                break
+        return found
 
     def count(self) -> int:
         """How many points there are, without the one of the layout."""
@@ -156,14 +238,18 @@ class QdrantEdgeTable:
         return rows_of_pages(page, self._layout, self.where)
 
     def optimize(self) -> None:
-        """Merge segments and build their graphs, now."""
+        """Index the declared fields, merge segments and build their graphs, now."""
         with self._errors():
+            for path, kind in index_paths(self._layout).items():
+                self._index(path, kind)
             self._shard.optimize()
 
     def drop(self) -> None:
         """Remove the folder of the shard."""
         self.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        with self._errors():
+            if self._folder.exists():
+                shutil.rmtree(self._folder)
 
     def close(self) -> None:
         """Close the shard, so that another may open it."""
@@ -175,5 +261,12 @@ class QdrantEdgeTable:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except StoreError:
+            raise
         except Exception as error:  # the engine raises nothing narrower
+            if _LOCKED in str(error):
+                raise StoreBusyError(
+                    f"{self.where} is open already, here or in another process, and only one can: "
+                    "close it there, or run a Qdrant server for several (qdrant://host:6333/collection)"
+                ) from error
             raise StoreError(f"{self.where} refuses: {error}") from error

@@ -8,10 +8,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from nestling.data.fields import Value
 from nestling.errors import StoreError
 from nestling.search.stores.layout import Layout
+from nestling.search.stores.metadata import found_metadata
+from nestling.search.stores.qdrant_where import field_of, key_of
 from nestling.search.stores.store import Hits
-from nestling.search.stores.table import Rows
+from nestling.search.stores.table import Request, Rows
 
 Page: TypeAlias = Callable[[str, Any], tuple[Sequence[Any], Any]]
 
@@ -34,9 +37,16 @@ def vector_name(dim: int) -> str:
     return f"dim{dim}"
 
 
+def distance_of(layout: Layout) -> str:
+    """Qdrant's distance for a layout; under ``Cosine`` it normalises rows itself, whoever writes them."""
+    if layout.metric == "dot":
+        return "COSINE" if layout.rule.after == "l2" else "DOT"
+    return "EUCLID"
+
+
 def payload_of(rows: Rows, row: int) -> dict[str, Any]:
     """What the point of one row carries beside its vectors."""
-    return {"id": rows.ids[row], "metadata": rows.metadata[row]}
+    return {"id": rows.ids[row], "metadata": {key_of(f): value for f, value in rows.metadata[row].items()}}
 
 
 def vectors_of(rows: Rows, row: int) -> dict[str, list[float]]:
@@ -44,15 +54,28 @@ def vectors_of(rows: Rows, row: int) -> dict[str, list[float]]:
     return {vector_name(dim): matrix[row].tolist() for dim, matrix in rows.vectors.items()}
 
 
-def hits_of(points: Iterable[Any]) -> Hits:
+def wanted_payload(request: Request) -> list[str]:
+    """The parts of payloads that an answer needs."""
+    return ["id", "metadata"] if request.with_metadata else ["id"]
+
+
+def hits_of(points: Iterable[Any], request: Request, where: str) -> Hits:
     """An answer: Qdrant gives similarities for dot products and distances for Euclid, as we do."""
     found = list(points)
-    return Hits([p.payload["id"] for p in found], np.array([p.score for p in found], np.float32))
+    metadata = [metadata_of(point, where) for point in found] if request.with_metadata else []
+    return Hits(list(map(name_of, found)), np.array([p.score for p in found], np.float32), metadata)
 
 
-def ids_of(records: Iterable[Any]) -> set[str]:
-    """What the rows of points are called that were read with their ids."""
-    return {record.payload["id"] for record in records}
+def name_of(point: Any) -> str:
+    """What a row is called: by the ``id`` in its payload, or else by the id of its point."""
+    name = (point.payload or {}).get("id")
+    return str(point.id) if name is None else str(name)
+
+
+def metadata_of(point: Any, where: str) -> dict[str, Value]:
+    """The metadata in the payload of a point."""
+    found = found_metadata((point.payload or {}).get("metadata"), name_of(point), where)
+    return {field_of(key): value for key, value in found.items()}
 
 
 def rows_of_pages(page: Page, layout: Layout | None, where: str) -> Iterator[Rows]:
@@ -73,13 +96,19 @@ def rows_of_pages(page: Page, layout: Layout | None, where: str) -> Iterator[Row
     while True:
         found, offset = page(vector_name(layout.dim), offset)
         if found:
-            yield _rows_of(found, layout)
+            yield _rows_of(found, layout, where)
         if offset is None:
             return
 
 
-def _rows_of(found: Sequence[Any], layout: Layout) -> Rows:
+def _rows_of(found: Sequence[Any], layout: Layout, where: str) -> Rows:
     name = vector_name(layout.dim)
+    for record in found:
+        if name not in (record.vector or {}):
+            raise StoreError(
+                f"{where} holds a row {name_of(record)!r} without the vector {name}; another program wrote "
+                "it: give it one there, or delete it"
+            )
     vectors = np.array([record.vector[name] for record in found], np.float32).reshape(-1, layout.dim)
-    ids = [record.payload["id"] for record in found]
-    return Rows(ids, {layout.dim: vectors}, [record.payload["metadata"] for record in found])
+    metadata = [metadata_of(record, where) for record in found]
+    return Rows(list(map(name_of, found)), {layout.dim: vectors}, metadata)

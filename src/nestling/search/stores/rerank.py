@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import numpy as np
 
-from nestling.search.exact import Metric
+from nestling.data.fields import Value
+from nestling.search.stores.layout import Layout
 from nestling.search.stores.store import Floats, Hits
 
+_SMALLEST = 1e-30  # rows of zeros, which only others can have written, stay zeros
 
-def rerank(query: Floats, names: list[str], vectors: Floats, k: int, metric: Metric) -> Hits:
+
+def rerank(
+    query: Floats,
+    names: list[str],
+    vectors: Floats,
+    metadata: list[dict[str, Value]],
+    k: int,
+    layout: Layout,
+) -> Hits:
     """The ``k`` best of a shortlist; of equal scores the one that stood first stays first.
+
+    Under ``l2`` the vectors are normalised again: rows that others wrote may be of any length.
 
     Args:
         query: ``Float[dim]``, cut and normalised.
         names: what the rows of the shortlist are called.
-        vectors: ``Float[shortlist, dim]``, cut and normalised as the query is.
+        vectors: ``Float[shortlist, dim]``, cut as the query is.
+        metadata: of these rows, or of none if they are not wanted.
         k: how many are wanted.
-        metric: what the scores are.
+        layout: says what the scores are.
     """
-    if metric == "dot":
+    if layout.rule.after == "l2":
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _SMALLEST)
+    if layout.metric == "dot":
         scores = vectors @ query
         order = np.argsort(-scores, kind="stable")[:k]
     else:
         scores = np.linalg.norm(vectors - query, axis=1)
         order = np.argsort(scores, kind="stable")[:k]
-    return Hits([names[row] for row in order], scores[order].astype(np.float32))
+    kept = [metadata[row] for row in order] if metadata else []
+    return Hits([names[row] for row in order], scores[order].astype(np.float32), kept)

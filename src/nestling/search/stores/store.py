@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.data.fields import Value
 from nestling.search.ids import Ids
 from nestling.search.stores.layout import Layout
 
 Floats: TypeAlias = NDArray[np.float32]
-Value: TypeAlias = str | int
-Metadata: TypeAlias = Mapping[str, Value]
+Metadata: TypeAlias = Mapping[str, Any]
+"""What a row carries beside its vector: texts, numbers, truth values; None is the same as no field."""
 
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """The best rows for one query, best first; fewer than ``k`` where no more exist or are allowed.
+    """The best rows for one query, best first.
+
+    Where fewer than ``k`` rows exist or are allowed, there are fewer: lists end, and nothing stands for what
+    is missing. (The tables of an index are rectangular, and have -1 and NaN in those places.)
 
     Args:
         ids: what the rows are called.
         scores: similarities, falling; with ``metric="euclidean"`` distances, rising.
+        metadata: one dict a row, as :class:`Batch` has them; empty if they were not asked for.
     """
 
     ids: list[Any]
     scores: Floats
+    metadata: list[dict[str, Value]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -35,7 +41,10 @@ class Hits:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some rows of a store: ``Float[n, dim]`` as cut and normalised by its rule at the full size."""
+    """Some rows of a store: ``Float[n, dim]`` as cut and normalised by its rule at the full size.
+
+    The metadata of a row hold the fields that have a value.
+    """
 
     ids: Ids
     vectors: Floats
@@ -65,7 +74,8 @@ class Store(Protocol):
         shortlist: int | None = 200,
         rerank_dim: int | None = None,
         ids: Any = None,
-        where: Metadata | None = None,
+        where: Any = None,
+        with_metadata: bool = True,
     ) -> list[Hits]:
         """The ``k`` best rows of every query."""
         ...

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from nestling.data.fields import Value
+from nestling.search.condition import Condition
 from nestling.search.stores.layout import Layout
-from nestling.search.stores.store import Floats, Hits, Value
+from nestling.search.stores.store import Floats, Hits
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +19,7 @@ class Rows:
     Args:
         ids: different, as strings.
         vectors: ``Float[n, dim]`` for every size of the layout, cut and normalised by its rule.
-        metadata: one flat dict a row.
+        metadata: one flat dict a row, without missing values.
     """
 
     ids: list[str]
@@ -36,7 +38,8 @@ class Request:
         shortlist_dim: size of the first stage.
         rerank_dim: size whose scores decide.
         ids: rows allowed; None allows all.
-        where: values that the metadata of a row must have.
+        where: what the metadata of a row must meet; None allows all.
+        with_metadata: whether the hits are to have their metadata.
     """
 
     queries: dict[int, Floats]
@@ -45,7 +48,8 @@ class Request:
     shortlist_dim: int
     rerank_dim: int
     ids: list[str] | None
-    where: dict[str, Value]
+    where: Condition | None
+    with_metadata: bool = True
 
     def __len__(self) -> int:
         return len(self.queries[self.rerank_dim])
@@ -98,7 +102,7 @@ class Table(Protocol):
         ...
 
     def optimize(self) -> None:
-        """Build the index of the prefixes."""
+        """Build the index of the prefixes, and those of the fields that the layout declares."""
         ...
 
     def drop(self) -> None:

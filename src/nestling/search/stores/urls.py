@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from nestling.cut import CutRule
-from nestling.errors import ConfigError, StoreBusyError, require, unknown
+from nestling.errors import ConfigError, StoreBusyError, StoreError, require, unknown
 from nestling.search.stores.database import DatabaseStore
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.table import Table
 
 _CONNECT_TIMEOUT_S = 5
+_CLOUD_REFRESH_S = 1.0  # asking object storage for what others wrote takes some ten milliseconds
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,8 @@ def _milvus(place: _Place) -> Table:
         if not str(place.folder).endswith(".db"):
             raise ConfigError("Milvus Lite keeps a file that ends in .db, as in milvus:///data/items.db/docs")
         require("milvus_lite", "milvus")
-        place.folder.parent.mkdir(parents=True, exist_ok=True)
+        with _opening(place.folder):
+            place.folder.parent.mkdir(parents=True, exist_ok=True)
         uri, token = str(place.folder), ""
     else:
         _refuse_folders(place)
@@ -169,6 +172,12 @@ def _milvus(place: _Place) -> Table:
     try:
         client = milvus.MilvusClient(uri, token=token, timeout=min(_CONNECT_TIMEOUT_S, place.timeout_s))
     except milvus.MilvusException as error:
+        if place.url.hostname is None:
+            raise StoreError(
+                f"Milvus Lite cannot open {uri}: another process has it open (close it there, or run a "
+                "server for several: milvus://host:19530/collection), or its files cannot be read: "
+                f"{error.message}"
+            ) from error
         raise StoreBusyError(f"Milvus does not answer: {error.message}") from error
     options = _numbers(place, {"shards": "num_shards"})
     return MilvusTable(client, place.table, owned=True, timeout_s=place.timeout_s, options=options)
@@ -185,7 +194,17 @@ def _lancedb(place: _Place) -> Table:
         raise ConfigError(f"a lancedb URL has three slashes and a folder, as in {_EXAMPLES['lancedb']}")
     else:
         home = str(place.folder)
-    return LanceTable(lancedb.connect(home), place.table)
+    with _opening(home):
+        database = lancedb.connect(home)
+    return LanceTable(database, place.table, refresh_s=_CLOUD_REFRESH_S if cloud else 0.0)
+
+
+@contextmanager
+def _opening(place: object) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        raise StoreError(f"{place} cannot be opened: {error}") from error
 
 
 def _refuse_folders(place: _Place) -> None:

@@ -1,0 +1,114 @@
+"""Metadata of rows on their way into a store and out of it: flat, checked, without missing values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nestling.data.fields import FieldKind, Value, converted, read_value
+from nestling.errors import DataError, StoreError, unknown
+from nestling.search.condition import Compare, Condition, Not
+from nestling.search.where import read_where
+
+_LONGEST_NAME = 256
+_TORN = re.compile("[\x00\ud800-\udfff]")
+
+
+def read_metadata(given: Any, count: int, fields: Mapping[str, FieldKind]) -> list[dict[str, Value]]:
+    """One flat dict for each of ``count`` rows, with plain values; missing ones are left out.
+
+    Args:
+        given: mappings from names of fields to values, numpy's among them; None is none for every row.
+        count: how many rows there are.
+        fields: the fields that rows may have, with their kinds; where there are none, all names will do.
+
+    Raises:
+        DataError: for another number of rows, names or values that cannot be kept, or a field that is not
+            among those declared.
+    """
+    if given is None:
+        return [{} for _ in range(count)]
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence):
+        raise DataError(f"metadata must be a list of one dict for each row, not {type(given).__name__}")
+    if len(given) != count:
+        raise DataError(f"{len(given)} metadata are given for {count} rows; give one for each")
+    for row, tags in enumerate(given):
+        if not isinstance(tags, Mapping):
+            raise DataError(f"the metadata of row {row} are {type(tags).__name__}; give a dict of fields")
+    for name in dict.fromkeys(name for tags in given for name in tags):
+        _check_name(name)
+        if fields and name not in fields:
+            raise DataError(f"{unknown('metadata field', name, fields)}; the table was made for these")
+    if fields:
+        return _of_columns(given, fields)
+    return [_of_row(tags, row) for row, tags in enumerate(given)]
+
+
+def _of_columns(
+    given: Sequence[Mapping[str, Any]], fields: Mapping[str, FieldKind]
+) -> list[dict[str, Value]]:
+    columns = {
+        name: converted([tags.get(name) for tags in given], kind, f"the metadata field {name!r}")
+        for name, kind in fields.items()
+    }
+    return [
+        {name: value for name, column in columns.items() if (value := column[row]) is not None}
+        for row in range(len(given))
+    ]
+
+
+def _of_row(tags: Mapping[str, Any], row: int) -> dict[str, Value]:
+    kept: dict[str, Value] = {}
+    for name, given in tags.items():
+        try:
+            value = read_value(given)
+        except DataError as error:
+            raise DataError(f"the metadata field {name!r}, row {row}: {error}") from error
+        if value is not None:
+            kept[name] = value
+    return kept
+
+
+def read_condition(given: Any, fields: Mapping[str, FieldKind]) -> Condition | None:
+    """The condition of an argument ``where``, held to the fields that are declared, if any are.
+
+    Raises:
+        DataError: as :func:`~nestling.search.where.read_where`, and for names that no field can have.
+    """
+    condition = read_where(given, fields or None)
+    if condition is not None:
+        for name in _names(condition):
+            _check_name(name)
+    return condition
+
+
+def _names(condition: Condition) -> list[str]:
+    if isinstance(condition, Compare):
+        return [condition.field]
+    parts = (condition.part,) if isinstance(condition, Not) else condition.parts
+    return [name for part in parts for name in _names(part)]
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not 1 <= len(name) <= _LONGEST_NAME or _TORN.search(name):
+        raise DataError(
+            f"a metadata field cannot be called {name!r}; use 1 to {_LONGEST_NAME} characters of Unicode, "
+            "none of them a null character"
+        )
+
+
+def found_metadata(given: Any, name: str, where: str) -> dict[str, Value]:
+    """The metadata of a row as a database gives them; somebody else may have written them.
+
+    Raises:
+        StoreError: if they are no mapping.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise StoreError(
+            f"{where} holds a row {name!r} whose metadata are {type(given).__name__}, no mapping of fields; "
+            "another program wrote it: mend it there, or delete it"
+        )
+    return {field: value for field, value in given.items() if value is not None}
