@@ -105,7 +105,7 @@ class Columns:
 
     @classmethod
     def read(cls, given: Any, rows: int, kinds: Kinds | None = None) -> Columns:
-        """The columns that an argument ``fields`` gives.
+        """The columns that an argument ``fields`` gives, of which there may be fewer than ``kinds``.
 
         Args:
             given: a mapping of names to ``rows`` values, a data frame, a list of one mapping a row, or None.
@@ -116,12 +116,9 @@ class Columns:
             DataError: for another number of values, a field that is not of ``kinds`` (the nearest are named),
                 or values that it cannot hold (their rows are named).
         """
-        if isinstance(given, Columns):
-            lists: dict[str, Sequence[Any]] = {name: part.tolist() for name, part in given.by_name.items()}
-            if given.rows == rows and (kinds is None or dict(kinds) == given.kinds):
-                return given
-        else:
-            lists = _lists(given, rows)
+        if isinstance(given, Columns) and given.rows == rows and given.has_kinds_of(kinds):
+            return given
+        lists = _lists(given, rows)
         for name, values in lists.items():
             if len(values) != rows:
                 raise DataError(
@@ -135,11 +132,11 @@ class Columns:
             raise DataError(
                 f"{known}; the fields were settled by the first rows, so give these or leave the others out"
             )
-        nothing: list[Value] = [None] * rows
         return cls(
             {
-                name: Column.of(converted(lists.get(name, nothing), kind, f"the field {name!r}"), kind)
+                name: Column.of(converted(lists[name], kind, f"the field {name!r}"), kind)
                 for name, kind in kinds.items()
+                if name in lists
             },
             rows,
         )
@@ -168,6 +165,10 @@ class Columns:
         if not lists:
             return [{} for _ in range(count)]
         return [dict(zip(self.by_name, values, strict=True)) for values in zip(*lists, strict=True)]
+
+    def has_kinds_of(self, kinds: Kinds | None) -> bool:
+        """Whether every field is one of ``kinds`` and holds what is said there; None is any."""
+        return kinds is None or all(kinds.get(name) == kind for name, kind in self.kinds.items())
 
     def with_kinds(self, kinds: Kinds) -> Columns:
         """These rows with exactly the fields of ``kinds``; those that they do not have are missing."""
@@ -322,6 +323,8 @@ def _kind(name: str, values: Sequence[Any]) -> FieldKind:
 def _lists(given: Any, rows: int) -> dict[str, Sequence[Any]]:
     if given is None:
         return {}
+    if isinstance(given, Columns):
+        given = {name: column.tolist() for name, column in given.by_name.items()}
     if hasattr(given, "columns") and hasattr(given, "to_dict"):  # a data frame of pandas
         given = {name: given[name].tolist() for name in given.columns}
     elif hasattr(given, "to_pydict"):  # a table of Arrow

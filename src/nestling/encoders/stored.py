@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows, zero_rows
+from nestling.data.columns import Columns, parts_of, read_columns, write_columns
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
 from nestling.encoders.vector_files import read_vector_file, write_npy
@@ -20,6 +21,7 @@ from nestling.granularity import At, Granularity, Nesting
 _KIND = "stored_vectors"
 _VALUES = "vectors.npy"
 _IDS = "ids.npy"
+_FIELDS = "fields"
 
 Ids = NDArray[np.generic]
 
@@ -47,10 +49,12 @@ class StoredVectors:
         rule: how the vectors are treated around a cut.
         ids: n different integers or strings, what the rows are called elsewhere; None is none.
         encoder: what made the vectors, such as the name of a model.
+        fields: of the rows, to be filtered by later: a mapping of names to columns, a data frame, or a list
+            of one mapping a row.
 
     Raises:
         DataError: for another shape or type; rows with NaN or infinity, or (with ``l2`` after the cut)
-            of zeros, named; ids that are not of the rows.
+            of zeros, named; ids or fields that are not of the rows.
         GranularityError: for a nesting that does not end at the full size.
 
     >>> stored = StoredVectors(np.array([[3.0, 4.0, 0.0], [0.0, 1.0, 1.0]]), "dim=2,3")
@@ -66,6 +70,7 @@ class StoredVectors:
         *,
         ids: Sequence[int] | Sequence[str] | Ids | None = None,
         encoder: str = "",
+        fields: Any = None,
     ) -> None:
         matrix = check_vectors(values)
         if rule.after == "l2" and len(zero := zero_rows(matrix)):
@@ -77,10 +82,20 @@ class StoredVectors:
             raise GranularityError(
                 f"the nesting {sizes} must end at {full}, the size of the vectors; add {full} to it"
             )
-        self._fill(matrix, sizes, rule, None if ids is None else _read_ids(ids, len(matrix)), encoder)
+        names = None if ids is None else _read_ids(ids, len(matrix))
+        self._fill(matrix, sizes, rule, names, encoder, Columns.read(fields, len(matrix)))
 
-    def _fill(self, values: Vectors, nesting: Nesting, rule: CutRule, ids: Ids | None, encoder: str) -> Self:
+    def _fill(
+        self,
+        values: Vectors,
+        nesting: Nesting,
+        rule: CutRule,
+        ids: Ids | None,
+        encoder: str,
+        fields: Columns,
+    ) -> Self:
         self.values, self.nesting, self.rule, self.ids, self.encoder = values, nesting, rule, ids, encoder
+        self.fields = fields
         return self
 
     def __len__(self) -> int:
@@ -135,7 +150,8 @@ class StoredVectors:
             return StoredVectors.load(folder)
         values = self._join(blocks, granularity["dim"])
         ids = None if self.ids is None else self.ids.copy()
-        return StoredVectors.__new__(StoredVectors)._fill(values, nesting, rule, ids, self.encoder)
+        small = StoredVectors.__new__(StoredVectors)
+        return small._fill(values, nesting, rule, ids, self.encoder, self.fields)
 
     def mapped(self, by: Map, folder: str | Path, *, encoder: str | None = None) -> StoredVectors:
         """These vectors under a map, written to a folder block by block and read from it as a memory map.
@@ -167,8 +183,9 @@ class StoredVectors:
         manifest, root = read_folder(folder, _KIND), Path(folder)
         values = np.load(root / _VALUES, mmap_mode="r", allow_pickle=False)
         ids = np.load(root / _IDS, mmap_mode="r", allow_pickle=False) if _IDS in manifest.files else None
-        nesting, rule = manifest.read_nesting(), manifest.read_cut()
-        return cls.__new__(cls)._fill(values, nesting, rule, ids, manifest.settings["encoder"])
+        nesting, rule, settings = manifest.read_nesting(), manifest.read_cut(), manifest.settings
+        fields = read_columns(root / _FIELDS, settings.get("fields", {}), len(values))
+        return cls.__new__(cls)._fill(values, nesting, rule, ids, settings["encoder"], fields)
 
     def _write(
         self,
@@ -179,12 +196,14 @@ class StoredVectors:
         dtype: np.dtype[Any],
         encoder: str,
     ) -> None:
-        settings = {"encoder": encoder}
+        settings = {"encoder": encoder, **({"fields": self.fields.kinds} if self.fields.by_name else {})}
         with write_folder(folder, _KIND, nesting=nesting, rule=rule, settings=settings) as path:
             write_npy(path / _VALUES, blocks, (len(self), nesting.full["dim"]), dtype)
             if self.ids is not None:
                 with (path / _IDS).open("wb") as stream:
                     np.save(stream, self.ids, allow_pickle=False)
+            if self.fields.by_name:
+                write_columns(path / _FIELDS, parts_of(self.fields), self.fields.kinds)
 
     def _gather(self, rows: ArrayLike, dim: int) -> Vectors:
         numbers = np.asarray(rows)
@@ -254,6 +273,7 @@ def open_vectors(
             saved.rule if rule is None else rule,
             ids=saved.ids if ids is None else ids,
             encoder=saved.encoder if encoder is None else encoder,
+            fields=saved.fields,
         )
     values, found = read_vector_file(path, column=column, id_column=id_column)
     return StoredVectors(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nestling.cut import RAW, cut
+from nestling.data.columns import Columns
 from nestling.granularity import Granularity
 from nestling.owner import Owner
 from nestling.search.creation import new_folder
@@ -68,7 +69,9 @@ def _write_files(state: State, root: Path, at: Granularity) -> Generation:
     if len(rows.ids):
         vectors = cut(np.concatenate(list(rows.blocks)), dim, RAW)
         writer = LogWriter(log, LogContent((), HEADER_BYTES, 0))
-        writer.append(Record("put", rows.ids, vectors))
+        writer.append(
+            Record("put", rows.ids, vectors, Columns.joined(list(rows.fields), snapshot.terms.fields))
+        )
         writer.close()
     flush_folder(root)
     return generation

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from nestling.artifact import MANIFEST
 from nestling.cut import CutRule
+from nestling.data.columns import Columns, Kinds, parts_of
 from nestling.encoders.matrix import Sizes, read_sizes
 from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
@@ -24,7 +26,6 @@ from nestling.search.generation import Generation, IndexSettings, leftovers, str
 from nestling.search.ids import check_new_ids
 from nestling.search.incoming import as_matrix, prepared_blocks
 from nestling.search.lock import WriterLock, check_wait
-from nestling.search.log import Record
 from nestling.search.plan import Plan
 from nestling.search.segments import SEGMENTS, Rows
 from nestling.search.stages import SLICEABLE
@@ -46,6 +47,9 @@ def create_index(
     seed: int,
     workers: int | None,
     engine: Engine | None,
+    fields: Any,
+    kinds: Kinds | None,
+    columns: Mapping[str, str],
 ) -> tuple[WriterLock, Loaded]:
     """Make an index and hold the right to write into it; for the arguments see ``AdaptiveIndex.create``."""
     is_asked = nesting is not None
@@ -54,6 +58,7 @@ def create_index(
         nesting = vectors.nesting if nesting is None else nesting
         rule = vectors.rule if rule is None else rule
         encoder = vectors.encoder if encoder is None else encoder
+        fields = vectors.fields if fields is None else fields
         vectors = vectors.values
     matrix = None if vectors is None else as_matrix(vectors, "the vectors", dim)
     if matrix is None and dim is None:
@@ -63,7 +68,10 @@ def create_index(
     resolved = (Plan.parse(plan) if isinstance(plan, str) else plan).resolve(full or 0)
     sizes = _sizes(nesting, full or 0, resolved, is_asked=is_asked)
     before = _nothing(full or 0, resolved, sizes, rule or CutRule(), metric, encoder or "", seed)
-    rows, numbering = _first_rows(matrix, ids, before)
+    given = Columns.read(fields, 0 if matrix is None else len(matrix), kinds)
+    settled = {"fields": dict(given.kinds if kinds is None else kinds), "columns": dict(columns)}
+    before = replace(before, settings=before.settings.model_copy(update=settled))
+    rows, numbering = _first_rows(matrix, ids, given, before)
     with new_folder(root) as lock:
         with storage_errors(root):
             generation, _ = write_files(root, before, [], rows, numbering, workers, engine)
@@ -186,11 +194,11 @@ def _sizes(given: Sizes, dim: int, plan: Plan, *, is_asked: bool) -> Nesting:
 
 
 def _first_rows(
-    matrix: NDArray[np.floating[Any]] | None, ids: Any, before: Generation
+    matrix: NDArray[np.floating[Any]] | None, ids: Any, fields: Columns, before: Generation
 ) -> tuple[Rows, Numbering]:
     start = Numbering(None, 0)
     if matrix is None:
         return Rows(np.zeros(0, np.int64), iter(())), start
     names = np.arange(len(matrix)) if ids is None else check_new_ids(ids, len(matrix))
     blocks = prepared_blocks(matrix, before.rule, before.smallest_dim)
-    return Rows(names, blocks), start.after(Record("put", names, np.empty((0, 0), np.float32)))
+    return Rows(names, blocks, parts_of(fields)), start.after_put(names)

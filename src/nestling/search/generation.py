@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.artifact import MANIFEST, SCHEMA_VERSION, FileRecord, Manifest, read_manifest, verify_files
 from nestling.cut import CutRule
+from nestling.data.fields import FieldKind
 from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import Nesting
 from nestling.search.durable import flush_folder, storage_errors, write_new
@@ -70,6 +71,8 @@ class IndexSettings(BaseModel):
         next_id: the number that the next row gets if it is given none.
         segments: oldest first.
         table: what was measured of the index, one row a point.
+        fields: that rows have, and what each holds.
+        columns: what the columns of the table were called that the rows came from, by their part in it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,6 +90,8 @@ class IndexSettings(BaseModel):
     next_id: int
     segments: tuple[SegmentRecord, ...]
     table: tuple[dict[str, Any], ...]
+    fields: dict[str, FieldKind] = {}
+    columns: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ class Generation:
     def terms(self) -> Terms:
         """What all segments share; what comes before a cut was done to the vectors that are stored."""
         s = self.settings
-        return Terms(s.dim, self.rule.again, s.metric, Plan.parse(s.plan).resolve(s.dim), s.seed)
+        plan = Plan.parse(s.plan).resolve(s.dim)
+        return Terms(s.dim, self.rule.again, s.metric, plan, s.seed, s.fields)
 
     @cached_property
     def smallest_dim(self) -> int:

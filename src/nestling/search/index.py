@@ -7,31 +7,26 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from nestling.cut import CutRule
-from nestling.elastic import Cost, resolve_each
+from nestling.data.columns import Kinds
 from nestling.encoders.matrix import Sizes
-from nestling.errors import ConfigError, DataError, StorageError
-from nestling.granularity import At, Granularity, Nesting
+from nestling.errors import DataError, StorageError
+from nestling.granularity import At, Nesting
 from nestling.owner import Owner
 from nestling.search.copying import remove_temporary_copy, write_copy, write_temporary_copy
 from nestling.search.creation import create_index, open_index
 from nestling.search.engine import Engine
 from nestling.search.exact import Metric
-from nestling.search.frontier import measured_point
-from nestling.search.generation import Generation
-from nestling.search.ids import Ids, check_kind, read_ids
-from nestling.search.incoming import as_matrix, check_prefixes, read_queries
-from nestling.search.plan import Plan, Point
-from nestling.search.report import IndexInfo, Verification, describe, verify_index
-from nestling.search.segments import Rows
-from nestling.search.snapshot import Hits
+from nestling.search.ids import Ids
+from nestling.search.incoming import as_matrix
+from nestling.search.plan import Plan
+from nestling.search.reader import IndexReader
+from nestling.search.report import Verification, verify_index
 from nestling.search.state import State, load
 from nestling.search.writer import LOG_BYTES, Writer, check_log_bytes
 
 
-class AdaptiveIndex:
+class AdaptiveIndex(IndexReader):
     """Vectors in a folder, searched by a plan at any size of their nesting, and changed while they are.
 
     Updates are acknowledged when they lie on the disk, and nothing acknowledged is lost whenever the
@@ -75,6 +70,9 @@ class AdaptiveIndex:
         log_bytes: int = LOG_BYTES,
         workers: int | None = None,
         engine: Engine | None = None,
+        fields: Any = None,
+        kinds: Kinds | None = None,
+        columns: Mapping[str, str] | None = None,
     ) -> Self:
         """Make an index. The vectors pass through as a stream; a memory map may be larger than memory.
 
@@ -95,6 +93,11 @@ class AdaptiveIndex:
             log_bytes: length from which on a log of updates, or one batch, is written as a segment.
             workers: threads that build; as many as there are cores by default.
             engine: built over these very vectors by the same plan, to be copied.
+            fields: of the rows, to be filtered by and answered with: a mapping of names to columns, a data
+                frame, or a list of one mapping a row.
+            kinds: what each field holds (``"int"``, ``"float"``, ``"bool"`` or ``"text"``), where the first
+                rows do not say it; no others are then taken.
+            columns: names of the columns of the table that the rows come from, kept for later ones.
 
         Raises:
             DataError: for vectors or ids that cannot be used.
@@ -117,6 +120,9 @@ class AdaptiveIndex:
             seed=seed,
             workers=workers,
             engine=engine,
+            fields=fields,
+            kinds=kinds,
+            columns=columns or {},
         )
         return cls(root, loaded.state, Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers))
 
@@ -166,58 +172,13 @@ class AdaptiveIndex:
     def _state(self) -> State:
         return self._read_state if self._writer is None else self._writer.state
 
-    @property
-    def generation(self) -> Generation:
-        """What lies on the disk: settings and files."""
-        return self._state.generation
-
-    @property
-    def plan(self) -> Plan:
-        """How rows are searched."""
-        return self.generation.terms.plan
-
-    @property
-    def dim(self) -> int:
-        """Entries of a vector."""
-        return self.generation.settings.dim
-
-    @property
-    def metric(self) -> Metric:
-        """Of comparisons."""
-        return self.generation.settings.metric
-
-    @property
-    def rule(self) -> CutRule:
-        """How vectors given to the index are treated around a cut."""
-        return self.generation.rule
-
-    @property
-    def table(self) -> tuple[dict[str, Any], ...]:
-        """What was measured of the index; empty before it was."""
-        return self.generation.settings.table
-
-    def __len__(self) -> int:
-        return len(self._state.snapshot)
-
-    def __contains__(self, name: object) -> bool:
-        ids = read_ids([name])
-        check_kind(ids, self._state.numbering.kind)
-        return bool(self._state.snapshot.has(ids)[0])
-
-    def ids(self) -> Ids:
-        """The ids of all rows, oldest segment first."""
-        return self._state.snapshot.ids()
-
-    def rows(self) -> Rows:
-        """All rows as of now: their ids, and their vectors block by block, done with what precedes a cut."""
-        return self._state.snapshot.rows()
-
-    def add(self, vectors: Any, ids: Any = None) -> Ids:
+    def add(self, vectors: Any, ids: Any = None, fields: Any = None) -> Ids:
         """Add rows; when this returns, they are on the disk.
 
         Args:
             vectors: ``Float[n, dim]``.
             ids: n different new numbers or strings; by default numbers that no row had before.
+            fields: of the rows, as for :meth:`create`; those that are not named are missing.
 
         Returns:
             The ids of the rows.
@@ -226,18 +187,24 @@ class AdaptiveIndex:
             DataError: for vectors that cannot be used (rows named), or ids that are taken.
             StorageError: if they cannot be written; nothing was then changed.
         """
-        return self._put(vectors, ids, replaces=False)
+        return self._put(vectors, ids, fields, replaces=False)
 
-    def update(self, vectors: Any, ids: Any) -> Ids:
-        """Put rows in the place of those of the same ids, and add those that are new; see :meth:`add`."""
+    def update(self, vectors: Any, ids: Any, fields: Any = None) -> Ids:
+        """Put rows in the place of those of the same ids, and add those that are new; see :meth:`add`.
+
+        Args:
+            vectors: as for :meth:`add`; None keeps those that are there.
+            ids: of the rows.
+            fields: those that are named are replaced, and the others kept.
+        """
         if ids is None:
             raise DataError("update needs ids, which say what rows are replaced; use add for new rows")
-        return self._put(vectors, ids, replaces=True)
+        return self._put(vectors, ids, fields, replaces=True)
 
-    def _put(self, vectors: Any, ids: Any, *, replaces: bool) -> Ids:
-        matrix = as_matrix(vectors, "the vectors", self.generation.settings.dim)
-        smallest = self.generation.smallest_dim
-        return self._changed.put(matrix, ids, smallest=smallest, replaces=replaces)
+    def _put(self, vectors: Any, ids: Any, fields: Any, *, replaces: bool) -> Ids:
+        full, smallest = self.generation.settings.dim, self.generation.smallest_dim
+        matrix = None if vectors is None and replaces else as_matrix(vectors, "the vectors", full)
+        return self._changed.put(matrix, ids, fields, smallest=smallest, replaces=replaces)
 
     def delete(self, ids: Any, *, missing_ok: bool = False) -> int:
         """Delete rows by their ids; how many there were.
@@ -277,73 +244,6 @@ class AdaptiveIndex:
             raise StorageError(f"{self.folder} was opened read-only; open it without read_only=True")
         return self._writer
 
-    def search(
-        self,
-        queries: Any,
-        k: int = 10,
-        *,
-        at: At = None,
-        point: Point | str | None = None,
-        recall: float | None = None,
-        filter: Any = None,  # noqa: A002 - the word of the field
-        workers: int | None = None,
-    ) -> Hits:
-        """The ``k`` best rows of every query.
-
-        Args:
-            queries: ``Float[queries, dim]``, or their first ``at`` entries alone.
-            k: how many, at least 1.
-            at: the size to search at; no stage then reads a longer prefix.
-            point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``.
-            recall: in place of ``point``, the fastest that was measured to find this share.
-            filter: ids that may be found, or flags: row with number ``i`` may be if ``filter[i]``,
-                numbers beyond its end not.
-            workers: threads.
-
-        Raises:
-            DataError: for queries, ``k`` or a filter that cannot be used.
-            GranularityError: for a size outside the nesting.
-            ConfigError: for a point and a recall at once, or a recall that was not measured.
-        """
-        if recall is not None:
-            if point is not None:
-                raise ConfigError(f"give recall={recall} or point={point}, not both")
-            point = measured_point(self.table, recall)
-        return next(iter(self._search(queries, k, (at,), point, filter, workers).values()))
-
-    def _search(
-        self,
-        queries: Any,
-        k: int,
-        granularities: Iterable[At] | None,
-        point: Point | str | None = None,
-        allow: Any = None,
-        workers: int | None = None,
-    ) -> dict[Granularity, Hits]:
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise DataError(f"k={k!r} rows cannot be found; give a whole number of at least 1")
-        state, wanted = self._state, resolve_each(self.nesting, granularities)
-        generation, largest = state.generation, max(g["dim"] for g in wanted)
-        found = Point.parse(point) if isinstance(point, str) else point
-        asked = read_queries(queries, generation.takes, generation.settings.dim, largest)
-        if found is not None:  # of the plan, also where no segment is large enough yet to follow it
-            generation.terms.plan.check_point(found)
-        check_prefixes(asked, generation.rule, generation.smallest_dim, "the queries")
-        return {
-            g: state.snapshot.search(asked, int(k), dim=g["dim"], point=found, allow=allow, workers=workers)
-            for g in wanted
-        }
-
-    def __call__(self, queries: Any, /, at: At = None) -> Hits:
-        """The ten best rows of every query at one size."""
-        return self.search(queries, at=at)
-
-    def forward_each(
-        self, queries: Any, /, granularities: Iterable[At] | None = None
-    ) -> dict[Granularity, Hits]:
-        """The ten best rows at several sizes."""
-        return self._search(queries, 10, granularities)
-
     def extract(self, at: At, folder: str | Path | None = None) -> AdaptiveIndex:
         """A smaller index of the leading entries alone; it takes the same queries.
 
@@ -363,14 +263,6 @@ class AdaptiveIndex:
     def save(self, folder: str | Path, /) -> None:
         """Write a copy of the index as it is now."""
         write_copy(self._state, Path(folder), self.nesting.full)
-
-    def cost(self, at: At = None) -> Cost:
-        """Multiply-adds of one query, bytes of all files a search reads, and of one vector."""
-        return self._state.snapshot.cost(self.nesting.resolve(at)["dim"])
-
-    def info(self) -> IndexInfo:
-        """What the index holds and how it is searched."""
-        return describe(self._state)
 
     def verify(self) -> Verification:
         """Read and check every file again.

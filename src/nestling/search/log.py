@@ -8,6 +8,7 @@ is damaged up to the mark is damage; what is damaged after it was torn by a cras
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import uuid
@@ -21,6 +22,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.data.columns import Columns, Kinds
 from nestling.errors import ArtifactError, StorageError
 from nestling.search.durable import storage_errors, write_all, write_new
 from nestling.search.ids import Ids, kind_of
@@ -47,18 +49,22 @@ class Record:
         kind: ``put`` or ``delete``.
         ids: of the rows.
         vectors: ``Float32[ids, dim]``; of no rows where ids are deleted.
+        fields: of the rows; of none where ids are deleted.
     """
 
     kind: Kind
     ids: Ids
     vectors: NDArray[np.float32]
+    fields: Columns
 
     def encode(self, number: int) -> bytes:
         """The bytes of the record with this number in its log."""
         is_text = kind_of(self.ids) == "str"
         names = "\0".join(self.ids.tolist()).encode() if is_text else self.ids.astype("<i8").tobytes()
         head = _RECORD.pack(number, _CODES[self.kind], is_text, len(self.ids), len(names))
-        body = b"".join((head, names, np.ascontiguousarray(self.vectors, "<f4").tobytes()))
+        columns = {name: column.tolist() for name, column in self.fields.by_name.items()}
+        fields = json.dumps(columns, ensure_ascii=False).encode() if columns else b""
+        body = b"".join((head, names, np.ascontiguousarray(self.vectors, "<f4").tobytes(), fields))
         return _FRAME.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -110,8 +116,8 @@ def create_log(name: LogName) -> None:
     write_new(name.mark_path, [name.mark(HEADER_BYTES)])
 
 
-def read_log(name: LogName, dim: int) -> LogContent:
-    """Read every whole record.
+def read_log(name: LogName, dim: int, kinds: Kinds) -> LogContent:
+    """Read every whole record, of vectors of ``dim`` entries and of these fields.
 
     Raises:
         ArtifactError: if the log is missing, of another index or generation, or damaged where it was
@@ -127,7 +133,7 @@ def read_log(name: LogName, dim: int) -> LogContent:
     records: list[Record] = []
     position = len(header)
     while (body := _whole_record(data, position)) is not None:
-        record = _decode(body, len(records), dim)
+        record = _decode(body, len(records), dim, kinds)
         if record is None:
             break
         records.append(record)
@@ -168,23 +174,26 @@ def _whole_record(data: bytes, position: int) -> bytes | None:
     return body if len(body) == length >= _RECORD.size and zlib.crc32(body) == checksum else None
 
 
-def _decode(body: bytes, number: int, dim: int) -> Record | None:
+def _decode(body: bytes, number: int, dim: int, kinds: Kinds) -> Record | None:
     """The record; None where its parts do not fit each other or it stands in another's place."""
     found, code, is_text, rows, id_bytes = _RECORD.unpack_from(body)
     kind = _KINDS.get(code)
     end = _RECORD.size + id_bytes
     vector_bytes = rows * dim * 4 if kind == "put" else 0
-    if found != number or kind is None or len(body) != end + vector_bytes:
+    if found != number or kind is None or len(body) < end + vector_bytes:
         return None
     names = body[_RECORD.size : end]
     try:
         ids = np.array(names.decode().split("\0"), np.str_) if is_text else np.frombuffer(names, "<i8")
-    except ValueError:
+        rest = body[end + vector_bytes :]
+        fields = Columns.read(json.loads(rest) if rest else None, rows if kind == "put" else 0, kinds)
+        fields = fields.with_kinds(kinds) if kind == "put" else fields
+    except ValueError:  # of json, or a DataError
         return None
     if len(ids) != rows:
         return None
-    vectors = np.frombuffer(body, "<f4", offset=end).reshape(-1, dim)
-    return Record(kind, ids if is_text else ids.astype(np.int64), vectors.astype(np.float32))
+    vectors = np.frombuffer(body[end : end + vector_bytes], "<f4").reshape(-1, dim)
+    return Record(kind, ids if is_text else ids.astype(np.int64), vectors.astype(np.float32), fields)
 
 
 class LogWriter:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import CutRule
+from nestling.data.columns import Columns, GrowingColumns, Kinds
 from nestling.search.exact import Metric, Neighbours, nearest
 from nestling.search.ids import Ids
 
@@ -23,16 +25,27 @@ class MemoryView:
         names: ``Object[n]``, the ids.
         vectors: ``Float32[n, dim]``.
         live: ``Bool[n]``, False for rows that were deleted or replaced.
+        fields: of the rows.
     """
 
     names: NDArray[Any]
     vectors: NDArray[np.float32]
     live: NDArray[np.bool_]
+    fields: Columns
 
     @property
     def live_count(self) -> int:
         """Rows that are found."""
         return int(self.live.sum())
+
+    def find(self, ids: Ids) -> NDArray[np.int64]:
+        """The live row of each id, -1 where there is none."""
+        return np.fromiter((self._rows.get(name, -1) for name in ids.tolist()), np.int64, len(ids))
+
+    @cached_property
+    def _rows(self) -> dict[Any, int]:
+        rows = np.flatnonzero(self.live)
+        return dict(zip(self.names[rows].tolist(), rows.tolist(), strict=True))
 
     def search(
         self,
@@ -42,14 +55,14 @@ class MemoryView:
         dim: int,
         rule: CutRule,
         metric: Metric,
-        allowed: NDArray[np.bool_],
+        allowed: NDArray[np.bool_] | None,
         workers: int | None,
     ) -> Neighbours:
         """Exact neighbours among the live rows that are allowed; row numbers, as many as there are.
 
         By default this thread does it: a pool for so few rows would only make other searches wait.
         """
-        rows = np.flatnonzero(self.live & allowed)
+        rows = np.flatnonzero(self.live if allowed is None else self.live & allowed)
         if not len(rows):
             return Neighbours(np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32))
         found = nearest(
@@ -67,11 +80,12 @@ class MemoryView:
 class MemoryPart:
     """Rows in memory, of one writer. Views of it stay as they are: rows are only ever added behind them."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, kinds: Kinds) -> None:
         self._vectors = np.empty((_FIRST_CAPACITY, dim), np.float32)
         self._names = np.empty(_FIRST_CAPACITY, object)
         self._live = np.zeros(0, np.bool_)
         self._rows: dict[Any, int] = {}
+        self._fields = GrowingColumns(kinds)
 
     @property
     def size_bytes(self) -> int:
@@ -82,13 +96,14 @@ class MemoryPart:
         """Which ids have a live row here."""
         return np.fromiter((name in self._rows for name in ids.tolist()), np.bool_, len(ids))
 
-    def put(self, ids: Ids, vectors: NDArray[np.float32]) -> None:
+    def put(self, ids: Ids, vectors: NDArray[np.float32], fields: Columns) -> None:
         """Add rows; earlier ones of the same ids are no longer found."""
         start, end = len(self._live), len(self._live) + len(ids)
         if end > len(self._names):
             self._grow(max(end, 2 * len(self._names)))
         self._vectors[start:end] = vectors
         self._names[start:end] = ids.tolist()
+        self._fields.append(fields)
         self._live = np.concatenate([self._live, np.ones(len(ids), np.bool_)])
         self._live[self._forget(ids)] = False
         self._rows.update(zip(ids.tolist(), range(start, end), strict=True))
@@ -102,7 +117,7 @@ class MemoryPart:
     def view(self) -> MemoryView:
         """The rows as they are now."""
         count = len(self._live)
-        return MemoryView(self._names[:count], self._vectors[:count], self._live)
+        return MemoryView(self._names[:count], self._vectors[:count], self._live, self._fields.view())
 
     def _forget(self, ids: Ids) -> list[int]:
         return [self._rows.pop(name) for name in ids.tolist() if name in self._rows]

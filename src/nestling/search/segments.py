@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +15,16 @@ from pydantic import BaseModel, ConfigDict
 
 from nestling.artifact import FileRecord, write_file
 from nestling.cut import RAW, CutRule, cut
+from nestling.data.columns import Columns, Kinds, Mask, parts_of, read_columns, write_columns
 from nestling.encoders.matrix import blocks_of
 from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.progress import Progress
+from nestling.search.condition import Condition
 from nestling.search.durable import flush_folder, flush_tree, npy_chunks, write_new
 from nestling.search.engine import Engine, build
 from nestling.search.exact import Metric
 from nestling.search.ids import Ids
+from nestling.search.matching import rows_meeting
 from nestling.search.plan import Plan
 from nestling.search.stages import Scan
 
@@ -29,11 +32,13 @@ SEGMENTS = "segments"
 _VECTORS = "vectors.npy"
 _IDS = "ids.npy"
 _ENGINE = "engine"
+_FIELDS = "fields"
 _BUILDING = "building.txt"
 # Fewer rows are scanned faster than lists or codes could be trained on them, and with no loss.
 _FEWEST_PLANNED = 1000
 _ROWS_PER_CENTROID = 8
 _ROWS_COMPARED = 1000
+_CONDITIONS_KEPT = 8
 
 
 class SegmentRecord(BaseModel):
@@ -47,10 +52,11 @@ class SegmentRecord(BaseModel):
 
 
 class Rows(NamedTuple):
-    """Rows on their way into a segment: ids, and ``Float32[some, dim]`` blocks as many in all."""
+    """Rows on their way into a segment: ids, and as many in all ``Float32[some, dim]`` and fields of some."""
 
     ids: Ids
     blocks: Iterator[NDArray[np.float32]]
+    fields: Iterable[Columns] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Terms:
         metric: of comparisons.
         plan: of segments that are large enough for it, with its sizes as numbers.
         seed: of what is drawn while building.
+        fields: that rows have, and what each holds.
     """
 
     dim: int
@@ -70,6 +77,7 @@ class Terms:
     metric: Metric
     plan: Plan
     seed: int = 0
+    fields: Kinds = field(default_factory=dict)
 
     @cached_property
     def plan_text(self) -> str:
@@ -98,12 +106,14 @@ class Segment:
         ids: ``Int64[rows]`` or strings.
         vectors: ``Float32[rows, dim]``, a memory map.
         engine: finds row numbers.
+        fields: of the rows, memory maps.
     """
 
     record: SegmentRecord
     ids: Ids
     vectors: NDArray[np.float32]
     engine: Engine
+    fields: Columns
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -115,6 +125,28 @@ class Segment:
         names, rows = self._sorted
         places = np.minimum(np.searchsorted(names, ids), len(names) - 1)
         return np.where(names[places] == ids, rows[places], -1)
+
+    def meeting(self, condition: Condition) -> Mask:
+        """Rows that meet a condition; kept for the next searches, as the rows never change."""
+        found = self._met.get(condition)
+        if found is None:
+            found = rows_meeting(condition, self.fields)
+            while len(self._met) >= _CONDITIONS_KEPT:
+                self._met.pop(next(iter(self._met)), None)
+            self._met[condition] = found
+        return found
+
+    @cached_property
+    def _met(self) -> dict[Condition, Mask]:
+        return {}
+
+    @cached_property
+    def first_number(self) -> int | None:
+        """The first id, where ids are numbers that count up by one, as they do if they are not given."""
+        if self.ids.dtype.kind == "U" or not len(self.ids):
+            return None
+        first = int(self.ids[0])
+        return first if np.array_equal(self.ids, np.arange(first, first + len(self.ids))) else None
 
     @cached_property
     def _sorted(self) -> tuple[Ids, NDArray[np.int64]]:
@@ -152,6 +184,7 @@ def write_segment(
     files = {
         _VECTORS: write_new(folder / _VECTORS, npy_chunks(blocks, (count, terms.dim), np.dtype(np.float32))),
         _IDS: write_new(folder / _IDS, npy_chunks([rows.ids], (count,), rows.ids.dtype)),
+        **_write_fields(folder, rows.fields, terms.fields),
     }
     _begin_build(folder, f"{plan} {terms} {files[_VECTORS].sha256}")
     if built is not None and built.plan == plan:
@@ -181,6 +214,7 @@ def copy_segment(
     files = {
         _VECTORS: write_new(folder / _VECTORS, npy_chunks(blocks, (count, dim), np.dtype(np.float32))),
         _IDS: write_new(folder / _IDS, npy_chunks([ids], (count,), ids.dtype)),
+        **_write_fields(folder, parts_of(segment.fields), terms.fields),
     }
     engine = segment.engine
     if dim < terms.dim:
@@ -208,7 +242,16 @@ def load_segment(root: Path, record: SegmentRecord, terms: Terms) -> Segment:
             f"{(record.rows, terms.dim)}; restore the index from a copy"
         )
     engine = Engine.load(folder / _ENGINE, vectors, Plan.parse(record.plan), terms.rule, terms.metric)
-    return Segment(record, np.asarray(ids), vectors, engine)  # picking from a memory map takes longer
+    fields = read_columns(folder / _FIELDS, terms.fields, record.rows)
+    return Segment(record, np.asarray(ids), vectors, engine, fields)  # picking from a memory map takes longer
+
+
+def _write_fields(folder: Path, parts: Iterable[Columns], kinds: Kinds) -> dict[str, FileRecord]:
+    if not kinds:
+        return {}
+    shutil.rmtree(folder / _FIELDS, ignore_errors=True)  # of an attempt that was interrupted
+    write_columns(folder / _FIELDS, parts, kinds)
+    return {f"{_FIELDS}/{name}": record for name, record in flush_tree(folder / _FIELDS).items()}
 
 
 def _taken_over(engine: Engine, folder: Path, terms: Terms) -> Engine:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.data.columns import Columns, parts_of
+from nestling.data.fields import Value
 from nestling.elastic import Cost
 from nestling.encoders.matrix import blocks_of
 from nestling.errors import DataError
+from nestling.search.condition import Condition
 from nestling.search.exact import Neighbours
 from nestling.search.ids import NO_ID, IdKind, Ids, check_kind, read_ids
+from nestling.search.matching import rows_meeting
 from nestling.search.memory import MemoryView
 from nestling.search.plan import Point
 from nestling.search.segments import Rows, Segment, Terms
@@ -22,17 +26,30 @@ from nestling.search.segments import Rows, Segment, Terms
 Mask = NDArray[np.bool_]
 
 
-class Hits(NamedTuple):
-    """The best rows of every query, best first.
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """The best rows of every query, best first; unpacked, it is ids and scores.
 
     Args:
         ids: ``Int64[queries, k]`` or strings; -1 or "" where fewer than ``k`` rows exist or are allowed.
         scores: ``Float32[queries, k]``: similarities, falling; with ``metric="euclidean"`` distances,
             rising; NaN where there is no row.
+        source: where the rows were found.
     """
 
     ids: Ids
     scores: NDArray[np.float32]
+    source: Snapshot = field(repr=False)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter((self.ids, self.scores))
+
+    @cached_property
+    def fields(self) -> list[list[dict[str, Value]]]:
+        """The fields of every row as they were when it was found: ``[queries][k]``, ``{}`` for no row."""
+        there = ~np.isnan(self.scores)
+        records = iter(self.source.fields_of(self.ids[there]).records())
+        return [[next(records) if is_there else {} for is_there in row] for row in there.tolist()]
 
 
 @dataclass(frozen=True)
@@ -117,7 +134,33 @@ class Snapshot:
         """All live rows (of some of the segments, and those in memory), block by block."""
         chosen = self.segments if segments is None else segments
         part = Snapshot(self.terms, self.id_kind, chosen, self.memory)
-        return Rows(part.ids(), part._blocks())
+        return Rows(part.ids(), part._blocks(), part._field_parts())
+
+    def fields_of(self, ids: Ids) -> Columns:
+        """The fields of the rows of these ids, in their order; all missing where there is no row."""
+        kinds, places = self.terms.fields, self._places(ids)
+        nothing = Columns.empty(kinds, 1)
+        found = [fields.take(rows) for fields, (_, rows) in zip(self._all_fields(), places, strict=True)]
+        order = np.full(len(ids), sum(len(part) for part in found), np.int64)
+        order[np.concatenate([there for there, _ in places])] = np.arange(order.max(initial=0))
+        return Columns.joined([*found, nothing], kinds).take(order)
+
+    def vectors_of(self, ids: Ids) -> NDArray[np.float32]:
+        """The vectors ``Float32[ids, dim]`` of rows that are there, done with what precedes a cut."""
+        found = np.empty((len(ids), self.terms.dim), np.float32)
+        sources = [*(part.segment.vectors for part in self.segments), self.memory.vectors]
+        for vectors, (there, rows) in zip(sources, self._places(ids), strict=True):
+            found[there] = vectors[rows]
+        return found
+
+    def _all_fields(self) -> list[Columns]:
+        return [*(part.segment.fields for part in self.segments), self.memory.fields]
+
+    def _places(self, ids: Ids) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """For each segment and the rows in memory: which of the ids are there, and in which rows."""
+        rows = [np.where(part.has(ids), part.segment.find(ids), -1) for part in self.segments]
+        rows.append(self.memory.find(ids))
+        return [(np.flatnonzero(some >= 0), some[some >= 0]) for some in rows]
 
     def search(
         self,
@@ -127,10 +170,11 @@ class Snapshot:
         dim: int,
         point: Point | None,
         allow: Any,
+        where: Condition | None,
         workers: int | None,
     ) -> Hits:
         """The ``k`` best rows of all parts; queries are as wide as the vectors."""
-        choose = Filter.read(allow, self.id_kind)
+        choose = Filter.read(allow, self.id_kind, where)
         found: list[tuple[Ids, Neighbours]] = []
         for part in self.segments:
             allowed = part.allowed(choose)
@@ -175,7 +219,7 @@ class Snapshot:
             dim=min(dim, self.terms.answer_dim),
             rule=self.terms.rule,
             metric=self.terms.metric,
-            allowed=choose.mask(self.memory_ids),
+            allowed=choose.of_memory(self.memory_ids, self.memory.fields),
             workers=workers,
         )
 
@@ -183,22 +227,27 @@ class Snapshot:
         """Of equal scores the one of the older segment wins."""
         if len(found) == 1 and found[0][1].indices.shape[1] == k and found[0][1].indices.min() >= 0:
             names, only = found[0]
-            return Hits(names[only.indices], only.scores)
+            return Hits(names[only.indices], only.scores, self)
         kind = self.id_kind or "int"
-        empty = Hits(np.full((queries, k), NO_ID[kind]), np.full((queries, k), np.nan, np.float32))
+        no_ids, no_scores = np.full((queries, k), NO_ID[kind]), np.full((queries, k), np.nan, np.float32)
         ids = [np.where(n.indices >= 0, names[n.indices], NO_ID[kind]) for names, n in found]
-        names = np.concatenate([*ids, empty.ids], axis=1)
-        scores = np.concatenate([*(n.scores for _, n in found), empty.scores], axis=1)
+        names = np.concatenate([*ids, no_ids], axis=1)
+        scores = np.concatenate([*(n.scores for _, n in found), no_scores], axis=1)
         worst = np.inf  # places without a row come last
         keys = np.where(np.isnan(scores), worst, scores if self.terms.metric == "euclidean" else -scores)
         order = np.argsort(keys, axis=1, kind="stable")[:, :k]
-        return Hits(np.take_along_axis(names, order, 1), np.take_along_axis(scores, order, 1))
+        return Hits(np.take_along_axis(names, order, 1), np.take_along_axis(scores, order, 1), self)
 
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
         for part in self.segments:
             for rows in blocks_of(part.segment.vectors):
                 yield part.segment.vectors[rows][part.live[rows]]
         yield self.memory.vectors[self.memory.live]
+
+    def _field_parts(self) -> Iterator[Columns]:
+        for part in self.segments:
+            yield from parts_of(part.segment.fields, np.flatnonzero(part.live))
+        yield self.memory.fields.take(np.flatnonzero(self.memory.live))
 
     @cached_property
     def memory_ids(self) -> Ids:
@@ -209,20 +258,27 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which rows a search may find: all, those of some ids, or those whose number is set in a mask."""
+    """Which rows a search may find: by their ids or numbers, and by their fields.
+
+    Args:
+        ids: different, in order; None is any.
+        flags: ``Bool[numbers]``; None is any.
+        where: on their fields; None is any.
+    """
 
     ids: Ids | None = None
     flags: Mask | None = None
+    where: Condition | None = None
 
     @classmethod
-    def read(cls, given: Any, kind: IdKind | None) -> Filter:
-        """The filter that an argument names.
+    def read(cls, given: Any, kind: IdKind | None, where: Condition | None) -> Filter:
+        """The filter that arguments name.
 
         Raises:
             DataError: for ids of another kind than the index has, or a mask where ids are strings.
         """
         if given is None:
-            return cls()
+            return cls(where=where)
         if not isinstance(given, (set, frozenset)):
             array = np.asarray(given)
             if array.dtype.kind == "b":
@@ -232,27 +288,43 @@ class Filter:
                         f"ids that are numbers, not shape {array.shape} and "
                         f"{'strings' if kind == 'str' else 'numbers'}; give the ids themselves"
                     )
-                return cls(flags=array)
+                return cls(flags=array, where=where)
         ids = read_ids(given, "the ids of a filter")
         check_kind(ids, kind)
-        return cls(ids=np.unique(ids))
+        return cls(ids=np.unique(ids), where=where)
 
     def of(self, segment: Segment) -> Mask | None:
         """Which rows of a segment are allowed; None is all."""
-        if self.ids is None:
-            return None if self.flags is None else self.mask(segment.ids)
-        allowed = np.zeros(len(segment), np.bool_)
-        rows = segment.find(self.ids)
-        allowed[rows[rows >= 0]] = True
-        return allowed
-
-    def mask(self, names: Ids) -> Mask:
-        """Which of these ids are allowed."""
+        met = None if self.where is None else segment.meeting(self.where)
         if self.ids is not None:
-            return np.isin(names, self.ids)
-        if self.flags is None:
-            return np.ones(len(names), np.bool_)
-        inside = names < len(self.flags)
-        allowed = np.zeros(len(names), np.bool_)
-        allowed[inside] = self.flags[names[inside]]
+            allowed = np.zeros(len(segment), np.bool_)
+            rows = segment.find(self.ids)
+            allowed[rows[rows >= 0]] = True
+        elif self.flags is not None:
+            allowed = _flagged(self.flags, segment.ids, segment.first_number)
+        else:
+            return met
+        return allowed if met is None else allowed & met
+
+    def of_memory(self, names: Ids, fields: Columns) -> Mask | None:
+        """Which rows in memory are allowed; None is all."""
+        met = None if self.where is None else rows_meeting(self.where, fields)
+        if self.ids is not None:
+            allowed = np.isin(names, self.ids)
+        elif self.flags is not None:
+            allowed = _flagged(self.flags, names, None)
+        else:
+            return met
+        return allowed if met is None else allowed & met
+
+
+def _flagged(flags: Mask, names: Ids, first: int | None) -> Mask:
+    """The flags of these numbers, false beyond the end; of numbers that count up from ``first`` a slice."""
+    allowed = np.zeros(len(names), np.bool_)
+    if first is not None:
+        part = flags[first : first + len(names)]
+        allowed[: len(part)] = part
         return allowed
+    inside = names < len(flags)
+    allowed[inside] = flags[names[inside]]
+    return allowed

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from nestling.artifact import MANIFEST
 from nestling.errors import ArtifactError
 from nestling.search.generation import Generation, read_deleted, read_generation
-from nestling.search.ids import IdKind, kind_of
+from nestling.search.ids import IdKind, Ids, kind_of
 from nestling.search.log import LogContent, Record, read_log
 from nestling.search.memory import MemoryPart
 from nestling.search.segments import Segment, load_segment
@@ -27,10 +27,14 @@ class Numbering(NamedTuple):
 
     def after(self, record: Record) -> Numbering:
         """The same after an update."""
-        if record.kind == "delete" or not len(record.ids):
+        return self if record.kind == "delete" else self.after_put(record.ids)
+
+    def after_put(self, ids: Ids) -> Numbering:
+        """The same after rows of these ids were put."""
+        if not len(ids):
             return self
-        kind = kind_of(record.ids)
-        return Numbering(kind, max(self.next_id, int(record.ids.max()) + 1) if kind == "int" else 0)
+        kind = kind_of(ids)
+        return Numbering(kind, max(self.next_id, int(ids.max()) + 1) if kind == "int" else 0)
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def apply(snapshot: Snapshot, memory: MemoryPart, record: Record, numbering: Num
     """The snapshot after an update, which ``memory`` takes in."""
     segments = tuple(part.without(record.ids) for part in snapshot.segments)
     if record.kind == "put":
-        memory.put(record.ids, record.vectors)
+        memory.put(record.ids, record.vectors, record.fields)
     else:
         memory.delete(record.ids)
     return replace(snapshot, id_kind=numbering.kind, segments=segments, memory=memory.view())
@@ -106,9 +110,9 @@ def apply(snapshot: Snapshot, memory: MemoryPart, record: Record, numbering: Num
 def _load(root: Path, before: State | None) -> Loaded:
     generation = read_generation(root, None if before is None else before.generation.files)
     settings, terms = generation.settings, generation.terms
-    content = read_log(generation.log(root), settings.dim)
+    content = read_log(generation.log(root), settings.dim, terms.fields)
     segments = _read_segments(root, generation, before)
-    memory = MemoryPart(settings.dim)
+    memory = MemoryPart(settings.dim, terms.fields)
     snapshot = Snapshot(terms, settings.id_kind, segments, memory.view())
     numbering = Numbering(settings.id_kind, settings.next_id)
     for record in content.records:

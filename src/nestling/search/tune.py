@@ -229,7 +229,7 @@ def retune(
     The table is what ``index.search(..., recall=)`` picks its point from. For the arguments see :func:`tune`.
     """
     with TemporaryDirectory(prefix="nestling-tune-") as folder:
-        names, rows = index.rows()
+        names, rows, _ = index.rows()
         path = Path(folder) / "vectors.npy"
         write_npy(path, rows, (len(names), index.dim), np.dtype(np.float32))
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -260,7 +260,7 @@ def compare_with_exact(
     Returns:
         Recall, milliseconds of the index, milliseconds of the exact scan.
     """
-    names, blocks = index.rows()
+    names, blocks, _ = index.rows()
     vectors = np.concatenate(list(blocks))
 
     def exact(asked: NDArray[Any], wanted: int, _: Point) -> NDArray[Any]:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.artifact import FileRecord, read_manifest
+from nestling.data.columns import Columns, parts_of
+from nestling.data.fields import FieldKind
 from nestling.errors import ConfigError, DataError, StorageError
 from nestling.search.durable import discard, flush_folder, npy_chunks, storage_errors, write_new
 from nestling.search.engine import Engine
@@ -70,26 +72,40 @@ class Writer:
         for path in leftovers(root, self.state.generation, resume=True):
             discard(path)
 
-    def put(self, vectors: NDArray[np.floating[Any]], ids: Any, *, smallest: int, replaces: bool) -> Ids:
+    def put(
+        self,
+        vectors: NDArray[np.floating[Any]] | None,
+        ids: Any,
+        fields: Any = None,
+        *,
+        smallest: int,
+        replaces: bool,
+    ) -> Ids:
         """Add rows, or put them in the place of those of the same ids.
+
+        Rows that are replaced keep the fields that are not given, and without ``vectors`` their vectors.
 
         Raises:
             DataError: for ids that are taken (unless ``replaces``) or cannot be used, or such vectors.
             StorageError: if they could not be written; nothing was then changed.
         """
         with self._changing():
-            names = self._names(ids, len(vectors))
+            names = read_ids(ids) if vectors is None else self._names(ids, len(vectors))
             taken = self._taken(names)
             if taken.any() and not replaces:
                 raise DataError(
                     f"{name_ids(names[taken])} stand in the index already; replace their vectors with "
                     "update, or choose other ids"
                 )
-            blocks = prepared_blocks(vectors, self.state.generation.rule, smallest)
-            if vectors.size * 4 >= self._log_bytes:
-                self._commit_large(names, blocks)
+            columns = self._columns(fields, names, taken)
+            if vectors is None:
+                blocks = iter([self._vectors_there(names, taken)])
+            else:
+                blocks = prepared_blocks(vectors, self.state.generation.rule, smallest)
+            if len(names) * self.state.snapshot.terms.dim * 4 >= self._log_bytes:
+                self._commit_large(names, blocks, columns)
             elif len(names):
-                self._append(Record("put", names, np.concatenate(list(blocks))))
+                self._append(Record("put", names, np.concatenate(list(blocks)), columns))
             return names
 
     def delete(self, ids: Any, *, missing_ok: bool) -> int:
@@ -110,7 +126,7 @@ class Writer:
                 )
             if found.any():
                 nothing = np.zeros((0, self.state.generation.settings.dim), np.float32)
-                self._append(Record("delete", names[found], nothing))
+                self._append(Record("delete", names[found], nothing, Columns({}, 0)))
             return int(found.sum())
 
     def flush(self) -> None:
@@ -131,7 +147,7 @@ class Writer:
         """Put what was measured of the index into its manifest."""
         with self._changing():
             snapshot = self.state.snapshot
-            self._commit(snapshot.segments, snapshot.rows(()), self.state.numbering, table)
+            self._commit(snapshot.segments, snapshot.rows(()), self.state.numbering, table=table)
 
     def check(self) -> None:
         """Refuse to change anything in a fork of the process that opened the index.
@@ -175,6 +191,30 @@ class Writer:
         check_kind(names, kind)
         return names
 
+    def _columns(self, given: Any, names: Ids, taken: NDArray[np.bool_]) -> Columns:
+        """The fields of rows that are put; the first rows of an index settle which fields there are."""
+        snapshot = self.state.snapshot
+        if given is not None and not snapshot.terms.fields and not len(snapshot):
+            columns = Columns.read(given, len(names))
+            self._settle(columns.kinds)
+            return columns
+        kinds = snapshot.terms.fields
+        columns = Columns.read(given, len(names), kinds)
+        if taken.any() and len(columns.by_name) < len(kinds):
+            columns = Columns(snapshot.fields_of(names).by_name | columns.by_name, len(names))
+        return columns.with_kinds(kinds)
+
+    def _settle(self, kinds: dict[str, FieldKind]) -> None:
+        """Switch to a generation whose rows have these fields."""
+        self._commit((), self.state.snapshot.rows(), self.state.numbering, fields=kinds)
+
+    def _vectors_there(self, names: Ids, taken: NDArray[np.bool_]) -> NDArray[np.float32]:
+        if not taken.all():
+            raise DataError(
+                f"{name_ids(names[~taken])} are not in the index, so they need vectors; give vectors for them"
+            )
+        return self.state.snapshot.vectors_of(names)
+
     def _taken(self, names: Ids) -> NDArray[np.bool_]:
         masks = [part.has(names) for part in self.state.snapshot.segments]
         taken: NDArray[np.bool_] = np.logical_or.reduce([self._memory.has(names), *masks])
@@ -199,7 +239,7 @@ class Writer:
             merged += segments[place].live_count
         return segments[:place], segments[place:]
 
-    def _commit_large(self, names: Ids, blocks: Iterator[NDArray[np.float32]]) -> None:
+    def _commit_large(self, names: Ids, blocks: Iterator[NDArray[np.float32]], columns: Columns) -> None:
         """Many rows go into a segment at once, with newer ones that they do not replace."""
         before = self.state.snapshot
         kept, merged = self._split(tuple(part.without(names) for part in before.segments), len(names))
@@ -207,19 +247,26 @@ class Writer:
         memory = replace(before.memory, live=live)
         rest = Snapshot(before.terms, before.id_kind, merged, memory).rows()
         ids = np.concatenate([rest.ids, names]) if len(rest.ids) else names
-        numbering = self.state.numbering.after(Record("put", names, np.empty((0, 0), np.float32)))
-        self._commit(kept, Rows(ids, chain(rest.blocks, blocks)), numbering)
+        rows = Rows(ids, chain(rest.blocks, blocks), chain(rest.fields, parts_of(columns)))
+        self._commit(kept, rows, self.state.numbering.after_put(names))
 
     def _commit(
         self,
         kept: Sequence[LiveSegment],
         rows: Rows,
         numbering: Numbering,
-        table: tuple[dict[str, Any], ...] | None = None,
+        **settings: Any,
     ) -> None:
-        """Switch to a generation of the kept segments and one of ``rows``, with an empty log."""
-        generation, segments, log = self._prepare(kept, rows, numbering, table)
-        memory = MemoryPart(generation.settings.dim)
+        """Switch to a generation of the kept segments and one of ``rows``, with an empty log.
+
+        Args:
+            kept: segments that stay.
+            rows: of a new segment, if there are any.
+            numbering: after these rows.
+            settings: of the manifest that become others.
+        """
+        generation, segments, log = self._prepare(kept, rows, numbering, settings)
+        memory = MemoryPart(generation.settings.dim, generation.terms.fields)
         before = self.state.generation
         self._is_torn = True  # until what is in memory and on the disk is the same again
         try:
@@ -246,16 +293,14 @@ class Writer:
         kept: Sequence[LiveSegment],
         rows: Rows,
         numbering: Numbering,
-        table: tuple[dict[str, Any], ...] | None,
+        settings: dict[str, Any],
     ) -> tuple[Generation, tuple[LiveSegment, ...], LogWriter]:
         """Write all files of the next generation; nothing names them yet."""
         before = self.state.generation
         try:
             with storage_errors(self._root):
+                before = replace(before, settings=before.settings.model_copy(update=settings))
                 generation, segments = write_files(self._root, before, kept, rows, numbering, self._workers)
-                if table is not None:
-                    settings = generation.settings.model_copy(update={"table": table})
-                    generation = replace(generation, settings=settings)
                 return generation, segments, LogWriter(generation.log(self._root), _EMPTY_LOG)
         except BaseException as error:
             self._discard_leftovers(resume=not isinstance(error, Exception))

@@ -1,0 +1,190 @@
+"""Reading an index: searching it at any size, and telling what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from nestling.cut import CutRule
+from nestling.data.fields import FieldKind, Value
+from nestling.elastic import Cost, resolve_each
+from nestling.errors import ConfigError, DataError
+from nestling.granularity import At, Granularity, Nesting
+from nestling.search.exact import Metric
+from nestling.search.frontier import measured_point
+from nestling.search.generation import Generation
+from nestling.search.ids import Ids, check_kind, name_ids, read_ids
+from nestling.search.incoming import check_prefixes, read_queries
+from nestling.search.plan import Plan, Point
+from nestling.search.report import IndexInfo, describe
+from nestling.search.segments import Rows
+from nestling.search.snapshot import Hits
+from nestling.search.state import State
+from nestling.search.where import read_where
+
+
+class IndexReader:
+    """The part of an index that changes nothing. Each call sees the index as it is at one moment.
+
+    Attributes:
+        nesting: sizes it can be searched at.
+    """
+
+    nesting: Nesting
+
+    @property
+    def _state(self) -> State:
+        raise NotImplementedError
+
+    @property
+    def generation(self) -> Generation:
+        """What lies on the disk: settings and files."""
+        return self._state.generation
+
+    @property
+    def plan(self) -> Plan:
+        """How rows are searched."""
+        return self.generation.terms.plan
+
+    @property
+    def dim(self) -> int:
+        """Entries of a vector."""
+        return self.generation.settings.dim
+
+    @property
+    def metric(self) -> Metric:
+        """Of comparisons."""
+        return self.generation.settings.metric
+
+    @property
+    def rule(self) -> CutRule:
+        """How vectors given to the index are treated around a cut."""
+        return self.generation.rule
+
+    @property
+    def table(self) -> tuple[dict[str, Any], ...]:
+        """What was measured of the index; empty before it was."""
+        return self.generation.settings.table
+
+    def __len__(self) -> int:
+        return len(self._state.snapshot)
+
+    def __contains__(self, name: object) -> bool:
+        ids = read_ids([name])
+        check_kind(ids, self._state.numbering.kind)
+        return bool(self._state.snapshot.has(ids)[0])
+
+    def ids(self) -> Ids:
+        """The ids of all rows, oldest segment first."""
+        return self._state.snapshot.ids()
+
+    def rows(self) -> Rows:
+        """All rows as of now: their ids, and their vectors block by block, done with what precedes a cut."""
+        return self._state.snapshot.rows()
+
+    @property
+    def fields(self) -> dict[str, FieldKind]:
+        """The fields that rows have, and what each holds."""
+        return dict(self.generation.settings.fields)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What the columns of the table were called that the rows came from, by their part in it."""
+        return dict(self.generation.settings.columns)
+
+    def fields_of(self, ids: Any) -> list[dict[str, Value]]:
+        """The fields of rows, by their ids.
+
+        Raises:
+            DataError: for ids of no row.
+        """
+        snapshot, names = self._state.snapshot, read_ids(ids)
+        check_kind(names, self._state.numbering.kind)
+        missing = names[~snapshot.has(names)]
+        if len(missing):
+            raise DataError(f"{name_ids(missing)} are not in the index")
+        return snapshot.fields_of(names).records()
+
+    def search(
+        self,
+        queries: Any,
+        k: int = 10,
+        *,
+        at: At = None,
+        point: Point | str | None = None,
+        recall: float | None = None,
+        filter: Any = None,  # noqa: A002 - the word of the field
+        where: Any = None,
+        workers: int | None = None,
+    ) -> Hits:
+        """The ``k`` best rows of every query.
+
+        Args:
+            queries: ``Float[queries, dim]``, or their first ``at`` entries alone.
+            k: how many, at least 1.
+            at: the size to search at; no stage then reads a longer prefix.
+            point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``.
+            recall: in place of ``point``, the fastest that was measured to find this share.
+            filter: ids that may be found, or flags: row with number ``i`` may be if ``filter[i]``,
+                numbers beyond its end not.
+            where: a condition on the fields of rows, such as ``{"year": {"gte": 2020}, "brand": ["a", "b"]}``
+                or ``"year>=2020 and brand in (a, b)"``; see :func:`~nestling.search.where.read_where`.
+            workers: threads.
+
+        Raises:
+            DataError: for queries, ``k`` or a filter that cannot be used.
+            GranularityError: for a size outside the nesting.
+            ConfigError: for a point and a recall at once, or a recall that was not measured.
+        """
+        if recall is not None:
+            if point is not None:
+                raise ConfigError(f"give recall={recall} or point={point}, not both")
+            point = measured_point(self.table, recall)
+        return next(iter(self._search(queries, k, (at,), point, filter, where, workers).values()))
+
+    def _search(
+        self,
+        queries: Any,
+        k: int,
+        granularities: Iterable[At] | None,
+        point: Point | str | None = None,
+        allow: Any = None,
+        where: Any = None,
+        workers: int | None = None,
+    ) -> dict[Granularity, Hits]:
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise DataError(f"k={k!r} rows cannot be found; give a whole number of at least 1")
+        state, wanted = self._state, resolve_each(self.nesting, granularities)
+        generation, largest = state.generation, max(g["dim"] for g in wanted)
+        found = Point.parse(point) if isinstance(point, str) else point
+        asked = read_queries(queries, generation.takes, generation.settings.dim, largest)
+        if found is not None:  # of the plan, also where no segment is large enough yet to follow it
+            generation.terms.plan.check_point(found)
+        check_prefixes(asked, generation.rule, generation.smallest_dim, "the queries")
+        condition = read_where(where, generation.settings.fields)
+        return {
+            g: state.snapshot.search(
+                asked, int(k), dim=g["dim"], point=found, allow=allow, where=condition, workers=workers
+            )
+            for g in wanted
+        }
+
+    def __call__(self, queries: Any, /, at: At = None) -> Hits:
+        """The ten best rows of every query at one size."""
+        return self.search(queries, at=at)
+
+    def forward_each(
+        self, queries: Any, /, granularities: Iterable[At] | None = None
+    ) -> dict[Granularity, Hits]:
+        """The ten best rows at several sizes."""
+        return self._search(queries, 10, granularities)
+
+    def cost(self, at: At = None) -> Cost:
+        """Multiply-adds of one query, bytes of all files a search reads, and of one vector."""
+        return self._state.snapshot.cost(self.nesting.resolve(at)["dim"])
+
+    def info(self) -> IndexInfo:
+        """What the index holds and how it is searched."""
+        return describe(self._state)
