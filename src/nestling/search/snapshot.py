@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,30 +26,39 @@ from nestling.search.segments import Rows, Segment, Terms
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, eq=False)
-class Hits:
-    """The best rows of every query, best first; unpacked, it is ids and scores.
+class _IdsAndScores(NamedTuple):
+    ids: Ids
+    scores: NDArray[np.float32]
 
-    Args:
+
+class Hits(_IdsAndScores):
+    """The best rows of every query, best first: a tuple of ids and scores that also knows the rows' fields.
+
+    Attributes:
         ids: ``Int64[queries, k]`` or strings; -1 or "" where fewer than ``k`` rows exist or are allowed.
         scores: ``Float32[queries, k]``: similarities, falling; with ``metric="euclidean"`` distances,
             rising; NaN where there is no row.
-        source: where the rows were found.
     """
 
-    ids: Ids
-    scores: NDArray[np.float32]
-    source: Snapshot = field(repr=False)
+    _snapshot: Snapshot
 
-    def __iter__(self) -> Iterator[NDArray[Any]]:
-        return iter((self.ids, self.scores))
+    @classmethod
+    def found_in(cls, source: Snapshot, ids: Ids, scores: NDArray[np.float32]) -> Hits:
+        """Hits that look up fields where their rows were found."""
+        hits = cls(ids, scores)
+        hits._snapshot = source
+        return hits
 
     @cached_property
     def fields(self) -> list[list[dict[str, Value]]]:
         """The fields of every row as they were when it was found: ``[queries][k]``, ``{}`` for no row."""
         there = ~np.isnan(self.scores)
-        records = iter(self.source.fields_of(self.ids[there]).records())
+        records = iter(self._snapshot.fields_of(self.ids[there]).records())
         return [[next(records) if is_there else {} for is_there in row] for row in there.tolist()]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process go ids, scores and fields, not the index."""
+        return Hits, tuple(self), {"fields": self.fields}
 
 
 @dataclass(frozen=True)
@@ -227,7 +236,7 @@ class Snapshot:
         """Of equal scores the one of the older segment wins."""
         if len(found) == 1 and found[0][1].indices.shape[1] == k and found[0][1].indices.min() >= 0:
             names, only = found[0]
-            return Hits(names[only.indices], only.scores, self)
+            return Hits.found_in(self, names[only.indices], only.scores)
         kind = self.id_kind or "int"
         no_ids, no_scores = np.full((queries, k), NO_ID[kind]), np.full((queries, k), np.nan, np.float32)
         ids = [np.where(n.indices >= 0, names[n.indices], NO_ID[kind]) for names, n in found]
@@ -236,7 +245,8 @@ class Snapshot:
         worst = np.inf  # places without a row come last
         keys = np.where(np.isnan(scores), worst, scores if self.terms.metric == "euclidean" else -scores)
         order = np.argsort(keys, axis=1, kind="stable")[:, :k]
-        return Hits(np.take_along_axis(names, order, 1), np.take_along_axis(scores, order, 1), self)
+        names, scores = np.take_along_axis(names, order, 1), np.take_along_axis(scores, order, 1)
+        return Hits.found_in(self, names, scores)
 
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
         for part in self.segments:
