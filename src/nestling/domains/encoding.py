@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
 
-from nestling.encoders.text import TextEncoder
-from nestling.encoders.text_inputs import check_texts
+from nestling.encoders.texts import Encoder, check_texts
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At
 from nestling.progress import Progress
@@ -56,7 +53,7 @@ class _Progress(BaseModel):
 
 @contextmanager
 def encoded(
-    encoder: TextEncoder,
+    encoder: Encoder,
     texts: Iterable[str],
     target: str | Path,
     at: At = None,
@@ -94,7 +91,7 @@ def encoded(
         flush_folder(folder.parent)
     lock = WriterLock(folder, wait=wait, otherwise="or give another target")
     try:
-        work, left = _Work(lock, folder, _fingerprint(encoder, dim), dim), iter(texts)
+        work, left = _Work(lock, folder, encoder.fingerprint(), dim), iter(texts)
         work.resume(left)
         with Progress("encoding", count, "texts", done=work.rows) as progress:
             for part in _parts(left):
@@ -237,15 +234,3 @@ def _add_text(digest: Any, text: str) -> None:
     data = text.encode("utf-8", "surrogatepass")
     digest.update(len(data).to_bytes(8, "little"))
     digest.update(data)
-
-
-def _fingerprint(encoder: TextEncoder, dim: int) -> str:
-    """What tells encoders apart: weights, cut, default prompt and the longest text that is read."""
-    model = encoder.model
-    prompt = model.prompts.get(model.default_prompt_name or "")
-    digest = hashlib.sha256(repr((dim, encoder.rule, prompt, model.max_seq_length)).encode())
-    for name, value in model.state_dict().items():
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

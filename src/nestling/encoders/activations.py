@@ -19,7 +19,7 @@ from nestling.artifact import write_folder
 from nestling.cut import RAW
 from nestling.elastic import resolve_each
 from nestling.encoders.inference import evaluating
-from nestling.encoders.text_inputs import check_texts, prompt_of
+from nestling.encoders.texts import check_texts, prompt_of
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import At, Granularity, Nesting
 from nestling.progress import Progress

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nestling.encoders.export import stock_modules
 from nestling.errors import ArtifactError, require
 
 if TYPE_CHECKING:
@@ -16,8 +15,8 @@ WORDLLAMA_DIMS = (64, 128, 256)
 """The sizes that wordllama was trained for, as far as the bundled 256 dims reach."""
 
 
-def wordllama(device: str | None = None) -> SentenceTransformer:
-    """Wordllama's bundled 256-d token vectors as a stock model: the mean over the tokens of a text.
+def wordllama_files() -> tuple[Path, Path]:
+    """Where wordllama's bundled 256-d token vectors lie, and the tokenizer.
 
     Raises:
         MissingExtraError: if the package wordllama is not installed.
@@ -25,16 +24,28 @@ def wordllama(device: str | None = None) -> SentenceTransformer:
 
     Source: Miller 2024, github.com/dleemiller/WordLlama (MIT).
     """
+    home = _package("wordllama", "static")
+    weights = _file(home / "weights" / "l2_supercat_256.safetensors")
+    return weights, _file(home / "tokenizers" / "l2_supercat_tokenizer_config.json")
+
+
+def wordllama(device: str | None = None) -> SentenceTransformer:
+    """Wordllama's bundled 256-d token vectors as a stock model: the mean over the tokens of a text.
+
+    Raises:
+        MissingExtraError: if the package wordllama or sentence-transformers is not installed.
+        ArtifactError: if it is another version of it, without its files.
+    """
+    require("sentence_transformers", "text")
+    weights, vocabulary = wordllama_files()
     from safetensors.torch import load_file
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     from tokenizers import Tokenizer
 
-    home = _package("wordllama", "text")
-    weights = _file(home / "weights" / "l2_supercat_256.safetensors")
-    vocabulary = _file(home / "tokenizers" / "l2_supercat_tokenizer_config.json")
     # Kept as half floats on disk; sums over tokens want more.
     table = load_file(weights)["embedding.weight"].float()
-    static = stock_modules().StaticEmbedding(Tokenizer.from_file(str(vocabulary)), embedding_weights=table)
+    static = StaticEmbedding(Tokenizer.from_file(str(vocabulary)), embedding_weights=table)
     return SentenceTransformer(modules=[static], device=device)
 
 

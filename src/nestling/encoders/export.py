@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -191,11 +189,3 @@ def _refuse(name: str, reason: str) -> None:
         f"{name} cannot be part of a saved text encoder: {reason}. Build the model of stock modules "
         "(Transformer, StaticEmbedding, Pooling, Dense, LayerNorm, Normalize)"
     )
-
-
-def write_dims(folder: Path, dims: Iterable[int]) -> None:
-    """Name the sizes in ``config.json``, where vLLM, SGLang and others look for them."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    config.update(is_matryoshka=True, matryoshka_dimensions=list(dims))
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

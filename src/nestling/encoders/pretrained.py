@@ -6,13 +6,14 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
+from nestling.encoders.declared import declared_dims
 from nestling.encoders.depth import shallower
 from nestling.errors import DataError, require, unknown
 
@@ -90,26 +91,6 @@ def _errors_alone() -> Iterator[None]:
         yield
     finally:
         set_verbosity(level)
-
-
-def declared_dims(config: Any, full: int | None) -> tuple[int, ...] | None:
-    """The sizes a model's config declares, increasing, up to and with ``full``; None if it declares none.
-
-    Args:
-        config: what stands in ``config.json`` as a mapping, a transformers config, or None.
-        full: the width of the model.
-
-    Raises:
-        DataError: if what it declares are no sizes.
-    """
-    name = "matryoshka_dimensions"
-    declared = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
-    if not declared:
-        return None
-    if not isinstance(declared, list) or not all(type(dim) is int and dim > 0 for dim in declared):
-        raise DataError(f"the model's config declares {name} {declared!r}; a list of whole numbers is needed")
-    full = max(declared) if full is None else full
-    return tuple(sorted({dim for dim in declared if dim < full} | {full}))
 
 
 @contextmanager

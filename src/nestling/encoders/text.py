@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from nestling.artifact import MANIFEST, read_folder, write_folder
 from nestling.cut import CutRule, cut_each
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, minilm_folder, wordllama
+from nestling.encoders.declared import declared_dims, write_dims
 from nestling.encoders.depth import embeddings_each, shallower
 from nestling.encoders.export import (
     absorb_rule,
@@ -31,22 +31,21 @@ from nestling.encoders.export import (
     stock_modules,
     width_of,
     with_modules,
-    write_dims,
 )
 from nestling.encoders.inference import evaluating, multiply_adds
-from nestling.encoders.pretrained import declared_dims, quiet_unless_terminal, read_model
-from nestling.encoders.text_inputs import (
-    Pooling,
+from nestling.encoders.pretrained import quiet_unless_terminal, read_model
+from nestling.encoders.text_inputs import Pooling, check_nesting, prepare, usual_rule
+from nestling.encoders.texts import (
+    check_batch_size,
     check_found,
-    check_nesting,
     check_texts,
-    prepare,
+    fingerprint_of,
     prompt_of,
     usual_dims,
-    usual_rule,
+    warn_if_smaller,
 )
 from nestling.encoders.workers import encode_apart
-from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning
+from nestling.errors import DataError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.progress import Progress
 
@@ -228,8 +227,7 @@ class TextEncoder(nn.Module):
         first_row: int,
     ) -> dict[Granularity, NDArray[np.float32]]:
         rows = check_texts(texts, first_row)
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+        check_batch_size(batch_size)
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
         found = {g: np.empty((len(rows), g["dim"]), np.float32) for g in wanted}
         with evaluating(self), Progress("encoding", len(rows), "texts") as progress:
@@ -306,6 +304,18 @@ class TextEncoder(nn.Module):
             size_bytes=whole.size_bytes - unread * dense.linear.weight.element_size(),
         )
 
+    def fingerprint(self) -> str:
+        """What tells encoders apart, in hex: weights, cut, default prompt, tokens that are read."""
+        weights = (
+            (
+                f"{name} {value.dtype} {value.shape}",
+                value.detach().cpu().reshape(-1).view(torch.uint8).numpy(),
+            )
+            for name, value in self.model.state_dict().items()
+            if isinstance(value, Tensor)
+        )
+        return fingerprint_of(self.model, self.rule, self.model.max_seq_length, weights)
+
     def save(self, folder: str | Path, /) -> None:
         """Write a verified folder that plain sentence-transformers loads too, with the same vectors.
 
@@ -368,15 +378,8 @@ class TextEncoder(nn.Module):
         return granularity
 
     def _warn_if_assumed(self, wanted: Iterable[Granularity]) -> None:
-        smaller = [str(g) for g in wanted if g != self.nesting.full]
-        if self.nesting_is_assumed and smaller:
-            warnings.warn(
-                f"this model does not say that it was trained for sizes below its full one, so "
-                f"{', '.join(smaller)} is plain truncation; train it with nestling.losses.Nested, or give "
-                "nesting= to say that you know its sizes",
-                UntrainedGranularityWarning,
-                stacklevel=4,
-            )
+        if self.nesting_is_assumed:
+            warn_if_smaller(wanted, self.nesting)
 
     def _flops(self, depth: int | None) -> float:
         """Multiply-adds of one pass of so many layers over the sample text."""

@@ -1,0 +1,38 @@
+"""The sizes that a model's ``config.json`` declares, where vLLM, SGLang and others look for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nestling.errors import DataError
+
+
+def declared_dims(config: Any, full: int | None) -> tuple[int, ...] | None:
+    """The sizes a model's config declares, increasing, up to and with ``full``; None if it declares none.
+
+    Args:
+        config: what stands in ``config.json`` as a mapping, a transformers config, or None.
+        full: the width of the model.
+
+    Raises:
+        DataError: if what it declares are no sizes.
+    """
+    name = "matryoshka_dimensions"
+    declared = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+    if not declared:
+        return None
+    if not isinstance(declared, list) or not all(type(dim) is int and dim > 0 for dim in declared):
+        raise DataError(f"the model's config declares {name} {declared!r}; a list of whole numbers is needed")
+    full = max(declared) if full is None else full
+    return tuple(sorted({dim for dim in declared if dim < full} | {full}))
+
+
+def write_dims(folder: Path, dims: Iterable[int]) -> None:
+    """Name the sizes in the ``config.json`` of a folder, and leave what else it says."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    config.update(is_matryoshka=True, matryoshka_dimensions=list(dims))
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

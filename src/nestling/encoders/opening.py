@@ -1,0 +1,40 @@
+"""Opening a text encoder by name, with torch only where the model needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nestling.cut import CutRule
+from nestling.encoders.static_folder import is_static
+from nestling.granularity import AnyNesting
+
+if TYPE_CHECKING:
+    from nestling.encoders.static import StaticEncoder
+    from nestling.encoders.text import TextEncoder
+
+
+def open_encoder(
+    name: str | Path, nesting: AnyNesting | None = None, rule: CutRule | None = None
+) -> TextEncoder | StaticEncoder:
+    """A text encoder for use: of static vectors by numpy, of any other model by torch.
+
+    To train one, or to choose its device, pooling or length, open a :class:`~.text.TextEncoder`.
+
+    Args:
+        name: ``"wordllama"``, ``"minilm"``, a folder, or the name of a model on the Hugging Face hub.
+        nesting: other sizes than the model's own.
+        rule: another rule around the cut than the model's own.
+
+    Raises:
+        DataError: if there is no such model, or it cannot be read.
+        ArtifactError: if a folder saved by nestling is torn or altered.
+        MissingExtraError: if the packages that the model needs are not installed.
+    """
+    if name == "wordllama" or is_static(Path(name)):
+        from nestling.encoders.static import StaticEncoder
+
+        return StaticEncoder.open(name, nesting, rule)
+    from nestling.encoders.text import TextEncoder
+
+    return TextEncoder.open(name, nesting, rule)

@@ -1,0 +1,168 @@
+"""Texts to be encoded, what is put before them, and the vectors that were found of them: checked."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import CutRule, check_vectors, name_rows
+from nestling.elastic import Cost
+from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, unknown
+from nestling.granularity import At, Granularity, Nesting
+
+_SMALLEST_DIM = 8
+
+
+class Encoder(Protocol):
+    """What encodes texts: :class:`~.text.TextEncoder`, or :class:`~.static.StaticEncoder` without torch."""
+
+    nesting: Nesting
+    rule: CutRule
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        at: At = None,
+        *,
+        batch_size: int = 64,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        first_row: int = 0,
+    ) -> NDArray[np.float32]:
+        """Vectors ``Float32[texts, dim]`` of any number of texts."""
+        ...
+
+    def extract(self, at: At) -> Encoder:
+        """A standalone, smaller encoder."""
+        ...
+
+    def cost(self, at: At = None) -> Cost:
+        """Of one text at one size."""
+        ...
+
+    def save(self, folder: str | Path, /) -> None:
+        """Write a verified folder that plain sentence-transformers loads too."""
+        ...
+
+    def fingerprint(self) -> str:
+        """What tells encoders apart, in hex: weights, cut, default prompt, tokens that are read."""
+        ...
+
+
+class Prompted(Protocol):
+    """A model that knows prompts by name."""
+
+    @property
+    def prompts(self) -> Any:
+        """By name."""
+        ...
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """Of the one that is put before texts, where none is named."""
+        ...
+
+
+def check_texts(texts: Iterable[str], first_row: int = 0) -> list[str]:
+    """``texts`` as a list of strings that say something, or an error that names the rows.
+
+    Args:
+        texts: to be encoded.
+        first_row: the number of the first one, if more came before.
+
+    Raises:
+        DataError: for no texts, or texts that are empty or no strings.
+    """
+    if isinstance(texts, (str, bytes)):
+        raise DataError("texts must be a list of strings, not one string; write [text]")
+    rows = list(texts)
+    if not rows:
+        raise DataError("there are no texts to encode; give at least one")
+    wrong = np.array([row for row, text in enumerate(rows) if not isinstance(text, str)], np.int64)
+    if len(wrong):
+        kind, named = type(rows[wrong[0]]).__name__, name_rows(wrong + first_row)
+        raise DataError(f"texts must be strings, not {kind} as in {named}; convert or drop those")
+    empty = np.array([row for row, text in enumerate(rows) if not text.strip()], np.int64)
+    if len(empty):
+        raise DataError(f"an empty text has no vector; drop or fill {name_rows(empty + first_row)}")
+    return rows
+
+
+def check_found(vectors: NDArray[np.float32], rule: CutRule, first_row: int) -> None:
+    """Refuse vectors of texts that are NaN, or have no direction where ``rule`` needs one.
+
+    Raises:
+        DataError: naming the rows, of which the first has the number ``first_row``.
+    """
+    check_vectors(vectors, "the vectors of these texts")
+    zero = np.flatnonzero(~vectors.any(axis=1))
+    if len(zero) and rule.after == "l2":
+        raise DataError(
+            f"{name_rows(zero + first_row)} of the texts have no tokens or a vector of zeros, which "
+            "has no direction; remove them"
+        )
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse batches of no text."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+
+
+def prompt_of(model: Prompted, prompt: str | None = None, name: str | None = None) -> str | None:
+    """What is put before every text: ``prompt``, or that of a name, or the model's default.
+
+    Raises:
+        ConfigError: for both, or a name that the model does not have.
+    """
+    if prompt is not None and name is not None:
+        raise ConfigError("give prompt or prompt_name, not both")
+    name = model.default_prompt_name if name is None else name
+    if prompt is not None or name is None:
+        return prompt
+    if name not in model.prompts:
+        raise ConfigError(unknown("prompt_name", name, model.prompts))
+    return str(model.prompts[name])
+
+
+def usual_dims(full: int) -> tuple[int, ...]:
+    """8, 16, ... up to ``full``: what is assumed where a model declares no sizes."""
+    return Nesting.doubling(min(_SMALLEST_DIM, full), full).sizes("dim")
+
+
+def warn_if_smaller(wanted: Iterable[Granularity], nesting: Nesting) -> None:
+    """Warn that sizes below the full one are plain truncation, for a nesting that is assumed."""
+    smaller = [str(g) for g in wanted if g != nesting.full]
+    if smaller:
+        warnings.warn(
+            f"this model does not say that it was trained for sizes below its full one, so "
+            f"{', '.join(smaller)} is plain truncation; train it with nestling.losses.Nested, or give "
+            "nesting= to say that you know its sizes",
+            UntrainedGranularityWarning,
+            stacklevel=5,
+        )
+
+
+def fingerprint_of(
+    model: Prompted, rule: CutRule, longest: object, weights: Iterable[tuple[str, NDArray[Any]]]
+) -> str:
+    """What tells encoders apart, in hex.
+
+    Args:
+        model: its default prompt is part of it.
+        rule: of the cut.
+        longest: tokens of a text that are read.
+        weights: by name.
+    """
+    prompt = model.prompts.get(model.default_prompt_name or "")
+    digest = hashlib.sha256(repr((rule, prompt, longest)).encode())
+    for name, value in weights:
+        digest.update(f"{name} {value.dtype} {value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
