@@ -22,7 +22,8 @@ After = Literal["none", "l2"]
 Array = TypeVar("Array", NDArray[np.floating[Any]], "Tensor")
 
 _LAYER_NORM_EPSILON = 1e-5
-_SMALLEST_NORM = 1e-12
+SMALLEST_NORM = 1e-12
+"""Shorter rows have no direction that could be trusted."""
 
 
 @dataclass(frozen=True)
@@ -132,18 +133,44 @@ def _normalise(x: Array) -> Array:
     if not isinstance(x, np.ndarray):
         import torch
 
-        return torch.nn.functional.normalize(x, dim=-1, eps=_SMALLEST_NORM)
+        return torch.nn.functional.normalize(x, dim=-1, eps=SMALLEST_NORM)
     whole = x.dtype.kind in "iu"
     wide = x.astype(np.float32) if whole or x.dtype == np.float16 else x
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
-    bad = ~(np.isfinite(norms) & (norms > _SMALLEST_NORM))
+    bad = ~(np.isfinite(norms) & (norms > SMALLEST_NORM))
     if bad.any():
-        raise DataError(
-            f"the first {x.shape[-1]} entries of {name_rows(np.flatnonzero(bad))} are all zero, NaN or "
-            "infinite and cannot be normalised; remove those rows, or cut at a larger size"
-        )
+        raise without_direction(wide.reshape(-1, x.shape[-1]), np.flatnonzero(bad))
     unit: Array = (wide / norms).astype(wide.dtype if whole else x.dtype, copy=False)
     return unit
+
+
+def without_direction(
+    x: NDArray[Any], rows: NDArray[np.int64], of: str = "", first_row: int = 0
+) -> DataError:
+    """What is wrong with rows that cannot be scaled to length one: zero, too small, too large or no numbers.
+
+    Args:
+        x: ``Float[rows, dim]``, the prefixes.
+        rows: the numbers of those among them.
+        of: what an error says behind the rows, such as ``" of queries"``.
+        first_row: the number of the first row of ``x``.
+    """
+    largest = np.abs(x[rows]).max(axis=1)
+    advice = "remove those rows, or start at a larger size"
+    if (largest == 0).any():
+        rows, wrong = rows[largest == 0], "are all zero"
+    elif not np.isfinite(largest).all():
+        rows, wrong = rows[~np.isfinite(largest)], "are NaN or infinite"
+    elif (largest <= SMALLEST_NORM).any():
+        rows, wrong = rows[largest <= SMALLEST_NORM], f"are shorter than {SMALLEST_NORM:g}, as good as zero,"
+        advice = "remove those rows, or multiply all vectors by a constant if they are meant"
+    else:
+        wrong = "are so large that their squares do not fit float32"
+        advice = "remove those rows, or divide all vectors by a constant"
+    named = name_rows(rows + first_row)
+    return DataError(
+        f"the first {x.shape[1]} entries of {named}{of} {wrong} and cannot be normalised; {advice}"
+    )
 
 
 def name_rows(rows: Sequence[int] | NDArray[np.integer[Any]], most: int = 5) -> str:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import Any, Literal, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.cut import CutRule, check_vectors
+from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.progress import watched
-from nestling.search.best import SLACK, Best
-from nestling.search.prefix import check_dims, prefix_blocks, prefix_norms, prefix_square_norms, prepare
+from nestling.search.best import Best
+from nestling.search.prefix import check_dims, finite_squares, prefix_blocks, prefix_norms, unrounded
+from nestling.search.scores import Doubles, read_prefixes
 from nestling.search.threads import count_workers, worker_pool
+from nestling.search.tiles import Floats, Metric, Terms, Tile
 
-Metric = Literal["dot", "euclidean"]
-Floats = NDArray[np.float32]
+__all__ = ["Metric", "Neighbours", "nearest", "nearest_each"]
+
 Ints = NDArray[np.int64]
+Block = TypeVar("Block")
+Found = TypeVar("Found")
 
 # Products computed at a time: few enough for a core's cache, enough to hide the cost of each call. No
 # powers of two, with which all rows of a tile would compete for the same few places of the cache.
@@ -29,6 +35,9 @@ _FEWEST_QUERIES = 32
 _PRODUCTS_AT_A_TIME = 400_000
 _WIDEST_TILE = 16_000
 _FLOATS_READ_AT_A_TIME = 1 << 23
+# Documents kept beside the k best, so that rounding seldom asks for a second look.
+_FEWEST_MORE, _SHARE_MORE = 4, 16
+_DOUBTS_HELD = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +88,12 @@ def nearest_each(
     """The ``k`` nearest documents of every query at every size, exactly, from one pass over the coordinates.
 
     Products of a size go on from those of the next smaller one; once the first documents were seen, a
-    size costs one comparison of every product with the k-th best so far. Of equal scores the document
-    that stands first wins. Sums are float32; distances come from inner products, as in faiss.
+    size costs one comparison of every product with the k-th best so far. These products are float32, and
+    what may be among the best by any rounding of them is then compared in double precision: distances by
+    differences, so that equal rows are at 0. Answers are those of a search in double precision, whatever
+    offset the vectors share and however near they are to each other; of equal scores the document that
+    stands first wins. Scores are rounded to float32 in the end, in which cosines tell near duplicates apart
+    down to 1e-4 between unit vectors; ``metric="euclidean"`` tells them apart much further.
 
     Args:
         queries: ``Float[queries, dim]``.
@@ -92,8 +105,8 @@ def nearest_each(
         workers: threads; as many as there are cores by default.
 
     Raises:
-        DataError: for vectors that cannot be used, rows of length zero under ``l2`` (named), sizes that
-            do not fit, ``k`` below 1 or above the number of documents.
+        DataError: for vectors that cannot be used, rows beyond float32 or of length zero under ``l2``
+            (named), sizes that do not fit, ``k`` below 1 or above the number of documents.
         ConfigError: for an unknown metric or less than one worker.
     """
     queries = check_vectors(queries, "queries")
@@ -107,11 +120,16 @@ def nearest_each(
             f"choose k from 1 to {len(documents)}"
         )
     workers = count_workers(workers)
-    terms = _Terms(sizes, rule, metric)
+    terms = Terms.of(documents, sizes, rule, metric)
     rows_at_a_time = min(_QUERIES_AT_A_TIME, max(_FEWEST_QUERIES, -(-len(queries) // workers)))
-    blocks = [_QueryBlock(queries, rows, terms, k) for rows in _spans(len(queries), rows_at_a_time)]
-    _scan(blocks, _read(documents, terms, rows_at_a_time), workers)
-    found = [block.ranked() for block in blocks]
+    spans = _spans(len(queries), rows_at_a_time)
+    blocks = [_QueryBlock(queries, rows, documents, terms, k) for rows in spans]
+    read = partial(_read, documents, terms, rows_at_a_time)
+    _scan(blocks, read, workers)
+    doubts = [each for found in _each(_QueryBlock.settle, blocks, workers) for each in found]
+    _scan(doubts, read, workers)
+    _each(_Doubts.settle, doubts, workers)
+    found = [block.answers() for block in blocks]
     return {
         dim: Neighbours(*(np.concatenate(part) for part in zip(*(each[i] for each in found), strict=True)))
         for i, dim in enumerate(sizes)
@@ -121,83 +139,54 @@ def nearest_each(
 def _spans(count: int, most: int) -> list[slice]:
     """``count`` rows in as few spans of at most ``most`` as possible, alike in length.
 
-    Alike, because a short last span would take another path through the linear algebra library, where
-    the same rows could get products that differ in the last bit.
+    Alike, because a short last span would take another path through the linear algebra library, which is
+    slower.
     """
     parts = -(-count // most)
     edges = [count * part // parts for part in range(parts + 1)]
     return [slice(start, end) for start, end in pairwise(edges)]
 
 
-@dataclass(frozen=True)
-class _Terms:
-    """What a search is about."""
-
-    sizes: tuple[int, ...]
-    rule: CutRule
-    metric: Metric
-
-    @property
-    def is_cosine(self) -> bool:
-        return self.rule.after == "l2"
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """Some documents, and per size what turns inner products into scores that can be compared.
-
-    The score is ``product * scale - shift``, higher for better documents and the same for all but a
-    factor or term of the query. It reaches ``bound`` where the product reaches
-    ``bound / scale + shift / scale``, which is the product of ``[bound, 1]`` with ``limits``.
-    """
-
-    start: int
-    values: Floats
-    scale: Floats
-    shift: Floats
-    limits: Floats
-
-    @classmethod
-    def read(cls, documents: NDArray[Any], rows: slice, terms: _Terms) -> _Tile:
-        """The tile of those rows, with its norms."""
-        values = prepare(np.asarray(documents[rows]), terms.sizes[-1], terms.rule)
-        scale: Floats = np.ones((len(terms.sizes), len(values)), np.float32)
-        shift: Floats = np.zeros_like(scale)
-        if terms.is_cosine:
-            scale /= prefix_norms(values, terms.sizes, "documents", rows.start)
-        elif terms.metric == "euclidean":
-            shift = prefix_square_norms(values, terms.sizes) * np.float32(0.5)
-        limits = np.stack([1 / scale, shift / scale * (1 - SLACK)], axis=1)
-        return cls(rows.start, values, scale, shift, limits)
-
-    def part(self, rows: slice) -> _Tile:
-        """The tile of some of its documents."""
-        columns = (self.scale[:, rows], self.shift[:, rows], self.limits[:, :, rows].copy())
-        return _Tile(self.start + rows.start, self.values[rows], *columns)
-
-
-def _read(documents: NDArray[Any], terms: _Terms, queries_at_a_time: int) -> Iterator[list[_Tile]]:
+def _read(documents: NDArray[Any], terms: Terms, queries_at_a_time: int) -> Iterator[list[Tile]]:
     """The documents, read once, some tiles at a time."""
     width = min(max(64, _PRODUCTS_AT_A_TIME // queries_at_a_time), _WIDEST_TILE)
     spans = _spans(len(documents), max(width, _FLOATS_READ_AT_A_TIME // documents.shape[1]))
     for span in watched(spans, "searching", "blocks") if len(spans) > 1 else spans:
-        whole = _Tile.read(documents, span, terms)
+        whole = Tile.read(documents, span, terms)
         yield [whole.part(rows) for rows in _spans(len(whole.values), width)]
+
+
+class _Visitor(Protocol):
+    """Looks at all documents in turn."""
+
+    values: Floats
+
+    def visit(self, tile: Tile, scratch: _Scratch) -> None: ...
 
 
 class _QueryBlock:
     """Some queries and the best documents found for them so far, at every size."""
 
-    def __init__(self, queries: NDArray[Any], rows: slice, terms: _Terms, k: int) -> None:
-        self.values, self.terms = prepare(np.asarray(queries[rows]), terms.sizes[-1], terms.rule), terms
-        self.norms = (
-            prefix_norms(self.values, terms.sizes, "queries", rows.start) if terms.is_cosine else None
-        )
-        self.best = [Best(len(self.values), k) for _ in terms.sizes]
+    def __init__(
+        self, queries: NDArray[Any], rows: slice, documents: NDArray[Any], terms: Terms, k: int
+    ) -> None:
+        self.terms, self.k, self._documents = terms, k, documents
+        self.asked = unrounded(np.asarray(queries[rows]), terms.sizes[-1], terms.rule)
+        self.values, self.factor = terms.aim(self.asked, rows.start)
+        if terms.is_cosine:
+            self.lengths = prefix_norms(self.values, terms.sizes, "queries", rows.start)
+        else:
+            self.lengths = np.sqrt(finite_squares(self.values, terms.sizes, "queries", rows.start))
+        kept = min(len(documents), k + max(_FEWEST_MORE, k // _SHARE_MORE))
+        self.best = [Best(len(self.values), kept) for _ in terms.sizes]
+        self.longest = np.zeros(len(terms.sizes), np.float32)
+        self.found: list[tuple[Ints, Doubles]] = []
 
-    def visit(self, tile: _Tile, scratch: _Scratch) -> None:
+    def visit(self, tile: Tile, scratch: _Scratch) -> None:
         """Look for better documents in ``tile``."""
         product, other, flags = scratch.shaped(len(self.values), len(tile.values))
+        if self.terms.metric == "dot":
+            np.maximum(self.longest, tile.lengths.max(axis=1), out=self.longest)
         for size, block in enumerate(prefix_blocks(self.terms.sizes)):
             target = other if size else product
             np.matmul(self.values[:, block], tile.values[:, block].T, out=target)
@@ -215,20 +204,87 @@ class _QueryBlock:
                 scores = product.ravel()[hits] * tile.scale[size][columns] - tile.shift[size][columns]
                 best.offer(rows, columns + tile.start, scores)
 
-    def ranked(self) -> list[tuple[Ints, Floats]]:
-        """Per size the documents, best first, and their similarities or distances."""
-        answers = [best.ranked() for best in self.best]
-        return [(indices, self._finish(scores, size)) for size, (indices, scores) in enumerate(answers)]
+    def settle(self) -> list[_Doubts]:
+        """Compare what was found in double precision; what has to be looked for again, by rounding."""
+        doubts = []
+        for size, best in enumerate(self.best):
+            indices, scores = best.ranked()
+            self.found.append(self.compare(size, slice(None), indices))
+            if best.k == len(self._documents):
+                continue
+            kth = self.found[size][1][:, -1]
+            reach = self._reach(size, kth)
+            floors = self._as_scanned(size, kth)
+            room = self.terms.uncertainty(size, self.lengths[size].astype(np.float64), reach)
+            rows = np.flatnonzero(floors < scores[:, -1] + room)
+            if len(rows):
+                doubts.append(_Doubts(self, size, rows, floors[rows]))
+        return doubts
 
-    def _finish(self, scores: Floats, size: int) -> Floats:
-        if self.norms is not None:
-            scores = scores / self.norms[size][:, None]
-        if self.terms.metric == "dot":
-            return scores
-        squares: Any = 2.0
-        if self.norms is None:
-            squares = prefix_square_norms(self.values, self.terms.sizes)[size][:, None]
-        return np.asarray(np.sqrt(np.maximum(squares - 2 * scores, 0)), np.float32)
+    def compare(self, size: int, rows: Any, candidates: Ints) -> tuple[Ints, Doubles]:
+        """The ``k`` best candidates of some queries, in double precision."""
+        dim = self.terms.sizes[size]
+        source = read_prefixes(self._documents, dim, self.terms.rule)
+        return self.terms.comparison.best_of(cut(self.asked[rows], dim, RAW), source, candidates, self.k)
+
+    def answers(self) -> list[tuple[Ints, Floats]]:
+        """Per size the documents, best first, and their similarities or distances."""
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
+            return [(indices, scores.astype(np.float32)) for indices, scores in self.found]
+
+    def _reach(self, size: int, kth: Doubles) -> Any:
+        """How long a document may be that is among the best."""
+        if self.terms.metric == "euclidean":  # as its distance from the origin is at most that by the query
+            return self.lengths[size] + 1.001 * self.factor * kth
+        return float(self.longest[size])
+
+    def _as_scanned(self, size: int, scores: Doubles) -> Doubles:
+        """Scores as tiles give them."""
+        terms, dim = self.terms, self.terms.sizes[size]
+        if terms.is_cosine:
+            cosines = 1 - scores**2 / 2 if terms.metric == "euclidean" else scores
+            return np.asarray(cosines * self.lengths[size])
+        given = self.values if terms.metric == "euclidean" else self.asked
+        asked = cut(given, dim, RAW).astype(np.float64)
+        if terms.metric == "euclidean":
+            return np.asarray((np.einsum("ij,ij->i", asked, asked) - (scores * self.factor) ** 2) / 2)
+        offset = 0.0 if terms.centre is None else asked @ terms.centre[:dim].astype(np.float64)
+        return np.asarray((scores - offset) * self.factor * terms.factor)
+
+
+class _Doubts:
+    """Queries at one size that rounding may have cost a document: all that reach a floor are compared."""
+
+    def __init__(self, block: _QueryBlock, size: int, rows: Ints, floors: Doubles) -> None:
+        self._block, self._size, self._rows, self._floors = block, size, rows, floors[:, None]
+        self.values = block.values[rows, : block.terms.sizes[size]]
+        self._lengths = block.lengths[size][rows, None].astype(np.float64)
+        self._waiting: list[tuple[Ints, Ints]] = []
+        self._waiting_count = 0
+
+    def visit(self, tile: Tile, _: _Scratch) -> None:
+        """Keep what may reach the floors."""
+        size, terms = self._size, self._block.terms
+        products = self.values @ tile.values[:, : self.values.shape[1]].T
+        scores = products * tile.scale[size] - tile.shift[size]
+        room = terms.uncertainty(size, self._lengths, tile.lengths[size].astype(np.float64))
+        rows, columns = np.nonzero(scores + room >= self._floors)
+        self._waiting.append((rows, columns + tile.start))
+        self._waiting_count += len(rows)
+        if self._waiting_count > _DOUBTS_HELD:
+            self.settle()
+
+    def settle(self) -> None:
+        """Put the best of what waits and what was found before into the answers of the block."""
+        places, documents = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
+        self._waiting, self._waiting_count = [], 0
+        order = np.argsort(places, kind="stable")
+        edges = np.searchsorted(places[order], np.arange(len(self._rows) + 1))
+        indices, scores = self._block.found[self._size]
+        for row, (start, end) in zip(self._rows.tolist(), pairwise(edges.tolist()), strict=True):
+            candidates = np.union1d(indices[row], documents[order[start:end]])
+            better = self._block.compare(self._size, slice(row, row + 1), candidates[None])
+            indices[row], scores[row] = better[0][0], better[1][0]
 
 
 class _Scratch:
@@ -254,16 +310,25 @@ class _Scratch:
         return np.asarray(set_eights[found >> 3] * 8 + (found & 7))
 
 
-def _scan(blocks: list[_QueryBlock], reads: Iterable[list[_Tile]], workers: int) -> None:
+def _each(act: Callable[[Block], Found], blocks: Sequence[Block], workers: int) -> list[Found]:
+    """Let every block do something, as many at a time as there are workers."""
+    if len(blocks) < 2 or workers == 1:
+        return [act(block) for block in blocks]
+    with ThreadPoolExecutor(min(workers, len(blocks))) as pool:
+        return list(pool.map(act, blocks))
+
+
+def _scan(blocks: Sequence[_Visitor], read: Callable[[], Iterable[list[Tile]]], workers: int) -> None:
     """Let every query block visit every tile, in the order of the documents."""
+    if not blocks:
+        return
     most_queries = max(len(block.values) for block in blocks)
     size = max(64 * most_queries, min(_PRODUCTS_AT_A_TIME, _WIDEST_TILE * most_queries))
-    workers = min(workers, len(blocks))
     free: SimpleQueue[_Scratch] = SimpleQueue()
-    for _ in range(workers):
+    for _ in range(min(workers, len(blocks))):
         free.put(_Scratch(size))
 
-    def visit(block: _QueryBlock, tiles: list[_Tile]) -> None:
+    def visit(block: _Visitor, tiles: list[Tile]) -> None:
         scratch = free.get()
         try:
             for tile in tiles:
@@ -272,9 +337,9 @@ def _scan(blocks: list[_QueryBlock], reads: Iterable[list[_Tile]], workers: int)
             free.put(scratch)
 
     if len(blocks) == 1:  # its products are shared out by the linear algebra library
-        for tiles in reads:
+        for tiles in read():
             visit(blocks[0], tiles)
         return
-    with worker_pool(workers) as pool:
-        for tiles in reads:
+    with worker_pool(min(workers, len(blocks))) as pool:
+        for tiles in read():
             list(pool.map(visit, blocks, [tiles] * len(blocks)))

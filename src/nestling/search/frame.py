@@ -8,12 +8,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.cut import name_rows
+from nestling.cut import SMALLEST_NORM, name_rows
 from nestling.errors import DataError
+from nestling.search.prefix import refuse_beyond_single
 
 Doubles = NDArray[np.float64]
 
-_SMALLEST_NORM = 1e-12
 _ROWS_AT_A_TIME = 8192
 
 
@@ -110,10 +110,12 @@ def refuse_zero(norms: Doubles, what: str) -> None:
     Raises:
         DataError: for norms that are (almost) zero; the rows are named.
     """
-    zero = np.flatnonzero(norms <= _SMALLEST_NORM)
-    if len(zero):
+    short = np.flatnonzero(norms <= SMALLEST_NORM)
+    if len(short):
+        is_zero = not norms[short].any()
+        wrong = "all zero" if is_zero else f"shorter than {SMALLEST_NORM:g}, as good as zero,"
         raise DataError(
-            f"{name_rows(zero)} of {what} are all zero and have no cosine; remove those rows, or compare "
+            f"{name_rows(short)} of {what} are {wrong} and have no cosine; remove those rows, or compare "
             'with rule=RAW and metric="dot" or "euclidean"'
         )
 
@@ -124,7 +126,12 @@ def spans(vectors: NDArray[Any]) -> list[slice]:
 
 
 def readable(vectors: NDArray[Any]) -> NDArray[Any]:
-    """Vectors as the kernels read them; a memory map of float32 or float16 stays one."""
+    """Vectors as the kernels read them; a memory map of float32 or float16 stays one.
+
+    Raises:
+        DataError: for numbers that float32 does not hold; rows are named.
+    """
+    refuse_beyond_single(vectors, "vectors")
     if vectors.dtype not in (np.float32, np.float16):
         vectors = vectors.astype(np.float32)
     return vectors if vectors.strides[1] == vectors.itemsize else np.ascontiguousarray(vectors)

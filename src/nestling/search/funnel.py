@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -11,11 +10,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.cut import RAW, CutRule, check_vectors, cut
+from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError
 from nestling.search.exact import Metric, Neighbours, nearest
-
-_FLOATS_GATHERED_AT_A_TIME = 1 << 22
+from nestling.search.prefix import unrounded
+from nestling.search.scores import Comparison, read_prefixes
 
 
 @dataclass(frozen=True)
@@ -165,33 +164,7 @@ def _rerank(
     metric: Metric,
 ) -> Neighbours:
     """``candidates``, ``Int[queries, length]``, in the order of their scores at ``dim``."""
-    # In the order of the documents: of equal scores the first then wins, and reading goes forward.
-    candidates = np.sort(candidates, axis=1)
-    parts = list(_scores(queries, documents, candidates, dim, rule, metric))
-    scores = np.concatenate(parts)
-    order = np.argsort(scores if metric == "euclidean" else -scores, axis=1, kind="stable")
-    return Neighbours(np.take_along_axis(candidates, order, 1), np.take_along_axis(scores, order, 1))
-
-
-def _scores(
-    queries: NDArray[Any],
-    documents: NDArray[Any],
-    candidates: NDArray[np.int64],
-    dim: int,
-    rule: CutRule,
-    metric: Metric,
-) -> Iterator[NDArray[np.float32]]:
-    """Scores ``Float[some queries, length]`` of gathered documents, block by block."""
-    length = candidates.shape[1]
-    # What comes before the cut looks at all entries of a row; without it the others need not be read.
-    source = cut(documents, dim, RAW) if rule.before == "none" else documents
-    step = max(1, _FLOATS_GATHERED_AT_A_TIME // (length * source.shape[1]))
-    for start in range(0, len(queries), step):
-        rows = candidates[start : start + step]
-        gathered = np.asarray(source[rows.ravel()], np.float32)
-        asked = cut(np.asarray(queries[start : start + step], np.float32), dim, rule)[:, :, None]
-        offered = cut(gathered, dim, rule).reshape(*rows.shape, dim)
-        if metric == "dot":
-            yield np.matmul(offered, asked)[:, :, 0]
-        else:
-            yield np.linalg.norm(offered - asked.swapaxes(1, 2), axis=2)
+    comparison = Comparison(rule.after == "l2", metric == "euclidean")
+    asked, rows = unrounded(queries, dim, rule), read_prefixes(documents, dim, rule)
+    found, scores = comparison.best_of(asked, rows, candidates, candidates.shape[1])
+    return Neighbours(found, scores.astype(np.float32))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nestling.cut import RAW, CutRule, check_vectors, cut, name_rows
 from nestling.encoders.matrix import blocks_of
 from nestling.errors import DataError
-from nestling.search.prefix import prefix_norms, prepare
+from nestling.search.prefix import finite_squares, prefix_norms, prepare
 
 _SAFE_SQUARE = 1e-20  # of lengths far from those that have no direction
 
@@ -42,7 +42,7 @@ def check_prefixes(
     """``block``, whose rows can be compared at every size from ``smallest`` on.
 
     Raises:
-        DataError: for rows that cannot be normalised; they are named.
+        DataError: for rows that cannot be normalised, or are too large to be compared; they are named.
     """
     if rule.after == "l2":  # a longer prefix is no shorter vector, so the two ends suffice
         short = cut(block, smallest, RAW)
@@ -51,6 +51,8 @@ def check_prefixes(
         if ends[0] > _SAFE_SQUARE and np.isfinite(ends[1]):
             return block
         prefix_norms(block, sorted({smallest, block.shape[1]}), what, first_row)
+    else:
+        finite_squares(block, [block.shape[1]], what, first_row)
     return block
 
 

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.cut import CutRule, check_vectors, cut, name_rows
+from nestling.cut import SMALLEST_NORM, CutRule, check_vectors, cut, name_rows, without_direction
 from nestling.errors import DataError
 
 Width = TypeVar("Width", np.float32, np.float64)
 
-_SMALLEST_NORM = 1e-12
+# A squared distance is at most four times as large.
+_LARGEST_SQUARE = float(np.finfo(np.float32).max) / 4
 
 
 def check_dims(dims: Iterable[int], full: int) -> tuple[int, ...]:
@@ -46,8 +47,13 @@ def prefix_blocks(dims: Sequence[int]) -> list[slice]:
 
 def prepare(x: NDArray[Any], dim: int, rule: CutRule) -> NDArray[np.float32]:
     """The part of ``x`` that sizes up to ``dim`` read, in float32, after what ``rule`` does before a cut."""
+    return unrounded(x, dim, rule).astype(np.float32, copy=False)
+
+
+def unrounded(x: NDArray[Any], dim: int, rule: CutRule) -> NDArray[np.floating[Any]]:
+    """The same as precise as it was given, where nothing is done before a cut."""
     wide = x if rule.before == "none" else x.astype(np.float32, copy=False)
-    return cut(wide, dim, CutRule(rule.before, "none")).astype(np.float32, copy=False)
+    return cut(wide, dim, CutRule(rule.before, "none"))
 
 
 def prefix_square_norms(x: NDArray[Width], dims: Sequence[int]) -> NDArray[Width]:
@@ -64,14 +70,46 @@ def prefix_norms(x: NDArray[Width], dims: Sequence[int], what: str, first_row: i
     """
     with np.errstate(over="ignore"):
         norms = np.sqrt(prefix_square_norms(x, dims))
-    bad = ~(np.isfinite(norms) & (norms > _SMALLEST_NORM))
+    bad = ~(np.isfinite(norms) & (norms > SMALLEST_NORM))
     if bad.any():
         size = int(bad.any(axis=1).argmax())
-        raise DataError(
-            f"the first {dims[size]} entries of {name_rows(np.flatnonzero(bad[size]) + first_row)} of {what} "
-            "are all zero or too large and cannot be normalised; remove those rows, or start at a larger size"
-        )
+        raise without_direction(x[:, : dims[size]], np.flatnonzero(bad[size]), f" of {what}", first_row)
     return norms
+
+
+def finite_squares(
+    x: NDArray[np.float32], dims: Sequence[int], what: str, first_row: int = 0
+) -> NDArray[np.float32]:
+    """Squared length of every row at every size, ``Float[sizes, rows]``, of rows that can be compared.
+
+    Raises:
+        DataError: for rows so large that a product or a distance would not fit float32; they are named.
+    """
+    with np.errstate(over="ignore"):
+        squares = prefix_square_norms(x, dims)
+    large = np.flatnonzero(~(squares[-1] <= _LARGEST_SQUARE))
+    if len(large):
+        raise DataError(
+            f"{name_rows(large + first_row)} of {what} are too large to be compared, as their squares do not "
+            "fit float32; divide all vectors by a constant, or remove those rows"
+        )
+    return squares
+
+
+def refuse_beyond_single(x: NDArray[Any], what: str, first_row: int = 0) -> None:
+    """Refuse numbers that float32 does not hold.
+
+    Raises:
+        DataError: for rows with such numbers; they are named.
+    """
+    if x.dtype.itemsize <= np.dtype(np.float32).itemsize:
+        return
+    beyond = np.flatnonzero(np.abs(x).max(axis=1) > np.finfo(np.float32).max)
+    if len(beyond):
+        raise DataError(
+            f"{what} hold numbers beyond float32 in {name_rows(beyond + first_row)}; divide all vectors by a "
+            "constant, or remove those rows"
+        )
 
 
 def prefix_pair_scores(

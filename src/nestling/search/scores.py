@@ -1,0 +1,229 @@
+"""Scores of queries with some rows each, in double precision, which put in order what was found in single."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling import kernels
+from nestling.cut import RAW, CutRule, cut
+from nestling.kernels.walking import rank
+from nestling.search.prefix import unrounded
+
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# Distances of unit vectors follow from their cosine, except where that is so near to 1 that its last digits
+# would be all that is left of them.
+_CLOSE = 1e-3
+_FLOATS_GATHERED_AT_A_TIME = 1 << 22
+
+
+class Source(Protocol):
+    """Rows that are read when they are needed: an array, a memory map, or what prepares them."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and entries."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> NDArray[Any]:
+        """Some of the rows."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """The leading entries of rows, after what comes before a cut, when they are read."""
+
+    rows: NDArray[Any]
+    dim: int
+    rule: CutRule
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.rows), self.dim
+
+    def __getitem__(self, rows: Any, /) -> NDArray[Any]:
+        return unrounded(np.asarray(self.rows[rows]), self.dim, self.rule)
+
+
+def read_prefixes(rows: NDArray[Any], dim: int, rule: CutRule) -> Source:
+    """The leading ``dim`` entries of ``Float[rows, at least dim]`` as ``rule`` prepares them for a cut."""
+    return cut(rows, dim, RAW) if rule.before == "none" else _Prepared(rows, dim, rule)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two vectors are compared: by their inner product, cosine, distance, or distance of directions.
+
+    Args:
+        is_normalised: whether both are scaled to length one first.
+        is_distance: whether scores are Euclidean distances, of which the least is best.
+    """
+
+    is_normalised: bool
+    is_distance: bool
+
+    def best_of(self, queries: NDArray[Any], rows: Source, candidates: Ints, k: int) -> tuple[Ints, Doubles]:
+        """The ``k`` best candidates of every query, best first; of equal scores the lower row wins.
+
+        Distances are sums of squared differences, so that equal rows are at 0 and near duplicates in order.
+
+        Args:
+            queries: ``Float[queries, dim]``.
+            rows: ``Float[rows, dim]``; of a memory map only the candidates are read.
+            candidates: ``Int[queries, length]``, each row once, -1 behind the last of each.
+            k: at least 1, at most ``length``.
+
+        Returns:
+            Row numbers and scores ``Float64[queries, k]``; -1 and nan where a query has fewer candidates.
+        """
+        asked = np.ascontiguousarray(queries, np.float64)
+        if self.is_normalised:
+            asked = asked * _inverse_lengths(asked)[:, None]
+        if isinstance(rows, np.ndarray) and _is_read_in_place(rows):
+            return self._best_in_place(asked, rows, candidates, k)
+        rows_at_a_time = max(1, _FLOATS_GATHERED_AT_A_TIME // rows.shape[1])
+        if candidates.shape[1] > rows_at_a_time:
+            return self._best_of_many(asked, rows, candidates, k, rows_at_a_time)
+        step = max(1, rows_at_a_time // candidates.shape[1])
+        parts = [
+            self._best_gathered(asked[some], rows, candidates[some], k) for some in _spans(len(asked), step)
+        ]
+        found, scores = zip(*parts, strict=True)
+        return np.concatenate(found), np.concatenate(scores)
+
+    @property
+    def _is_direct(self) -> bool:
+        """Whether vectors are compared by differences of their entries throughout."""
+        return self.is_distance and not self.is_normalised
+
+    def _best_in_place(
+        self, asked: Doubles, rows: NDArray[Any], candidates: Ints, k: int
+    ) -> tuple[Ints, Doubles]:
+        """By compiled kernels, which read rows where they stand."""
+        scale = None
+        if self.is_normalised:
+            used = candidates[candidates >= 0]
+            squares = kernels.score(kernels.StoredRows(rows, None, True), np.zeros(rows.shape[1]), used)
+            scale = np.empty(len(rows), np.float64)  # of which only what is used is ever touched
+            scale[used] = _inverse(np.sqrt(-squares))
+        stored = kernels.StoredRows(rows, scale, self._is_direct)
+        kept = candidates.shape[1] if self.is_distance and self.is_normalised else k
+        found, keys = rank(stored, asked, candidates.astype(np.int32), kept)
+        return self._shown(asked, rows, scale, found, keys, k)
+
+    def _best_gathered(self, asked: Doubles, rows: Source, candidates: Ints, k: int) -> tuple[Ints, Doubles]:
+        """By numpy or, where they can read what was gathered, by compiled kernels."""
+        used = np.unique(candidates)
+        used = used[used >= 0]
+        values = np.ascontiguousarray(rows[used])  # in rising order: forward on a disk
+        places = np.where(candidates < 0, -1, np.searchsorted(used, candidates))
+        if _is_read_in_place(values):
+            found, scores = self._best_in_place(asked, values, places, k)
+        else:
+            scale = _inverse_lengths(values) if self.is_normalised else None
+            keys = _plain_keys(asked, values, places, scale, self._is_direct)
+            found, keys = _sorted(places, -keys, candidates.shape[1])
+            found, scores = self._shown(asked, values, scale, found, -keys, k)
+        return np.where(found < 0, -1, used[found]), scores
+
+    def _shown(
+        self,
+        asked: Doubles,
+        values: NDArray[Any],
+        scale: Doubles | None,
+        found: Ints,
+        keys: Doubles,
+        k: int,
+    ) -> tuple[Ints, Doubles]:
+        """Scores of rows that stand in the order of falling similarities, or squared distances below zero."""
+        if not self.is_distance:
+            return found[:, :k], keys[:, :k]
+        if scale is None:
+            return found[:, :k], np.sqrt(-keys[:, :k])
+        return _sorted(found, _gaps(asked, values, scale, found, keys), k)
+
+    def _best_of_many(
+        self, asked: Doubles, rows: Source, candidates: Ints, k: int, rows_at_a_time: int
+    ) -> tuple[Ints, Doubles]:
+        """The same for so many candidates a query that their vectors are read in several parts."""
+        answers = []
+        for query, row in zip(asked, candidates, strict=True):
+            indices, scores = np.zeros((1, 0), np.int64), np.zeros((1, 0))
+            for some in _spans(len(row), rows_at_a_time):
+                part = row[None, some]
+                more = self._best_gathered(query[None], rows, part, min(k, part.shape[1]))
+                indices = np.concatenate([indices, more[0]], axis=1)
+                scores = np.concatenate([scores, more[1]], axis=1)
+                indices, scores = self._first(indices, scores, k)
+            answers.append((indices, scores))
+        found, kept = zip(*answers, strict=True)
+        return np.concatenate(found), np.concatenate(kept)
+
+    def _first(self, indices: Ints, scores: Doubles, k: int) -> tuple[Ints, Doubles]:
+        found, keys = _sorted(indices, scores if self.is_distance else -scores, k)
+        return found, keys if self.is_distance else -keys
+
+
+def _is_read_in_place(rows: NDArray[Any]) -> bool:
+    """Whether compiled kernels can score rows where they stand."""
+    fits = rows.dtype in (np.float32, np.float16) and rows.strides[1] == rows.itemsize
+    return fits and kernels.level() != "off"
+
+
+def _inverse(lengths: Doubles) -> Doubles:
+    """What scales rows of these lengths to length one; rows of length zero stay so."""
+    return np.asarray(np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0))
+
+
+def _inverse_lengths(values: NDArray[Any]) -> Doubles:
+    wide = values.astype(np.float64, copy=False)
+    return _inverse(np.sqrt(np.einsum("ij,ij->i", wide, wide)))
+
+
+def _sorted(indices: Ints, keys: Doubles, k: int) -> tuple[Ints, Doubles]:
+    """The ``k`` least keys of each row, of equal ones the lower index; -1 (of key nan) last."""
+    order = np.lexsort((indices, np.where(indices < 0, np.inf, keys)), axis=1)[:, slice(k)]
+    return np.take_along_axis(indices, order, 1), np.take_along_axis(keys, order, 1)
+
+
+def _plain_keys(
+    asked: Doubles, values: NDArray[Any], places: Ints, scale: Doubles | None, is_direct: bool
+) -> Doubles:
+    """Similarities, or squared distances with their sign changed, in numpy."""
+    keys = np.full(places.shape, np.nan)
+    step = max(1, _FLOATS_GATHERED_AT_A_TIME // max(1, places.shape[1] * values.shape[1]))
+    for some in _spans(len(asked), step):
+        chosen = np.maximum(places[some], 0)
+        gathered = values[chosen].astype(np.float64)
+        if is_direct:
+            gathered -= asked[some, None]
+            found = -np.einsum("ijk,ijk->ij", gathered, gathered)
+        else:
+            found = np.einsum("ijk,ik->ij", gathered, asked[some])
+            found = found if scale is None else found * scale[chosen]
+        keys[some] = np.where(places[some] < 0, np.nan, found)
+    return keys
+
+
+def _gaps(asked: Doubles, values: NDArray[Any], scale: Doubles, places: Ints, cosines: Doubles) -> Doubles:
+    """Distances of unit vectors from their cosines, and by differences where those are close to 1."""
+    squares = np.maximum(2 - 2 * cosines, 0)
+    queries, columns = np.nonzero((squares < _CLOSE) & (places >= 0))
+    step = max(1, _FLOATS_GATHERED_AT_A_TIME // values.shape[1])
+    for some in _spans(len(queries), step):
+        at, rows = queries[some], places[queries[some], columns[some]]
+        apart = asked[at] - values[rows].astype(np.float64) * scale[rows, None]
+        squares[at, columns[some]] = np.einsum("ij,ij->i", apart, apart)
+    return np.asarray(np.sqrt(squares))
+
+
+def _spans(count: int, step: int) -> Iterator[slice]:
+    for start in range(0, count, step):
+        yield slice(start, start + step)
