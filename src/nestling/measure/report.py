@@ -1,23 +1,28 @@
-"""A page that shows curves by itself: picture, table, the choice and what it saves."""
+"""A page that shows curves by itself: what was chosen and saves, pictures, tables; on screens and paper."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
+from nestling.measure.headline import Choice, headline
 from nestling.measure.lines import Chart
-from nestling.measure.svg import COLOURS, Line, Point, line_chart
-from nestling.measure.table import caption, cells, kept_text, percent, short, value_text
+from nestling.measure.svg import key, line_chart
+from nestling.measure.table import cells, percent, short
+from nestling.picture.looks import COLOURS, DARK_COLOURS
 
 if TYPE_CHECKING:
-    from nestling.measure.choice import Row
     from nestling.measure.curve import Curve
 
-_KEEP = 0.99
+_INTERVAL = re.compile(r"(.+?) \[(.+), (.+)\]")
+_UNIT = re.compile(r"(?<=\d) (?=%|[kMGTP]?B\b)")
+_LETTER, _PADDING = 7.6, 26.0  # pixels, of a table on a screen
+_PAPER = 900.0  # pixels of a table that fits across a sheet of A4, in the smaller letters of print
 
 
 def report(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, vectors: int) -> str:
@@ -29,49 +34,81 @@ def report(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, ve
         chosen: the granularity to show as chosen; by default the cheapest that keeps 99 %.
         vectors: how many vectors to count the bytes of.
     """
+    choice = _choice(curve, chosen)
+    curves = [curve, *others]
+    tables = [_table(each, number, choice) for number, each in enumerate(curves, start=1)]
+    title = f"{curve.name} on {curve.task}"
     body = [
-        f"<h1>{escape(curve.name)}</h1>",
-        f'<p class="lead">{escape(caption(curve))}</p>',
-        *_choice(curve, chosen, vectors),
-        _figure([curve, *others], curve.metrics[0]),
+        f"<header><h1>{escape(title)}</h1>",
+        *(f'<p class="lead">{_unbroken(text)}</p>' for text in headline(curve, others, chosen, vectors)),
+        *_cards(choice, vectors),
+        _facts(curve),
+        "</header>",
+        "<section><h2>Quality and size</h2>",
+        _figure(curves, curve.metrics[0], 1, choice),
         '<div class="pair">',
-        *(_figure([curve, *others], metric) for metric in curve.metrics[1:]),
-        "</div>",
-        "<h2>Every granularity</h2>",
-        _table(curve),
-        *(part for other in others for part in (f"<h2>{escape(other.name)}</h2>", _table(other))),
+        *(_figure(curves, metric, n, choice) for n, metric in enumerate(curve.metrics[1:], start=2)),
+        "</div></section>",
+        f"<section{_paper([width for width, _ in tables])}><h2>Every granularity</h2>",
+        *(text for _, text in tables),
         _stamp(curve),
+        "</section>",
     ]
-    style = (files("nestling.measure") / "report.css").read_text(encoding="utf-8")
     return "\n".join(
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
-            f"<title>{escape(curve.name)}: {escape(curve.task)}</title>",
-            f"<style>{style}</style></head><body><main>",
+            '<meta name="generator" content="nestling">',
+            f"<title>{escape(title)}: {escape(curve.metrics[0])} at every size, {escape(curve.date)}</title>",
+            f"<style>{_style([width for width, _ in tables])}</style></head><body><main>",
             *body,
             "</main></body></html>\n",
         ]
     )
 
 
-def _choice(curve: Curve, chosen: Granularity | None, vectors: int) -> Iterable[str]:
-    """The granularity that was chosen, as cards."""
-    why = "chosen"
-    if chosen is None:
-        try:
-            chosen = curve.choose(keep=_KEEP)
-        except ConfigError as error:
-            yield f'<p class="lead">{escape(str(error))}</p>'
-            return
-        why = f"cheapest that surely keeps {_KEEP:.0%}"
-    row, full = curve.row(chosen), curve.row()
+def _choice(curve: Curve, chosen: Granularity | None) -> Choice | None:
+    try:
+        return Choice.of(curve, chosen)
+    except ConfigError:  # the headline says so
+        return None
+
+
+def _style(widths: Sequence[float]) -> str:
+    """The sheet, the colours of series, and below which width each table has to be scrolled."""
+    css = (files("nestling.measure") / "report.css").read_text(encoding="utf-8")
+    light, dark = (
+        " ".join(f"--c{number}: {colour};" for number, colour in enumerate(colours))
+        for colours in (COLOURS, DARK_COLOURS)
+    )
+    hints = (
+        f"@container (max-width: {width:.0f}px) {{ #hint-{number} {{ display: block; }} }}"
+        for number, width in enumerate(widths, start=1)
+    )
+    series = (f".s{number} {{ --c: var(--c{number}); }}" for number in range(len(COLOURS)))
+    return "\n".join(
+        [
+            f":root {{ {light} }}",
+            f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}",
+            *series,
+            css,
+            *hints,
+        ]
+    )
+
+
+def _cards(choice: Choice | None, vectors: int) -> Iterator[str]:
+    """The granularity that was chosen, at a glance."""
+    if choice is None:
+        return
+    row, full = choice.row, choice.full
     before, after = full.vector_bytes * vectors, row.vector_bytes * vectors
+    interval = f"{percent(row.kept_low)} to {percent(row.kept_high)}"
     cards = [
-        (str(row.granularity), why),
-        (percent(row.kept), f"of the full {row.metric}: {row.kept_low:.1%} to {row.kept_high:.1%}"),
+        (escape(str(row.granularity)), choice.why),
+        (percent(row.kept), f"of the full {row.metric}: {interval}"),
         (f"{short(before)}B &rarr; {short(after)}B", f"for {vectors:,} vectors"),
         (f"{before / after:.3g}&times;", "fewer bytes than in full"),
     ]
@@ -80,28 +117,90 @@ def _choice(curve: Curve, chosen: Granularity | None, vectors: int) -> Iterable[
     yield "</div>"
 
 
-def _figure(curves: Sequence[Curve], metric: str) -> str:
+def _unbroken(sentence: str) -> str:
+    """A sentence whose numbers stay on one line with their units."""
+    return _UNIT.sub("&nbsp;", escape(sentence))
+
+
+def _facts(curve: Curve) -> str:
+    """What was measured, on what and how."""
+    facts = {
+        "model": curve.name,
+        "task": curve.task,
+        "metric": ", ".join(curve.metrics),
+        "examples": f"{curve.examples:,}",
+        "sizes": f"{len(curve.nesting)}, {next(iter(curve.nesting))} to {curve.nesting.full}",
+        "intervals": f"{curve.confidence:.0%}, {curve.resamples:,} resamples",
+        "date": curve.date,
+        "seed": str(curve.rows[0].seed),
+    }
+    items = (f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items() if value)
+    return f'<dl class="facts">{"".join(items)}</dl>'
+
+
+def _figure(curves: Sequence[Curve], metric: str, number: int, choice: Choice | None) -> str:
     """The picture of one metric and the names of its lines."""
     chart = Chart.of([curve for curve in curves if metric in curve.metrics], metric)
-    lines = [Line(line.name, [_point(line.name, row) for row in line.rows]) for line in chart.lines]
-    names = "".join(
-        f'<span class="s{i % COLOURS}">{escape(line.name)}</span>' for i, line in enumerate(lines)
+    place = None
+    if choice is not None:
+        here = (line.places[line.rows.index(row)] for line in chart.lines for row in line.rows)
+        rows = [row for line in chart.lines for row in line.rows]
+        place = next(
+            (x for x, row in zip(here, rows, strict=True) if row.granularity == choice.row.granularity), None
+        )
+    names = "".join(f"<li>{key(n)}{escape(line.name)}</li>" for n, line in enumerate(chart.lines))
+    note = f'<span class="note">{chart.scale.note}</span>' if chart.scale.cut else ""
+    return (
+        f"<figure><figcaption><b>{escape(metric)}</b>{note}</figcaption>"
+        f'<div class="plot">{line_chart(chart, number, place)}</div><ul class="legend">{names}</ul></figure>'
     )
-    drawn = line_chart(lines, "bytes of a vector", metric)
-    return f'<figure>{drawn}<figcaption class="legend">{names}</figcaption></figure>'
 
 
-def _point(name: str, row: Row) -> Point:
-    text = f"{name} at {row.granularity}: {row.metric} {value_text(row)}, keeps {kept_text(row)}"
-    return Point(row.vector_bytes, row.value, row.low, row.high, text)
-
-
-def _table(curve: Curve) -> str:
+def _table(curve: Curve, number: int, choice: Choice | None) -> tuple[float, str]:
+    """A table, the smallest vectors first, in a frame that scrolls; and its width on a screen in pixels."""
     head, *lines = cells(curve)
-    rows = ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines]
-    names = "".join(f"<th>{escape(name)}</th>" for name in head)
-    table = f"<table><thead><tr>{names}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f'<div class="wide">{table}</div>'
+    ordered = sorted(
+        zip(curve.column(), lines, strict=True), key=lambda pair: (pair[0].vector_bytes, pair[0].flops or 0)
+    )
+    width = sum(_LETTER * max(map(_longest, column)) + _PADDING for column in zip(head, *lines, strict=True))
+    rows = []
+    for row, (first, *rest) in ordered:
+        is_chosen = number == 1 and choice is not None and row.granularity == choice.row.granularity
+        badge = ' <span class="badge">chosen</span>' if is_chosen else ""
+        cells_of = "".join(f"<td>{_cell(text)}</td>" for text in rest)
+        mark = ' class="chosen"' if is_chosen else ""
+        rows.append(f'<tr{mark}><th scope="row">{escape(first)}{badge}</th>{cells_of}</tr>')
+    names = "".join(f'<th scope="col"{_sorted(name)}>{escape(name)}</th>' for name in head)
+    return width, (
+        f'<div class="table"><h3 id="table-{number}">{escape(curve.name)}</h3>'
+        f'<p class="hint" id="hint-{number}">Scroll sideways for all columns &rarr;</p>'
+        f'<div class="wide" role="region" tabindex="0" aria-labelledby="table-{number}">'
+        f"<table><thead><tr>{names}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></div>"
+    )
+
+
+def _paper(widths: Sequence[float]) -> str:
+    """Tables that are too wide for a sheet turn it."""
+    return ' data-paper="landscape"' if max(widths) > _PAPER else ""
+
+
+def _sorted(name: str) -> str:
+    return ' aria-sort="ascending"' if name == "bytes" else ""
+
+
+def _cell(text: str) -> str:
+    """A value, and its interval in small letters below."""
+    found = _INTERVAL.fullmatch(text)
+    if found is None:
+        return escape(text)
+    value, low, high = map(escape, found.groups())
+    return f"{value}<small>{low} to {high}</small>"
+
+
+def _longest(text: str) -> int:
+    """Letters of the longer line of a cell."""
+    found = _INTERVAL.fullmatch(text)
+    return len(text) if found is None else max(len(found[1]), len(f"{found[2]} to {found[3]}"))
 
 
 def _stamp(curve: Curve) -> str:

@@ -1,109 +1,184 @@
-"""Line charts as SVG that takes its colours from the page it stands in."""
+"""Line charts as SVG that fits any width without scaling its letters, in the colours of its page."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT = 720, 380
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 14, 52
-COLOURS = 6
-_BETWEEN_TICKS = 50
+from nestling.measure.lines import Chart, Line
+from nestling.measure.table import kept_text, value_text
+from nestling.picture import Look, Scale, look_of
+from nestling.picture.looks import COLOURS
+
+_EDGE = 2.5  # percent of the width that points keep from the sides
+_GRID = 1000  # units of the stretched part of the picture
+_WIDTHS = (250, 380, 780)  # pixels of a plot on a phone, beside another one, and by itself
+_LETTER = 8  # pixels
+_STROKE = 2
+# Around (0, 0), in pixels, by matplotlib's letters.
+_MARKERS = {
+    "o": "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0z",
+    "s": "M-3.5,-3.5h7v7h-7z",
+    "^": "M0,-4.5L4.3,3.5H-4.3z",
+    "D": "M0,-4.8L4.8,0L0,4.8L-4.8,0z",
+    "v": "M0,4.5L4.3,-3.5H-4.3z",
+    "P": "M-1.6,-4.5h3.2v2.9h2.9v3.2h-2.9v2.9h-3.2v-2.9h-2.9v-3.2h2.9z",
+    "X": "M-4,-2l2,-2l2,2l2,-2l2,2l-2,2l2,2l-2,2l-2,-2l-2,2l-2,-2l2,-2z",
+}
 
 
 @dataclass(frozen=True)
-class Point:
-    """A value with its interval at a place on the axis, and what to say of it."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """A named line of points, left to right."""
-
-    name: str
-    points: Sequence[Point]
-
-
 class _Frame:
-    """Turns values into places of the picture; the x axis is logarithmic."""
+    """Turns values into percent of the plot, from its top left."""
 
-    def __init__(self, lines: Sequence[Line]) -> None:
-        points = [point for line in lines for point in line.points]
-        self.sizes = sorted({point.x for point in points})
-        ends = [end for point in points for end in (point.low, point.high, point.y) if math.isfinite(end)]
-        self.ticks = _round_steps(min(ends, default=0.0), max(ends, default=1.0))
+    places: Sequence[int]
+    scale: Scale
+    logarithmic: bool
 
-    def x(self, value: float) -> float:
-        low, high = math.log2(self.sizes[0]), math.log2(self.sizes[-1])
-        share = (math.log2(value) - low) / (high - low) if high > low else 0.5
-        return round(_LEFT + 12 + share * (_WIDTH - _LEFT - _RIGHT - 24), 1)
+    @classmethod
+    def of(cls, chart: Chart) -> _Frame:
+        return cls(chart.places, chart.scale, chart.logarithmic)
+
+    def x(self, place: float) -> float:
+        low, high, here = (self._position(each) for each in (self.places[0], self.places[-1], place))
+        share = (here - low) / (high - low) if high > low else 0.5
+        return round(_EDGE + share * (100 - 2 * _EDGE), 2)
 
     def y(self, value: float) -> float:
-        low, high = self.ticks[0], self.ticks[-1]
-        return round(_HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM), 1)
+        return round(100 * (self.scale.high - value) / (self.scale.high - self.scale.low), 2)
+
+    def _position(self, place: float) -> float:
+        return math.log2(place) if self.logarithmic else place
 
 
-def line_chart(lines: Sequence[Line], x_label: str, y_label: str) -> str:
-    """An SVG element: every line with its band, ticks where there are points, a tooltip on each point."""
-    frame = _Frame(lines)
+def line_chart(chart: Chart, number: int, chosen: int | None) -> str:
+    """An SVG element: every line with its band and its own marker, and a tooltip on each point.
+
+    Args:
+        chart: what to draw.
+        number: of the picture on its page; its names of parts hold it.
+        chosen: the place that was chosen, which is marked.
+    """
+    frame = _Frame.of(chart)
+    name, told = f"chart-{number}-title", f"chart-{number}-told"
     parts = [
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{escape(y_label)} over {escape(x_label)}">',
-        *_grid(frame, x_label, y_label),
+        f'<svg class="chart" role="img" aria-labelledby="{name} {told}">',
+        f'<title id="{name}">{escape(chart.metric)} over {escape(chart.over)}</title>',
+        f'<desc id="{told}">{escape(_told(chart))}</desc>',
+        *_values(frame),
+        *_costs(frame, chart.over, chosen),
+        f'<svg class="stretched" viewBox="0 0 {_GRID} {_GRID}" preserveAspectRatio="none">',
     ]
-    for place, line in enumerate(lines):
-        parts += _drawn(line, frame, f"s{place % COLOURS}")
+    for place, line in enumerate(chart.lines):
+        parts += _stretched(line, frame, place)
+    parts.append("</svg>")
+    for place, line in enumerate(chart.lines):
+        parts += _points(line, frame, place)
     return "\n".join([*parts, "</svg>"])
 
 
-def _grid(frame: _Frame, x_label: str, y_label: str) -> Iterable[str]:
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
-    digits = max(0, -math.floor(math.log10(frame.ticks[1] - frame.ticks[0]) + 1e-9))
-    for tick in frame.ticks:
+def key(number: int) -> str:
+    """A short line with the marker of a series, for a legend."""
+    look = look_of(number)
+    return (
+        f'<svg class="key {_colour(number)}" width="38" height="14" aria-hidden="true">'
+        f'<path class="line" d="M1,7H37"{_dashes(look)}/>'
+        f'<svg x="19" y="7" class="at"><path class="dot" d="{_MARKERS[look.marker]}"/></svg></svg>'
+    )
+
+
+def _told(chart: Chart) -> str:
+    """The picture in words, for who hears it: the ends of each line."""
+    said = []
+    for line in chart.lines:
+        first, last = line.rows[0], line.rows[-1]
+        ends = [f"{row.value:.3f} at {row.granularity}" for row in (first, last)]
+        said.append(f"{line.name}: {' to '.join(dict.fromkeys(ends))}.")
+    note = f"The {chart.scale.note}. " if chart.scale.cut else ""
+    return f"{note}{' '.join(said)} The tables hold every value."
+
+
+def _values(frame: _Frame) -> Iterator[str]:
+    for tick, label in zip(frame.scale.ticks, frame.scale.labels, strict=True):
         y = frame.y(tick)
-        yield f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>'
-        yield f'<text class="tick" x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{tick:.{digits}f}</text>'
-    last = -math.inf
-    for size in frame.sizes:
-        x = frame.x(size)
-        yield f'<line class="axis" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 5}"/>'
-        if x - last >= _BETWEEN_TICKS:
-            yield f'<text class="tick" x="{x}" y="{bottom + 19}" text-anchor="middle">{size:,.0f}</text>'
-            last = x
-    middle = (_LEFT + right) / 2
-    yield f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>'
-    yield f'<text class="label" x="{middle}" y="{_HEIGHT - 10}" text-anchor="middle">{escape(x_label)}</text>'
-    across = f'transform="rotate(-90 14 {bottom / 2})" text-anchor="middle"'
-    yield f'<text class="label" x="14" y="{bottom / 2}" {across}>{escape(y_label)}</text>'
+        yield f'<line class="grid" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>'
+        yield f'<text class="tick" x="-8" y="{y}%" dy="4" text-anchor="end">{label}</text>'
+    if frame.scale.cut:
+        yield '<svg y="100%" class="at"><path class="cut" d="M-6,-5l12,-5M-6,-10l12,-5"/></svg>'
 
 
-def _drawn(line: Line, frame: _Frame, colour: str) -> Iterable[str]:
-    points = [point for point in line.points if math.isfinite(point.y)]
-    banded = [point for point in points if math.isfinite(point.low) and math.isfinite(point.high)]
-    around = [(point.x, point.high) for point in banded] + [(point.x, point.low) for point in banded[::-1]]
-    yield f'<polygon class="band {colour}" points="{_places(around, frame)}"/>'
-    yield f'<polyline class="line {colour}" points="{_places([(p.x, p.y) for p in points], frame)}"/>'
-    for point in points:
-        place = f'cx="{frame.x(point.x)}" cy="{frame.y(point.y)}"'
-        yield f'<circle class="dot {colour}" {place} r="3.5"><title>{escape(point.text)}</title></circle>'
+def _costs(frame: _Frame, over: str, chosen: int | None) -> Iterator[str]:
+    if chosen is not None:
+        x = frame.x(chosen)
+        side = "end" if x > 80 else "start"
+        shift = -6 if side == "end" else 6
+        yield f'<line class="chosen" x1="{x}%" x2="{x}%" y1="0" y2="100%"/>'
+        yield (
+            f'<text class="tick" x="{x}%" y="100%" dx="{shift}" dy="-8" text-anchor="{side}">chosen</text>'
+        )
+    levels = _levels(frame)
+    for place in frame.places:
+        x = frame.x(place)
+        yield f'<svg x="{x}%" y="100%" class="at"><path class="axis" d="M0,0V5"/></svg>'
+        yield (
+            f'<text class="tick w{levels[place]}" x="{x}%" y="100%" dy="20" text-anchor="middle">'
+            f"{place:,}</text>"
+        )
+    yield '<line class="axis" x1="0" x2="100%" y1="100%" y2="100%"/>'
+    yield f'<text class="label" x="50%" y="100%" dy="42" text-anchor="middle">{escape(over)}</text>'
 
 
-def _places(points: Iterable[tuple[float, float]], frame: _Frame) -> str:
-    return " ".join(f"{frame.x(x)},{frame.y(y)}" for x, y in points)
+def _levels(frame: _Frame) -> dict[int, int]:
+    """For each place the narrowest of the widths at which its label has room; one more where none has."""
+    found: dict[int, int] = {}
+    for level, width in enumerate(_WIDTHS):
+        kept = [place for place, first in found.items() if first < level]
+        for place in reversed(frame.places):
+            room = _LETTER * (len(f"{place:,}") + 1)
+            if all(
+                abs(frame.x(place) - frame.x(other)) / 100 * width >= room for other in kept if other != place
+            ):
+                found.setdefault(place, level)
+                kept.append(place)
+    return {place: found.get(place, len(_WIDTHS)) for place in frame.places}
 
 
-def _round_steps(low: float, high: float) -> list[float]:
-    """About five steps of 1, 2 or 5 times a power of ten that span ``low`` to ``high``."""
-    rough = max(high - low, 1e-6) / 5
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
-    first, last = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
-    return [step * count for count in range(first, last + 1)]
+def _stretched(line: Line, frame: _Frame, number: int) -> Iterator[str]:
+    """Band and line in a picture that is stretched to its place; strokes are not."""
+    rows = [
+        (place, row) for place, row in zip(line.places, line.rows, strict=True) if math.isfinite(row.value)
+    ]
+    banded = [(x, row) for x, row in rows if math.isfinite(row.low) and math.isfinite(row.high)]
+    around = [(x, row.high) for x, row in banded] + [(x, row.low) for x, row in banded[::-1]]
+    colour = _colour(number)
+    yield f'<polygon class="band {colour}" points="{_joined(around, frame)}"/>'
+    middle = _joined([(x, row.value) for x, row in rows], frame)
+    yield f'<polyline class="line {colour}" points="{middle}"{_dashes(look_of(number))}/>'
+
+
+def _points(line: Line, frame: _Frame, number: int) -> Iterator[str]:
+    shape = _MARKERS[look_of(number).marker]
+    for place, row in zip(line.places, line.rows, strict=True):
+        if math.isfinite(row.value):
+            text = f"{line.name} at {row.granularity}: {row.metric} {value_text(row)}, keeps {kept_text(row)}"
+            yield (
+                f'<svg x="{frame.x(place)}%" y="{frame.y(row.value)}%" class="at">'
+                f'<path class="dot {_colour(number)}" d="{shape}"><title>{escape(text)}</title></path></svg>'
+            )
+
+
+def _joined(points: Iterable[tuple[float, float]], frame: _Frame) -> str:
+    share = _GRID / 100
+    return " ".join(f"{frame.x(x) * share:.1f},{frame.y(y) * share:.1f}" for x, y in points)
+
+
+def _dashes(look: Look) -> str:
+    if not look.dashes:
+        return ""
+    return f' stroke-dasharray="{" ".join(f"{_STROKE * each:g}" for each in look.dashes)}"'
+
+
+def _colour(number: int) -> str:
+    return f"s{number % len(COLOURS)}"

@@ -1,0 +1,106 @@
+"""What a curve says in a few sentences: the choice, what it saves, and how the others do there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nestling.errors import ConfigError
+from nestling.granularity import Granularity
+from nestling.measure.table import percent, short
+
+if TYPE_CHECKING:
+    from nestling.measure.choice import Row
+    from nestling.measure.curve import Curve
+
+KEEP = 0.99
+"""The share of the full quality that is asked for where nobody says what to choose."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A granularity of a curve beside the full one.
+
+    Args:
+        row: of the main metric.
+        full: the same at the full granularity.
+        why: how it was chosen.
+    """
+
+    row: Row
+    full: Row
+    why: str
+
+    @classmethod
+    def of(cls, curve: Curve, chosen: Granularity | None) -> Choice:
+        """The granularity that was named, or the cheapest that surely keeps 99 %.
+
+        Raises:
+            ConfigError: if none was named and none keeps so much; the best that can be reached is named.
+        """
+        if chosen is not None:
+            return cls(curve.row(chosen), curve.row(), "chosen")
+        row = curve.row(curve.choose(keep=KEEP))
+        return cls(row, curve.row(), f"cheapest that surely keeps {KEEP:.0%}")
+
+    @property
+    def share(self) -> float:
+        """Of the bytes of the full granularity."""
+        return self.row.vector_bytes / self.full.vector_bytes
+
+
+def headline(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, vectors: int) -> list[str]:
+    """Sentences, the most important first.
+
+    Args:
+        curve: what was measured.
+        others: beside it; the first that has the main metric is compared with.
+        chosen: the granularity that was chosen, by default that which keeps 99 %.
+        vectors: how many vectors to count the bytes of.
+    """
+    try:
+        choice = Choice.of(curve, chosen)
+    except ConfigError as error:
+        return [f"{str(error)[:1].upper()}{str(error)[1:]}."]
+    return [_saved(choice, vectors), *_beside(curve, others, choice.row, vectors)]
+
+
+def _saved(choice: Choice, vectors: int) -> str:
+    row, full = choice.row, choice.full
+    if row.granularity == full.granularity:
+        return f"Nothing smaller than the full {full.granularity} is surely as good."
+    kept = (
+        f"{percent(row.kept)} ({percent(row.kept_low)} to {percent(row.kept_high)}) of the full {row.metric}"
+    )
+    return (
+        f"{row.granularity} keeps {kept} in {percent(choice.share)} of the bytes: "
+        f"{_bytes(row, vectors)} in place of {_bytes(full, vectors)} for {vectors:,} vectors."
+    )
+
+
+def _beside(curve: Curve, others: Sequence[Curve], row: Row, vectors: int) -> Iterator[str]:
+    other = next((each for each in others if row.metric in each.metrics), None)
+    if other is None:
+        return
+    whole = other.row(metric=row.metric)
+    try:
+        enough = curve.row(curve.choose(at_least=KEEP * whole.value, metric=row.metric))
+    except ConfigError:
+        yield f"No size surely reaches {KEEP:.0%} of what {other.name} has in full ({whole.value:.3f})."
+    else:
+        yield (
+            f"{enough.granularity} surely reaches {KEEP:.0%} of what {other.name} has in full "
+            f"({whole.value:.3f}, {whole.granularity}): {_bytes(enough, vectors)} in place of "
+            f"{_bytes(whole, vectors)}."
+        )
+    if row.granularity in other.nesting:
+        there = other.row(row.granularity, row.metric)
+        yield (
+            f"At {row.granularity}, {curve.name} has {row.metric} {row.value:.3f} and {other.name} "
+            f"{there.value:.3f}."
+        )
+
+
+def _bytes(row: Row, vectors: int) -> str:
+    return f"{short(row.vector_bytes * vectors)}B"
