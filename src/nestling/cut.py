@@ -52,6 +52,17 @@ class CutRule:
         """The rule to cut further what this one gave: what comes before a cut is done once, at full size."""
         return CutRule(after=self.after)
 
+    @property
+    def words(self) -> str:
+        """The rule in words.
+
+        >>> CutRule("layer_norm").words, RAW.words
+        ('layer_norm before the cut, l2 after it', 'the cut alone')
+        """
+        before = f"{self.before} before the cut" if self.before != "none" else ""
+        after = f"{self.after} after {'it' if before else 'the cut'}" if self.after != "none" else ""
+        return ", ".join(filter(None, (before, after))) or "the cut alone"
+
     def to_json(self) -> dict[str, str]:
         """The rule as it stands in a manifest."""
         return asdict(self)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib
@@ -16,7 +15,6 @@ from matplotlib.figure import Figure
 
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, StorageError
 from nestling.granularity import Granularity, Nesting
-from nestling.measure import report as report_module
 from nestling.measure.choice import Row
 from nestling.measure.curve import Curve
 from nestling.measure.sweep import sweep
@@ -267,67 +265,6 @@ def test_plots_go_onto_given_axes() -> None:
     assert axes.get_lines()[0].get_xdata().tolist() == [32, 64]
 
 
-class Page(HTMLParser):
-    """What a page holds, and whether its tags close."""
-
-    VOID = frozenset({"meta", "line", "polyline", "polygon", "circle"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-
-def test_the_report_stands_by_itself(tmp_path: Path) -> None:
-    evil = make((row(8, 0.2), row(256, 0.8)), "<script>alert(1)</script>")
-    CURVE.to_html(tmp_path / "report.html", others=[evil])
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    page = Page(text)
-    assert not page.open
-    assert not page.links
-    assert "script" not in page.tags
-    assert "http" not in text
-    assert "@import" not in text
-    assert "prefers-color-scheme: dark" in text
-    assert page.tags.count("svg") == 1
-    assert page.tags.count("circle") == 6
-    words = " ".join(page.words)
-    # 99 % is surely kept by the full size alone.
-    assert "cheapest that surely keeps 99%" in words
-    assert "1.02 GB" in words
-    assert "a machine" in words
-
-
-def test_the_report_counts_what_the_choice_saves(tmp_path: Path) -> None:
-    CURVE.to_html(tmp_path / "report.html", chosen="dim=64", examples=1_000_000)
-    text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "1.02 GB &rarr; 256 MB" in text
-    assert "4&times;" in text
-
-
-def test_a_report_without_a_choice_says_why() -> None:
-    nothing = make((Row(Granularity(dim=8), "m", 0.0, 0.0, 0.0, math.nan, math.nan, math.nan, 32),))
-    text = report_module.report(nothing, [], None, 1_000_000)
-    assert not Page(text).open
-    assert "no granularity meets keep=0.99" in text
-
-
 def test_pandas_gets_a_column_for_each_axis() -> None:
     frame = CURVE.to_pandas()
     assert frame["dim"].tolist() == [8, 64, 128, 256]
@@ -340,8 +277,6 @@ def test_a_swept_curve_makes_the_round(tmp_path: Path) -> None:
     curve = sweep(lambda v: v, Retrieval(x + 0.1, x, range(40)), Nesting.parse("dim=2..8"), resamples=20)
     curve.save(tmp_path / "curve.json")
     assert Curve.load(tmp_path / "curve.json") == curve
-    curve.to_html(tmp_path / "report.html")
-    assert Page((tmp_path / "report.html").read_text(encoding="utf-8")).tags.count("svg") == 3
 
 
 def test_layers_are_drawn_over_layers_and_dims_over_bytes() -> None:

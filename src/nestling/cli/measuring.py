@@ -51,6 +51,7 @@ def sweep(
     flags = TaskFlags(pairs, beir, scored, queries, relevant, labels, k, measures, seed)
     wanted = None if nesting is None else Nesting.parse(nesting)
     how: dict[str, Any] = {"seed": seed, "name": name or model, "latency": latency, "truncation": truncation}
+    how["source"] = flags.source
     if flags.are_of_vectors:
         from nestling.encoders.stored import open_vectors
 

@@ -60,6 +60,12 @@ class TaskFlags:
             raise ConfigError("--scored is measured by rank correlation alone; leave out --k and --measures")
 
     @property
+    def source(self) -> str:
+        """The name of the file or folder that is measured on."""
+        given = (self.pairs, self.beir, self.scored, self.queries, self.labels)
+        return next((path.name for path in given if path is not None), "")
+
+    @property
     def are_of_vectors(self) -> bool:
         """Whether the model is a file of vectors."""
         return self.queries is not None or self.labels is not None

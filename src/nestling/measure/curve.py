@@ -41,6 +41,8 @@ class Curve:
         gains: of this over ``truncation``, at every granularity that both have.
         note: why nothing stands beside.
         runs: how many runs (seeds) this is the mean of; see :meth:`mean`.
+        source: what the data are called, such as the file they were read from.
+        rule: what happened around a cut, in words.
 
     Raises:
         DataError: for no rows, or a metric that is not given once for every granularity.
@@ -60,6 +62,8 @@ class Curve:
     gains: tuple[Gain, ...] = ()
     note: str = ""
     runs: int = 1
+    source: str = ""
+    rule: str = ""
 
     def __post_init__(self) -> None:
         cells = [(row.granularity, row.metric) for row in self.rows]

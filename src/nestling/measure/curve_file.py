@@ -140,6 +140,8 @@ class _CurveRecord(BaseModel):
     gains: list[_GainRecord] = []
     note: str = ""
     runs: int = 1
+    source: str = ""
+    rule: str = ""
     rows: list[_RowRecord]
 
     def curve(self) -> Curve:

@@ -63,7 +63,8 @@ def headline(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, 
         choice = Choice.of(curve, chosen)
     except ConfigError as error:
         return [f"{str(error)[:1].upper()}{str(error)[1:]}."]
-    return [_saved(choice, vectors), *_beside(curve, others, choice.row, vectors)]
+    told = [curve.verdict] if curve.verdict else []
+    return [_saved(choice, vectors), *_beside(curve, others, choice.row, vectors), *told]
 
 
 def _saved(choice: Choice, vectors: int) -> str:

@@ -37,7 +37,7 @@ def report(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, ve
     choice = _choice(curve, chosen)
     curves = [curve, *others]
     tables = [_table(each, number, choice) for number, each in enumerate(curves, start=1)]
-    title = f"{curve.name} on {curve.task}"
+    title = f"{curve.name} on {' of '.join(filter(None, (curve.task, curve.source)))}"
     body = [
         f"<header><h1>{escape(title)}</h1>",
         *(f'<p class="lead">{_unbroken(text)}</p>' for text in headline(curve, others, chosen, vectors)),
@@ -124,15 +124,18 @@ def _unbroken(sentence: str) -> str:
 
 def _facts(curve: Curve) -> str:
     """What was measured, on what and how."""
+    intervals = f"{curve.confidence:.0%}, {curve.resamples:,} resamples"
     facts = {
         "model": curve.name,
         "task": curve.task,
-        "metric": ", ".join(curve.metrics),
+        "data": " ".join(filter(None, (curve.source, curve.data and f"({curve.data})"))),
+        "cut rule": curve.rule,
+        "metrics": ", ".join(curve.metrics),
         "examples": f"{curve.examples:,}",
         "sizes": f"{len(curve.nesting)}, {next(iter(curve.nesting))} to {curve.nesting.full}",
-        "intervals": f"{curve.confidence:.0%}, {curve.resamples:,} resamples",
+        "intervals": f"lowest to highest of {curve.runs} runs" if curve.runs > 1 else intervals,
         "date": curve.date,
-        "seed": str(curve.rows[0].seed),
+        "seed": ", ".join(map(str, sorted({row.seed for row in curve.rows}))),
     }
     items = (f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts.items() if value)
     return f'<dl class="facts">{"".join(items)}</dl>'

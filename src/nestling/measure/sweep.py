@@ -40,6 +40,7 @@ def sweep(
     rule: CutRule | None = None,
     seed: int = 0,
     name: str | None = None,
+    source: str = "",
     confidence: float = 0.95,
     resamples: int = 1000,
     batch_size: int = 256,
@@ -66,6 +67,7 @@ def sweep(
         rule: what happens around the cut; by default the thing's own, or L2 normalisation after it.
         seed: draws the resamples, and stands in the rows.
         name: what the curve is called, by default the type of the thing.
+        source: what the data are called, such as the file they were read from; reports name it.
         confidence: of the intervals.
         resamples: of the examples.
         batch_size: inputs encoded at a time, unless the thing has an ``encode`` of its own.
@@ -90,6 +92,7 @@ def sweep(
         whole("resamples", resamples),
         whole("batch_size", batch_size),
         latency,
+        source,
     )
     name = name or str(getattr(thing, "__name__", type(thing).__name__))
     origin = origin_of(thing) if truncation and task.needs == "vectors" else Origin()
@@ -129,6 +132,7 @@ class _Settings:
     resamples: int
     batch_size: int
     latency: bool
+    source: str
 
 
 def _measured(
@@ -154,6 +158,8 @@ def _measured(
         machine=machine(),
         date=today(),
         data=identity(task),
+        source=how.source,
+        rule=getattr(thing, "rule", plan.rule).words,
     )
     return curve, drawn
 
