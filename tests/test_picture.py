@@ -17,7 +17,18 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from nestling.errors import ConfigError, StorageError
-from nestling.picture import LOOKS, Scale, Style, draw, heat_map, legend, look_of, title_of, value_axis
+from nestling.picture import (
+    LOOKS,
+    Scale,
+    Style,
+    draw,
+    heat_map,
+    legend,
+    log_axis,
+    look_of,
+    title_of,
+    value_axis,
+)
 from nestling.picture.looks import COLOURS, DARK_COLOURS
 
 
@@ -204,11 +215,45 @@ def test_names_are_taken_as_they_are(tmp_path: Path) -> None:
         title_of(axes, "a title of $5_{ " + "that is far too long for one line " * 3)
 
     (axes,) = drawn(tmp_path, panel)
+    draw(tmp_path / "a.svg", panel)
+    svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert "$a$ costs $3_{</text>" in svg
+    assert "a title of $5_{" in svg
+    names = ["$\\broken{", "_"]
+    draw(
+        tmp_path / "b.svg",
+        lambda axes: heat_map(axes, np.eye(2), ("$d_{", names), ("$a_{", names), "$t_{", "$q_{"),
+    )
+    svg = (tmp_path / "b.svg").read_text(encoding="utf-8")
+    assert svg.count("$\\broken{</text>") == 2
     assert [text.get_text().strip() for text in axes.get_legend().get_texts()] == [
         "_hidden",
         "$a$ costs $3_{",
     ]
     assert axes.get_title().count("\n") >= 1
+
+
+def test_formulas_of_others_stay_formulas(tmp_path: Path) -> None:
+    def panel(axes: Any) -> None:
+        axes.set_xlabel(r"$\alpha$")
+        axes.plot([1, 10, 100])
+        axes.set_yscale("log")
+
+    draw(tmp_path / "a.svg", panel)
+    svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert "\N{GREEK SMALL LETTER ALPHA}" in svg
+    assert "$</text>" not in svg
+
+
+def test_a_logarithmic_axis_has_plain_numbers(tmp_path: Path) -> None:
+    def panel(axes: Any) -> None:
+        axes.plot([0.04, 30])
+        log_axis(axes, "ms")
+
+    draw(tmp_path / "a.svg", panel)
+    svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    for number in ("0.05", "0.1", "0.2", "1", "20"):
+        assert f">{number}</text>" in svg
 
 
 # Looks

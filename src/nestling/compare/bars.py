@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from nestling.compare.evaluation import Evaluation
 from nestling.compare.significance import Correction
 from nestling.errors import ConfigError
-from nestling.picture import Style, draw, legend, look_of, title_of, value_axis
+from nestling.picture import Style, as_they_are, draw, legend, look_of, title_of, value_axis
 
 _MOST_JOINED = 8
 _MOST_LETTERS = 60  # of all names on a line
@@ -106,6 +106,7 @@ def _name(axes: Any, rows: list[dict[str, Any]], alpha: float) -> None:
     """Each bar's model below it, and its marks at its foot."""
     names = [str(row["model"]) for row in rows]
     axes.set_xticks(range(len(rows)), names)
+    as_they_are(*axes.get_xticklabels())
     if max(map(len, names)) * len(rows) > _MOST_LETTERS:
         axes.tick_params(axis="x", labelrotation=35)
         for label in axes.get_xticklabels():

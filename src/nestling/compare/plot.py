@@ -105,6 +105,7 @@ def plot_maps(
                     fontsize="x-small",
                     xytext=(3, 3),
                     textcoords="offset points",
+                    parse_math=False,
                 )
             axes.spines[:].set(visible=True, color="#b9bec7")
             axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])

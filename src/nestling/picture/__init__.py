@@ -1,6 +1,6 @@
 """Pictures in one style: looks of series, honest scales, heat maps that share their colours, files."""
 
-from nestling.picture.axes import legend, title_of, value_axis
+from nestling.picture.axes import as_they_are, legend, log_axis, title_of, value_axis
 from nestling.picture.heat import Labels, heat_map
 from nestling.picture.looks import DASHES, LOOKS, Look, look_of
 from nestling.picture.scale import Scale
@@ -15,9 +15,11 @@ __all__ = [
     "Panel",
     "Scale",
     "Style",
+    "as_they_are",
     "draw",
     "heat_map",
     "legend",
+    "log_axis",
     "look_of",
     "title_of",
     "value_axis",

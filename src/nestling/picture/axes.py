@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from nestling.errors import require
 from nestling.picture.scale import Scale
 
 _QUANTITY = "quantity: "
@@ -35,7 +36,18 @@ def value_axis(axes: Any, quantity: str, along: Literal["x", "y"] = "y") -> None
     """
     axis = axes.yaxis if along == "y" else axes.xaxis
     tag(axis.label, quantity)
+    as_they_are(axis.label)
     _apply(axis, Scale.of(_reach(axis)))
+
+
+def log_axis(axes: Any, name: str) -> None:
+    """Make the upright axis logarithmic, with plain numbers at 1, 2 and 5 times each power of ten."""
+    ticker = require("matplotlib.ticker", "plot")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.12g}"))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+    axes.set_ylabel(name)
 
 
 def share_value_axes(panels: Iterable[Any]) -> None:
@@ -97,21 +109,30 @@ def title_of(axes: Any, text: str) -> None:
     size = axes.title.get_fontsize() / 72
     width = axes.get_position().width * axes.figure.get_size_inches()[0]
     axes.set_title("\n".join(textwrap.wrap(text, max(12, int(width / (_LETTER * size)))) or [""]))
+    as_they_are(axes.title)
+
+
+def as_they_are(*texts: Any) -> None:
+    """Show names as they are: matplotlib would read what stands between dollars as a formula."""
+    for text in texts:
+        text.set_parse_math(False)
 
 
 def legend(axes: Any, handles: Sequence[Any], names: Sequence[str], **where: Any) -> None:
     """A legend of named series; a name may start with an underscore, which matplotlib leaves out."""
-    axes.legend(handles, [f" {name}" if name.startswith("_") else name for name in names], **where)
+    shown = axes.legend(handles, [f" {name}" if name.startswith("_") else name for name in names], **where)
+    as_they_are(*shown.get_texts())
 
 
 def share_legend(figure: Any, panels: Sequence[Any]) -> None:
     """One legend below several panels where all of them have the same."""
     legends = [axes.get_legend() for axes in panels]
-    shown = {tuple(text.get_text() for text in each.get_texts()) for each in legends if each is not None}
-    if len(panels) < 2 or None in legends or len(shown) != 1:
+    said = {tuple(text.get_text() for text in each.get_texts()) for each in legends if each is not None}
+    if len(panels) < 2 or None in legends or len(said) != 1:
         return
-    (names,) = shown
+    (names,) = said
     handles = legends[0].legend_handles
     for each in legends:
         each.remove()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
+    shared = figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4))
+    as_they_are(*shared.get_texts())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nestling.errors import require
-from nestling.picture.axes import quantity_of, tag, title_of
+from nestling.picture.axes import as_they_are, quantity_of, tag, title_of
 
 Labels = tuple[str, Sequence[object]]
 """What an axis is called, and its places in order."""
@@ -51,6 +51,7 @@ def heat_map(
         shown = [str(place) for place in places[::step]]
         mark(range(0, len(places), step), shown, rotation=90 * (sum(map(len, shown)) > most))
         label(name)
+    as_they_are(axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels())
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     title_of(axes, title)
@@ -78,6 +79,7 @@ def share_colours(panels: Iterable[Any]) -> None:
                 images[0], ax=panels, fraction=_BAR / across, pad=_BAR / 4 / across, aspect=28, shrink=0.9
             )
             bar.set_label(quantity)
+            as_they_are(bar.ax.yaxis.label)
             bar.outline.set_visible(False)
 
 

@@ -18,7 +18,6 @@ _SETTINGS = {
     "ps.fonttype": 42,
     "svg.fonttype": "none",  # text stays text: it can be searched, read aloud and edited
     "svg.hashsalt": "nestling",  # the same picture is the same file
-    "text.parse_math": False,  # a name may hold a dollar
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": "medium",

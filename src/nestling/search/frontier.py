@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from nestling.artifact import write_file
 from nestling.errors import ConfigError, DataError
-from nestling.picture import Style, draw, legend, look_of, title_of, value_axis
+from nestling.picture import Style, draw, legend, log_axis, look_of, title_of, value_axis
 from nestling.search.plan import Plan, Point
 
 
@@ -186,7 +186,6 @@ class Frontier:
 
     def _draw(self, axes: Any) -> None:
         plans, drawn = list(dict.fromkeys(trial.plan for trial in self.trials)), []
-        axes.set_yscale("log")
         for number, plan in enumerate(plans):
             look, front = look_of(number), self.of(plan).pareto()
             drawn += axes.plot(
@@ -197,7 +196,7 @@ class Frontier:
                 dashes=look.dashes or (None, None),
             )
         value_axis(axes, f"recall@{self.k}", "x")
-        axes.set_ylabel("ms a query")
+        log_axis(axes, "ms a query")
         axes.grid(visible=True)
         title_of(axes, f"{len(self.trials)} trials on {self.queries:,} queries; lower right is better")
         legend(axes, drawn, list(map(str, plans)))
