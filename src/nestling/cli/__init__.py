@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+from nestling import __version__
+from nestling.artifact import reason_of
 from nestling.cli.comparing import compare
 from nestling.cli.demo import demo
+from nestling.cli.flags import command_of, flags_of, in_flags
 from nestling.cli.index import bench, index
 from nestling.cli.measuring import choose, reproduce, sweep
 from nestling.cli.models import encode, extract, train
-from nestling.cli.talk import say
+from nestling.cli.talk import say, show, show_all_letters
 from nestling.cli.texts import data, search
 from nestling.errors import NestlingError
 
@@ -21,7 +25,6 @@ app = typer.Typer(
     name="nestling",
     help="One model, every budget: representations whose cost is chosen at the moment of use.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -44,14 +47,40 @@ for verb in VERBS:
 app.add_typer(index)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        show(f"nestling {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _nestling(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
     """Run the command line; an error of ours becomes one line and an exit code.
 
     Exit codes: 0 done, 1 a request that cannot be met, 2 wrong usage, 3 data that cannot be used.
     """
-    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+    show_all_letters()
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {_in_flags(message)}")
     try:
         app()
     except NestlingError as error:
-        say(f"error: {error}")
+        say(f"error: {_in_flags(error)}")
         sys.exit(error.exit_code)
+    except OSError as error:
+        what = error.filename or "what was asked for"
+        say(f"error: {what} cannot be read or written: {reason_of(error)}")
+        sys.exit(1)
+
+
+def _in_flags(message: object) -> str:
+    """What the library says, in the words of the command that was called."""
+    group = typer.main.get_command(app)
+    return in_flags(str(message), flags_of(command_of(group, sys.argv[1:])))

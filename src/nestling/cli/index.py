@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from nestling.cli.talk import AsJson, readable_bytes, say, show, show_json
+from nestling.cli.talk import AsJson, Wait, readable_bytes, say, show, show_json
 from nestling.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def build(
 
 
 @index.command("add")
-def add(folder: Folder, source: More, as_json: AsJson = False) -> None:
+def add(folder: Folder, source: More, wait: Wait = 0, as_json: AsJson = False) -> None:
     """Add vectors, or texts to a collection; they are on the disk when this returns.
 
     Example: nestling index add my-index more.npy
@@ -121,13 +121,13 @@ def add(folder: Folder, source: More, as_json: AsJson = False) -> None:
         from nestling.domains.collection import Collection
         from nestling.domains.records import Record
 
-        with Collection.open(folder) as texts:
+        with Collection.open(folder, wait=wait) as texts:
             ids, rows = texts.add(list(map(Record.untitled, read_texts(source)))), len(texts)
     else:
         from nestling.encoders.stored import open_vectors
 
         stored = open_vectors(source)
-        with _writable(folder, stored.encoder) as vectors:
+        with _writable(folder, wait, stored.encoder) as vectors:
             ids, rows = vectors.add(stored.values, stored.ids).tolist(), len(vectors)
     say(f"{len(ids):,} added; {rows:,} in all")
     show_json({"added": len(ids), "rows": rows}) if as_json else show(str(rows))
@@ -137,6 +137,10 @@ def add(folder: Folder, source: More, as_json: AsJson = False) -> None:
 def delete(
     folder: Folder,
     ids: Annotated[list[str], typer.Argument(help="Of the rows to delete.")],
+    missing_ok: Annotated[
+        bool, typer.Option("--missing-ok", help="Delete those that there are, and no error for others.")
+    ] = False,
+    wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
     """Delete rows by their ids.
@@ -146,23 +150,23 @@ def delete(
     if _is_collection(folder):
         from nestling.domains.collection import Collection
 
-        with Collection.open(folder) as texts:
-            count, rows = texts.delete([_number(name) for name in ids]), len(texts)
+        with Collection.open(folder, wait=wait) as texts:
+            count, rows = texts.delete(list(map(_number, ids)), missing_ok=missing_ok), len(texts)
     else:
-        with _writable(folder) as vectors:
+        with _writable(folder, wait) as vectors:
             names = [_number(name) for name in ids] if vectors.info().id_kind == "int" else ids
-            count, rows = vectors.delete(names), len(vectors)
+            count, rows = vectors.delete(names, missing_ok=missing_ok), len(vectors)
     say(f"{count:,} deleted; {rows:,} left")
     show_json({"deleted": count, "rows": rows}) if as_json else show(str(rows))
 
 
 @index.command("compact")
-def compact(folder: Folder) -> None:
+def compact(folder: Folder, wait: Wait = 0) -> None:
     """Merge all segments into one, without what was deleted.
 
     Example: nestling index compact my-index
     """
-    with _writable(folder) as opened:
+    with _writable(folder, wait) as opened:
         opened.compact()
         show(str(len(opened)))
 
@@ -202,6 +206,7 @@ def tune(
     queries: Queries = None,
     k: K = 10,
     seed: Seed = 0,
+    wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure the plan of an index at many points and keep the table in it, for search --recall.
@@ -212,7 +217,7 @@ def tune(
     from nestling.search.tune import retune
 
     asked = None if queries is None else open_vectors(queries).values
-    with _writable(folder) as opened:
+    with _writable(folder, wait) as opened:
         chosen, frontier = retune(
             opened, queries=asked, k=k, recall=recall, max_bytes=max_bytes, max_ms=max_ms, seed=seed
         )
@@ -298,11 +303,11 @@ def _is_collection(folder: Path) -> bool:
     return read_manifest(folder).kind == "collection"
 
 
-def _writable(folder: Path, encoder: str = "") -> AdaptiveIndex:
+def _writable(folder: Path, wait: float, encoder: str = "") -> AdaptiveIndex:
     """An index for vectors of an encoder, where that is known."""
     from nestling.search.index import AdaptiveIndex
 
-    return AdaptiveIndex.open(_vectors_of(folder), encoder=encoder or None)
+    return AdaptiveIndex.open(_vectors_of(folder), encoder=encoder or None, wait=wait)
 
 
 def _readable(folder: Path) -> AdaptiveIndex:

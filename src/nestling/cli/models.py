@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nestling.cli.talk import AsJson, say, show, show_json
+from nestling.cli.talk import AsJson, Wait, say, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def encode(
     at: Annotated[str | None, typer.Option(help="Granularity, such as dim=64; full by default.")] = None,
     column: Annotated[str | None, typer.Option(help="The column that holds the texts.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
     """Turn texts into vectors at a granularity; an interrupted command goes on when it is repeated.
@@ -106,12 +107,14 @@ def encode(
     """
     from nestling.data import TextFile
     from nestling.domains.encoding import encoded
+    from nestling.encoders.opening import open_encoder
     from nestling.encoders.stored import StoredVectors
-    from nestling.encoders.text import TextEncoder
 
-    encoder = TextEncoder.open(model)
+    source = TextFile(texts, column)
+    encoder = open_encoder(model)
     granularity = encoder.nesting.resolve(at)
-    with encoded(encoder, TextFile(texts, column), output, granularity, batch_size=batch_size) as matrix:
+    work = encoded(encoder, source, output, granularity, batch_size=batch_size, wait=wait)
+    with work as matrix:
         rows, dim = matrix.shape
         if output.suffix == ".npy":
             _write_npy(output, matrix)
@@ -133,9 +136,9 @@ def extract(
 
     Example: nestling extract nestling-demo/model --at dim=64 -o small
     """
-    from nestling.encoders.text import TextEncoder
+    from nestling.encoders.opening import open_encoder
 
-    encoder = TextEncoder.open(model)
+    encoder = open_encoder(model)
     small = encoder.extract(at)
     small.save(output)
     before, after = encoder.cost(), small.cost()

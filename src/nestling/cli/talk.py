@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from contextlib import suppress
+from typing import Annotated, Any, TextIO
 
 import typer
 
+from nestling.artifact import reason_of
+from nestling.errors import StorageError
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result for machines.")]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another writer to end.")]
+
+
+_PIPE_CLOSED = 141  # 128 and the number of SIGPIPE, as shells say it
+
+
+def show_all_letters() -> None:
+    """Write letters that stdout or stderr cannot show as escapes, a cup as ``u2615`` after a backslash."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
-    """Talk to the person at the terminal."""
-    typer.echo(f"nestling: {text}", err=True)
+    """Talk to the person at the terminal; if nobody can hear, the work goes on."""
+    with suppress(OSError):
+        typer.echo(f"nestling: {text}", err=True)
+        return
+    _silence(sys.stderr)
 
 
 def show(text: str) -> None:
-    """Put a result on stdout."""
-    typer.echo(text)
+    """Put a result on stdout.
+
+    Raises:
+        StorageError: if it cannot be written, as on a full disk.
+        SystemExit: if who reads it has closed the pipe.
+    """
+    try:
+        typer.echo(text)
+    except OSError as error:
+        _silence(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(_PIPE_CLOSED) from error
+        raise StorageError(f"the result could not be written to stdout: {reason_of(error)}") from error
 
 
 def show_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     """Put a result on stdout for machines."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    # An escape of show_all_letters is none of JSON for letters beyond four digits.
+    is_utf = str(getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    show(json.dumps(value, indent=2, ensure_ascii=not is_utf))
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is left in a stream go nowhere, so that Python does not try to write it at its end."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def readable_bytes(size: float) -> str:

@@ -139,13 +139,13 @@ class Collection:
             raise
         return ids
 
-    def delete(self, ids: Sequence[int]) -> int:
+    def delete(self, ids: Sequence[int], *, missing_ok: bool = False) -> int:
         """Delete texts by their numbers; how many there were.
 
         Raises:
-            DataError: for numbers of no text; nothing was then deleted.
+            DataError: for numbers of no text (unless ``missing_ok``); nothing was then deleted.
         """
-        count = self.index.delete(ids)
+        count = self.index.delete(ids, missing_ok=missing_ok)
         self.records.delete(ids)
         return count
 
