@@ -16,6 +16,7 @@ from nestling.errors import ConfigError
 from nestling.kernels.walking import CodedGraph
 from nestling.progress import Progress, watched
 from nestling.search.codes import Code
+from nestling.search.equal import Equal, find_equal
 from nestling.search.graph import Graph, grow_graph
 from nestling.search.journal import Arrays, Journal
 from nestling.search.plan import Plan
@@ -91,6 +92,7 @@ def build_arrays(task: Task, folder: Path | None) -> Arrays:
     journal = Journal(folder, task.identity())
     if task.plan.scan.code == "graph":
         graph = _build_graph(task, journal)
+        _drop_single_groups(journal)
         arrays = journal.finish()
         if graph is not None and folder is None:
             arrays["codes"] = graph.codes  # which begin where a line of the cache does
@@ -101,7 +103,31 @@ def build_arrays(task: Task, folder: Path | None) -> Arrays:
         _sort_by_list(task, journal)
     if task.plan.coarse is not None and task.plan.coarse.kind == "hnsw":
         _link(task, journal)
+        _drop_single_groups(journal)
     return journal.finish()
+
+
+def _equal_rows(task: Task, journal: Journal) -> Equal:
+    """Groups of rows that no stage of the plan tells apart."""
+    dim = task.plan.answer_dim
+
+    def find() -> Arrays:
+        return {
+            "first": find_equal(lambda span: _prefixes(task, span, dim), task.rows, task.seed, task.block)
+        }
+
+    return Equal(np.array(journal.once("equal", find)["first"]))
+
+
+def _drop_single_groups(journal: Journal) -> None:
+    """Where all rows differ, no table has to say so."""
+    if "equal." not in journal or not Equal(journal["equal.first"]).is_grouped:
+        journal.drop_groups("equal")
+
+
+def _prefixes(task: Task, span: slice, dim: int) -> Floats:
+    values = read_rows(cut(task.vectors, dim, RAW)[span], "vectors", span.start)
+    return task.space.prefix(values, dim, "vectors", span.start)
 
 
 def code_of_store(store: str, dim: int) -> Scan:
@@ -266,7 +292,7 @@ def _build_graph(task: Task, journal: Journal) -> CodedGraph | None:
         coding = fitted[0] if fitted else Coding.from_parts(parts, task.space, prefixes)
         coding = replace(coding, with_residuals=task.plan.keeps_residuals)
         _encode_graph(task, journal, coding, prefixes, stores)
-        graph = _link_graph(task, journal, coding, prefixes)
+        graph = _link_graph(task, journal, coding, prefixes, _equal_rows(task, journal))
     journal.drop_groups(_COPY)
     journal.drop(*BUILDING)
     return graph
@@ -282,7 +308,9 @@ def _encode_graph(
     journal.grow(coding.kinds | _kinds_of_copies(task, stores), task.rows, task.block, make)
 
 
-def _link_graph(task: Task, journal: Journal, coding: Coding, prefixes: NDArray[Any]) -> CodedGraph:
+def _link_graph(
+    task: Task, journal: Journal, coding: Coding, prefixes: NDArray[Any], equal: Equal
+) -> CodedGraph:
     noted = time.monotonic()
 
     def note(linked: int, links: NDArray[np.int32]) -> None:
@@ -296,7 +324,7 @@ def _link_graph(task: Task, journal: Journal, coding: Coding, prefixes: NDArray[
     last = max((name for name in journal.groups() if name.startswith(_COPY)), default=None)
     begun = None if last is None else (int(last.removeprefix(_COPY)), journal.group(last)["links"])
     graph = grow_links(
-        coding, prefixes, journal.__getitem__, task.plan.scan.links or 0, task.seed, begun, note
+        coding, prefixes, journal.__getitem__, task.plan.scan.links or 0, task.seed, equal, begun, note
     )
     journal.once("links", lambda: {"rows": graph.links, "hubs": graph.hubs})
     return graph
@@ -326,23 +354,27 @@ def _link(task: Task, journal: Journal) -> None:
     assert coarse is not None
     assert coarse.dim is not None
     if "graph." not in journal:
+        nodes = _equal_rows(task, journal).nodes
         begun_name = max((name for name in journal.groups() if name.startswith(_COPY)), default=None)
         begun = None if begun_name is None else Graph.from_parts(coarse.count, journal.group(begun_name))
-        finished = _grow(task, journal, coarse.count, coarse.dim, begun)
+        finished = _grow(task, journal, coarse.count, coarse.dim, begun, nodes)
         assert finished is not None  # there is at least one block, in this run or in one before it
-        journal.once("graph", finished.to_parts)
+        journal.once("graph", finished.renumbered(nodes, task.rows).to_parts)
     journal.drop_groups(_COPY)
 
 
-def _grow(task: Task, journal: Journal, links: int, dim: int, begun: Graph | None) -> Graph | None:
-    """The graph of all rows; copies of it are written on the way."""
+def _grow(
+    task: Task, journal: Journal, links: int, dim: int, begun: Graph | None, nodes: Ints
+) -> Graph | None:
+    """The graph of the rows that are nodes; copies of it are written on the way."""
 
     def read(span: slice) -> Floats:
-        values = read_rows(cut(task.vectors, dim, RAW)[span], "vectors", span.start)
-        return task.space.prefix(values, dim, "vectors", span.start)
+        if len(nodes) == task.rows:
+            return _prefixes(task, span, dim)
+        return task.space.scaled(read_rows(cut(task.vectors, dim, RAW)[nodes[span]]))  # they were read before
 
     copy, noted = None, time.monotonic()
-    blocks = grow_graph(links, task.space, task.rows, dim, task.block, read, task.seed, begun)
+    blocks = grow_graph(links, task.space, len(nodes), dim, task.block, read, task.seed, begun)
     for copy in watched(blocks, "linking", "blocks", -(-task.rows // task.block)):
         if journal.folder is not None and time.monotonic() - noted >= _SECONDS_BETWEEN_COPIES_OF_A_GRAPH:
             graph = copy()

@@ -19,6 +19,7 @@ from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.search.building import Task, build_arrays, code_of_store, inverse_norms
 from nestling.search.certifying import CertifiedPipeline
 from nestling.search.codes import Code
+from nestling.search.equal import Equal
 from nestling.search.exact import Metric, Neighbours
 from nestling.search.filters import Allowed
 from nestling.search.journal import Arrays, read_array, write_array
@@ -169,7 +170,7 @@ class Engine:
                 "residual_bytes": int(plan.reranks[0].dim or 0) if rest is None else rest.shape[1],
             }
         cost = plan.cost(len(self), size, point, **known)
-        numbers = ("norms", "residual_steps")
+        numbers = ("norms", "residual_steps", "equal.first")
         more = sum(array.nbytes for name, array in self._arrays.items() if name.startswith(numbers))
         return replace(cost, bytes_stored=cost.bytes_stored + more)
 
@@ -301,6 +302,10 @@ def _check_arrays(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> 
             counts |= {f"copies{number}": rows, f"store{number}.trained": None}
         if f"norms{number}" in arrays:
             counts[f"norms{number}"] = rows
+    if "equal.first" in arrays and not Equal(arrays["equal.first"]).fits(rows):
+        raise ArtifactError(
+            f"{folder} says of rows that they are equal to others that are not there; build it again"
+        )
     for name, count in counts.items():
         if name not in arrays:
             raise ArtifactError(f"{folder} holds no {name}, which {plan} needs; load it with its own plan")

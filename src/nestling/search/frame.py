@@ -88,6 +88,16 @@ class Frame:
             exact /= norms[:, None]
         return exact
 
+    def shown(self, scores: Doubles, metric: str) -> NDArray[np.float32]:
+        """Exact scores as answers show them: similarities, or distances if ``metric`` is ``"euclidean"``."""
+        if metric == "euclidean":
+            squares = -scores if self.metric == "euclidean" else 2 - 2 * scores
+            scores = np.sqrt(np.maximum(squares, 0))
+        if self.metric == "cosine":  # of which nothing overflows
+            return scores.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
+            return scores.astype(np.float32)
+
     def aim(self, queries: Doubles) -> Aim:
         """Queries ``Float64[queries, dim]``, of length one for the cosine, in terms of the coded rows."""
         moved = queries * self.scale - self.mean if self.metric == "euclidean" else queries

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.search.space import Floats, Space
+from nestling.search.space import Floats, Ints, Space
 from nestling.search.views import faiss, view
 
 _VIEWED_WHILE_BUILDING = 80
@@ -24,7 +24,7 @@ class Graph:
 
     Attributes:
         links: of a node on level 0 (twice ``links`` of them) and above.
-        levels: ``Int[rows]``, the number of levels that each row stands on.
+        levels: ``Int[rows]``, the number of levels that each row stands on; 0 of rows that are no nodes.
         neighbours: rows each row is linked with, level by level, -1 where there are fewer.
         entry: the row where a walk begins, and the highest level.
     """
@@ -50,6 +50,15 @@ class Graph:
     def _offsets(self, hnsw: Any) -> NDArray[np.uint64]:
         lengths = faiss.vector_to_array(hnsw.cum_nneighbor_per_level)[self.levels]
         return np.concatenate([[0], np.cumsum(lengths)]).astype(np.uint64)
+
+    def renumbered(self, nodes: Ints, rows: int) -> Graph:
+        """The same graph, whose nodes are some of so many rows, in their order."""
+        levels = np.zeros(rows, np.int32)
+        levels[nodes] = self.levels
+        neighbours = np.where(self.neighbours < 0, -1, nodes[self.neighbours]).astype(np.int32)
+        return Graph(
+            self.links, levels, neighbours, np.array([nodes[self.entry[0]], self.entry[1]], np.int32)
+        )
 
     def to_parts(self) -> dict[str, NDArray[Any]]:
         """What has to be stored, by name."""

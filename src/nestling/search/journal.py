@@ -132,11 +132,13 @@ class Journal:
     def drop(self, *names: str) -> None:
         """Forget arrays that were needed on the way."""
         self._check()
+        known = [name for name in names if name in self._done]
         for name in names:
             self._memory.pop(name, None)
             self._done.pop(name, None)
         if self.folder is not None:
-            self._save()  # first, so that no state names a file that is gone
+            if known:
+                self._save()  # first, so that no state names a file that is gone
             for name in names:
                 (self.folder / f"{name}.npy").unlink(missing_ok=True)
 

@@ -13,6 +13,7 @@ from nestling.cut import RAW, cut
 from nestling.errors import ArtifactError
 from nestling.search.building import code_of_store
 from nestling.search.codes import Code
+from nestling.search.equal import MORE_NODES, Equal
 from nestling.search.filters import Allowed
 from nestling.search.graph import Graph
 from nestling.search.journal import Arrays
@@ -58,12 +59,15 @@ class Pipeline:
         self._rerankers = _rerankers(plan, built, arrays, vectors, space)
         self._by_angle: Reranker | None = None
         self._ranked: GraphScan | None = None
+        self._equal = Equal(np.array(arrays["equal.first"])) if "equal.first" in arrays else None
+        self._in_full = Reranker(space, plan.answer_dim, fetch_vectors(vectors, plan.answer_dim))
         if plan.scan.code == "graph":
             self._scanner: Scanner = (walked := WalkScanner(plan, built, arrays, vectors, space))
             stored = self._rerankers[0].stored
             if plan.reranks[0].dim == plan.scan.dim and stored is not None:
-                self._ranked = walked.ranked(stored, arrays)
                 del self._rerankers[0]
+                self._ranked = walked.ranked(stored, arrays, None if self._rerankers else self._equal)
+                self._equal = self._equal if self._rerankers else None
             return
         codes, code = arrays["codes"], Code.from_parts(built.scan, space, group(arrays, "scan"))
         if codes.shape[1:] != (code.trained.sa_code_size(),):
@@ -82,12 +86,6 @@ class Pipeline:
         reads_all = self.plan.scan.dim == self._vectors.shape[1]
         return self._ranked if reads_all and not self._rerankers else None
 
-    @property
-    def answer_dim(self) -> int:
-        """The prefix by which answers are ordered in the end."""
-        last = self.plan.reranks[-1] if self.plan.reranks else self.plan.scan
-        return int(last.dim or 0)
-
     def search(
         self, queries: Floats, k: int, point: Point, allowed: Allowed | None, workers: int | None
     ) -> tuple[Ints, Floats]:
@@ -95,7 +93,9 @@ class Pipeline:
         with faiss_threads(workers):
             if allowed is not None and self._is_few(allowed, k, point):
                 return self._search_rows(queries, k, allowed.rows())
-            return self._search_codes(queries, k, point, allowed)
+            found, scores = self._search_groups(queries, k, point, allowed)
+            self._fill(queries, found, scores, allowed)
+            return found, scores
 
     def _is_few(self, allowed: Allowed, k: int, point: Point) -> bool:
         """Whether comparing all allowed rows reads less than a search that must find enough of them."""
@@ -105,7 +105,21 @@ class Pipeline:
         bytes_read = self.plan.cost(rows, full, point).bytes_read
         if self.plan.coarse is not None or self.plan.is_walked:
             bytes_read /= allowed.share
-        return 4 * self.answer_dim * allowed.count <= bytes_read
+        return 4 * self.plan.answer_dim * allowed.count <= bytes_read
+
+    def _search_groups(
+        self, queries: Floats, k: int, point: Point, allowed: Allowed | None
+    ) -> tuple[Ints, Floats]:
+        """Of rows that are equal all stages see one alone, and the others follow in the end."""
+        if self._equal is None:
+            return self._search_codes(queries, k, point, allowed)
+        rows = len(self._vectors)
+        members = self._equal.members(None if allowed is None else allowed.mask)
+        reached = None if allowed is None else Allowed(members.reached, rows)
+        found, scores = self._search_codes(queries, k + MORE_NODES, point, reached)
+        if not members.is_needed(found):
+            return found[:, :k], scores[:, :k]
+        return self._in_full.order(queries, members.expand(found, k), k)
 
     def _search_codes(
         self, queries: Floats, k: int, point: Point, allowed: Allowed | None
@@ -114,9 +128,7 @@ class Pipeline:
         if self._by_angle is not None:
             wanted = min(rows, _TIMES_MORE_SLICES * k + _MORE_SLICES)
             found, _ = self._scanner.search(queries, max(wanted, k), k, point, allowed)
-            found, scores = self._by_angle.order(queries, found, k)
-            self._fill(queries, found, scores, allowed)
-            return found, scores
+            return self._by_angle.order(queries, found, k)
         lengths = [*(max(k, min(length, rows)) for length in point.shortlists), k]
         if self._ranked is not None:
             found, scores = self._walk(self._ranked, queries, lengths[0], lengths[1], point, allowed)
@@ -127,7 +139,6 @@ class Pipeline:
             scores = self._space.scores(distances)
         for reranker, length in zip(self._rerankers, lengths[1:], strict=True):
             found, scores = reranker.order(queries, found, length)
-        self._fill(queries, found, scores, allowed)
         return found, scores
 
     def _walk(
@@ -164,7 +175,7 @@ class Pipeline:
 
     def _search_rows(self, queries: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
         """The ``k`` best among few given rows, by their vectors, exactly."""
-        dim, space = self.answer_dim, self._space
+        dim, space = self.plan.answer_dim, self._space
         asked, metric = space.prefix(queries, dim, "queries"), space.faiss_metric()
         best = faiss.ResultHeap(len(asked), k, keep_max=metric == faiss.METRIC_INNER_PRODUCT)
         source, step = cut(self._vectors, dim, RAW), max(1, _FLOATS_READ_AT_A_TIME // dim)

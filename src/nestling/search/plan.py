@@ -277,6 +277,12 @@ class Plan:
         if scan.code == "int4" and dim % 2:
             raise ConfigError(f"{scan} packs two entries into a byte; choose an even prefix")
 
+    @property
+    def answer_dim(self) -> int:
+        """The prefix that the last stage compares, of a plan whose sizes are numbers."""
+        last = self.reranks[-1] if self.reranks else self.scan
+        return int(last.dim or 0)
+
     def default_point(self, rows: int, k: int = 10) -> Point:
         """A point to start from: a twentieth of the lists, views and shortlists of some times ``k``."""
         ef, first = max(64, 4 * k), 10 * k

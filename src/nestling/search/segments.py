@@ -91,10 +91,7 @@ class Terms:
     @property
     def answer_dim(self) -> int:
         """The prefix by which the plan's last stage compares."""
-        if self.plan.certify:
-            return self.dim
-        last = self.plan.reranks[-1] if self.plan.reranks else self.plan.scan
-        return last.dim or self.dim
+        return self.dim if self.plan.certify else self.plan.answer_dim
 
 
 @dataclass(frozen=True)

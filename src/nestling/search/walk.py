@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,12 +31,13 @@ from nestling.kernels.walking import (
     walk,
 )
 from nestling.progress import Progress, watched
+from nestling.search.equal import MORE_NODES, Equal, Members, find_equal
 from nestling.search.exact import Metric, Neighbours
-from nestling.search.frame import Frame, readable, refuse_zero, spans
+from nestling.search.frame import Frame, readable, spans
 from nestling.search.threads import count_workers
 from nestling.search.turned import Turn, whole_rows, write_whole
-from nestling.search.walk_requests import Rerank, check_options, check_request, in_doubles
-from nestling.search.walk_steps import batches, drawn_order, shares, usual_view
+from nestling.search.walk_requests import Rerank, check_options, check_request, in_doubles, refuse_query
+from nestling.search.walk_steps import batches, begun_at, begun_graph, linking_order, shares, usual_view
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -43,7 +45,6 @@ Links = NDArray[np.int32]
 
 _KIND = "graph-scan"
 _ALPHA = 1.15
-_HUBS = 512
 # Estimates are good enough that more rows than these are hardly ever among the k best.
 _SCORED, _SCORED_MORE = 40, 6
 # Below this share of rows allowed, reading their vectors costs less than walking past all the others.
@@ -78,7 +79,9 @@ class GraphScan:
         graph: CodedGraph,
         metric: Metric,
         residuals: Residuals | None = None,
+        equal: Equal | None = None,
     ) -> None:
+        self._equal = equal
         self._vectors, self._frame, self._turn = vectors, frame, turn
         self._graph, self._metric, self._lens = graph, metric, turn.lens(frame, whole=residuals is not None)
         self._residuals = residuals
@@ -133,12 +136,16 @@ class GraphScan:
             if rerank == "int8":
                 parts.append(turn.residuals(turned, codes[rows]))
         residuals = Residuals.joined(parts) if parts else None
-        made = cls(vectors, frame, turn, begun_graph(codes, links, turn, seed), metric, residuals)
-        deque(made.grow(whole, ef or usual_view(len(vectors)), seed=seed, workers=workers), maxlen=0)
+        every = np.arange(len(vectors))
+        equal = Equal(find_equal(lambda rows: frame.centre(vectors, every[rows]), len(vectors), seed))
+        order = linking_order(equal, seed)
+        graph = begun_graph(codes, links, turn, order)
+        made = cls(vectors, frame, turn, graph, metric, residuals, equal if equal.is_grouped else None)
+        deque(made.grow(whole, ef or usual_view(len(vectors)), order, workers=workers), maxlen=0)
         return made
 
     def grow(
-        self, whole: WholeRows, ef: int, *, seed: int = 0, workers: int | None = None, linked: int = 0
+        self, whole: WholeRows, ef: int, order: Links, *, workers: int | None = None, linked: int = 0
     ) -> Iterator[int]:
         """Link the rows, and say after each step how many are linked.
 
@@ -147,11 +154,11 @@ class GraphScan:
         Args:
             whole: 8-bit codes of all rows.
             ef: how many rows are in view when links are looked for.
-            seed: of the order, that of :func:`begun_graph`.
+            order: in which rows are linked, that of :func:`begun_graph`.
             workers: threads; as many as there are cores by default.
             linked: how many are linked already.
         """
-        order, workers = drawn_order(len(self._vectors), seed), count_workers(workers)
+        workers = count_workers(workers)
         with (
             ThreadPoolExecutor(workers) as pool,
             Progress("linking", len(order), "rows", done=linked) as progress,
@@ -194,21 +201,23 @@ class GraphScan:
         exact = in_doubles(queries, self._lens.dim)
         view = max(ef, k, shortlist or 1)
         kept = shortlist or max(k, min(ef * 3 // 4, _SCORED + _SCORED_MORE * k))
-        share = 1.0
-        if allowed is not None:
-            allowed = np.ascontiguousarray(allowed)
-            share = float(np.count_nonzero(allowed)) / len(allowed)
+        allowed = None if allowed is None else np.ascontiguousarray(allowed)
+        share = 1.0 if allowed is None else float(np.count_nonzero(allowed)) / len(allowed)
         if share < _FEW or min(view, kept) >= len(self._vectors):
             direct = self._frame.direct(check_vectors(exact, "queries"))
-            return self._shown(*self._look_through(direct, k, allowed))
+            indices, scores = self._look_through(direct, k, allowed)
+            return Neighbours(indices, self._frame.shown(scores, self._metric))
         view = min(int(np.ceil(view / share)), len(self._vectors))
+        members = None if self._equal is None else self._equal.members(allowed)
+        find = partial(self._find, exact, k=k, view=view, kept=kept, allowed=allowed, members=members)
         parts = shares(len(exact), workers)
         if len(parts) == 1:
-            return self._shown(*self._find(exact, parts[0], k, view, kept, allowed))
-        with ThreadPoolExecutor(len(parts)) as pool:
-            found = list(pool.map(lambda part: self._find(exact, part, k, view, kept, allowed), parts))
-        indices, scores = zip(*found, strict=True)
-        return self._shown(np.concatenate(indices), np.concatenate(scores))
+            found = [find(parts[0])]
+        else:
+            with ThreadPoolExecutor(len(parts)) as pool:
+                found = list(pool.map(find, parts))
+        indices, scores = (np.concatenate(each) for each in zip(*found, strict=True))
+        return Neighbours(indices, self._frame.shown(scores, self._metric))
 
     def meet(
         self,
@@ -250,6 +259,8 @@ class GraphScan:
         size = graph.codes.nbytes + graph.links.nbytes + graph.hub_codes.nbytes + graph.hubs.nbytes
         if self._frame.inverse_norms is not None:
             size += self._frame.inverse_norms.nbytes
+        if self._equal is not None:
+            size += self._equal.first.nbytes
         if self._residuals is not None:
             size += self._residuals.values.nbytes + self._residuals.steps.nbytes
         return Cost(flops=2 * len(self._turn.basis) ** 2, size_bytes=size, output_bytes=size // rows)
@@ -287,11 +298,11 @@ class GraphScan:
             turn = Turn(arrays["basis"], settings.coded, settings.lines, settings.space, settings.longest)
             codes = aligned(len(vectors), turn.stride)
             codes[:] = arrays["codes"]
-            graph = _begun_at(codes, arrays["links"], arrays["hubs"], turn)
-            residuals = None
-            if "residuals" in arrays:
-                residuals = Residuals(arrays["residuals"], arrays["residual_steps"])
-            made = cls(vectors, frame, turn, graph, settings.metric, residuals)
+            graph = begun_at(codes, arrays["links"], arrays["hubs"], turn)
+            rest = "residuals" in arrays
+            residuals = Residuals(arrays["residuals"], arrays["residual_steps"]) if rest else None
+            equal = Equal(arrays["first"]) if "first" in arrays else None
+            made = cls(vectors, frame, turn, graph, settings.metric, residuals, equal)
             fits = made._fits()
         except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError) as error:
             raise ArtifactError(f"{folder} does not hold a graph of these vectors: {error}") from error
@@ -305,6 +316,8 @@ class GraphScan:
         arrays |= {"basis": self._turn.basis, "mean": frame.mean}
         if self._residuals is not None:
             arrays |= {"residuals": self._residuals.values, "residual_steps": self._residuals.steps}
+        if self._equal is not None:
+            arrays["first"] = self._equal.first
         return arrays if frame.inverse_norms is None else arrays | {"norms": frame.inverse_norms}
 
     def _fits(self) -> bool:
@@ -320,7 +333,8 @@ class GraphScan:
         )
         shape = (len(links), self._lens.basis.shape[1])
         whole = rest is None or (rest.values.shape == shape and rest.steps.shape == shape[:1])
-        return same > 0.9 and inside and whole and len(links) == len(self._vectors)
+        grouped = self._equal is None or self._equal.fits(len(links))
+        return same > 0.9 and inside and whole and grouped and len(links) == len(self._vectors)
 
     def _link_some(
         self,
@@ -335,7 +349,7 @@ class GraphScan:
         """Link rows of an order: each looks among those before ``start``."""
         new, graph = order[start:end], self._graph
         if start < len(graph.hubs):
-            graph = _begun_at(graph.codes, graph.links, order[:start], self._turn)
+            graph = begun_at(graph.codes, graph.links, order[:start], self._turn)
         parts = [new[part] for part in shares(len(new), workers)]
         list(pool.map(lambda part: self._grow(graph, whole, part, ef), parts))
         link(graph, whole, new, _ALPHA)
@@ -347,24 +361,31 @@ class GraphScan:
         grow(graph, whole, walking.aim(self._lens, rows), new, ef, _ALPHA)
 
     def _find(
-        self, exact: Doubles, rows: slice, k: int, view: int, kept: int, allowed: NDArray[np.bool_] | None
+        self,
+        exact: Doubles,
+        rows: slice,
+        k: int,
+        view: int,
+        kept: int,
+        allowed: NDArray[np.bool_] | None,
+        members: Members | None,
     ) -> tuple[Ints, Doubles]:
-        queries = exact[rows]
-        found = walking.search(self._searched, queries, view, kept, k, allowed)
+        queries, mask, nodes = exact[rows], allowed, k
+        if members is not None:
+            mask, nodes = None if allowed is None else members.reached, k + MORE_NODES
+        found = walking.search(self._searched, queries, max(view, nodes), max(kept, nodes), nodes, mask)
         if found.refused is not None:
-            self._refuse(exact, rows.start + found.refused)
-        if found.few:
-            possible = len(self._vectors) if allowed is None else np.count_nonzero(allowed)
-            short = np.flatnonzero(found.indices[:, min(k, int(possible)) - 1] < 0)
+            refuse_query(exact, rows.start + found.refused)
+        indices, scores = found.indices[:, :k], found.scores[:, :k]
+        if members is not None and members.is_needed(indices):
+            candidates = members.expand(found.indices, k).astype(np.int32)
+            indices, scores = rank(self._stored, self._frame.direct(queries), candidates, k)
+        possible = len(self._vectors) if allowed is None else int(np.count_nonzero(allowed))
+        short = np.flatnonzero(indices[:, min(k, possible) - 1] < 0)
+        if len(short):
             direct = self._frame.direct(queries[short])
-            found.indices[short], found.scores[short] = self._look_through(direct, k, allowed)
-        return found.indices, found.scores
-
-    def _refuse(self, queries: Doubles, row: int) -> None:
-        check_vectors(queries, "queries")
-        norms = np.linalg.norm(queries, axis=1)
-        norms[row] = 0  # by any rounding
-        refuse_zero(norms, "queries")
+            indices[short], scores[short] = self._look_through(direct, k, allowed)
+        return indices, scores
 
     def _look_through(
         self, exact: Doubles, k: int, allowed: NDArray[np.bool_] | None
@@ -376,25 +397,3 @@ class GraphScan:
     def _rows(self, allowed: NDArray[np.bool_] | None) -> Links:
         rows = np.arange(len(self._vectors)) if allowed is None else np.flatnonzero(allowed)
         return rows.astype(np.int32)
-
-    def _shown(self, indices: Ints, scores: Doubles) -> Neighbours:
-        """Similarities, or distances."""
-        if self._metric == "euclidean":
-            squares = -scores if self._frame.metric == "euclidean" else 2 - 2 * scores
-            scores = np.sqrt(np.maximum(squares, 0))
-        if self._frame.metric == "cosine":  # of which nothing overflows
-            return Neighbours(indices, scores.astype(np.float32))
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
-            return Neighbours(indices, scores.astype(np.float32))
-
-
-def begun_graph(codes: NDArray[np.uint8], links: int, turn: Turn, seed: int) -> CodedGraph:
-    """Coded rows with no links yet, and the first in an order drawn by the seed as hubs."""
-    none = np.full((len(codes), links), -1, np.int32)
-    return _begun_at(codes, none, drawn_order(len(codes), seed)[:_HUBS], turn)
-
-
-def _begun_at(codes: NDArray[np.uint8], links: Links, hubs: Links, turn: Turn) -> CodedGraph:
-    near = aligned(len(hubs), turn.stride)
-    near[:] = codes[hubs]
-    return CodedGraph(codes, np.ascontiguousarray(links), hubs, near, turn.biased)

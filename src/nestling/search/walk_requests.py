@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.search.exact import Metric
+from nestling.search.frame import refuse_zero
 
 Rerank = Literal["full", "int8"]
 Doubles = NDArray[np.float64]
@@ -72,3 +73,15 @@ def check_request(
             f"allowed must be one boolean for each of {rows} rows, not {allowed.dtype} of shape "
             f"{allowed.shape}"
         )
+
+
+def refuse_query(queries: Doubles, row: int) -> None:
+    """Say why a query cannot be searched for.
+
+    Raises:
+        DataError: for queries with NaN or infinity, or that one, which has no direction.
+    """
+    check_vectors(queries, "queries")
+    norms = np.linalg.norm(queries, axis=1)
+    norms[row] = 0  # by any rounding
+    refuse_zero(norms, "queries")

@@ -9,19 +9,38 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.kernels.walking import CodedGraph, aligned
+from nestling.search.equal import Equal
 from nestling.search.threads import count_workers
+from nestling.search.turned import Turn
+
+Links = NDArray[np.int32]
 
 # Rows linked at a time do not see each other: few enough beside those that are there already.
 _NEW_SHARE, _MOST_NEW = 1 / 32, 2048
 # More rows need more in view for a graph as good. At 200,000 building with 100, and at a million with 150
 # takes as long as clustering the rows for inverted lists does.
 _VIEW, _ROWS, _GROWTH, _WIDEST_VIEW = 100, 200_000, 0.25, 256
+_HUBS = 512
 _FEWEST_SHARED = 64  # rows or queries for which another thread pays
 
 
-def drawn_order(rows: int, seed: int) -> NDArray[np.int32]:
-    """The order in which rows are linked."""
-    return np.random.default_rng(seed).permutation(rows).astype(np.int32)
+def linking_order(equal: Equal, seed: int) -> NDArray[np.int32]:
+    """The order in which rows are linked: of those that are equal one alone."""
+    return np.random.default_rng(seed).permutation(equal.nodes).astype(np.int32)
+
+
+def begun_graph(codes: NDArray[np.uint8], links: int, turn: Turn, order: Links) -> CodedGraph:
+    """Coded rows with no links yet, and the first in the order of linking as hubs."""
+    none = np.full((len(codes), links), -1, np.int32)
+    return begun_at(codes, none, order[:_HUBS], turn)
+
+
+def begun_at(codes: NDArray[np.uint8], links: Links, hubs: Links, turn: Turn) -> CodedGraph:
+    """Coded rows with links, and walks that begin at some of the rows."""
+    near = aligned(len(hubs), turn.stride)
+    near[:] = codes[hubs]
+    return CodedGraph(codes, np.ascontiguousarray(links), hubs, near, turn.biased)
 
 
 def usual_view(rows: int) -> int:

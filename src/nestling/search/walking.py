@@ -14,6 +14,7 @@ from nestling.cut import RAW, cut
 from nestling.errors import ArtifactError, ConfigError
 from nestling.kernels.layout import StoredRows
 from nestling.kernels.walking import LINE_BYTES, CodedGraph, Residuals, WholeRows, aligned
+from nestling.search.equal import Equal
 from nestling.search.exact import Metric
 from nestling.search.filters import Allowed
 from nestling.search.frame import Frame
@@ -22,8 +23,8 @@ from nestling.search.plan import Plan, Point
 from nestling.search.space import Floats, Ints, Space, read_rows
 from nestling.search.turned import Turn, whole_rows, write_whole
 from nestling.search.views import faiss
-from nestling.search.walk import GraphScan, begun_graph
-from nestling.search.walk_steps import usual_view
+from nestling.search.walk import GraphScan
+from nestling.search.walk_steps import begun_graph, linking_order, usual_view
 
 _WHOLE = ("whole_values", "whole_scales", "whole_norms")
 _RESIDUALS = ("residuals", "residual_steps")
@@ -108,6 +109,7 @@ def grow_links(
     arrays: Callable[[str], NDArray[Any]],
     links: int,
     seed: int,
+    equal: Equal,
     begun: tuple[int, Links] | None,
     note: Callable[[int, Links], None],
 ) -> CodedGraph:
@@ -119,17 +121,19 @@ def grow_links(
         arrays: those that :meth:`Coding.encode` made, by name.
         links: of a row.
         seed: of the order.
+        equal: of which groups one row each is linked.
         begun: how many rows an interrupted build had linked, and its links.
         note: told the same after each step.
     """
-    graph = begun_graph(_in_lines(arrays("codes")), links, coding.turn, seed)
+    order = linking_order(equal, seed)
+    graph = begun_graph(_in_lines(arrays("codes")), links, coding.turn, order)
     linked = 0
     if begun is not None:
         linked, graph.links[:] = begun
     scan = GraphScan(prefixes, coding.frame, coding.turn, graph, coding.metric)
     whole = WholeRows(*map(arrays, _WHOLE))
     ef, workers = usual_view(len(prefixes)), faiss.omp_get_max_threads()
-    for done in scan.grow(whole, ef, seed=seed, workers=workers, linked=linked):
+    for done in scan.grow(whole, ef, order, workers=workers, linked=linked):
         note(done, graph.links)
     return graph
 
@@ -171,8 +175,13 @@ class WalkScanner:
         )
         self._scan = self._over(vectors, self._coding.frame)
 
-    def ranked(self, stored: StoredRows, arrays: Arrays) -> GraphScan:
+    def ranked(self, stored: StoredRows, arrays: Arrays, equal: Equal | None) -> GraphScan:
         """The same graph with what its answers are ranked by, in one call.
+
+        Args:
+            stored: what they are ranked by.
+            arrays: what was built.
+            equal: groups of rows, if members are to follow the row that stands for them.
 
         Raises:
             ArtifactError: for residuals that are not those of the codes.
@@ -186,7 +195,7 @@ class WalkScanner:
             if shapes != (shape, shape[:1]) or kinds != "|i1<f4":
                 raise ArtifactError("the residuals of the graph are not those of its codes; build it again")
         frame = replace(self._coding.frame, inverse_norms=stored.scale)
-        return self._over(stored.values, frame, residuals)
+        return self._over(stored.values, frame, residuals, equal)
 
     def search(
         self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
@@ -204,8 +213,15 @@ class WalkScanner:
         """See :class:`~nestling.search.scanners.Scanner`."""
         return rows
 
-    def _over(self, vectors: NDArray[Any], frame: Frame, residuals: Residuals | None = None) -> GraphScan:
-        return GraphScan(vectors, frame, self._coding.turn, self._graph, self._coding.metric, residuals)
+    def _over(
+        self,
+        vectors: NDArray[Any],
+        frame: Frame,
+        residuals: Residuals | None = None,
+        equal: Equal | None = None,
+    ) -> GraphScan:
+        coding = self._coding
+        return GraphScan(vectors, frame, coding.turn, self._graph, coding.metric, residuals, equal)
 
 
 def check_graph(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> None:
