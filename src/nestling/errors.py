@@ -64,6 +64,10 @@ class UntrainedGranularityWarning(UserWarning):
     """A size is used that the model was not trained for; quality lies between its neighbours."""
 
 
+class NoGainWarning(UserWarning):
+    """A map was fitted, and plain truncation of the vectors does as well at some sizes."""
+
+
 class UndefinedSimilarityWarning(UserWarning):
     """A similarity is undefined and given as NaN, such as a correlation with entries that are all equal."""
 

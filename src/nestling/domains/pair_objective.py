@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from nestling.encoders.origin import TrainedFrom
 from nestling.encoders.text import TextEncoder
 from nestling.losses import GradientCache, Nested, Parts
 from nestling.measure.sweep import sweep
@@ -35,10 +36,11 @@ def train_on_pairs(
         held_out: sweeps of it are logged on the way, if there is any.
     """
     model = TextEncoder(copy.deepcopy(start.model), objective.loss.nesting, start.rule)
+    model.trained_from = TrainedFrom(plan.model.encoder)
 
     def evaluate(step: int) -> dict[str, float]:
         assert held_out is not None
-        curve = sweep(model, held_out, seed=plan.train.seed)
+        curve = sweep(model, held_out, seed=plan.train.seed, truncation=False)
         return {f"{row.metric}@{row.granularity}": row.value for row in curve.rows}
 
     fit(

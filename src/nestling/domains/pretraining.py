@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nestling.data import read_texts
 from nestling.data.masking import MaskedTexts
+from nestling.encoders.origin import TrainedFrom
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ConfigError
 from nestling.granularity import Nesting
@@ -74,6 +75,7 @@ def pretrain_by_plan(plan: TrainPlan) -> TextEncoder:
     texts = read_texts(plan.data.texts)
     start = TextEncoder.open(plan.model.encoder)
     encoder = TextEncoder(copy.deepcopy(start.model), Nesting.parse(plan.model.nesting), start.rule)
+    encoder.trained_from = TrainedFrom(plan.model.encoder)
     write_plan(plan, Path(plan.output.folder) / "plan.toml")
     pretrain(
         encoder,

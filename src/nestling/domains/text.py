@@ -71,27 +71,33 @@ class TextStudy:
         write_plan(self.plan, Path(self.plan.output.folder) / "plan.toml")
         return self._train_encoder() if self.plan.model.tune == "encoder" else self._train_adapter()
 
-    def measure(self, nested: TextEncoder) -> tuple[Curve, Curve, Curve, Curve]:
+    def measure(self, nested: TextEncoder) -> tuple[Curve, ...]:
         """Retrieval on the test pairs at every size.
 
         Returns:
-            The curve of ``nested``, and of the plain vectors cut by truncation, PCA and at random.
+            The curve of ``nested``, and of the plain vectors cut by truncation, by a map that is trained at
+            full size alone, by PCA and at random.
         """
         seed = self.plan.train.seed
         task = Retrieval.from_pairs(self.test)
         curve = sweep(nested, task, seed=seed, name="nested")
         vectors, full = encode_task(self.plain, task), self.plain.nesting.full["dim"]
         sizes = Nesting.chain(dim=[dim for dim in self.nesting.sizes("dim") if dim <= full])
+        at_full = self._fit_map(Nested(self._base_loss, sizes.sizes("dim")[-1:]))
         return (
             curve,
-            truncation(vectors, sizes, seed=seed),
+            curve.truncation or truncation(vectors, sizes, seed=seed),
+            sweep(at_full.transform, vectors, sizes, seed=seed, name="trained at full size, then cut"),
             pca(vectors, sizes, np.concatenate(self._training_vectors), seed=seed),
             random_dims(vectors, sizes, seed=seed),
         )
 
+    @property
+    def _base_loss(self) -> InfoNCE:
+        return InfoNCE(self.plan.loss.temperature, symmetric=self.plan.loss.symmetric)
+
     def _loss(self) -> Nested:
-        loss = self.plan.loss
-        return planned_loss(self.plan, InfoNCE(loss.temperature, symmetric=loss.symmetric), self.nesting)
+        return planned_loss(self.plan, self._base_loss, self.nesting)
 
     @cached_property
     def _training_vectors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -99,17 +105,19 @@ class TextStudy:
 
     def _train_adapter(self) -> TextEncoder:
         """Encode once, then train a map on the vectors; the encoder stays as it is."""
+        return self.plain.with_adapter(self._fit_map(self._loss(), self.plan.output.folder))
+
+    def _fit_map(self, loss: Nested, folder: str | None = None) -> NestedAdapter:
         plan = self.plan
         adapter = NestedAdapter(
-            self.nesting,
+            loss.nesting,
             hidden=plan.model.hidden,
             orthogonal=plan.model.orthogonal,
-            loss=self._loss(),
+            loss=loss,
             config=plan.train,
         )
         queries, documents = self._training_vectors
-        adapter.fit(queries, pairs=documents, groups=self.training.groups, folder=plan.output.folder)
-        return self.plain.with_adapter(adapter)
+        return adapter.fit(queries, pairs=documents, groups=self.training.groups, folder=folder)
 
     def _train_encoder(self) -> TextEncoder:
         """Train every weight of the encoder; sweeps of validation pairs are logged on the way."""

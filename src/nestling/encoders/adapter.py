@@ -13,6 +13,7 @@ import numpy as np
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import CutRule
 from nestling.elastic import Cost
+from nestling.encoders.fit_report import FitReport, compare_with_truncation
 from nestling.encoders.matrix import Sizes, Vectors, read_sizes
 from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, GranularityError
@@ -39,6 +40,7 @@ class NestedAdapter(VectorMap):
         hidden: width of a hidden layer beside the linear map; None is none. It follows the training data
             more closely: measure whether that helps on yours.
         orthogonal: train a rotation, which keeps every inner product and cosine of the full size exactly.
+            None is so where there are only vectors and the map keeps their size; see the guide for figures.
         loss: the loss at one size, in place of the usual one; called as ``loss(z, targets=)`` where there
             are only vectors, ``loss(x, y)`` for pairs, ``loss(z, labels=)`` for labels. A
             :class:`~nestling.losses.nested.Nested` is taken whole, with its weights and schedule.
@@ -53,6 +55,8 @@ class NestedAdapter(VectorMap):
         rule: what is done to vectors after a cut; None is L2 normalisation, for cosines.
 
     Attributes:
+        report_: the map against plain truncation at every size on held-out rows, a
+            :class:`~nestling.encoders.fit_report.FitReport`; a warning names the sizes where that is as good.
         module_: the map as a torch module, :class:`nestling.nn.adapter.Adapter`.
         losses_before_: loss on the held-out rows at each size, of the principal axes.
         losses_after_: the same, of the map.
@@ -70,7 +74,7 @@ class NestedAdapter(VectorMap):
         nesting: Sizes = None,
         *,
         hidden: int | None = None,
-        orthogonal: bool = False,
+        orthogonal: bool | None = None,
         loss: Callable[..., Any] | None = None,
         temperature: float | None = None,
         epochs: int = 10,
@@ -129,9 +133,13 @@ class NestedAdapter(VectorMap):
         x = self._read(X, reset=True)
         other = None if pairs is None else self._read(pairs, reset=False, what="pairs")
         nesting = self._read_nesting()
-        trained = train_adapter(self, Examples.read(x, other, y, groups), nesting, folder)
+        examples = Examples.read(x, other, y, groups)
+        trained = train_adapter(self, examples, nesting, folder)
         self.module_, self.log_, self.nesting_ = trained.module, trained.log, nesting
         self.losses_before_, self.losses_after_ = trained.losses_before, trained.losses_after
+        held = examples.at(trained.held_out)
+        self.report_ = compare_with_truncation(self.transform, held, nesting, self.rule)
+        self.report_.warn(type(self).__name__, self.n_features_in_)
         return self
 
     def extract(self, at: At) -> NestedAdapter:
@@ -139,6 +147,7 @@ class NestedAdapter(VectorMap):
         nesting = self.nesting.up_to(self.nesting.resolve(at))
         small = NestedAdapter(**{**copy.deepcopy(self.get_params()), "nesting": nesting})
         small.module_, small.log_ = self.module_.extract(at), self.log_
+        small.report_ = self.report_.up_to(nesting)
         small.losses_before_ = {g: self.losses_before_[g] for g in nesting}
         small.losses_after_ = {g: self.losses_after_[g] for g in nesting}
         return small._fitted_at(nesting, self)
@@ -160,6 +169,7 @@ class NestedAdapter(VectorMap):
         settings["config"] = None if self.config is None else asdict(self.config)
         for name in ("losses_before", "losses_after"):
             settings[name] = {str(g): value for g, value in getattr(self, f"{name}_").items()}
+        settings["report"] = self.report_.to_json()
         with write_folder(folder, _KIND, nesting=self.nesting, rule=self.rule, settings=settings) as path:
             self.module_.save(path / _MODULE)
 
@@ -175,11 +185,13 @@ class NestedAdapter(VectorMap):
             {Granularity.parse(g): value for g, value in settings.pop(name).items()}
             for name in ("losses_before", "losses_after")
         ]
+        report = FitReport.from_json(settings.pop("report", None))
         if settings["config"] is not None:
             settings["config"] = TrainConfig(**settings["config"])
         adapter = cls(nesting, rule=manifest.read_cut(), **settings)
         adapter.module_, adapter.log_ = Adapter.load(Path(folder) / _MODULE), TrainLog()
         adapter.losses_before_, adapter.losses_after_ = losses
+        adapter.report_ = report
         adapter.nesting_, adapter.n_features_in_ = nesting, adapter.module_.input_dim
         return adapter
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nestling.arrays import as_array
 from nestling.cut import name_rows, zero_rows
+from nestling.encoders.fit_report import HeldOut
 from nestling.encoders.matrix import Vectors, blocks_of
 from nestling.errors import DataError, require
 
@@ -73,6 +74,11 @@ class Examples:
             raise DataError("labels must be of at least two classes, and some rows must share one")
         ids = None if pairs is None else _shared_ids(_fingerprints(x), _fingerprints(pairs))
         return cls(x, pairs, ids, labels, None if groups is None else _numbers(groups, "groups", len(x)))
+
+    def at(self, rows: Ints) -> HeldOut:
+        """Some rows, in memory, to measure on."""
+        pairs = None if self.pairs is None else np.asarray(self.pairs[rows])
+        return HeldOut(np.asarray(self.x[rows]), pairs, None if self.labels is None else self.labels[rows])
 
     def split(self, generator: np.random.Generator, most: int) -> tuple[Ints, Ints]:
         """Rows to train on and rows held out: a tenth, at least 2 and at most ``most``."""

@@ -38,6 +38,7 @@ class TrainedAdapter(NamedTuple):
     log: TrainLog
     losses_before: dict[Granularity, float]
     losses_after: dict[Granularity, float]
+    held_out: Ints
 
 
 def train_adapter(
@@ -59,7 +60,8 @@ def train_adapter(
     config = _with_evaluations(config, len(training))
     log = fit(module, objective, training, config, folder=folder, evaluate=evaluate)
     after = dict(zip(nesting, objective.best_losses.tolist(), strict=True))
-    return TrainedAdapter(_plain(objective.best, orthogonal=settings.orthogonal), log, before, after)
+    best = _plain(objective.best, orthogonal=parametrize.is_parametrized(module.linear))
+    return TrainedAdapter(best, log, before, after, held_out)
 
 
 class AdapterObjective(nn.Module):
@@ -145,7 +147,7 @@ def _start(
 ) -> Adapter:
     """The principal axes as an adapter; a hidden layer sees inputs of unit variance and says nothing yet."""
     sides = [examples.x] if examples.pairs is None else [examples.x, examples.pairs]
-    rotation = PCARotation(nesting).fit(iter(sides))
+    rotation = PCARotation([nesting.full["dim"]]).fit(iter(sides))
     dim = examples.x.shape[1]
     with torch.device("meta"):
         module = Adapter(nesting, dim, hidden=settings.hidden)
@@ -156,9 +158,17 @@ def _start(
         state["hidden.bias"] = np.zeros(settings.hidden)
         state["correction.weight"] = np.zeros((nesting.full["dim"], settings.hidden))
     module.load_state_dict({name: torch.from_numpy(w).float() for name, w in state.items()}, assign=True)
-    if settings.orthogonal:
+    if _is_orthogonal(settings, examples, nesting):
         parametrizations.orthogonal(module.linear, "weight", orthogonal_map="cayley")
     return module
+
+
+def _is_orthogonal(settings: NestedAdapter, examples: Examples, nesting: Nesting) -> bool:
+    """As was asked for; else a rotation where it only re-orders what the vectors hold already."""
+    if settings.orthogonal is not None:
+        return settings.orthogonal
+    keeps_size = nesting.full["dim"] == examples.x.shape[1]
+    return examples.kind == "vectors" and settings.hidden is None and settings.loss is None and keeps_size
 
 
 def _plain(module: Adapter, *, orthogonal: bool) -> Adapter:

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import CutRule
 from nestling.elastic import Cost
+from nestling.encoders.fit_report import FitReport, HeldOut, compare_with_truncation
 from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
 from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, DataError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _KIND = "pca_rotation"
 _WEIGHTS = "rotation.safetensors"
+_HELD_OUT = 10  # of so many rows one is held out
+_MOST_HELD_OUT = 2000
 _ARRAYS = ("components", "mean", "energy", "energy_ratio")
 
 Floats = NDArray[np.float64]
@@ -57,11 +60,47 @@ class Moments:
         self.mean += step * (count / total)
         self.count = total
 
+    def without(self, part: Moments) -> Moments:
+        """Of the rows that are not in ``part``: the update, undone."""
+        count = self.count - part.count
+        mean = (self.mean * self.count - part.mean * part.count) / count
+        step = part.mean - mean
+        apart = np.outer(step, step) * (count * part.count / self.count)
+        return Moments(count, mean, self.scatter - part.scatter - apart)
+
     def second(self, *, centred: bool) -> Floats:
         """The covariance, or the second moment about zero."""
         about_mean = self.scatter / self.count
         with np.errstate(over="ignore"):
             return about_mean if centred else about_mean + np.outer(self.mean, self.mean)
+
+
+class _Held:
+    """Rows of the blocks that are seen, a tenth of each until there are enough, and their moments."""
+
+    def __init__(self) -> None:
+        self.sides: list[list[Vectors]] = []
+        self.moments: Moments | None = None
+        self._count, self._generator = 0, np.random.default_rng(0)
+
+    def take(self, *sides: Vectors) -> None:
+        """Some rows of a block; of the same rows of each side."""
+        count = min(len(sides[0]) // _HELD_OUT, _MOST_HELD_OUT - self._count)
+        if count <= 0:
+            return
+        rows = np.sort(self._generator.choice(len(sides[0]), count, replace=False))
+        self._count += count
+        self.moments = self.moments or Moments.empty(sides[0].shape[1])
+        self.sides = self.sides or [[] for _ in sides]
+        for kept, side in zip(self.sides, sides, strict=True):
+            kept.append(np.asarray(side[rows]))
+            self.moments.update(kept[-1])
+
+    @property
+    def rows(self) -> HeldOut:
+        """All of them."""
+        joined = [np.concatenate(side) for side in self.sides]
+        return HeldOut(joined[0], joined[1] if len(joined) > 1 else None)
 
 
 class PCARotation(VectorMap):
@@ -80,6 +119,10 @@ class PCARotation(VectorMap):
         rule: what is done to vectors after a cut; None is L2 normalisation, for cosines.
 
     Attributes:
+        report_: after ``fit``, the axes against plain truncation at every size: a tenth of the rows (at most
+            2,000) is compared under the axes of the others, see
+            :class:`~nestling.encoders.fit_report.FitReport`. A warning names the sizes where truncation is
+            as good.
         components_: ``Float[dim, features]``, orthonormal rows.
         mean_: ``Float[features]``, what is subtracted (zero unless ``center``).
         energy_: ``Float[dim]``, the mean square of each output over the rows fitted.
@@ -112,22 +155,37 @@ class PCARotation(VectorMap):
         self.center = center
         self.rule = rule
 
-    def fit(self, X: Any, y: object = None) -> Self:  # noqa: N803 - scikit-learn's name
+    def fit(self, X: Any, y: object = None, *, pairs: Any = None) -> Self:  # noqa: N803 - scikit-learn's name
         """Find the axes of ``Float[n, features]``: an array, a memory map, or an iterator of blocks.
 
         Args:
             X: the vectors.
             y: not used.
+            pairs: ``Float[n, features]``, row i belongs with row i of the array ``X``. The axes are then
+                those of both, and whether they pay is measured by finding the other of a pair.
 
         Raises:
-            DataError: for another shape or type, or NaN and infinity (rows are named).
+            DataError: for another shape or type, or NaN and infinity (rows are named), or another number of
+                pairs.
         """
-        moments = None
-        for block in X if isinstance(X, Iterator) else (X,):
-            moments = self._count(block, moments)
+        moments, held = None, _Held()
+        if pairs is not None:
+            moments = self._count(X, None)
+            both = [self._read(X, reset=False), self._read(pairs, reset=False, what="pairs")]
+            if len(both[0]) != len(both[1]):
+                raise DataError(f"{len(both[1])} pairs do not belong to {len(both[0])} rows of X")
+            moments = self._count(pairs, moments)
+            held.take(*both)
+        else:
+            for block in X if isinstance(X, Iterator) else (X,):
+                moments = self._count(block, moments)
+                held.take(self._read(block, reset=False))
         if moments is None:
             raise DataError("the iterator gave no blocks; give at least one, of at least one row")
-        return self._solve(moments)
+        self._solve(moments)
+        self.report_ = self._compared(moments, held)
+        self.report_.warn(type(self).__name__, self.n_features_in_)
+        return self
 
     def partial_fit(self, X: Any, y: object = None) -> Self:  # noqa: N803 - scikit-learn's name
         """Count further vectors and find the axes anew.
@@ -146,11 +204,12 @@ class PCARotation(VectorMap):
         """The rotation onto the leading axes alone."""
         granularity = self.nesting.resolve(at)
         part = slice(granularity["dim"])
-        small = PCARotation(self.nesting.up_to(granularity), center=self.center, rule=self.rule)
+        small_nesting = self.nesting.up_to(granularity)
+        small = PCARotation(small_nesting, center=self.center, rule=self.rule)
         small.components_, small.mean_ = self.components_[part].copy(), self.mean_.copy()
         small.energy_, small.energy_ratio_ = self.energy_[part].copy(), self.energy_ratio_[part].copy()
-        small.n_samples_seen_ = self.n_samples_seen_
-        return small._fitted_at(self.nesting.up_to(granularity), self)
+        small.n_samples_seen_, small.report_ = self.n_samples_seen_, self.report_.up_to(small_nesting)
+        return small._fitted_at(small_nesting, self)
 
     def cost(self, at: At = None) -> Cost:
         """Of one vector at one size, given as float32."""
@@ -171,7 +230,11 @@ class PCARotation(VectorMap):
     def save(self, folder: str | Path, /) -> None:
         """Write a verified folder."""
         check_is_fitted(self)
-        settings = {"center": self.center, "n_samples_seen": self.n_samples_seen_}
+        settings = {
+            "center": self.center,
+            "n_samples_seen": self.n_samples_seen_,
+            "report": self.report_.to_json(),
+        }
         arrays = {name: np.ascontiguousarray(getattr(self, f"{name}_")) for name in _ARRAYS}
         with write_folder(folder, _KIND, nesting=self.nesting, rule=self.rule, settings=settings) as path:
             save_file(arrays, path / _WEIGHTS)
@@ -186,6 +249,7 @@ class PCARotation(VectorMap):
             setattr(rotation, f"{name}_", value)
         rotation.n_samples_seen_, rotation.nesting_ = settings["n_samples_seen"], nesting
         rotation.n_features_in_ = rotation.components_.shape[1]
+        rotation.report_ = FitReport.from_json(settings.get("report"))
         return rotation
 
     def _count(self, block: Any, moments: Moments | None) -> Moments:
@@ -201,15 +265,28 @@ class PCARotation(VectorMap):
         second = moments.second(centred=self.center)
         if not np.isfinite(second).all():
             raise DataError("the squares of these vectors are too large for float64; scale the vectors down")
-        energy, axes = np.linalg.eigh(second)
-        energy, axes = energy[::-1].clip(0), axes[:, ::-1].T
-        axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+        energy, axes = _principal(second)
         part = slice(nesting.full["dim"])
         self.components_, self.energy_ = axes[part].copy(), energy[part].copy()
         self.energy_ratio_ = self.energy_ / (energy.sum() or 1.0)
         self.mean_ = moments.mean.copy() if self.center else np.zeros_like(moments.mean)
         self.n_samples_seen_, self.nesting_, self._moments = moments.count, nesting, moments
+        self.report_ = FitReport()
         return self
+
+    def _compared(self, moments: Moments, held: _Held) -> FitReport:
+        """The axes of all other rows on those that are held out, beside plain truncation."""
+        if held.moments is None or len(self.nesting) == 1:
+            return FitReport()
+        rest = moments.without(held.moments)
+        _, axes = _principal(rest.second(centred=self.center))
+        part = slice(self.nesting.full["dim"])
+        axes, mean = axes[part].T.astype(np.float32), rest.mean if self.center else np.zeros_like(rest.mean)
+
+        def transform(x: Vectors) -> Vectors:
+            return (x.astype(np.float32) - mean.astype(np.float32)) @ axes
+
+        return compare_with_truncation(transform, held.rows, self.nesting, self.rule)
 
     def _read_nesting(self) -> Nesting:
         given, full = self.__dict__["nesting"], self.n_features_in_
@@ -232,3 +309,11 @@ class PCARotation(VectorMap):
         wide = x.astype(np.float32) if x.dtype.itemsize < 4 else x
         found: Vectors = (wide - self.mean_.astype(wide.dtype)) @ self.components_[:dim].T.astype(wide.dtype)
         return found
+
+
+def _principal(second: Floats) -> tuple[Floats, Floats]:
+    """Energies and axes, the largest first; the largest entry of each axis is above 0."""
+    energy, axes = np.linalg.eigh(second)
+    energy, axes = energy[::-1].clip(0), axes[:, ::-1].T
+    axes *= np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    return energy, axes

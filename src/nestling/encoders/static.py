@@ -13,9 +13,10 @@ from safetensors.numpy import load_file
 
 from nestling.artifact import MANIFEST, read_folder, write_folder
 from nestling.cut import RAW, CutRule, cut, cut_each
-from nestling.elastic import Cost, resolve_each
+from nestling.elastic import Cost, Origin, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, wordllama_files
 from nestling.encoders.declared import declared_dims, write_dims
+from nestling.encoders.origin import TrainedFrom, origin_of
 from nestling.encoders.static_folder import StaticFolder, read_static, read_tokenizer, write_static
 from nestling.encoders.static_layers import Dense, Floats, LayerNorm, Normalize, cut_model, needed, width_of
 from nestling.encoders.texts import (
@@ -82,6 +83,7 @@ class StaticEncoder:
         _check_nesting(self.nesting, full)
         self.rule = CutRule("none", rule.after)
         self.parts = replace(parts, layers=layers, about=about)
+        self.trained_from = TrainedFrom()
 
     @classmethod
     def open(cls, name: str | Path, nesting: AnyNesting | None = None, rule: CutRule | None = None) -> Self:
@@ -176,8 +178,26 @@ class StaticEncoder:
         own = tuple(_own(layer) for layer in layers)
         parts = replace(self.parts, table=np.array(table, order="C"), layers=own)
         small = StaticEncoder(parts, self.nesting.up_to(granularity), self.rule)
-        small.nesting_is_assumed = self.nesting_is_assumed
+        small.nesting_is_assumed, small.trained_from = self.nesting_is_assumed, self.trained_from
         return small
+
+    def origin(self) -> Origin:
+        """What this was trained from, where it is known."""
+        return origin_of(self)
+
+    def under_map(self, modules: int) -> Origin:
+        """The encoder that the table and the first layers are, and the other layers as a map of its vectors."""
+        layers, rest = self.parts.layers[: modules - 1], self.parts.layers[modules - 1 :]
+        normalises = bool(layers) and isinstance(layers[-1], Normalize)
+        under = replace(self.parts, layers=layers)
+        rule = CutRule(after="l2" if normalises else "none")
+
+        def lift(vectors: Floats) -> Floats:
+            for layer in rest:
+                vectors = layer(vectors)
+            return vectors
+
+        return Origin(StaticEncoder(under, [width_of(layers, under.table)], rule), lift)
 
     def cost(self, at: At = None) -> Cost:
         """Of one text at one size.
@@ -213,7 +233,7 @@ class StaticEncoder:
         """Write a verified folder that plain sentence-transformers loads too, with the same vectors."""
         layers, table = cut_model(self.parts.layers, self.parts.table, self.nesting.full["dim"])
         ending = (Normalize(),) if self.rule.after == "l2" else ()
-        settings = {"nesting_is_assumed": self.nesting_is_assumed}
+        settings = {"nesting_is_assumed": self.nesting_is_assumed, **self.trained_from.to_settings()}
         with write_folder(folder, _KIND, nesting=self.nesting, rule=self.rule, settings=settings) as path:
             write_static(path, self.parts.tokenizer, table, (*layers, *ending), self.parts.about)
             if not self.nesting_is_assumed:
@@ -225,6 +245,7 @@ class StaticEncoder:
         manifest = read_folder(folder, _KIND)
         encoder = cls(read_static(Path(folder)), manifest.read_nesting(), manifest.read_cut())
         encoder.nesting_is_assumed = bool(manifest.settings.get("nesting_is_assumed"))
+        encoder.trained_from = TrainedFrom.of(manifest.settings)
         return encoder
 
     def _encode_each(

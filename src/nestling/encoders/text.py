@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nestling.artifact import MANIFEST, read_folder, write_folder
 from nestling.cut import CutRule, cut_each
-from nestling.elastic import Cost, resolve_each
+from nestling.elastic import Cost, Origin, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, minilm_folder, wordllama
 from nestling.encoders.declared import declared_dims, write_dims
 from nestling.encoders.depth import embeddings_each, shallower
@@ -33,6 +33,7 @@ from nestling.encoders.export import (
     with_modules,
 )
 from nestling.encoders.inference import evaluating, multiply_adds
+from nestling.encoders.origin import TrainedFrom, origin_of
 from nestling.encoders.pretrained import quiet_unless_terminal, read_model
 from nestling.encoders.text_inputs import Pooling, check_nesting, prepare, usual_rule
 from nestling.encoders.texts import (
@@ -44,6 +45,7 @@ from nestling.encoders.texts import (
     usual_dims,
     warn_if_smaller,
 )
+from nestling.encoders.under_map import take_apart
 from nestling.encoders.workers import encode_apart
 from nestling.errors import DataError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
@@ -104,6 +106,7 @@ class TextEncoder(nn.Module):
         check_nesting(self.nesting, model)
         self.model = absorb_rule(model, rule)
         self.rule = CutRule("none", rule.after)
+        self.trained_from = TrainedFrom()
         self._counted: dict[int | None, float] = {}
         self.eval()
 
@@ -251,7 +254,7 @@ class TextEncoder(nn.Module):
         granularity = self._resolve(at)
         small = copy.deepcopy(self._stock(granularity))
         encoder = TextEncoder(small, self.nesting.up_to(granularity), self.rule)
-        encoder.nesting_is_assumed = self.nesting_is_assumed
+        encoder.nesting_is_assumed, encoder.trained_from = self.nesting_is_assumed, self.trained_from
         return encoder.train(self.training)
 
     def with_adapter(self, adapter: Adaptable) -> TextEncoder:
@@ -273,9 +276,20 @@ class TextEncoder(nn.Module):
                 "fit it on vectors of this encoder"
             )
         modules = modules_of(model)
+        under = TrainedFrom(modules=len(modules))
         append(modules, *(linear_module(*layer) for layer in layers))
         rule = getattr(adapter, "rule", self.rule)
-        return TextEncoder(with_modules(model, modules), adapter.nesting, rule)
+        encoder = TextEncoder(with_modules(model, modules), adapter.nesting, rule)
+        encoder.trained_from = under
+        return encoder
+
+    def origin(self) -> Origin:
+        """What this was trained from, where it is known."""
+        return origin_of(self)
+
+    def under_map(self, modules: int) -> Origin:
+        """The encoder that the first modules of the model are, and the others as a map of its vectors."""
+        return take_apart(self, modules)
 
     def cost(self, at: At = None) -> Cost:
         """Of one text at one size.
@@ -324,7 +338,7 @@ class TextEncoder(nn.Module):
         """
         check_stock(self.model)
         stock = self._stock(self.nesting.full)
-        settings = {"nesting_is_assumed": self.nesting_is_assumed}
+        settings = {"nesting_is_assumed": self.nesting_is_assumed, **self.trained_from.to_settings()}
         with write_folder(folder, _KIND, nesting=self.nesting, rule=self.rule, settings=settings) as path:
             with quiet_unless_terminal():
                 stock.save(str(path), create_model_card=False)
@@ -346,6 +360,7 @@ class TextEncoder(nn.Module):
         model, _ = read_model(str(folder), device, depth=None if at is None else largest.get("layer"))
         encoder = cls(model, nesting.up_to(largest), manifest.read_cut())
         encoder.nesting_is_assumed = bool(manifest.settings.get("nesting_is_assumed"))
+        encoder.trained_from = TrainedFrom.of(manifest.settings)
         return encoder
 
     def _vectors(

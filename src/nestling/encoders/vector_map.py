@@ -9,7 +9,7 @@ import numpy as np
 
 from nestling.arrays import as_array
 from nestling.cut import CutRule, check_vectors, cut, cut_each
-from nestling.elastic import resolve_each
+from nestling.elastic import Origin, resolve_each
 from nestling.encoders.matrix import Sizes, Vectors, blocks_of
 from nestling.errors import ConfigError, DataError, require
 from nestling.granularity import At, Granularity, Nesting
@@ -83,6 +83,10 @@ class VectorMap(
         found = cut_each(self._mapped(x, max(dims)), dims, self.rule)
         return {g: found[g["dim"]] for g in wanted}
 
+    def origin(self) -> Origin:
+        """The vectors as they were."""
+        return Origin(_as_given)
+
     def _map(self, x: Vectors, dim: int) -> Vectors:
         """The leading ``dim`` outputs of one block."""
         raise NotImplementedError
@@ -122,6 +126,10 @@ class VectorMap(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _as_given(vectors: Any) -> Any:
+    return vectors
 
 
 def check_rule(rule: CutRule) -> None:

@@ -53,7 +53,8 @@ def pca(
     # Here, because that module brings torch, which nothing else in this one needs.
     from nestling.encoders.vectors import PCARotation
 
-    rotation = PCARotation().fit(fit_on)
+    # Its own report would say what the curves beside each other do.
+    rotation = PCARotation([np.shape(fit_on)[1]]).fit(fit_on)
     return sweep(rotation.transform, task, nesting, rule=rule, seed=seed, name="pca")
 
 

@@ -25,7 +25,7 @@ from nestling.measure.encode import at_rest, encode_inputs, encode_one, encode_t
 from nestling.measure.identity import identity
 from nestling.measure.machine import machine, today, versions
 from nestling.measure.scores import Floats, Scores
-from nestling.measure.tasks import Task, check_task, with_full
+from nestling.measure.tasks import Task, check_task, is_relative, with_full
 from nestling.progress import watched
 
 _TIMINGS = 15
@@ -95,7 +95,8 @@ def sweep(
         source,
     )
     name = name or str(getattr(thing, "__name__", type(thing).__name__))
-    origin = origin_of(thing) if truncation and task.needs == "vectors" else Origin()
+    compares = truncation and task.needs == "vectors" and not is_relative(task)
+    origin = origin_of(thing) if compares else Origin()
     if origin.thing is None:
         return replace(_measured(plan, how, name)[0], note=origin.note)
     codes = None

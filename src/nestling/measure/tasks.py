@@ -90,6 +90,12 @@ class ComparesWithFull(Task, Protocol):
         ...
 
 
+def is_relative(task: Task) -> bool:
+    """Whether quality is likeness to the thing's own full granularity, which says nothing of other things."""
+    clean: Task | None = getattr(task, "clean", None)  # of a Robustness, which passes the full one on
+    return isinstance(task, ComparesWithFull) if clean is None else is_relative(clean)
+
+
 def check_task(task: object) -> None:
     """Refuse what is no task.
 

@@ -44,7 +44,9 @@ def _by_layer(model: TextEncoder, task: Retrieval) -> ByLayer:
     """The quality at every layer."""
     full = model.nesting.full
     whole = Nesting(tuple(full.replace(layer=layer) for layer in model.nesting.sizes("layer")))
-    return {str(row.granularity): 100 * row.value for row in sweep(model, task, whole).column()}
+    return {
+        str(row.granularity): 100 * row.value for row in sweep(model, task, whole, truncation=False).column()
+    }
 
 
 def _below(found: ByLayer) -> list[float]:

@@ -86,7 +86,7 @@ class SearchStudy:
     def _develop(self, method: Method, model: TextEncoder) -> dict[str, float]:
         """nDCG@10 among held-out pairs, the mean over the cells of ``method``."""
         task = Retrieval.from_pairs(self._pairs[1].head(_HELD_OUT))
-        curve = sweep(model, task, Nesting(method.cells))
+        curve = sweep(model, task, Nesting(method.cells), truncation=False)
         return {"mean": 100 * float(np.mean([row.value for row in curve.column()]))}
 
     def _look(self, _: Method, model: TextEncoder) -> dict[str, ByLayer]:

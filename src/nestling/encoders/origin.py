@@ -1,0 +1,57 @@
+"""What a trained text encoder was trained from, so that plain truncation can stand beside it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from nestling.elastic import Origin
+from nestling.errors import NestlingError
+
+if TYPE_CHECKING:
+    from nestling.encoders.static import StaticEncoder
+    from nestling.encoders.text import TextEncoder
+
+_STOCK = "The model does not say that it was trained for these sizes, so this is plain truncation."
+_UNKNOWN = "What the model was trained from is not known, so no plain truncation stands beside it."
+_GONE = (
+    "What the model was trained from, {}, cannot be opened here, so no plain truncation stands beside it."
+)
+
+
+@dataclass(frozen=True)
+class TrainedFrom:
+    """How a text encoder came about, as its manifest says it.
+
+    Args:
+        encoder: the name or folder of the encoder whose weights were trained on.
+        modules: in place of it, how many modules of the model are the encoder under a map.
+    """
+
+    encoder: str = ""
+    modules: int = 0
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> TrainedFrom:
+        """What the settings of a manifest say."""
+        return cls(**settings.get("trained_from", {}))
+
+    def to_settings(self) -> dict[str, Any]:
+        """As it stands in the settings of a manifest."""
+        return {"trained_from": asdict(self)}
+
+
+def origin_of(encoder: TextEncoder | StaticEncoder) -> Origin:
+    """The encoder under a map, the one that was trained whole, or why there is none."""
+    from nestling.encoders.opening import open_encoder
+
+    known = encoder.trained_from
+    if known.modules:
+        return encoder.under_map(known.modules)
+    if not known.encoder:
+        return Origin(note=_STOCK if encoder.nesting_is_assumed else _UNKNOWN)
+    layered = encoder.nesting if "layer" in encoder.nesting.axes else None
+    try:
+        return Origin(open_encoder(known.encoder, layered))
+    except NestlingError:
+        return Origin(note=_GONE.format(repr(known.encoder)))
