@@ -117,6 +117,7 @@ def test_pairs_beat_the_principal_axes_on_pairs_never_seen(matched):
     assert recall(adapter(x), adapter(y)) > recall(unit(x), unit(y))
 
 
+@pytest.mark.filterwarnings("ignore::nestling.errors.NoGainWarning")  # of the principal axes
 def test_labels_beat_the_principal_axes_on_rows_never_seen():
     (x, labels), (queries, wanted) = clusters(), clusters(400, seed=1)
     adapter = NestedAdapter(SIZES, epochs=30, batch_size=256, lr=1e-2).fit(x, labels)

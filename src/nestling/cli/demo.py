@@ -105,6 +105,7 @@ def _report(curve: Curve, baselines: list[Curve], chosen: Granularity, output: P
     show(f"\nChosen: {chosen}, the cheapest that keeps {_KEEP:.0%} of the full quality.")
     show(f"A million vectors take {before} in full and {after} at {chosen}.")
     _compare_with_plain(curve, baselines[0])
+    _compare_with_full_training(curve, baselines[1])
     show(f"Written: {output / 'curve.json'}, {output / 'curve.png'}, {output / 'report.html'}")
 
 
@@ -122,6 +123,13 @@ def _compare_with_plain(curve: Curve, truncation: Curve) -> None:
     )
     show(f"Before training, the full {plain.granularity} reached {plain.value:.3f};")
     show(f"{as_good} now keeps {_KEEP:.0%} of that, in {after} instead of {before}.")
+
+
+def _compare_with_full_training(curve: Curve, at_full: Curve) -> None:
+    """Say where nesting adds to training at full size alone, as far as the intervals lie apart."""
+    surely = [str(row.granularity) for row in at_full.column() if curve.row(row.granularity).low > row.high]
+    where = f"surely better at {', '.join(surely)}" if surely else "not surely better at any size"
+    show(f"Beside the same map trained at full size alone and then cut, the nested one is {where}.")
 
 
 def _collect(
