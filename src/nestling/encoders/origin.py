@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 _STOCK = "The model does not say that it was trained for these sizes, so this is plain truncation."
 _UNKNOWN = "What the model was trained from is not known, so no plain truncation stands beside it."
-_GONE = (
-    "What the model was trained from, {}, cannot be opened here, so no plain truncation stands beside it."
-)
+_GONE = "What the model was trained from, {}, cannot be opened here, so no plain truncation stands beside it."
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ class StaticEncoder:
         return origin_of(self)
 
     def under_map(self, modules: int) -> Origin:
-        """The encoder that the table and the first layers are, and the other layers as a map of its vectors."""
+        """The encoder of the table and the first layers, and the other layers as a map of its vectors."""
         layers, rest = self.parts.layers[: modules - 1], self.parts.layers[modules - 1 :]
         normalises = bool(layers) and isinstance(layers[-1], Normalize)
         under = replace(self.parts, layers=layers)

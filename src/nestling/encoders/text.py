@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -22,17 +22,14 @@ from nestling.encoders.declared import declared_dims, write_dims
 from nestling.encoders.depth import embeddings_each, shallower
 from nestling.encoders.export import (
     absorb_rule,
-    append,
     check_stock,
     cut_model,
     last_dense,
-    linear_module,
-    modules_of,
     stock_modules,
     width_of,
-    with_modules,
 )
 from nestling.encoders.inference import evaluating, multiply_adds
+from nestling.encoders.mapped_text import Adaptable, put_together, take_apart
 from nestling.encoders.origin import TrainedFrom, origin_of
 from nestling.encoders.pretrained import quiet_unless_terminal, read_model
 from nestling.encoders.text_inputs import Pooling, check_nesting, prepare, usual_rule
@@ -45,9 +42,7 @@ from nestling.encoders.texts import (
     usual_dims,
     warn_if_smaller,
 )
-from nestling.encoders.under_map import take_apart
 from nestling.encoders.workers import encode_apart
-from nestling.errors import DataError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.progress import Progress
 
@@ -56,19 +51,6 @@ if TYPE_CHECKING:
 
 _KIND = "text_encoder"
 _SAMPLE_TEXT = " ".join(["word"] * 32)
-
-
-class Adaptable(Protocol):
-    """A map on vectors that a chain of plain layers can express, such as a fitted ``NestedAdapter``."""
-
-    @property
-    def nesting(self) -> Nesting:
-        """The sizes of its output."""
-        ...
-
-    def affine_layers(self) -> Sequence[tuple[Tensor, Tensor | None, nn.Module | None]]:
-        """Weight, bias and activation of each layer: ``activation(x @ weight.T + bias)``."""
-        ...
 
 
 class TextEncoder(nn.Module):
@@ -266,22 +248,7 @@ class TextEncoder(nn.Module):
         Raises:
             DataError: if the adapter takes vectors of another size.
         """
-        full = self.nesting.full["dim"]
-        model = self._stock(self.nesting.full)
-        layers = adapter.affine_layers()
-        taken = layers[0][0].shape[1]
-        if taken != full:
-            raise DataError(
-                f"the adapter takes vectors of {taken} dims, but this encoder gives {full}; "
-                "fit it on vectors of this encoder"
-            )
-        modules = modules_of(model)
-        under = TrainedFrom(modules=len(modules))
-        append(modules, *(linear_module(*layer) for layer in layers))
-        rule = getattr(adapter, "rule", self.rule)
-        encoder = TextEncoder(with_modules(model, modules), adapter.nesting, rule)
-        encoder.trained_from = under
-        return encoder
+        return put_together(self, self._stock(self.nesting.full), adapter)
 
     def origin(self) -> Origin:
         """What this was trained from, where it is known."""
