@@ -15,11 +15,13 @@ from nestling.cli.comparing import compare
 from nestling.cli.demo import demo
 from nestling.cli.flags import command_of, flags_of, in_flags
 from nestling.cli.index import bench, index
+from nestling.cli.interrupts import interruptible
 from nestling.cli.measuring import choose, reproduce, sweep
 from nestling.cli.models import encode, extract, train
-from nestling.cli.talk import say, show, show_all_letters
+from nestling.cli.talk import repeat_the_log, say, show, show_all_letters
 from nestling.cli.texts import data, search
 from nestling.errors import NestlingError
+from nestling.progress import Progress
 
 app = typer.Typer(
     name="nestling",
@@ -65,12 +67,15 @@ def _nestling(
 def main() -> None:
     """Run the command line; an error of ours becomes one line and an exit code.
 
-    Exit codes: 0 done, 1 a request that cannot be met, 2 wrong usage, 3 data that cannot be used.
+    Exit codes: 0 done, 1 a request that cannot be met, 2 wrong usage, 3 data that cannot be used, 130 and
+    143 interrupted by Ctrl-C and SIGTERM.
     """
     show_all_letters()
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {_in_flags(message)}")
+    repeat_the_log()
     try:
-        app()
+        with interruptible(_in_flags), Progress("working"):
+            app()
     except NestlingError as error:
         say(f"error: {_in_flags(error)}")
         sys.exit(error.exit_code)

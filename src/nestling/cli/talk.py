@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import typer
 
 from nestling.artifact import reason_of
 from nestling.errors import StorageError
+from nestling.progress import clear
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result for machines.")]
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another writer to end.")]
@@ -31,10 +33,23 @@ def show_all_letters() -> None:
 
 def say(text: str) -> None:
     """Talk to the person at the terminal; if nobody can hear, the work goes on."""
+    clear()
     with suppress(OSError):
         typer.echo(f"nestling: {text}", err=True)
         return
     _silence(sys.stderr)
+
+
+def repeat_the_log() -> None:
+    """Say what the library tells its log, such as the progress of long work where there is no terminal."""
+    log = logging.getLogger("nestling")
+    log.setLevel(logging.INFO)
+    log.addHandler(_Repeating())
+
+
+class _Repeating(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
 
 
 def show(text: str) -> None:
@@ -44,6 +59,7 @@ def show(text: str) -> None:
         StorageError: if it cannot be written, as on a full disk.
         SystemExit: if who reads it has closed the pipe.
     """
+    clear()
     try:
         typer.echo(text)
     except OSError as error:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nestling.encoders.texts import Encoder, check_texts
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At
+from nestling.interrupts import on_interrupt
 from nestling.progress import Progress
 from nestling.search.durable import discard, flush_folder, storage_errors, write_all, write_new
 from nestling.search.lock import WriterLock
@@ -90,14 +91,17 @@ def encoded(
         folder.mkdir(parents=True, exist_ok=True)
         flush_folder(folder.parent)
     lock = WriterLock(folder, wait=wait, otherwise="or give another target")
+    work = _Work(lock, folder, dim)
     try:
-        work, left = _Work(lock, folder, encoder.fingerprint(), dim), iter(texts)
-        work.resume(left)
-        with Progress("encoding", count, "texts", done=work.rows) as progress:
-            for part in _parts(left):
-                with progress.part(len(part)):
-                    work.append(part, encoder.encode(part, at, batch_size=batch_size, first_row=work.rows))
-        yield work.vectors()
+        with on_interrupt(lambda: work.kept_of(count)):
+            left = iter(texts)
+            work.resume(left, encoder.fingerprint())
+            with Progress("encoding", count, "texts", done=work.rows) as progress:
+                for part in _parts(left):
+                    with progress.part(len(part)):
+                        rows = encoder.encode(part, at, batch_size=batch_size, first_row=work.rows)
+                        work.append(part, rows)
+            yield work.vectors()
     except BaseException:
         _leave(lock, folder, is_done=not (folder / _PROGRESS).exists())
         raise
@@ -118,25 +122,29 @@ class _Work:
     Args:
         lock: of the folder, held by the caller.
         folder: of the files.
-        encoder: its fingerprint.
         dim: entries of a vector.
 
     Attributes:
         rows: finished.
     """
 
-    def __init__(self, lock: WriterLock, folder: Path, encoder: str, dim: int) -> None:
+    def __init__(self, lock: WriterLock, folder: Path, dim: int) -> None:
         self._lock = lock
-        self.folder, self.encoder, self.dim, self.rows = folder, encoder, dim, 0
+        self.folder, self.encoder, self.dim, self.rows = folder, "", dim, 0
         self._texts, self._vectors = hashlib.sha256(), hashlib.sha256()
 
-    def resume(self, texts: Iterator[str]) -> None:
+    def resume(self, texts: Iterator[str], encoder: str) -> None:
         """Take up what is finished, and take the texts that it was made of from ``texts``.
+
+        Args:
+            texts: all of them.
+            encoder: the fingerprint of the one that goes on.
 
         Raises:
             ConfigError: if these are others, or it was made by another encoder.
             ArtifactError: if it was altered.
         """
+        self.encoder = encoder
         if not (self.folder / _PROGRESS).exists():
             return
         finished = self._read_progress()
@@ -170,6 +178,12 @@ class _Work:
             self._vectors.update(data)
             self.rows += len(texts)
             self._write_progress()
+
+    def kept_of(self, count: int) -> str:
+        """What an interrupted call leaves."""
+        if not self.rows:
+            return "no text is encoded yet; repeat it to begin anew"
+        return f"{self.rows:,} of {count:,} texts are encoded and kept in {self.folder}; repeat it to go on"
 
     def vectors(self) -> NDArray[np.float32]:
         """All that is finished, as a memory map."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from nestling.artifact import write_file
 from nestling.errors import ConfigError
+from nestling.interrupts import on_interrupt
 from nestling.owner import Owner
 
 Json = TypeVar("Json")
@@ -48,11 +49,17 @@ class Notes:
     def once(self, name: str, measure: Callable[[], Json]) -> Json:
         """What was noted under ``name``, or is measured and noted now: anything that JSON holds."""
         if name not in self._known:
-            self._known[name] = json.loads(json.dumps(measure()))
+            with on_interrupt(self._kept):
+                self._known[name] = json.loads(json.dumps(measure()))
             if self._path is not None:
                 self._owner.check()
                 write_file(self._path, json.dumps({"identity": self._identity, "figures": self._known}))
         return self._known[name]  # type: ignore[return-value] # as json gives back what it was given
+
+    def _kept(self) -> str:
+        if self._path is None:
+            return "the figures were kept in memory alone; with an output folder it could go on"
+        return f"{len(self._known)} figures are kept in {self._path}; repeat it to go on"
 
     def remove(self) -> None:
         """Delete the file, as all is measured."""

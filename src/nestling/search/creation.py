@@ -121,6 +121,8 @@ def new_folder(root: Path) -> Iterator[WriterLock]:
         yield lock
     except BaseException as error:
         _leave(root, lock, is_new=is_new, resume=not isinstance(error, Exception))
+        if isinstance(error, KeyboardInterrupt) and root.exists():
+            error.add_note(f"what was built of the index is kept in {root}; repeat it to go on")
         raise
 
 

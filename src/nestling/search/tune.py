@@ -17,6 +17,7 @@ from nestling.cut import CutRule, check_vectors
 from nestling.encoders.matrix import Sizes, read_sizes
 from nestling.encoders.vector_files import write_npy
 from nestling.errors import ConfigError, DataError
+from nestling.interrupts import on_interrupt
 from nestling.search.engine import Engine
 from nestling.search.exact import Metric, nearest
 from nestling.search.frontier import Frontier, Trial
@@ -228,7 +229,8 @@ def retune(
 
     The table is what ``index.search(..., recall=)`` picks its point from. For the arguments see :func:`tune`.
     """
-    with TemporaryDirectory(prefix="nestling-tune-") as folder:
+    is_kept = on_interrupt(lambda: f"the index {index.folder} is as it was; its points are not measured yet")
+    with is_kept, TemporaryDirectory(prefix="nestling-tune-") as folder:
         names, rows, _ = index.rows()
         path = Path(folder) / "vectors.npy"
         write_npy(path, rows, (len(names), index.dim), np.dtype(np.float32))

@@ -304,6 +304,8 @@ class Writer:
                 return generation, segments, LogWriter(generation.log(self._root), _EMPTY_LOG)
         except BaseException as error:
             self._discard_leftovers(resume=not isinstance(error, Exception))
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(f"the index {self._root} is as it was; repeat it to go on")
             raise
 
     def _discard_leftovers(self, *, resume: bool = False) -> None:

@@ -14,7 +14,7 @@ def held_interrupts() -> Iterator[None]:
     """Delays Ctrl-C to the end of the block; pressed a second time, it breaks in at once."""
     before = signal.getsignal(signal.SIGINT)
     # Other threads never receive the signal, and a handler that is not Python's cannot be put back.
-    if threading.current_thread() is not threading.main_thread() or before is None:
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
     pressed = False

@@ -211,10 +211,12 @@ class _Run:
             self._save()
         if self.checkpoints is None:
             advice = "Nothing was saved; give folder= to be able to go on"
+        elif not self.saved:
+            advice = "No checkpoint was written yet; repeat it to begin anew"
         else:
-            folder = str(self.checkpoints.folder.parent)
-            advice = f"Call it again with the same arguments and folder={folder!r} to go on from {self.saved}"
-        return f"training was interrupted after step {self.step} of {self.steps}. {advice}"
+            folder = self.checkpoints.folder.parent
+            advice = f"Step {self.saved} is kept in {folder}; repeat it to go on from there"
+        return f"training stopped after step {self.step} of {self.steps}. {advice}"
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from nestling.encoders.stored import StoredVectors
 from nestling.encoders.vector_files import write_npy
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting
+from nestling.interrupts import on_interrupt
 from nestling.progress import Progress
 from nestling.search.exact import Metric
 from nestling.search.ids import Ids, kind_of
@@ -48,7 +49,8 @@ def copy(
     _check_identity(opened, target.layout)
     prepared = opened.is_prepared or opened.rule != target.layout.rule
     written = 0
-    with Progress("copying", opened.count, "rows") as progress:
+    kept = on_interrupt(lambda: f"{progress.done:,} of {opened.count:,} rows are copied; repeat it to go on")
+    with Progress("copying", opened.count, "rows") as progress, kept:
         for batch in opened.batches:
             new = ~target.present(batch.ids) if resume else np.ones(len(batch.ids), bool)
             with progress.part(len(new)):

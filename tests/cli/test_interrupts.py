@@ -1,0 +1,168 @@
+"""Ctrl-C in each long command: one line that says what was kept, exit code 130, and nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nestling.search.index import AdaptiveIndex
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
+SECONDS = 120
+
+# The commands themselves, with lines of progress every fifth of a second, and parts small enough for a test.
+PROGRAM = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.{handler})
+from nestling import progress
+progress._SECONDS_BETWEEN_LINES, progress._SECONDS_BETWEEN_LOOKS = 0.2, 0.05
+{more}
+from nestling.cli import main
+main()
+"""
+SMALL_PARTS = "from nestling.domains import encoding; encoding._TEXTS_AT_A_TIME = 64"
+SLOW_TABLE = """
+from nestling.search.stores.lance import LanceTable
+add = LanceTable.upsert
+LanceTable.upsert = lambda *given: (time.sleep(0.3), add(*given))
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: its exit code, and the last line of its talk."""
+
+    code: int
+    last: str
+
+
+def interrupted(
+    arguments: list[object],
+    when: str,
+    *,
+    more: str = "",
+    by: signal.Signals = signal.SIGINT,
+    handler: str = "default_int_handler",
+) -> Ended:
+    """A command that is sent a signal as soon as a line of its talk holds ``when``."""
+    program = PROGRAM.format(more=more, handler=handler)
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        watchdog = threading.Timer(SECONDS, process.kill)
+        watchdog.start()
+        assert process.stderr is not None
+        lines, is_sent = list[str](), False
+        for line in process.stderr:
+            lines.append(line)
+            if when in line and not is_sent:
+                process.send_signal(by)
+                is_sent = True
+        watchdog.cancel()
+    assert is_sent, f"it ended before it could be interrupted: {''.join(lines)}"
+    return Ended(process.returncode, lines[-1].strip())
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Path:
+    path = tmp_path / "vectors.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(30_000, 64)).astype(np.float32))
+    return path
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(f"the day number {n} of a long year {'la ' * 40}" for n in range(30_000)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("by", "handler", "code"),
+    [
+        (signal.SIGINT, "default_int_handler", 130),
+        (signal.SIGTERM, "SIG_IGN", 143),
+    ],
+    ids=["ctrl-c", "terminated in the background"],
+)
+def test_encode(
+    by: signal.Signals, handler: str, code: int, texts: Path, tiny_bert_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.npy"
+    arguments = ["encode", tiny_bert_folder, texts, "-o", out, "--batch-size", 16]
+    ended = interrupted(arguments, "00 of 30,000", more=SMALL_PARTS, by=by, handler=handler)
+    assert ended.code == code
+    kept = tmp_path / ".out.npy.encoding"
+    assert ended.last.startswith("nestling: interrupted: ")
+    assert ended.last.endswith(f" of 30,000 texts are encoded and kept in {kept}; repeat it to go on")
+    assert (kept / "progress.json").is_file()
+    assert not out.exists()
+
+
+def test_train(texts: Path, tiny_bert_folder: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("query,document\n" + "\n".join(f"day {n},the day number {n}" for n in range(2000)))
+    arguments = ["train", "--pairs", pairs, "--encoder", tiny_bert_folder, "--tune", "encoder", "--nesting"]
+    arguments += ["dim=16,32", "--folder", tmp_path / "run", "--batch-size", 8, "--epochs", 50]
+    ended = interrupted(arguments, "0 of ", more="")
+    assert ended.code == 130
+    assert "nestling: interrupted: " in ended.last
+    assert "repeat it to go on from there" in ended.last or "begin" in ended.last
+
+
+def test_index_build_and_compact(vectors: Path, tmp_path: Path) -> None:
+    plan = ["--plan", "hnsw32@full > int8@full"]
+    built = interrupted(["index", "build", vectors, "-o", tmp_path / "index", *plan], "linking")
+    assert built.code == 130
+    words = f"what was built of the index is kept in {tmp_path / 'index'}; repeat it to go on"
+    assert built.last == f"nestling: interrupted: {words}"
+    assert not (tmp_path / "index" / "nestling.json").exists()
+    AdaptiveIndex.create(
+        tmp_path / "other", plan="hnsw32@full > int8@full", dim=64, log_bytes=1 << 30
+    ).close()
+    with AdaptiveIndex.open(tmp_path / "other", log_bytes=1 << 30) as index:
+        index.add(np.load(vectors))
+    compacted = interrupted(["index", "compact", tmp_path / "other"], "linking")
+    words = f"the index {tmp_path / 'other'} is as it was; repeat it to go on"
+    assert compacted == Ended(130, f"nestling: interrupted: {words}")
+    with AdaptiveIndex.open(tmp_path / "other", read_only=True) as index:
+        assert index.verify().rows == 30_000
+
+
+def test_bench(vectors: Path, tmp_path: Path) -> None:
+    ended = interrupted(["bench", vectors, "-o", tmp_path / "report"], "planning on")
+    words = "nothing was kept, so it begins anew when it is repeated"
+    assert ended == Ended(130, f"nestling: interrupted: {words}")
+    assert not (tmp_path / "report").exists()
+
+
+def test_index_export(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    vectors = np.random.default_rng(0).normal(size=(30_000, 16)).astype(np.float32)
+    AdaptiveIndex.create(tmp_path / "index", vectors).close()
+    url = f"lancedb://{tmp_path}/vectors/items"
+    ended = interrupted(
+        ["index", "export", tmp_path / "index", "--to", url], "000 of 30,000 rows (", more=SLOW_TABLE
+    )
+    assert ended.code == 130
+    assert ended.last.endswith("of 30,000 rows are copied; repeat it to go on")
+
+
+def test_a_command_that_ends_by_itself_says_nothing_of_interrupts(tmp_path: Path) -> None:
+    program = PROGRAM.format(more="", handler="default_int_handler")
+    done = subprocess.run(
+        [sys.executable, "-c", program, "index", "info", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "interrupted" not in done.stderr
