@@ -22,6 +22,16 @@ from nestling.progress import watched
 
 MANIFEST = "nestling.json"
 SCHEMA_VERSION = 1
+_MARKS = {
+    ".json": b'"nestling":',
+    ".html": b'name="generator" content="nestling"',
+    ".png": b"Software\0nestling",
+    ".svg": b">nestling<",
+    ".pdf": b"/Creator (nestling)",
+    ".md": b"nestling",
+    ".toml": b"# nestling",
+}
+"""What a file of results holds that nestling wrote, by its kind."""
 
 
 class FileRecord(BaseModel):
@@ -76,11 +86,7 @@ def write_folder(
         StorageError: if writing fails (disk full, no permission); nothing half-written remains.
     """
     target = Path(folder)
-    if target.exists() and not (target / MANIFEST).is_file() and not _is_empty_folder(target):
-        raise ArtifactError(
-            f"{target} exists and was not written by nestling, so it is not replaced; "
-            "choose another folder or remove it yourself"
-        )
+    check_folder_target(target)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -137,6 +143,64 @@ def read_manifest(folder: str | Path) -> Manifest:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "manifest"
         raise ArtifactError(f"{path} is malformed at {place}: {first['msg']}") from error
+
+
+def check_folder_target(folder: Path) -> None:
+    """Refuse a place for a folder that cannot be written, or that holds what nestling did not write.
+
+    Asked before long work whose result goes there, so that it is not done in vain.
+
+    Raises:
+        ArtifactError: if ``folder`` exists and is not empty and not written by nestling.
+        StorageError: if nothing can be written there.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file() and not _is_empty_folder(folder):
+        raise ArtifactError(
+            f"{folder} exists and was not written by nestling, so it is not replaced; "
+            "choose another folder or remove it yourself"
+        )
+    _check_parent(folder)
+
+
+def check_file_target(path: str | Path, *, overwrite: bool = False) -> None:
+    """Refuse a place for a file that cannot be written, or where a file lies that nestling did not write.
+
+    Pictures, pages, tables and plans say in themselves that nestling wrote them; a ``.npy`` file cannot.
+
+    Args:
+        path: of the file.
+        overwrite: take the place of any file.
+
+    Raises:
+        ArtifactError: if a file is there that does not say so.
+        StorageError: if nothing can be written there.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise StorageError(f"{target} is a folder, where a file is to be written; give the name of a file")
+    _check_parent(target)
+    if not target.exists() or overwrite:
+        return
+    try:
+        is_ours = target.suffix in _MARKS and _MARKS[target.suffix] in target.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{target} could not be written: {reason_of(error)}") from error
+    if not is_ours:
+        raise ArtifactError(
+            f"{target} exists and was not written by nestling, as far as it says, so it is not replaced; "
+            "give overwrite=True, choose another name, or remove it yourself"
+        )
+
+
+def write_result(path: str | Path, data: str | bytes, *, overwrite: bool = False) -> None:
+    """Write one file of results atomically, in the place of none or of one that nestling wrote.
+
+    Raises:
+        ArtifactError: if a file is there that nestling did not write, unless ``overwrite``.
+        StorageError: if writing fails; the old content, if any, stays.
+    """
+    check_file_target(path, overwrite=overwrite)
+    write_file(path, data)
 
 
 def write_file(path: str | Path, data: str | bytes) -> None:
@@ -260,6 +324,15 @@ def _replace(temporary: Path, target: Path) -> None:
 def _flush(path: Path) -> None:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def _check_parent(target: Path) -> None:
+    """Refuse a target below a file, or in a folder that may not be written."""
+    above = next((parent for parent in target.absolute().parents if parent.exists()), None)
+    if above is None or not above.is_dir():
+        raise StorageError(f"{target} could not be written: {above or target} is no folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise StorageError(f"{target} could not be written: writing in {above} is not allowed")
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nestling.cli.results import check_results
 from nestling.cli.talk import AsJson, say, show, show_json
 from nestling.errors import ConfigError
 
@@ -61,6 +62,7 @@ def compare(
 def _compare_layers(plan: Path, output: Path | None, as_json: bool) -> None:
     from nestling.domains.fidelity import measure_fidelity, read_fidelity_plan
 
+    check_results(output, "fidelity.json", "fidelity.png", "grid.png")
     report = measure_fidelity(read_fidelity_plan(plan))
     if output is not None:
         _draw_fidelity(report, output)
@@ -90,6 +92,7 @@ def _draw_fidelity(report: FidelityReport, folder: Path) -> None:
 
 
 def _compare_files(files: list[Path], given: dict[str, Any], output: Path | None, as_json: bool) -> None:
+    check_results(output, "matrices.png", "maps.png", "thresholds.png", "similarities.png")
     from nestling.compare.files import rdms_of_files
     from nestling.compare.pairwise import agreements
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nestling.artifact import check_folder_target
+from nestling.cli.results import check_results
 from nestling.cli.talk import readable_bytes, say, show
 
 if TYPE_CHECKING:
@@ -46,8 +48,10 @@ def demo(
 
     Example: nestling demo --pairs my.csv
     """
-    from nestling.domains import text
-    from nestling.training.plan import read_plan
+    check_results(output, "curve.json", "curve.png", "report.html")
+    check_folder_target(output / "model")
+    from nestling.encoders.opening import check_model
+    from nestling.training.plan import check_sources, read_plan
 
     plan = read_plan(
         None,
@@ -61,6 +65,10 @@ def demo(
             "folder": str(output / "training"),
         },
     )
+    check_sources(plan.data)
+    check_model(plan.model.encoder)
+    from nestling.domains import text
+
     say("1 of 5: collecting pairs of texts")
     everything = text.read_data(plan.data)
     study = text.TextStudy(plan, everything)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from nestling.cli.results import check_results
 from nestling.cli.talk import AsJson, Wait, readable_bytes, say, show, show_json
 from nestling.errors import ConfigError, DataError
 
@@ -78,9 +79,9 @@ def build(
         from nestling.data import TextFile
         from nestling.domains.collection import Collection
         from nestling.domains.records import Untitled
-        from nestling.encoders.text import TextEncoder
+        from nestling.encoders.opening import open_encoder
 
-        texts, model = Untitled(TextFile(source, column)), TextEncoder.open(encoder)
+        texts, model = Untitled(TextFile(source, column)), open_encoder(encoder)
         with Collection.create(output, model, texts, at=at, plan=plan, recall=recall, seed=seed) as made:
             _show_index(made.index, as_json)
         return
@@ -264,6 +265,7 @@ def bench(
 
     Example: nestling bench vectors.npy --recall 0.99 -o report
     """
+    check_results(output, "frontier.json", "frontier.png")
     from nestling.encoders.stored import open_vectors
     from nestling.search.tune import tune as measure
 
@@ -281,7 +283,6 @@ def bench(
         seed=seed,
     )
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         frontier.save(output / "frontier.json")
         frontier.plot(output / "frontier.png")
         say(f"written to {output}")

@@ -42,12 +42,14 @@ def sweep(
 
     Example: nestling sweep nestling-demo/model --pairs my.csv -o report
     """
+    from nestling.cli.results import check_results
     from nestling.cli.tasks import TaskFlags, text_task, vector_task
     from nestling.granularity import Nesting
     from nestling.measure.sweep import sweep as measure
     from nestling.measure.table import check_format
 
     check_format(format)
+    check_results(output, "curve.json", "curve.png", "grid.png", "report.html")
     flags = TaskFlags(pairs, beir, scored, queries, relevant, labels, k, measures, seed)
     wanted = None if nesting is None else Nesting.parse(nesting)
     how: dict[str, Any] = {"seed": seed, "name": name or model, "latency": latency, "truncation": truncation}
@@ -60,10 +62,10 @@ def sweep(
         curve = measure(_as_stored, task, wanted or stored.nesting, rule=stored.rule, **how)
     else:
         task = text_task(flags)
-        from nestling.encoders.text import TextEncoder
+        from nestling.encoders.opening import open_encoder
 
         of_layers = wanted if wanted is not None and "layer" in wanted.axes else None
-        curve = measure(TextEncoder.open(model, of_layers), task, wanted, **how)
+        curve = measure(open_encoder(model, of_layers), task, wanted, **how)
     if output is not None:
         _write(curve, output)
     grid = [curve.grid()] if len(curve.nesting.axes) == 2 and format == "text" else []
@@ -129,8 +131,10 @@ def reproduce(
 
     Example: nestling reproduce mrl --claims C1,C3
     """
+    from nestling.cli.results import check_results
     from nestling.papers import reproduce as measure
 
+    check_results(output, f"{paper}.json", f"{paper}.md")
     wanted = None if claims is None else claims.split(",")
     report = measure(paper, seeds=seeds, claims=wanted, output=output, quick=quick)
     show(report.to_json() if as_json else report.table())

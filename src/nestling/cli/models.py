@@ -70,11 +70,18 @@ def train(
     flags = {key: value for key, value in locals().items() if key not in ("plan", "as_json")}
     if weights is not None:
         flags["weights"] = _numbers(weights)
-    from nestling.domains import text
-    from nestling.training.plan import read_plan
+    from nestling.artifact import check_file_target, check_folder_target
+    from nestling.encoders.opening import check_model
+    from nestling.training.plan import check_sources, read_plan
 
     resolved = read_plan(plan, flags)
+    check_sources(resolved.data)
+    check_model(resolved.model.encoder)
     model = Path(resolved.output.folder) / "model"
+    check_folder_target(model)
+    check_file_target(model.with_name("plan.toml"))
+    from nestling.domains import text
+
     if resolved.model.tune == "masked":
         from nestling.domains.pretraining import pretrain_by_plan
 
@@ -98,6 +105,7 @@ def encode(
     at: Annotated[str | None, typer.Option(help="Granularity, such as dim=64; full by default.")] = None,
     column: Annotated[str | None, typer.Option(help="The column that holds the texts.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a .npy file that exists.")] = False,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -105,18 +113,24 @@ def encode(
 
     Example: nestling encode nestling-demo/model my.jsonl --at dim=64 -o vectors
     """
+    from nestling.artifact import check_file_target, check_folder_target
     from nestling.data import TextFile
     from nestling.domains.encoding import encoded
     from nestling.encoders.opening import open_encoder
     from nestling.encoders.stored import StoredVectors
 
+    is_npy = output.suffix.lower() == ".npy"
+    if is_npy:
+        check_file_target(output, overwrite=overwrite)
+    else:
+        check_folder_target(output)
     source = TextFile(texts, column)
     encoder = open_encoder(model)
     granularity = encoder.nesting.resolve(at)
     work = encoded(encoder, source, output, granularity, batch_size=batch_size, wait=wait)
     with work as matrix:
         rows, dim = matrix.shape
-        if output.suffix == ".npy":
+        if is_npy:
             _write_npy(output, matrix)
         else:
             nesting = encoder.nesting.up_to(granularity)
@@ -136,8 +150,10 @@ def extract(
 
     Example: nestling extract nestling-demo/model --at dim=64 -o small
     """
+    from nestling.artifact import check_folder_target
     from nestling.encoders.opening import open_encoder
 
+    check_folder_target(output)
     encoder = open_encoder(model)
     small = encoder.extract(at)
     small.save(output)

@@ -10,8 +10,9 @@ from typing import Self
 from nestling.artifact import MANIFEST, read_manifest, sha256_of, verify_files, write_folder
 from nestling.domains.encoding import encoded
 from nestling.domains.records import Record, RecordStore
+from nestling.encoders.opening import open_encoder
 from nestling.encoders.stored import StoredVectors
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.texts import Encoder
 from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import At
 from nestling.search.index import AdaptiveIndex
@@ -42,14 +43,14 @@ class Collection:
         records: the texts.
     """
 
-    def __init__(self, encoder: TextEncoder, index: AdaptiveIndex, records: RecordStore) -> None:
+    def __init__(self, encoder: Encoder, index: AdaptiveIndex, records: RecordStore) -> None:
         self.encoder, self.index, self.records = encoder, index, records
 
     @classmethod
     def create(
         cls,
         folder: str | Path,
-        encoder: TextEncoder,
+        encoder: Encoder,
         records: Iterable[Record],
         *,
         at: At = None,
@@ -117,7 +118,7 @@ class Collection:
         verify_files(root, manifest.files)
         if not (root / _INDEX).is_dir():
             raise ArtifactError(f"{root} was not finished: it has no index; build the collection again")
-        encoder, records = TextEncoder.load(root / _ENCODER), RecordStore(root / _RECORDS)
+        encoder, records = open_encoder(root / _ENCODER), RecordStore(root / _RECORDS)
         index = AdaptiveIndex.open(root / _INDEX, encoder=_identity(root), read_only=read_only, wait=wait)
         if not read_only:
             # Records without a vector: the process was stopped between the two.

@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nestling.data import docstring_pairs, read_pairs, read_texts
-from nestling.encoders.activations import ModuleLayers, PoolName
+from nestling.encoders.opening import check_model, open_encoder
+from nestling.encoders.pools import PoolName
 from nestling.encoders.stored import open_vectors
-from nestling.encoders.text import TextEncoder
 from nestling.granularity import Nesting
 from nestling.measure.curve import Curve
 from nestling.measure.fidelity import THRESHOLDS, Fidelity
@@ -169,8 +169,11 @@ def _subject(plan: FidelityPlan, nesting: Nesting | None) -> tuple[Any, Any]:
     if model.vectors is not None:
         stored = open_vectors(model.vectors)
         return stored, np.arange(len(stored))
-    encoder = TextEncoder.open(model.encoder, nesting if nesting and "layer" in nesting.axes else None)
+    check_model(model.encoder)
     texts = plan.data.read()
     if model.layers is None:
-        return encoder, texts
-    return ModuleLayers(encoder.model, model.layers, pool=model.pool), texts
+        return open_encoder(model.encoder, nesting if nesting and "layer" in nesting.axes else None), texts
+    from nestling.encoders.activations import ModuleLayers
+    from nestling.encoders.text import TextEncoder
+
+    return ModuleLayers(TextEncoder.open(model.encoder).model, model.layers, pool=model.pool), texts

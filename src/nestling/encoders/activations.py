@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -19,12 +19,12 @@ from nestling.artifact import write_folder
 from nestling.cut import RAW
 from nestling.elastic import resolve_each
 from nestling.encoders.inference import evaluating
+from nestling.encoders.pools import PoolName
 from nestling.encoders.texts import check_texts, prompt_of
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import At, Granularity, Nesting
 from nestling.progress import Progress
 
-PoolName = Literal["flatten", "mean", "first"]
 Pool: TypeAlias = PoolName | Callable[[Tensor], Tensor] | None
 Matrix = NDArray[np.float32]
 

@@ -2,16 +2,70 @@
 
 from __future__ import annotations
 
+import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nestling.cut import CutRule
+from nestling.encoders.bundled import minilm_folder, wordllama_files
 from nestling.encoders.static_folder import is_static
+from nestling.errors import DataError, unknown
 from nestling.granularity import AnyNesting
 
 if TYPE_CHECKING:
     from nestling.encoders.static import StaticEncoder
     from nestling.encoders.text import TextEncoder
+
+
+BUNDLED = ("wordllama", "minilm")
+"""Models that come inside Python packages."""
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def check_model(name: str | Path) -> None:
+    """Refuse what is no model before torch is imported to open it.
+
+    Raises:
+        DataError: if there is no such folder, and no such model on the Hugging Face hub or in its cache.
+        MissingExtraError: if the package of a bundled model is not installed.
+    """
+    if name == "wordllama":
+        wordllama_files()
+    elif name == "minilm":
+        minilm_folder()
+    elif not Path(name).is_dir():
+        reason = _missing_on_the_hub(str(name))
+        if reason is not None:
+            raise no_model(name, reason)
+
+
+def no_model(name: object, reason: str) -> DataError:
+    """The error for what is no model."""
+    return DataError(
+        f"{unknown('text model', name, BUNDLED)}, a folder, or a model on the Hugging Face hub ({reason})"
+    )
+
+
+def _missing_on_the_hub(name: str) -> str | None:
+    """Why the hub has no such model; None if it has, or nobody here can ask it."""
+    if not _HUB_NAME.fullmatch(name):
+        return "there is no such folder"
+    if find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(name, "config.json")
+    except LocalEntryNotFoundError as error:
+        return str(error).strip().splitlines()[0]
+    except EntryNotFoundError:  # there is the model, and reading it says what it lacks
+        return None
+    except (OSError, ValueError) as error:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return None
 
 
 def open_encoder(
@@ -35,6 +89,7 @@ def open_encoder(
         from nestling.encoders.static import StaticEncoder
 
         return StaticEncoder.open(name, nesting, rule)
+    check_model(name)
     from nestling.encoders.text import TextEncoder
 
     return TextEncoder.open(name, nesting, rule)

@@ -15,12 +15,12 @@ from safetensors import SafetensorError, safe_open
 
 from nestling.encoders.declared import declared_dims
 from nestling.encoders.depth import shallower
-from nestling.errors import DataError, require, unknown
+from nestling.encoders.opening import no_model
+from nestling.errors import DataError, require
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-BUNDLED = ("wordllama", "minilm")
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|block)\.(\d+)\.")
 
 
@@ -54,9 +54,7 @@ def read_model(
         raise
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f"{unknown('text model', name, BUNDLED)}, a folder, or a model on the Hugging Face hub ({reason})"
-        ) from error
+        raise no_model(name, reason) from error
     dims = declared_dims(config, model.get_embedding_dimension())
     return (model if depth is None else shallower(model, depth)), dims
 

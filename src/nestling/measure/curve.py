@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nestling.arguments import whole
-from nestling.artifact import write_file
+from nestling.artifact import write_result
 from nestling.errors import ConfigError, DataError, require, unknown
 from nestling.gain import Gain, told
 from nestling.granularity import At, Granularity, Nesting
@@ -280,7 +280,7 @@ class Curve:
         from nestling.measure.report import report
 
         beside, at = self._beside(others, mixed=mixed), self.nesting.resolve(chosen) if chosen else None
-        write_file(path, report(self, beside, at, whole("examples", examples)))
+        write_result(path, report(self, beside, at, whole("examples", examples)))
 
     def to_pandas(self) -> Any:
         """The rows as a pandas data frame, granularities as text with a column for each axis.
@@ -300,7 +300,7 @@ class Curve:
         Raises:
             StorageError: if writing fails; nothing half-written remains.
         """
-        write_file(path, self.to_json() + "\n")
+        write_result(path, self.to_json() + "\n")
 
     def to_json(self) -> str:
         """The curve as ``save`` writes it."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nestling.artifact import write_file
+from nestling.artifact import write_result
 from nestling.errors import DataError
 from nestling.measure.machine import machine, today, versions
 
@@ -144,8 +144,8 @@ class Report:
 
     def save(self, folder: str | Path) -> None:
         """Write ``<paper>.json`` and ``<paper>.md`` into ``folder``."""
-        write_file(Path(folder) / f"{self.paper}.json", self.to_json())
-        write_file(Path(folder) / f"{self.paper}.md", self.markdown())
+        write_result(Path(folder) / f"{self.paper}.json", self.to_json())
+        write_result(Path(folder) / f"{self.paper}.md", self.markdown())
 
 
 def machine_stamp() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nestling.artifact import write_file
+from nestling.artifact import write_result
 from nestling.errors import ConfigError, require
 from nestling.picture.axes import share_legend, share_value_axes
 from nestling.picture.heat import share_colours
@@ -64,7 +64,7 @@ def draw(target: Any, *panels: Panel, style: Style | None = None) -> None:
         _settle(places)
         share_legend(figure, places)
         figure.savefig(picture, format=kind, metadata=_METADATA[kind])
-    write_file(path, picture.getvalue())
+    write_result(path, picture.getvalue())
 
 
 def _draw_on(axes: Any, panels: Sequence[Panel], style: Style | None) -> None:

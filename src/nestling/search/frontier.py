@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from nestling.artifact import write_file
+from nestling import __version__
+from nestling.artifact import write_result
 from nestling.errors import ConfigError, DataError
 from nestling.picture import Style, draw, legend, log_axis, look_of, title_of, value_axis
 from nestling.search.plan import Plan, Point
@@ -203,7 +204,10 @@ class Frontier:
 
     def to_json(self) -> str:
         """All trials as JSON."""
-        return json.dumps({**asdict(self), "trials": [trial.to_json() for trial in self.trials]}, indent=1)
+        return json.dumps(
+            {"nestling": __version__, **asdict(self), "trials": [trial.to_json() for trial in self.trials]},
+            indent=1,
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -214,8 +218,9 @@ class Frontier:
         """
         try:
             found = json.loads(text)
+            found.pop("nestling", None)  # the version that wrote it, since 0.1
             return cls(**{**found, "trials": tuple(map(Trial.from_json, found["trials"]))})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(
@@ -224,7 +229,7 @@ class Frontier:
 
     def save(self, path: str | Path) -> None:
         """Write ``to_json`` to a file, whole or not at all."""
-        write_file(path, self.to_json())
+        write_result(path, self.to_json())
 
 
 def _beats(one: Trial, other: Trial) -> bool:

@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from nestling.artifact import write_file
-from nestling.errors import ConfigError, unknown
+from nestling.artifact import write_result
+from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import Nesting
 from nestling.plan_file import check_names, read_tables, validated
 from nestling.training.config import TrainConfig
@@ -199,13 +199,26 @@ def read_plan(path: str | Path | None = None, overrides: Mapping[str, Any] | Non
     return validated(TrainPlan, tables)
 
 
+def check_sources(plan: DataPlan) -> None:
+    """Refuse files and folders of data that do not exist, before anything is made of the others.
+
+    Raises:
+        DataError: naming the first of them.
+    """
+    for name in ("pairs", "scored", "texts", "docstrings"):
+        path = getattr(plan, name)
+        if path is not None and not Path(path).expanduser().exists():
+            raise DataError(f"{path} does not exist; give a file that does as {name}=")
+
+
 def write_plan(plan: TrainPlan, path: str | Path) -> None:
     """Write the plan with every setting as it was resolved.
 
     Raises:
+        ArtifactError: if another plan is there, which nestling did not write.
         StorageError: if writing fails.
     """
-    write_file(path, plan.to_toml())
+    write_result(path, f"# nestling: every setting of a training, as it was resolved\n{plan.to_toml()}")
 
 
 def _as_dict(table: Any) -> dict[str, Any]:

@@ -1,0 +1,29 @@
+"""The files of results that a command writes into a folder, checked before the work is done."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from nestling.artifact import check_file_target
+from nestling.errors import require
+
+
+def check_results(folder: Path | None, *names: str) -> None:
+    """Refuse a folder where results cannot or may not be written.
+
+    Args:
+        folder: where to; None is nowhere.
+        names: of the files.
+
+    Raises:
+        ArtifactError: if one of them is there and nestling did not write it.
+        StorageError: if nothing can be written there.
+        MissingExtraError: for pictures without matplotlib.
+    """
+    if folder is None:
+        return
+    for name in names:
+        check_file_target(folder / name)
+    if any(name.endswith(".png") for name in names) and find_spec("matplotlib") is None:
+        require("matplotlib", "plot")
