@@ -51,7 +51,7 @@ def test_judgements_name_rows_or_ids(files: Path) -> None:
     by_id = run(files / "named", "--queries", files / "queries.npy", "--relevant", files / "ids.tsv")
     assert by_id.stdout.splitlines()[2:] == by_row.stdout.splitlines()[2:]
     wrong = run(files / "named", "--queries", files / "queries.npy", "--relevant", files / "rows.tsv")
-    assert "names document '0', which the vectors do not have" in str(wrong.exception)
+    assert "judged documents is there, such as '0'" in str(wrong.exception)
 
 
 def test_vectors_of_a_class_look_for_each_other(files: Path) -> None:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nestling.cut import RAW
 from nestling.data import RetrievalData, cranfield, read_beir, read_qrels, read_run, xquad
 from nestling.data.retrieval_sets import read_squad
 from nestling.errors import DataError
+from nestling.measure.qrels import Qrels
+from nestling.measure.tasks import Retrieval
 
 CRAN_DOCUMENTS = """.I 1
 .T
@@ -50,7 +55,7 @@ def test_questions_count_by_position_and_the_best_code_has_the_highest_grade(sma
     [
         ("cranqrel", "1 1 7\n", "line 1 of .* is not: query, document, code"),
         ("cranqrel", "1 1\n", "line 1 of .* is not"),
-        ("cranqrel", "9 1 1\n", "the qrels judge query '9', which the data do not hold"),
+        ("cranqrel", "9 1 1\n", "no query can be scored: query '9' without a text"),
         ("cran.qry", "nothing", "holds no records"),
         ("cran.all.1400", ".I 1\n.T\ntitle\n", "record 1 of .* has no text"),
         ("cran.all.1400", "\xe4", "cannot be read as the text it should be"),
@@ -129,21 +134,26 @@ def test_a_folder_in_beir_format(beir: Path) -> None:
     [
         ("corpus.jsonl", None, "lacks corpus.jsonl"),
         ("corpus.jsonl", "", "hold no documents"),
-        ("corpus.jsonl", '{"id": "d1", "text": "x"}', 'line 1 of .* has no "_id" or no "text"'),
-        ("corpus.jsonl", '{"_id": "d1", "text": 3}', 'line 1 of .* has no "_id" or no "text"'),
+        ("corpus.jsonl", '{"id": "d1", "text": "x"}', 'line 1 of .* has no "_id"'),
+        ("corpus.jsonl", '{"_id": "d1", "text": 3}', "line 1 of .* 'd1' must be texts or null"),
         (
             "corpus.jsonl",
             '{"_id": "d1", "text": "x"}\n{"_id": "d1", "text": "y"}',
             "line 2 of .* repeats the id 'd1'",
         ),
-        ("corpus.jsonl", '{"_id": "d1", "text": "x"}', "judge document '2', which the data do not hold"),
+        (
+            "corpus.jsonl",
+            '{"_id": "d7", "text": "x"}',
+            "none of the 2 judged documents is there, such as '2'",
+        ),
         ("corpus.jsonl", '{"_id": "d1"', "line 1 of .* is not JSON"),
         ("queries.jsonl", '{"_id": "q2", "text": "x"}', "hold no queries"),
         ("qrels/test.tsv", "query-id\tcorpus-id\tscore\n", "holds no judgements"),
         ("qrels/test.tsv", "q1\td1\n", "line 1 of .* has 2 columns; judgements have"),
         ("qrels/test.tsv", "q1\td1\tgood\n", "line 1 of .*: the grade 'good' is not a whole number"),
+        ("qrels/test.tsv", "q1\td1\t0.5\n", "line 1 of .*: the grade '0.5' is not a whole number"),
         ("qrels/test.tsv", "q1\td1\t1\nq1\td1\t2\n", "line 2 of .* judges document 'd1' of query 'q1' anew"),
-        ("qrels/test.tsv", "q1\td1\t0\n", "no document is relevant .* to query 'q1'"),
+        ("qrels/test.tsv", "q1\td1\t0\n", "no query can be scored: query 'q1' without a relevant document"),
     ],
 )
 def test_damaged_beir_folders(beir: Path, file: str, content: str | None, message: str) -> None:
@@ -190,11 +200,104 @@ def test_damaged_runs(tmp_path: Path, content: str, message: str) -> None:
     [
         (({}, {"d": "x"}, {"q": {"d": 1}}), "hold no queries"),
         (({"q": "x"}, {"d": "x"}, {}), "hold no qrels"),
-        (({"q": "x"}, {"d": "x"}, {"p": {"d": 1}, "r": {"d": 1}}), r"judge 2 queries \('p', 'r'\)"),
-        (({"q": "x"}, {"d": "x"}, {"q": {"e": 1}}), "judge document 'e'"),
-        (({"q": "x"}, {"d": "x"}, {"q": {"d": 0}}), "no document is relevant"),
+        (({"q": "x"}, {"d": "x"}, {"p": {"d": 1}, "r": {"d": 1}}), r"2 queries \('p', 'r'\) without a text"),
+        (({"q": "x"}, {"d": "x"}, {"q": {"e": 1}}), "none of the 1 judged documents is there, such as 'e'"),
+        (({"q": "x"}, {"d": "x"}, {"q": {"d": 0}}), "query 'q' without a relevant document"),
+        (({"q": "x"}, {"d": "x", "e": 3}, {"q": {"d": 1}}), "must be texts, not a int as in document 'e'"),
+        (({"q": "x"}, {"d": "x"}, {"q": {"d": float("nan")}}), "document 'd' for query 'q' is nan"),
+        (({"q": "x"}, {"d": "x"}, {"q": {"d": "1"}}), "document 'd' for query 'q' is '1'"),
+        (({"q": "x"}, {"d": "x"}, {"q": ["d"]}), "query 'q' must be grades by document id, not a list"),
     ],
 )
 def test_parts_that_do_not_fit(parts: tuple[dict[str, str], ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         RetrievalData(*parts)  # type: ignore[arg-type]
+
+
+def write_lines(path: Path, records: list[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A folder as BEIR publishes them: empty documents, grades of all kinds, judgements that do not fit."""
+    (tmp_path / "qrels").mkdir()
+    documents = [{"_id": f"d{i}", "title": "", "text": f"document {i}"} for i in range(6)]
+    documents[1]["text"] = ""
+    documents[2] |= {"text": None, "title": "a title alone"}
+    documents += [
+        {"_id": "d6", "text": " \n"},
+        {"_id": "d7", "text": "torn \ud83d"},
+        {"_id": "d8", "title": "t"},
+    ]
+    write_lines(tmp_path / "corpus.jsonl", [*documents, documents[3]])
+    queries = [{"_id": f"q{i}", "text": f"query {i}"} for i in range(4)]
+    write_lines(tmp_path / "queries.jsonl", [*queries, {"_id": "q5", "text": ""}])
+    rows = [
+        ("q0", "d0", "1.0"), ("q0", "d3", "-2"), ("q0", "gone", "2"), ("q0", "d1", "1"),
+        ("q1", "d4", "2"), ("q1", "gone too", "0"),
+        ("q2", "d4", "0"), ("q2", "d5", "-1"), ("q3", "gone", "1"),
+        ("q5", "d0", "1"), ("q9", "d0", "1"),
+    ]  # fmt: skip
+    text = "".join("\t".join(row) + "\n" for row in [("query-id", "corpus-id", "score"), *rows])
+    (tmp_path / "qrels" / "test.tsv").write_text(text)
+    return tmp_path
+
+
+def test_one_bad_record_refuses_no_published_set(published: Path) -> None:
+    data = read_beir(published)
+    assert list(data.qrels) == ["q0", "q1", "q3"]
+    assert data.qrels["q0"] == {"d0": 1, "d3": -2, "gone": 2, "d1": 1}
+    assert list(data.searchable) == ["d0", "d2", "d3", "d4", "d5", "d8"]
+    assert (len(data.documents), data.documents["d2"], data.documents["d8"]) == (9, "a title alone", "t")
+    assert data.left_out == {
+        "judged queries without a text": 2,
+        "queries without a relevant document": 1,
+        "documents without a text": 3,
+        "judged documents that are not there": 2,
+    }
+
+
+def test_figures_are_those_of_trec_eval(published: Path) -> None:
+    """What cannot be found counts as relevant in recall and in the ideal of nDCG; by hand, with k = 3."""
+    task = Retrieval.from_data(read_beir(published), k=3, measures=("ndcg", "recall", "map", "mrr"))
+    axes = np.eye(6)
+    encoded = {
+        # q0 finds d3 (not relevant), d0, d2; q1 finds d4 first; q3 finds nothing, as "gone" is its only one.
+        "queries": np.array([axes[2] * 3 + axes[0] * 2 + axes[1], axes[3], axes[5]]),
+        "documents": axes,
+    }
+    q0, q1, q3 = task.score(encoded, [6], RAW).values[0]
+    second = 1 / np.log2(3)
+    assert q0.tolist() == pytest.approx([second / (2 + second + 1 / 2), 1 / 3, 1 / 6, 1 / 2])
+    assert q1.tolist() == [1, 1, 1, 1]
+    assert q3.tolist() == [0, 0, 0, 0]
+
+
+def test_grades_below_zero_are_not_relevant() -> None:
+    data = RetrievalData({"q": "a"}, {"d": "x", "e": "y"}, {"q": {"d": 1, "e": -2}})
+    assert (data.left_out, data.qrels) == ({}, {"q": {"d": 1, "e": -2}})
+    task = Retrieval.from_data(data, k=2, measures=("ndcg", "recall"))
+    vectors = {"queries": np.array([[1.0, 0.2]]), "documents": np.eye(2)[::-1].copy()}  # e is found first
+    assert task.score(vectors, [2], RAW).values[0][0].tolist() == pytest.approx([1 / np.log2(3), 1])
+    assert Qrels([{0: -1, 1: 2}]).relevant.tolist() == [1]
+
+
+def test_documents_that_were_not_there_stay_so() -> None:
+    task = Retrieval.from_data(RetrievalData({"q": "a"}, {"d": "x"}, {"q": {"d": 1, "e": 1}}), k=1)
+    with pytest.raises(DataError, match="2 documents are given"):
+        task.with_inputs({"queries": np.eye(2)[:1], "documents": np.eye(2)})
+
+
+def test_packed_folders_and_homes(beir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        (beir / f"{name}.gz").write_bytes(gzip.compress((beir / name).read_bytes()))
+        (beir / name).unlink()
+    monkeypatch.setenv("HOME", str(beir.parent))
+    assert read_beir(f"~/{beir.name}").documents == {"d1": "Owls\nhunt", "2": "cats"}
+
+
+@pytest.mark.parametrize("header", ["query_id\tdoc_id\trelevance\n", "qid 0 docno rel\n", ""])
+def test_judgements_with_and_without_names_of_columns(header: str, tmp_path: Path) -> None:
+    (tmp_path / "qrels").write_text(f"{header}q 0 d 2.0\n", encoding="utf-16")
+    assert read_qrels(tmp_path / "qrels") == {"q": {"d": 2}}

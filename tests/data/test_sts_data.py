@@ -73,11 +73,16 @@ def test_an_unknown_split() -> None:
     [
         (None, "does not exist"),
         (b"", "is empty"),
-        (b"a,b,3\nc,d\n", "line 2 of .* is not: sentence, sentence, score"),
-        (b"a,b,6\n", "line 1 of .* is not"),
-        (b"a,b,nan\n", "line 1 of .* is not"),
-        (b"a,b,high\n", "not a table of scored pairs"),
-        (b"a,\xff,3\n", "not a table of scored pairs"),
+        (b"a,b,3\nc,d\n", "line 2 of .* does not have 3 fields"),
+        (b"a,b,6\nc,d,nan\n", "column '3' must hold finite numbers, but holds 'nan' in line 2"),
+        (b"a,b,score\nc,d,high\ne,f,\n", r"column 'score' .* holds 'high' in 2 lines \(2, 3\)"),
+        (b"a,b,3\nc, ,3\n", "column '2' are blank in line 2"),
+        (b"a,\xff,3\n", "line 1 holds the byte 0xff"),
+        (
+            b"v,w,x,y\na,b,c,3\n",
+            "no column known to hold the first of scored pairs, but: v, w, x, y; name it",
+        ),
+        (b"sentence1,sentence2,x,y\na,b,c,3\n", "to hold the score of scored pairs.* with score="),
     ],
 )
 def test_files_that_are_no_scored_pairs(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nestling.encoders.stored import open_vectors
+from nestling.encoders.vector_parquet import read_other_columns
 from nestling.errors import DataError
 
 N, DIM = 40, 12
@@ -101,7 +104,7 @@ def test_ids_of_a_parquet_file_may_be_numbers(tmp_path):
 def test_which_column_must_be_said_where_several_could_be_meant(tmp_path):
     path = tmp_path / "x.parquet"
     write_parquet(path, vectors(), other=list(vectors()[:, :3]))
-    with pytest.raises(DataError, match=r"2 columns of lists of numbers \(vector, other\)"):
+    with pytest.raises(DataError, match=r"2 columns of vectors \(vector, other\)"):
         open_vectors(path)
     assert open_vectors(path, column="other").values.shape == (N, 3)
     with pytest.raises(DataError, match="did you mean 'other'"):
@@ -134,6 +137,99 @@ def test_rows_of_parquet_that_do_not_fit_are_named(rows, message, tmp_path):
         open_vectors(tmp_path / "x.parquet")
 
 
+def write_wide(path, names, **columns):
+    x = vectors()
+    order = np.random.default_rng(1).permutation(DIM)  # columns need not stand in their order
+    wide = {names[place]: x[:, place] for place in order}
+    pq.write_table(pa.table({**columns, **wide}), path, row_group_size=7)
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "given"),
+    [
+        ([f"v{i}" for i in range(DIM)], {}, {}),
+        ([f"emb_{i:03d}" for i in range(1, DIM + 1)], {"text": ["a"] * N, "price": np.ones(N)}, {}),
+        ([str(i) for i in range(DIM)], {"id": [f"r{i}" for i in range(N)]}, {}),
+        ([f"v{i}" for i in range(DIM)], {"w0": np.ones(N), "w1": np.ones(N)}, {"column": "v"}),
+        ([f"v{i}" for i in range(DIM)], {"sales_2019": np.ones(N), "sales_2020": np.ones(N)}, {}),
+    ],
+)
+def test_a_column_for_each_entry(names, columns, given, tmp_path):
+    write_wide(tmp_path / "x.parquet", names, **columns)
+    stored = open_vectors(tmp_path / "x.parquet", **given)
+    np.testing.assert_array_equal(stored.values, vectors())
+    assert (stored.ids is None) == ("id" not in columns)
+
+
+def test_columns_of_floats_without_numbers_are_vectors_where_nothing_else_is_there(tmp_path):
+    x, path = vectors(), tmp_path / "x.parquet"
+    floats = {letter: x[:, place] for place, letter in enumerate("abcdefghijkl")}
+    pq.write_table(pa.table({"id": range(N), **floats}), path)
+    np.testing.assert_array_equal(open_vectors(path).values, x)
+    pq.write_table(pa.table({"title": ["t"] * N, **floats}), path)
+    with pytest.raises(DataError, match=r"0 columns of vectors .* among title, a, b"):
+        open_vectors(path)
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float16(), pa.float64()])
+def test_columns_of_tensors(kind, tmp_path):
+    x = vectors(kind.to_pandas_dtype())
+    shapes = [[DIM], [3, DIM // 3]]
+    for shape in shapes:
+        cells = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(x.reshape(N, *shape)))
+        pq.write_table(
+            pa.table({"id": range(N), "image": cells, "price": np.ones(N)}), tmp_path / "x.parquet"
+        )
+        stored = open_vectors(tmp_path / "x.parquet")
+        np.testing.assert_array_equal(stored.values, x)
+        assert stored.values.dtype == x.dtype
+
+
+def test_a_column_called_id_names_the_rows(tmp_path):
+    path = tmp_path / "x.parquet"
+    for name, ids in [("id", [f"r{i}" for i in range(N)]), ("_id", list(range(N)))]:
+        write_parquet(path, vectors(), **{name: ids, "other": ids})
+        assert open_vectors(path).ids.tolist() == ids
+        assert open_vectors(path, id_column="text").ids[0] == "t0"
+        assert open_vectors(path, ids=range(100, 100 + N)).ids[0] == 100
+    write_parquet(path, vectors(), id=["twice"] * N)
+    with pytest.raises(DataError, match="ids must be different, but twice occur"):
+        open_vectors(path)
+
+
+def test_what_else_is_in_the_file(tmp_path):
+    path = tmp_path / "x.parquet"
+    write_parquet(path, vectors(), id=range(N), price=np.arange(N) / 2)
+    parts = list(read_other_columns(path))
+    assert [value for part in parts for value in part.columns["price"]] == (np.arange(N) / 2).tolist()
+    assert all(list(part.columns) == ["text", "price"] for part in parts)
+    assert [number for part in parts for number in part.numbers] == list(range(1, N + 1))
+    assert list(next(read_other_columns(path, id_column="text")).columns) == ["id", "price"]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_homes_and_capitals(suffix, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    WRITERS[suffix](tmp_path / f"x{suffix}", vectors())
+    (tmp_path / f"x{suffix}").rename(tmp_path / f"X{suffix.upper()}")
+    np.testing.assert_array_equal(open_vectors(f"~/X{suffix.upper()}").values, vectors())
+    open_vectors(f"~/X{suffix.upper()}").save(tmp_path / "saved")
+    np.testing.assert_array_equal(open_vectors("~/saved").values, vectors())
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_vectors_from_standard_input(suffix, tmp_path):
+    WRITERS[suffix](tmp_path / f"x{suffix}", vectors())
+    code = (
+        "from nestling.encoders.stored import open_vectors\n"
+        f"assert open_vectors('-').values.shape == open_vectors('-').values.shape == ({N}, {DIM})"
+    )
+    with (tmp_path / f"x{suffix}").open("rb") as stream:
+        subprocess.run([sys.executable, "-c", code], stdin=stream, check=True, timeout=60)
+    wrong = subprocess.run([sys.executable, "-c", code], input=b"a,b", check=False, capture_output=True)
+    assert b"unknown kind of vector file 'standard input'" in wrong.stderr
+
+
 def test_missing_ids_are_named(tmp_path):
     write_parquet(tmp_path / "x.parquet", vectors(), name=[None if i == 20 else str(i) for i in range(N)])
     with pytest.raises(DataError, match="row 20 are missing"):
@@ -146,6 +242,8 @@ def test_names_that_lead_nowhere(tmp_path):
         ("x.fvec", "did you mean '.fvecs'"),
         ("x", "Allowed: .npy, .fvecs, .parquet"),
     ]:
+        if "exist" not in message:
+            (tmp_path / name).touch()
         with pytest.raises(DataError, match=message):
             open_vectors(tmp_path / name)
     np.save(tmp_path / "x.npy", vectors())

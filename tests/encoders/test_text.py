@@ -263,9 +263,9 @@ def test_sizes_outside_the_model_are_refused(bert):
     [
         ([], "no texts"),
         ("one text", r"write \[text\]"),
-        (["a", 3, None], r"not int as in 2 rows \(1, 2\)"),
+        (["a", 3, None], r"2 rows \(1, 2\) hold a int"),
         (["a", " ", "b", ""], r"2 rows \(1, 3\)"),
-        (["a", float("nan")], "not float as in row 1"),
+        (["a", float("nan")], "row 1 holds a float"),
     ],
 )
 def test_texts_that_cannot_be_encoded_are_named(texts, message, bert):

@@ -138,7 +138,7 @@ def test_data_by_id_keep_the_judged_queries_alone() -> None:
         ([0, ["d1"]], "not by 'd1'"),
         ([0, 1.5], "whole numbers"),
         ([0, {1: np.nan}], "finite"),
-        ([0, {1: -1.0}], "at least 0"),
+        ([0, {1: -1.0}], "no document is relevant to the query in row 1"),
         ([0, [1, 1]], "twice for the query in row 1"),
         ([0], "judge 1 queries, but 2"),
         ([0, 3], "name document 3, but only 3"),

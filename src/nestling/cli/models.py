@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nestling.cli.talk import AsJson, Wait, say, show, show_json
+from nestling.cli.talk import AsJson, Wait, say, say_left_out, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def train(
     plan: Annotated[Path | None, typer.Argument(help="A TOML file; every key is also a flag.")] = None,
     pairs: Annotated[str | None, typer.Option(help="A file of (query, document) pairs.")] = None,
-    scored: Annotated[str | None, typer.Option(help="A file of (text, text, score 0 to 5).")] = None,
+    scored: Annotated[str | None, typer.Option(help="A file of (text, text, score).")] = None,
     texts: Annotated[str | None, typer.Option(help="A file of single texts.")] = None,
     docstrings: Annotated[str | None, typer.Option(help="A folder of Python packages.")] = None,
     limit: Annotated[int | None, typer.Option(help="The most pairs to use.")] = None,
@@ -91,7 +91,9 @@ def train(
 
         trained = train_by_plan(resolved)
     else:
-        study = text.TextStudy(resolved, text.read_data(resolved.data))
+        data = text.read_data(resolved.data)
+        say_left_out(data.left_out)
+        study = text.TextStudy(resolved, data)
         say(f"{len(study.training):,} pairs to train, {len(study.validation):,} to validate")
         trained = study.train()
     trained.save(model)

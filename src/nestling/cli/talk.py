@@ -52,6 +52,12 @@ class _Repeating(logging.Handler):
         say(record.getMessage())
 
 
+def say_left_out(counts: Mapping[str, int]) -> None:
+    """Say what of the data was not used, and why."""
+    for reason, count in counts.items():
+        say(f"left out: {count:,} {reason}")
+
+
 def show(text: str) -> None:
     """Put a result on stdout.
 

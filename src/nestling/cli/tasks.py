@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nestling.cli.talk import say_left_out
 from nestling.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nestling.encoders.stored import StoredVectors
+    from nestling.measure.qrels import Qrels
     from nestling.measure.tasks import Task
 
 _HELD_OUT = 5  # of so many rows of a class one is a query
@@ -88,9 +90,13 @@ def text_task(flags: TaskFlags) -> Task:
     from nestling.measure.tasks import STS, Retrieval
 
     if flags.pairs is not None:
-        return Retrieval.from_pairs(read_pairs(flags.pairs), **flags.how)
+        pairs = read_pairs(flags.pairs)
+        say_left_out(pairs.left_out)
+        return Retrieval.from_pairs(pairs, **flags.how)
     if flags.beir is not None:
-        return Retrieval.from_data(read_beir(flags.beir), **flags.how)
+        data = read_beir(flags.beir)
+        say_left_out(data.left_out)
+        return Retrieval.from_data(data, **flags.how)
     assert flags.scored is not None
     rated = read_scored_pairs(flags.scored)
     return STS(rated.first, rated.second, rated.scores)
@@ -155,33 +161,17 @@ def _held_out(labels: NDArray[np.generic], seed: int) -> tuple[NDArray[np.int64]
     return np.sort(shuffled[asks]), np.sort(shuffled[~asks])
 
 
-def _read_relevant(
-    path: Path, queries: StoredVectors, documents: StoredVectors
-) -> tuple[list[int], list[dict[int, float]]]:
-    """Rows of the judged queries, and for each its documents by row; both are named by id or row number."""
-    from nestling.data import read_qrels
+def _read_relevant(path: Path, queries: StoredVectors, documents: StoredVectors) -> tuple[list[int], Qrels]:
+    """Rows of the judged queries and their judgements; rows are named by id, or by number without ids."""
+    from nestling.data import RetrievalData, read_qrels
+    from nestling.measure.qrels import Qrels
 
     asked, known = _places(queries), _places(documents)
-    judged = read_qrels(path)
-    _check_names(path, "query", judged, asked)
-    _check_names(path, "document", [name for grades in judged.values() for name in grades], known)
-    grades = [
-        {known[name]: float(max(grade, 0)) for name, grade in judged[query].items()} for query in judged
-    ]
-    return [asked[query] for query in judged], grades
+    data = RetrievalData({name: name for name in asked}, {name: name for name in known}, read_qrels(path))
+    say_left_out(data.left_out)
+    return [asked[query] for query in data.qrels], Qrels.of(data)
 
 
 def _places(vectors: StoredVectors) -> Mapping[str, int]:
     names = range(len(vectors)) if vectors.ids is None else vectors.ids.tolist()
     return {str(name): row for row, name in enumerate(names)}
-
-
-def _check_names(
-    path: Path, what: str, names: Sequence[str] | Mapping[str, Any], known: Mapping[str, int]
-) -> None:
-    strangers = [name for name in names if name not in known]
-    if strangers:
-        raise DataError(
-            f"{path} names {what} {strangers[0]!r}, which the vectors do not have; rows are named by their "
-            f"ids, or from 0 to {len(known) - 1} where they have none"
-        )

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nestling.artifact import read_folder, write_folder
-from nestling.cut import name_rows
 from nestling.data.retrieval import RetrievalData
 from nestling.data.split import deal, groups_by_text, plain_text
 from nestling.data.table import Table, read_table
+from nestling.data.text_checks import check_texts
 from nestling.errors import ArtifactError, DataError
 
 KIND = "text-pairs"
@@ -45,11 +45,11 @@ class TextPairs:
 
     def __post_init__(self) -> None:
         for name in ("queries", "documents"):
-            object.__setattr__(self, name, _check_texts(getattr(self, name), name))
+            object.__setattr__(self, name, tuple(check_texts(getattr(self, name), name)))
         if not self.queries:
             raise DataError("there are no pairs; give at least one query with its document")
         groups = tuple(self.groups) or groups_by_text(self.queries, self.documents)
-        object.__setattr__(self, "groups", _check_texts(groups, "groups"))
+        object.__setattr__(self, "groups", tuple(check_texts(groups, "groups")))
         object.__setattr__(self, "left_out", dict(self.left_out))
         lengths = [len(column) for column in (self.queries, self.documents, self.groups)]
         if len(set(lengths)) > 1:
@@ -136,7 +136,7 @@ def read_pairs(
     ``group``. A file of two columns is taken in its order: query, document.
 
     Args:
-        path: the file (:func:`~nestling.data.table.read_table` says how it is read).
+        path: the file (:func:`~nestling.data.table.read_table` says how it is read); ``-`` is standard input.
         query: its column of queries.
         document: its column of documents.
         group: its column of groups, which stay together in :meth:`TextPairs.split`.
@@ -147,7 +147,7 @@ def read_pairs(
     """
     table = read_table(path)
     query, document = _choose_columns(table, query, document)
-    group = group or _known_column(table, ("group",))
+    group = group or table.find_column(("group",))
     columns = [table.texts(name) for name in (query, document, group) if name is not None]
     distinct: dict[tuple[str, ...], tuple[str, ...]] = {}
     for row in zip(*columns, strict=True):
@@ -159,24 +159,19 @@ def read_pairs(
     return TextPairs(*zip(*distinct.values(), strict=True), left_out=left_out)
 
 
-_QUERY_COLUMNS = (
+QUERY_COLUMNS = (
     "query", "queries", "question", "anchor", "title", "name", "headline", "sentence1", "text1", "source",
     "input",
 )  # fmt: skip
-_DOCUMENT_COLUMNS = (
+DOCUMENT_COLUMNS = (
     "document", "documents", "answer", "positive", "passage", "text", "body", "content", "abstract",
     "description", "summary", "sentence2", "text2", "target", "output", "context",
 )  # fmt: skip
 
 
-def _known_column(table: Table, known: Sequence[str]) -> str | None:
-    names = {name.strip().lower(): name for name in reversed(table.columns)}
-    return next((names[name] for name in known if name in names), None)
-
-
 def _choose_columns(table: Table, query: str | None, document: str | None) -> tuple[str, str]:
-    query = query or _known_column(table, [name for name in _QUERY_COLUMNS if name != document])
-    document = document or _known_column(table, [name for name in _DOCUMENT_COLUMNS if name != query])
+    query = query or table.find_column(name for name in QUERY_COLUMNS if name != document)
+    document = document or table.find_column(name for name in DOCUMENT_COLUMNS if name != query)
     if len(table.columns) == 2:
         first, second = table.columns
         query = query or (second if document == first else first)
@@ -185,32 +180,8 @@ def _choose_columns(table: Table, query: str | None, document: str | None) -> tu
         if column is None:
             raise DataError(
                 f"{table.path} has no column known to hold a {role}, but: {', '.join(table.columns)}; "
-                f"name it ({role}=), or call it {role!r} in the file"
+                f"name it with {role}=, or call it {role!r} in the file"
             )
     assert query is not None
     assert document is not None
     return query, document
-
-
-def _check_texts(texts: Sequence[str], what: str) -> tuple[str, ...]:
-    if isinstance(texts, str):
-        raise DataError(f"{what} must be a sequence of texts, not one text; put it in a list")
-    values = tuple(texts)
-    wrong = [row for row, text in enumerate(values) if not isinstance(text, str)]
-    if wrong:
-        raise DataError(
-            f"{what} must be texts, but {name_rows(wrong)} holds a {type(values[wrong[0]]).__name__}"
-        )
-    blank = [row for row, text in enumerate(values) if not text or text.isspace()]
-    if blank:
-        raise DataError(f"{what} are blank in {name_rows(blank)}; remove or fill those rows")
-    torn = [row for row, text in enumerate(values) if not text.isascii() and _is_torn(text)]
-    if torn:
-        raise DataError(
-            f"{what} hold half of a character pair (a lone surrogate) in {name_rows(torn)}; repair them"
-        )
-    return values
-
-
-def _is_torn(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)

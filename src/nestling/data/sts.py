@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arrays import as_array
+from nestling.cut import name_rows
+from nestling.data.delimited import names_columns
+from nestling.data.pairs import DOCUMENT_COLUMNS, QUERY_COLUMNS
 from nestling.data.source import locate
 from nestling.data.split import deal, groups_by_text
+from nestling.data.table import read_table
+from nestling.data.text_checks import check_texts
 from nestling.errors import ConfigError, DataError, unknown
 
 
@@ -22,12 +28,34 @@ class ScoredPairs:
     Args:
         first: one sentence a row.
         second: as many.
-        scores: ``Float64[n]``, from 0 (unrelated) to 5 (same meaning).
+        scores: ``Float64[n]``, finite, higher for what is more alike. Measures and losses look at their order
+            alone, so any range will do; the STS benchmark has 0 (unrelated) to 5 (same meaning).
+
+    Raises:
+        DataError: for different lengths, texts that are blank or no whole Unicode, or scores that are no
+            finite numbers (rows are named).
     """
 
     first: tuple[str, ...]
     second: tuple[str, ...]
     scores: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        for name in ("first", "second"):
+            object.__setattr__(self, name, tuple(check_texts(getattr(self, name), name)))
+        scores = as_array(self.scores, "scores")
+        lengths = [len(self.first), len(self.second)]
+        if scores.ndim != 1 or scores.dtype.kind not in "biuf" or {*lengths, len(scores)} != {len(scores)}:
+            raise DataError(
+                "scored pairs need as many first as second texts and scores (numbers), not {}, {} and "
+                "{} of shape {}".format(*lengths, scores.dtype, scores.shape)
+            )
+        wrong = np.flatnonzero(~np.isfinite(scores.astype(np.float64)))
+        if len(wrong):
+            raise DataError(
+                f"scores hold NaN or infinity in {name_rows(wrong)}; repair or remove those pairs"
+            )
+        object.__setattr__(self, "scores", scores.astype(np.float64))
 
     def __len__(self) -> int:
         return len(self.first)
@@ -68,32 +96,62 @@ def stsb(split: str = "test") -> ScoredPairs:
     return read_scored_pairs(locate("sts") / f"stsb-en-{split}.csv")
 
 
-def read_scored_pairs(path: str | Path) -> ScoredPairs:
-    """A CSV file without header: sentence, sentence, score from 0 to 5.
+def read_scored_pairs(
+    path: str | Path, first: str | None = None, second: str | None = None, score: str | None = None
+) -> ScoredPairs:
+    """Scored pairs out of a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file.
+
+    Columns that are not named are found by their usual names: ``sentence1``, ``text1``, ``question1`` ...,
+    ``sentence2`` ..., and ``score``, ``similarity``, ``label`` ... A file of three columns is taken in its
+    order, with or without a line of names: one that holds a number is a pair.
+
+    Args:
+        path: the file (:func:`~nestling.data.table.read_table` says how it is read); ``-`` is standard input.
+        first: its column of first texts.
+        second: its column of second texts.
+        score: its column of scores, finite numbers of any range.
 
     Raises:
-        DataError: for a file that is missing, empty or of another form; the line is named.
+        DataError: if the file cannot be read or is empty, a column is missing (the nearest names are listed),
+            texts are blank or scores are no finite numbers (their lines are named).
     """
-    source = Path(path)
-    first, second, scores = [], [], []
+    table = read_table(path, _names_columns)
+    given = {"first": first, "second": second, "score": score}
+    chosen = {role: name or table.find_column(_COLUMNS[role]) for role, name in given.items()}
+    if len(table.columns) == len(chosen):
+        left = [name for name in table.columns if name not in chosen.values()]
+        chosen = {role: name or left.pop(0) for role, name in chosen.items()}
+    for role, name in chosen.items():
+        if name is None:
+            raise DataError(
+                f"{table.path} has no column known to hold the {role} of scored pairs, but: "
+                f"{', '.join(table.columns)}; name it with {role}=, or call it {_COLUMNS[role][0]!r}"
+            )
+    columns = {role: str(name) for role, name in chosen.items()}
+    texts = [tuple(table.texts(columns[role])) for role in ("first", "second")]
+    return ScoredPairs(texts[0], texts[1], np.array(table.floats(columns["score"])))
+
+
+_COLUMNS = {
+    "first": (
+        "sentence1", "text1", "question1", "sentencea", "texta", "first", "premise", *QUERY_COLUMNS,
+    ),
+    "second": (
+        "sentence2", "text2", "question2", "sentenceb", "textb", "second", "hypothesis", *DOCUMENT_COLUMNS,
+    ),
+    "score": (
+        "score", "similarity", "similarity score", "relatedness score", "rating", "gold", "label",
+        "is duplicate", "relevance", "grade",
+    ),
+}  # fmt: skip
+
+
+def _names_columns(fields: Sequence[str]) -> bool:
+    return names_columns(fields) and not any(map(_is_number, fields))
+
+
+def _is_number(field: str) -> bool:
     try:
-        with source.open(encoding="utf-8", newline="") as stream:
-            reader = csv.reader(stream)
-            for row in reader:
-                score = float(row[2]) if len(row) == 3 else -1.0
-                if not 0 <= score <= 5:
-                    raise DataError(
-                        f"line {reader.line_num} of {source} is not: sentence, sentence, score from 0 to 5"
-                    )
-                first.append(row[0])
-                second.append(row[1])
-                scores.append(score)
-    except FileNotFoundError as error:
-        raise DataError(f"{source} does not exist") from error
-    except DataError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{source} is not a table of scored pairs: {error}") from error
-    if not first:
-        raise DataError(f"{source} is empty; it should hold: sentence, sentence, score from 0 to 5")
-    return ScoredPairs(tuple(first), tuple(second), np.asarray(scores))
+        return math.isfinite(float(field.replace(",", ".")))
+    except ValueError:
+        return False

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from nestling.data.delimited import names_columns, read_fields
+from nestling.data.input_file import InputFile, find_file
+from nestling.data.text_checks import check_texts
 from nestling.errors import DataError, require, unknown
 
-_LONGEST_HEADER_WORDS = 3
 _RECORDS_AT_A_TIME = 1 << 13
+
+IsHeader = Callable[[Sequence[str]], bool]
+"""Whether the fields of a first line name columns."""
 
 
 @dataclass(frozen=True)
@@ -26,34 +31,50 @@ class Table:
         columns: values by column name, all equally many.
         numbers: for each record, where it stands in the file.
         unit: what ``numbers`` count: ``"line"`` or ``"row"``.
+        decimal: what stands before decimals in its texts: a comma in files divided by semicolons, if need be.
     """
 
     path: Path
     columns: dict[str, list[Any]]
     numbers: Sequence[int]
     unit: str = "line"
+    decimal: str = "."
 
     def texts(self, column: str) -> list[str]:
         """The values of one column, stripped; whole numbers are taken as their digits.
 
         Raises:
-            DataError: for an unknown column, and for blank values or values that are no texts (named).
+            DataError: for an unknown column, and for values that are blank, no texts or no whole Unicode
+                (named).
         """
+        values = ["" if v is None else str(v) if type(v) is int else v for v in self._values(column)]
+        found = check_texts(values, f"{self.path}: texts of column {column!r}", self.name_rows)
+        return [text.strip() for text in found]
+
+    def floats(self, column: str) -> list[float]:
+        """The values of one column as finite numbers.
+
+        Raises:
+            DataError: for an unknown column, and for values that are missing or no finite numbers (named).
+        """
+        values = [_number(value, self.decimal) for value in self._values(column)]
+        wrong = [row for row, value in enumerate(values) if not math.isfinite(value)]
+        if wrong:
+            raise DataError(
+                f"{self.path}: column {column!r} must hold finite numbers, but holds "
+                f"{self.columns[column][wrong[0]]!r} in {self.name_rows(wrong)}"
+            )
+        return values
+
+    def find_column(self, usual: Iterable[str]) -> str | None:
+        """The first of the usual names that a column has; case and what is between letters do not count."""
+        names = {_letters(name): name for name in reversed(self.columns)}
+        return next((names[_letters(name)] for name in usual if _letters(name) in names), None)
+
+    def _values(self, column: str) -> list[Any]:
         if column not in self.columns:
             raise DataError(f"{self.path}: {unknown('column', column, self.columns)}")
-        values = [str(v) if type(v) is int else v for v in self.columns[column]]
-        wrong = [row for row, value in enumerate(values) if not isinstance(value, str | None)]
-        if wrong:
-            kind = type(values[wrong[0]]).__name__
-            raise DataError(
-                f"{self.path}: column {column!r} holds a {kind}, not text, in {self.name_rows(wrong)}"
-            )
-        blank = [row for row, value in enumerate(values) if value is None or not value.strip()]
-        if blank:
-            raise DataError(
-                f"{self.path}: column {column!r} is blank in {self.name_rows(blank)}; fill or remove them"
-            )
-        return [value.strip() for value in values]
+        return self.columns[column]
 
     def name_rows(self, rows: Sequence[int]) -> str:
         """Records as they are found in an editor: ``line 3``, or ``12 lines (3, 4, 5, 9, 11, ...)``."""
@@ -65,120 +86,112 @@ class Table:
         )
 
 
-def read_table(path: str | Path) -> Table:
-    """Read a ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet`` or ``.txt`` file.
+def read_table(path: str | Path, is_header: IsHeader = names_columns) -> Table:
+    """Read a ``.csv``, ``.tsv``, ``.jsonl`` (or ``.ndjson``), ``.parquet`` or ``.txt`` file.
 
-    The first line of a CSV or TSV file names its columns, unless one of its fields has more than three
-    words; then it is data, and the columns are called ``1``, ``2``, ... A ``.txt`` file has the column
-    ``text``, one record a line, blank lines left out. Text is UTF-8.
+    All but parquet may be packed (``.csv.gz``, also ``.bz2`` and ``.xz``). Text is UTF-8, or what a byte
+    order mark at its beginning says. ``-`` is standard input. The first line of a CSV or TSV file names its
+    columns, unless one of its fields has more than three words; then it is data, and the columns are called
+    ``1``, ``2``, ... A ``.txt`` file has the column ``text``, one record a line, blank lines left out.
+
+    Args:
+        path: of the file. What comes through a pipe is JSON lines or parquet if it begins like that, else
+            CSV or TSV.
+        is_header: tells otherwise whether the fields of a first line name columns.
 
     Raises:
-        DataError: for a file that is missing, of another kind, damaged, empty, or not UTF-8.
+        DataError: for a file that is missing, of another kind, damaged, empty, or in another encoding.
         MissingExtraError: for parquet without pyarrow.
     """
-    parts = list(read_in_parts(path))
+    parts = list(read_in_parts(path, is_header))
     columns: dict[str, list[Any]] = {name: [] for name in parts[-1].columns}
     for part in parts:
         missing = [None] * len(part.numbers)
         for name, values in columns.items():
             values.extend(part.columns.get(name, missing))
     numbers = [number for part in parts for number in part.numbers]
-    return Table(parts[0].path, columns, numbers, parts[0].unit)
+    return Table(parts[0].path, columns, numbers, parts[0].unit, parts[0].decimal)
 
 
-def read_in_parts(path: str | Path) -> Iterator[Table]:
+def read_in_parts(
+    path: str | Path, is_header: IsHeader = names_columns, *, piped: str = ".csv"
+) -> Iterator[Table]:
     """:func:`read_table`, some thousands of records at a time, so that memory does not grow with the file.
 
     A column that a file of JSON lines names for the first time in a later part is unknown before.
+
+    Args:
+        path: of the file.
+        is_header: as of :func:`read_table`.
+        piped: what comes through a pipe, if it does not begin like JSON lines or parquet: ``".csv"`` (or TSV)
+            or ``".txt"``.
     """
-    source = Path(path).expanduser()
-    if not source.is_file():
-        problem = "is a folder; name the file in it" if source.is_dir() else "does not exist"
-        raise DataError(f"{source} {problem}")
-    suffix = source.suffix.lower()
+    source = find_file(path)
+    suffix = source.suffix if source.path == source.place else _guess(source, piped)
     if suffix not in _SUFFIXES:
-        raise DataError(f"{source}: {unknown('kind of file', suffix or source.name, _SUFFIXES)}")
+        raise DataError(f"{source.path}: {unknown('kind of file', suffix or source.path.name, _SUFFIXES)}")
     is_empty = True
-    for part in _SUFFIXES[suffix](source):
+    for part in _SUFFIXES[suffix](source, is_header):
         is_empty = False
         yield part
     if is_empty:
-        raise DataError(f"{source} is empty: it holds no records")
+        raise DataError(f"{source.path} is empty: it holds no records")
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 file (a byte order mark is left out).
-
-    Raises:
-        DataError: if it cannot be opened or is in another encoding; the line is named.
-    """
+def _guess(source: InputFile, otherwise: str) -> str:
+    """The kind of what came through a pipe, from its first bytes."""
+    if source.head().startswith(b"PAR1"):
+        return ".parquet"
+    line = next(_lines(source), (0, ""))[1]
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path} is not UTF-8 (line {line} holds the byte 0x{raw[error.start]:02x}); save it as UTF-8, "
-            f"for instance with: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > new{path.suffix}"
-        ) from error
+        return ".jsonl" if isinstance(json.loads(line), dict) else otherwise
+    except ValueError:
+        return otherwise
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json_lines(source: InputFile) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) for each line that is not blank.
 
     Raises:
         DataError: for a line that is not a JSON object; the line is named.
     """
-    for number, line in _lines(path):
+    for number, line in _lines(source):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
-                f"line {number} of {path} is not JSON ({error}); write one object a line"
+                f"line {number} of {source.path} is not JSON ({error}); write one object a line"
             ) from error
         if not isinstance(record, dict):
             raise DataError(
-                f"line {number} of {path} is a JSON {type(record).__name__}; "
+                f"line {number} of {source.path} is a JSON {type(record).__name__}; "
                 'write an object a line, such as {"query": "...", "document": "..."}'
             )
         yield number, record
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(source: InputFile) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, with their numbers."""
-    with _opened(path, newline="\n") as stream:
+    with source.open_text(newline="\n") as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
-                yield number, line.removesuffix("\n")
+                yield number, line.rstrip("\r\n")
 
 
-@contextmanager
-def _opened(path: Path, newline: str) -> Iterator[TextIO]:
-    try:
-        with path.open(encoding="utf-8-sig", newline=newline) as stream:
-            yield stream
-    except (UnicodeDecodeError, OSError):
-        read_text(path)  # finds the line, or why it cannot be read, and says so
-        raise
+def _of_lines(source: InputFile, _: IsHeader) -> Iterator[Table]:
+    return _as_tables(source, ((number, {"text": line}) for number, line in _lines(source)))
 
 
-def _of_lines(path: Path) -> Iterator[Table]:
-    return _as_tables(path, ((number, {"text": line}) for number, line in _lines(path)))
+def _of_objects(source: InputFile, _: IsHeader) -> Iterator[Table]:
+    return _as_tables(source, read_json_lines(source))
 
 
-def _of_objects(path: Path) -> Iterator[Table]:
-    return _as_tables(path, read_json_lines(path))
-
-
-def _as_tables(path: Path, records: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Table]:
+def _as_tables(source: InputFile, records: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Table]:
     names: dict[str, None] = {}
     for part in _parts(records):
         names |= dict.fromkeys(name for _, record in part for name in record)
         columns = {name: [record.get(name) for _, record in part] for name in names}
-        yield Table(path, columns, [number for number, _ in part])
+        yield Table(source.path, columns, [number for number, _ in part])
 
 
 def _parts(records: Iterable[Any]) -> Iterator[list[Any]]:
@@ -186,60 +199,42 @@ def _parts(records: Iterable[Any]) -> Iterator[list[Any]]:
     return iter(lambda: list(islice(left, _RECORDS_AT_A_TIME)), [])
 
 
-def _of_fields(path: Path) -> Iterator[Table]:
-    """A CSV or TSV file."""
-    with _opened(path, newline="") as stream:
-        first = stream.readline()
-        stream.seek(0)
-        tab, semicolon = path.suffix.lower() == ".tsv", ";" in first and "," not in first
-        delimiter = "\t" if tab else ";" if semicolon else ","
-        rows = _rows(path, csv.reader(stream, delimiter=delimiter, strict=True))
-        opening = next(rows, None)
-        if opening is None:
-            return
-        header = [name.strip() for name in opening[1]]
-        if any(len(name.split()) > _LONGEST_HEADER_WORDS for name in header):
-            header = [str(number) for number in range(1, len(header) + 1)]
-            rows = chain([opening], rows)
-        if len(set(header)) < len(header):
-            raise DataError(f"{path} names a column twice in its first line: {', '.join(header)}")
-        for part in _parts(rows):
-            uneven = [number for number, row in part if len(row) != len(header)]
-            if uneven:
-                raise DataError(
-                    f"line {uneven[0]} of {path} does not have {len(header)} fields as the first line has; "
-                    f"put fields that hold {delimiter!r} in double quotes"
-                )
-            columns = {name: [row[place] for _, row in part] for place, name in enumerate(header)}
-            yield Table(path, columns, [number for number, _ in part])
+def _of_fields(source: InputFile, is_header: IsHeader) -> Iterator[Table]:
+    with source.open_text(newline="") as stream:
+        tab = "\t" if source.suffix == ".tsv" else None
+        fields = read_fields(source.path, stream, tab, is_header)
+        decimal = "," if fields.delimiter == ";" else "."
+        for part in _parts(fields.rows):
+            columns = {name: [row[place] for _, row in part] for place, name in enumerate(fields.names)}
+            yield Table(source.path, columns, [number for number, _ in part], decimal=decimal)
 
 
-def _rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a ``csv.reader`` that are not blank, with the numbers of their lines."""
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(
-            f"line {reader.line_num} of {path} is malformed: {error} (is a quote not closed?)"
-        ) from error
-
-
-def _of_parquet(path: Path) -> Iterator[Table]:
+def _of_parquet(source: InputFile, _: IsHeader) -> Iterator[Table]:
     parquet = require("pyarrow.parquet", "parquet")
     arrow = require("pyarrow", "parquet")
     try:
-        with parquet.ParquetFile(path) as source:
+        with parquet.ParquetFile(source.place) as file:
             start = 1
-            for batch in source.iter_batches(batch_size=_RECORDS_AT_A_TIME):
-                yield Table(path, batch.to_pydict(), range(start, start + batch.num_rows), unit="row")
+            for batch in file.iter_batches(batch_size=_RECORDS_AT_A_TIME):
+                yield Table(source.path, batch.to_pydict(), range(start, start + batch.num_rows), unit="row")
                 start += batch.num_rows
     except (arrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file: {error}") from error
+        raise DataError(f"{source.path} is not a readable parquet file: {error}") from error
 
 
-_SUFFIXES: dict[str, Callable[[Path], Iterator[Table]]] = {
+def _letters(name: str) -> str:
+    """``name`` as it is compared: ``Sentence_1`` is ``sentence1``."""
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def _number(value: Any, decimal: str) -> float:
+    try:
+        return float(value.replace(decimal, ".") if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+_SUFFIXES: dict[str, Callable[[InputFile, IsHeader], Iterator[Table]]] = {
     ".csv": _of_fields,
     ".tsv": _of_fields,
     ".jsonl": _of_objects,

@@ -20,7 +20,9 @@ class TextFile:
     """The texts of a file, read anew each time they are gone through, some thousands at a time.
 
     Args:
-        path: a ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (one text a line).
+        path: a ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (one text a line), as
+            :func:`~nestling.data.table.read_table` reads it; ``-`` is standard input. What comes through a
+            pipe and is neither JSON lines nor parquet is one text a line, or CSV where ``text`` is named.
         text: its column; by default the only one, or the first of ``text``, ``content``, ``body``, ...
 
     Going through them raises:
@@ -32,7 +34,7 @@ class TextFile:
 
     def __iter__(self) -> Iterator[str]:
         column = self.text
-        for part in read_in_parts(self.path):
+        for part in read_in_parts(self.path, piped=".txt" if self.text is None else ".csv"):
             column = _text_column(part) if column is None else column
             yield from part.texts(column)
 
@@ -51,14 +53,13 @@ def read_texts(path: str | Path, text: str | None = None) -> tuple[str, ...]:
 
 
 def _text_column(table: Table) -> str:
-    known = [name for name in _TEXT_COLUMNS if name in table.columns]
-    candidates = known or (list(table.columns) if len(table.columns) == 1 else [])
-    if not candidates:
+    known = table.find_column(_TEXT_COLUMNS)
+    if known is None and len(table.columns) != 1:
         raise DataError(
             f"{table.path} has no column called {', '.join(_TEXT_COLUMNS[:3])} or the like, but "
-            f"{', '.join(table.columns)}; name the one that holds the texts (text=)"
+            f"{', '.join(table.columns)}; name the one that holds the texts with text="
         )
-    return candidates[0]
+    return known or next(iter(table.columns))
 
 
 def pairs_from_texts(texts: Iterable[str]) -> TextPairs:

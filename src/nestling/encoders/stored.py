@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows, zero_rows
 from nestling.data.columns import Columns, parts_of, read_columns, write_columns
+from nestling.data.input_file import home_path
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
 from nestling.encoders.vector_files import read_vector_file, write_npy
@@ -249,13 +250,14 @@ def open_vectors(
 
     Args:
         path: a folder that nestling saved, which says everything else; or a file: ``.npy`` and ``.fvecs``
-            are read as memory maps, ``.parquet`` (a column of lists) into memory.
+            are read as memory maps, ``.parquet`` into memory. ``-`` is standard input (``.npy`` or parquet).
         nesting: see :class:`StoredVectors`; goes before what a folder says, as do the next three.
         rule: by default L2 normalisation after the cut, for cosines.
         ids: what the rows are called.
         encoder: what made the vectors.
-        column: of a parquet file, the one that holds the vectors; needed if several could.
-        id_column: of a parquet file, the one that holds the ids.
+        column: of a parquet file, the one that holds the vectors as lists or tensors, or what the names of
+            numbered columns of floats (``v0``, ``v1``, ...) begin with; needed if several could.
+        id_column: of a parquet file, the one that holds the ids; by default ``id`` or ``_id``, if there.
 
     Raises:
         DataError: if it does not exist, is of another kind, truncated or corrupt, or holds vectors that
@@ -263,8 +265,8 @@ def open_vectors(
         ArtifactError: if a saved folder is torn or altered.
         MissingExtraError: for parquet without pyarrow.
     """
-    if Path(path).is_dir():
-        saved = StoredVectors.load(path)
+    if home_path(path).is_dir():
+        saved = StoredVectors.load(home_path(path))
         if nesting is None and rule is None and ids is None and encoder is None:
             return saved
         return StoredVectors(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import CutRule, check_vectors, name_rows
+from nestling.data.text_checks import check_texts as whole_texts
 from nestling.elastic import Cost
 from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, unknown
 from nestling.granularity import At, Granularity, Nesting
@@ -70,27 +71,18 @@ class Prompted(Protocol):
 
 
 def check_texts(texts: Iterable[str], first_row: int = 0) -> list[str]:
-    """``texts`` as a list of strings that say something, or an error that names the rows.
+    """``texts`` as a list of at least one text to encode, or an error that names the rows.
 
     Args:
         texts: to be encoded.
         first_row: the number of the first one, if more came before.
 
     Raises:
-        DataError: for no texts, or texts that are empty or no strings.
+        DataError: for no texts, and as :func:`nestling.data.text_checks.check_texts`.
     """
-    if isinstance(texts, (str, bytes)):
-        raise DataError("texts must be a list of strings, not one string; write [text]")
-    rows = list(texts)
+    rows = whole_texts(texts, name=lambda wrong: name_rows([row + first_row for row in wrong]))
     if not rows:
         raise DataError("there are no texts to encode; give at least one")
-    wrong = np.array([row for row, text in enumerate(rows) if not isinstance(text, str)], np.int64)
-    if len(wrong):
-        kind, named = type(rows[wrong[0]]).__name__, name_rows(wrong + first_row)
-        raise DataError(f"texts must be strings, not {kind} as in {named}; convert or drop those")
-    empty = np.array([row for row, text in enumerate(rows) if not text.strip()], np.int64)
-    if len(empty):
-        raise DataError(f"an empty text has no vector; drop or fill {name_rows(empty + first_row)}")
     return rows
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import name_rows
+from nestling.data.input_file import InputFile, find_file
 from nestling.encoders.matrix import Vectors
 from nestling.encoders.vector_parquet import read_parquet
 from nestling.errors import DataError, unknown
@@ -29,28 +30,32 @@ def read_vector_file(
     """Read a file by its suffix: ``.npy`` and ``.fvecs`` as memory maps, ``.parquet`` into memory.
 
     Args:
-        path: of the file.
-        column: of a parquet file, the one that holds lists of numbers; needed if there are several.
-        id_column: of a parquet file, the one that names the rows; None is none.
+        path: of the file; ``~`` is a home; ``-`` is standard input, which may be ``.npy`` or ``.parquet``.
+        column: of a parquet file, the one that holds lists of numbers or tensors, or what the names of
+            numbered columns of floats begin with; needed if there are several.
+        id_column: of a parquet file, the one that names the rows; by default ``id`` or ``_id``, if there.
 
     Raises:
         DataError: if the file does not exist, is of another kind, truncated or corrupt, or its rows are
             of different length (named).
         MissingExtraError: for parquet without pyarrow.
     """
-    file = Path(path)
-    readers: dict[str, Callable[[], VectorFile]] = {
-        ".npy": lambda: VectorFile(_read_npy(file)),
-        ".fvecs": lambda: VectorFile(_read_fvecs(file)),
-        ".parquet": lambda: VectorFile(*read_parquet(file, column, id_column)),
+    readers: dict[str, Callable[[InputFile], VectorFile]] = {
+        ".npy": lambda file: VectorFile(_read_npy(file)),
+        ".fvecs": lambda file: VectorFile(_read_fvecs(file)),
+        ".parquet": lambda file: VectorFile(*read_parquet(file, column, id_column)),
     }
-    if file.suffix not in readers:
-        raise DataError(unknown("kind of vector file", file.suffix or file.name, readers))
-    if not file.is_file():
-        raise DataError(f"{file} does not exist or is no file")
-    if (column or id_column) and file.suffix != ".parquet":
-        raise DataError(f"{file} has no columns; column= and id_column= are for parquet files")
-    return readers[file.suffix]()
+    file = find_file(path)
+    suffix = file.suffix if file.path == file.place else _KINDS.get(file.head()[:4], "")
+    if suffix not in readers:
+        raise DataError(f"{file.path}: {unknown('kind of vector file', suffix or file.path.name, readers)}")
+    if (column or id_column) and suffix != ".parquet":
+        raise DataError(f"{file.path} has no columns; column= and id_column= are for parquet files")
+    return readers[suffix](file)
+
+
+_KINDS = {b"\x93NUM": ".npy", b"PAR1": ".parquet"}
+"""What comes through a pipe, by its first bytes."""
 
 
 def write_npy(path: Path, blocks: Iterable[Vectors], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
@@ -74,36 +79,37 @@ def write_npy(path: Path, blocks: Iterable[Vectors], shape: tuple[int, int], dty
         raise DataError(f"{written} rows came where {shape[0]} were promised; nothing was kept")
 
 
-def _read_npy(file: Path) -> Vectors:
+def _read_npy(file: InputFile) -> Vectors:
     try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
+        found = np.load(file.place, mmap_mode="r", allow_pickle=False)
         if not isinstance(found, np.ndarray):
             found.close()
             raise ValueError("it is an archive of several arrays")
     except Exception as error:  # a damaged header is parsed as Python, which fails in a dozen ways
         raise DataError(
-            f"{file} cannot be read as a matrix of numbers: {error}. It may be truncated, empty or of "
+            f"{file.path} cannot be read as a matrix of numbers: {error}. It may be truncated, empty or of "
             "another kind; write it again with np.save(path, matrix)"
         ) from error
     return found
 
 
-def _read_fvecs(file: Path) -> Vectors:
+def _read_fvecs(file: InputFile) -> Vectors:
     """Each row is its length as int32, then so many float32 (corpus-texmex.irisa.fr)."""
-    size_bytes = file.stat().st_size
+    size_bytes = file.place.stat().st_size
     if size_bytes < 8:
-        raise DataError(f"{file} holds {size_bytes} bytes and no vector; copy it again from its source")
-    words = np.memmap(file, dtype="<i4", mode="r", shape=(size_bytes // 4,))
+        raise DataError(f"{file.path} holds {size_bytes} bytes and no vector; copy it again from its source")
+    words = np.memmap(file.place, dtype="<i4", mode="r", shape=(size_bytes // 4,))
     dim = int(words[0])
     if dim < 1 or size_bytes % (4 * (dim + 1)):
         raise DataError(
-            f"{file} is no whole .fvecs file: its first row says {dim} entries, and {size_bytes} bytes are "
-            f"no whole number of such rows; it is truncated or of another kind, copy it again"
+            f"{file.path} is no whole .fvecs file: its first row says {dim} entries, and {size_bytes} bytes "
+            f"are no whole number of such rows; it is truncated or of another kind, copy it again"
         )
     rows = words.reshape(-1, dim + 1)
     wrong = np.flatnonzero(rows[:, 0] != dim)
     if len(wrong):
         raise DataError(
-            f"{file} is corrupt at {name_rows(wrong)}: not of {dim} entries like the first; copy it again"
+            f"{file.path} is corrupt at {name_rows(wrong)}: not of {dim} entries like the first; copy it "
+            "again"
         )
     return rows.view("<f4")[:, 1:]

@@ -1,8 +1,12 @@
-"""Vectors in a column of lists of a parquet file."""
+"""Vectors in parquet files: a column of lists or tensors, or one column of floats for each entry."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,89 +14,177 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import name_rows
+from nestling.data.input_file import InputFile, find_file
+from nestling.data.table import Table
 from nestling.encoders.matrix import Vectors
 from nestling.errors import DataError, require, unknown
 
 _ROWS_AT_A_TIME = 1 << 14
+_ID_COLUMNS = ("id", "_id")
+_NUMBERED = re.compile(r"(.*?)(\d+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a file mean what.
+
+    Args:
+        vectors: one of lists or tensors, or as many of floats as the vectors have entries.
+        ids: what names the rows; None is none.
+        others: all the rest.
+    """
+
+    vectors: tuple[str, ...]
+    ids: str | None
+    others: tuple[str, ...]
 
 
 def read_parquet(
-    file: Path, column: str | None, id_column: str | None
+    source: InputFile, column: str | None, id_column: str | None
 ) -> tuple[Vectors, NDArray[np.generic] | None]:
-    """The vectors and, with ``id_column``, the ids of a parquet file.
+    """The vectors and, where there is a column of them, the ids of a parquet file.
 
     Raises:
         DataError: if the file cannot be read, has no such column, or rows that are missing or of another
             length (named).
         MissingExtraError: without pyarrow.
     """
+    with _opened(source) as file:
+        columns = _choose(source.path, file.schema_arrow, column, id_column)
+        return _read_columns(source.path, file, columns)
+
+
+def read_other_columns(
+    path: str | Path, column: str | None = None, id_column: str | None = None
+) -> Iterator[Table]:
+    """What a parquet file holds beside its vectors and ids, some thousands of rows at a time.
+
+    Args:
+        path: of the file.
+        column: its column of vectors, as :func:`~nestling.encoders.stored.open_vectors` takes it.
+        id_column: its column of ids.
+
+    Raises:
+        DataError: as :func:`~nestling.encoders.stored.open_vectors`.
+        MissingExtraError: without pyarrow.
+    """
+    source = find_file(path)
+    with _opened(source) as file:
+        others = list(_choose(source.path, file.schema_arrow, column, id_column).others)
+        for start, batch in _batches(file, others):
+            numbers = range(start + 1, start + 1 + batch.num_rows)
+            yield Table(source.path, batch.to_pydict(), numbers, unit="row")
+
+
+@contextmanager
+def _opened(source: InputFile) -> Iterator[Any]:
     parquet, arrow = require("pyarrow.parquet", "parquet"), require("pyarrow", "parquet")
     try:
-        with parquet.ParquetFile(file) as source:
-            name = _vector_column(file, source.schema_arrow, column)
-            if id_column is not None and id_column not in source.schema_arrow.names:
-                raise DataError(f"{file}: " + unknown("column", id_column, source.schema_arrow.names))
-            return _read_columns(file, source, name, id_column)
+        with parquet.ParquetFile(source.place) as file:
+            yield file
     except (arrow.ArrowException, OSError) as error:
         raise DataError(
-            f"{file} cannot be read as parquet: {error}. It may be truncated or corrupt; copy it again"
+            f"{source.path} cannot be read as parquet: {error}. It may be truncated or corrupt; copy it again"
         ) from error
 
 
-def _read_columns(
-    file: Path, source: Any, name: str, id_column: str | None
-) -> tuple[Vectors, NDArray[np.generic] | None]:
-    count, values = source.metadata.num_rows, None
+def _choose(path: Path, schema: Any, column: str | None, id_column: str | None) -> Columns:
+    names = list(schema.names)
+    if id_column is None:
+        id_column = next((name for name in names if name.lower() in _ID_COLUMNS), None)
+    elif id_column not in names:
+        raise DataError(f"{path}: " + unknown("column", id_column, names))
+    vectors = _vector_columns(path, schema, column, id_column)
+    return Columns(
+        vectors, id_column, tuple(name for name in names if name != id_column and name not in vectors)
+    )
+
+
+def _vector_columns(path: Path, schema: Any, column: str | None, id_column: str | None) -> tuple[str, ...]:
+    """The column of lists or tensors; or else the floats that are numbered, or that are all there is."""
+    types = require("pyarrow.types", "parquet")
+    whole = [field.name for field in schema if _is_matrix(field.type)]
+    floats = [field.name for field in schema if types.is_floating(field.type) and field.name != id_column]
+    found = {name: (name,) for name in whole} | _numbered(floats)
+    if column is not None:
+        if column not in found:
+            raise DataError(f"{path}: " + unknown("column of vectors", column, found))
+        return found[column]
+    candidates = whole or list(found)
+    if len(candidates) == 1:
+        return found[candidates[0]]
+    if not candidates and len(floats) > 1 and set(schema.names) <= {*floats, id_column}:
+        return tuple(floats)
+    raise DataError(
+        f"{path} has {len(candidates)} columns of vectors ({', '.join(candidates) or 'none'}) among "
+        f"{', '.join(schema.names)}; give one column of lists of numbers or tensors, or of floats that are "
+        "numbered (v0, v1, ...), or say which with column="
+    )
+
+
+def _is_matrix(kind: Any) -> bool:
+    """Whether a column of this type holds a list of numbers, or a tensor of a fixed shape, in each row."""
+    types = require("pyarrow.types", "parquet")
+    kind = getattr(kind, "storage_type", kind)
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(is_list and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))
+
+
+def _numbered(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Sets of names that count from 0 or 1, such as ``v0`` to ``v31``, by what they begin with."""
+    sets: dict[str, dict[int, str]] = defaultdict(dict)
+    for name in names:
+        if parts := _NUMBERED.fullmatch(name):
+            sets[parts[1]][int(parts[2])] = name
+    return {
+        prefix: tuple(each[number] for number in sorted(each))
+        for prefix, each in sets.items()
+        if len(each) > 1 and sorted(each) in (list(range(len(each))), list(range(1, len(each) + 1)))
+    }
+
+
+def _read_columns(path: Path, file: Any, columns: Columns) -> tuple[Vectors, NDArray[np.generic] | None]:
+    count, values = file.metadata.num_rows, None
     ids: list[NDArray[np.generic]] = []
-    for start, batch in _batches(source, [name] if id_column is None else [name, id_column]):
-        block = _matrix(file, batch.column(name), start, None if values is None else values.shape[1])
+    wanted = [*columns.vectors, *([] if columns.ids is None else [columns.ids])]
+    for start, batch in _batches(file, wanted):
+        if len(columns.vectors) > 1:
+            block = _joined([batch.column(name) for name in columns.vectors])
+        else:
+            dim = None if values is None else values.shape[1]
+            block = _matrix(path, batch.column(columns.vectors[0]), start, dim)
         values = np.empty((count, block.shape[1]), block.dtype) if values is None else values
         values[start : start + len(block)] = block
-        if id_column is not None:
-            ids.append(_ids(file, batch.column(id_column), start))
+        if columns.ids is not None:
+            ids.append(_ids(path, batch.column(columns.ids), start))
     if values is None:
-        raise DataError(f"{file} holds no rows; give at least one")
+        raise DataError(f"{path} holds no rows; give at least one")
     return values, np.concatenate(ids) if ids else None
 
 
-def _vector_column(file: Path, schema: Any, column: str | None) -> str:
-    types = require("pyarrow.types", "parquet")
-    tests = (types.is_list, types.is_large_list, types.is_fixed_size_list)
-    lists = [
-        field.name
-        for field in schema
-        if any(test(field.type) for test in tests)
-        and (types.is_floating(field.type.value_type) or types.is_integer(field.type.value_type))
-    ]
-    if column is not None and column in lists:
-        return column
-    if column is not None:
-        raise DataError(f"{file}: " + unknown("column of vectors", column, lists))
-    if len(lists) != 1:
-        raise DataError(
-            f"{file} has {len(lists)} columns of lists of numbers ({', '.join(lists) or 'none'}) among "
-            f"{', '.join(schema.names)}; name the one that holds the vectors with column="
-        )
-    return str(lists[0])
-
-
-def _batches(source: Any, columns: list[str]) -> Iterator[tuple[int, Any]]:
+def _batches(file: Any, columns: list[str]) -> Iterator[tuple[int, Any]]:
     """Record batches, each with the number of its first row."""
     start = 0
-    for batch in source.iter_batches(columns=columns, batch_size=_ROWS_AT_A_TIME):
+    for batch in file.iter_batches(columns=columns, batch_size=_ROWS_AT_A_TIME):
         yield start, batch
         start += len(batch)
 
 
-def _matrix(file: Path, column: Any, start: int, dim: int | None) -> Vectors:
+def _joined(columns: Sequence[Any]) -> Vectors:
+    """Columns of floats side by side; a missing one is NaN."""
+    return np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1)
+
+
+def _matrix(path: Path, column: Any, start: int, dim: int | None) -> Vectors:
     """The lists of one batch as a matrix, or an error that names the rows that do not fit."""
+    column = getattr(column, "storage", column)
     lengths = require("pyarrow.compute", "parquet").list_value_length(column)
     lengths = lengths.fill_null(0).to_numpy(zero_copy_only=False)
     dim = max(1, int(lengths[0])) if dim is None else dim
     wrong = np.flatnonzero(lengths != dim)
     if len(wrong):
         raise DataError(
-            f"{file}: the vectors in {name_rows(wrong + start)} are missing or not of {dim} entries; all "
+            f"{path}: the vectors in {name_rows(wrong + start)} are missing or not of {dim} entries; all "
             "must be of one length"
         )
     flat = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), dim)
@@ -100,9 +192,9 @@ def _matrix(file: Path, column: Any, start: int, dim: int | None) -> Vectors:
     return matrix
 
 
-def _ids(file: Path, column: Any, start: int) -> NDArray[np.generic]:
+def _ids(path: Path, column: Any, start: int) -> NDArray[np.generic]:
     missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
     if len(missing):
-        raise DataError(f"{file}: the ids of {name_rows(missing + start)} are missing; fill them")
+        raise DataError(f"{path}: the ids of {name_rows(missing + start)} are missing; fill them")
     ids: NDArray[np.generic] = column.to_numpy(zero_copy_only=False)
     return ids

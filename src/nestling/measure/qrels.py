@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nestling.cut import name_rows
+from nestling.data.retrieval import RetrievalData
 from nestling.errors import DataError
 from nestling.measure.metrics import check_labels, label_hits
 
@@ -42,18 +43,21 @@ class Qrels:
 
     Args:
         judged: for each query its relevant documents: a mapping of query rows, or a sequence of one entry
-            a query; an entry is one document row, several of them, or a mapping of rows to grades.
+            a query; an entry is one document row, several of them, or a mapping of rows to grades. Grades
+            below 0 say not relevant, as 0 does.
+        beyond: so many documents, those of the highest rows, are judged but not in the collection. They are
+            never found, and count in recall and in the ideal of nDCG, as in trec_eval.
 
     Raises:
         DataError: for no queries, a query without a relevant document, rows that are not whole numbers of
-            at least 0, or grades that are negative or not finite.
+            at least 0, or grades that are not finite.
 
     >>> Qrels([[3], {0: 2.0, 1: 1.0}]).grades(np.array([[3, 0], [0, 1]]))
     array([[1., 0.],
            [2., 1.]])
     """
 
-    def __init__(self, judged: Mapping[int, Any] | Sequence[Any] | NDArray[Any]) -> None:
+    def __init__(self, judged: Mapping[int, Any] | Sequence[Any] | NDArray[Any], *, beyond: int = 0) -> None:
         if not isinstance(judged, Mapping):
             judged = dict(enumerate(judged))
         missing = [query for query in range(max(len(judged), 1)) if query not in judged]
@@ -68,13 +72,14 @@ class Qrels:
         documents = np.concatenate([rows for rows, _ in entries])
         values = np.concatenate([grades for _, grades in entries])
         _check_pairs(documents, values)
+        values = np.maximum(values, 0)
         self.relevant: Ints = np.bincount(queries[values > 0], minlength=len(entries))
         hopeless = np.flatnonzero(self.relevant == 0)
         if len(hopeless):
             raise DataError(
                 f"no document is relevant to the query in {name_rows(hopeless)}; remove such queries"
             )
-        self._documents = int(documents.max()) + 1
+        self._documents, self._beyond = int(documents.max()) + 1, beyond
         # One sorted column of pairs makes looking up a table of neighbours a single search.
         keys = queries * self._documents + documents
         order = np.argsort(keys, kind="stable")
@@ -82,6 +87,17 @@ class Qrels:
         if (np.diff(self._keys) == 0).any():
             twice = int(self._keys[np.flatnonzero(np.diff(self._keys) == 0)[0]] // self._documents)
             raise DataError(f"the qrels judge a document twice for the query in row {twice}; keep one grade")
+
+    @classmethod
+    def of(cls, data: RetrievalData) -> Self:
+        """Judgements by id as those of rows: of the judged queries, and of the documents that have a text."""
+        rows = {document: row for row, document in enumerate(data.searchable)}
+        there = len(rows)
+        for grades in data.qrels.values():
+            for document in grades:
+                rows.setdefault(document, len(rows))
+        judged = [{rows[name]: grade for name, grade in grades.items()} for grades in data.qrels.values()]
+        return cls(judged, beyond=len(rows) - there)
 
     def grades(self, indices: Ints) -> Floats:
         """``Float[queries, k]``: the grade of each document found, 0 for -1."""
@@ -104,9 +120,12 @@ class Qrels:
         """Refuse numbers of queries and documents that do not belong to these judgements."""
         if queries != len(self.relevant):
             raise DataError(f"the qrels judge {len(self.relevant)} queries, but {queries} are given")
-        if documents < self._documents:
+        there = self._documents - self._beyond
+        if documents < there or (self._beyond and documents > there):
             raise DataError(
-                f"the qrels name document {self._documents - 1}, but only {documents} documents are given"
+                f"the qrels name document {there - 1}, but only {documents} documents are given"
+                if documents < there
+                else f"the qrels are of {there} documents, but {documents} documents are given"
             )
 
 
@@ -128,8 +147,8 @@ def _read_entry(entry: Any) -> tuple[Ints, Floats]:
 def _check_pairs(documents: Ints, grades: Floats) -> None:
     if len(documents) and documents.min() < 0:
         raise DataError(f"the qrels name document {documents.min()}; rows begin at 0")
-    if not (np.isfinite(grades) & (grades >= 0)).all():
-        raise DataError("the grades of the qrels must be finite and at least 0, where 0 is not relevant")
+    if not np.isfinite(grades).all():
+        raise DataError("the grades of the qrels must be finite numbers, where 0 and below are not relevant")
 
 
 class Labels:

@@ -101,17 +101,12 @@ class Retrieval:
 
     @classmethod
     def from_data(cls, data: RetrievalData, *, k: int = 10, measures: Sequence[str] = measures) -> Self:
-        """The judged queries of data by id; those without judgements are left out."""
-        queries, documents = list(data.qrels), list(data.documents)
-        row = {document: place for place, document in enumerate(documents)}
-        qrels = [{row[document]: grade for document, grade in data.qrels[query].items()} for query in queries]
-        return cls(
-            [data.queries[query] for query in queries],
-            [data.documents[document] for document in documents],
-            Qrels(qrels),
-            k,
-            tuple(measures),
-        )
+        """The judged queries of data by id; those without judgements are left out.
+
+        Judged documents without a text, or that are not there, are relevant but never found.
+        """
+        queries = [data.queries[query] for query in data.qrels]
+        return cls(queries, list(data.searchable.values()), Qrels.of(data), k, tuple(measures))
 
     @classmethod
     def from_vectors(

@@ -31,7 +31,7 @@ class DataPlan(_Table):
 
     Args:
         pairs: a file of (query, document) pairs.
-        scored: a file of (text, text, score from 0 to 5), the similarity that people see in a pair.
+        scored: a file of (text, text, score), the similarity that people see in a pair.
         texts: a file of single texts.
         docstrings: a folder of Python sources whose docstrings are the pairs.
         limit: the most rows to use.
