@@ -20,7 +20,8 @@ from nestling.search.frontier import Frontier, Trial
 from nestling.search.index import AdaptiveIndex
 from nestling.search.journal import write_array
 from nestling.search.plan import Plan, PlanCost, Point
-from nestling.search.race import Questions, climb, without
+from nestling.search.race import climb
+from nestling.search.recall import Questions, without
 from nestling.search.tune import build, candidate_plans, compare_with_exact, retune, tune
 
 N, DIM, SIZES = 3000, 32, (8, 16, 32)
@@ -44,8 +45,8 @@ def test_a_row_that_is_a_query_is_not_its_own_neighbour() -> None:
 
 def test_recall_is_that_of_the_exact_neighbours(vectors: np.ndarray) -> None:
     queries = vectors[:50] + 0.05
-    expected = nearest(queries, vectors, 10).indices
-    questions = Questions(queries, expected)
+    questions = Questions.ask(queries, vectors, 10)
+    expected = questions.expected
     short = nearest(queries, vectors, 10, dim=8).indices
     assert questions.recalls(short).mean() == pytest.approx(recall_of(short, expected))
     names = np.array([f"row {i}" for i in range(N)])
@@ -75,9 +76,11 @@ def test_many_rows_are_planned_on_a_sample_first(
 ) -> None:
     monkeypatch.setattr(race, "_FEWEST_SAMPLED", 1000)
     family = tuple(map(Plan.parse, PLANS))
-    monkeypatch.setattr(tuning, "candidate_plans", lambda *_: family)
+    monkeypatch.setattr(tuning, "candidate_plans", lambda *_, **__: family)
     chosen, frontier = tune(vectors, recall=0.8, workers=1)
-    assert 1 <= len({trial.plan for trial in frontier}) <= 2  # the finalists
+    measured = {trial.plan for trial in frontier}
+    assert Plan.parse("flat@full") in measured
+    assert 1 <= len(measured) <= 3  # the finalists and the exact scan
     assert {trial.rows for trial in frontier} == {N}
     assert chosen.low >= 0.8
 
@@ -116,7 +119,7 @@ def test_planning_is_bounded_by_the_time_of_builds(
     monkeypatch.setattr(race, "_FEWEST_SAMPLED", 600)
     monkeypatch.setattr(race, "build", slow_build)
     monkeypatch.setattr(race.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(tuning, "candidate_plans", lambda *_: tuple(map(Plan.parse, plans)))
+    monkeypatch.setattr(tuning, "candidate_plans", lambda *_, **__: tuple(map(Plan.parse, plans)))
     chosen, frontier = tune(vectors, recall=0.8, workers=1)
     compared, whole = ([rows for _, rows in built if (rows == N) == is_whole] for is_whole in (False, True))
     assert 1 <= len(compared) < len(plans) - 1  # the dearer ones are not tried: there is no time left
@@ -169,7 +172,11 @@ def test_graphs_are_candidates_where_they_are_fast(monkeypatch: pytest.MonkeyPat
 
 def test_climbing_goes_on_while_more_is_found() -> None:
     """Against a search whose recall is known at every point."""
-    expected = np.tile(np.arange(16), (8, 1))
+    rows = np.cos(np.linspace(0, 1, 1000))[:, None] * [1, 0] + np.sin(np.linspace(0, 1, 1000))[:, None] * [
+        0,
+        1,
+    ]
+    questions = Questions.ask(np.tile([[1.0, 0.0]], (8, 1)), rows, 16)
 
     def search(queries: np.ndarray, k: int, point: Point) -> np.ndarray:
         assert point.nprobe is not None
@@ -178,7 +185,7 @@ def test_climbing_goes_on_while_more_is_found() -> None:
         return found
 
     plan = Plan.parse("ivf64@8 > flat@8")
-    trials = list(climb(search, plan, Questions(np.zeros((8, 8)), expected), 1000, 4.0, 0.0))
+    trials = list(climb(search, plan, questions, 1000, 4.0, 0.0))
     assert [trial.point.nprobe for trial in trials] == [1, 2, 4, 8, 16]
     assert [trial.recall for trial in trials] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
 
@@ -252,6 +259,49 @@ def test_sizes_that_are_asked_for_are_kept_and_others_may_go(vectors: np.ndarray
         AdaptiveIndex.create(tmp_path / "asked", stored, plan=plan, nesting="dim=8,16,32")
     with build(tmp_path / "all", stored, recall=0.9, nesting="dim=8,16,32", workers=1) as index:
         assert index.nesting.sizes("dim") == (8, 16, 32)
+
+
+def test_what_is_nested_is_planned_so_that_it_answers_at_every_size(
+    vectors: np.ndarray, tmp_path: Path
+) -> None:
+    """Sizes that were given to the vectors are kept by the plan that is measured; it says so."""
+    rows = np.concatenate([vectors] * 4)[: tuning._FEW_ROWS + 100]
+    rows = rows + 1e-3 * np.random.default_rng(5).normal(size=rows.shape).astype(np.float32)
+    stored = StoredVectors(rows, "dim=8,16,32")
+    with build(tmp_path / "nested", stored, recall=0.9, workers=1) as index:
+        assert index.nesting.sizes("dim") == (8, 16, 32)
+        assert "every size of dim=8,16,32" in index.info().reason
+        for dim in (8, 16, 32):
+            truth = nearest(rows[:50], rows, 1, dim=dim)
+            hits = index.search(rows[:50], 1, at=dim)
+            assert (hits.ids == truth.indices).mean() >= 0.9
+        small = index.extract(8)
+        np.testing.assert_array_equal(small.search(rows[:9], 3).ids, index.search(rows[:9], 3, at=8).ids)
+        small.close()
+    smallest = {plan.resolve(32).smallest_dim for plan in candidate_plans(20_000, (8, 16, 32), nested=True)}
+    assert max(smallest) <= 8
+    everything = candidate_plans(20_000, (32,), nested=True)
+    assert {plan.resolve(32).smallest_dim for plan in everything} == {1, 32}
+    plain = StoredVectors(rows)
+    assert not plain.is_nested
+    plain.save(tmp_path / "saved")
+    assert StoredVectors.load(tmp_path / "saved").is_nested
+
+
+def test_searches_that_name_no_point_use_the_one_that_was_chosen(vectors: np.ndarray, tmp_path: Path) -> None:
+    with build(tmp_path / "index", vectors, plan="int4@16 > rerank@full", recall=0.7, workers=1) as index:
+        info = index.info()
+        trials = {str(trial.point): trial for trial in (Trial.from_json(dict(row)) for row in index.table)}
+        chosen = trials[info.default_point]
+        assert chosen.latency_ms == min(each.latency_ms for each in trials.values() if each.low >= 0.7)
+        given_ = index.search(vectors[:9], point=info.default_point)
+        np.testing.assert_array_equal(index.search(vectors[:9]).ids, given_.ids)
+        longer = Point.parse(info.default_point).grown(10)
+        more = index.search(vectors[:9], 100)
+        np.testing.assert_array_equal(more.ids, index.search(vectors[:9], 100, point=longer).ids)
+        np.testing.assert_array_equal(more.ids, index.search(vectors[:9], 100, recall=0.7).ids)
+    with AdaptiveIndex.open(tmp_path / "index", read_only=True) as again:
+        np.testing.assert_array_equal(again.search(vectors[:9]).ids, given_.ids)
 
 
 @pytest.mark.parametrize("copied", [1, 4], ids=["few files", "more files"])

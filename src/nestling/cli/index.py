@@ -277,8 +277,9 @@ def bench(
         recall=recall,
         max_bytes=max_bytes,
         max_ms=max_ms,
-        plans=None if plans is None else [text.strip() for text in plans.split(";")],
+        plans=None if plans is None else [*(text.strip() for text in plans.split(";")), "flat@full"],
         sizes=stored.nesting.sizes("dim"),
+        nested=stored.is_nested,
         rule=stored.rule,
         seed=seed,
     )
@@ -336,8 +337,11 @@ def _show_index(opened: AdaptiveIndex, as_json: bool) -> None:
     show(f"{found.rows:,} vectors of {found.dim} dims, {readable_bytes(found.size_bytes)}: {found.plan}")
     show(f"searched at {found.nesting}, with {readable_bytes(found.kept_bytes)} kept in memory")
     show(f"{len(found.segments)} segments, {found.in_memory:,} rows in no segment yet")
+    if found.reason:
+        show(f"the plan is {found.reason}")
     for row in found.table:
-        show(f"  recall {row['recall']:.4f} in {row['latency_ms']:.3g} ms {row['point']}".rstrip())
+        mark = "*" if row["point"] == found.default_point else " "
+        show(f"{mark} recall {row['recall']:.4f} in {row['latency_ms']:.3g} ms {row['point']}".rstrip())
 
 
 def _show_frontier(chosen: Trial, frontier: Frontier, as_json: bool) -> None:

@@ -53,6 +53,9 @@ class StoredVectors:
         fields: of the rows, to be filtered by later: a mapping of names to columns, a data frame, or a list
             of one mapping a row.
 
+    Attributes:
+        is_nested: whether the sizes were given, by the caller or a folder; an index then answers at each.
+
     Raises:
         DataError: for another shape or type; rows with NaN or infinity, or (with ``l2`` after the cut)
             of zeros, named; ids or fields that are not of the rows.
@@ -85,6 +88,7 @@ class StoredVectors:
             )
         names = None if ids is None else _read_ids(ids, len(matrix))
         self._fill(matrix, sizes, rule, names, encoder, Columns.read(fields, len(matrix)))
+        self.is_nested = nesting is not None
 
     def _fill(
         self,
@@ -96,7 +100,7 @@ class StoredVectors:
         fields: Columns,
     ) -> Self:
         self.values, self.nesting, self.rule, self.ids, self.encoder = values, nesting, rule, ids, encoder
-        self.fields = fields
+        self.fields, self.is_nested = fields, True
         return self
 
     def __len__(self) -> int:

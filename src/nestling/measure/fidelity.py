@@ -19,6 +19,7 @@ from nestling.errors import ConfigError, DataError, require
 from nestling.measure.pair_scores import PairScores
 from nestling.measure.scores import Floats, MeanScores, Scores
 from nestling.search.prefix import prepare
+from nestling.search.recall import rounding, share_as_near
 
 Thresholds = Mapping[str, tuple[float, float]]
 
@@ -133,15 +134,15 @@ class Fidelity:
         for dim, distances in zip(dims, prefix_distances(encoded["x"], dims, rule), strict=True):
             graded.append(self._graded(distances, f"at {dim} dims"))
             if self.k is not None:
-                shares.append(_shared(_nearest(distances, self.k), expected))
+                shares.append(_shared(_square(distances), expected, self.k))
         pairs = PairScores(np.stack(graded), target, tuple(self.thresholds))
         if self.k is None:
             return pairs
         return _Beside((pairs, MeanScores(np.stack(shares)[:, :, None], self.metrics[-1:])))
 
     @cached_property
-    def _target(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Nearest inputs and graded distances of the reference."""
+    def _target(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Distances of the reference, between all inputs and graded."""
         if self.reference is None:
             raise ConfigError(
                 "there is nothing to compare with: sweep gives the vectors at the full granularity; "
@@ -149,7 +150,7 @@ class Fidelity:
             )
         dim = np.shape(self.reference)[1]
         (distances,) = prefix_distances(self.reference, [dim], self.rule)
-        return _nearest(distances, self.k or 1), self._graded(distances, "of the reference")
+        return _square(distances), self._graded(distances, "of the reference")
 
     def _graded(self, distances: NDArray[np.float32], where: str) -> NDArray[np.float32]:
         """``Float[transforms, pairs]``, from 0 to 1."""
@@ -178,16 +179,15 @@ def _take(x: Any, rows: NDArray[np.int64]) -> Any:
     return x[rows] if hasattr(x, "shape") else [x[row] for row in rows.tolist()]
 
 
-def _nearest(distances: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """The ``k`` nearest others of each input, ``Int[n, k]``, in no order."""
+def _square(distances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Distances ``Float[n, n]`` of pairs; no input is near to itself."""
     square = require("scipy.spatial.distance", "compare").squareform(distances)
     np.fill_diagonal(square, np.inf)
-    return np.asarray(np.argpartition(square, k - 1, axis=1)[:, slice(k)])
+    return np.asarray(square, np.float32)
 
 
-def _shared(found: NDArray[np.int64], expected: NDArray[np.int64]) -> Floats:
-    """Share of the expected neighbours of each input that are among those found."""
-    rows = np.arange(len(found))[:, None]
-    near = np.zeros((len(found), len(found)), np.bool_)
-    near[rows, expected] = True
-    return np.asarray(near[rows, found].mean(axis=1))
+def _shared(found: NDArray[np.float32], expected: NDArray[np.float32], k: int) -> Floats:
+    """Share of the ``k`` nearest inputs of each input that still are, or others as near as the k-th."""
+    rows = np.argpartition(found, k - 1, axis=1)[:, slice(k)]
+    kth = np.partition(expected, k - 1, axis=1)[:, k - 1]
+    return share_as_near(np.take_along_axis(expected, rows, 1), kth, rounding(1) * kth, k)

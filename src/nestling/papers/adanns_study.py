@@ -14,7 +14,6 @@ from nestling.cut import cut
 from nestling.encoders.text import TextEncoder
 from nestling.encoders.vectors import PCARotation
 from nestling.granularity import Nesting
-from nestling.measure.metrics import recall
 from nestling.papers.adanns_data import (
     Texts,
     adapted_docstrings,
@@ -27,6 +26,7 @@ from nestling.papers.mrl_study import Effort, Study, label_quality
 from nestling.search.engine import Engine, build
 from nestling.search.exact import Neighbours, nearest, nearest_each
 from nestling.search.plan import Point
+from nestling.search.recall import Questions
 
 NEIGHBOURS = 10
 PROBED = 4  # lists read where nothing else is said; the paper reads 1, 2 or 4
@@ -271,11 +271,10 @@ def text_problem(key: str, texts: Texts, bits: int = 8) -> Problem:
 
 
 def _judged_by_truth(queries: Floats, rows: Floats) -> Asked:
-    truth = nearest(queries, rows, NEIGHBOURS).indices
+    questions = Questions.ask(queries, rows, NEIGHBOURS)
 
     def judge(found: Ints) -> Quality:
-        hits = (found[:, :, None] == truth[:, None, :]).any(axis=2)
-        return {"recall": 100 * float(recall(hits, np.full(len(hits), NEIGHBOURS)).mean())}
+        return {"recall": 100 * float(questions.recalls(found).mean())}
 
     return Asked(queries, judge)
 

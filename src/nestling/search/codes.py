@@ -236,6 +236,10 @@ class Code:
             raise ArtifactError(
                 f"what was saved is not the code {scan}; load it with the plan it was built by"
             )
+        if space.is_rising and trained.metric_type != faiss.METRIC_L2:  # as earlier versions wrote them
+            if scan.code == "rabitq":
+                raise ArtifactError(f"the code {scan} was built for inner products; build the index again")
+            trained.metric_type = faiss.METRIC_L2  # of the others it is no part
         return cls(scan, space, trained, **arrays)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +23,7 @@ class Trial:
         plan: what was built.
         point: how it was searched.
         rows: vectors that it was built over.
-        recall: share of the exact ``k`` nearest that were found, mean over the queries.
+        recall: share of the exact ``k`` nearest that were found, or rows as near; mean over the queries.
         low: lower end of the 95 % interval of the recall over queries.
         high: upper end.
         latency_ms: median of single queries.
@@ -73,6 +73,7 @@ class Frontier:
         queries: how many.
         sampled: whether the queries are rows of the data, as none were given.
         seconds: that planning took.
+        reason: why these plans were compared and one of them chosen.
     """
 
     trials: tuple[Trial, ...]
@@ -80,6 +81,7 @@ class Frontier:
     queries: int
     sampled: bool
     seconds: float
+    reason: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trials", tuple(self.trials))
@@ -98,7 +100,7 @@ class Frontier:
     def of(self, plan: Plan) -> Frontier:
         """The trials of one plan."""
         kept = tuple(trial for trial in self.trials if trial.plan == plan)
-        return Frontier(kept, self.k, self.queries, self.sampled, self.seconds)
+        return replace(self, trials=kept)
 
     def choose(
         self, recall: float | None = None, *, max_bytes: float | None = None, max_ms: float | None = None
@@ -132,12 +134,22 @@ class Frontier:
         reached = [trial for trial in fits if trial.low >= recall]
         if not reached:
             best = max(fits, key=lambda trial: trial.low)
+            place = f", at {best.point}," if str(best.point) else ""
             raise ConfigError(
-                f"no plan that fits reaches recall {recall:g} for sure: {best.plan} comes nearest, at "
-                f"{best.point}, with {best.recall:.4f} [{best.low:.4f}, {best.high:.4f}]; ask for less "
+                f"no plan that fits reaches recall {recall:g} for sure: {best.plan} comes nearest{place} "
+                f"with {best.recall:.4f} [{best.low:.4f}, {best.high:.4f}]; ask for less "
                 "recall, allow more bytes or time, or give more queries, which narrows the interval"
             )
         return min(reached, key=lambda trial: trial.latency_ms)
+
+    def closest(
+        self, recall: float | None = None, *, max_bytes: float | None = None, max_ms: float | None = None
+    ) -> Trial:
+        """What :meth:`choose` chooses, or the trial that finds most where none meets the targets."""
+        try:
+            return self.choose(recall, max_bytes=max_bytes, max_ms=max_ms)
+        except ConfigError:
+            return self.choose()
 
     def table(self) -> str:
         """The Pareto front as aligned text."""

@@ -37,7 +37,7 @@ from nestling.search.exact import Metric
 from nestling.search.ids import IdKind
 from nestling.search.lock import LOCK
 from nestling.search.log import LogName
-from nestling.search.plan import Plan
+from nestling.search.plan import Plan, Point
 from nestling.search.segments import (
     SEGMENTS,
     SegmentRecord,
@@ -73,6 +73,9 @@ class IndexSettings(BaseModel):
         table: what was measured of the index, one row a point.
         fields: that rows have, and what each holds.
         columns: what the columns of the table were called that the rows came from, by their part in it.
+        default_point: of a search that names none; empty for that of the plan.
+        default_k: neighbours for which that point was measured.
+        reason: why the plan was chosen, in words.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -92,6 +95,9 @@ class IndexSettings(BaseModel):
     table: tuple[dict[str, Any], ...]
     fields: dict[str, FieldKind] = {}
     columns: dict[str, str] = {}
+    default_point: str = ""
+    default_k: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,19 @@ class Generation:
         """The rule for queries of each width: of this index, and of those it was extracted from."""
         earlier = {dim: CutRule(**rule) for dim, rule in self.settings.sources}  # type: ignore[arg-type]
         return {**earlier, self.settings.dim: self.rule}
+
+    @cached_property
+    def _default(self) -> Point | None:
+        text = self.settings.default_point
+        return Point.parse(text) if text else None
+
+    def point_for(self, k: int, point: Point | None = None) -> Point | None:
+        """A measured point, by default that of searches that name none, for so many neighbours.
+
+        For more than were measured, shortlists and views grow in proportion. None is the point of the plan.
+        """
+        found, measured = point or self._default, self.settings.default_k
+        return found if found is None or not measured or k <= measured else found.grown(k / measured)
 
     @property
     def deleted_name(self) -> str:

@@ -19,7 +19,7 @@ from nestling.search.engine import Engine
 from nestling.search.exact import Metric
 from nestling.search.ids import Ids
 from nestling.search.incoming import as_matrix
-from nestling.search.plan import Plan
+from nestling.search.plan import Plan, Point
 from nestling.search.reader import IndexReader
 from nestling.search.report import Verification, verify_index
 from nestling.search.state import State, load
@@ -226,9 +226,25 @@ class AdaptiveIndex(IndexReader):
         """
         self._changed.compact()
 
-    def write_table(self, table: Iterable[Mapping[str, Any]]) -> None:
-        """Keep what was measured of the index in its manifest: rows of JSON values."""
-        self._changed.write_table(tuple(dict(row) for row in table))
+    def write_table(
+        self,
+        table: Iterable[Mapping[str, Any]],
+        *,
+        point: Point | None = None,
+        k: int = 0,
+        reason: str | None = None,
+    ) -> None:
+        """Keep what was measured of the index in its manifest, and what was chosen by it.
+
+        Args:
+            table: rows of JSON values.
+            point: of searches that name none; None is that of the plan.
+            k: neighbours for which it was measured.
+            reason: why the plan was chosen; None leaves what is said.
+        """
+        chosen: dict[str, Any] = {"default_point": "" if point is None else str(point), "default_k": k}
+        chosen |= {} if reason is None else {"reason": reason}
+        self._changed.write_settings(table=tuple(dict(row) for row in table), **chosen)
 
     def check_writable(self) -> None:
         """Refuse where rows cannot be changed, before any other work.

@@ -79,6 +79,9 @@ class Pipeline:
         if code.is_sliced and not self._rerankers:
             fetch = fetch_codes(code, codes, self._scanner.positions)
             self._by_angle = Reranker(space, code.dim, fetch)
+        elif space.is_normalised and space.is_rising and code.scan.code == "flat" and not self._rerankers:
+            # Rounding to length one costs distances of near duplicates their last digits.
+            self._by_angle = Reranker(space, code.dim, fetch_vectors(vectors, code.dim))
 
     @property
     def whole(self) -> GraphScan | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -69,6 +70,15 @@ class Point:
         if self.confidence != 1:
             parts.append(f"confidence={self.confidence:g}")
         return ",".join(parts)
+
+    def grown(self, times: float) -> Point:
+        """The point with its view and shortlists so many times as long.
+
+        >>> str(Point(ef=64, shortlists=(64, 20)).grown(2.5))
+        'ef=160,shortlist=160/50'
+        """
+        ef = None if self.ef is None else math.ceil(self.ef * times)
+        return replace(self, ef=ef, shortlists=tuple(math.ceil(each * times) for each in self.shortlists))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -184,6 +194,11 @@ class Plan:
                 f"the two bits an entry of {self.scan} pick rows but do not put them in order; "
                 f"let a rerank follow: {self.scan} > rerank:fp16@full"
             )
+
+    def is_exact(self, full: int) -> bool:
+        """Whether it compares all vectors of ``full`` entries as they are, so that nothing is missed."""
+        is_whole = self.scan.code == "flat" and self.scan.dim in (None, full)
+        return is_whole and self.coarse is None and not self.reranks
 
     @property
     def is_walked(self) -> bool:

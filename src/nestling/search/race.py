@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import Any, Self, TypeAlias
 
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from nestling.cut import CutRule, check_vectors
 from nestling.progress import Progress
 from nestling.search.engine import Engine, build
-from nestling.search.exact import Metric, nearest
+from nestling.search.exact import Metric
 from nestling.search.frontier import Trial
 from nestling.search.plan import Plan, Point
+from nestling.search.recall import Names, Questions
 
-Names: TypeAlias = NDArray[Any]
 Search: TypeAlias = Callable[[NDArray[Any], int, Point], Names]
 
 # Candidates are first compared on a part of the rows, the more promising then built over all.
@@ -34,49 +34,6 @@ _COMPARED_BUILDS, _CLIMBED_BUILDS, _MOST_BUILDS = 0.5, 2.0, 3
 _LARGEST_SHORTLIST_PER_K = 128
 # A larger point that finds less than this much more is not followed further.
 _SMALLEST_GAIN = 2e-4
-
-
-@dataclass(frozen=True, eq=False)
-class Questions:
-    """Queries, and what each should find.
-
-    Args:
-        queries: ``Float[queries, dim]``.
-        expected: ``[queries, k]``, row numbers or ids of the exact nearest.
-        own: what each query itself is called among the rows, if it is one of them.
-    """
-
-    queries: NDArray[Any]
-    expected: Names
-    own: Names | None = None
-
-    @property
-    def k(self) -> int:
-        """Neighbours that are expected."""
-        return int(self.expected.shape[1])
-
-    @property
-    def wanted(self) -> int:
-        """Neighbours to ask for: one more where each query finds itself."""
-        return self.k + (self.own is not None)
-
-    def named(self, names: Names) -> Questions:
-        """The same with rows called by ``names`` in place of their numbers."""
-        return Questions(self.queries, names[self.expected], None if self.own is None else names[self.own])
-
-    def recalls(self, found: Names) -> NDArray[np.float64]:
-        """Share of what is expected that each query found."""
-        others = found if self.own is None else without(found, self.own, self.k)
-        hits = (others[:, :, None] == self.expected[:, None, :]).any(axis=1)
-        return np.asarray(hits.mean(axis=1))
-
-
-def without(found: Names, own: Names, k: int) -> Names:
-    """The first ``k`` of each row that are not its own; rows are ``k + 1`` long."""
-    others = found != own[:, None]
-    kept = others & (others.cumsum(axis=1) <= k)
-    chosen: Names = found[kept].reshape(len(found), k)
-    return chosen
 
 
 class Race:
@@ -136,7 +93,8 @@ class Race:
 
         Of many rows, a part is first enough to compare candidates, for about half as long as building the
         best of them over all rows takes. Another finalist is then built only where the first is not
-        enough, or while planning stays within three such builds.
+        enough, or while planning stays within three such builds. An exact scan, which takes no building, is
+        always among what is measured.
 
         Args:
             plans: candidates, the cheapest for a query first.
@@ -146,11 +104,14 @@ class Race:
         """
         is_bounded = is_bounded and len(self.sample) < len(self.vectors) and len(plans) > _FINALISTS
         if is_bounded:
-            plans = self._compare(plans, rank, enough)[:_FINALISTS]
+            exact = [plan for plan in plans if plan.is_exact(self.vectors.shape[1])]
+            finalists = self._compare(plans, rank, enough)[:_FINALISTS]
+            plans = list(dict.fromkeys([*finalists, *exact]))
         questions, first_s, is_met = self.ask(self.vectors, self.own), 0.0, False
         for number, plan in enumerate(_shown(plans, "planning on all rows")):
-            if number and is_bounded and is_met and self.seconds + first_s > _MOST_BUILDS * first_s:
-                return
+            is_late = is_met and self.seconds + first_s > _MOST_BUILDS * first_s
+            if number and is_bounded and is_late and not plan.is_exact(self.vectors.shape[1]):
+                continue
             for trial in self._measure(plan, self.vectors, questions, keep=True):
                 yield trial
                 first_s, is_met = first_s or trial.build_s, is_met or enough(trial)
@@ -181,9 +142,15 @@ class Race:
 
     def ask(self, rows: NDArray[Any], own: NDArray[np.int64] | None, most: int | None = None) -> Questions:
         """What each query (or the first so many) should find among ``rows``."""
-        wanted, queries = self.k + (own is not None), self.queries[slice(most)]
-        truth = nearest(queries, rows, wanted, rule=self.rule, metric=self.metric, workers=self.workers)
-        return Questions(queries, truth.indices if own is None else without(truth.indices, own, self.k), own)
+        return Questions.ask(
+            self.queries[slice(most)],
+            rows,
+            self.k,
+            rule=self.rule,
+            metric=self.metric,
+            own=own,
+            workers=self.workers,
+        )
 
     def _measure(
         self, plan: Plan, rows: NDArray[Any], questions: Questions, *, keep: bool = False

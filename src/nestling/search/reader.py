@@ -125,7 +125,8 @@ class IndexReader:
             queries: ``Float[queries, dim]``, or their first ``at`` entries alone.
             k: how many, at least 1.
             at: the size to search at; no stage then reads a longer prefix.
-            point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``.
+            point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``; by default
+                the point that was chosen when the index was built or tuned.
             recall: in place of ``point``, the fastest that was measured to find this share.
             filter: ids that may be found, or flags: row with number ``i`` may be if ``filter[i]``,
                 numbers beyond its end not.
@@ -141,7 +142,7 @@ class IndexReader:
         if recall is not None:
             if point is not None:
                 raise ConfigError(f"give recall={recall} or point={point}, not both")
-            point = measured_point(self.table, recall)
+            point = self.generation.point_for(k, measured_point(self.table, recall))
         return next(iter(self._search(queries, k, (at,), point, filter, where, workers).values()))
 
     def _search(
@@ -160,6 +161,7 @@ class IndexReader:
         generation, largest = state.generation, max(g["dim"] for g in wanted)
         found = Point.parse(point) if isinstance(point, str) else point
         asked = read_queries(queries, generation.takes, generation.settings.dim, largest)
+        found = generation.point_for(int(k)) if found is None else found
         if found is not None:  # of the plan, also where no segment is large enough yet to follow it
             generation.terms.plan.check_point(found)
         check_prefixes(asked, generation.rule, generation.smallest_dim, "the queries")

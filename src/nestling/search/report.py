@@ -30,6 +30,8 @@ class IndexInfo:
         size_bytes: of all files, without the log.
         kept_bytes: that searches keep in memory, which the vectors on the disk are not.
         table: what was measured of it.
+        default_point: the point of searches that name none, one of the table; empty for that of the plan.
+        reason: why the plan was chosen; empty where it was given.
     """
 
     rows: int
@@ -47,6 +49,8 @@ class IndexInfo:
     size_bytes: int
     kept_bytes: int
     table: tuple[dict[str, Any], ...]
+    default_point: str = ""
+    reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -92,6 +96,8 @@ def describe(state: State) -> IndexInfo:
         size_bytes=sum(record.size_bytes for record in generation.files.values()),
         kept_bytes=snapshot.kept_bytes,
         table=settings.table,
+        default_point=settings.default_point,
+        reason=settings.reason,
     )
 
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from nestling import kernels
 from nestling.cut import RAW, cut
 from nestling.kernels.layout import StoredRows
-from nestling.kernels.walking import rank
 from nestling.search.codes import Code
+from nestling.search.scores import Comparison
 from nestling.search.space import Floats, Ints, Space
 from nestling.search.views import Codes
 
@@ -71,7 +71,9 @@ class Reranker:
         """
         asked = self._space.prefix(queries, self._dim, "queries")
         if self.stored is not None and kernels.level() != "off":
-            return self._rank(asked, shortlist, k)
+            return self._rank(cut(queries, self._dim, RAW), shortlist, k)
+        if self._space.is_rising:  # scaled in double precision, with the rows
+            asked = cut(queries, self._dim, RAW)
         shortlist = np.sort(shortlist, axis=1)
         step = max(1, _FLOATS_GATHERED_AT_A_TIME // (shortlist.shape[1] * self._dim))
         scores = np.empty(shortlist.shape, np.float32)
@@ -81,10 +83,10 @@ class Reranker:
             scores[start : start + step] = self._space.compare(asked[start : start + step], found)
         return self._space.best_first(shortlist, scores, k)
 
-    def _rank(self, asked: Floats, shortlist: Ints, k: int) -> tuple[Ints, Floats]:
-        """The same in one pass of compiled code, which reads rows where they stand."""
+    def _rank(self, queries: Floats, shortlist: Ints, k: int) -> tuple[Ints, Floats]:
+        """The same in one pass of compiled code, which reads rows where they stand, in double precision."""
         assert self.stored is not None
-        rows, found = rank(self.stored, asked.astype(np.float64), shortlist.astype(np.int32), k)
-        values = -found if self.stored.distance else found
+        comparison = Comparison(self._space.is_normalised, self._space.is_rising)
+        rows, scores = comparison.best_stored(queries, self.stored, shortlist, k)
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; rows are in order
-            return rows, self._space.scores(values.astype(np.float32))
+            return rows, scores.astype(np.float32)

@@ -83,9 +83,7 @@ class Comparison:
         Returns:
             Row numbers and scores ``Float64[queries, k]``; -1 and nan where a query has fewer candidates.
         """
-        asked = np.ascontiguousarray(queries, np.float64)
-        if self.is_normalised:
-            asked = asked * _inverse_lengths(asked)[:, None]
+        asked = self._aim(queries)
         if isinstance(rows, np.ndarray) and _is_read_in_place(rows):
             return self._best_in_place(asked, rows, candidates, k)
         rows_at_a_time = max(1, _FLOATS_GATHERED_AT_A_TIME // rows.shape[1])
@@ -97,6 +95,23 @@ class Comparison:
         ]
         found, scores = zip(*parts, strict=True)
         return np.concatenate(found), np.concatenate(scores)
+
+    def best_stored(
+        self, queries: NDArray[Any], rows: kernels.StoredRows, candidates: Ints, k: int
+    ) -> tuple[Ints, Doubles]:
+        """The same among rows that compiled kernels can read, with what scales them where that is needed."""
+        return self._best_by_kernels(self._aim(queries), rows, candidates, k)
+
+    def _aim(self, queries: NDArray[Any]) -> Doubles:
+        asked = np.ascontiguousarray(queries, np.float64)
+        return asked * _inverse_lengths(asked)[:, None] if self.is_normalised else asked
+
+    def _best_by_kernels(
+        self, asked: Doubles, rows: kernels.StoredRows, candidates: Ints, k: int
+    ) -> tuple[Ints, Doubles]:
+        kept = candidates.shape[1] if self.is_distance and self.is_normalised else k
+        found, keys = rank(rows, asked, candidates.astype(np.int32), kept)
+        return self._shown(asked, rows.values, rows.scale, found, keys, k)
 
     @property
     def _is_direct(self) -> bool:
@@ -114,9 +129,7 @@ class Comparison:
             scale = np.empty(len(rows), np.float64)  # of which only what is used is ever touched
             scale[used] = _inverse(np.sqrt(-squares))
         stored = kernels.StoredRows(rows, scale, self._is_direct)
-        kept = candidates.shape[1] if self.is_distance and self.is_normalised else k
-        found, keys = rank(stored, asked, candidates.astype(np.int32), kept)
-        return self._shown(asked, rows, scale, found, keys, k)
+        return self._best_by_kernels(asked, stored, candidates, k)
 
     def _best_gathered(self, asked: Doubles, rows: Source, candidates: Ints, k: int) -> tuple[Ints, Doubles]:
         """By numpy or, where they can read what was gathered, by compiled kernels."""

@@ -52,9 +52,10 @@ class Space:
         """How faiss compares codes.
 
         The slices of unit vectors differ in length, and the inner product prefers long ones, so slices
-        are compared by distance (AdANNS-IVF-D).
+        are compared by distance (AdANNS-IVF-D). Distances that are asked for are not taken from cosines,
+        whose last digits are all that tells near duplicates apart.
         """
-        uses_distance = is_sliced if self.is_normalised else self.is_rising
+        uses_distance = self.is_rising or (self.is_normalised and is_sliced)
         return int(faiss.METRIC_L2 if uses_distance else faiss.METRIC_INNER_PRODUCT)
 
     def prefix(self, values: Floats, dim: int, what: str = "vectors", first_row: int = 0) -> Floats:
@@ -88,18 +89,18 @@ class Space:
         """Scores of what faiss returned for whole codes: similarities, or distances."""
         if not self.is_rising:
             return distances
-        with np.errstate(over="ignore"):  # places without a row hold the largest float
-            squares = 2 - 2 * distances if self.is_normalised else distances
-            return np.sqrt(np.maximum(squares, 0))
+        return np.sqrt(np.maximum(distances, 0))
 
-    def compare(self, queries: Floats, rows: Floats) -> Floats:
-        """Scores ``Float[queries, rows]`` of ``Float[queries, rows, dim]``; a row without length scores 0."""
-        if self.is_rising and not self.is_normalised:
+    def compare(self, queries: Floats, rows: NDArray[Any]) -> Floats:
+        """Scores ``Float[queries, rows]`` of ``Float[queries, rows, dim]``; a row without length stays so."""
+        if self.is_rising:
+            if self.is_normalised:
+                queries, rows = (_unit(x.astype(np.float64)) for x in (queries, rows))
             return np.asarray(np.linalg.norm(rows - queries[:, None], axis=2), np.float32)
         products: Floats = np.matmul(rows, queries[:, :, None])[:, :, 0]
         if self.is_normalised:
             products /= np.maximum(np.sqrt(np.einsum("ijk,ijk->ij", rows, rows)), _SMALLEST_NORM)
-        return self.scores(products)
+        return products
 
     def best_first(self, rows: Ints, scores: Floats, k: int) -> tuple[Ints, Floats]:
         """The ``k`` best of every query; of equal scores the one that stands first. Row -1 comes last."""
@@ -107,6 +108,10 @@ class Space:
         order = np.argsort(keys, axis=1, kind="stable")[:, :k]
         each = np.arange(len(rows))[:, None]
         return rows[each, order], scores[each, order]
+
+
+def _unit(x: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), _SMALLEST_NORM))
 
 
 def read_rows(x: NDArray[Any], what: str = "vectors", first_row: int = 0) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,31 +24,39 @@ from nestling.search.exact import Metric, nearest
 from nestling.search.frontier import Frontier, Trial
 from nestling.search.index import AdaptiveIndex
 from nestling.search.plan import Plan, Point
-from nestling.search.race import Questions, Race, climb, time_search
+from nestling.search.race import Race, climb, time_search
+from nestling.search.recall import Questions
 
 # Below so many rows an exact scan takes well under a millisecond, and what must be trained saves nothing.
 _FEW_ROWS = 10_000
+# Codes of less than so small a part of the entries find too little of the neighbours by all of them.
+_FEWEST_MIXED = 8
 
 
-def candidate_plans(rows: int, sizes: Sequence[int]) -> tuple[Plan, ...]:
+def candidate_plans(rows: int, sizes: Sequence[int], *, nested: bool = False) -> tuple[Plan, ...]:
     """A small family of plans for so many vectors, those first that read the least for a query.
 
     Args:
         rows: vectors to be searched.
         sizes: prefixes that may be read, the last one the full size.
+        nested: only plans that answer at every one of the sizes: codes that mix entries, such as those of
+            graphs, then hold no more than the first size.
     """
     full = sizes[-1]
+    mixed = sizes[0] if nested else full
     near = {min(sizes, key=lambda size: abs(size - target)) for target in (full // 4, full // 2, full)}
     texts, short = ["flat@full"], sorted(near)
     texts += [f"int4@{dim} > rerank@full" for dim in short if dim % 2 == 0]
     if rows >= _FEW_ROWS:
         lists = 1 << round(math.log2(4 * math.sqrt(rows)))
-        texts += [f"rabitq@{full} > rerank@full"]
-        texts += [f"pq{dim // 4}x4@{dim} > rerank@full" for dim in short[-2:] if dim % 4 == 0]
+        mixed_enough = [mixed] if _FEWEST_MIXED * mixed >= full else []
+        texts += [f"rabitq@{dim} > rerank@full" for dim in mixed_enough]
+        coded = mixed_enough if nested else short[-2:]
+        texts += [f"pq{dim // 4}x4@{dim} > rerank@full" for dim in coded if dim % 4 == 0]
         texts += [f"ivf{lists}@{dim} > int8@{dim} > rerank@full" for dim in short[-2:]]
         # Without compiled kernels numpy walks our own graph row by row, and that of faiss is faster.
         links = ("graph32", "graph64") if kernels.level() != "off" else ()
-        texts += [f"{graph}@{full} > rerank@full" for graph in links]
+        texts += [f"{graph}@{dim} > rerank@full" for graph in links for dim in mixed_enough]
         texts += [f"hnsw32@{dim} > int8@{dim} > rerank@full" for dim in short[-2:] if not links]
     return tuple(sorted(map(Plan.parse, texts), key=lambda plan: plan.cost(rows, full).bytes_read))
 
@@ -62,6 +71,7 @@ def tune(
     max_ms: float | None = None,
     plans: Sequence[Plan | str] | None = None,
     sizes: Sequence[int] | None = None,
+    nested: bool = False,
     rule: CutRule = CutRule(),
     metric: Metric = "dot",
     seed: int = 0,
@@ -85,6 +95,7 @@ def tune(
         max_ms: median latency of a single query.
         plans: what to compare, all of it over all rows; by default some of :func:`candidate_plans`.
         sizes: prefixes that plans may read, the full size last; quarters of it by default.
+        nested: compare only plans that answer at every one of the sizes, unless plans are named.
         rule: what happens before and after a cut.
         metric: ``"dot"`` or ``"euclidean"``.
         seed: of samples, queries and builds.
@@ -97,15 +108,16 @@ def tune(
     vectors = check_vectors(vectors)
     if not 1 <= k < len(vectors):
         raise DataError(f"k={k} neighbours cannot be found among {len(vectors)} vectors; choose fewer")
-    family = None if plans is None else tuple(map(_read, plans))
+    family = None if plans is None else tuple(dict.fromkeys(map(_read, plans)))
     with Race(vectors, queries, k, rule, metric, seed, workers) as race:
-        return _run(race, family, sizes, recall, max_bytes, max_ms)
+        return _run(race, family, sizes, nested, recall, max_bytes, max_ms)
 
 
 def _run(
     race: Race,
     family: Sequence[Plan] | None,
     sizes: Sequence[int] | None,
+    nested: bool,
     recall: float | None,
     max_bytes: float | None,
     max_ms: float | None,
@@ -113,7 +125,7 @@ def _run(
     rows, full = race.vectors.shape
     sizes = tuple(sizes or range(-(-full // 4), full, -(-full // 4))) + ((full,) if not sizes else ())
     is_bounded = family is None  # plans that were named are all to be seen
-    family = candidate_plans(rows, sizes) if family is None else family
+    family = candidate_plans(rows, sizes, nested=nested) if family is None else family
     if not family:
         raise ConfigError(
             "there are no plans to compare; give at least one, or none at all for the usual ones"
@@ -131,8 +143,22 @@ def _run(
 
     ranked = partial(_rank, recall=recall, max_bytes=max_bytes)
     trials = tuple(race.run(family, ranked, enough, is_bounded=is_bounded))
-    frontier = Frontier(trials, race.k, len(race.queries), race.own is not None, race.seconds)
+    reason = _reason(trials, recall, sizes if nested and is_bounded else None)
+    frontier = Frontier(trials, race.k, len(race.queries), race.own is not None, race.seconds, reason)
     return frontier.choose(recall, max_bytes=max_bytes, max_ms=max_ms), frontier
+
+
+def _reason(trials: Sequence[Trial], recall: float | None, sizes: Sequence[int] | None) -> str:
+    """Why a plan is chosen, in words."""
+    count = len({trial.plan for trial in trials})
+    wanted = "that finds most" if recall is None else f"whose recall is at least {recall:g}"
+    measured = f"the fastest of {count} plans {wanted}, measured on these vectors"
+    if sizes is None or len(sizes) < 2:
+        return measured
+    return (
+        f"{measured}; only plans that answer at every size of dim={','.join(map(str, sizes))} were compared, "
+        f"so none whose codes mix more than {sizes[0]} entries"
+    )
 
 
 def _read(plan: Plan | str) -> Plan:
@@ -172,7 +198,10 @@ def build(
 ) -> AdaptiveIndex:
     """An index in ``folder``, its plan found by :func:`tune` unless given, with what was measured of it.
 
-    The arguments are those of :func:`tune` and of :meth:`~nestling.search.index.AdaptiveIndex.create`.
+    The arguments are those of :func:`tune` and of :meth:`~nestling.search.index.AdaptiveIndex.create`. Where
+    sizes are given, by ``nesting`` or by stored vectors whose own were given, the plan answers at every one
+    of them; ``nesting="dim=256"``, the full size alone, allows all plans. Searches that name no point use
+    that which was chosen for ``recall``; why this plan was chosen stands in ``index.info().reason``.
     """
     stored = vectors if hasattr(vectors, "values") and hasattr(vectors, "nesting") else None
     matrix = check_vectors(vectors if stored is None else stored.values)
@@ -197,21 +226,29 @@ def build(
     if plan is not None or not k:
         index = create(plan or "flat@full")
         if k:
-            retune(index, queries=queries, k=k, recall=None, seed=seed, workers=workers)
+            options: Any = {"queries": queries, "k": k, "seed": seed, "workers": workers}
+            with suppress(ConfigError):  # a plan that was given stays, whatever it finds
+                retune(index, recall=recall, max_bytes=max_bytes, max_ms=max_ms, **options)
         return index
     sizes = read_sizes(nesting if nesting or stored is None else stored.nesting, matrix.shape[1])
     with Race(matrix, queries, k, found_rule, metric, seed, workers) as race:
         dims = sizes.sizes("dim")
-        family = candidate_plans(len(matrix), dims)
-        if nesting is not None:  # all sizes that are asked for
-            smallest = dims[0]
-            family = tuple(plan for plan in family if plan.resolve(dims[-1]).smallest_dim <= smallest)
-        chosen, frontier = _run(race, family, dims, recall, max_bytes, max_ms)
+        nested = nesting is not None or (stored is not None and stored.is_nested)
+        chosen, frontier = _run(race, None, dims, nested, recall, max_bytes, max_ms)
         # What comes before a cut is done to the vectors of an index, not to those that were measured.
         built = race.engines[chosen.plan] if found_rule.before == "none" else None
         index = create(chosen.plan, built)
-    index.write_table(trial.to_json() for trial in frontier.of(chosen.plan).pareto())
+    _keep(index, frontier.of(chosen.plan), chosen)
     return index
+
+
+def _keep(index: AdaptiveIndex, frontier: Frontier, chosen: Trial) -> None:
+    """Write what was measured of an index into it; searches that name no point use the chosen one."""
+    table = list(frontier.pareto())
+    table += [] if chosen in table else [chosen]
+    point = chosen.point if str(chosen.point) else None
+    rows = (trial.to_json() for trial in table)
+    index.write_table(rows, point=point, k=frontier.k, reason=frontier.reason)
 
 
 def retune(
@@ -227,7 +264,8 @@ def retune(
 ) -> tuple[Trial, Frontier]:
     """Measure an index as it stands at ever larger points, and keep the table in it.
 
-    The table is what ``index.search(..., recall=)`` picks its point from. For the arguments see :func:`tune`.
+    The table is what ``index.search(..., recall=)`` picks its point from, and searches that name none use the
+    point that is chosen here. For the arguments see :func:`tune`.
     """
     is_kept = on_interrupt(lambda: f"the index {index.folder} is as it was; its points are not measured yet")
     with is_kept, TemporaryDirectory(prefix="nestling-tune-") as folder:
@@ -243,8 +281,9 @@ def retune(
 
         row_bytes = index.info().kept_bytes / len(names)
         trials = tuple(climb(search, index.plan, questions, len(names), row_bytes, 0.0))
-    frontier = Frontier(trials, k, len(race.queries), queries is None, race.seconds)
-    index.write_table(trial.to_json() for trial in frontier.pareto())
+    frontier = Frontier(trials, k, len(race.queries), queries is None, race.seconds, index.info().reason)
+    wanted = frontier.closest(recall, max_bytes=max_bytes, max_ms=max_ms)
+    _keep(index, frontier, wanted)
     return frontier.choose(recall, max_bytes=max_bytes, max_ms=max_ms), frontier
 
 
@@ -272,6 +311,7 @@ def compare_with_exact(
     def ours(asked: NDArray[Any], wanted: int, _: Point) -> NDArray[Any]:
         return index.search(asked, wanted, recall=target).ids
 
-    questions = Questions(queries, exact(queries, k, Point()))
+    asked = check_vectors(queries, "queries", dim=index.dim)
+    questions = Questions.ask(asked, vectors, k, rule=index.rule.again, metric=index.metric).named(names)
     recalls, ours_ms, _ = time_search(ours, questions, Point())
     return float(recalls.mean()), ours_ms, time_search(exact, questions, Point())[1]

@@ -143,11 +143,11 @@ class Writer:
         with self._changing():
             self._commit((), self.state.snapshot.rows(), self.state.numbering)
 
-    def write_table(self, table: tuple[dict[str, Any], ...]) -> None:
-        """Put what was measured of the index into its manifest."""
+    def write_settings(self, **settings: Any) -> None:
+        """Put what was measured of the index, and chosen, into its manifest."""
         with self._changing():
             snapshot = self.state.snapshot
-            self._commit(snapshot.segments, snapshot.rows(()), self.state.numbering, table=table)
+            self._commit(snapshot.segments, snapshot.rows(()), self.state.numbering, **settings)
 
     def check(self) -> None:
         """Refuse to change anything in a fork of the process that opened the index.
