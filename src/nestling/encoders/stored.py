@@ -18,13 +18,12 @@ from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
 from nestling.encoders.vector_files import read_vector_file, write_npy
 from nestling.errors import DataError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
+from nestling.ids import Ids, as_ids, check_different
 
 _KIND = "stored_vectors"
 _VALUES = "vectors.npy"
 _IDS = "ids.npy"
 _FIELDS = "fields"
-
-Ids = NDArray[np.generic]
 
 
 class Map(Protocol):
@@ -86,7 +85,7 @@ class StoredVectors:
             raise GranularityError(
                 f"the nesting {sizes} must end at {full}, the size of the vectors; add {full} to it"
             )
-        names = None if ids is None else _read_ids(ids, len(matrix))
+        names = None if ids is None else check_different(as_ids(ids), len(matrix))
         self._fill(matrix, sizes, rule, names, encoder, Columns.read(fields, len(matrix)))
         self.is_nested = nesting is not None
 
@@ -285,19 +284,3 @@ def open_vectors(
     return StoredVectors(
         values, nesting, rule or CutRule(), ids=found if ids is None else ids, encoder=encoder or ""
     )
-
-
-def _read_ids(ids: Any, count: int) -> Ids:
-    array = np.asarray(ids)
-    if array.dtype.kind == "O" and all(isinstance(name, str) for name in array.flat):
-        array = array.astype(str)
-    if array.shape != (count,) or array.dtype.kind not in "iuU":
-        raise DataError(
-            f"ids must be one integer or string for each of the {count} rows, not {array.dtype} of shape "
-            f"{array.shape}"
-        )
-    names, counts = np.unique(array, return_counts=True)
-    if len(names) < count:
-        repeated = ", ".join(map(str, names[counts > 1][:3]))
-        raise DataError(f"ids must be different, but {repeated} occur more than once")
-    return array

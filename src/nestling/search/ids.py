@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.errors import DataError
+from nestling.ids import as_ids, check_different
 
 Ids: TypeAlias = NDArray[Any]
 """``Int64[n]`` or ``str_[n]``."""
@@ -25,45 +26,22 @@ def read_ids(given: Any, what: str = "ids") -> Ids:
     """``given`` as ids: ``Int64[n]`` of at least 0, or strings of 1 to 256 characters.
 
     Raises:
-        DataError: for another type or shape, numbers below 0, strings that are empty, too long or hold a
-            null character.
+        DataError: as :func:`nestling.ids.as_ids`, and for numbers below 0 and strings that are empty or too
+            long.
     """
-    values = list(given) if isinstance(given, (set, frozenset)) else given
-    array = values if isinstance(values, np.ndarray) else _array_of(values)
-    if array.dtype.kind == "O" and all(isinstance(name, str) for name in array.flat):
-        array = array.astype(np.str_)
-    if array.ndim != 1 or array.dtype.kind not in "iuU":
-        raise DataError(
-            f"{what} must be a list of whole numbers or of strings, not {array.dtype} of shape {array.shape}"
-        )
+    array = as_ids(given, what)
     if array.dtype.kind == "U":
-        return _check_strings(array, values, what)
+        lengths = np.strings.str_len(array)
+        if len(array) and (lengths.min() < 1 or lengths.max() > _LONGEST):
+            row = int(np.flatnonzero((lengths < 1) | (lengths > _LONGEST))[0])
+            raise DataError(
+                f"{what} must be strings of 1 to {_LONGEST} characters; row {row} has {int(lengths[row])}"
+            )
+        return array
     if len(array) and (int(array.min()) < 0 or int(array.max()) > np.iinfo(np.int64).max - 1):
         wrong = [int(number) for number in array if not 0 <= number < np.iinfo(np.int64).max][:3]
         raise DataError(f"{what} must be whole numbers from 0 to 2**63 - 2, but {wrong} are given")
     return array.astype(np.int64)
-
-
-def _array_of(values: Any) -> NDArray[Any]:
-    listed = list(values)
-    if not listed:
-        return np.zeros(0, np.int64)
-    if len({isinstance(value, str) for value in listed}) > 1:
-        raise DataError("ids must be all whole numbers or all strings, not some of each")
-    return np.asarray(listed)
-
-
-def _check_strings(array: Ids, given: Any, what: str) -> Ids:
-    lengths = np.strings.str_len(array)
-    # A null at the end is dropped by numpy, so it has to be looked for in what was given.
-    if any("\0" in name for name in (given if not isinstance(given, np.ndarray) else array)):
-        raise DataError(f"{what} must not hold null characters")
-    if len(array) and (lengths.min() < 1 or lengths.max() > _LONGEST):
-        row = int(np.flatnonzero((lengths < 1) | (lengths > _LONGEST))[0])
-        raise DataError(
-            f"{what} must be strings of 1 to {_LONGEST} characters; row {row} has {int(lengths[row])}"
-        )
-    return array
 
 
 def check_new_ids(given: Any, count: int) -> Ids:
@@ -72,14 +50,7 @@ def check_new_ids(given: Any, count: int) -> Ids:
     Raises:
         DataError: as :func:`read_ids`, and for another number of them or repeated ones.
     """
-    ids = read_ids(given)
-    if len(ids) != count:
-        raise DataError(f"{len(ids)} ids are given for {count} rows; give one for each")
-    names, counts = np.unique(ids, return_counts=True)
-    if len(names) < count:
-        repeated = ", ".join(map(str, names[counts > 1][:3]))
-        raise DataError(f"ids must be different, but {repeated} occur more than once")
-    return ids
+    return check_different(read_ids(given), count)
 
 
 def kind_of(ids: Ids) -> IdKind:

@@ -1,0 +1,73 @@
+"""The one door for what rows are called: whole numbers or strings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from math import isnan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.arrays import as_array
+from nestling.errors import DataError
+
+Ids = NDArray[Any]
+"""``Int[n]`` or ``str_[n]``."""
+
+_TORN = re.compile("[\ud800-\udfff]")
+
+
+def as_ids(given: Any, what: str = "ids") -> Ids:
+    """``given`` as ids: a list, array, tensor or column of whole numbers, or of strings.
+
+    Raises:
+        DataError: for another type or shape, numbers among strings, ids that are missing, and strings with a
+            null character or half of a surrogate pair (the first row is named).
+    """
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise DataError(f"{what} must be a list of whole numbers or of strings, not a {type(given).__name__}")
+    array = as_array(given, what) if hasattr(given, "detach") else given
+    if not isinstance(array, np.ndarray) or array.dtype.kind in "OU":
+        values = array.to_pylist() if hasattr(array, "to_pylist") else list(array)
+        _check_values(values, what)
+        if not isinstance(array, np.ndarray) or array.dtype.kind == "O":
+            array = as_array(values, what) if values else np.zeros(0, np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iuU":
+        raise DataError(
+            f"{what} must be a list of whole numbers or of strings, not {array.dtype} of shape {array.shape}"
+        )
+    return array
+
+
+def _check_values(values: list[Any], what: str) -> None:
+    for row, value in enumerate(values):
+        if value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and isnan(value)):
+            raise DataError(f"{what} must name every row, but row {row} has none; fill it")
+        if isinstance(value, str) != isinstance(values[0], str):
+            raise DataError(
+                f"{what} must be all whole numbers or all strings, not some of each: row 0 has "
+                f"{values[0]!r}, row {row} has {value!r}"
+            )
+        # Numpy drops a null at the end, and no file or database holds half of a character.
+        if isinstance(value, str) and ("\0" in value or (not value.isascii() and _TORN.search(value))):
+            raise DataError(
+                f"{what} must not hold null characters or half of a surrogate pair, but row {row} has "
+                f"{value!r}"
+            )
+
+
+def check_different(ids: Ids, count: int) -> Ids:
+    """``ids``, one for each of ``count`` rows, all different.
+
+    Raises:
+        DataError: for another number of ids, or some that occur twice (said which).
+    """
+    if len(ids) != count:
+        raise DataError(f"{len(ids)} ids are given for {count} rows; give one for each")
+    names, counts = np.unique(ids, return_counts=True)
+    if len(names) < count:
+        repeated = ", ".join(map(str, names[counts > 1][:3]))
+        raise DataError(f"ids must be different, but {repeated} occur more than once")
+    return ids
