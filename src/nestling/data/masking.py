@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import name_rows
+from nestling.data.text_checks import check_texts
 from nestling.errors import ConfigError, DataError
 
 Ints = NDArray[np.int64]
@@ -71,9 +72,9 @@ class MaskedTexts:
             and as the decoder sees them ``decoder_input_ids`` and ``decoder_labels``.
 
         Raises:
-            DataError: for texts without a word to mask; their rows are named.
+            DataError: for texts without a word to mask, no strings or no whole Unicode; their rows are named.
         """
-        encoded = self.tokenizer(list(texts), verbose=False)
+        encoded = self.tokenizer(check_texts(texts, may_be_blank=True), verbose=False)
         rows = [
             self._row(np.array(ids, np.int64), encoded.word_ids(row), generator)
             for row, ids in enumerate(encoded["input_ids"])

@@ -13,7 +13,11 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def check_texts(
-    texts: Iterable[Any], what: str = "texts", name: Callable[[Sequence[int]], str] = name_rows
+    texts: Iterable[Any],
+    what: str = "texts",
+    name: Callable[[Sequence[int]], str] = name_rows,
+    *,
+    may_be_blank: bool = False,
 ) -> list[str]:
     """``texts`` as a list of strings that can be encoded and saved, or an error that names the others.
 
@@ -21,6 +25,7 @@ def check_texts(
         texts: strings in an order: a list, an array, a column of a table.
         what: what to call them in errors.
         name: how rows are named in errors, such as by their line in a file.
+        may_be_blank: take texts without a word too.
 
     Raises:
         DataError: for texts that are no strings, blank, or hold half of a surrogate pair (as a torn escape
@@ -37,7 +42,7 @@ def check_texts(
         verb = "holds" if len(wrong) == 1 else "hold"
         raise DataError(f"{what} must be strings, but {name(wrong)} {verb} a {kind}; convert or remove those")
     blank = [row for row, text in enumerate(rows) if not text or text.isspace()]
-    if blank:
+    if blank and not may_be_blank:
         raise DataError(f"{what} are blank in {name(blank)}; fill or remove those")
     torn = [row for row, text in enumerate(rows) if is_torn(text)]
     if torn:

@@ -9,6 +9,7 @@ from pathlib import Path
 from nestling.data.pairs import TextPairs
 from nestling.data.split import plain_text
 from nestling.data.table import Table, read_in_parts
+from nestling.data.text_checks import check_texts
 from nestling.errors import DataError
 
 _TEXT_COLUMNS = ("text", "content", "body", "document", "passage", "sentence", "description", "abstract")
@@ -75,7 +76,8 @@ def pairs_from_texts(texts: Iterable[str]) -> TextPairs:
     compare with figures from real queries.
 
     Raises:
-        DataError: if fewer than two texts can be paired.
+        DataError: for texts that are no strings or no whole Unicode (named), or fewer than two that can be
+            paired.
 
     Source: the inverse cloze task, Lee et al. 2019, arXiv 1906.00300, section 4; with the title in place
     of a random sentence, as in Wang et al. 2022, arXiv 2212.03533, section 3.
@@ -87,7 +89,7 @@ def pairs_from_texts(texts: Iterable[str]) -> TextPairs:
     queries, documents = [], []
     seen: set[str] = set()
     short = repeated = 0
-    for text in texts:
+    for text in check_texts(texts, may_be_blank=True):
         key = plain_text(text)
         parts = _divide(text)
         if key in seen:
