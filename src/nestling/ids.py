@@ -44,7 +44,9 @@ def as_ids(given: Any, what: str = "ids") -> Ids:
 def _check_values(values: list[Any], what: str) -> None:
     for row, value in enumerate(values):
         if value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and isnan(value)):
-            raise DataError(f"{what} must name every row, but row {row} has none; fill it")
+            raise DataError(
+                f"{what} must be a list of whole numbers or of strings, but row {row} has none; fill it"
+            )
         if isinstance(value, str) != isinstance(values[0], str):
             raise DataError(
                 f"{what} must be all whole numbers or all strings, not some of each: row 0 has "
