@@ -5,7 +5,7 @@ TORCH ?= 2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types docs tests constraints clean
+.PHONY: demo test lint types docs figures tests constraints clean
 
 demo: $(STAMP)
 	$(BIN)/nestling demo
@@ -28,6 +28,10 @@ types: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Draws the pictures of the documentation anew from benchmarks/results/figures.
+figures: $(STAMP)
+	$(BIN)/python benchmarks/figures.py
 
 # One worker a core, so each keeps to one thread; no test may reach a model hub.
 tests: $(STAMP)

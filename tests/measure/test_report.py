@@ -170,7 +170,7 @@ def test_sentences_for_every_outcome() -> None:
 
 def test_the_verdict_on_training_is_told() -> None:
     noted = dataclasses.replace(NESTED, note="This is plain truncation.")
-    assert headline(noted, [], None, 1000)[-1] == "This is plain truncation."
+    assert '<p class="lead">This is plain truncation.</p>' in page(noted).text
 
 
 def test_pictures_are_named_for_who_hears_them() -> None:

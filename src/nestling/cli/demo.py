@@ -10,7 +10,7 @@ import typer
 
 from nestling.artifact import check_folder_target
 from nestling.cli.results import check_results
-from nestling.cli.talk import readable_bytes, say, show
+from nestling.cli.talk import say, show
 
 if TYPE_CHECKING:
     from nestling.domains.collection import Collection
@@ -98,9 +98,12 @@ def demo(
 
 
 def _report(curve: Curve, baselines: list[Curve], chosen: Granularity, output: Path) -> None:
+    from nestling.measure.headline import headline
     from nestling.measure.table import compare
 
     curve.save(output / "curve.json")
+    for number, each in enumerate([curve, *baselines], start=1):
+        each.save(output / "curves" / f"{number}.json")
     curve.plot(output / "curve.png", others=baselines)
     curve.to_html(output / "report.html", others=baselines, chosen=chosen)
     show("")
@@ -109,7 +112,6 @@ def _report(curve: Curve, baselines: list[Curve], chosen: Granularity, output: P
     show(curve.table())
     show("")
     show(curve.chart())
-    before, after = (readable_bytes(_MILLION * curve.row(at).vector_bytes) for at in (None, chosen))
     show(f"\nChosen: {chosen}, the cheapest that keeps {_KEEP:.0%} of the full quality.")
     show(f"A million vectors take {before} in full and {after} at {chosen}.")
     _compare_with_plain(curve, baselines[0])

@@ -63,8 +63,7 @@ def headline(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, 
         choice = Choice.of(curve, chosen)
     except ConfigError as error:
         return [f"{str(error)[:1].upper()}{str(error)[1:]}."]
-    told = [curve.verdict] if curve.verdict else []
-    return [_saved(choice, vectors), *_beside(curve, others, choice.row, vectors), *told]
+    return [_saved(choice, vectors), *_beside(curve, others, choice.row, vectors)]
 
 
 def _saved(choice: Choice, vectors: int) -> str:

@@ -37,10 +37,11 @@ def report(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, ve
     choice = _choice(curve, chosen)
     curves = [curve, *others]
     tables = [_table(each, number, choice) for number, each in enumerate(curves, start=1)]
+    sentences = [*headline(curve, others, chosen, vectors), *filter(None, [curve.verdict])]
     title = f"{curve.name} on {' of '.join(filter(None, (curve.task, curve.source)))}"
     body = [
         f"<header><h1>{escape(title)}</h1>",
-        *(f'<p class="lead">{_unbroken(text)}</p>' for text in headline(curve, others, chosen, vectors)),
+        *(f'<p class="lead">{_unbroken(sentence)}</p>' for sentence in sentences),
         *_cards(choice, vectors),
         _facts(curve),
         "</header>",

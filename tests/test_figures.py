@@ -1,0 +1,267 @@
+"""Figures in README and docs follow from what lies under ``benchmarks/results``."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from nestling import Curve
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+FIGURES = RESULTS / "figures"
+
+
+def script(path: str) -> Any:
+    """A script of the benchmarks as a module."""
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_"), ROOT / "benchmarks" / f"{path}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    with (RESULTS / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def found(name: str, what: str, column: str = "ratio", key: str = "what") -> float:
+    """One figure of a CSV by the start of its row's name."""
+    (value,) = [row[column] for row in rows(name) if row[key].startswith(what)]
+    return float(value)
+
+
+def speed_up(layers: int) -> float:
+    """How much faster so many of six layers encode; the CSV holds the share of 6 over so many."""
+    return found("layers", f"speed-up of {layers} of 6 layers over 6/{layers}, short texts") * 6 / layers
+
+
+def starbucks(name: str, place: str) -> float:
+    """A figure of Starbucks' claims, such as the mean over its pairs."""
+    claims = json.loads((RESULTS / "starbucks.json").read_text(encoding="utf-8"))["claims"]
+    return {k: v for claim in claims for k, v in claim["figures"].items()}[f"{name}, {place}"]
+
+
+def alone() -> float:
+    """The mean of six models, each trained for one pair, over the six pairs."""
+    claims = json.loads((RESULTS / "starbucks.json").read_text(encoding="utf-8"))["claims"]
+    (figures,) = [claim["figures"] for claim in claims if claim["id"] == "S2"]
+    ours = [value for name, value in figures.items() if name.startswith("Starbucks at ")]
+    gaps = [value for name, value in figures.items() if name.startswith("gap at ")]
+    return float(np.mean(ours) - np.mean(gaps))
+
+
+def best(data: str, recall: float, column: str, ours: bool) -> float:
+    """Queries a second of the best way at a recall."""
+    report = script("search/report")
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows("search"):
+        if row["data"] == data and (row["ours"] == "True") == ours:
+            points[row["way"]].append((float(row["recall"]), float(row[column])))
+    return max(report.qps_at(way, recall) or 0 for way in points.values())
+
+
+def over_peers(data: str, recall: float, column: str) -> float:
+    return best(data, recall, column, ours=True) / best(data, recall, column, ours=False)
+
+
+def smaller() -> float:
+    """Bytes of the smallest peer as fast as our smallest way at recall 0.95, over the bytes of that way."""
+    report = script("search/report")
+    ways: dict[tuple[str, bool], list[dict[str, str]]] = defaultdict(list)
+    for row in rows("search"):
+        if row["data"] == "wordllama-200k":
+            ways[row["way"], row["ours"] == "True"].append(row)
+    measured = [
+        (
+            float(points[0]["bytes_per_vector"]),
+            report.qps_at(report._points(points, "qps_single"), 0.95) or 0,
+            ours,
+        )
+        for (_, ours), points in ways.items()
+    ]
+    size, speed, _ = min(each for each in measured if each[2] and each[1])
+    return min(each[0] for each in measured if not each[2] and each[1] >= speed) / size
+
+
+def kills() -> list[float]:
+    tried = [row for row in rows("faults") if row["fault"] == "kill -9"]
+    return [float(sum(int(row[name]) for row in tried)) for name in ("right", "tried")]
+
+
+def demo(number: int) -> Curve:
+    return Curve.load(FIGURES / "demo" / f"{number}.json")
+
+
+def index() -> dict[str, Any]:
+    return json.loads((FIGURES / "demo_index.json").read_text(encoding="utf-8"))
+
+
+def demo_against_plain() -> list[float]:
+    """From which size on the nested vectors of the demo are as good as the plain ones in full."""
+    nested, plain = demo(1), demo(2)
+    assert (nested.name, plain.name) == ("nested", "truncation")
+    enough = nested.row(nested.choose(at_least=0.99 * plain.row().value))
+    return [99, 100 * enough.vector_bytes / plain.row().vector_bytes]
+
+
+README: dict[str, Callable[[], list[float]]] = {
+    "training step, loss of 8 sizes at once": lambda: [found("nested_loss", "8 sizes over the plain step")],
+    "the same with 48 sizes": lambda: [found("nested_loss", "48 sizes over the plain step")],
+    "the same with a MiniLM encoder": lambda: [found("nested_loss", "8 sizes over plain, MiniLM")],
+    "`MatryoshkaLoss` of sentence-transformers": lambda: [
+        found("nested_loss", f"MatryoshkaLoss over ours, {n} sizes") for n in (8, 48)
+    ],
+    "its peak memory": lambda: [
+        1 / found("nested_loss", f"peak memory over MatryoshkaLoss, {n} sizes") for n in (8, 48)
+    ],
+    "measuring 8 sizes": lambda: [found("sweep", "sweep of 8 sizes")],
+    "the evaluator of sentence-transformers": lambda: [found("sweep", "InformationRetrievalEvaluator")],
+    "training step over 6 pairs": lambda: [
+        found("layers", f"step over {what} over the plain step") for what in ("6 pairs", "the 6 x 6 grid")
+    ],
+    "encoding with 1, 2 and 3": lambda: [speed_up(n) for n in (1, 2, 3)],
+    "measuring 6 layers x 5 dims": lambda: [found("layers", "similarity: the 6 x 5 grid")],
+    "similarity, MiniLM trained": lambda: [
+        starbucks("Starbucks for the full size", "pairs")
+        - starbucks("sentence-transformers Matryoshka2dLoss", "pairs"),
+        starbucks("Starbucks for the full size", "pairs") - alone(),
+    ],
+    "the same at full size over plain": lambda: [
+        starbucks("Starbucks for the full size", "full") - starbucks("plain", "full")
+    ],
+    "certified exact search": lambda: [
+        found("certified", f"{way}, single", "times_faiss_flat", "way") for way in ("exact", "likely")
+    ],
+    "the same in batches of 100, over faiss": lambda: [
+        found("certified", "exact, batch", "times_faiss_flat", "way")
+    ],
+    "approximate search": lambda: [over_peers("wordllama-200k", at, "qps_single") for at in (0.95, 0.99)],
+    "the same in batches of 100 |": lambda: [
+        over_peers("wordllama-200k", at, "qps_batch") for at in (0.95, 0.99)
+    ],
+    "the same over 1,000,000 rows": lambda: [
+        over_peers("wordllama-1000k", at, f"qps_{how}") for how in ("single", "batch") for at in (0.95, 0.99)
+    ],
+    "bytes of a vector in memory": lambda: [1, smaller()],
+    "dissimilarity matrices": lambda: [
+        found("compare_rdms", "correlation, 4000 x 512, float64"),
+        found("compare_rdms", "sqeuclidean, 4000 x 512, float32"),
+    ],
+    "Kendall's tau": lambda: [
+        found("compare_comparators", "kendall"),
+        found("compare_bootstrap", "spearman"),
+        found("compare_bootstrap", "pearson"),
+    ],
+    "kills of an index": kills,
+    "`import nestling`": lambda: [found("import_time", "import nestling", "seconds")],
+    "reading docstrings": lambda: [round(found("docstrings", "all files, two processes", "files_per_s"), -2)],
+    "search among held-out docstrings": demo_against_plain,
+    "the demo's index": lambda: [100 * index()["recall"]],
+}
+
+
+def table(text: str, head: str) -> list[list[str]]:
+    """The rows of the Markdown table that starts with ``head``."""
+    lines = text.partition(head)[2].splitlines()[2:]
+    kept = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        kept.append([cell.strip() for cell in line.strip("|").split("|")])
+    return kept
+
+
+def check(cell: str, expected: list[float]) -> None:
+    """The numbers of a cell are those expected, rounded as they stand there."""
+    said = re.findall(r"[-+]?\d[\d,]*(?:\.\d+)?", cell)
+    assert len(said) == len(expected), (cell, expected)
+    for text, value in zip(said, expected, strict=True):
+        digits = len(text.partition(".")[2])
+        # Half a unit of the last digit, and what rounding of a value that was rounded before may add.
+        assert abs(float(text.replace(",", "")) - value) <= 0.51 * 10**-digits + 1e-9, (cell, expected)
+
+
+@pytest.mark.parametrize(
+    "row", table((ROOT / "README.md").read_text(encoding="utf-8"), "| what | measured | aim |")
+)
+def test_every_figure_of_the_readme_has_a_source(row: list[str]) -> None:
+    what, measured, _ = row
+    (key,) = [key for key in README if f"{what} |".startswith(key)]
+    check(measured, README[key]())
+
+
+def test_the_guide_to_fidelity_follows_from_its_curves() -> None:
+    quality, (kept, *_) = demo(1), script("figures").curves("fidelity")
+    lines = table(
+        (ROOT / "docs" / "guides" / "fidelity.md").read_text(encoding="utf-8"),
+        "| dim | nDCG@10, share kept |",
+    )
+    assert lines
+    for dim, share, *values in lines:
+        check(share, [100 * quality.row(f"dim={dim}").kept])
+        metrics = ("rank", "topology", "local", "neighbours@10")
+        check(" ".join(values), [kept.row(f"dim={dim}", metric).value for metric in metrics])
+
+
+def test_the_guide_to_layers_follows_from_its_curves() -> None:
+    text = (ROOT / "docs" / "guides" / "layers.md").read_text(encoding="utf-8")
+    before, after = script("figures").curves("layers")
+    at = "dim=128,layer=3"
+    said = re.search(r"now keep (\d+) % of the quality\s+of the whole, in (\d+) % .* kept (\d+) %", text)
+    assert [int(each) for each in said.groups()] == [
+        round(100 * ratio)
+        for ratio in (
+            after.row(at).kept,
+            after.row(at).latency_ms / after.row().latency_ms,
+            before.row(at).kept,
+        )
+    ]
+    commands = re.findall(r"\| `nestling choose after/curve.json (.*?)` \| `(.*?)`: (.*?) \|", text)
+    assert len(commands) == 3
+    for flags, chosen, told in commands:
+        targets = {
+            name.replace("-", "_"): float(value) for name, value in re.findall(r"--([a-z-]+) (\S+)", flags)
+        }
+        row = after.row(after.choose(**targets))
+        assert row.granularity == after.nesting.resolve(chosen)
+        numbers = re.findall(r"\d+(?:\.\d+)?(?= ms| bytes| MB| with| in)", told)
+        values = {"ms": row.latency_ms, "bytes": row.vector_bytes, "MB": (row.model_bytes or 0) / 1e6}
+        for number in numbers:
+            unit = re.search(rf"{re.escape(number)} (ms|bytes|MB)", told)
+            check(number, [values[unit[1]] if unit else row.value])
+
+
+def test_every_picture_is_drawn_from_its_results(tmp_path: Path) -> None:
+    images = ROOT / "docs" / "images"
+    script("figures").draw_all(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in images.iterdir()}
+    for path in tmp_path.iterdir():
+        new, old = imread(path), imread(images / path.name)
+        if f"matplotlib=={mpl.__version__}" in (ROOT / "constraints.txt").read_text(encoding="utf-8"):
+            assert new.shape == old.shape
+            # A line that moved by its own width is some percent of the pixels; letters differ by less.
+            assert (np.abs(new - old).max(axis=2) > 0.2).mean() < 0.002, f"{path.name} is old: make figures"
+
+
+def test_every_picture_is_shown_and_every_shown_one_is_there() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    shown = {
+        (page.parent / target).resolve()
+        for page in pages
+        for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    }
+    assert shown == {path.resolve() for path in (ROOT / "docs" / "images").iterdir()}
