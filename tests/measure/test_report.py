@@ -168,6 +168,20 @@ def test_sentences_for_every_outcome() -> None:
     assert len(headline(NESTED, [other_metric], Granularity(dim=8), 1000)) == 1
 
 
+def test_where_it_is_better_than_the_rest_is_said() -> None:
+    others = [
+        PLAIN,
+        dataclasses.replace(NESTED, name="the same"),
+        make({8: 0.1, 64: 0.2, 128: 0.3, 256: 0.4}, "worse"),
+        make({8: 0.1, 64: 0.2, 128: 0.79, 256: 0.8}, "large, then cut"),
+        make({512: 0.1}, "elsewhere"),
+    ]
+    assert headline(NESTED, others, Granularity(dim=64), 1000)[-1] == (
+        "nested is surely better than 'the same' at no size, than 'worse' at every size, than "
+        "'large, then cut' at 2 of 4 sizes, dim=8 to dim=64."
+    )
+
+
 def test_the_verdict_on_training_is_told() -> None:
     noted = dataclasses.replace(NESTED, note="This is plain truncation.")
     assert '<p class="lead">This is plain truncation.</p>' in page(noted).text

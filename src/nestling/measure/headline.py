@@ -63,7 +63,7 @@ def headline(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, 
         choice = Choice.of(curve, chosen)
     except ConfigError as error:
         return [f"{str(error)[:1].upper()}{str(error)[1:]}."]
-    return [_saved(choice, vectors), *_beside(curve, others, choice.row, vectors)]
+    return [_saved(choice, vectors), *_beside(curve, others, choice.row, vectors), *_better(curve, others)]
 
 
 def _saved(choice: Choice, vectors: int) -> str:
@@ -100,6 +100,27 @@ def _beside(curve: Curve, others: Sequence[Curve], row: Row, vectors: int) -> It
             f"At {row.granularity}, {curve.name} has {row.metric} {row.value:.3f} and {other.name} "
             f"{there.value:.3f}."
         )
+
+
+def _better(curve: Curve, others: Sequence[Curve]) -> Iterator[str]:
+    """Where a curve is better than the others after the first, by intervals that lie apart."""
+    metric = curve.metrics[0]
+    parts = []
+    for other in [each for each in others if metric in each.metrics][1:]:
+        both = [g for g in curve.nesting if g in other.nesting]
+        sure = [g for g in both if curve.row(g, metric).low > other.row(g, metric).high]
+        if both:
+            parts.append(f"than {other.name!r} at {_sizes(sure, len(both))}")
+    if parts:
+        yield f"{curve.name} is surely better {', '.join(parts)}."
+
+
+def _sizes(sure: Sequence[Granularity], count: int) -> str:
+    if len(sure) in (0, count):
+        return "every size" if sure else "no size"
+    if len(sure) == 1:
+        return str(sure[0])
+    return f"{len(sure)} of {count} sizes, {sure[0]} to {sure[-1]}"
 
 
 def _bytes(row: Row, vectors: int) -> str:
