@@ -10,11 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from nestling import Curve, TextEncoder, sweep
-from nestling.data import docstring_pairs
+from nestling.compare import LayerSimilarities, compare_layers, plot_layers
+from nestling.data import docstring_pairs, stsb
+from nestling.encoders.activations import activations
 from nestling.measure import Fidelity, encode_task
 from nestling.measure.baselines import random_dims, truncation
 from nestling.measure.machine import machine, today, versions
@@ -24,6 +27,8 @@ RESULTS = Path(__file__).parent / "results" / "figures"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 _STUDIED = ("nested", "truncation", "random dims")
 _KEPT = ("rank", "local", "neighbours@10")
+_LAYERS = "0.*.encoder.layer.*"
+_TEXTS = 500
 _ASKED = 500  # queries that the demo compares its index with the exact scan on
 
 
@@ -43,12 +48,16 @@ def draw_all(folder: Path) -> None:
     )
     panels = [_panel(quality, "ndcg@10"), *(_panel(kept, metric) for metric in _KEPT)]
     draw(folder / "fidelity.png", *panels)
+    cka = json.loads((RESULTS / "cka.json").read_text(encoding="utf-8"))
+    alike = LayerSimilarities(*(cka[name] for name in ("values", "rows", "columns", "quantity")))
+    plot_layers(alike, folder / "cka.png", names=("MiniLM as it came", "MiniLM trained for fewer layers"))
 
 
 def record(demo: Path | None, layers: Path | None) -> None:
     """Keep what the pictures are drawn from."""
     if layers is not None:
         _keep("layers", [Curve.load(layers / part / "curve.json") for part in ("before", "after")])
+        _record_cka(layers)
     if demo is not None:
         _keep("demo", [Curve.load(path) for path in sorted((demo / "curves").glob("*.json"))])
         _keep("fidelity", _fidelity(demo))
@@ -80,9 +89,28 @@ def _record_index(demo: Path) -> None:
         asked = collection.encoder.encode(list(test.queries[:_ASKED]))
         recall, ours_ms, exact_ms = compare_with_exact(collection.index, asked, target=0.95)
         found = {"plan": str(collection.index.plan), "rows": len(collection.index)}
-    found |= {"recall": recall, "ours_ms": ours_ms, "exact_ms": exact_ms}
+    _write("demo_index", found | {"recall": recall, "ours_ms": ours_ms, "exact_ms": exact_ms})
+
+
+def _record_cka(layers: Path) -> None:
+    """The layers of MiniLM before training against those after it, on some pairs of the STS benchmark."""
+    rated = stsb("test")
+    texts = list(dict.fromkeys(rated.first))[:_TEXTS]
+    before, after = (
+        {
+            f"layer {number}": patterns
+            for number, patterns in enumerate(activations(model.model, texts, _LAYERS).values(), start=1)
+        }
+        for model in (TextEncoder.open("minilm"), TextEncoder.load(layers / "runs" / "sts" / "model"))
+    )
+    found = compare_layers(before, after)
+    kept = {**asdict(found), "values": found.values.round(6).tolist(), "texts": len(texts)}
+    _write("cka", kept)
+
+
+def _write(name: str, found: dict[str, Any]) -> None:
     stamp = {"machine": machine(), "date": today(), "versions": versions()}
-    (RESULTS / "demo_index.json").write_text(json.dumps(found | stamp, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps(found | stamp, indent=1) + "\n", encoding="utf-8")
 
 
 def _keep(name: str, found: Sequence[Curve]) -> None:

@@ -245,6 +245,14 @@ def test_the_guide_to_layers_follows_from_its_curves() -> None:
             check(number, [values[unit[1]] if unit else row.value])
 
 
+def test_what_the_guide_to_comparing_says_of_layers() -> None:
+    values = np.array(json.loads((FIGURES / "cka.json").read_text(encoding="utf-8"))["values"])
+    text = (ROOT / "docs" / "guides" / "compare.md").read_text(encoding="utf-8")
+    first, last, third = re.search(r"stay what they were \((\S+), (\S+)\).*\n\((\S+)\): what", text).groups()
+    check(f"{first} {last} {third}", [values[0, 0], values[5, 5], values[4, 2]])
+    assert values[:, 2].argmax() == 4
+
+
 def test_every_picture_is_drawn_from_its_results(tmp_path: Path) -> None:
     images = ROOT / "docs" / "images"
     script("figures").draw_all(tmp_path)

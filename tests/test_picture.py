@@ -443,6 +443,18 @@ def test_equal_legends_become_one(tmp_path: Path) -> None:
     assert not one.figure.legends
 
 
+def test_a_large_legend_stands_beside_and_long_names_are_broken(tmp_path: Path) -> None:
+    def panel(*names: str) -> Any:
+        return lambda axes: legend(axes, [axes.plot([1])[0] for _ in names], names)
+
+    (axes,) = drawn(tmp_path, panel(*map(str, range(9))))
+    assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
+    (axes,) = drawn(tmp_path, panel("runs/" + "a-long-name/" * 9))
+    (name,) = axes.get_legend().get_texts()
+    assert max(map(len, name.get_text().split("\n"))) <= 40
+    assert name.get_text().replace("\n", "") == "runs/" + "a-long-name/" * 9
+
+
 def test_every_picture_in_the_library_goes_through_here() -> None:
     """One place writes pictures, so that all have its style, its errors and its atomic files."""
     source = Path(__file__).parents[1] / "src" / "nestling"

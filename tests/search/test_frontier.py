@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from nestling.errors import ConfigError, DataError
 from nestling.search.frontier import Frontier, Trial
@@ -99,6 +100,13 @@ def test_table_picture_and_files(tmp_path: Path) -> None:
     assert "3 trials on 500 rows of the data" in table
     found.plot(tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+    axes = Figure().add_subplot()
+    found.plot(axes)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [str(PLANS[0]), str(PLANS[2])]
+    assert axes.get_xlabel() == "recall@10\n(axis starts at 0.90)"
+    front().plot(tmp_path / "empty.svg")
+    with pytest.raises(ConfigError, match="no picture file"):
+        found.plot(tmp_path / "front.json")
     found.save(tmp_path / "front.json")
     assert Frontier.from_json((tmp_path / "front.json").read_text()) == found
 

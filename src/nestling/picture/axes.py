@@ -12,6 +12,8 @@ from nestling.picture.scale import Scale
 
 _QUANTITY = "quantity: "
 _CUT = "_cut"  # matplotlib leaves names with an underscore out of legends
+_MOST_INSIDE = 7  # series of a legend inside of a panel
+_LONGEST = 40  # letters of a name on a line
 _LETTER = 0.52  # width of a letter in its size
 
 
@@ -119,8 +121,16 @@ def as_they_are(*texts: Any) -> None:
 
 
 def legend(axes: Any, handles: Sequence[Any], names: Sequence[str], **where: Any) -> None:
-    """A legend of named series; a name may start with an underscore, which matplotlib leaves out."""
-    shown = axes.legend(handles, [f" {name}" if name.startswith("_") else name for name in names], **where)
+    """A legend of named series, beside the panel where it would cover much of it.
+
+    A name may start with an underscore, which matplotlib leaves out; a long one is broken into lines.
+    """
+    if len(names) > _MOST_INSIDE and not where:
+        where = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    whole = [f" {name}" if name.startswith("_") else name for name in names]
+    shown = axes.legend(
+        handles, ["\n".join(textwrap.wrap(name, _LONGEST, drop_whitespace=False)) for name in whole], **where
+    )
     as_they_are(*shown.get_texts())
 
 
