@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ RESULTS = Path(__file__).parent / "results" / "figures"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 _STUDIED = ("nested", "truncation", "random dims")
 _KEPT = ("rank", "local", "neighbours@10")
+_MINILM = ("MiniLM as it came", "MiniLM trained for fewer layers")
 _LAYERS = "0.*.encoder.layer.*"
 _TEXTS = 500
 _ASKED = 500  # queries that the demo compares its index with the exact scan on
@@ -41,7 +42,7 @@ def draw_all(folder: Path) -> None:
     """Write every picture of the documentation into a folder."""
     nested, *others = curves("demo")
     nested.plot(folder / "curve.png", others=others)
-    before, after = curves("layers")
+    before, after = (replace(curve, name=name) for curve, name in zip(curves("layers"), _MINILM, strict=True))
     before.heatmap(folder / "layers.png", others=[after])
     quality, kept = (
         [curve for curve in curves(name) if curve.name in _STUDIED] for name in ("demo", "fidelity")
@@ -50,7 +51,7 @@ def draw_all(folder: Path) -> None:
     draw(folder / "fidelity.png", *panels)
     cka = json.loads((RESULTS / "cka.json").read_text(encoding="utf-8"))
     alike = LayerSimilarities(*(cka[name] for name in ("values", "rows", "columns", "quantity")))
-    plot_layers(alike, folder / "cka.png", names=("MiniLM as it came", "MiniLM trained for fewer layers"))
+    plot_layers(alike, folder / "cka.png", names=_MINILM)
 
 
 def record(demo: Path | None, layers: Path | None) -> None:

@@ -113,33 +113,9 @@ def _report(curve: Curve, baselines: list[Curve], chosen: Granularity, output: P
     show("")
     show(curve.chart())
     show(f"\nChosen: {chosen}, the cheapest that keeps {_KEEP:.0%} of the full quality.")
-    show(f"A million vectors take {before} in full and {after} at {chosen}.")
-    _compare_with_plain(curve, baselines[0])
-    _compare_with_full_training(curve, baselines[1])
+    for sentence in headline(curve, baselines, chosen, _MILLION):
+        show(sentence)
     show(f"Written: {output / 'curve.json'}, {output / 'curve.png'}, {output / 'report.html'}")
-
-
-def _compare_with_plain(curve: Curve, truncation: Curve) -> None:
-    """Say from which size on the nested vectors are as good as the plain ones were in full."""
-    from nestling.errors import ConfigError
-
-    plain = truncation.row()
-    try:
-        as_good = curve.choose(at_least=_KEEP * plain.value)
-    except ConfigError:
-        return
-    before, after = (
-        readable_bytes(_MILLION * size) for size in (plain.vector_bytes, curve.row(as_good).vector_bytes)
-    )
-    show(f"Before training, the full {plain.granularity} reached {plain.value:.3f};")
-    show(f"{as_good} now keeps {_KEEP:.0%} of that, in {after} instead of {before}.")
-
-
-def _compare_with_full_training(curve: Curve, at_full: Curve) -> None:
-    """Say where nesting adds to training at full size alone, as far as the intervals lie apart."""
-    surely = [str(row.granularity) for row in at_full.column() if curve.row(row.granularity).low > row.high]
-    where = f"surely better at {', '.join(surely)}" if surely else "not surely better at any size"
-    show(f"Beside the same map trained at full size alone and then cut, the nested one is {where}.")
 
 
 def _collect(

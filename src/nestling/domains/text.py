@@ -42,6 +42,12 @@ def read_data(plan: DataPlan) -> TextPairs:
     return pairs.head(plan.limit)
 
 
+def _source(plan: DataPlan) -> str:
+    """What a report calls the data of a plan."""
+    named = plan.pairs or plan.texts or plan.docstrings
+    return "docstrings of installed packages" if named is None else Path(named).name
+
+
 class TextStudy:
     """One course of work on pairs of texts: train as planned, then measure what was held out.
 
@@ -80,7 +86,7 @@ class TextStudy:
         """
         seed = self.plan.train.seed
         task = Retrieval.from_pairs(self.test)
-        curve = sweep(nested, task, seed=seed, name="nested")
+        curve = sweep(nested, task, seed=seed, name="nested", source=_source(self.plan.data))
         vectors, full = encode_task(self.plain, task), self.plain.nesting.full["dim"]
         sizes = Nesting.chain(dim=[dim for dim in self.nesting.sizes("dim") if dim <= full])
         at_full = self._fit_map(Nested(self._base_loss, sizes.sizes("dim")[-1:]))
