@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,12 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = Path("src/nestling/kernels/native")
-LIBRARY = Path("src/nestling/kernels/_kernels").with_suffix(".dll" if sys.platform == "win32" else ".so")
+# A name with two dots: one with a single dot would be taken for a module of Python.
+LIBRARY = Path("src/nestling/kernels/_kernels.native" + (".dll" if sys.platform == "win32" else ".so"))
+_OLDEST_GLIBC = 17  # of the oldest systems for which wheels are built
 COMPILERS = ("c++", "g++", "clang++")
+# Without other libraries than that of C, one wheel runs on many systems.
+PORTABLE = ("-static-libstdc++", "-static-libgcc") if sys.platform == "linux" else ()
 # Products and sums are rounded one by one: every instruction set, and numpy, give the same walks.
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 
@@ -28,7 +34,21 @@ class KernelHook(BuildHookInterface):  # type: ignore[misc]
         if self.target_name == "wheel" and compile_kernels(root, self.app.display_warning):
             build_data["artifacts"].append(f"/{LIBRARY.as_posix()}")
             build_data["pure_python"] = False
-            build_data["infer_tag"] = True
+            build_data["tag"] = f"py3-none-{platform_of(root / LIBRARY)}"
+
+
+def platform_of(library: Path) -> str:
+    """The platforms on which a library runs, as wheels name them; any Python can call it.
+
+    On Linux the symbols say which version of glibc is the oldest that has them (PEP 600). A library that
+    needs more than glibc is for this machine alone.
+    """
+    here = re.sub(r"[-.]", "_", sysconfig.get_platform())
+    needed = library.read_bytes()
+    versions = [int(version) for version in re.findall(rb"GLIBC_2\.(\d+)", needed)]
+    if not here.startswith("linux_") or not versions or b"libstdc++.so" in needed:
+        return here
+    return f"manylinux_2_{max(_OLDEST_GLIBC, *versions)}_{here.removeprefix('linux_')}"
 
 
 def compile_kernels(root: Path, warn: Any) -> bool:
@@ -41,9 +61,15 @@ def compile_kernels(root: Path, warn: Any) -> bool:
     with tempfile.TemporaryDirectory(dir=root / LIBRARY.parent) as folder:
         made = Path(folder) / LIBRARY.name
         sources = [str(path) for path in sorted((root / SOURCES).glob("*.cpp"))]
-        result = subprocess.run(  # noqa: S603 - a compiler on our own sources
-            [compiler, *FLAGS, *sources, "-o", str(made)], capture_output=True, text=True, check=False
-        )
+        for linked in dict.fromkeys((PORTABLE, ())):  # not every system has the libraries to link them in
+            result = subprocess.run(  # noqa: S603 - a compiler on our own sources
+                [compiler, *FLAGS, *linked, *sources, "-o", str(made)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if result.returncode == 0:
+                break
         if result.returncode != 0:
             warn(f"the kernels did not compile, so nestling will search with numpy:\n{result.stderr[-2000:]}")
             return False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nestling.extras import name_missing_packages
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from nestling.nn.heads import NestedClassifier as NestedClassifier
     from nestling.search.index import AdaptiveIndex as AdaptiveIndex
     from nestling.search.plan import Plan as Plan
+
+name_missing_packages(__name__)
 
 # Loaded when first used, so that importing the package costs no torch.
 _HOMES = {

