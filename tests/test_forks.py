@@ -19,7 +19,6 @@ import pytest
 
 from nestling.domains.collection import Collection
 from nestling.domains.encoding import encoded
-from nestling.domains.records import Record
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ConfigError, StorageError
 from nestling.papers.notes import Notes
@@ -95,14 +94,14 @@ def a_compacted_index(folder: Path) -> Opened:
 
 
 def a_collection(folder: Path) -> Opened:
-    texts = [Record.untitled("a cat sleeps"), Record.untitled("a ship sails")]
+    texts = ["a cat sleeps", "a ship sails"]
     collection = Collection.create(folder, TextEncoder.open("wordllama"), texts, plan="flat@full")
 
     def found() -> int:
         with Collection.open(folder) as again:
-            return len(again) + len(again.records.ids())
+            return len(again)
 
-    return Opened(lambda: collection.add([Record.untitled("heavy rain")]), collection.close, found)
+    return Opened(lambda: collection.add(["heavy rain"]), collection.close, found)
 
 
 def a_build(folder: Path) -> Opened:

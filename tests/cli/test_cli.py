@@ -183,7 +183,7 @@ def test_data_sets_are_listed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["search", "nowhere", "x"], 1, "make one with: nestling demo"),
+        (["search", "nowhere", "x"], 1, "make one with nestling index build"),
         (["search"], 1, "say what to look for"),
         (["search", "x", "--point", "probes=3"], 1, "did you mean 'nprobe'"),
         (["search", "--vectors", "q.npy"], 1, "name the index"),

@@ -61,7 +61,7 @@ def test_an_index_is_built_searched_changed_and_checked(
     assert [row[0]["id"] for row in found] == expected.tolist()
     small = answer("search", index, "--vectors", files / "queries.npy", "--k", 1, "--at", "dim=8")
     assert len(small[0]) == 1
-    assert answer("index", "add", index, files / "more.npy") == {"added": 3, "rows": N + 3}
+    assert answer("index", "add", index, files / "more.npy") == {"added": 3, "replaced": 0, "rows": N + 3}
     assert answer("index", "delete", index, 0, N)["rows"] == N + 1
     assert run("index", "compact", index).stdout.strip() == str(N + 1)
     assert answer("index", "verify", index)["rows"] == N + 1
@@ -166,3 +166,77 @@ def test_flags_go_before_what_a_folder_says_of_its_vectors(vectors: np.ndarray, 
     AdaptiveIndex.open(tmp_path / "plain", encoder="a", rule=saved.rule, read_only=True)
     answer(*build, tmp_path / "named", "--made-by", "b", "--after", "none")
     AdaptiveIndex.open(tmp_path / "named", encoder="b", rule=RAW, read_only=True)
+
+
+def test_a_table_goes_in_and_answers_carry_ids_and_columns(tmp_path: Path) -> None:
+    table, folder = tmp_path / "products.csv", tmp_path / "products"
+    rows = [f"S{row},{'red' if row % 2 else 'blue'} chair {row},{2000 + row},{row / 2}" for row in range(20)]
+    table.write_text("\n".join(["sku,title,year,price", *rows]) + "\n", encoding="utf-8")
+    built = answer(
+        "index",
+        "build",
+        table,
+        "-o",
+        folder,
+        "--encoder",
+        "wordllama",
+        "--column",
+        "title",
+        "--id-column",
+        "sku",
+    )
+    assert built["fields"] == {"title": "text", "year": "int", "price": "float"}
+    found = answer("search", folder, "a red chair", "--where", "year>=2010 and price<7", "--k", 9)
+    assert {hit["id"] for hit in found} == {"S10", "S11", "S12", "S13"}
+    by_id = {hit["id"]: hit for hit in found}
+    assert by_id["S11"]["text"] == "red chair 11"
+    assert by_id["S11"]["fields"] == {"year": 2011, "price": 5.5}
+    shown = run("search", folder, "a red chair", "--where", "year=2011").stdout
+    assert shown.split("\n")[0].endswith("  S11")
+    assert "year=2011  price=5.5" in shown
+
+    more = tmp_path / "more.csv"
+    more.write_text(
+        "sku,title,year,colour\nS3,green lamp,1999,green\nS99,green boat,2024,green\n", encoding="utf-8"
+    )
+    refused = run("index", "add", folder, more)
+    assert "stand in the index already" in str(refused.exception)
+    updated = run("index", "update", folder, more, "--json")
+    assert "no such fields: colour" in updated.stderr
+    assert json.loads(updated.stdout) == {"added": 1, "replaced": 1, "rows": 21}
+    (lamp,) = answer("search", folder, "lamp", "--where", "year<2000")
+    assert (lamp["id"], lamp["text"], lamp["fields"]) == ("S3", "green lamp", {"year": 1999, "price": 1.5})
+    assert answer("index", "delete", folder, "--where", "year>=2015 and not price=9")["deleted"] == 5
+    gone = tmp_path / "gone.csv"
+    gone.write_text("sku\nS0\nS1\nnothing\n", encoding="utf-8")
+    assert "not in the index" in str(run("index", "delete", folder, "--table", gone).exception)
+    assert answer("index", "delete", folder, "--table", gone, "--missing-ok")["deleted"] == 2
+    assert answer("index", "verify", folder)["rows"] == 14
+
+
+def test_a_table_beside_vectors_gives_ids_and_columns(files: Path, tmp_path: Path) -> None:
+    table, folder = tmp_path / "rows.jsonl", tmp_path / "index"
+    records = [{"id": f"r{row}", "group": "ab"[row % 2], "n": row} for row in range(N)]
+    table.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    answer("index", "build", files / "all.npy", "-o", folder, "--table", table, "--plan", "flat@full")
+    found = answer(
+        "search", folder, "--vectors", files / "queries.npy", "--k", 5, "--where", "group=a and n<100"
+    )
+    assert all(int(hit["id"][1:]) % 2 == 0 and hit["fields"]["n"] < 100 for row in found for hit in row)
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"id": "x", "n": 1}\n{"id": "y"}\n{"id": "z", "group": "c"}\n', encoding="utf-8")
+    assert answer("index", "add", folder, files / "more.npy", "--table", more)["rows"] == N + 3
+    wrong = run("index", "build", files / "all.npy", "-o", tmp_path / "i", "--table", more)
+    assert "400 vectors; give a row for each" in str(wrong.exception)
+
+
+def test_words_are_looked_for_in_an_index_of_vectors_that_knows_its_encoder(tmp_path: Path) -> None:
+    texts = tmp_path / "t.txt"
+    texts.write_text("a cat on the roof\nbread in the oven\nships at sea\n", encoding="utf-8")
+    run("encode", "wordllama", texts, "-o", tmp_path / "v")
+    answer("index", "build", tmp_path / "v", "-o", tmp_path / "i", "--plan", "flat@full")
+    assert answer("search", tmp_path / "i", "baking", "--k", 1)[0]["id"] == 1
+    np.save(tmp_path / "v.npy", np.load(tmp_path / "v" / "vectors.npy"))
+    answer("index", "build", tmp_path / "v.npy", "-o", tmp_path / "j", "--plan", "flat@full")
+    assert "name it with --encoder" in str(run("search", tmp_path / "j", "baking").exception)
+    assert answer("search", tmp_path / "j", "baking", "--k", 1, "--encoder", "wordllama")[0]["id"] == 1

@@ -1,118 +1,184 @@
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nestling.cut import CutRule
+from nestling.data.description import TableFile
 from nestling.domains.collection import Collection
-from nestling.domains.records import Record
+from nestling.encoders.opening import open_encoder
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
 
-RECORDS = [
-    Record("cats", "a cat sleeps on the warm roof"),
-    Record("ships", "the ship left the harbour at dawn\u2028with the tide"),
-    Record("bread", "knead the dough and bake the bread"),
+TEXTS = [
+    "a cat sleeps on the warm roof",
+    "the ship left the harbour at dawn\u2028with the tide",
+    "knead the dough and bake the bread",
 ]
+FIELDS = {"title": ["cats", "ships", "bread"], "year": [2001, 2010, None]}
 
 
 @pytest.fixture(scope="module")
-def encoder() -> TextEncoder:
-    return TextEncoder.open("wordllama")
+def encoder() -> Any:
+    return open_encoder("wordllama")
 
 
 @pytest.fixture(scope="module")
-def saved(encoder: TextEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(encoder: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("collection") / "c"
-    Collection.create(folder, encoder, RECORDS, at="dim=64").close()
+    Collection.create(folder, encoder, TEXTS, ["c", "s", "b"], fields=FIELDS, at="dim=64").close()
     return folder
 
 
-def test_the_nearest_record_answers(saved: Path) -> None:
+def test_the_nearest_text_answers_with_its_id_and_fields(saved: Path) -> None:
     with Collection.open(saved, read_only=True) as collection:
         hits = collection.search("baking a loaf", k=2)
-        assert hits[0].record.title == "bread"
+        assert (hits[0].id, hits[0].text, hits[0].fields) == ("b", TEXTS[2], {"title": "bread", "year": None})
         assert hits[0].score >= hits[1].score
         assert collection.index.dim == 64
-        assert {hit.record for hit in collection.search("boats", k=99)} == set(RECORDS)
+        assert {hit.text for hit in collection.search("boats", k=99)} == set(TEXTS)
+
+
+def test_answers_are_filtered(saved: Path) -> None:
+    with Collection.open(saved, read_only=True) as collection:
+        for where in ("year<=2005", {"year": {"lte": 2005}}):
+            assert [hit.id for hit in collection.search("boats", where=where)] == ["c"]
+        assert {hit.id for hit in collection.search("x", where="not year=2001")} == {"s", "b"}
+        assert [hit.id for hit in collection.search("x", where="title>=d", filter=["c", "s"])] == ["s"]
+        assert collection.search("x", where="year>3000") == []
+        assert [hit.id for hit in collection.search("x", where=f"text='{TEXTS[0]}'")] == ["c"]
 
 
 @pytest.mark.parametrize("before", ["none", "layer_norm"])
-def test_scores_are_cosines_at_the_granularity(encoder: TextEncoder, before: Any, tmp_path: Path) -> None:
-    encoder = TextEncoder(encoder.model, encoder.nesting, CutRule(before))
-    with Collection.create(tmp_path / "c", encoder, RECORDS) as collection:
+def test_scores_are_cosines_at_the_granularity(before: Any, tmp_path: Path) -> None:
+    plain = TextEncoder.open("wordllama")
+    encoder = TextEncoder(plain.model, plain.nesting, CutRule(before))
+    with Collection.create(tmp_path / "c", encoder, TEXTS) as collection:
         for at in ("dim=64", "dim=256"):
-            query, texts = (encoder.encode(x, at) for x in (["a cat"], [record.text for record in RECORDS]))
-            scores = {hit.record: hit.score for hit in collection.search("a cat", at=at)}
-            np.testing.assert_allclose(
-                [scores[record] for record in RECORDS], (query @ texts.T)[0], atol=1e-5
-            )
+            query, texts = (encoder.encode(x, at) for x in (["a cat"], TEXTS))
+            scores = {hit.text: hit.score for hit in collection.search("a cat", at=at)}
+            np.testing.assert_allclose([scores[text] for text in TEXTS], (query @ texts.T)[0], atol=1e-5)
 
 
-def test_texts_come_and_go(encoder: TextEncoder, tmp_path: Path) -> None:
-    folder = tmp_path / "c"
-    with Collection.create(folder, encoder, RECORDS, plan="int4@full > rerank@full") as collection:
-        ids = collection.add([Record("rain", "heavy rain falls on the hills")])
-        assert collection.search("storm and rain", k=1)[0].id == ids[0]
-        (ship,) = (hit.id for hit in collection.search("ship", k=1))
-        assert collection.delete([ship]) == 1
-        with pytest.raises(DataError):
-            collection.delete([ship])
+def test_texts_come_change_and_go(encoder: Any, tmp_path: Path) -> None:
+    folder, names = tmp_path / "c", ["c", "s", "b"]
+    with Collection.create(
+        folder, encoder, TEXTS, names, fields=FIELDS, plan="int4@full > rerank@full"
+    ) as collection:
+        assert collection.add(["heavy rain falls"], ["r"], fields={"year": [1999]}).tolist() == ["r"]
+        assert collection.search("storm and rain", k=1)[0].id == "r"
+        collection.update(["a submarine dives"], ["s"])
+        (sub,) = collection.search("submarine", k=1)
+        assert (sub.id, sub.fields) == ("s", {"title": "ships", "year": 2010})  # kept, as they are not given
+        assert collection.delete(["c"]) == 1
+        assert collection.delete(["c"], missing_ok=True) == 0
+        with pytest.raises(DataError, match="not in the index"):
+            collection.delete(["c"])
+        with pytest.raises(DataError, match="stand in the index already"):
+            collection.add(["again"], ["r"])
+        with pytest.raises(DataError, match="did you mean 'year'"):
+            collection.add(["x y"], ["n"], fields={"yaer": [3]})
     with Collection.open(folder) as collection:
         assert len(collection) == 3
-        assert "ships" not in {hit.record.title for hit in collection.search("ship")}
-        assert collection.search("storm", k=1, recall=0.9)[0].record.title == "rain"
+        assert "c" not in {hit.id for hit in collection.search("cat")}
+        assert collection.search("storm", k=1, recall=0.9)[0].id == "r"
 
 
-def test_records_without_a_vector_go_when_it_is_opened_for_writing(
-    encoder: TextEncoder, tmp_path: Path
-) -> None:
-    with Collection.create(tmp_path / "c", encoder, RECORDS) as collection:
-        collection.records.add([Record("lost", "the process was killed before its vector was kept")])
-    with Collection.open(tmp_path / "c") as collection:
-        assert len(collection.records.ids()) == len(collection) == 3
-
-
-def test_a_failed_add_leaves_no_record(
-    encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_add_changes_nothing(encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise StorageError("the disk is full")
 
-    with Collection.create(tmp_path / "c", encoder, RECORDS) as collection:
-        monkeypatch.setattr(collection.index, "add", full)
-        with pytest.raises(StorageError):
-            collection.add([Record("rain", "heavy rain")])
-        assert len(collection.records.ids()) == 3
+    with Collection.create(tmp_path / "c", encoder, TEXTS) as collection:
+        with monkeypatch.context() as patch:
+            patch.setattr("nestling.search.writer.LogWriter.append", full)
+            with pytest.raises(StorageError):
+                collection.add(["heavy rain"])
+        assert len(collection) == 3
+    with Collection.open(tmp_path / "c") as collection:
+        assert len(collection) == len(collection.search("rain", k=9)) == 3
 
 
-def test_bad_requests_are_told(saved: Path, encoder: TextEncoder, tmp_path: Path) -> None:
+def products(path: Path, rows: int = 60) -> list[dict[str, Any]]:
+    kinds = ["chair", "lamp", "boat", "tent"]
+    table = [
+        {
+            "sku": f"{row:04d}",
+            "title": f"{kinds[row % 4]} number {row}",
+            "year": 2000 + row % 20,
+            "brand": "ab"[row % 2],
+        }
+        for row in range(rows)
+    ]
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in table))
+    elif path.suffix == ".parquet":
+        pd.DataFrame(table).to_parquet(path)
+    else:
+        with path.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(table[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(table)
+    return table
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_a_table_goes_in_and_its_columns_come_out(encoder: Any, tmp_path: Path, suffix: str) -> None:
+    table = products(tmp_path / f"p{suffix}")
+    described = TableFile.open(tmp_path / f"p{suffix}", "title", "sku")
+    with Collection.create(tmp_path / "c", encoder, described) as collection:
+        assert collection.index.columns == {"text": "title", "id": "sku"}
+        assert collection.index.fields == {"title": "text", "year": "int", "brand": "text"}
+        hits = collection.search("a boat", k=60, where="year>=2010 and brand=a")
+        expected = [row for row in table if row["year"] >= 2010 and row["brand"] == "a"]
+        assert {hit.id for hit in hits} == {row["sku"] for row in expected}
+        by_id = {row["sku"]: row for row in table}
+        for hit in hits:
+            row = by_id[hit.id]
+            assert (hit.text, hit.fields) == (row["title"], {"year": row["year"], "brand": row["brand"]})
+
+
+def test_bad_requests_are_told(saved: Path, encoder: Any, tmp_path: Path) -> None:
     with Collection.open(saved, read_only=True) as collection:
         with pytest.raises(ConfigError, match="empty"):
             collection.search("  ")
-        with pytest.raises(ConfigError, match="at least 1"):
+        with pytest.raises(ConfigError, match="not a list"):
+            collection.search(["a"])  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="at least 1"):
             collection.search("x", k=0)
         with pytest.raises(ConfigError, match="not both"):
             collection.search("x", point="nprobe=3", recall=0.9)
+        with pytest.raises(DataError, match="did you mean 'year'"):
+            collection.search("x", where="yaer=3")
     with pytest.raises(DataError, match="no text"):
         Collection.create(tmp_path / "c", encoder, [])
+    with pytest.raises(DataError, match="put it in a list"):
+        Collection.create(tmp_path / "c", encoder, "one text")
+    with pytest.raises(DataError, match="taken by the texts"):
+        Collection.create(tmp_path / "c", encoder, TEXTS, fields={"text": TEXTS})
     with pytest.raises(ArtifactError):
         Collection.open(tmp_path / "nowhere")
 
 
-def test_unfinished_or_mixed_folders_are_refused(encoder: TextEncoder, tmp_path: Path) -> None:
+def test_unfinished_mixed_or_older_folders_are_refused(encoder: Any, tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
-    Collection.create(first, encoder, RECORDS).close()
-    Collection.create(second, encoder, RECORDS, at="dim=64").close()
+    Collection.create(first, encoder, TEXTS).close()
+    Collection.create(second, encoder, TEXTS, at="dim=64").close()
     (first / "index").rename(tmp_path / "index")
     with pytest.raises(ArtifactError, match="not finished"):
         Collection.open(first)
     (second / "index").rename(first / "index")
     with pytest.raises(ConfigError, match="holds vectors of the encoder"):
         Collection.open(first)
+    (first / "records.sqlite").touch()
+    with pytest.raises(ArtifactError, match="older nestling"):
+        Collection.open(first)
+    (first / "records.sqlite").unlink()
     (first / "encoder" / "config.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"config\.json"):
         Collection.open(first)

@@ -15,7 +15,6 @@ import pytest
 from nestling.domains import collection, encoding
 from nestling.domains.collection import Collection
 from nestling.domains.encoding import encoded
-from nestling.domains.records import Untitled
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
 from nestling.granularity import Nesting
@@ -236,10 +235,10 @@ def test_an_index_that_fails_does_not_cost_its_vectors(
     with monkeypatch.context() as patch:
         patch.setattr(collection, "build", full)
         with pytest.raises(StorageError):
-            Collection.create(out, encoder, Untitled(TEXTS))
+            Collection.create(out, encoder, TEXTS)
     assert work.exists()
     silent: Any = Interrupted(encoder, 0)
-    with Collection.create(out, silent, Untitled(TEXTS)) as made:
+    with Collection.create(out, silent, TEXTS) as made:
         assert len(made) == len(TEXTS)
     assert not work.exists()
 

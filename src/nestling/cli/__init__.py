@@ -14,12 +14,13 @@ from nestling.artifact import reason_of
 from nestling.cli.comparing import compare
 from nestling.cli.demo import demo
 from nestling.cli.flags import command_of, flags_of, in_flags
-from nestling.cli.index import bench, index
+from nestling.cli.index import index
 from nestling.cli.interrupts import interruptible
 from nestling.cli.measuring import choose, reproduce, sweep
 from nestling.cli.models import encode, extract, train
 from nestling.cli.talk import repeat_the_log, say, show, show_all_letters
 from nestling.cli.texts import data, search
+from nestling.cli.upkeep import bench
 from nestling.errors import NestlingError, missing
 from nestling.extras import EXTRAS
 from nestling.progress import Progress

@@ -122,10 +122,11 @@ def _collect(
     encoder: Any, pairs: Any, at: Granularity, folder: Path, asked: Sequence[str], seed: int
 ) -> Collection:
     from nestling.domains.collection import Collection
-    from nestling.domains.records import Record
 
-    records = [Record(*row) for row in zip(pairs.queries, pairs.documents, strict=True)]
-    return Collection.create(folder, encoder, records, at=at, recall=_RECALL, queries=asked, seed=seed)
+    titles = {"title": pairs.queries}
+    return Collection.create(
+        folder, encoder, pairs.documents, fields=titles, at=at, recall=_RECALL, queries=asked, seed=seed
+    )
 
 
 def _compare_with_exact(collection: Collection, queries: Sequence[str]) -> None:
@@ -141,4 +142,4 @@ def _compare_with_exact(collection: Collection, queries: Sequence[str]) -> None:
 def _show_hits(collection: Collection, query: str) -> None:
     show(f"\n{query}?")
     for hit in collection.search(query, k=3):
-        show(f"  {hit.score:.2f}  {hit.record.title[:60]:60}  {hit.record.text[:90]}")
+        show(f"  {hit.score:.2f}  {str(hit.fields['title'])[:60]:60}  {hit.text[:90]}")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nestling.cli.demo import COLLECTION, DEMO_FOLDER
+from nestling.cli.folders import Where, is_collection
 from nestling.cli.talk import AsJson, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nestling.search.plan import Point
+    from nestling.search.snapshot import Hits
 
 
 def search(
@@ -26,68 +27,110 @@ def search(
     at: Annotated[str | None, typer.Option(help="A smaller granularity, such as dim=32.")] = None,
     point: Annotated[str | None, typer.Option(help="Parameters, such as nprobe=16,shortlist=200.")] = None,
     recall: Annotated[float | None, typer.Option(help="Take the fastest point measured to reach it.")] = None,
+    where: Where = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="What made the vectors of an index that does not say it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search a collection of texts, or an index of vectors.
+    """Search a collection of texts, or an index of vectors; answers carry ids and fields.
 
-    Example: nestling search nestling-demo/collection "read a csv into an array"
+    Example: nestling search products "warm winter jacket" --where "year>=2020 and brand in (acme, nord)"
     """
     from nestling.search.plan import Point
 
-    given, asked = list(words or []), None if point is None else Point.parse(point)
+    given = list(words or [])
+    at_point = None if point is None else Point.parse(point)
+    asked: dict[str, Any] = {"k": k, "at": at, "point": at_point, "recall": recall, "where": where}
     if vectors is not None:
         if len(given) != 1:
             raise ConfigError(
                 "name the index that the vectors are searched in: nestling search INDEX --vectors FILE"
             )
-        _search_vectors(Path(given[0]), vectors, k, at, asked, recall, as_json)
+        _show_rows(_search_vectors(Path(given[0]), vectors, asked), as_json)
         return
     if not 1 <= len(given) <= 2:
         raise ConfigError('say what to look for: nestling search [INDEX] "some words"')
     folder = Path(given[0]) if len(given) == 2 else DEMO_FOLDER / COLLECTION
-    _search_texts(folder, given[-1], k, at, asked, recall, as_json)
+    if not folder.exists():
+        raise ConfigError(
+            f"there is no index at {folder}; make one with nestling index build, or nestling demo"
+        )
+    answers = _search_texts(folder, given[-1], encoder, asked)
+    if as_json:
+        show_json(answers)
+        return
+    for answer in answers:
+        _show_answer(answer)
 
 
 def _search_texts(
-    folder: Path, query: str, k: int, at: str | None, point: Point | None, recall: float | None, as_json: bool
-) -> None:
-    from nestling.domains.collection import Collection
+    folder: Path, query: str, encoder: str | None, asked: dict[str, Any]
+) -> list[dict[str, Any]]:
+    if is_collection(folder):
+        from nestling.domains.collection import Collection
 
-    if not folder.exists():
-        raise ConfigError(f"there is no collection at {folder}; make one with: nestling demo")
-    with Collection.open(folder, read_only=True) as collection:
-        hits = collection.search(query, k=k, at=at, point=point, recall=recall)
-    if as_json:
-        show_json([{"id": hit.id, "score": hit.score, **asdict(hit.record)} for hit in hits])
-        return
-    for hit in hits:
-        show(f"{hit.score:.3f}  {hit.record.title}\n       {hit.record.text}")
+        if encoder is not None:
+            raise ConfigError("--encoder is for an index of vectors; a collection has its own")
+        with Collection.open(folder, read_only=True) as collection:
+            return [asdict(hit) for hit in collection.search(query, **asked)]
+    from nestling.encoders.opening import open_encoder
+    from nestling.search.index import AdaptiveIndex
+
+    with AdaptiveIndex.open(folder, read_only=True) as index:
+        name = encoder or index.encoder
+        if not name:
+            raise ConfigError(
+                f"{folder} does not say what made its vectors; name it with --encoder, or give --vectors"
+            )
+        if index.encoder:
+            index.check_encoder(encoder or "")
+        made = open_encoder(name)
+        size = index.dim if index.dim in made.nesting.sizes("dim") else None
+        return _of_rows(index.search(made.encode([query], size), **asked))[0]
 
 
-def _search_vectors(
-    folder: Path,
-    vectors: Path,
-    k: int,
-    at: str | None,
-    point: Point | None,
-    recall: float | None,
-    as_json: bool,
-) -> None:
+def _search_vectors(folder: Path, vectors: Path, asked: dict[str, Any]) -> list[list[dict[str, Any]]]:
     from nestling.encoders.stored import open_vectors
     from nestling.search.index import AdaptiveIndex
 
     queries = open_vectors(vectors)
     with AdaptiveIndex.open(folder, encoder=queries.encoder or None, read_only=True) as index:
-        found = index.search(queries.values, k, at=at, point=point, recall=recall)
-    answers = [
-        [(name, score) for name, score in zip(ids, scores, strict=True) if score == score]  # NaN: no row
-        for ids, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
+        return _of_rows(index.search(queries.values, **asked))
+
+
+def _of_rows(hits: Hits) -> list[list[dict[str, Any]]]:
+    """For each query the rows that were found, with their fields where the index has any."""
+    return [
+        [
+            {"id": name, "score": score, **({"fields": fields} if fields else {})}
+            for name, score, fields in zip(names, scores, found, strict=True)
+            if score == score  # NaN: no row
+        ]
+        for names, scores, found in zip(hits.ids.tolist(), hits.scores.tolist(), hits.fields, strict=True)
     ]
+
+
+def _show_rows(answers: list[list[dict[str, Any]]], as_json: bool) -> None:
     if as_json:
-        show_json([[{"id": name, "score": score} for name, score in row] for row in answers])
+        show_json(answers)
         return
     for row in answers:
-        show("\t".join(f"{name} {score:.4f}" for name, score in row))
+        show("\t".join(f"{answer['id']} {answer['score']:.4f}" for answer in row))
+
+
+def _show_answer(answer: dict[str, Any]) -> None:
+    """One answer: score and id, then the text, then what else is known of it."""
+    show(f"{answer['score']:.3f}  {answer['id']}")
+    if "text" in answer:
+        show(f"       {answer['text']}")
+    fields = {name: value for name, value in answer.get("fields", {}).items() if value is not None}
+    if fields:
+        show("       " + "  ".join(f"{name}={_word(value)}" for name, value in fields.items()))
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def data(as_json: AsJson = False) -> None:

@@ -36,7 +36,7 @@ class TextFile:
     def __iter__(self) -> Iterator[str]:
         column = self.text
         for part in read_in_parts(self.path, piped=".txt" if self.text is None else ".csv"):
-            column = _text_column(part) if column is None else column
+            column = text_column(part) if column is None else column
             yield from part.texts(column)
 
 
@@ -53,14 +53,20 @@ def read_texts(path: str | Path, text: str | None = None) -> tuple[str, ...]:
     return tuple(TextFile(path, text))
 
 
-def _text_column(table: Table) -> str:
-    known = table.find_column(_TEXT_COLUMNS)
-    if known is None and len(table.columns) != 1:
+def text_column(table: Table, but: str = "") -> str:
+    """The column of texts: the first of the usual names, or the only one there is besides ``but``.
+
+    Raises:
+        DataError: if there is no such column; those that there are, are named.
+    """
+    others = [name for name in table.columns if name != but]
+    known = table.find_column([name for name in _TEXT_COLUMNS if name != but])
+    if known is None and len(others) != 1:
         raise DataError(
             f"{table.path} has no column called {', '.join(_TEXT_COLUMNS[:3])} or the like, but "
             f"{', '.join(table.columns)}; name the one that holds the texts with text="
         )
-    return known or next(iter(table.columns))
+    return known or others[0]
 
 
 def pairs_from_texts(texts: Iterable[str]) -> TextPairs:

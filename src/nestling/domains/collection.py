@@ -1,72 +1,93 @@
-"""A searchable collection of texts: an encoder, an adaptive index of its vectors, and the texts."""
+"""A searchable collection of texts: an encoder, and an index of their vectors that keeps texts and fields."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from nestling.artifact import MANIFEST, read_manifest, sha256_of, verify_files, write_folder
+from nestling.data.columns import Columns, Kinds, read_columns, write_columns
+from nestling.data.description import TableFile
+from nestling.data.fields import FieldKind, Value
 from nestling.domains.encoding import encoded
-from nestling.domains.records import Record, RecordStore
 from nestling.encoders.opening import open_encoder
 from nestling.encoders.stored import StoredVectors
-from nestling.encoders.texts import Encoder
-from nestling.errors import ArtifactError, ConfigError
+from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At
+from nestling.search.ids import Ids
 from nestling.search.index import AdaptiveIndex
 from nestling.search.plan import Plan, Point
 from nestling.search.tune import build
 
+if TYPE_CHECKING:
+    from nestling.encoders.texts import Encoder
+
 _KIND = "collection"
-_ENCODER, _INDEX, _RECORDS = "encoder", "index", "records.sqlite"
+_ENCODER, _INDEX, _INCOMING = "encoder", "index", "incoming"
+_BEFORE_FIELDS = "records.sqlite"
+_TEXT = "text"
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: the record, its number and its score, the cosine with the query by default."""
+    """One answer.
 
-    id: int
+    Args:
+        id: what the row is called.
+        score: the cosine with the query by default.
+        text: of the row.
+        fields: the other columns of the row.
+    """
+
+    id: int | str
     score: float
-    record: Record
+    text: str
+    fields: Mapping[str, Value]
 
 
 class Collection:
-    """Texts in a folder that are searched by what they mean, and may be added to and deleted from.
+    """Texts in a folder that are searched by what they mean, and may be added to, changed and deleted.
 
     Made by :meth:`create` or :meth:`open`; ``with`` closes it.
 
     Args:
         encoder: encodes the queries; the same that encoded the texts.
-        index: of the texts' vectors; its ids are the numbers of the records.
-        records: the texts.
+        index: of the texts' vectors, with the texts among its fields.
     """
 
-    def __init__(self, encoder: Encoder, index: AdaptiveIndex, records: RecordStore) -> None:
-        self.encoder, self.index, self.records = encoder, index, records
+    def __init__(self, encoder: Encoder, index: AdaptiveIndex) -> None:
+        self.encoder, self.index = encoder, index
 
     @classmethod
     def create(
         cls,
         folder: str | Path,
         encoder: Encoder,
-        records: Iterable[Record],
+        texts: TableFile | Iterable[str],
+        ids: Any = None,
         *,
+        fields: Any = None,
         at: At = None,
         plan: Plan | str | None = None,
         recall: float = 0.95,
         queries: Sequence[str] | None = None,
         seed: int = 0,
     ) -> Self:
-        """Encode the records and build an index of their vectors in ``folder``; what was there goes.
+        """Encode the texts and build an index of their vectors in ``folder``; what was there goes.
 
         An interrupted call goes on where it was when it is repeated; see :func:`~.encoding.encoded`.
 
         Args:
             folder: where to; a collection that is there already is replaced.
             encoder: of texts and queries.
-            records: at least one; gone through three times, so a list, or what makes them anew.
+            texts: at least one; gone through three times, so a list, or what makes them anew. A
+                :class:`~nestling.data.description.TableFile` brings its ids and fields.
+            ids: of the texts: different numbers or strings; counted from 0 by default.
+            fields: of the texts, to be filtered by and answered with: a mapping of names to columns, a data
+                frame, or a list of one mapping a text.
             at: the granularity that is kept; the index may still be searched at less.
             plan: of the index; by default the fastest that reaches ``recall``, found by measuring.
             recall: share of the exact nearest that the index is to find.
@@ -75,33 +96,40 @@ class Collection:
             seed: of what is drawn while planning and building.
 
         Raises:
-            DataError: for no records, or texts that cannot be encoded (named).
+            DataError: for no texts, texts that cannot be encoded (named), or ids and fields that do not fit.
             ConfigError: if an interrupted call was about other texts or another encoder.
         """
-        given = list(records) if isinstance(records, Iterator) else records
+        source = _Source.of(texts, ids, fields)
         granularity = encoder.nesting.resolve(at)
         small = encoder if granularity == encoder.nesting.full else encoder.extract(granularity)
         root = Path(folder)
-        with encoded(small, _Texts(given), root) as matrix:
+        with encoded(small, source.texts, root) as matrix:
             with write_folder(root, _KIND, nesting=small.nesting, rule=small.rule) as path:
                 small.save(path / _ENCODER)
-            store = RecordStore.create(root / _RECORDS)
-            ids = store.add(given)
+            write_columns(root / _INCOMING, source.fields(), source.kinds)
+            vectors = StoredVectors(
+                matrix,
+                small.nesting,
+                small.rule.again,
+                ids=source.ids,
+                fields=read_columns(root / _INCOMING, source.kinds, len(matrix)),
+                columns=source.columns,
+            )
             index = build(
                 root / _INDEX,
-                StoredVectors(matrix, small.nesting, small.rule.again),
-                ids,
+                vectors,
                 plan=plan,
                 recall=recall,
                 queries=None if queries is None else small.encode(list(queries)),
                 encoder=_identity(root),
                 seed=seed,
             )
-        return cls(small, index, store)
+            shutil.rmtree(root / _INCOMING, ignore_errors=True)
+        return cls(small, index)
 
     @classmethod
     def open(cls, folder: str | Path, *, read_only: bool = False, wait: float = 0) -> Self:
-        """Read what :meth:`create` made, every file verified but the texts.
+        """Read what :meth:`create` made, every file verified.
 
         Args:
             folder: of the collection.
@@ -110,45 +138,57 @@ class Collection:
 
         Raises:
             ArtifactError: if the folder is none, not finished, or anything in it is missing or altered.
+            StorageError: if another writer has it open.
         """
         root = Path(folder)
         manifest = read_manifest(root)
         if manifest.kind != _KIND:
             raise ArtifactError(f"{root} holds a {manifest.kind}, but a {_KIND} is needed")
+        if (root / _BEFORE_FIELDS).exists():
+            raise ArtifactError(
+                f"{root} was made by an older nestling, which kept texts in {_BEFORE_FIELDS}; build it again "
+                "with: nestling index build FILE --encoder NAME -o FOLDER"
+            )
         verify_files(root, manifest.files)
         if not (root / _INDEX).is_dir():
             raise ArtifactError(f"{root} was not finished: it has no index; build the collection again")
-        encoder, records = open_encoder(root / _ENCODER), RecordStore(root / _RECORDS)
+        encoder = open_encoder(root / _ENCODER)
         index = AdaptiveIndex.open(root / _INDEX, encoder=_identity(root), read_only=read_only, wait=wait)
-        if not read_only:
-            # Records without a vector: the process was stopped between the two.
-            records.delete(sorted(set(records.ids()) - set(index.ids().tolist())))
-        return cls(encoder, index, records)
+        return cls(encoder, index)
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def add(self, records: Sequence[Record]) -> list[int]:
-        """Add texts; when this returns they are on the disk. Their numbers."""
-        self.index.check_writable()  # first: the encoder itself may wait for ever in a fork
-        matrix = self.encoder.encode([record.text for record in records])
-        ids = self.records.add(records)
-        try:
-            self.index.add(matrix, ids)
-        except BaseException:
-            self.records.delete(ids)
-            raise
-        return ids
+    @property
+    def text_column(self) -> str:
+        """The field that holds the texts."""
+        return self.index.columns.get("text", _TEXT)
 
-    def delete(self, ids: Sequence[int], *, missing_ok: bool = False) -> int:
-        """Delete texts by their numbers; how many there were.
+    def add(self, texts: TableFile | Iterable[str], ids: Any = None, *, fields: Any = None) -> Ids:
+        """Add texts; when this returns they are on the disk. Their ids.
 
         Raises:
-            DataError: for numbers of no text (unless ``missing_ok``); nothing was then deleted.
+            DataError: for texts that cannot be encoded (named), ids that are taken, or fields that the first
+                texts did not have.
         """
-        count = self.index.delete(ids, missing_ok=missing_ok)
-        self.records.delete(ids)
-        return count
+        vectors, names, columns = self._read(texts, ids, fields)
+        return self.index.add(vectors, names, columns)
+
+    def update(self, texts: TableFile | Iterable[str], ids: Any = None, *, fields: Any = None) -> Ids:
+        """Put texts in the place of those of the same ids, and add those that are new; see :meth:`add`.
+
+        Fields that are not given are kept.
+        """
+        vectors, names, columns = self._read(texts, ids, fields)
+        return self.index.update(vectors, names, columns)
+
+    def delete(self, ids: Any, *, missing_ok: bool = False) -> int:
+        """Delete texts by their ids; how many there were.
+
+        Raises:
+            DataError: for ids of no text (unless ``missing_ok``); nothing was then deleted.
+        """
+        return self.index.delete(ids, missing_ok=missing_ok)
 
     def search(
         self,
@@ -158,8 +198,10 @@ class Collection:
         at: At = None,
         point: Point | str | None = None,
         recall: float | None = None,
+        filter: Any = None,  # noqa: A002 - the word of the field
+        where: Any = None,
     ) -> list[Hit]:
-        """The ``k`` texts nearest to a query, best first (fewer where the collection is smaller).
+        """The ``k`` texts nearest to a query, best first; fewer where fewer exist or are allowed.
 
         Args:
             query: words to search for.
@@ -167,18 +209,22 @@ class Collection:
             at: a smaller granularity to search at.
             point: parameters of the search; see :class:`~nestling.search.plan.Point`.
             recall: take the fastest point that was measured to find this share, in place of ``point``.
+            filter: ids that may be found.
+            where: a condition on the fields; see :func:`~nestling.search.where.read_where`.
 
         Raises:
-            ConfigError: for an empty query or ``k`` below 1.
+            ConfigError: for an empty query, or one that is no text.
+            DataError: for ``k`` below 1, or a condition that does not fit the fields.
         """
+        if not isinstance(query, str):
+            raise ConfigError(f"the query must be one text, not a {type(query).__name__}; give a str")
         if not query.strip():
             raise ConfigError("the query is empty; give some words to search for")
-        if k < 1:
-            raise ConfigError(f"k={k} answers cannot be given; ask for at least 1")
-        found = self.index.search(self.encoder.encode([query]), k, at=at, point=point, recall=recall)
-        pairs = [(int(i), float(s)) for i, s in zip(found.ids[0], found.scores[0], strict=True) if i >= 0]
-        texts = self.records.get([number for number, _ in pairs])
-        return [Hit(number, score, record) for (number, score), record in zip(pairs, texts, strict=True)]
+        found = self.index.search(
+            self.encoder.encode([query]), k, at=at, point=point, recall=recall, filter=filter, where=where
+        )
+        rows = zip(found.ids[0].tolist(), found.scores[0].tolist(), found.fields[0], strict=True)
+        return [self._hit(name, score, fields) for name, score, fields in rows if fields]
 
     def close(self) -> None:
         """Let another writer open the collection; everything is on the disk already."""
@@ -190,15 +236,45 @@ class Collection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _hit(self, name: int | str, score: float, fields: dict[str, Value]) -> Hit:
+        return Hit(name, score, str(fields.pop(self.text_column)), fields)
+
+    def _read(self, texts: TableFile | Iterable[str], ids: Any, fields: Any) -> tuple[Any, Any, Columns]:
+        """Vectors, ids and columns of texts that come to those that are there."""
+        source = _Source.of(texts, ids, fields, self.text_column)
+        matrix = self.encoder.encode(list(source.texts))
+        return matrix, source.ids, Columns.joined(list(source.fields()), source.kinds)
+
 
 @dataclass(frozen=True)
-class _Texts:
-    """The texts of records, anew each time."""
+class _Source:
+    """Texts with their ids and fields, each of which can be gone through anew."""
 
-    records: Iterable[Record]
+    texts: Iterable[str]
+    ids: Any
+    kinds: Kinds
+    fields: Callable[[], Iterator[Columns]]
+    columns: Mapping[str, str]
 
-    def __iter__(self) -> Iterator[str]:
-        return (record.text for record in self.records)
+    @classmethod
+    def of(cls, texts: TableFile | Iterable[str], ids: Any, fields: Any, name: str = _TEXT) -> _Source:
+        if isinstance(texts, TableFile):
+            if ids is not None or fields is not None:
+                raise ConfigError("a table of texts says ids and fields itself; leave out ids and fields")
+            return cls(texts, texts.ids, texts.kinds, texts.fields, texts.columns)
+        if isinstance(texts, str):
+            raise DataError("texts must be a list of texts, not one text; put it in a list")
+        rows = list(texts)
+        given = Columns.read(fields, len(rows))
+        if name in given.by_name:
+            raise DataError(f"the field {name!r} is taken by the texts themselves; rename yours")
+        kinds: dict[str, FieldKind] = {name: "text", **given.kinds}
+
+        def columns() -> Iterator[Columns]:
+            own = Columns.read({name: rows}, len(rows), {name: "text"})
+            yield Columns({**own.by_name, **given.by_name}, len(rows))
+
+        return cls(rows, ids, kinds, columns, {"text": name})
 
 
 def _identity(root: Path) -> str:

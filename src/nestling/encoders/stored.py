@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -51,6 +51,8 @@ class StoredVectors:
         encoder: what made the vectors, such as the name of a model.
         fields: of the rows, to be filtered by later: a mapping of names to columns, a data frame, or a list
             of one mapping a row.
+        columns: what the columns of the table were called that the rows came from, by their part in it
+            (``text``, ``id``, ``vector``).
 
     Attributes:
         is_nested: whether the sizes were given, by the caller or a folder; an index then answers at each.
@@ -74,6 +76,7 @@ class StoredVectors:
         ids: Sequence[int] | Sequence[str] | Ids | None = None,
         encoder: str = "",
         fields: Any = None,
+        columns: Mapping[str, str] | None = None,
     ) -> None:
         matrix = check_vectors(values)
         if rule.after == "l2" and len(zero := zero_rows(matrix)):
@@ -86,7 +89,7 @@ class StoredVectors:
                 f"the nesting {sizes} must end at {full}, the size of the vectors; add {full} to it"
             )
         names = None if ids is None else check_different(as_ids(ids), len(matrix))
-        self._fill(matrix, sizes, rule, names, encoder, Columns.read(fields, len(matrix)))
+        self._fill(matrix, sizes, rule, names, encoder, Columns.read(fields, len(matrix)), columns or {})
         self.is_nested = nesting is not None
 
     def _fill(
@@ -97,9 +100,10 @@ class StoredVectors:
         ids: Ids | None,
         encoder: str,
         fields: Columns,
+        columns: Mapping[str, str],
     ) -> Self:
         self.values, self.nesting, self.rule, self.ids, self.encoder = values, nesting, rule, ids, encoder
-        self.fields, self.is_nested = fields, True
+        self.fields, self.columns, self.is_nested = fields, dict(columns), True
         return self
 
     def __len__(self) -> int:
@@ -155,7 +159,7 @@ class StoredVectors:
         values = self._join(blocks, granularity["dim"])
         ids = None if self.ids is None else self.ids.copy()
         small = StoredVectors.__new__(StoredVectors)
-        return small._fill(values, nesting, rule, ids, self.encoder, self.fields)
+        return small._fill(values, nesting, rule, ids, self.encoder, self.fields, self.columns)
 
     def mapped(self, by: Map, folder: str | Path, *, encoder: str | None = None) -> StoredVectors:
         """These vectors under a map, written to a folder block by block and read from it as a memory map.
@@ -169,6 +173,16 @@ class StoredVectors:
         blocks = (by.transform(self.values[rows]).astype(np.float32) for rows in blocks_of(self.values))
         self._write(folder, blocks, by.nesting, by.rule, np.dtype(np.float32), name)
         return StoredVectors.load(folder)
+
+    def with_table(self, fields: Any, columns: Mapping[str, str] | None = None) -> StoredVectors:
+        """These vectors with other fields; see the arguments of the class."""
+        other = StoredVectors.__new__(StoredVectors)
+        found = Columns.read(fields, len(self))
+        other._fill(
+            self.values, self.nesting, self.rule, self.ids, self.encoder, found, columns or self.columns
+        )
+        other.is_nested = self.is_nested
+        return other
 
     def cost(self, at: At = None) -> Cost:
         """Bytes of the vectors at one size, all and one; nothing is computed."""
@@ -189,7 +203,9 @@ class StoredVectors:
         ids = np.load(root / _IDS, mmap_mode="r", allow_pickle=False) if _IDS in manifest.files else None
         nesting, rule, settings = manifest.read_nesting(), manifest.read_cut(), manifest.settings
         fields = read_columns(root / _FIELDS, settings.get("fields", {}), len(values))
-        return cls.__new__(cls)._fill(values, nesting, rule, ids, settings["encoder"], fields)
+        return cls.__new__(cls)._fill(
+            values, nesting, rule, ids, settings["encoder"], fields, settings.get("columns", {})
+        )
 
     def _write(
         self,
@@ -200,7 +216,8 @@ class StoredVectors:
         dtype: np.dtype[Any],
         encoder: str,
     ) -> None:
-        settings = {"encoder": encoder, **({"fields": self.fields.kinds} if self.fields.by_name else {})}
+        of_table = {"fields": self.fields.kinds, "columns": self.columns}
+        settings = {"encoder": encoder, **{name: value for name, value in of_table.items() if value}}
         with write_folder(folder, _KIND, nesting=nesting, rule=rule, settings=settings) as path:
             write_npy(path / _VALUES, blocks, (len(self), nesting.full["dim"]), dtype)
             if self.ids is not None:
@@ -279,6 +296,7 @@ def open_vectors(
             ids=saved.ids if ids is None else ids,
             encoder=saved.encoder if encoder is None else encoder,
             fields=saved.fields,
+            columns=saved.columns,
         )
     values, found = read_vector_file(path, column=column, id_column=id_column)
     return StoredVectors(

@@ -49,7 +49,7 @@ def create_index(
     engine: Engine | None,
     fields: Any,
     kinds: Kinds | None,
-    columns: Mapping[str, str],
+    columns: Mapping[str, str] | None,
 ) -> tuple[WriterLock, Loaded]:
     """Make an index and hold the right to write into it; for the arguments see ``AdaptiveIndex.create``."""
     is_asked = nesting is not None
@@ -59,6 +59,7 @@ def create_index(
         rule = vectors.rule if rule is None else rule
         encoder = vectors.encoder if encoder is None else encoder
         fields = vectors.fields if fields is None else fields
+        columns = vectors.columns if columns is None else columns
         vectors = vectors.values
     matrix = None if vectors is None else as_matrix(vectors, "the vectors", dim)
     if matrix is None and dim is None:
@@ -69,7 +70,7 @@ def create_index(
     sizes = _sizes(nesting, full or 0, resolved, is_asked=is_asked)
     before = _nothing(full or 0, resolved, sizes, rule or CutRule(), metric, encoder or "", seed)
     given = Columns.read(fields, 0 if matrix is None else len(matrix), kinds)
-    settled = {"fields": dict(given.kinds if kinds is None else kinds), "columns": dict(columns)}
+    settled = {"fields": dict(given.kinds if kinds is None else kinds), "columns": dict(columns or {})}
     before = replace(before, settings=before.settings.model_copy(update=settled))
     rows, numbering = _first_rows(matrix, ids, given, before)
     with new_folder(root) as lock:

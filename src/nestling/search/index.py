@@ -122,7 +122,7 @@ class AdaptiveIndex(IndexReader):
             engine=engine,
             fields=fields,
             kinds=kinds,
-            columns=columns or {},
+            columns=columns,
         )
         return cls(root, loaded.state, Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers))
 

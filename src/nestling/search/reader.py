@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,11 @@ class IndexReader:
     """The part of an index that changes nothing. Each call sees the index as it is at one moment.
 
     Attributes:
+        folder: of the index.
         nesting: sizes it can be searched at.
     """
 
+    folder: Path
     nesting: Nesting
 
     @property
@@ -64,6 +67,11 @@ class IndexReader:
         return self.generation.rule
 
     @property
+    def encoder(self) -> str:
+        """What made the vectors; "" where that is not known."""
+        return self.generation.settings.encoder
+
+    @property
     def table(self) -> tuple[dict[str, Any], ...]:
         """What was measured of the index; empty before it was."""
         return self.generation.settings.table
@@ -93,6 +101,19 @@ class IndexReader:
     def columns(self) -> dict[str, str]:
         """What the columns of the table were called that the rows came from, by their part in it."""
         return dict(self.generation.settings.columns)
+
+    def check_encoder(self, encoder: str) -> None:
+        """Refuse to compare vectors of another encoder with those of the index; an unknown one ("") passes.
+
+        Raises:
+            ConfigError: for another encoder than that of the index.
+        """
+        self.generation.check_identity(self.folder, encoder or None, None)
+
+    def ids_where(self, where: Any) -> Ids:
+        """The ids of the rows that meet a condition on their fields; see :meth:`search`."""
+        condition = read_where(where, self.fields)
+        return self._state.snapshot.ids_where(condition)
 
     def fields_of(self, ids: Any) -> list[dict[str, Value]]:
         """The fields of rows, by their ids.

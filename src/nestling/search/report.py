@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nestling.data.fields import FieldKind
 from nestling.search.segments import SegmentRecord
 from nestling.search.state import State, load
 
@@ -32,6 +33,8 @@ class IndexInfo:
         table: what was measured of it.
         default_point: the point of searches that name none, one of the table; empty for that of the plan.
         reason: why the plan was chosen; empty where it was given.
+        fields: that rows have, and what each holds.
+        columns: what the columns of the table were called that the rows came from.
     """
 
     rows: int
@@ -49,8 +52,10 @@ class IndexInfo:
     size_bytes: int
     kept_bytes: int
     table: tuple[dict[str, Any], ...]
-    default_point: str = ""
-    reason: str = ""
+    default_point: str
+    reason: str
+    fields: dict[str, FieldKind]
+    columns: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -98,6 +103,8 @@ def describe(state: State) -> IndexInfo:
         table=settings.table,
         default_point=settings.default_point,
         reason=settings.reason,
+        fields=settings.fields,
+        columns=settings.columns,
     )
 
 

@@ -133,6 +133,19 @@ class Snapshot:
             parts.append(self.memory_ids[self.memory.live])
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
+    def ids_where(self, condition: Condition | None) -> Ids:
+        """The ids of the rows that meet a condition; None is met by all."""
+        if condition is None:
+            return self.ids()
+        masks = [part.live & part.segment.meeting(condition) for part in self.segments]
+        parts = [
+            part.segment.ids[mask] for part, mask in zip(self.segments, masks, strict=True) if mask.any()
+        ]
+        live = self.memory.live & rows_meeting(condition, self.memory.fields)
+        if live.any():
+            parts.append(self.memory_ids[live])
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
     def has(self, ids: Ids) -> Mask:
         """Which ids have a row."""
         found = np.isin(ids, self.memory_ids[self.memory.live]) if self.memory.live_count else None

@@ -59,7 +59,7 @@ def check_where(condition: Condition, fields: Mapping[str, FieldKind]) -> Condit
         return type(condition)(tuple(check_where(part, fields) for part in condition.parts))
     if condition.field not in fields:
         known = unknown("field", condition.field, fields) if fields else "there are no fields to filter by"
-        raise DataError(f"{known} in where")
+        raise DataError(f"where: {known}")
     kind = fields[condition.field]
     values = tuple(_fitting(value, kind, condition) for value in condition.values)
     if kind == "bool" and condition.op not in ("eq", "in"):

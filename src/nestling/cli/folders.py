@@ -1,0 +1,79 @@
+"""Folders that hold an index: of vectors, or of a collection of texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nestling.cli.talk import readable_bytes, show, show_json
+
+if TYPE_CHECKING:
+    from nestling.search.frontier import Frontier, Trial
+    from nestling.search.index import AdaptiveIndex
+
+Folder = Annotated[Path, typer.Argument(help="The folder of the index.")]
+VECTORS = "Vectors (.npy, .fvecs, .parquet, a folder)"
+Source = Annotated[Path, typer.Argument(help=f"{VECTORS}.")]
+Recall = Annotated[float, typer.Option(help="Share of the exact nearest that is to be found.")]
+MaxBytes = Annotated[float | None, typer.Option(help="In memory for each vector.")]
+MaxMs = Annotated[float | None, typer.Option(help="Median latency of a query.")]
+Queries = Annotated[Path | None, typer.Option(help="Vectors to plan with, held out; else rows of the data.")]
+K = Annotated[int, typer.Option(min=1, help="Neighbours wanted.")]
+Seed = Annotated[int, typer.Option(min=0)]
+Where = Annotated[
+    str | None, typer.Option(help='Only rows that meet it: "year>=2020 and brand in (acme, nord)".')
+]
+
+
+def is_collection(folder: Path) -> bool:
+    """Whether a folder holds texts with their encoder, not vectors alone."""
+    from nestling.artifact import read_manifest
+
+    return read_manifest(folder).kind == "collection"
+
+
+def writable(folder: Path, encoder: str = "", *, wait: float = 0) -> AdaptiveIndex:
+    """An index to be changed, for vectors of an encoder, where that is known."""
+    from nestling.search.index import AdaptiveIndex
+
+    return AdaptiveIndex.open(_vectors_of(folder), encoder=encoder or None, wait=wait)
+
+
+def readable(folder: Path) -> AdaptiveIndex:
+    """An index to be searched or told of."""
+    from nestling.search.index import AdaptiveIndex
+
+    return AdaptiveIndex.open(_vectors_of(folder), read_only=True)
+
+
+def show_index(opened: AdaptiveIndex, as_json: bool) -> None:
+    """Say what an index holds and how it is searched."""
+    found = opened.info()
+    if as_json:
+        show_json(found.to_json())
+        return
+    show(f"{found.rows:,} vectors of {found.dim} dims, {readable_bytes(found.size_bytes)}: {found.plan}")
+    show(f"searched at {found.nesting}, with {readable_bytes(found.kept_bytes)} kept in memory")
+    show(f"{len(found.segments)} segments, {found.in_memory:,} rows in no segment yet")
+    if found.fields:
+        show("fields: " + ", ".join(f"{name} ({kind})" for name, kind in found.fields.items()))
+    if found.reason:
+        show(f"the plan is {found.reason}")
+    for row in found.table:
+        mark = "*" if row["point"] == found.default_point else " "
+        show(f"{mark} recall {row['recall']:.4f} in {row['latency_ms']:.3g} ms {row['point']}".rstrip())
+
+
+def show_frontier(chosen: Trial, frontier: Frontier, as_json: bool) -> None:
+    """Show what plans were measured, and the one that was chosen."""
+    if as_json:
+        show_json({"chosen": chosen.to_json(), "trials": [trial.to_json() for trial in frontier]})
+        return
+    show(frontier.table())
+    show(f"\nChosen: {chosen.plan} {chosen.point}".rstrip())
+
+
+def _vectors_of(folder: Path) -> Path:
+    return folder / "index" if is_collection(folder) else folder

@@ -1,0 +1,111 @@
+"""Flags that say what the columns of a table are, and the tables and vectors that they open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from nestling.cli.talk import say
+from nestling.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from nestling.cut import CutRule
+    from nestling.data.description import TableFile
+    from nestling.data.fields import FieldKind
+    from nestling.encoders.stored import StoredVectors
+    from nestling.search.index import AdaptiveIndex
+
+Column = Annotated[str | None, typer.Option(help="The column of texts or vectors.")]
+IdColumn = Annotated[
+    str | None, typer.Option(help="The column of ids; by default one called id. Empty: rows are counted.")
+]
+Fields = Annotated[
+    str | None,
+    typer.Option(help="Columns to keep, such as year,price:float; all by default. Empty: none."),
+]
+TableOption = Annotated[
+    Path | None, typer.Option("--table", help="A table whose rows belong to those of a .npy or .fvecs file.")
+]
+
+
+def read_fields(given: str | None) -> dict[str, FieldKind | None] | None:
+    """The fields that a flag names, each with its kind or None; None is all columns."""
+    if given is None:
+        return None
+    parts = [part.strip().partition(":") for part in given.split(",") if part.strip()]
+    return {name.strip(): cast("FieldKind | None", kind.strip() or None) for name, _, kind in parts}
+
+
+def open_table(
+    path: Path, column: str | None, id_column: str | None, fields: str | None, *, has_texts: bool = True
+) -> TableFile:
+    """A table as flags describe it; columns that cannot be kept are told."""
+    from nestling.data.description import TableFile
+
+    table = TableFile.open(path, column, id_column, read_fields(fields), has_texts=has_texts)
+    if table.left_out:
+        say(f"left out of {path}: " + "; ".join(f"{name} ({why})" for name, why in table.left_out.items()))
+    return table
+
+
+def table_like(path: Path, index: AdaptiveIndex, *, has_texts: bool, replaces: bool) -> TableFile:
+    """A table whose columns are those of the one that an index was built from."""
+    from nestling.data.description import TableFile
+    from nestling.data.table import read_in_parts
+
+    names = next(iter(read_in_parts(path))).columns
+    text, id_column = index.columns.get("text"), index.columns.get("id", "")
+    kinds = {name: kind for name, kind in index.fields.items() if name in names and name != text}
+    strangers = [name for name in names if name not in (text, id_column) and name not in kinds]
+    missing = [name for name in index.fields if name not in names and name != text]
+    if strangers:
+        say(f"left out, as the index has no such fields: {', '.join(strangers)}")
+    if missing:
+        rest = "rows that are replaced keep theirs" if replaces else "its rows have no value there"
+        say(f"{path} has no column {', '.join(missing)}: {rest}")
+    return TableFile.open(path, text if has_texts else None, id_column, kinds, has_texts=has_texts)
+
+
+def open_rows(
+    source: Path,
+    *,
+    column: str | None = None,
+    id_column: str | None = None,
+    fields: str | None = None,
+    table: Path | None = None,
+    **about: Any,
+) -> StoredVectors:
+    """Vectors with the ids and fields that lie in their own file, or in a table beside it."""
+    from nestling.encoders.stored import open_vectors
+
+    if table is None:
+        return open_vectors(source, column=column, id_column=id_column, **about)
+    described = open_table(table, None, id_column, fields, has_texts=False)
+    rows = len(open_vectors(source, column=column))
+    if rows != described.rows:
+        raise DataError(
+            f"{table} has {described.rows:,} rows, and {source} {rows:,} vectors; give a row for each"
+        )
+    stored = open_vectors(source, column=column, ids=described.ids, **about)
+    return stored.with_table(described.all_fields(), described.columns)
+
+
+def cut_rule(before: str | None, after: str | None) -> CutRule | None:
+    """The cut rule of two flags; None, where neither is given, leaves it to the vectors."""
+    if before is None and after is None:
+        return None
+    from nestling.cut import CutRule
+
+    return CutRule(before or "none", after or "l2")  # type: ignore[arg-type]
+
+
+def read_names(names: list[str], kind: str | None) -> list[Any]:
+    """Ids as they stand on the command line, of the kind of an index."""
+    if kind != "int":
+        return list(names)
+    wrong = [name for name in names if not name.isdecimal()]
+    if wrong:
+        raise ConfigError(f"the ids of this index are whole numbers, not {wrong[0]!r}")
+    return [int(name) for name in names]
