@@ -304,3 +304,26 @@ def test_any_damage_is_an_error_of_ours_or_harmless(tmp_path, suffix, place, noi
     except DataError:  # at once, or where a length overflows when it is normalised
         return
     assert np.isfinite(found).all()
+
+
+def test_the_other_columns_of_a_parquet_file_are_fields(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = np.random.default_rng(0).normal(size=(40, 4)).astype("f4")
+    days = np.arange(40).astype("datetime64[D]")
+    columns = {
+        "sku": [f"s{row}" for row in range(40)],
+        "emb": list(rows),
+        "year": list(range(40)),
+        "day": days,
+    }
+    parquet.write_table(arrow.table({**columns, "tags": [["x"]] * 40}), tmp_path / "v.parquet")
+    stored = open_vectors(tmp_path / "v.parquet", column="emb", id_column="sku")
+    assert stored.fields.kinds == {"year": "int", "day": "text"}  # lists are no field
+    assert stored.fields.records(np.array([3])) == [{"year": 3, "day": "1970-01-04"}]
+    assert stored.columns == {"vector": "emb", "id": "sku"}
+    stored.save(tmp_path / "v")
+    again = open_vectors(tmp_path / "v")
+    assert (again.fields.records(), again.columns) == (stored.fields.records(), stored.columns)
+    assert open_vectors(tmp_path / "v.parquet", column="emb", fields=[]).fields.kinds == {}
+    with pytest.raises(DataError, match="did you mean 'year'"):
+        open_vectors(tmp_path / "v.parquet", column="emb", fields=["yaer"])

@@ -81,7 +81,7 @@ def open_rows(
     from nestling.encoders.stored import open_vectors
 
     if table is None:
-        return open_vectors(source, column=column, id_column=id_column, **about)
+        return open_vectors(source, column=column, id_column=id_column, fields=read_fields(fields), **about)
     described = open_table(table, None, id_column, fields, has_texts=False)
     rows = len(open_vectors(source, column=column))
     if rows != described.rows:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows, zero_rows
 from nestling.data.columns import Columns, parts_of, read_columns, write_columns
+from nestling.data.description import TableFile, Wanted
 from nestling.data.input_file import home_path
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
@@ -265,6 +266,7 @@ def open_vectors(
     encoder: str | None = None,
     column: str | None = None,
     id_column: str | None = None,
+    fields: Wanted = None,
 ) -> StoredVectors:
     """Vectors from a file or a saved folder.
 
@@ -277,7 +279,9 @@ def open_vectors(
         encoder: what made the vectors.
         column: of a parquet file, the one that holds the vectors as lists or tensors, or what the names of
             numbered columns of floats (``v0``, ``v1``, ...) begin with; needed if several could.
-        id_column: of a parquet file, the one that holds the ids; by default ``id`` or ``_id``, if there.
+        id_column: of a parquet file, the one that holds the ids; by default ``id`` or ``_id``, if there; ""
+            is none.
+        fields: of a parquet file, the other columns to keep; by default all whose values a field can hold.
 
     Raises:
         DataError: if it does not exist, is of another kind, truncated or corrupt, or holds vectors that
@@ -298,7 +302,17 @@ def open_vectors(
             fields=saved.fields,
             columns=saved.columns,
         )
-    values, found = read_vector_file(path, column=column, id_column=id_column)
+    file = read_vector_file(path, column=column, id_column=id_column)
+    kept, named = None, {"vector": column, "id": id_column}
+    if file.others is not None:
+        read = file.others
+        kept = TableFile.open(path, None, "", fields, has_texts=False, read=lambda _: read()).all_fields()
     return StoredVectors(
-        values, nesting, rule or CutRule(), ids=found if ids is None else ids, encoder=encoder or ""
+        file.values,
+        nesting,
+        rule or CutRule(),
+        ids=file.ids if ids is None else ids,
+        encoder=encoder or "",
+        fields=kept,
+        columns={part: name for part, name in named.items() if name is not None},
     )

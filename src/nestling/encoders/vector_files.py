@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from nestling.cut import name_rows
 from nestling.data.input_file import InputFile, find_file
+from nestling.data.table import Table
 from nestling.encoders.matrix import Vectors
-from nestling.encoders.vector_parquet import read_parquet
+from nestling.encoders.vector_parquet import read_other_columns, read_parquet
 from nestling.errors import DataError, unknown
 from nestling.progress import Progress
 
@@ -22,6 +24,7 @@ class VectorFile(NamedTuple):
 
     values: Vectors
     ids: NDArray[np.generic] | None = None
+    others: Callable[[], Iterator[Table]] | None = None
 
 
 def read_vector_file(
@@ -43,7 +46,9 @@ def read_vector_file(
     readers: dict[str, Callable[[InputFile], VectorFile]] = {
         ".npy": lambda file: VectorFile(_read_npy(file)),
         ".fvecs": lambda file: VectorFile(_read_fvecs(file)),
-        ".parquet": lambda file: VectorFile(*read_parquet(file, column, id_column)),
+        ".parquet": lambda file: VectorFile(
+            *read_parquet(file, column, id_column), partial(read_other_columns, path, column, id_column)
+        ),
     }
     file = find_file(path)
     suffix = file.suffix if file.path == file.place else _KINDS.get(file.head()[:4], "")

@@ -92,11 +92,11 @@ def _choose(path: Path, schema: Any, column: str | None, id_column: str | None) 
     names = list(schema.names)
     if id_column is None:
         id_column = next((name for name in names if name.lower() in _ID_COLUMNS), None)
-    elif id_column not in names:
+    elif id_column and id_column not in names:
         raise DataError(f"{path}: " + unknown("column", id_column, names))
     vectors = _vector_columns(path, schema, column, id_column)
     return Columns(
-        vectors, id_column, tuple(name for name in names if name != id_column and name not in vectors)
+        vectors, id_column or None, tuple(name for name in names if name != id_column and name not in vectors)
     )
 
 
