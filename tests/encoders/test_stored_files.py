@@ -306,7 +306,7 @@ def test_any_damage_is_an_error_of_ours_or_harmless(tmp_path, suffix, place, noi
     assert np.isfinite(found).all()
 
 
-def test_the_other_columns_of_a_parquet_file_are_fields(tmp_path: Path) -> None:
+def test_the_other_columns_of_a_parquet_file_are_fields(tmp_path) -> None:
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     rows = np.random.default_rng(0).normal(size=(40, 4)).astype("f4")
     days = np.arange(40).astype("datetime64[D]")

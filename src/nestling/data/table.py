@@ -218,7 +218,7 @@ def _of_parquet(source: InputFile, _: IsHeader) -> Iterator[Table]:
             for batch in file.iter_batches(batch_size=_RECORDS_AT_A_TIME):
                 yield Table(source.path, batch.to_pydict(), range(start, start + batch.num_rows), unit="row")
                 start += batch.num_rows
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{source.path} is not a readable parquet file: {error}") from error
 
 

@@ -82,7 +82,7 @@ def _opened(source: InputFile) -> Iterator[Any]:
     try:
         with parquet.ParquetFile(source.place) as file:
             yield file
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{source.path} cannot be read as parquet: {error}. It may be truncated or corrupt; copy it again"
         ) from error
