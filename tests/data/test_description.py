@@ -73,7 +73,7 @@ def test_fields_and_ids_may_be_chosen(tmp_path: Path) -> None:
         ("a,b\n1,2\n", {}, "name the one that holds the texts"),
         ("id,text\n1,a b\n1,c d\n", {}, r"names several rows alike \(1\)"),
         ("id,text\n1,a b\n,c d\n", {}, "column 'id', the ids, is blank in line 3"),
-        ("id,text\n1,a b\n2,\n", {}, "column 'text' is blank in line 3"),
+        ("id,text\n1,a b\n2,\n", {}, "column 'text' are blank in line 3"),
         ("id,text\n1,a b\n", {"id_column": "ids"}, "did you mean 'id'"),
         ("id,text\n1,a b\n", {"text": "txt"}, "did you mean 'text'"),
         ("id,text,year\n1,a b,2\n", {"fields": ["yaer"]}, "did you mean 'year'"),
