@@ -174,6 +174,57 @@ README: dict[str, Callable[[], list[float]]] = {
 }
 
 
+def layers(what: str, *sizes: int) -> list[float]:
+    return [found("layers", f"speed-up of {n} of 6 layers over 6/{n}, {what}") for n in sizes]
+
+
+def rdms(what: str, *names: str) -> list[float]:
+    return [found(f"compare_{what}", name) for name in names]
+
+
+BENCHMARKS: dict[str, Callable[[], list[float]]] = {
+    "nested InfoNCE over 8 sizes": README["training step, loss of 8 sizes at once"],
+    "the same with a MiniLM encoder": README["the same with a MiniLM encoder"],
+    "nested InfoNCE over 48 sizes": README["the same with 48 sizes"],
+    "sentence-transformers' `MatryoshkaLoss` over ours": README["`MatryoshkaLoss` of sentence-transformers"],
+    "our peak memory": lambda: [1 / each for each in README["its peak memory"]()],
+    "sweep of 8 sizes": README["measuring 8 sizes"],
+    "one evaluation per size": README["the evaluator of sentence-transformers"],
+    "`import nestling`": README["`import nestling`"],
+    "source files read": README["reading docstrings"],
+    "step over 6 pairs": lambda: [found("layers", "step over 6 pairs")],
+    "step over the whole 6 x 6 grid": lambda: [found("layers", "step over the 6 x 6 grid")],
+    "sentence-transformers' `MatryoshkaLoss` and": lambda: [
+        found("layers", f"{loss} over MultipleNegatives") for loss in ("MatryoshkaLoss", "Matryoshka2dLoss")
+    ],
+    "peak memory over 6 pairs": lambda: [
+        found("layers", f"peak memory, {what} over plain") for what in ("6 pairs", "6 x 6 grid")
+    ],
+    "batch of 1,024": lambda: [
+        found("layers", f"batch of 1024 in chunks, {what}") for what in ("6 pairs", "6 x 6 grid")
+    ],
+    "speed-up at 1, 2, 3": lambda: layers("short texts", 1, 2, 3, 4, 5),
+    "the same, batches of long texts": lambda: layers("long texts", 1, 2, 3, 4, 5),
+    "the same, one short text": lambda: layers("one short text", 1, 2, 3, 4, 5),
+    "similarity at 6 layers": lambda: [found("layers", "similarity: the 6 x 5 grid")],
+    "retrieval, the same": lambda: [found("layers", "retrieval: the 6 x 5 grid")],
+    "correlation matrix of 4,000": lambda: rdms(
+        "rdms", "correlation, 4000 x 512, float64", "correlation, 4000 x 512, float32"
+    ),
+    "squared Euclidean matrix": lambda: rdms("rdms", "sqeuclidean, 4000 x 512, float32"),
+    "the same in double precision": lambda: rdms("rdms", "sqeuclidean, 4000 x 512, float64"),
+    "Kendall's tau-b": lambda: rdms("comparators", "kendall", "tau_a"),
+    "Spearman; rho-a": lambda: rdms("comparators", "spearman", "rho_a", "bures", "cosine, "),
+    "bootstrap over 8 subjects": lambda: rdms("bootstrap", "cosine", "pearson", "spearman"),
+    "transform of 90 matrices": lambda: [
+        found("compare_thresholds", "210 thresholds", column) for column in ("ratio", "low")
+    ],
+    "the same with identification": lambda: [5 / found("compare_thresholds", "5 s over the same")],
+    "shortest paths": lambda: rdms("thresholds", *(f"paths, {n} stimuli" for n in (92, 200, 500))),
+    "adaptive dependence": lambda: [1 / found("compare_thresholds", "1 s over the adaptive measure")],
+}
+
+
 def table(text: str, head: str) -> list[list[str]]:
     """The rows of the Markdown table that starts with ``head``."""
     lines = text.partition(head)[2].splitlines()[2:]
@@ -202,6 +253,22 @@ def test_every_figure_of_the_readme_has_a_source(row: list[str]) -> None:
     what, measured, _ = row
     (key,) = [key for key in README if f"{what} |".startswith(key)]
     check(measured, README[key]())
+
+
+def tables_of_benchmarks() -> list[list[str]]:
+    """The rows of the page of benchmarks whose scripts write one figure a line."""
+    text = (ROOT / "docs" / "reference" / "benchmarks.md").read_text(encoding="utf-8")
+    start, _, rest = text.partition("## Search")
+    compared = rest.partition("## Comparing representations")[2]
+    head = "| what is compared | aim | measured |"
+    return [row for part in (*start.split("## Layers"), compared) for row in table(part, head)]
+
+
+@pytest.mark.parametrize("row", tables_of_benchmarks())
+def test_every_figure_of_the_page_of_benchmarks_has_a_source(row: list[str]) -> None:
+    what, _, measured = row
+    (key,) = [key for key in BENCHMARKS if what.startswith(key)]
+    check(measured, BENCHMARKS[key]())
 
 
 def test_the_guide_to_fidelity_follows_from_its_curves() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -168,6 +169,32 @@ def test_no_display_and_no_pyplot_is_needed(tmp_path: Path) -> None:
         "HOME": str(tmp_path),
     }
     subprocess.run([sys.executable, "-c", code], check=True, env=path)
+
+
+FORKED = """
+import os, sys, threading, warnings
+from nestling.picture import draw
+warnings.simplefilter("ignore")  # newer Pythons warn of any fork of a process with threads
+inside, over = threading.Event(), threading.Event()
+slow = threading.Thread(target=draw, args=("slow.png", lambda axes: (inside.set(), over.wait(60))))
+slow.start()
+inside.wait(60)
+child = os.fork()
+if not child:
+    draw("child.png", lambda axes: axes.plot([1]))
+    os._exit(0)
+left = os.waitpid(child, 0)[1]
+over.set()
+slow.join()
+sys.exit(left)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_draws_while_the_parent_does(tmp_path: Path) -> None:
+    path = {"PYTHONPATH": str(Path(__file__).parents[1] / "src"), "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", FORKED], check=True, env=path, cwd=tmp_path, timeout=60)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"slow.png", "child.png"}
 
 
 # Style

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _INTERVAL = re.compile(r"(.+?) \[(.+), (.+)\]")
 _UNIT = re.compile(r"(?<=\d) (?=%|[kMGTP]?B\b)")
-_LETTER, _PADDING = 7.6, 26.0  # pixels, of a table on a screen
+_LETTER, _PADDING = 7.6, 21.0  # pixels, of a table on a screen
 _PAPER = 900.0  # pixels of a table that fits across a sheet of A4, in the smaller letters of print
 
 

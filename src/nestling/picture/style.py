@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,16 @@ _IN_LETTERS = {  # as shares of the size of the letters: a small picture is a sm
     "ytick.major.size": 0.35,
 }
 _drawing = threading.RLock()  # matplotlib's settings belong to the process
+
+
+def _renew_lock() -> None:
+    """A forked child starts with a lock that nobody holds: the thread that may have held it is not there."""
+    global _drawing
+    _drawing = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @dataclass(frozen=True)
