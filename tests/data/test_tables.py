@@ -159,6 +159,15 @@ def test_csv_is_read_as_it_was_written(
     assert rows_of(path) == [row for row in rows if any(map(str.strip, row))]
 
 
+def test_a_long_name_that_is_asked_for_is_a_name(tmp_path: Path) -> None:
+    content = "Title of the product (English),Its description for the catalogue\na,b\nc,d\n"
+    path = write(tmp_path / "a.csv", content)
+    assert list(read_table(path).columns) == ["1", "2"]
+    assert read_texts(path, text="Title of the product (English)") == ("a", "c")
+    pairs = read_pairs(path, document="Its description for the catalogue")
+    assert (pairs.queries, pairs.documents) == (("a", "c"), ("b", "d"))
+
+
 # Encodings and packings
 
 
@@ -301,6 +310,8 @@ def test_texts_from_a_named_pipe_and_from_a_file_as_standard_input(tmp_path: Pat
         ),
         ("read_scored_pairs('-').scores.tolist() == [2, 3]", b"a,b,2\nc,d,3\n"),
         ("read_texts('-', text='title') == ('x, y', 'z')", b'id,title\n1,"x, y"\n2,z\n'),
+        ("read_texts('-') == ('x, y', 'z')", b'id,text\n1,"x, y"\n2,z\n'),
+        ("read_texts('-') == ('x, y', 'text, z')", b"x, y\ntext, z\n"),
         ("read_texts('-') == ('x', 'z')", pandas.DataFrame({"id": [1, 2], "text": ["x", "z"]}).to_parquet()),
     ],
 )

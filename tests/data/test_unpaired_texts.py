@@ -67,6 +67,21 @@ def test_texts_are_read_from_their_column(tmp_path: Path) -> None:
         read_texts(tmp_path / "c.txt")
 
 
+def test_blank_texts_are_left_out_where_order_does_not_matter(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n{"text": " "}\n{"text": null}\n{"text": "two"}\n')
+    with pytest.raises(DataError, match=r"blank in 2 lines \(2, 3\)"):
+        read_texts(path)
+    with caplog.at_level("INFO", "nestling"):
+        assert read_texts(path, leave_out_blank=True) == ("one", "two")
+    assert "left out: 2 texts of" in caplog.text
+    path.write_text('{"text": " "}\n')
+    with pytest.raises(DataError, match="all its texts are blank"):
+        read_texts(path, leave_out_blank=True)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".txt"])
 def test_a_file_read_in_parts_is_the_file_read_whole(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

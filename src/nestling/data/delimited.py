@@ -20,6 +20,7 @@ Row = tuple[int, list[str]]
 _LONGEST_HEADER_WORDS = 3
 _LONGEST_FIELD = 1 << 27  # Python's csv stops at 131,072 characters: a chapter of a book
 _LINES_TRIED = 50
+_USUAL_NAMES = ("id", "_id", "sku", "text", "title", "content", "body", "document", "query", "question")
 _DELIMITERS = (",", ";", "\t", "|")
 _DECLARED = re.compile(r"sep=(.)\r?\n?")
 
@@ -42,6 +43,20 @@ class Fields:
 def names_columns(fields: Sequence[str]) -> bool:
     """Whether a first line names columns: none of its fields has more than three words."""
     return all(len(field.split()) <= _LONGEST_HEADER_WORDS for field in fields)
+
+
+def header(*wanted: str | None) -> Callable[[Sequence[str]], bool]:
+    """Tells whether a first line names columns: as :func:`names_columns`, or if one is called as wanted."""
+    return lambda fields: names_columns(fields) or not {*wanted}.isdisjoint(fields)
+
+
+def is_table(lines: Sequence[str]) -> bool:
+    """Whether lines are rows of CSV or TSV by their looks: evenly divided below a usual name of a column."""
+    delimiter = _delimiter(lines)
+    widths = _widths(lines, delimiter)
+    first = next(csv.reader(lines, delimiter=delimiter), [])
+    names = {field.strip().lower() for field in first}
+    return len(first) > 1 and len(set(widths)) == 1 and not names.isdisjoint(_USUAL_NAMES)
 
 
 def read_fields(

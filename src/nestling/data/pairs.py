@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nestling.artifact import read_folder, write_folder
+from nestling.data.delimited import header
 from nestling.data.retrieval import RetrievalData
 from nestling.data.split import deal, groups_by_text, plain_text
 from nestling.data.table import Table, read_table
@@ -145,7 +146,7 @@ def read_pairs(
         DataError: if the file cannot be read, is empty or holds one pair only, a column is missing (the
             nearest names are listed), or texts are blank (their lines are named).
     """
-    table = read_table(path)
+    table = read_table(path, header(query, document, group))
     query, document = _choose_columns(table, query, document)
     group = group or table.find_column(("group",))
     columns = [table.texts(name) for name in (query, document, group) if name is not None]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nestling.arrays import as_array
 from nestling.cut import name_rows
-from nestling.data.delimited import names_columns
+from nestling.data.delimited import header
 from nestling.data.pairs import DOCUMENT_COLUMNS, QUERY_COLUMNS
 from nestling.data.source import locate
 from nestling.data.split import deal, groups_by_text
@@ -115,7 +115,8 @@ def read_scored_pairs(
         DataError: if the file cannot be read or is empty, a column is missing (the nearest names are listed),
             texts are blank or scores are no finite numbers (their lines are named).
     """
-    table = read_table(path, _names_columns)
+    named = header(first, second, score)
+    table = read_table(path, lambda fields: named(fields) and not any(map(_is_number, fields)))
     given = {"first": first, "second": second, "score": score}
     chosen = {role: name or table.find_column(_COLUMNS[role]) for role, name in given.items()}
     if len(table.columns) == len(chosen):
@@ -144,10 +145,6 @@ _COLUMNS = {
         "is duplicate", "relevance", "grade",
     ),
 }  # fmt: skip
-
-
-def _names_columns(fields: Sequence[str]) -> bool:
-    return names_columns(fields) and not any(map(_is_number, fields))
 
 
 def _is_number(field: str) -> bool:

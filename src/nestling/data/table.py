@@ -6,17 +6,19 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nestling.data.delimited import names_columns, read_fields
+from nestling.data.delimited import is_table, names_columns, read_fields
 from nestling.data.input_file import InputFile, find_file
 from nestling.data.text_checks import check_texts
 from nestling.errors import DataError, require, unknown
 
 _RECORDS_AT_A_TIME = 1 << 13
+_LINES_LOOKED_AT = 50
 
 IsHeader = Callable[[Sequence[str]], bool]
 """Whether the fields of a first line name columns."""
@@ -40,15 +42,20 @@ class Table:
     unit: str = "line"
     decimal: str = "."
 
-    def texts(self, column: str) -> list[str]:
+    def texts(self, column: str, *, may_be_blank: bool = False) -> list[str]:
         """The values of one column, stripped; whole numbers are taken as their digits.
+
+        Args:
+            column: its name.
+            may_be_blank: take blank and missing ones too, as ``""``.
 
         Raises:
             DataError: for an unknown column, and for values that are blank, no texts or no whole Unicode
                 (named).
         """
         values = ["" if v is None else str(v) if type(v) is int else v for v in self._values(column)]
-        found = check_texts(values, f"{self.path}: texts of column {column!r}", self.name_rows)
+        what = f"{self.path}: texts of column {column!r}"
+        found = check_texts(values, what, self.name_rows, may_be_blank=may_be_blank)
         return [text.strip() for text in found]
 
     def floats(self, column: str) -> list[float]:
@@ -123,8 +130,8 @@ def read_in_parts(
     Args:
         path: of the file.
         is_header: as of :func:`read_table`.
-        piped: what comes through a pipe, if it does not begin like JSON lines or parquet: ``".csv"`` (or TSV)
-            or ``".txt"``.
+        piped: what comes through a pipe, if it does not begin like JSON lines, parquet or a table with one of
+            the usual names of columns: ``".csv"`` (or TSV) or ``".txt"``.
     """
     source = find_file(path)
     suffix = source.suffix if source.path == source.place else _guess(source, piped)
@@ -142,11 +149,11 @@ def _guess(source: InputFile, otherwise: str) -> str:
     """The kind of what came through a pipe, from its first bytes."""
     if source.head().startswith(b"PAR1"):
         return ".parquet"
-    line = next(_lines(source), (0, ""))[1]
-    try:
-        return ".jsonl" if isinstance(json.loads(line), dict) else otherwise
-    except ValueError:
-        return otherwise
+    lines = [line for _, line in islice(_lines(source), _LINES_LOOKED_AT)]
+    with suppress(ValueError, IndexError):
+        if isinstance(json.loads(lines[0]), dict):
+            return ".jsonl"
+    return ".csv" if is_table(lines) else otherwise
 
 
 def read_json_lines(source: InputFile) -> Iterator[tuple[int, dict[str, Any]]]:

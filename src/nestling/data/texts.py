@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from nestling.data.delimited import header
 from nestling.data.pairs import TextPairs
 from nestling.data.split import plain_text
 from nestling.data.table import Table, read_in_parts
@@ -14,6 +16,7 @@ from nestling.errors import DataError
 
 _TEXT_COLUMNS = ("text", "content", "body", "document", "passage", "sentence", "description", "abstract")
 _FEWEST_WORDS = 3
+_log = logging.getLogger(__name__)
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+(?=[^\sa-z])|[\u3002\uff01\uff1f]\s*")
 
 
@@ -25,32 +28,44 @@ class TextFile:
             :func:`~nestling.data.table.read_table` reads it; ``-`` is standard input. What comes through a
             pipe and is neither JSON lines nor parquet is one text a line, or CSV where ``text`` is named.
         text: its column; by default the only one, or the first of ``text``, ``content``, ``body``, ...
+        may_be_blank: take blank texts too, as ``""``; they are refused by default.
 
     Going through them raises:
         DataError: if the file or column is missing, unreadable or empty, or texts are blank (named).
     """
 
-    def __init__(self, path: str | Path, text: str | None = None) -> None:
-        self.path, self.text = path, text
+    def __init__(self, path: str | Path, text: str | None = None, *, may_be_blank: bool = False) -> None:
+        self.path, self.text, self.may_be_blank = path, text, may_be_blank
 
     def __iter__(self) -> Iterator[str]:
         column = self.text
-        for part in read_in_parts(self.path, piped=".txt" if self.text is None else ".csv"):
+        for part in read_in_parts(
+            self.path, header(self.text), piped=".txt" if self.text is None else ".csv"
+        ):
             column = text_column(part) if column is None else column
-            yield from part.texts(column)
+            yield from part.texts(column, may_be_blank=self.may_be_blank)
 
 
-def read_texts(path: str | Path, text: str | None = None) -> tuple[str, ...]:
+def read_texts(
+    path: str | Path, text: str | None = None, *, leave_out_blank: bool = False
+) -> tuple[str, ...]:
     """All texts of a :class:`TextFile`, in memory.
 
     Args:
         path: the file.
         text: its column; by default the only one, or the first of ``text``, ``content``, ``body``, ...
+        leave_out_blank: take the others where some are blank; the log says how many were left out.
 
     Raises:
         DataError: if the file or column is missing, unreadable or empty, or texts are blank (named).
     """
-    return tuple(TextFile(path, text))
+    texts = tuple(TextFile(path, text, may_be_blank=leave_out_blank))
+    whole = tuple(filter(None, texts))
+    if len(whole) < len(texts):
+        _log.info("left out: %d texts of %s that are blank", len(texts) - len(whole), path)
+    if not whole:
+        raise DataError(f"{path} is empty: all its texts are blank")
+    return whole
 
 
 def text_column(table: Table, but: str = "") -> str:

@@ -84,7 +84,7 @@ class StimuliPlan(_Table):
             DataError: if they cannot be read.
         """
         if self.texts is not None:
-            return list(dict.fromkeys(read_texts(self.texts)))
+            return list(dict.fromkeys(read_texts(self.texts, leave_out_blank=True)))
         if self.pairs is not None:
             return list(dict.fromkeys(read_pairs(self.pairs).documents))
         found = docstring_pairs(None if self.docstrings is None else [self.docstrings])

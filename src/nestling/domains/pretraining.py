@@ -72,7 +72,7 @@ def pretrain_by_plan(plan: TrainPlan) -> TextEncoder:
     """
     if plan.data.texts is None or plan.model.nesting is None:
         raise ConfigError('tune = "masked" needs a file of texts and a nesting of dims and layers; name both')
-    texts = read_texts(plan.data.texts)
+    texts = read_texts(plan.data.texts, leave_out_blank=True)
     start = TextEncoder.open(plan.model.encoder)
     encoder = TextEncoder(copy.deepcopy(start.model), Nesting.parse(plan.model.nesting), start.rule)
     encoder.trained_from = TrainedFrom(plan.model.encoder)

@@ -36,7 +36,7 @@ def read_data(plan: DataPlan) -> TextPairs:
     if plan.pairs is not None:
         pairs = read_pairs(plan.pairs)
     elif plan.texts is not None:
-        pairs = pairs_from_texts(read_texts(plan.texts))
+        pairs = pairs_from_texts(read_texts(plan.texts, leave_out_blank=True))
     else:
         return docstring_pairs(None if plan.docstrings is None else [plan.docstrings], limit=plan.limit)
     return pairs.head(plan.limit)

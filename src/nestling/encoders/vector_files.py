@@ -36,7 +36,8 @@ def read_vector_file(
         path: of the file; ``~`` is a home; ``-`` is standard input, which may be ``.npy`` or ``.parquet``.
         column: of a parquet file, the one that holds lists of numbers or tensors, or what the names of
             numbered columns of floats begin with; needed if there are several.
-        id_column: of a parquet file, the one that names the rows; by default ``id`` or ``_id``, if there.
+        id_column: of a parquet file, the one that names the rows; by default ``id`` or ``_id``, if there;
+            ``""`` is none.
 
     Raises:
         DataError: if the file does not exist, is of another kind, truncated or corrupt, or its rows are
