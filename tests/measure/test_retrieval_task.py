@@ -200,3 +200,6 @@ def test_a_rank_belongs_to_k_and_one_measure_needs_no_list() -> None:
     with pytest.raises(ConfigError, match="say how many documents with k=10"):
         Retrieval(np.eye(3), np.eye(3), [0, 1, 2], k=1, measures=("map@10",))
     assert Retrieval(np.eye(3), np.eye(3), [0, 1, 2], k=1, measures="map").metrics == ("map@1",)
+    assert Retrieval.from_vectors(np.eye(3), np.eye(3), k=1, measures="mrr").metrics == ("mrr@1",)
+    labelled = Retrieval.from_labels(np.eye(2), [0, 1], np.eye(2), [0, 1], k=1, measures="top1")
+    assert labelled.metrics == ("top1",)

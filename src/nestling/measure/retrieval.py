@@ -77,7 +77,7 @@ class Retrieval:
     documents: Any
     qrels: Any
     k: int = 10
-    measures: tuple[str, ...] = ("ndcg", "recall", "mrr")
+    measures: Sequence[str] = ("ndcg", "recall", "mrr")
 
     name = "retrieval"
     needs = "vectors"
@@ -106,7 +106,7 @@ class Retrieval:
         Judged documents without a text, or that are not there, are relevant but never found.
         """
         queries = [data.queries[query] for query in data.qrels]
-        return cls(queries, list(data.searchable.values()), Qrels.of(data), k, tuple(measures))
+        return cls(queries, list(data.searchable.values()), Qrels.of(data), k, measures)
 
     @classmethod
     def from_vectors(
@@ -139,7 +139,7 @@ class Retrieval:
         asked = check_vectors(queries, "queries")
         known = check_vectors(documents, "documents", dim=asked.shape[1])
         if relevant is not None:
-            return cls(asked, known, relevant, k, tuple(measures))
+            return cls(asked, known, relevant, k, measures)
         if len(asked) != len(known):
             raise DataError(
                 f"{len(asked)} queries do not belong to {len(known)} documents row by row; say which answer "
@@ -149,7 +149,7 @@ class Retrieval:
         pairs: list[dict[int, float]] = [{} for _ in first_asked]
         for row, answer in zip(query.tolist(), document.tolist(), strict=True):
             pairs[row][answer] = 1.0
-        return cls(asked[first_asked], known[first_known], Qrels(pairs), k, tuple(measures))
+        return cls(asked[first_asked], known[first_known], Qrels(pairs), k, measures)
 
     @classmethod
     def from_labels(
@@ -176,7 +176,7 @@ class Retrieval:
         Raises:
             DataError: for labels that are floats, or a query whose class has no document.
         """
-        return cls(queries, documents, Labels(labels, query_labels), k, tuple(measures))
+        return cls(queries, documents, Labels(labels, query_labels), k, measures)
 
     @property
     def metrics(self) -> tuple[str, ...]:
