@@ -26,7 +26,7 @@ from nestling.errors import NoGainWarning
 from nestling.measure import Curve, Retrieval
 from record import stamp, write_csv
 
-PAIRS, FEW, SEEDS = 24_000, 2_000, 3
+PAIRS, MANY, FEW, SEEDS = 24_000, 8_000, 2_000, 3
 MODELS = ("wordllama", "minilm")
 PARTS = ("train_q", "train_d", "test_q", "test_d")
 
@@ -48,7 +48,8 @@ def ways(
 ) -> Iterator[tuple[str, int, Callable[[int], Any]]]:
     """Each map by name, with how many seeds, and what fits it with one."""
     kinds = (("a rotation", True), ("any linear map", False))
-    for name, x in (("documents", documents), (f"{FEW:,} documents", documents[:FEW])):
+    for count in (MANY, FEW):
+        name, x = f"{count:,} documents", documents[:count]
         yield f"PCA of {name}", 1, lambda _, x=x: PCARotation(nesting).fit(x)
         for kind, orthogonal in kinds:
             yield (
@@ -106,7 +107,7 @@ def main() -> None:
         nesting = Nesting.doubling(8, x["test_q"].shape[1])
         plain = sweep(lambda vectors: vectors, task, nesting)
         rows += rows_of(model, "truncation", 0, plain, None, 0.0)
-        for way, seeds, fit in ways(x["train_q"], x["train_d"], nesting):
+        for way, seeds, fit in ways(x["train_q"][:MANY], x["train_d"][:MANY], nesting):
             for seed in range(seeds):
                 start = time.perf_counter()
                 fitted = fit(seed)
