@@ -303,3 +303,34 @@ def test_engines_keep_the_laws_of_elastic_things(nested: Any, text: str, point: 
     engine = build(text, nested.vectors(400, 32), workers=1)
     nesting = Nesting.chain(dim=[8, 16, 32])
     check_elastic(ElasticEngine(engine, nesting, point), nested.vectors(6, 32, seed=1))
+
+
+FAR_PLANS = (
+    "flat@full",
+    "int8@full > rerank@full",
+    "ivf30@full > flat@full",
+    "ivf30@16 > int8@full > rerank@full",
+    "hnsw16@full > flat@full",
+    "hnsw16@16 > fp16@full > rerank@full",
+    "graph32@full > rerank:fp16@full",
+    "graph32@full > rerank:int8@full",
+    "graph32@24 > rerank:int8@24 > rerank@full",
+    "int4@full > certify@full",
+)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.3, 0.1, 0.01])
+@pytest.mark.parametrize("text", FAR_PLANS)
+def test_a_filter_far_from_the_query_costs_no_recall(nested: Any, text: str, share: float) -> None:
+    """The rows allowed are those that lie farthest from the query."""
+    vectors, queries = nested.vectors(4000, 32), nested.vectors(12, 32, seed=1)
+    engine = build(text, vectors, workers=1)
+    found = 0.0
+    for query in queries:
+        farthest = nearest(query[None], vectors, 4000).indices[0][-int(share * 4000) :]
+        allowed, rows = np.zeros(4000, np.bool_), np.sort(farthest)
+        allowed[rows] = True
+        truth = nearest(query[None], vectors[rows], 10)
+        whole = Neighbours(rows[truth.indices], truth.scores)
+        found += nested.recall(engine.search(query[None], 10, allowed=allowed), whole)
+    assert found / len(queries) >= 0.95

@@ -35,6 +35,7 @@ __all__ = [
     "grow",
     "link",
     "rank",
+    "rank_coded",
     "search",
     "walk",
 ]
@@ -142,3 +143,18 @@ def rank(vectors: StoredRows, queries: Doubles, candidates: Links, k: int) -> tu
     if now == "off":
         return walking_twin.rank(vectors, queries, candidates, k)
     return walking_native.rank(now, vectors, queries, candidates, k)
+
+
+def rank_coded(
+    searched: SearchedGraph, residuals: Residuals, queries: Doubles, candidates: Links, k: int
+) -> tuple[Ints, Doubles]:
+    """The same by codes and residuals; by numpy alone, as only what a filter leaves of a walk is ranked so.
+
+    Args:
+        searched: where the candidates were met.
+        residuals: what its codes leave out.
+        queries: ``Float64[queries, dim]``, as they are asked.
+        candidates: ``Int32[queries, length]``, -1 behind the last of each.
+        k: at least 1.
+    """
+    return walking_twin.rank_coded(searched, residuals, queries, candidates, k)

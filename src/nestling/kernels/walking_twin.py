@@ -59,7 +59,7 @@ def search(
     moved = queries * lens.scale - lens.mean if lens.biased else queries
     met = walk(searched.graph, aim(lens, moved), ef, kept, allowed)
     if isinstance(searched.vectors, Residuals):
-        indices, scores = _rank_coded(searched.graph, lens, searched.vectors, queries, moved, met, k)
+        indices, scores = rank_coded(searched, searched.vectors, queries, met, k)
     else:
         indices, scores = rank(searched.vectors, queries / norms[:, None] if lens.cosine else queries, met, k)
     return Answer(indices, scores, int((indices[:, -1] < 0).sum()))
@@ -110,16 +110,12 @@ def _rank(candidates: Links, k: int, score: Callable[[int, Ints], Doubles]) -> t
     return indices, scores
 
 
-def _rank_coded(
-    graph: CodedGraph,
-    lens: Lens,
-    residuals: Residuals,
-    queries: Doubles,
-    moved: Doubles,
-    candidates: Links,
-    k: int,
+def rank_coded(
+    searched: SearchedGraph, residuals: Residuals, queries: Doubles, candidates: Links, k: int
 ) -> tuple[Ints, Doubles]:
-    """Rank by codes and residuals."""
+    """See :func:`nestling.kernels.walking.rank_coded`."""
+    graph, lens = searched.graph, searched.lens
+    moved = queries * lens.scale - lens.mean if lens.biased else queries
     largest = np.maximum(np.abs(moved).max(axis=1, keepdims=True), _TINY)
     turned = _turned(lens, (moved / largest).astype(np.float32)) * largest
     squares, ends = np.square(moved).sum(axis=1), 8 if lens.biased else 4

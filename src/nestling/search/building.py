@@ -20,6 +20,7 @@ from nestling.search.equal import Equal, find_equal
 from nestling.search.graph import Graph, grow_graph
 from nestling.search.journal import Arrays, Journal
 from nestling.search.plan import Plan
+from nestling.search.rerank import inverse_norms
 from nestling.search.space import Floats, Ints, Space, read_rows
 from nestling.search.stages import Scan
 from nestling.search.views import faiss
@@ -263,12 +264,6 @@ def _with_norms(task: Task) -> list[int]:
         for number, stage in enumerate(task.plan.reranks)
         if stage.store != "int8" or (number == 0 and task.plan.keeps_residuals)
     ]
-
-
-def inverse_norms(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """What rows ``Float[rows, dim]`` are multiplied by to have length one; 0 for those without length."""
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
-    return np.asarray(np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0))
 
 
 def _build_graph(task: Task, journal: Journal) -> CodedGraph | None:

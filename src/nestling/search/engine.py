@@ -16,7 +16,7 @@ from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.encoders.matrix import blocks_of
 from nestling.encoders.vector_files import write_npy
 from nestling.errors import ArtifactError, ConfigError, DataError
-from nestling.search.building import Task, build_arrays, code_of_store, inverse_norms
+from nestling.search.building import Task, build_arrays, code_of_store
 from nestling.search.certifying import CertifiedPipeline
 from nestling.search.codes import Code
 from nestling.search.equal import Equal
@@ -25,6 +25,7 @@ from nestling.search.filters import Allowed
 from nestling.search.journal import Arrays, read_array, write_array
 from nestling.search.pipeline import Pipeline, cut_centroids, cut_plan, group
 from nestling.search.plan import Plan, PlanCost, Point
+from nestling.search.rerank import inverse_norms
 from nestling.search.space import Floats, Space, read_rows
 from nestling.search.views import faiss_threads
 from nestling.search.walking import check_graph

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from nestling.errors import DataError
 from nestling.search.space import Ints
 from nestling.search.views import faiss
 
+Row = TypeVar("Row", Ints, NDArray[np.int32])
+_ROWS_MORE, _SHARE_MORE = 16, 1.2
+
 
 class Allowed:
     """A mask over the rows of an index, as numpy and as faiss read it.
@@ -18,6 +21,7 @@ class Allowed:
     Args:
         mask: ``Bool[rows]``, true where a row may be returned.
         rows: how many there are.
+        nodes: how many of them a graph links; by default all.
 
     Raises:
         DataError: for a mask of another type or length.
@@ -25,9 +29,10 @@ class Allowed:
     Attributes:
         mask: as given.
         count: rows that may be returned.
+        share: which part of all that is.
     """
 
-    def __init__(self, mask: NDArray[np.bool_], rows: int) -> None:
+    def __init__(self, mask: NDArray[np.bool_], rows: int, nodes: int | None = None) -> None:
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (rows,):
             given = (
                 f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
@@ -35,14 +40,35 @@ class Allowed:
             raise DataError(f"allowed must be one bool for each of the {rows} rows, not {given}")
         self.mask = mask
         self.count = int(np.count_nonzero(mask))
+        self.share = self.count / (nodes or rows)
         self._bits = np.packbits(mask, bitorder="little")  # kept: faiss reads it in place
         self.selector: Any = faiss.IDSelectorBitmap(self._bits)
-
-    @property
-    def share(self) -> float:
-        """The share of rows that may be returned."""
-        return self.count / len(self.mask)
 
     def rows(self) -> Ints:
         """The rows that may be returned, in order."""
         return np.flatnonzero(self.mask)
+
+
+def keep_allowed(found: Row, mask: NDArray[np.bool_], k: int, enough: int) -> tuple[Row, Ints]:
+    """The first ``k`` of each query's rows that are allowed, -1 where there are fewer, and where they stood.
+
+    The rows found are the nearest of all. Where fewer than ``enough`` of them are allowed, the nearest of
+    those lie elsewhere, and none is given.
+
+    Args:
+        found: ``Int[queries, length]``, -1 is none.
+        mask: ``Bool[rows]``: those that are allowed.
+        k: how many to keep.
+        enough: how many have to be among them.
+    """
+    fits = (found >= 0) & mask[found]
+    fits[fits.sum(axis=1) < enough] = False
+    places = np.argsort(~fits, axis=1, kind="stable")[:, :k]
+    kept = np.take_along_axis(found, places, 1)
+    kept[~np.take_along_axis(fits, places, 1)] = -1
+    return kept, places
+
+
+def length_to_fetch(k: int, share: float, rows: int) -> int:
+    """How many of the nearest rows hold ``k`` that are allowed, if a share of the rows near them is."""
+    return min(rows, int(k / share * _SHARE_MORE) + _ROWS_MORE)

@@ -20,12 +20,12 @@ from nestling.search.journal import Arrays
 from nestling.search.plan import Plan, Point
 from nestling.search.rerank import Reranker, fetch_codes, fetch_vectors, stored_rows
 from nestling.search.scanners import FlatScanner, GraphScanner, ListScanner, Scanner
+from nestling.search.some_rows import SomeRows
 from nestling.search.space import Floats, Ints, Space
 from nestling.search.views import faiss, faiss_threads
 from nestling.search.walk import GraphScan
 from nestling.search.walking import WalkScanner
 
-_FLOATS_READ_AT_A_TIME = 1 << 23
 # Slices of unit vectors are found by distance and then put in order by their angle, which differs little.
 _TIMES_MORE_SLICES, _MORE_SLICES = 2, 16
 
@@ -60,6 +60,7 @@ class Pipeline:
         self._by_angle: Reranker | None = None
         self._ranked: GraphScan | None = None
         self._equal = Equal(np.array(arrays["equal.first"])) if "equal.first" in arrays else None
+        self._some_rows = SomeRows(vectors, plan.answer_dim, space)
         self._in_full = Reranker(space, plan.answer_dim, fetch_vectors(vectors, plan.answer_dim))
         if plan.scan.code == "graph":
             self._scanner: Scanner = (walked := WalkScanner(plan, built, arrays, vectors, space))
@@ -95,7 +96,7 @@ class Pipeline:
         """Rows ``Int[queries, k]``, -1 where there are fewer, and their scores."""
         with faiss_threads(workers):
             if allowed is not None and self._is_few(allowed, k, point):
-                return self._search_rows(queries, k, allowed.rows())
+                return self._some_rows.best(queries, k, allowed.rows())
             found, scores = self._search_groups(queries, k, point, allowed)
             self._fill(queries, found, scores, allowed)
             return found, scores
@@ -118,7 +119,8 @@ class Pipeline:
             return self._search_codes(queries, k, point, allowed)
         rows = len(self._vectors)
         members = self._equal.members(None if allowed is None else allowed.mask)
-        reached = None if allowed is None else Allowed(members.reached, rows)
+        nodes = len(self._equal.nodes)
+        reached = None if allowed is None else Allowed(members.reached, rows, nodes)
         found, scores = self._search_codes(queries, k + MORE_NODES, point, reached)
         if not members.is_needed(found):
             return found[:, :k], scores[:, :k]
@@ -174,21 +176,7 @@ class Pipeline:
         short = np.flatnonzero(found[:, min(found.shape[1], possible) - 1] < 0)
         if len(short):
             rows = np.arange(possible) if allowed is None else allowed.rows()
-            found[short], scores[short] = self._search_rows(queries[short], found.shape[1], rows)
-
-    def _search_rows(self, queries: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
-        """The ``k`` best among few given rows, by their vectors, exactly."""
-        dim, space = self.plan.answer_dim, self._space
-        asked, metric = space.prefix(queries, dim, "queries"), space.faiss_metric()
-        best = faiss.ResultHeap(len(asked), k, keep_max=metric == faiss.METRIC_INNER_PRODUCT)
-        source, step = cut(self._vectors, dim, RAW), max(1, _FLOATS_READ_AT_A_TIME // dim)
-        for start in range(0, len(rows), step):
-            some = rows[start : start + step]
-            values = space.scaled(np.asarray(source[some], np.float32))
-            distances, places = faiss.knn(asked, values, min(k, len(some)), metric=metric)
-            best.add_result(distances, some[places])
-        best.finalize()
-        return best.I, space.scores(best.D)
+            found[short], scores[short] = self._some_rows.best(queries[short], found.shape[1], rows)
 
 
 def group(arrays: Arrays, name: str) -> Arrays:

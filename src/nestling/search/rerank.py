@@ -51,6 +51,12 @@ def stored_rows(values: NDArray[Any], space: Space, inverse_norms: NDArray[Any] 
     return StoredRows(values, None, space.is_rising)
 
 
+def inverse_norms(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """What rows ``Float[rows, dim]`` are multiplied by to have length one; 0 for those without length."""
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return np.asarray(np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0))
+
+
 class Reranker:
     """Puts shortlists in order.
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from nestling.search.codes import Code
-from nestling.search.filters import Allowed
+from nestling.search.filters import Allowed, keep_allowed, length_to_fetch
 from nestling.search.graph import Graph
 from nestling.search.plan import Point
 from nestling.search.space import Floats, Ints, Space
 from nestling.search.views import Codes, faiss
 
-_ROWS_MORE = 16
-_SHARE_MORE = 1.2
+# A filter is far from a query if less than this share of what it allows on average is allowed nearby.
+_FAR, _TIMES_MORE_FAR = 1 / 2, 8
 
 
 class Scanner(Protocol):
@@ -58,14 +58,13 @@ class FlatScanner:
             return _swap(self._index.search(asked, k))
         if self._takes_filters:
             return _swap(self._index.search(asked, k, params=faiss.SearchParameters(sel=allowed.selector)))
-        fetched = int(k / allowed.share * _SHARE_MORE) + _ROWS_MORE
+        fetched = length_to_fetch(k, allowed.share, len(self._codes))
         while True:
-            fetched = min(fetched, len(self._codes))
             rows, distances = _swap(self._index.search(asked, fetched))
-            fits = (rows >= 0) & allowed.mask[rows]
-            if fetched == len(self._codes) or fits.sum(axis=1).min() >= min(k, allowed.count):
-                return _compact(rows, distances, fits, k)
-            fetched *= 2
+            kept, places = keep_allowed(rows, allowed.mask, k, 0)
+            if fetched == len(self._codes) or kept[:, : min(k, allowed.count)].min() >= 0:
+                return _wide(kept, np.take_along_axis(distances, places, 1), k)
+            fetched = min(2 * fetched, len(self._codes))
 
     def positions(self, rows: Ints) -> Ints:
         """See :class:`Scanner`."""
@@ -91,30 +90,45 @@ class ListScanner:
     def search(
         self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
     ) -> tuple[Ints, Floats]:
-        """See :class:`Scanner`; of lists that hold too few rows more are read, the nearest first."""
+        """See :class:`Scanner`; of lists that hold too few rows more are read, the nearest first.
+
+        Where few rows near a query are allowed, its neighbours lie far away, spread over more lists; then
+        several times as many are compared as without a filter.
+        """
         space = self._code.space
         asked = self._code.query(space.prefix(queries, self._code.dim, "queries"))
         coarse = space.prefix(queries, self._centroids.shape[1], "queries")
         nprobe = min(point.nprobe or 1, len(self._centroids))
-        sizes = self._sizes if allowed is None else self._allowed_sizes(allowed)
         nearness, lists = self._probe(coarse, nprobe)
-        few = np.flatnonzero(sizes[lists].sum(axis=1) < least)
+        sizes = self._sizes if allowed is None else self._allowed_sizes(allowed)
+        wanted = np.minimum(self._wanted(lists, sizes, least, allowed), int(sizes.sum()))
+        few = np.flatnonzero(sizes[lists].sum(axis=1) < wanted)
         if not len(few):
             return self._scan(asked, nearness, lists, k, allowed)
         every_nearness, every_list = self._probe(coarse[few], len(self._centroids))
         held = np.cumsum(sizes[every_list], axis=1)
-        read = np.maximum((held < min(least, int(sizes.sum()))).sum(axis=1) + 1, nprobe)
+        read = np.maximum((held < wanted[few, None]).sum(axis=1) + 1, nprobe)
         more = ((0, 0), (0, int(read.max()) - nprobe))
         nearness, lists = np.pad(nearness, more), np.pad(lists, more, constant_values=-1)
         width = lists.shape[1]
         nearness[few] = every_nearness[:, :width]
-        lists[few] = np.where(np.arange(width) < read[:, None], every_list[:, :width], -1)
+        is_read = (np.arange(width) < read[:, None]) & (sizes[every_list[:, :width]] > 0)
+        lists[few] = np.where(is_read, every_list[:, :width], -1)
         return self._scan(asked, nearness, lists, k, allowed)
+
+    def _wanted(self, lists: Ints, sizes: Ints, least: int, allowed: Allowed | None) -> Ints:
+        """How many rows the lists that are read have to hold."""
+        wanted = np.full(len(lists), least)
+        if allowed is not None:
+            near, of = sizes[lists].sum(axis=1), self._sizes[lists].sum(axis=1)
+            compared = lists.shape[1] * len(self._rows) // len(self._sizes)
+            wanted[near < _FAR * allowed.share * of] = max(least, _TIMES_MORE_FAR * compared)
+        return wanted
 
     def _allowed_sizes(self, allowed: Allowed) -> Ints:
         """How many rows of each list may be found."""
-        until = np.concatenate([[0], np.cumsum(allowed.mask[self._rows])])
-        return np.diff(until[self._starts])
+        until = np.cumsum(allowed.mask[self._rows], dtype=np.int64)
+        return np.diff(np.where(self._starts > 0, until[self._starts - 1], 0))
 
     def _probe(self, coarse: Floats, nprobe: int) -> tuple[Floats, Ints]:
         """The nearest lists."""
@@ -163,15 +177,21 @@ class GraphScanner:
     def search(
         self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
     ) -> tuple[Ints, Floats]:
-        """See :class:`Scanner`; with a filter the walk keeps so many more rows in view as are not allowed."""
+        """See :class:`Scanner`; with a filter the walk keeps so many more rows in view as are not allowed.
+
+        Where few of those are allowed, the filter lies far from the query, and no rows are given.
+        """
         asked = self._code.query(self._code.space.prefix(queries, self._code.dim, "queries"))
-        ef = max(point.ef or 1, k)
+        ef, fetched = max(point.ef or 1, k), k
         if allowed is not None:
-            ef = int(ef / allowed.share) + 1
-        parameters = faiss.SearchParametersHNSW(
-            efSearch=min(ef, len(self._codes)), sel=None if allowed is None else allowed.selector
-        )
-        return _swap(self._index.search(asked, k, params=parameters))
+            fetched = max(int(ef / allowed.share), length_to_fetch(k, allowed.share, len(self._codes)))
+            ef = fetched = min(fetched, len(self._codes))
+        parameters = faiss.SearchParametersHNSW(efSearch=min(ef, len(self._codes)))
+        rows, distances = _swap(self._index.search(asked, fetched, params=parameters))
+        if allowed is None:
+            return rows, distances
+        kept, places = keep_allowed(rows, allowed.mask, k, min(least, allowed.count))
+        return _wide(kept, np.take_along_axis(distances, places, 1), k)
 
     def positions(self, rows: Ints) -> Ints:
         """See :class:`Scanner`."""
@@ -188,10 +208,7 @@ def _swap(found: tuple[Floats, Ints]) -> tuple[Ints, Floats]:
     return found[1], found[0]
 
 
-def _compact(rows: Ints, distances: Floats, fits: Any, k: int) -> tuple[Ints, Floats]:
-    """The first ``k`` of each row that fit, in order, then -1."""
-    order = np.argsort(~fits, axis=1, kind="stable")[:, :k]
-    kept = np.where(np.take_along_axis(fits, order, 1), np.take_along_axis(rows, order, 1), -1)
-    missing = k - kept.shape[1]
-    kept = np.pad(kept, ((0, 0), (0, missing)), constant_values=-1)
-    return kept, np.pad(np.take_along_axis(distances, order, 1), ((0, 0), (0, missing)))
+def _wide(rows: Ints, distances: Floats, k: int) -> tuple[Ints, Floats]:
+    """``k`` columns, of which the last hold no rows if there are fewer."""
+    missing = ((0, 0), (0, k - rows.shape[1]))
+    return np.pad(rows, missing, constant_values=-1), np.pad(distances, missing)

@@ -114,6 +114,14 @@ class Turn:
         size = 8 if self.biased else 4
         out[:, -size:] = ends.view(np.uint8)[:, -size:]
 
+    def fits(self, frame: Frame, vectors: NDArray[Any], codes: NDArray[np.uint8]) -> bool:
+        """Whether some of these codes are those of the vectors."""
+        rows = np.linspace(0, len(vectors) - 1, min(64, len(vectors))).astype(np.int64)
+        again = np.empty((len(rows), self.stride), np.uint8)
+        self.code(self.turn(frame.centre(vectors, rows)), again)
+        # Products of matrices may round another way on another machine: a few levels in a thousand.
+        return float(np.mean(again == codes[rows])) > 0.9
+
     def residuals(self, turned: Doubles, codes: NDArray[np.uint8]) -> Residuals:
         """8-bit codes of what the codes of turned rows leave out."""
         factors = np.ascontiguousarray(codes[:, -4:]).view(np.float32).astype(np.float64)

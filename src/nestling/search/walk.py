@@ -25,19 +25,27 @@ from nestling.kernels.walking import (
     SearchedGraph,
     WholeRows,
     aligned,
-    grow,
-    link,
     rank,
-    walk,
+    rank_coded,
 )
 from nestling.progress import Progress, watched
 from nestling.search.equal import MORE_NODES, Equal, Members, find_equal
 from nestling.search.exact import Metric, Neighbours
+from nestling.search.filters import keep_allowed, length_to_fetch
 from nestling.search.frame import Frame, readable, spans
+from nestling.search.some_rows import look_through
 from nestling.search.threads import count_workers
 from nestling.search.turned import Turn, whole_rows, write_whole
 from nestling.search.walk_requests import Rerank, check_options, check_request, in_doubles, refuse_query
-from nestling.search.walk_steps import batches, begun_at, begun_graph, linking_order, shares, usual_view
+from nestling.search.walk_steps import (
+    batches,
+    begun_at,
+    begun_graph,
+    linking_order,
+    share_out,
+    shares,
+    usual_view,
+)
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -81,10 +89,9 @@ class GraphScan:
         residuals: Residuals | None = None,
         equal: Equal | None = None,
     ) -> None:
-        self._equal = equal
         self._vectors, self._frame, self._turn = vectors, frame, turn
         self._graph, self._metric, self._lens = graph, metric, turn.lens(frame, whole=residuals is not None)
-        self._residuals = residuals
+        self._residuals, self._equal = residuals, equal
         self._stored = kernels.StoredRows(vectors, frame.inverse_norms, frame.metric == "euclidean")
         self._searched = SearchedGraph(graph, self._lens, residuals or self._stored)
 
@@ -205,17 +212,11 @@ class GraphScan:
         share = 1.0 if allowed is None else float(np.count_nonzero(allowed)) / len(allowed)
         if share < _FEW or min(view, kept) >= len(self._vectors):
             direct = self._frame.direct(check_vectors(exact, "queries"))
-            indices, scores = self._look_through(direct, k, allowed)
+            indices, scores = look_through(self._stored, direct, self._rows(allowed), k)
             return Neighbours(indices, self._frame.shown(scores, self._metric))
-        view = min(int(np.ceil(view / share)), len(self._vectors))
         members = None if self._equal is None else self._equal.members(allowed)
         find = partial(self._find, exact, k=k, view=view, kept=kept, allowed=allowed, members=members)
-        parts = shares(len(exact), workers)
-        if len(parts) == 1:
-            found = [find(parts[0])]
-        else:
-            with ThreadPoolExecutor(len(parts)) as pool:
-                found = list(pool.map(find, parts))
+        found = share_out(find, len(exact), workers)
         indices, scores = (np.concatenate(each) for each in zip(*found, strict=True))
         return Neighbours(indices, self._frame.shown(scores, self._metric))
 
@@ -233,25 +234,20 @@ class GraphScan:
         Args:
             queries: ``Float[queries, dim]``, finite.
             kept: how many of them, at least 1.
-            ef: how many rows a walk keeps in view.
+            ef: how many rows a walk keeps in view; with a filter, of those that are allowed.
             allowed: ``Bool[rows]``: the rows that may be met.
             workers: threads, each with some of the queries.
 
         Returns:
-            ``Int32[queries, kept]``, -1 where fewer were met; all there are, unordered, where all fit.
+            ``Int32[queries, kept]``, -1 where fewer were met; all there are, unordered, where all fit. A
+            query near which fewer than ``kept`` are allowed meets none.
         """
-        frame, exact, view = self._frame, self._frame.direct(queries), max(ef, kept)
+        exact = self._frame.direct(queries)
         if kept >= len(self._vectors):
             rows = self._rows(allowed)
             return np.tile(np.pad(rows, (0, kept - len(rows)), constant_values=-1), (len(exact), 1))
-        aimed = walking.aim(self._lens, exact * frame.scale - frame.mean if self._lens.biased else exact)
-        parts = [aimed.part(part) for part in shares(len(queries), workers)]
-        if len(parts) == 1:
-            return walk(self._graph, aimed, view, kept, allowed)
-        with ThreadPoolExecutor(len(parts)) as pool:
-            return np.concatenate(
-                list(pool.map(lambda part: walk(self._graph, part, view, kept, allowed), parts))
-            )
+        met = share_out(lambda part: self._meet(exact[part], kept, ef, allowed), len(exact), workers)
+        return np.concatenate(met)
 
     def cost(self) -> Cost:
         """What codes, links and residuals take beside the vectors; the work of a walk depends on ``ef``."""
@@ -291,16 +287,14 @@ class GraphScan:
         vectors = readable(check_vectors(vectors))
         try:
             settings = _Settings(**read_manifest(folder).settings)
-            arrays = {
-                path.stem: np.load(path, allow_pickle=False) for path in sorted(Path(folder).glob("*.npy"))
-            }
+            arrays = {path.stem: np.load(path, allow_pickle=False) for path in Path(folder).glob("*.npy")}
             frame = Frame(settings.space, settings.scale, arrays["mean"], arrays.get("norms"))
             turn = Turn(arrays["basis"], settings.coded, settings.lines, settings.space, settings.longest)
             codes = aligned(len(vectors), turn.stride)
             codes[:] = arrays["codes"]
             graph = begun_at(codes, arrays["links"], arrays["hubs"], turn)
-            rest = "residuals" in arrays
-            residuals = Residuals(arrays["residuals"], arrays["residual_steps"]) if rest else None
+            rest = [arrays[name] for name in ("residuals", "residual_steps") if name in arrays]
+            residuals = Residuals(*rest) if rest else None
             equal = Equal(arrays["first"]) if "first" in arrays else None
             made = cls(vectors, frame, turn, graph, settings.metric, residuals, equal)
             fits = made._fits()
@@ -322,11 +316,6 @@ class GraphScan:
 
     def _fits(self) -> bool:
         """Whether some of the codes are those of the vectors, and all links lead to rows."""
-        rows = np.linspace(0, len(self._vectors) - 1, min(64, len(self._vectors))).astype(np.int64)
-        again = np.empty((len(rows), self._turn.stride), np.uint8)
-        self._turn.code(self._turn.turn(self._frame.centre(self._vectors, rows)), again)
-        # Products of matrices may round another way on another machine: a few levels in a thousand.
-        same = float(np.mean(again == self._graph.codes[rows]))
         links, rest = self._graph.links, self._residuals
         inside = all(
             each.min() >= -1 and each.max() < len(self._vectors) for each in (links, self._graph.hubs)
@@ -334,7 +323,8 @@ class GraphScan:
         shape = (len(links), self._lens.basis.shape[1])
         whole = rest is None or (rest.values.shape == shape and rest.steps.shape == shape[:1])
         grouped = self._equal is None or self._equal.fits(len(links))
-        return same > 0.9 and inside and whole and grouped and len(links) == len(self._vectors)
+        coded = self._turn.fits(self._frame, self._vectors, self._graph.codes)
+        return coded and inside and whole and grouped and len(links) == len(self._vectors)
 
     def _link_some(
         self,
@@ -352,13 +342,13 @@ class GraphScan:
             graph = begun_at(graph.codes, graph.links, order[:start], self._turn)
         parts = [new[part] for part in shares(len(new), workers)]
         list(pool.map(lambda part: self._grow(graph, whole, part, ef), parts))
-        link(graph, whole, new, _ALPHA)
+        walking.link(graph, whole, new, _ALPHA)
 
     def _grow(self, graph: CodedGraph, whole: WholeRows, new: Links, ef: int) -> None:
         rows = self._turn.lift(self._frame.centre(self._vectors, new.astype(np.int64)))
         if self._frame.metric == "cosine":  # rows of length one: the product orders as the distance does
             rows += self._frame.mean
-        grow(graph, whole, walking.aim(self._lens, rows), new, ef, _ALPHA)
+        walking.grow(graph, whole, walking.aim(self._lens, rows), new, ef, _ALPHA)
 
     def _find(
         self,
@@ -370,29 +360,40 @@ class GraphScan:
         allowed: NDArray[np.bool_] | None,
         members: Members | None,
     ) -> tuple[Ints, Doubles]:
-        queries, mask, nodes = exact[rows], allowed, k
-        if members is not None:
-            mask, nodes = None if allowed is None else members.reached, k + MORE_NODES
-        found = walking.search(self._searched, queries, max(view, nodes), max(kept, nodes), nodes, mask)
-        if found.refused is not None:
-            refuse_query(exact, rows.start + found.refused)
-        indices, scores = found.indices[:, :k], found.scores[:, :k]
+        queries, nodes = exact[rows], k if members is None else k + MORE_NODES
+        view, kept = max(view, nodes), max(kept, nodes)
+        if allowed is None:
+            found = walking.search(self._searched, queries, view, kept, nodes)
+            if found.refused is not None:
+                refuse_query(exact, rows.start + found.refused)
+            stand_ins, values = found.indices, found.scores
+        else:
+            direct = self._frame.direct(check_vectors(queries, "queries"))
+            met = self._meet(direct, kept, view, allowed if members is None else members.reached)
+            if self._residuals is None:
+                stand_ins, values = rank(self._stored, direct, met, nodes)
+            else:
+                stand_ins, values = rank_coded(self._searched, self._residuals, queries, met, nodes)
+        indices, scores = stand_ins[:, :k], values[:, :k]
         if members is not None and members.is_needed(indices):
-            candidates = members.expand(found.indices, k).astype(np.int32)
+            candidates = members.expand(stand_ins, k).astype(np.int32)
             indices, scores = rank(self._stored, self._frame.direct(queries), candidates, k)
         possible = len(self._vectors) if allowed is None else int(np.count_nonzero(allowed))
         short = np.flatnonzero(indices[:, min(k, possible) - 1] < 0)
         if len(short):
-            direct = self._frame.direct(queries[short])
-            indices[short], scores[short] = self._look_through(direct, k, allowed)
+            every, direct = self._rows(allowed), self._frame.direct(queries[short])
+            indices[short], scores[short] = look_through(self._stored, direct, every, k)
         return indices, scores
 
-    def _look_through(
-        self, exact: Doubles, k: int, allowed: NDArray[np.bool_] | None
-    ) -> tuple[Ints, Doubles]:
-        """The best of all rows that are allowed."""
-        found = [rank(self._stored, query[None], self._rows(allowed)[None], k) for query in exact]
-        return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
+    def _meet(self, exact: Doubles, kept: int, ef: int, allowed: NDArray[np.bool_] | None) -> Links:
+        frame, rows, view = self._frame, len(self._vectors), max(ef, kept)
+        aimed = walking.aim(self._lens, exact * frame.scale - frame.mean if self._lens.biased else exact)
+        if allowed is None:
+            return walking.walk(self._graph, aimed, view, kept)
+        count = int(np.count_nonzero(allowed))
+        view = min(rows, max(length_to_fetch(kept, count / rows, rows), view * rows // count))
+        met = keep_allowed(walking.walk(self._graph, aimed, view, view), allowed, kept, min(kept, count))[0]
+        return np.pad(met, ((0, 0), (0, kept - met.shape[1])), constant_values=-1)
 
     def _rows(self, allowed: NDArray[np.bool_] | None) -> Links:
         rows = np.arange(len(self._vectors)) if allowed is None else np.flatnonzero(allowed)

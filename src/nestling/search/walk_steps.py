@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from nestling.search.threads import count_workers
 from nestling.search.turned import Turn
 
 Links = NDArray[np.int32]
+Found = TypeVar("Found")
 
 # Rows linked at a time do not see each other: few enough beside those that are there already.
 _NEW_SHARE, _MOST_NEW = 1 / 32, 2048
@@ -67,3 +70,12 @@ def shares(count: int, workers: int | None) -> list[slice]:
     if workers is not None or most > 1:  # counting cores takes as long as a part of a small search
         most = min(count_workers(workers), most)
     return [slice(*edge) for edge in pairwise(count * part // most for part in range(most + 1))]
+
+
+def share_out(do: Callable[[slice], Found], count: int, workers: int | None) -> list[Found]:
+    """What is done with each share of some queries, by as many threads as there are shares."""
+    parts = shares(count, workers)
+    if len(parts) == 1:
+        return [do(parts[0])]
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(do, parts))

@@ -202,11 +202,9 @@ class WalkScanner:
     ) -> tuple[Ints, Floats]:
         """See :class:`~nestling.search.scanners.Scanner`; with a filter, a walk keeps more rows in view."""
         asked = np.ascontiguousarray(cut(queries, self._dim, RAW))  # scaled where they are aimed
-        ef, mask = max(point.ef or 1, k), None
-        if allowed is not None:
-            mask = np.ascontiguousarray(allowed.mask)
-            ef = min(int(ef / allowed.share) + 1, len(mask))
-        met = self._scan.meet(asked, k, ef=ef, allowed=mask, workers=faiss.omp_get_max_threads())
+        mask = None if allowed is None else np.ascontiguousarray(allowed.mask)
+        ef, workers = max(point.ef or 1, k), faiss.omp_get_max_threads()
+        met = self._scan.meet(asked, k, ef=ef, allowed=mask, workers=workers)
         return met.astype(np.int64), np.zeros(met.shape, np.float32)
 
     def positions(self, rows: Ints) -> Ints:
