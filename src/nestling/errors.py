@@ -77,11 +77,22 @@ def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
 
     >>> unknown("axis", "dims", ["dim", "layer"])
     "unknown axis 'dims'; did you mean 'dim'? Allowed: dim, layer"
+    >>> unknown("key", "learning_rate", ["layer", "lr"])
+    "unknown key 'learning_rate'; did you mean 'lr'? Allowed: layer, lr"
     """
     names = [str(option) for option in allowed]
-    close = difflib.get_close_matches(str(name), names, n=2, cutoff=0.5)
+    close = [option for option in names if _is_short_for(option, str(name))]
+    close = close or difflib.get_close_matches(str(name), names, n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
     return f"unknown {what} {str(name)!r}{hint} Allowed: {', '.join(names)}"
+
+
+def _is_short_for(one: str, other: str) -> bool:
+    """Whether one of two names is the first letters of the words of the other."""
+    return any(
+        "_" in long and short == "".join(word[:1] for word in long.split("_"))
+        for short, long in ((one, other), (other, one))
+    )
 
 
 def require(module: str, extra: str) -> ModuleType:

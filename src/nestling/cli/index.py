@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from nestling.artifact import check_folder_target
 from nestling.cli.folders import (
     VECTORS,
     Folder,
@@ -94,8 +95,10 @@ def build(
             )
         described = open_table(source, column, id_column, fields)
         from nestling.domains.collection import Collection
-        from nestling.encoders.opening import open_encoder
+        from nestling.encoders.opening import check_model, open_encoder
 
+        check_folder_target(output)
+        check_model(encoder, at)
         model = open_encoder(encoder)
         with Collection.create(output, model, described, at=at, plan=plan, recall=recall, seed=seed) as made:
             show_index(made.index, as_json)

@@ -118,7 +118,7 @@ def encode(
     from nestling.artifact import check_file_target, check_folder_target
     from nestling.data import TextFile
     from nestling.domains.encoding import encoded
-    from nestling.encoders.opening import open_encoder
+    from nestling.encoders.opening import check_model, open_encoder
     from nestling.encoders.stored import StoredVectors
 
     is_npy = output.suffix.lower() == ".npy"
@@ -127,6 +127,8 @@ def encode(
     else:
         check_folder_target(output)
     source = TextFile(texts, column)
+    source.check()
+    check_model(model, at)
     encoder = open_encoder(model)
     granularity = encoder.nesting.resolve(at)
     work = encoded(encoder, source, output, granularity, batch_size=batch_size, wait=wait)
@@ -153,9 +155,10 @@ def extract(
     Example: nestling extract nestling-demo/model --at dim=64 -o small
     """
     from nestling.artifact import check_folder_target
-    from nestling.encoders.opening import open_encoder
+    from nestling.encoders.opening import check_model, open_encoder
 
     check_folder_target(output)
+    check_model(model, at)
     encoder = open_encoder(model)
     small = encoder.extract(at)
     small.save(output)

@@ -45,6 +45,14 @@ class TextFile:
             column = text_column(part) if column is None else column
             yield from part.texts(column, may_be_blank=self.may_be_blank)
 
+    def check(self) -> None:
+        """Read the first text, so that a wrong file or column is known before anything else is done.
+
+        Raises:
+            DataError: if the file or column is missing, unreadable or empty.
+        """
+        next(iter(self), None)
+
 
 def read_texts(
     path: str | Path, text: str | None = None, *, leave_out_blank: bool = False

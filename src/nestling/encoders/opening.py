@@ -7,11 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nestling.artifact import MANIFEST, read_manifest
 from nestling.cut import CutRule
 from nestling.encoders.bundled import minilm_folder, wordllama_files
 from nestling.encoders.static_folder import is_static
 from nestling.errors import DataError, unknown
-from nestling.granularity import AnyNesting
+from nestling.granularity import AnyNesting, At, Granularity
 
 if TYPE_CHECKING:
     from nestling.encoders.static import StaticEncoder
@@ -21,17 +22,26 @@ if TYPE_CHECKING:
 BUNDLED = ("wordllama", "minilm")
 """Models that come inside Python packages."""
 
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
-def check_model(name: str | Path) -> None:
-    """Refuse what is no model before torch is imported to open it.
+def check_model(name: str | Path, at: At = None) -> None:
+    """Refuse what is no model, or none of that size, before torch is imported to open it.
+
+    Args:
+        name: of the model.
+        at: a granularity that it is to have, as far as that is known without opening it.
 
     Raises:
+        GranularityError: for a granularity that is none, or that a model saved by nestling does not have.
         DataError: if there is no such folder, and no such model on the Hugging Face hub or in its cache.
         MissingExtraError: if the package of a bundled model is not installed.
     """
-    if name == "wordllama":
+    if isinstance(at, str):
+        at = Granularity.parse(at)
+    if (Path(name) / MANIFEST).is_file():
+        read_manifest(name).read_nesting().resolve(at)
+    elif name == "wordllama":
         wordllama_files()
     elif name == "minilm":
         minilm_folder()

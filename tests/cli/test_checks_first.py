@@ -1,0 +1,132 @@
+"""What a command cannot do it says at once: before torch is imported, and before anything is encoded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nestling.domains.collection import Collection
+from nestling.encoders.opening import open_encoder
+
+RUN = """
+import contextlib, io, json, sys
+from nestling.cli import main
+class Watched:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "sentence_transformers", "transformers", "sklearn"):
+            raise AssertionError(f"{name} was imported")
+sys.meta_path.insert(0, Watched())
+def run(line):
+    err, code = io.StringIO(), 0
+    sys.argv = ["nestling", *line.split()]
+    with contextlib.redirect_stdout(err), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException as error:
+            code = repr(error)
+    return code, err.getvalue()
+print(json.dumps({line: run(line) for line in sys.argv[1:]}))
+"""
+
+REFUSED = {
+    "encode minilm none.csv -o v": "none.csv does not exist",
+    "encode minilm texts.csv --column titel -o v": "titel",
+    "encode minilm texts.csv -o texts.csv/v": "is no folder",
+    "encode minilm texts.csv -o pairs.csv": "exists and was not written by nestling",
+    "encode minilm texts.txt --at 64x -o v": "is not a granularity",
+    "encode small texts.txt --at dim=100 -o v": "nearest valid granularity is dim=64",
+    "encode ./none texts.txt -o v": "there is no such folder",
+    "encode a/b/none texts.txt -o v": "there is no such folder",
+    "encode none/model texts.txt -o v": "unknown text model",
+    "train none.toml": "none.toml cannot be read",
+    "train wrong.toml": "did you mean 'lr'",
+    "train --pairs none.csv": "none.csv does not exist",
+    "train --scored none.csv --tune encoder --no-symmetric": "none.csv does not exist",
+    "train --texts none.csv": "none.csv does not exist",
+    "train --docstrings none": "none does not exist",
+    "train --pairs pairs.csv --encoder ./none": "there is no such folder",
+    "train --pairs pairs.csv --nesting dim=x": "is not a nesting",
+    "train --pairs pairs.csv --folder texts.csv": "is no folder",
+    "sweep minilm --pairs none.csv": "none.csv does not exist",
+    "sweep minilm --scored none.csv": "none.csv",
+    "sweep minilm --beir none": "none",
+    "sweep minilm": "give the data to measure on",
+    "sweep ./none --pairs pairs.csv": "there is no such folder",
+    "sweep minilm --pairs pairs.csv --nesting dim=x": "is not a nesting",
+    "sweep minilm --pairs pairs.csv -o texts.csv": "is no folder",
+    "extract ./none --at dim=8 -o v": "there is no such folder",
+    "extract minilm --at 64x -o v": "is not a granularity",
+    "extract minilm --at dim=64 -o texts.csv": "exists and was not written by nestling",
+    "extract small --at dim=100 -o v": "nearest valid granularity is dim=64",
+    "index build none.csv --encoder minilm -o v": "none.csv does not exist",
+    "index build texts.csv --encoder minilm --column titel -o v": "titel",
+    "index build texts.txt --encoder ./none -o v": "there is no such folder",
+    "index build none.npy -o v": "none.npy does not exist",
+    "index add collection none.csv": "none.csv does not exist",
+    "search none words": "there is no index at none",
+    "search collection words --at dim=100": "nearest valid granularity is dim=64",
+    "search collection words --point nprobe=x": "nprobe",
+    "bench none.npy": "none.npy does not exist",
+    "compare none.npy other.npy": "none.npy does not exist",
+    "compare --layers none.toml": "none.toml cannot be read",
+    "compare --layers layers.toml": "none.csv does not exist",
+    "demo --pairs none.csv": "none.csv does not exist",
+    "demo --encoder ./none": "there is no such folder",
+    "reproduce none": "unknown paper",
+}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, str]]:
+    """Exit code and words of every command, one after the other in one process."""
+    folder = tmp_path_factory.mktemp("checks")
+    (folder / "texts.csv").write_text("title,year\nread a file,2001\n")
+    (folder / "texts.txt").write_text("read a file\n")
+    (folder / "pairs.csv").write_text("query,document\n" + "".join(f"q{i},d{i}\n" for i in range(20)))
+    (folder / "wrong.toml").write_text("[train]\nlearning_rate = 0.1\n")
+    (folder / "layers.toml").write_text('[model]\nencoder = "minilm"\n[data]\ntexts = "none.csv"\n')
+    encoder = open_encoder("wordllama").extract("dim=64")
+    encoder.save(folder / "small")
+    Collection.create(
+        folder / "collection",
+        encoder,
+        ["read a file", "sort a list"],
+        plan="flat@full",
+    ).close()
+    command = [sys.executable, "-c", RUN, *REFUSED]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert ran.returncode == 0, ran.stderr
+    assert not (folder / "v").exists()
+    found: dict[str, tuple[object, str]] = json.loads(ran.stdout)
+    return found
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_cannot_be_done_is_said_before_torch_is_imported(
+    line: str, told: dict[str, tuple[object, str]]
+) -> None:
+    code, words = told[line]
+    assert code in (1, 3), (code, words)
+    assert REFUSED[line] in words
+
+
+def test_a_collection_of_static_vectors_is_searched_and_filled_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("read a file\nsort a list\nplay a song\n")
+    lines = (
+        "encode wordllama texts.txt --at dim=64 -o v.npy",
+        "index build texts.txt --encoder wordllama --plan flat@full -o made",
+        "index add made texts.txt",
+        "search made music --k 1",
+        "extract wordllama --at dim=64 -o small",
+    )
+    command = [sys.executable, "-c", RUN, *lines]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    told = json.loads(ran.stdout)
+    assert [code for code, _ in told.values()] == [0] * len(lines), told
+    assert "play a song" in told["search made music --k 1"][1]
