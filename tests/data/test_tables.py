@@ -159,6 +159,22 @@ def test_csv_is_read_as_it_was_written(
     assert rows_of(path) == [row for row in rows if any(map(str.strip, row))]
 
 
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (["3,5", "20", "", "-0,25"], ["3.5", "20", "", "-0.25"]),
+        (["1,000", "2,500"], ["1,000", "2,500"]),
+        (["3,5", "a, b"], ["3,5", "a, b"]),
+        (["3.5", "2"], ["3.5", "2"]),
+    ],
+)
+def test_decimals_behind_a_comma(column: list[str], expected: list[str], tmp_path: Path) -> None:
+    lines = "".join(f"x;{value}\n" for value in column)
+    assert read_table(write(tmp_path / "a.csv", f"name;price\n{lines}")).columns["price"] == expected
+    quoted = "".join(f'x,"{value}"\n' for value in column)
+    assert read_table(write(tmp_path / "a.csv", f"name,price\n{quoted}")).columns["price"] == column
+
+
 def test_a_long_name_that_is_asked_for_is_a_name(tmp_path: Path) -> None:
     content = "Title of the product (English),Its description for the catalogue\na,b\nc,d\n"
     path = write(tmp_path / "a.csv", content)

@@ -22,6 +22,7 @@ _LONGEST_FIELD = 1 << 27  # Python's csv stops at 131,072 characters: a chapter 
 _LINES_TRIED = 50
 _USUAL_NAMES = ("id", "_id", "sku", "text", "title", "content", "body", "document", "query", "question")
 _DELIMITERS = (",", ";", "\t", "|")
+_WITH_COMMA = re.compile(r"[-+]?\d+(,\d+)?", re.ASCII)
 _DECLARED = re.compile(r"sep=(.)\r?\n?")
 
 
@@ -98,6 +99,18 @@ def read_fields(
     if len(set(names)) < len(names):
         raise DataError(f"{path} names a column twice in its first line: {', '.join(names)}")
     return Fields(names, _even(path, rows, len(names), found), found)
+
+
+def with_points(values: list[str]) -> list[str]:
+    """A column of a file divided by semicolons, with ``3,5`` as ``3.5`` if all of it are such numbers.
+
+    Three digits behind each comma may as well be thousands; those stay as they are.
+    """
+    said = [value.strip() for value in values if value.strip()]
+    behind = {len(value.partition(",")[2]) for value in said if "," in value}
+    if not behind or behind == {3} or not all(map(_WITH_COMMA.fullmatch, said)):
+        return values
+    return [value.replace(",", ".") for value in values]
 
 
 def _even(path: Path, rows: Iterator[Row], width: int, delimiter: str) -> Iterator[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.data.columns import Column, Columns, Kinds
+from nestling.data.delimited import header
 from nestling.data.fields import FieldKind, Value, converted, joined_kind, kind_of, kind_of_texts, read_value
 from nestling.data.table import Table, read_in_parts
 from nestling.data.texts import text_column
@@ -77,6 +79,10 @@ class TableFile:
             DataError: for a file or column that cannot be used, blank texts, ids that are missing or
                 repeated, or values that a field cannot hold (their lines are named).
         """
+        if read is read_in_parts:
+            lines = has_texts and not (text or id_column or fields)
+            named = header(text, id_column, *(fields or ()))
+            read = partial(read_in_parts, is_header=named, piped=".txt" if lines else ".csv")
         return _Survey(path, text, id_column, fields, has_texts=has_texts, read=read).table()
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nestling.data.delimited import is_table, names_columns, read_fields
+from nestling.data.delimited import is_table, names_columns, read_fields, with_points
 from nestling.data.input_file import InputFile, find_file
 from nestling.data.text_checks import check_texts
 from nestling.errors import DataError, require, unknown
@@ -33,14 +33,12 @@ class Table:
         columns: values by column name, all equally many.
         numbers: for each record, where it stands in the file.
         unit: what ``numbers`` count: ``"line"`` or ``"row"``.
-        decimal: what stands before decimals in its texts: a comma in files divided by semicolons, if need be.
     """
 
     path: Path
     columns: dict[str, list[Any]]
     numbers: Sequence[int]
     unit: str = "line"
-    decimal: str = "."
 
     def texts(self, column: str, *, may_be_blank: bool = False) -> list[str]:
         """The values of one column, stripped; whole numbers are taken as their digits.
@@ -64,7 +62,7 @@ class Table:
         Raises:
             DataError: for an unknown column, and for values that are missing or no finite numbers (named).
         """
-        values = [_number(value, self.decimal) for value in self._values(column)]
+        values = [_number(value) for value in self._values(column)]
         wrong = [row for row, value in enumerate(values) if not math.isfinite(value)]
         if wrong:
             raise DataError(
@@ -117,7 +115,7 @@ def read_table(path: str | Path, is_header: IsHeader = names_columns) -> Table:
         for name, values in columns.items():
             values.extend(part.columns.get(name, missing))
     numbers = [number for part in parts for number in part.numbers]
-    return Table(parts[0].path, columns, numbers, parts[0].unit, parts[0].decimal)
+    return Table(parts[0].path, columns, numbers, parts[0].unit)
 
 
 def read_in_parts(
@@ -210,10 +208,11 @@ def _of_fields(source: InputFile, is_header: IsHeader) -> Iterator[Table]:
     with source.open_text(newline="") as stream:
         tab = "\t" if source.suffix == ".tsv" else None
         fields = read_fields(source.path, stream, tab, is_header)
-        decimal = "," if fields.delimiter == ";" else "."
         for part in _parts(fields.rows):
             columns = {name: [row[place] for _, row in part] for place, name in enumerate(fields.names)}
-            yield Table(source.path, columns, [number for number, _ in part], decimal=decimal)
+            if fields.delimiter == ";":
+                columns = {name: with_points(values) for name, values in columns.items()}
+            yield Table(source.path, columns, [number for number, _ in part])
 
 
 def _of_parquet(source: InputFile, _: IsHeader) -> Iterator[Table]:
@@ -234,9 +233,9 @@ def _letters(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
-def _number(value: Any, decimal: str) -> float:
+def _number(value: Any) -> float:
     try:
-        return float(value.replace(decimal, ".") if isinstance(value, str) else value)
+        return float(value)
     except (TypeError, ValueError):
         return math.nan
 
