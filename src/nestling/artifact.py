@@ -13,10 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.cut import CutRule
-from nestling.errors import ArtifactError, StorageError
+from nestling.errors import ArtifactError, NestlingError, StorageError
 from nestling.granularity import Nesting
 from nestling.progress import watched
 
@@ -68,6 +70,48 @@ class Manifest(BaseModel):
 
 
 @contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Failing writes as errors of ours that say what was to be written and why it was not.
+
+    Raises:
+        StorageError: for any error of the operating system.
+    """
+    try:
+        yield
+    except NestlingError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{target} could not be written: {reason_of(error)}. Nothing was changed"
+        ) from error
+
+
+@contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Failing reads of what nestling wrote as errors of ours.
+
+    Raises:
+        ArtifactError: for any error of the operating system.
+    """
+    try:
+        yield
+    except NestlingError:
+        raise
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {reason_of(error)}") from error
+
+
+def open_array(path: Path) -> NDArray[Any]:
+    """A ``.npy`` file as a read-only memory map.
+
+    Raises:
+        ArtifactError: if it cannot be read.
+    """
+    with reading_errors(path):
+        return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+@contextmanager
 def write_folder(
     folder: str | Path,
     kind: str,
@@ -86,17 +130,14 @@ def write_folder(
         StorageError: if writing fails (disk full, no permission); nothing half-written remains.
     """
     target = Path(folder)
-    check_folder_target(target)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        _write_manifest(temporary, kind, nesting, rule, settings or {})
-        _replace(temporary, target)
-    except OSError as error:
-        raise StorageError(
-            f"{target} could not be written: {reason_of(error)}. Nothing was changed"
-        ) from error
+        with storage_errors(target):
+            check_folder_target(target)
+            temporary.mkdir(parents=True)
+            yield temporary
+            _write_manifest(temporary, kind, nesting, rule, settings or {})
+            _replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -113,7 +154,8 @@ def read_folder(folder: str | Path, kind: str | tuple[str, ...]) -> Manifest:
     if manifest.kind not in kinds:
         raise ArtifactError(f"{root} holds a {manifest.kind}, but a {' or '.join(kinds)} is needed")
     verify_files(root, manifest.files)
-    strangers = sorted({_relative(path, root) for path in _files_of(root)} - set(manifest.files))
+    with reading_errors(root):
+        strangers = sorted({_relative(path, root) for path in _files_of(root)} - set(manifest.files))
     if strangers:
         raise ArtifactError(
             f"{root} holds {', '.join(strangers[:3])}, which its manifest does not list; "
@@ -154,7 +196,9 @@ def check_folder_target(folder: Path) -> None:
         ArtifactError: if ``folder`` exists and is not empty and not written by nestling.
         StorageError: if nothing can be written there.
     """
-    if folder.exists() and not (folder / MANIFEST).is_file() and not _is_empty_folder(folder):
+    with storage_errors(folder):
+        is_ours = not folder.exists() or (folder / MANIFEST).is_file() or _is_empty_folder(folder)
+    if not is_ours:
         raise ArtifactError(
             f"{folder} exists and was not written by nestling, so it is not replaced; "
             "choose another folder or remove it yourself"
@@ -176,15 +220,15 @@ def check_file_target(path: str | Path, *, overwrite: bool = False) -> None:
         StorageError: if nothing can be written there.
     """
     target = Path(path)
-    if target.is_dir():
+    with storage_errors(target):
+        is_folder, is_free = target.is_dir(), not target.exists()
+    if is_folder:
         raise StorageError(f"{target} is a folder, where a file is to be written; give the name of a file")
     _check_parent(target)
-    if not target.exists() or overwrite:
+    if is_free or overwrite:
         return
-    try:
+    with storage_errors(target):
         is_ours = target.suffix in _MARKS and _MARKS[target.suffix] in target.read_bytes()
-    except OSError as error:
-        raise StorageError(f"{target} could not be written: {reason_of(error)}") from error
     if not is_ours:
         raise ArtifactError(
             f"{target} exists and was not written by nestling, as far as it says, so it is not replaced; "
@@ -223,15 +267,12 @@ def open_new(path: str | Path) -> Iterator[BinaryIO]:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            yield stream
-        _flush(temporary)
-        temporary.replace(target)
-    except OSError as error:
-        raise StorageError(
-            f"{target} could not be written: {reason_of(error)}. Nothing was changed"
-        ) from error
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as stream:
+                yield stream
+            _flush(temporary)
+            temporary.replace(target)
     finally:
         with suppress(OSError):  # nothing was made, or its folder is none: the error above says why
             temporary.unlink()
@@ -244,7 +285,8 @@ def verify_files(root: Path, files: Mapping[str, FileRecord]) -> None:
         ArtifactError: for the first that is missing, altered, or lies outside of the folder.
     """
     for name in watched(files, f"checking the files of {root.name}", "files"):
-        verify_file(root, name, files[name])
+        with reading_errors(root / name):
+            verify_file(root, name, files[name])
 
 
 def verify_file(root: Path, name: str, record: FileRecord) -> None:

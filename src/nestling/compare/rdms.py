@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.arrays import as_array
-from nestling.artifact import read_folder, write_folder
+from nestling.artifact import open_array, read_folder, write_folder
 from nestling.compare.labels import Label, Labels, check_labels, check_stimuli, join_labels
 from nestling.compare.pairs import count_pairs, count_stimuli, first_pairs, pair_positions
 from nestling.errors import ArtifactError, DataError, unknown
@@ -242,7 +242,7 @@ class RDMs:
         manifest = read_folder(folder, _KIND)
         try:
             settings = _Settings.model_validate(manifest.settings)
-            vectors = np.load(Path(folder) / _VECTORS, mmap_mode="r", allow_pickle=False)
+            vectors = open_array(Path(folder) / _VECTORS)
             return cls(vectors, **settings.model_dump())
         except (ValidationError, DataError, OSError, ValueError) as error:
             raise ArtifactError(f"{folder} holds no dissimilarity matrices: {error}") from error

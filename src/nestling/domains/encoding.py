@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nestling.artifact import reading_errors, storage_errors
 from nestling.encoders.texts import Encoder, check_texts
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At
 from nestling.interrupts import on_interrupt
 from nestling.progress import Progress
-from nestling.search.durable import discard, flush_folder, storage_errors, write_all, write_new
+from nestling.search.durable import discard, flush_folder, write_all, write_new
 from nestling.search.lock import WriterLock
 
 _VECTORS, _PROGRESS, _FRESH = "vectors.f32", "progress.json", "progress.new"
@@ -103,7 +104,7 @@ def encoded(
                         work.append(part, rows)
             yield work.vectors()
     except BaseException:
-        _leave(lock, folder, is_done=not (folder / _PROGRESS).exists())
+        _leave(lock, folder, is_done=not work.rows)
         raise
     _leave(lock, folder, is_done=True)
 
@@ -145,8 +146,9 @@ class _Work:
             ArtifactError: if it was altered.
         """
         self.encoder = encoder
-        if not (self.folder / _PROGRESS).exists():
-            return
+        with reading_errors(self.folder):
+            if not (self.folder / _PROGRESS).exists():
+                return
         finished = self._read_progress()
         for text in islice(texts, finished.rows):
             _add_text(self._texts, text)
@@ -187,7 +189,9 @@ class _Work:
 
     def vectors(self) -> NDArray[np.float32]:
         """All that is finished, as a memory map."""
-        return np.memmap(self.folder / _VECTORS, "<f4", "r", shape=(self.rows, self.dim))
+        path = self.folder / _VECTORS
+        with reading_errors(path):
+            return np.memmap(path, "<f4", "r", shape=(self.rows, self.dim))
 
     def _size_bytes(self, rows: int) -> int:
         return 4 * self.dim * rows

@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.artifact import read_folder, write_folder
+from nestling.artifact import open_array, read_folder, write_folder
 from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows, zero_rows
 from nestling.data.columns import Columns, parts_of, read_columns, write_columns
 from nestling.data.description import TableFile, Wanted
@@ -200,8 +200,8 @@ class StoredVectors:
     def load(cls, folder: str | Path, /) -> Self:
         """Read what ``save`` wrote; the vectors stay on disk as a memory map."""
         manifest, root = read_folder(folder, _KIND), Path(folder)
-        values = np.load(root / _VALUES, mmap_mode="r", allow_pickle=False)
-        ids = np.load(root / _IDS, mmap_mode="r", allow_pickle=False) if _IDS in manifest.files else None
+        values = open_array(root / _VALUES)
+        ids = open_array(root / _IDS) if _IDS in manifest.files else None
         nesting, rule, settings = manifest.read_nesting(), manifest.read_cut(), manifest.settings
         fields = read_columns(root / _FIELDS, settings.get("fields", {}), len(values))
         return cls.__new__(cls)._fill(

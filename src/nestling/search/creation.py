@@ -12,14 +12,14 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import MANIFEST
+from nestling.artifact import MANIFEST, storage_errors
 from nestling.cut import CutRule
 from nestling.data.columns import Columns, Kinds, parts_of
 from nestling.encoders.matrix import Sizes, read_sizes
 from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
 from nestling.granularity import Nesting
-from nestling.search.durable import discard, flush_folder, storage_errors
+from nestling.search.durable import discard, flush_folder
 from nestling.search.engine import Engine
 from nestling.search.exact import Metric
 from nestling.search.generation import Generation, IndexSettings, leftovers, strangers, switch
@@ -85,7 +85,9 @@ def open_index(
 ) -> Writer:
     """Hold the right to write into an index, and read it; for the arguments see ``AdaptiveIndex.open``."""
     check_wait(wait)
-    if not (root / MANIFEST).is_file():
+    with storage_errors(root):
+        is_index = (root / MANIFEST).is_file()
+    if not is_index:
         load(root)  # says what is wrong; a lock would leave its file in a folder that is no index
     lock = WriterLock(root, wait=wait)
     try:
@@ -105,8 +107,10 @@ def new_folder(root: Path) -> Iterator[WriterLock]:
         ArtifactError: if it holds anything else.
         StorageError: if it cannot be made.
     """
-    is_new = not root.exists()
-    if root.exists() and (not root.is_dir() or (root / MANIFEST).exists() or strangers(root)):
+    with storage_errors(root):
+        is_new = not root.exists()
+        is_taken = not is_new and (not root.is_dir() or (root / MANIFEST).exists() or bool(strangers(root)))
+    if is_taken:
         raise ArtifactError(
             f"{root} exists and is not empty, so no index is written there; choose another folder, or open "
             "the index if it is one"

@@ -7,34 +7,16 @@ import io
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import FileRecord, reason_of, sha256_of
-from nestling.errors import StorageError
+from nestling.artifact import FileRecord, sha256_of
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-
-
-@contextmanager
-def storage_errors(target: Path) -> Iterator[None]:
-    """Failing writes as errors of ours that say what was to be written and why it was not.
-
-    Raises:
-        StorageError: for any error of the operating system.
-    """
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"{target} could not be written: {reason_of(error)}. Nothing was changed"
-        ) from error
 
 
 def write_all(descriptor: int, data: Any) -> None:
@@ -105,8 +87,8 @@ def discard(path: Path) -> None:
     What cannot be removed now, such as a file that a reader on Windows has open, harms nobody: the next
     writer that opens the index removes it.
     """
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    with suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()

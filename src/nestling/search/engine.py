@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import write_file
+from nestling.artifact import open_array, write_file
 from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.encoders.matrix import blocks_of
 from nestling.encoders.vector_files import write_npy
@@ -22,7 +22,7 @@ from nestling.search.codes import Code
 from nestling.search.equal import Equal
 from nestling.search.exact import Metric, Neighbours
 from nestling.search.filters import Allowed
-from nestling.search.journal import Arrays, read_array, write_array
+from nestling.search.journal import Arrays, write_array
 from nestling.search.pipeline import Pipeline, cut_centroids, cut_plan, group
 from nestling.search.plan import Plan, PlanCost, Point
 from nestling.search.rerank import inverse_norms
@@ -157,7 +157,7 @@ class Engine:
             path, kind_of = Path(folder) / "vectors.npy", self.vectors.dtype
             blocks = (cut(self.vectors[rows], dim, RAW) for rows in blocks_of(self.vectors))
             write_npy(path, blocks, (len(self), dim), kind_of)
-            vectors = read_array(path)
+            vectors = open_array(path)
         return Engine(plan, arrays, vectors, self.rule, self.metric)
 
     def cost(self, point: Point | None = None, dim: int | None = None) -> PlanCost:
@@ -213,7 +213,7 @@ class Engine:
             return cls(plan, {}, vectors, rule, metric, CertifiedPipeline.load(plan, vectors, Path(folder)))
         try:
             names = (Path(folder) / _NAMES).read_text(encoding="utf-8").split()
-            arrays = {name: read_array(Path(folder) / f"{name}.npy") for name in names}
+            arrays = {name: open_array(Path(folder) / f"{name}.npy") for name in names}
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{folder} cannot be read as an engine: {error}; build it again") from error
         _check_arrays(plan, arrays, len(vectors), folder)

@@ -27,12 +27,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nestling.artifact import MANIFEST, SCHEMA_VERSION, FileRecord, Manifest, read_manifest, verify_files
+from nestling.artifact import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    FileRecord,
+    Manifest,
+    read_manifest,
+    storage_errors,
+    verify_files,
+)
 from nestling.cut import CutRule
 from nestling.data.fields import FieldKind
 from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import Nesting
-from nestling.search.durable import flush_folder, storage_errors, write_new
+from nestling.search.durable import flush_folder, write_new
 from nestling.search.exact import Metric
 from nestling.search.ids import IdKind
 from nestling.search.lock import LOCK
@@ -253,8 +261,8 @@ def switch(root: Path, generation: Generation) -> None:
         StorageError: if that fails; the generation before it is then in force.
     """
     target, fresh, backup = root / MANIFEST, root / _FRESH, root / _BACKUP
-    before = target.read_bytes() if target.exists() else None
     with storage_errors(target):
+        before = target.read_bytes() if target.exists() else None
         if before is not None:  # now, as there may be no space for it when it is needed
             write_new(backup, [before])
         write_new(fresh, [generation.encode()])
@@ -277,6 +285,13 @@ def leftovers(root: Path, generation: Generation | None, *, resume: bool) -> lis
         generation: in force; None where there is none yet.
         resume: leave the next segment alone if its build can go on.
     """
+    try:
+        return _leftovers(root, generation, resume=resume)
+    except OSError:  # what cannot be looked at now harms nobody, and the next writer removes it
+        return []
+
+
+def _leftovers(root: Path, generation: Generation | None, *, resume: bool) -> list[Path]:
     kept = set() if generation is None else {Path(name).parts[0] for name in generation.files}
     if generation is not None:
         log = generation.log(root)

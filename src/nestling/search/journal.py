@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import open_new, write_file
+from nestling.artifact import open_array, open_new, storage_errors, write_file
 from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.owner import Owner
 from nestling.progress import Progress
@@ -75,9 +75,10 @@ class Journal:
             self.drop(*names)
         if self.folder is not None:
             self._check()
-            for path in self.folder.glob(f"{prefix}*.npy"):
-                if not (keep and path.name.startswith(f"{keep}.")):
-                    path.unlink()
+            with storage_errors(self.folder):
+                for path in self.folder.glob(f"{prefix}*.npy"):
+                    if not (keep and path.name.startswith(f"{keep}.")):
+                        path.unlink()
 
     def _members(self, name: str) -> list[str]:
         return [key for key in self._done if key.startswith(f"{name}.") and key != f"{name}."]
@@ -118,7 +119,7 @@ class Journal:
     def __getitem__(self, name: str) -> NDArray[Any]:
         if self.folder is None:
             return self._memory[name]
-        return read_array(self.folder / f"{name}.npy")
+        return open_array(self.folder / f"{name}.npy")
 
     def keep(self, name: str, array: NDArray[Any]) -> None:
         """Write an array whole."""
@@ -139,23 +140,27 @@ class Journal:
         if self.folder is not None:
             if known:
                 self._save()  # first, so that no state names a file that is gone
-            for name in names:
-                (self.folder / f"{name}.npy").unlink(missing_ok=True)
+            with storage_errors(self.folder):
+                for name in names:
+                    (self.folder / f"{name}.npy").unlink(missing_ok=True)
 
     def finish(self) -> Arrays:
         """All arrays that were not dropped; the folder then holds them and nothing else of ours."""
         found = {name: self[name] for name in self._done if not name.endswith(".")}
         if self.folder is not None:
             self._check()
-            (self.folder / _STATE).unlink(missing_ok=True)
+            with storage_errors(self.folder):
+                (self.folder / _STATE).unlink(missing_ok=True)
         return found
 
     def _resume(self, folder: Path) -> dict[str, int]:
-        folder.mkdir(parents=True, exist_ok=True)
-        for torn in folder.glob(".*.tmp"):
-            torn.unlink()
         path = folder / _STATE
-        if not path.is_file():
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for torn in folder.glob(".*.tmp"):
+                torn.unlink()
+            is_begun = path.is_file()
+        if not is_begun:
             write_file(path, json.dumps({"identity": self._identity, "done": {}}))
             return {}
         try:
@@ -213,11 +218,6 @@ class Journal:
                 os.fsync(stream.fileno())
 
         return append
-
-
-def read_array(path: Path) -> NDArray[Any]:
-    """An array that :func:`write_array` wrote, as a read-only memory map where it holds anything."""
-    return np.asanyarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

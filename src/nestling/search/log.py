@@ -22,9 +22,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.artifact import storage_errors
 from nestling.data.columns import Columns, Kinds
 from nestling.errors import ArtifactError, StorageError
-from nestling.search.durable import storage_errors, write_all, write_new
+from nestling.search.durable import write_all, write_new
 from nestling.search.ids import Ids, kind_of
 
 Kind: TypeAlias = Literal["put", "delete"]

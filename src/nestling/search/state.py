@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from nestling.artifact import MANIFEST
+from nestling.artifact import MANIFEST, reading_errors
 from nestling.errors import ArtifactError
 from nestling.search.generation import Generation, read_deleted, read_generation
 from nestling.search.ids import IdKind, Ids, kind_of
@@ -145,4 +145,5 @@ def _messages(path: Path, content: LogContent) -> tuple[str, ...]:
 
 def _manifest_bytes(root: Path) -> bytes:
     path = root / MANIFEST
-    return path.read_bytes() if path.is_file() else b""
+    with reading_errors(path):
+        return path.read_bytes() if path.is_file() else b""

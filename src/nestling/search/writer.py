@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import FileRecord, read_manifest
+from nestling.artifact import FileRecord, read_manifest, storage_errors
 from nestling.data.columns import Columns, parts_of
 from nestling.data.fields import FieldKind
 from nestling.errors import ConfigError, DataError, StorageError
-from nestling.search.durable import discard, flush_folder, npy_chunks, storage_errors, write_new
+from nestling.search.durable import discard, flush_folder, npy_chunks, write_new
 from nestling.search.engine import Engine
 from nestling.search.generation import Generation, leftovers, switch
 from nestling.search.ids import Ids, check_kind, check_new_ids, name_ids, read_ids

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from nestling.artifact import read_folder, write_folder
+from nestling.artifact import read_folder, reading_errors, write_folder
 from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.owner import Owner
 from nestling.training.log import TrainLog
@@ -73,7 +73,7 @@ class Checkpoints:
             (folder / _STATE).write_text(json.dumps(value), encoding="utf-8")
             (folder / _LOG).write_text(checkpoint.log.to_csv(), encoding="utf-8")
         for old in self._all()[:-_KEPT]:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # one that stays is older, and goes next time
         return target
 
     def read_newest(self) -> Checkpoint | None:
@@ -94,15 +94,17 @@ class Checkpoints:
                 f"Or remove {path} to go on from the one before"
             ) from error
         self._check_run(path, settings["run"])
-        value = json.loads((path / _STATE).read_text(encoding="utf-8"))
-        log = TrainLog.from_csv((path / _LOG).read_text(encoding="utf-8"))
-        return Checkpoint(settings["step"], unpack(value, load_file(path / _TENSORS)), log)
+        with reading_errors(path):
+            value = json.loads((path / _STATE).read_text(encoding="utf-8"))
+            log = TrainLog.from_csv((path / _LOG).read_text(encoding="utf-8"))
+            return Checkpoint(settings["step"], unpack(value, load_file(path / _TENSORS)), log)
 
     def clear_remains(self) -> None:
         """Remove what a run left that was killed while it wrote or removed a checkpoint."""
         self._owner.check()
-        for path in self.folder.glob(".step-*"):
-            shutil.rmtree(path, ignore_errors=True)
+        with reading_errors(self.folder):
+            for path in self.folder.glob(".step-*"):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _check_run(self, path: Path, then: Mapping[str, Any]) -> None:
         now = json.loads(json.dumps(dict(self.run)))
@@ -118,4 +120,6 @@ class Checkpoints:
             )
 
     def _all(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
+        with reading_errors(self.folder):
+            found = [path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name)]
+        return sorted(found)

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from nestling.artifact import write_file
+from nestling.artifact import storage_errors, write_file
 from nestling.errors import StorageError
 from nestling.owner import Owner
 
@@ -99,7 +99,8 @@ class LogFiles:
             from torch.utils.tensorboard import SummaryWriter
 
             after = log.rows[-1].step + 1 if log.rows else None
-            self._board = SummaryWriter(folder / "tensorboard", purge_step=after)
+            with storage_errors(folder):
+                self._board = SummaryWriter(folder / "tensorboard", purge_step=after)
 
     def append(self, rows: list[LogRow]) -> None:
         """Add rows to the files.
