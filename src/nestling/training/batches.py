@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from nestling.errors import ConfigError, DataError
+from nestling.errors import ConfigError, DataError, WorkerError
 from nestling.training.config import TrainConfig
 from nestling.training.seeding import BATCH, seed_from
 
@@ -111,6 +112,26 @@ class Batches(Dataset[Any]):
                 collate_fn=_as_it_is,
             )
         )
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """The end of a process that prepares batches as an error of ours.
+
+    Raises:
+        WorkerError: if one was killed or ended by itself.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = str(error).strip(" .")
+        raise WorkerError(
+            f"a process that prepares batches ended before its work was done ({reason}); often memory ran out: "
+            "give fewer workers, or workers=0 to prepare batches in this process. With folder= the same call "
+            "goes on from the last checkpoint"
+        ) from error
 
 
 def gather(data: Any, rows: Rows) -> Any:

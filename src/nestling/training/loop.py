@@ -10,7 +10,7 @@ from torch import nn
 
 from nestling.errors import StorageError
 from nestling.progress import Progress
-from nestling.training.batches import Batches
+from nestling.training.batches import Batches, worker_errors
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.config import TrainConfig
 from nestling.training.interrupts import held_interrupts
@@ -58,6 +58,7 @@ def fit(
         NonFiniteError: if a loss or gradient is NaN or infinite; names step and granularity.
         ArtifactError: if the newest checkpoint is torn or altered.
         StorageError: if a file cannot be written; the checkpoints before stay.
+        WorkerError: if a process that prepares batches is killed.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint was written (one process); says how to go on.
 
     >>> import torch
@@ -77,7 +78,8 @@ def fit(
         )
         learner = Learner(model, objective, config, accelerator)
         try:
-            return _Run(learner, batches, None if folder is None else Path(folder), evaluate).go()
+            with worker_errors():
+                return _Run(learner, batches, None if folder is None else Path(folder), evaluate).go()
         finally:
             learner.release()
 
