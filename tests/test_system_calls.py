@@ -18,12 +18,12 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from nestling.domains.records import Record
 
 from nestling.compare.rdms import RDMs
 from nestling.data import TextFile, TextPairs, read_pairs, read_texts
 from nestling.domains.collection import Collection
 from nestling.domains.encoding import encoded
-from nestling.domains.records import Record
 from nestling.encoders.stored import StoredVectors, open_vectors
 from nestling.encoders.text import TextEncoder
 from nestling.errors import NestlingError

@@ -128,9 +128,9 @@ def worker_errors() -> Iterator[None]:
             raise
         reason = str(error).strip(" .")
         raise WorkerError(
-            f"a process that prepares batches ended before its work was done ({reason}); often memory ran out: "
-            "give fewer workers, or workers=0 to prepare batches in this process. With folder= the same call "
-            "goes on from the last checkpoint"
+            f"a process that prepares batches ended before its work was done ({reason}); often memory ran "
+            "out: give fewer workers, or workers=0 to prepare batches in this process. With folder= the same "
+            "call goes on from the last checkpoint"
         ) from error
 
 

@@ -68,7 +68,7 @@ def fit(
     >>> [step for step, _ in log.series("loss")]
     [3]
     """
-    with launched() as accelerator, kept_random_state(accelerator.device):
+    with worker_errors(), launched() as accelerator, kept_random_state(accelerator.device):
         batches = Batches(
             data,
             config,
@@ -78,8 +78,7 @@ def fit(
         )
         learner = Learner(model, objective, config, accelerator)
         try:
-            with worker_errors():
-                return _Run(learner, batches, None if folder is None else Path(folder), evaluate).go()
+            return _Run(learner, batches, None if folder is None else Path(folder), evaluate).go()
         finally:
             learner.release()
 
