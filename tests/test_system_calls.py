@@ -18,7 +18,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from nestling.domains.records import Record
 
 from nestling.compare.rdms import RDMs
 from nestling.data import TextFile, TextPairs, read_pairs, read_texts
@@ -114,10 +113,8 @@ def an_index(folder: Path) -> None:
 
 
 def a_collection(folder: Path, encoder: TextEncoder) -> None:
-    with Collection.create(
-        folder, encoder, [Record.untitled("a cat"), Record.untitled("a ship")], plan="flat@full"
-    ) as made:
-        made.add([Record.untitled("rain")])
+    with Collection.create(folder, encoder, ["a cat", "a ship"], plan="flat@full") as made:
+        made.add(["rain"])
         made.delete([1])
     with Collection.open(folder) as made:
         made.search("a boat", k=1)

@@ -171,6 +171,7 @@ class Collection:
             DataError: for texts that cannot be encoded (named), ids that are taken, or fields that the first
                 texts did not have.
         """
+        self.index.check_writable()  # first: in a fork the encoder itself may wait for ever
         vectors, names, columns = self._read(texts, ids, fields)
         return self.index.add(vectors, names, columns)
 
@@ -179,6 +180,7 @@ class Collection:
 
         Fields that are not given are kept.
         """
+        self.index.check_writable()  # first: in a fork the encoder itself may wait for ever
         vectors, names, columns = self._read(texts, ids, fields)
         return self.index.update(vectors, names, columns)
 
