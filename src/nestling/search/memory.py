@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.cut import CutRule
+from nestling.cut import RAW, CutRule, cut
 from nestling.data.columns import Columns, GrowingColumns, Kinds
 from nestling.search.exact import Metric, Neighbours, nearest
 from nestling.search.ids import Ids
 
 _FIRST_CAPACITY = 64
+_FEW_PAIRS = 512  # of queries and rows
+_ROUNDING = 1e-5  # far above that of sums in single precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +35,7 @@ class MemoryView:
     live: NDArray[np.bool_]
     fields: Columns
 
-    @property
+    @cached_property
     def live_count(self) -> int:
         """Rows that are found."""
         return int(self.live.sum())
@@ -56,18 +58,39 @@ class MemoryView:
         rule: CutRule,
         metric: Metric,
         allowed: NDArray[np.bool_] | None,
+        within: NDArray[np.float32] | None,
         workers: int | None,
-    ) -> Neighbours:
+    ) -> Neighbours | None:
         """Exact neighbours among the live rows that are allowed; row numbers, as many as there are.
 
         By default this thread does it: a pool for so few rows would only make other searches wait.
+
+        Args:
+            queries: ``Float32[queries, dim]``.
+            k: rows wanted.
+            dim: the prefix that is compared.
+            rule: what happens after the cut.
+            metric: of comparisons.
+            allowed: ``Bool[n]``; None is all.
+            within: ``Float32[queries]``, the worst score that is of use; None is any.
+            workers: threads.
+
+        Returns:
+            None where no row is of use.
         """
-        rows = np.flatnonzero(self.live if allowed is None else self.live & allowed)
-        if not len(rows):
-            return Neighbours(np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32))
+        mask = self.live if allowed is None else self.live & allowed
+        if within is not None:
+            mask = mask & self._screen(dim, rule).reached(queries, within, metric)
+        if not mask.any():
+            return None
+        rows = np.flatnonzero(mask)
+        vectors = self.vectors if len(rows) == len(self.vectors) else self.vectors[rows]
+        if len(queries) * len(rows) <= _FEW_PAIRS:
+            found = _nearest_of_few(queries, vectors, k, dim, rule, metric)
+            return Neighbours(rows[found.indices], found.scores)
         found = nearest(
             queries,
-            self.vectors[rows],
+            vectors,
             min(k, len(rows)),
             dim=dim,
             rule=rule,
@@ -75,6 +98,76 @@ class MemoryView:
             workers=workers or 1,
         )
         return Neighbours(rows[found.indices], found.scores)
+
+    def _screen(self, dim: int, rule: CutRule) -> _Screen:
+        """Made once for each size: the rows of a view never change."""
+        found = self._screens.get(dim)
+        if found is None:
+            self._screens[dim] = found = _Screen.over(self.vectors, dim, rule)
+        return found
+
+    @cached_property
+    def _screens(self) -> dict[int, _Screen]:
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class _Screen:
+    """Tells by one product which rows may be as near as others that were found already.
+
+    Args:
+        rows: ``Float32[n, dim]``, as cut and normalised.
+        lengths: ``Float32[n]``, squared.
+        longest: of them.
+        rule: what happens to queries after the cut.
+    """
+
+    rows: NDArray[np.float32]
+    lengths: NDArray[np.float32]
+    longest: float
+    rule: CutRule
+
+    @classmethod
+    def over(cls, vectors: NDArray[np.float32], dim: int, rule: CutRule) -> _Screen:
+        rows = np.ascontiguousarray(cut(vectors, dim, rule), np.float32)
+        lengths = np.einsum("ij,ij->i", rows, rows)
+        return cls(rows, lengths, float(lengths.max(initial=0)), rule)
+
+    def reached(
+        self, queries: NDArray[np.float32], within: NDArray[np.float32], metric: Metric
+    ) -> NDArray[np.bool_]:
+        """``Bool[n]``: rows that for any query may score as well as ``within``, to more than rounding."""
+        is_cosine = metric == "dot" and self.rule.after == "l2"  # then the length of the query is a factor
+        asked = cut(queries, self.rows.shape[1], RAW if is_cosine else self.rule)
+        products = asked @ self.rows.T
+        squares = np.einsum("ij,ij->i", asked, asked)
+        if metric == "dot":
+            lengths = np.sqrt(squares)
+            bound = (within * lengths if is_cosine else within) - _ROUNDING * self.longest**0.5 * lengths
+            reached = products >= bound[:, None]
+        else:
+            slack = _ROUNDING * (squares + self.longest)
+            reached = squares[:, None] - 2 * products + self.lengths <= (within**2 + slack)[:, None]
+        return np.asarray(reached.any(axis=0))
+
+
+def _nearest_of_few(
+    queries: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    k: int,
+    dim: int,
+    rule: CutRule,
+    metric: Metric,
+) -> Neighbours:
+    """What :func:`~nestling.search.exact.nearest` gives, without what it prepares for many rows."""
+    asked, rows = (cut(values.astype(np.float64), dim, rule) for values in (queries, vectors))
+    if metric == "dot":
+        keys = -(asked @ rows.T)
+    else:
+        keys = np.stack([np.linalg.norm(rows - query, axis=1) for query in asked])
+    order = np.argsort(keys, axis=1, kind="stable")[:, :k]
+    best = np.take_along_axis(keys, order, 1).astype(np.float32)
+    return Neighbours(order, -best if metric == "dot" else best)
 
 
 class MemoryPart:

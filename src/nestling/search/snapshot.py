@@ -76,7 +76,7 @@ class LiveSegment:
     @cached_property
     def live_count(self) -> int:
         """Rows that are found."""
-        return int(self.live.sum())
+        return int(np.count_nonzero(self.live))
 
     def without(self, ids: Ids) -> LiveSegment:
         """The same with the rows of these ids deleted."""
@@ -200,7 +200,7 @@ class Snapshot:
         found: list[tuple[Ids, Neighbours]] = []
         for part in self.segments:
             allowed = part.allowed(choose)
-            count = len(part.segment) if allowed is None else int(allowed.sum())
+            count = len(part.segment) if allowed is None else int(np.count_nonzero(allowed))
             if count:
                 planned = part.segment.record.plan == self.terms.plan_text
                 neighbours = part.segment.engine.search(
@@ -213,8 +213,17 @@ class Snapshot:
                 )
                 found.append((part.segment.ids, neighbours))
         if self.memory.live_count:
-            found.append((self.memory_ids, self._search_memory(queries, k, dim, choose, workers)))
+            newest = self._search_memory(queries, k, dim, choose, self._worst(found, k), workers)
+            if newest is not None:
+                found.append((self.memory_ids, newest))
         return self._merge(found, len(queries), k)
+
+    def _worst(self, found: list[tuple[Ids, Neighbours]], k: int) -> NDArray[np.float32] | None:
+        """A score for each query that ``k`` rows reach already; None where there are not so many."""
+        for _, neighbours in found:
+            if neighbours.indices.shape[1] == k and neighbours.indices[:, -1].min() >= 0:
+                return neighbours.scores[:, -1]
+        return None
 
     @property
     def kept_bytes(self) -> int:
@@ -233,8 +242,14 @@ class Snapshot:
         )
 
     def _search_memory(
-        self, queries: NDArray[np.float32], k: int, dim: int, choose: Filter, workers: int | None
-    ) -> Neighbours:
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        dim: int,
+        choose: Filter,
+        within: NDArray[np.float32] | None,
+        workers: int | None,
+    ) -> Neighbours | None:
         return self.memory.search(
             queries,
             k,
@@ -242,6 +257,7 @@ class Snapshot:
             rule=self.terms.rule,
             metric=self.terms.metric,
             allowed=choose.of_memory(self.memory_ids, self.memory.fields),
+            within=within,
             workers=workers,
         )
 
