@@ -231,6 +231,12 @@ def test_styles_that_cannot_be(given: dict[str, Any], message: str, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_no_style_is_refused(tmp_path: Path) -> None:
+    for wrong in ({"dpi": 300}, "paper", 300):
+        with pytest.raises(ConfigError, match=r"is no style; give a Style, such as Style\(width=3.3"):
+            draw(tmp_path / "a.png", line, style=wrong)  # type: ignore[arg-type]
+
+
 def test_a_font_can_be_chosen(tmp_path: Path) -> None:
     draw(tmp_path / "a.pdf", lambda axes: axes.set_title("x"), style=Style(font="DejaVu Serif"))
     assert b"DejaVuSerif" in (tmp_path / "a.pdf").read_bytes()

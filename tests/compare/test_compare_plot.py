@@ -143,6 +143,12 @@ def test_groups_have_looks_and_a_legend() -> None:
     plot_maps(planes()[0], axes)
     assert len(axes.collections) == 1
     assert axes.get_legend() is None
+    axes = Figure().add_subplot()
+    plot_maps(planes()[0], axes, groups=[np.nan, None, 3] * 4)  # every point is drawn, whatever its group
+    assert [len(points.get_offsets()) for points in axes.collections] == [4, 4, 4]
+    many = RDMs([pdist(RNG.normal(size=(60, 2)))])
+    with pytest.raises(DataError, match="60 groups cannot be told apart in a picture; give at most 42"):
+        plot_maps(many, axes, groups=range(60))
     with pytest.raises(DataError, match="3 groups do not belong to 12 stimuli"):
         plot_maps(planes(), axes, groups=["a", "b", "c"])
 

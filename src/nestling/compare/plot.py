@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from nestling.compare.rdms import RDMs
 from nestling.compare.thresholds import check_thresholds
 from nestling.errors import ConfigError, DataError, require, unknown
-from nestling.picture import Panel, Style, draw, heat_map, legend, look_of, title_of
+from nestling.picture import LOOKS, Panel, Style, draw, heat_map, legend, look_of, title_of
 
 Floats = NDArray[np.float64]
 Colours = Literal["values", "ranks"]
@@ -87,17 +87,23 @@ def plot_maps(
         style: see there.
 
     Raises:
-        DataError: for another number of groups than of stimuli; the rest as above.
+        DataError: for another number of groups than of stimuli, or more than can be told apart; the rest as
+            above.
     """
     if groups is not None and len(groups) != rdms.n:
         raise DataError(f"{len(groups)} groups do not belong to {rdms.n} stimuli; give one for each")
+    of_each = None if groups is None else list(map(str, groups))
+    if of_each is not None and len(set(of_each)) > LOOKS:
+        raise DataError(
+            f"{len(set(of_each))} groups cannot be told apart in a picture; give at most {LOOKS}, or none"
+        )
     titles, maps = _titles(rdms, names), map_stimuli(rdms)
     reach = 1.08 * float(np.abs(maps).max()) or 1.0
     named = range(rdms.n) if rdms.n <= _MOST_NAMED else _far_apart(maps[0])
 
     def panel(number: int) -> Panel:
         def paint(axes: Any) -> None:
-            _scatter(axes, maps[number], groups)
+            _scatter(axes, maps[number], of_each)
             for place in named:
                 axes.annotate(
                     rdms.stimuli[place],
@@ -116,17 +122,16 @@ def plot_maps(
     draw(target, *map(panel, range(len(rdms))), style=style)
 
 
-def _scatter(axes: Any, places: Floats, groups: Sequence[object] | None) -> None:
+def _scatter(axes: Any, places: Floats, groups: Sequence[str] | None) -> None:
     """The points of a map, one look for each group."""
-    kinds = list(dict.fromkeys(groups)) if groups is not None else [None]
-    of_each = list(groups) if groups is not None else [None] * len(places)
-    drawn = []
+    of_each = np.array(groups or [""] * len(places))
+    kinds, drawn = list(dict.fromkeys(of_each.tolist())), []
     for number, kind in enumerate(kinds):
         look = look_of(number)
-        x, y = places[[each == kind for each in of_each]].T
+        x, y = places[of_each == kind].T
         drawn.append(axes.scatter(x, y, color=look.colour, marker=look.marker, s=18, linewidths=0))
     if groups is not None:
-        legend(axes, drawn, list(map(str, kinds)))
+        legend(axes, drawn, kinds)
 
 
 def _far_apart(places: Floats) -> list[int]:

@@ -44,6 +44,8 @@ def draw(target: Any, *panels: Panel, style: Style | None = None) -> None:
     """
     if not panels:
         raise ConfigError("there is nothing to draw; give at least one panel")
+    if style is not None and not isinstance(style, Style):
+        raise ConfigError(f"style={style!r} is no style; give a Style, such as Style(width=3.3, font_size=7)")
     if not isinstance(target, (str, os.PathLike)):
         _draw_on(target, panels, style)
         return
