@@ -440,10 +440,10 @@ def test_panels_that_were_drawn_alone_before_have_one_bar_too(tmp_path: Path) ->
     assert len(one.figure.axes) == 3
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_values_can_be_read_on_their_colours(seed: int) -> None:
+def test_values_can_be_read_on_their_colours() -> None:
     axes = Figure().add_subplot()
-    draw(axes, heat(np.random.default_rng(seed).random((3, 4))))
+    draw(axes, heat(np.linspace(0, 1, 144).reshape(12, 12)))  # as many as are written into a map
+    assert len(axes.texts) == 144
     image = axes.images[0]
     for text in axes.texts:
         column, row = text.get_position()
