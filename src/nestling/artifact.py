@@ -24,14 +24,14 @@ from nestling.progress import watched
 
 MANIFEST = "nestling.json"
 SCHEMA_VERSION = 1
-_MARKS = {
-    ".json": b'"nestling":',
-    ".html": b'name="generator" content="nestling"',
-    ".png": b"Software\0nestling",
-    ".svg": b">nestling<",
-    ".pdf": b"/Creator (nestling)",
-    ".md": b"nestling",
-    ".toml": b"# nestling",
+_MARKS: dict[str, tuple[bytes, ...]] = {
+    ".json": (b'"nestling":', b'"kind": "curve"'),  # versions, unless a curve was made by hand
+    ".html": (b'name="generator" content="nestling"',),
+    ".png": (b"Software\0nestling",),
+    ".svg": (b">nestling<",),
+    ".pdf": (b"/Creator (nestling)",),
+    ".md": (b"nestling",),
+    ".toml": (b"# nestling",),
 }
 """What a file of results holds that nestling wrote, by its kind."""
 
@@ -228,7 +228,8 @@ def check_file_target(path: str | Path, *, overwrite: bool = False) -> None:
     if is_free or overwrite:
         return
     with storage_errors(target):
-        is_ours = target.suffix in _MARKS and _MARKS[target.suffix] in target.read_bytes()
+        marks = _MARKS.get(target.suffix, ())
+        is_ours = any(mark in target.read_bytes() for mark in marks)
     if not is_ours:
         raise ArtifactError(
             f"{target} exists and was not written by nestling, as far as it says, so it is not replaced; "
