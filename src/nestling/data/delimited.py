@@ -85,7 +85,7 @@ def read_fields(
     lines = chain(["\n"] if declared else [], first[1 if declared else 0 :], stream)
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
     given = iter(_TabRows(lines)) if found == "\t" else _quoted_rows(path, lines, found)
-    rows: Iterator[Row] = (row for row in given if any(map(str.strip, row[1])))
+    rows: Iterator[Row] = (row for row in given if _says_something(row[1]))
     opening = next(rows, None)
     if opening is None:
         return Fields([], rows, found)
@@ -115,12 +115,16 @@ def with_points(values: list[str]) -> list[str]:
 
 def _even(path: Path, rows: Iterator[Row], width: int, delimiter: str) -> Iterator[Row]:
     for number, row in rows:
-        if not _fits(row, width):
+        if len(row) != width and not _fits(row, width):
             raise DataError(
                 f"line {number} of {path} does not have {width} fields as the first line has, but "
                 f"{len(row)}; put fields that hold {delimiter!r} in double quotes"
             )
         yield number, row
+
+
+def _says_something(fields: Sequence[str]) -> bool:
+    return any(map(str.strip, fields))
 
 
 def _fits(fields: Sequence[str], width: int) -> bool:
@@ -196,8 +200,10 @@ class _TabRows:
     def _row(self, line: str) -> tuple[int, list[str]]:
         """How many lines the next row takes, and its fields."""
         fields = line.rstrip("\r\n").split("\t")
+        if '"' not in line:
+            return 1, fields
         alone = 1, [_unquoted(field) for field in fields]
-        if not self._width or '"' not in line:
+        if not self._width:
             return alone
         if _fits(fields, self._width) and not any(map(_is_open, fields)):
             return alone
