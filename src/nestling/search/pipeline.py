@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ class Pipeline:
         if allowed.count <= max((k, *point.shortlists)):
             return True
         rows, full = self._vectors.shape
-        bytes_read = self.plan.cost(rows, full, point).bytes_read
+        bytes_read = _bytes_read(self.plan, rows, full, point)
         if self.plan.coarse is not None or self.plan.is_walked:
             bytes_read /= allowed.share
         return 4 * self.plan.answer_dim * allowed.count <= bytes_read
@@ -177,6 +178,11 @@ class Pipeline:
         if len(short):
             rows = np.arange(possible) if allowed is None else allowed.rows()
             found[short], scores[short] = self._some_rows.best(queries[short], found.shape[1], rows)
+
+
+@lru_cache(256)  # the same for all queries at a point, and it takes as long as a part of a search
+def _bytes_read(plan: Plan, rows: int, full: int, point: Point) -> float:
+    return plan.cost(rows, full, point).bytes_read
 
 
 def group(arrays: Arrays, name: str) -> Arrays:

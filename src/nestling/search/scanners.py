@@ -100,11 +100,13 @@ class ListScanner:
         coarse = space.prefix(queries, self._centroids.shape[1], "queries")
         nprobe = min(point.nprobe or 1, len(self._centroids))
         nearness, lists = self._probe(coarse, nprobe)
-        sizes = self._sizes if allowed is None else self._allowed_sizes(allowed)
-        wanted = np.minimum(self._wanted(lists, sizes, least, allowed), int(sizes.sum()))
-        few = np.flatnonzero(sizes[lists].sum(axis=1) < wanted)
+        near = self._sizes[lists].sum(axis=1) if allowed is None else self._allowed_in(lists, allowed)
+        wanted = self._wanted(lists, near, least, allowed)
+        few = np.flatnonzero(near < wanted)
         if not len(few):
             return self._scan(asked, nearness, lists, k, allowed)
+        sizes = self._sizes if allowed is None else self._allowed_sizes(allowed)
+        wanted = np.minimum(wanted, int(sizes.sum()))
         every_nearness, every_list = self._probe(coarse[few], len(self._centroids))
         held = np.cumsum(sizes[every_list], axis=1)
         read = np.maximum((held < wanted[few, None]).sum(axis=1) + 1, nprobe)
@@ -116,14 +118,25 @@ class ListScanner:
         lists[few] = np.where(is_read, every_list[:, :width], -1)
         return self._scan(asked, nearness, lists, k, allowed)
 
-    def _wanted(self, lists: Ints, sizes: Ints, least: int, allowed: Allowed | None) -> Ints:
-        """How many rows the lists that are read have to hold."""
+    def _wanted(self, lists: Ints, near: Ints, least: int, allowed: Allowed | None) -> Ints:
+        """How many rows the lists that are read have to hold, if the nearest of them hold so many."""
         wanted = np.full(len(lists), least)
         if allowed is not None:
-            near, of = sizes[lists].sum(axis=1), self._sizes[lists].sum(axis=1)
             compared = lists.shape[1] * len(self._rows) // len(self._sizes)
-            wanted[near < _FAR * allowed.share * of] = max(least, _TIMES_MORE_FAR * compared)
+            is_far = near < _FAR * allowed.share * self._sizes[lists].sum(axis=1)
+            wanted[is_far] = max(least, _TIMES_MORE_FAR * compared)
         return wanted
+
+    def _allowed_in(self, lists: Ints, allowed: Allowed) -> Ints:
+        """How many rows of each query's lists may be found; where those are few, all others are not read."""
+        lengths = self._sizes[lists]
+        if lengths.sum() > len(self._rows):
+            return np.asarray(self._allowed_sizes(allowed)[lists].sum(axis=1))
+        each, until = lengths.ravel(), np.cumsum(lengths)
+        places = np.arange(until[-1]) + np.repeat(self._starts[lists.ravel()] - until + each, each)
+        counted = np.concatenate([[0], np.cumsum(allowed.mask[self._rows[places]])])
+        ends = until[lists.shape[1] - 1 :: lists.shape[1]]
+        return np.asarray(np.diff(counted[ends], prepend=0))
 
     def _allowed_sizes(self, allowed: Allowed) -> Ints:
         """How many rows of each list may be found."""
