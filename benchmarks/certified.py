@@ -25,6 +25,7 @@ import numpy as np
 from nestling import kernels
 from nestling.encoders.text import TextEncoder
 from nestling.search.certified import Certificate, CertifiedNeighbours, CertifiedScan
+from nestling.search.recall import Questions
 from record import in_turn, ratio, stamp, verdict, write_csv
 from sentences import sentences
 
@@ -100,7 +101,7 @@ def main() -> None:
     seconds = in_turn(ways, arguments.rounds, clock=time.process_time)
     each = {name: [s / asked.get(name, 100) for s in taken] for name, taken in seconds.items()}
 
-    truth = scan.search(queries, K)
+    truth, questions = scan.search(queries, K), Questions.ask(queries, documents, K)
     likely = scan.search(queries, K, confidence=LIKELY)
     found = {"exact": truth, "likely": likely, "faiss flat": None}
     # Fewer queries than a batch are answered as single ones are.
@@ -114,9 +115,7 @@ def main() -> None:
         if answers is not None:
             read = bytes_read(documents, answers.certificate, singles[kind].certificate, how)
         times, low, high = ratio(each, f"faiss flat, {how}", name)
-        recall = 1.0 if answers is None else np.mean(
-            [len(set(a) & set(b)) / K for a, b in zip(answers.indices, truth.indices, strict=True)]
-        )  # fmt: skip
+        recall = 1.0 if answers is None else questions.recalls(answers.indices).mean()
         reach = REACHES.get(name)
         rows.append(
             {

@@ -15,8 +15,10 @@ from nestling.cut import RAW, CutRule, cut
 from nestling.errors import DataError
 from nestling.search import exact
 from nestling.search.certified import CertifiedScan
+from nestling.search.engine import build as build_engine
 from nestling.search.exact import Metric, nearest, nearest_each
 from nestling.search.funnel import Funnel
+from nestling.search.plan import Point
 
 K = 10
 L2 = CutRule()
@@ -198,3 +200,26 @@ def test_a_certified_scan_speaks_of_the_vectors_that_were_given() -> None:
     vectors[7] *= 1e200
     with pytest.raises(DataError, match=r"vectors hold .* row 7"):
         CertifiedScan.build(vectors, rule=RAW, metric="euclidean")
+
+
+@pytest.mark.parametrize("kernels", ["", "off"])
+@pytest.mark.parametrize("plan", ["flat@full", "ivf4@full > flat@full", "int8@full > rerank@full"])
+@pytest.mark.parametrize("case", ["ordinary", "mean 1,000", "near duplicates"])
+@pytest.mark.parametrize("rule", [RAW, L2], ids=str)
+def test_engines_tell_distances_as_exactly(
+    rule: CutRule, case: str, plan: str, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NESTLING_KERNELS", kernels)
+    queries, documents = (HARD[case](normal(n, seed=n)).astype(np.float32) for n in (30, 800))
+    documents[7] = documents[3]
+    engine = build_engine(plan, documents, rule=rule, metric="euclidean", workers=1)
+    place = Point(4 if "ivf" in plan else None, shortlists=(200,) if "rerank" in plan else ())
+    found = engine.search(queries, K, place)
+    truth = true_scores(queries, documents, 48, rule, "euclidean")
+    mine = np.take_along_axis(truth, found.indices, 1)
+    # faiss sums squared differences in single precision.
+    np.testing.assert_allclose(mine, np.sort(truth, axis=1)[:, :K], rtol=1e-5)
+    np.testing.assert_allclose(found.scores, mine, rtol=1e-5)
+    own = engine.search(documents[3:4], 2, place)
+    assert own.indices.tolist() == [[3, 7]]
+    np.testing.assert_allclose(own.scores, 0, atol=1e-7)

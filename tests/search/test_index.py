@@ -129,6 +129,16 @@ def test_a_plan_survives_saving_and_compaction(tmp_path: Path, plan: str) -> Non
         np.testing.assert_array_equal(copy.search(extra, k=1).ids, after.ids)
 
 
+def test_compaction_of_one_whole_segment_has_nothing_to_do(tmp_path: Path) -> None:
+    with AdaptiveIndex.create(tmp_path / "index", vectors(300)) as index:
+        before = index.info().generation
+        index.compact()
+        assert index.info().generation == before
+        index.delete([3])
+        index.compact()
+        assert (index.info().deleted, index.info().segments[0].rows) == (0, 299)
+
+
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("rule", [CutRule(), CutRule("layer_norm"), RAW], ids=str)
 def test_the_laws_of_elastic_things(tmp_path: Path, plan: str, rule: CutRule) -> None:

@@ -139,8 +139,13 @@ class Writer:
             self._commit(kept, snapshot.rows(merged), self.state.numbering)
 
     def compact(self) -> None:
-        """Write all rows that are left into one segment, built by the plan."""
+        """Write all rows that are left into one segment, built by the plan, unless they stand in one."""
         with self._changing():
+            parts = self.state.snapshot.segments
+            if self._log.length == HEADER_BYTES and [part.live_count for part in parts] == [
+                len(part.segment) for part in parts[:1]
+            ]:
+                return
             self._commit((), self.state.snapshot.rows(), self.state.numbering)
 
     def write_settings(self, **settings: Any) -> None:
