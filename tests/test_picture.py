@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from nestling.errors import ConfigError, StorageError
+from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.picture import (
     LOOKS,
     Scale,
@@ -113,6 +113,19 @@ def test_the_same_picture_is_the_same_file(suffix: str, tmp_path: Path) -> None:
         draw(tmp_path / f"{name}.{suffix}", values(0.2, 0.4), heat(np.eye(20)))
     one, two = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in ("one", "two"))
     assert one == two
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_only_pictures_of_ours_are_replaced(suffix: str, tmp_path: Path) -> None:
+    for ys in ((0.2, 0.4), (0.3, 0.5)):
+        draw(tmp_path / f"a.{suffix}", values(*ys))
+    theirs = Figure()
+    theirs.add_subplot().plot([1, 2])
+    theirs.savefig(tmp_path / f"b.{suffix}")
+    before = (tmp_path / f"b.{suffix}").read_bytes()
+    with pytest.raises(ArtifactError, match="is not replaced; choose another name, or remove it yourself"):
+        draw(tmp_path / f"b.{suffix}", line)
+    assert (tmp_path / f"b.{suffix}").read_bytes() == before
 
 
 def test_letters_in_a_pdf_are_true_type_and_in_an_svg_text(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_where_nothing_can_be_written_is_said_and_nothing_is_left(name: str, tmp
 def test_overwriting_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "notes.json"
     path.write_text('{"about": "nestling"}')
-    with pytest.raises(ArtifactError, match="overwrite=True"):
+    with pytest.raises(ArtifactError, match="is not replaced; choose another name"):
         check_file_target(path)
     write_result(path, "{}", overwrite=True)
     assert path.read_text() == "{}"

@@ -233,7 +233,7 @@ def check_file_target(path: str | Path, *, overwrite: bool = False) -> None:
     if not is_ours:
         raise ArtifactError(
             f"{target} exists and was not written by nestling, as far as it says, so it is not replaced; "
-            "give overwrite=True, choose another name, or remove it yourself"
+            f"{'' if marks else 'give overwrite=True, '}choose another name, or remove it yourself"
         )
 
 

@@ -39,6 +39,7 @@ def draw(target: Any, *panels: Panel, style: Style | None = None) -> None:
     Raises:
         ConfigError: for another kind of file, a style that cannot be, one that is given with axes, no
             panel, or several panels on one pair of axes.
+        ArtifactError: if a file is there that nestling did not write.
         MissingExtraError: if matplotlib is not installed.
         StorageError: if the file cannot be written.
     """
