@@ -240,3 +240,18 @@ def test_words_are_looked_for_in_an_index_of_vectors_that_knows_its_encoder(tmp_
     answer("index", "build", tmp_path / "v.npy", "-o", tmp_path / "j", "--plan", "flat@full")
     assert "name it with --encoder" in str(run("search", tmp_path / "j", "baking").exception)
     assert answer("search", tmp_path / "j", "baking", "--k", 1, "--encoder", "wordllama")[0]["id"] == 1
+
+
+def test_encoded_tables_keep_ids_and_columns(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("sku,title,year\nA,a red boat,2001\nB,a blue lamp,2002\n", encoding="utf-8")
+    flags = ("--column", "title", "--id-column", "sku")
+    run("encode", "wordllama", table, *flags, "-o", tmp_path / "v")
+    answer("index", "build", tmp_path / "v", "-o", tmp_path / "i", "--plan", "flat@full")
+    (lamp,) = answer("search", tmp_path / "i", "a lamp", "--where", "year>2001")
+    assert (lamp["id"], lamp["fields"]) == ("B", {"title": "a blue lamp", "year": 2002})
+    assert answer("index", "info", tmp_path / "i")["columns"] == {"text": "title", "id": "sku"}
+    alone = run("encode", "wordllama", table, *flags, "-o", tmp_path / "v.npy")
+    assert "give -o a folder to keep the ids and columns" in alone.stderr
+    run("encode", "wordllama", table, *flags, "--fields", "", "-o", tmp_path / "w")
+    assert StoredVectors.load(tmp_path / "w").fields.kinds == {"title": "text"}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nestling.cli.tables import Fields, IdColumn, open_table
 from nestling.cli.talk import AsJson, Wait, say, say_left_out, show, show_json
 from nestling.errors import ConfigError
 
@@ -106,6 +108,8 @@ def encode(
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or a .npy file.")],
     at: Annotated[str | None, typer.Option(help="Granularity, such as dim=64; full by default.")] = None,
     column: Annotated[str | None, typer.Option(help="The column that holds the texts.")] = None,
+    id_column: IdColumn = None,
+    fields: Fields = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a .npy file that exists.")] = False,
     wait: Wait = 0,
@@ -113,10 +117,11 @@ def encode(
 ) -> None:
     """Turn texts into vectors at a granularity; an interrupted command goes on when it is repeated.
 
+    A folder keeps the ids and the columns of the table with the vectors.
+
     Example: nestling encode nestling-demo/model my.jsonl --at dim=64 -o vectors
     """
     from nestling.artifact import check_file_target, check_folder_target
-    from nestling.data import TextFile
     from nestling.domains.encoding import encoded
     from nestling.encoders.opening import check_model, open_encoder
     from nestling.encoders.stored import StoredVectors
@@ -126,8 +131,7 @@ def encode(
         check_file_target(output, overwrite=overwrite)
     else:
         check_folder_target(output)
-    source = TextFile(texts, column)
-    source.check()
+    source = open_table(texts, column, id_column, fields)
     check_model(model, at)
     encoder = open_encoder(model)
     granularity = encoder.nesting.resolve(at)
@@ -136,9 +140,22 @@ def encode(
         rows, dim = matrix.shape
         if is_npy:
             _write_npy(output, matrix)
+            if source.ids is not None or len(source.kinds) > 1:
+                say(f"{output} holds vectors alone; give -o a folder to keep the ids and columns of {texts}")
         else:
             nesting = encoder.nesting.up_to(granularity)
-            StoredVectors(matrix, nesting, encoder.rule.again, encoder=model).save(output)
+            with TemporaryDirectory(dir=output.resolve().parent, prefix=".nestling-") as place:
+                kept = source.spooled_fields(Path(place) / "fields")
+                stored = StoredVectors(
+                    matrix,
+                    nesting,
+                    encoder.rule.again,
+                    ids=source.ids,
+                    encoder=model,
+                    fields=kept,
+                    columns=source.columns,
+                )
+                stored.save(output)
     say(f"{rows:,} vectors of {dim} dims")
     answer = {"vectors": str(output), "rows": rows, "granularity": str(granularity)}
     show_json(answer) if as_json else show(str(output))

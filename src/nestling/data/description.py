@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.data.columns import Column, Columns, Kinds
+from nestling.data.columns import Column, Columns, Kinds, read_columns, write_columns
 from nestling.data.delimited import header
 from nestling.data.fields import FieldKind, Value, converted, joined_kind, kind_of, kind_of_texts, read_value
 from nestling.data.table import Table, read_in_parts
@@ -98,6 +98,11 @@ class TableFile:
         for part in self.read(self.path):
             made = {name: Column.of(self._column(part, name), kind) for name, kind in self.kinds.items()}
             yield Columns(made, len(part.numbers))
+
+    def spooled_fields(self, folder: Path) -> Columns:
+        """The fields of all rows as memory maps of files in a new folder: memory does not limit them."""
+        write_columns(folder, self.fields(), self.kinds)
+        return read_columns(folder, self.kinds, self.rows)
 
     def all_fields(self) -> Columns:
         """The fields of all rows, in memory."""
