@@ -66,6 +66,7 @@ COMMANDS = {
     "index build texts.txt --encoder wordllama -o made": None,
     "index tune ix": "Chosen",
     "index add ix x.npy": "120",
+    "index update ix x.npy": "120",
     "index delete ix 3": "119",
     "index compact ix": "119",
     "index info ix": "119 vectors",
