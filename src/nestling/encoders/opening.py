@@ -64,16 +64,16 @@ def _missing_on_the_hub(name: str) -> str | None:
         return "there is no such folder"
     if find_spec("huggingface_hub") is None:
         return None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
 
+    if any(isinstance(try_to_load_from_cache(name, file), str) for file in ("modules.json", "config.json")):
+        return None
     try:
-        hf_hub_download(name, "config.json")
-    except LocalEntryNotFoundError as error:
-        return str(error).strip().splitlines()[0]
+        get_hf_file_metadata(hf_hub_url(name, "config.json"))  # it asks once, where a download tries for long
     except EntryNotFoundError:  # there is the model, and reading it says what it lacks
         return None
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - it has the errors of several libraries
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     return None
 
