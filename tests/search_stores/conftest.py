@@ -76,7 +76,8 @@ def write_milvus(uri: str) -> Callable[..., None]:
     def write(name: str, ids: list[str], vectors: dict[int, Any], metadata: list[Any]) -> None:
         client = pymilvus.MilvusClient(uri)
         rows = [
-            {"id": ids[row], "metadata": tags} | {f"dim{dim}": matrix[row] for dim, matrix in vectors.items()}
+            {"id": f"key {row}", "name": ids[row], "metadata": tags}
+            | {f"dim{dim}": matrix[row] for dim, matrix in vectors.items()}
             for row, tags in enumerate(metadata)
         ]
         client.insert(name, rows)

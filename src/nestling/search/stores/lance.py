@@ -13,6 +13,7 @@ import numpy as np
 from nestling.errors import NestlingError, StoreBusyError, StoreError, require
 from nestling.search.stores.lance_columns import (
     Column,
+    arrow_field,
     column_name,
     columns_needed,
     columns_of,
@@ -21,6 +22,7 @@ from nestling.search.stores.lance_columns import (
     sql_of,
     values_of,
 )
+from nestling.search.stores.lance_labels import LABELS, give_columns
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.rerank import rerank
 from nestling.search.stores.store import Floats, Hits
@@ -64,6 +66,9 @@ class LanceTable:
             self._table = self._database.open_table(self._name)
             text = (self._table.schema.metadata or {}).get(_KEY, b"").decode()
         self._layout = Layout.from_text(text, self.where)
+        if LABELS in self._table.schema.names:
+            with self._errors():
+                give_columns(self._table, self._arrow)
         return self._layout
 
     def create(self, layout: Layout) -> None:
@@ -92,18 +97,10 @@ class LanceTable:
         return merge.execute(incoming)
 
     def _add_columns(self, needed: list[Column]) -> None:
-        arrow = self._arrow
-        kinds = {
-            "int": arrow.int64(),
-            "float": arrow.float64(),
-            "bool": arrow.bool_(),
-            "text": arrow.string(),
-        }
         made = set(self._fresh().schema.names)
-        missing = [column for column in needed if column_name(column) not in made]
-        if missing:
-            fields = [arrow.field(column_name(column), kinds[column[1]]) for column in missing]
-            self._table.add_columns(arrow.schema(fields))
+        if missing := [column for column in needed if column_name(column) not in made]:
+            fields = [arrow_field(self._arrow, column) for column in missing]
+            self._table.add_columns(self._arrow.schema(fields))
 
     def _arrow_table(self, rows: Rows) -> Any:
         """Rows with all columns of the table, so that no value of a row that they replace remains."""

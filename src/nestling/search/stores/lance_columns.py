@@ -32,6 +32,12 @@ def columns_of(names: Iterable[str]) -> dict[str, Column]:
     }
 
 
+def arrow_field(arrow: Any, column: Column) -> Any:
+    """A column as a field of a schema of Arrow."""
+    kinds = {"int": arrow.int64(), "float": arrow.float64(), "bool": arrow.bool_(), "text": arrow.string()}
+    return arrow.field(column_name(column), kinds[column[1]])
+
+
 def kind_of_value(value: Value) -> FieldKind:
     """The kind of one value."""
     if isinstance(value, bool):

@@ -24,9 +24,10 @@ _RATE_LIMIT = 8
 
 
 class MilvusTable:
-    """A collection of Milvus, whose primary keys are the ids of rows.
+    """A collection of Milvus.
 
-    (Collections that were made before fields could be declared have a hash as their key, and the id beside.)
+    Rows are looked up by the field ``name``. Their primary keys, by which an upsert replaces them, are hashes of
+    it; what other programs write may have keys of its own.
 
     Args:
         client: a ``MilvusClient``, which stays the caller's.
@@ -57,7 +58,6 @@ class MilvusTable:
         self._timeout_s, self._options = timeout_s, options or {}
         self.where = f"the Milvus collection {name}"
         self._layout: Layout | None = None
-        self._name_field = "id"
         self._lite = False
 
     def read_layout(self) -> Layout | None:
@@ -67,7 +67,6 @@ class MilvusTable:
         found = self._call("describe_collection")
         text = found.get("description") or dict(found.get("properties") or {}).get(_KEY)
         self._layout = Layout.from_text(text, self.where)
-        self._name_field = "name" if any(field["name"] == "name" for field in found["fields"]) else "id"
         self._lite = self._is_lite()
         self._call("load_collection")
         return self._layout
@@ -80,7 +79,8 @@ class MilvusTable:
         """Make the collection: HNSW for the first stage; longer vectors are read only where it points."""
         kind, text = self._milvus.DataType, layout.to_text()
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False, description=text)
-        schema.add_field("id", kind.VARCHAR, is_primary=True, max_length=_LONGEST_ID_BYTES)
+        schema.add_field("id", kind.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("name", kind.VARCHAR, max_length=_LONGEST_ID_BYTES)
         schema.add_field("metadata", kind.JSON, nullable=True)
         indexes = self._client.prepare_index_params()
         unit = layout.rule.after == "l2"  # of any length, rows of others are then compared by their angle
@@ -102,18 +102,20 @@ class MilvusTable:
         self._layout, self._lite = layout, self._is_lite()
 
     def upsert(self, rows: Rows) -> None:
-        """Add or replace rows."""
-        hashed = self._name_field != "id"
+        """Add or replace rows; others of these names are removed."""
+        keys = list(map(_key, rows.ids))
         fields = {_field(dim): matrix for dim, matrix in rows.vectors.items()}
         self._call(
             "upsert",
             data=[
-                ({"id": _key(name), "name": name} if hashed else {"id": name})
-                | {"metadata": rows.metadata[row]}
+                {"id": keys[row], "name": name, "metadata": rows.metadata[row]}
                 | {field: matrix[row] for field, matrix in fields.items()}
                 for row, name in enumerate(rows.ids)
             ],
         )
+        found = self._call("query", filter=one_of("name", rows.ids), output_fields=["id"])
+        if foreign := {row["id"] for row in found} - set(keys):
+            self._call("delete", filter=one_of("id", sorted(foreign)))
 
     def search(self, request: Request) -> list[Hits]:
         """Shortlists with the vectors that the second stage orders here, as many a call as fit a message."""
@@ -140,35 +142,35 @@ class MilvusTable:
         )
 
     def _outputs(self, dim: int, *, metadata: bool) -> list[str]:
-        return [self._name_field, *["metadata"] * metadata, _field(dim)]
+        return ["name", *["metadata"] * metadata, _field(dim)]
 
     def _ordered(self, query: Floats, shortlist: Any, request: Request) -> Hits:
         rows, dim = [hit["entity"] for hit in shortlist], request.rerank_dim
         vectors = np.array([row[_field(dim)] for row in rows], np.float32).reshape(-1, dim)
-        names = [row[self._name_field] for row in rows]
+        names = [row["name"] for row in rows]
         metadata = [self._metadata(row) for row in rows] if request.with_metadata else []
         return rerank(query, names, vectors, metadata, request.k, self._known)
 
     def _metadata(self, row: Any) -> dict[str, Any]:
-        return found_metadata(row["metadata"], row[self._name_field], self.where)
+        return found_metadata(row["metadata"], row["name"], self.where)
 
     def _filter(self, request: Request) -> str:
         parts = [] if request.where is None else [Where(lite=self._lite).text(request.where)]
         if request.ids is not None:
-            parts.append(one_of(self._name_field, request.ids))
+            parts.append(one_of("name", request.ids))
         return " and ".join(parts)
 
     def delete(self, ids: list[str]) -> None:
         """Remove rows."""
         if ids:
-            self._call("delete", filter=one_of(self._name_field, ids))
+            self._call("delete", filter=one_of("name", ids))
 
     def present(self, ids: list[str]) -> set[str]:
         """Which of these ids there are."""
         if not ids:
             return set()
-        found = self._call("query", filter=one_of(self._name_field, ids), output_fields=[self._name_field])
-        return {row[self._name_field] for row in found}
+        found = self._call("query", filter=one_of("name", ids), output_fields=["name"])
+        return {row["name"] for row in found}
 
     def count(self) -> int:
         """How many rows there are."""
@@ -187,7 +189,7 @@ class MilvusTable:
         try:
             while batch := self._guarded(found.next):
                 vectors = np.array([row[_field(dim)] for row in batch], np.float32)
-                names = [row[self._name_field] for row in batch]
+                names = [row["name"] for row in batch]
                 yield Rows(names, {dim: vectors}, [self._metadata(row) for row in batch])
         finally:
             found.close()
