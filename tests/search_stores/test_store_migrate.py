@@ -10,7 +10,7 @@ import pytest
 
 from nestling.cut import RAW, CutRule, cut
 from nestling.encoders.stored import StoredVectors
-from nestling.errors import ConfigError, DataError, GranularityError, StoreBusyError
+from nestling.errors import ConfigError, DataError, GranularityError, StorageError, StoreBusyError
 from nestling.granularity import Nesting
 from nestling.search import nearest
 from nestling.search.index import AdaptiveIndex
@@ -40,6 +40,87 @@ def test_an_index_goes_to_a_database_and_comes_back(engine: Any, tmp_path: Path)
         assert index.search(VECTORS[3:20], k=5).ids.tolist() == before.ids.tolist()
         assert index.info().encoder == "letters/v1"
     open_store(engine.url("exported")).drop()
+
+
+FIELDS = {
+    "year": [2000 + row % 25 for row in range(ROWS)],
+    "brand": [None if row % 7 == 0 else f"größe {row % 3}" for row in range(ROWS)],
+    "price": [row / 4 for row in range(ROWS)],
+    "new": [row % 2 == 0 for row in range(ROWS)],
+}
+KINDS = {"year": "int", "brand": "text", "price": "float", "new": "bool"}
+
+
+def fields_of(row: int) -> dict[str, Any]:
+    return {name: column[row] for name, column in FIELDS.items() if column[row] is not None}
+
+
+def test_fields_travel_to_a_database_and_back(engine: Any, tmp_path: Path) -> None:
+    asked = {"year": {"gte": 2010}, "not": {"brand": "größe 1"}, "new": True}
+    with AdaptiveIndex.create(tmp_path / "index", stored(), fields=FIELDS) as index:
+        index.delete(NAMES[:3])
+        expected = index.search(VECTORS[3:9], k=5, where=asked)
+        assert export_index(index, engine.url("fields")) == ROWS - 3
+        again = export_index(index, engine.url("fields"))
+        assert again == ROWS - 3
+    with open_store(engine.url("fields")) as store:
+        assert store.layout.fields == KINDS
+        found = store.search(VECTORS[3:9], 5, where=asked, shortlist=None)
+        assert [hits.ids for hits in found] == expected.ids.tolist()
+        for hits in found:
+            assert hits.metadata == [fields_of(NAMES.index(name)) for name in hits.ids]
+        back = read_store(store, tmp_path / "back")
+    assert back.fields.kinds == KINDS
+    with AdaptiveIndex.create(tmp_path / "again", back) as index:
+        assert index.fields == KINDS
+        assert index.search(VECTORS[3:9], k=5, where=asked).ids.tolist() == expected.ids.tolist()
+    open_store(engine.url("fields")).drop()
+
+
+def test_fields_of_a_file_of_vectors_travel_too(folder_url: str) -> None:
+    source = StoredVectors(VECTORS, NESTING, ids=NAMES, encoder="letters/v1", fields=FIELDS)
+    export_index(source, folder_url)
+    with open_store(folder_url) as store:
+        assert store.search(VECTORS[8:9], 1)[0].metadata == [fields_of(8)]
+
+
+def test_metadata_without_declared_kinds_become_fields(folder_url: str, tmp_path: Path) -> None:
+    tags = [{"n": 1}, {"n": 2.5, "mixed": 1}, {"mixed": "a", "b": True}]
+    with create_store(folder_url, Layout(NESTING, 8)) as store:
+        store.add(NAMES[:3], VECTORS[:3], tags)
+        back = read_store(store, tmp_path / "back")
+    assert back.fields.kinds == {"n": "float", "mixed": "text", "b": "bool"}
+    found = dict(zip(back.ids.tolist(), back.fields.records(), strict=True))
+    assert found[NAMES[1]] == {"n": 2.5, "mixed": "1", "b": None}
+
+
+def test_a_table_for_other_fields_is_refused(folder_url: str) -> None:
+    export_index(StoredVectors(VECTORS, NESTING, ids=NAMES, fields={"year": FIELDS["year"]}), folder_url)
+    with pytest.raises(ConfigError, match=r"fields year \(int\), and not for brand \(text\)"):
+        export_index(
+            StoredVectors(VECTORS, NESTING, ids=NAMES, fields=FIELDS | {"year": [1] * ROWS}), folder_url
+        )
+    with create_store(f"{folder_url}2", Layout(NESTING, 8, fields={"year": "text"})) as store:
+        with pytest.raises(ConfigError, match="new table"):
+            copy(open_store(folder_url), store)
+        assert store.count() == 0
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 2.0, "5"])
+def test_a_size_that_is_none_is_refused(folder_url: str, size: Any) -> None:
+    with create_store(folder_url, Layout(NESTING, 8, encoder="letters/v1")) as store:
+        with pytest.raises(ConfigError, match="size="):
+            copy(stored(), store, size=size)
+        with pytest.raises(ConfigError, match="size="):
+            list(store.scan(size))
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_ours(folder_url: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here")
+    with create_store(folder_url, Layout(NESTING, 8)) as store:
+        store.add(NAMES[:3], VECTORS[:3])
+        with pytest.raises(StorageError, match="could not be written"):
+            read_store(store, tmp_path / "file" / "folder")
 
 
 def test_from_each_engine_to_another(request: pytest.FixtureRequest, engine: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
+from nestling.owner import Owner
 from nestling.progress import Progress
 from nestling.search.ids import Ids, check_kind, check_new_ids, read_ids
 from nestling.search.prefix import prefix_norms, prepare
 from nestling.search.stores.layout import Layout, check_identity
 from nestling.search.stores.metadata import read_condition, read_metadata
-from nestling.search.stores.retry import with_retries
+from nestling.search.stores.retry import Answer, with_retries
 from nestling.search.stores.store import Batch, Hits, Metadata
 from nestling.search.stores.table import Request, Rows, Table
 
@@ -39,6 +40,7 @@ class DatabaseStore:
     def __init__(self, table: Table, layout: Layout) -> None:
         self._table = table
         self.layout = layout
+        self._owner = Owner(table.where)
 
     @classmethod
     def create(cls, table: Table, layout: Layout) -> Self:
@@ -113,7 +115,7 @@ class DatabaseStore:
                 part = slice(start, start + step)
                 block = np.asarray(matrix[part], np.float32)
                 rows = Rows(names[part], cut_each(block, self.layout.dims, rule), tags[part])
-                with_retries(partial(self._table.upsert, rows))
+                self._ask(partial(self._table.upsert, rows))
                 progress.update(len(block))
 
     def search(
@@ -156,7 +158,7 @@ class DatabaseStore:
         allowed = None if ids is None else self._names(read_ids(ids))
         if allowed == []:
             return [Hits([], np.zeros(0, np.float32)) for _ in matrix]
-        if shortlist is not None and with_retries(partial(self._table.fits, shortlist)):
+        if shortlist is not None and self._ask(partial(self._table.fits, shortlist)):
             shortlist = None
         dims = {size} if shortlist is None else {self.layout.shortlist_dim, size}
         found: list[Hits] = []
@@ -168,13 +170,13 @@ class DatabaseStore:
 
     def _answers(self, request: Request) -> list[Hits]:
         """A graph may lose its way among rows that a filter forbids; such queries are asked again exactly."""
-        hits = with_retries(partial(self._table.search, request))
+        hits = self._ask(partial(self._table.search, request))
         short = [row for row, found in enumerate(hits) if len(found) < request.k]
         if request.shortlist is None or not short:
             return hits
         queries = {request.rerank_dim: request.queries[request.rerank_dim][short]}
         again = replace(request, queries=queries, shortlist=None)
-        for row, found in zip(short, with_retries(partial(self._table.search, again)), strict=True):
+        for row, found in zip(short, self._ask(partial(self._table.search, again)), strict=True):
             hits[row] = found
         return hits
 
@@ -183,11 +185,11 @@ class DatabaseStore:
         names = self._names(read_ids(ids))
         for start in range(0, len(names), _MOST_ROWS_SENT):
             part = names[start : start + _MOST_ROWS_SENT]
-            with_retries(partial(self._table.delete, part))
+            self._ask(partial(self._table.delete, part))
 
     def count(self) -> int:
         """How many rows there are, exactly."""
-        return with_retries(self._table.count)
+        return self._ask(self._table.count)
 
     def present(self, ids: Any) -> NDArray[np.bool_]:
         """Which of these ids there are, ``Bool[n]``."""
@@ -195,12 +197,13 @@ class DatabaseStore:
         found: set[str] = set()
         for start in range(0, len(names), _MOST_ROWS_SENT):
             part = names[start : start + _MOST_ROWS_SENT]
-            found |= with_retries(partial(self._table.present, part))
+            found |= self._ask(partial(self._table.present, part))
         return np.array([name in found for name in names], dtype=bool)
 
     def scan(self, size: int = 1000) -> Iterator[Batch]:
         """All rows, up to ``size`` at a time, with vectors as the rule leaves them at the full size."""
-        for rows in self._table.scan(_whole(size, "size", 1, _MOST_K)):
+        self._owner.check()
+        for rows in self._table.scan(whole(size, "size", 1, _MOST_K)):
             yield Batch(self._called(rows.ids), rows.vectors[self.layout.dim], rows.metadata)
 
     def optimize(self) -> None:
@@ -208,16 +211,26 @@ class DatabaseStore:
 
         Do it once after the first rows; without it a search compares the prefixes of all rows.
         """
-        with_retries(self._table.optimize)
+        self._ask(self._table.optimize)
 
     def drop(self) -> None:
         """Remove the table and everything in it, and close."""
+        self._owner.check()
         self._table.drop()
         self.close()
 
     def close(self) -> None:
-        """Let go of what nestling opened; a client that the user gave stays open."""
-        self._table.close()
+        """Let go of what nestling opened; a client that the user gave stays open.
+
+        A fork leaves it to the process that opened it: closing a connection in one closes it in the other.
+        """
+        if self._owner.is_here:
+            self._table.close()
+
+    def _ask(self, action: Callable[[], Answer]) -> Answer:
+        """One call of the database, tried again; connections and locks are not those of a fork."""
+        self._owner.check()
+        return with_retries(action)
 
     def _names(self, ids: Ids) -> list[str]:
         check_kind(ids, self.layout.ids)
@@ -238,10 +251,10 @@ class DatabaseStore:
         return np.array(names, dtype=np.int64)
 
     def _check_search(self, k: Any, shortlist: Any, rerank_dim: Any) -> tuple[int, int | None, int]:
-        k = _whole(k, "k", 1, _MOST_K)
+        k = whole(k, "k", 1, _MOST_K)
         if shortlist is not None:
             remedy = f", or None to compare all rows; a shortlist has at least k={k}"
-            shortlist = _whole(shortlist, "shortlist", k, _MOST_K, remedy)
+            shortlist = whole(shortlist, "shortlist", k, _MOST_K, remedy)
         size = self.layout.dim if rerank_dim is None else rerank_dim
         if isinstance(size, bool) or size not in self.layout.dims:
             raise ConfigError(
@@ -260,7 +273,12 @@ class DatabaseStore:
                 prefix_norms(rows, [small], "the vectors", first_row=start)
 
 
-def _whole(given: Any, what: str, least: int, most: int, remedy: str = "") -> int:
+def whole(given: Any, what: str, least: int, most: int, remedy: str = "") -> int:
+    """A number that an argument gives.
+
+    Raises:
+        ConfigError: for another type, truth values among them, or a number out of range.
+    """
     if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or not least <= given <= most:
         raise ConfigError(f"{what}={given!r} cannot be; choose a whole number from {least} to {most}{remedy}")
     return int(given)

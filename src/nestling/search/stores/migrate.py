@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nestling.cut import CutRule
+from nestling.data.columns import Columns, parts_of
+from nestling.data.fields import FieldKind, Value
 from nestling.encoders.stored import StoredVectors
 from nestling.encoders.vector_files import write_npy
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting
 from nestling.interrupts import on_interrupt
 from nestling.progress import Progress
+from nestling.search.durable import storage_errors
 from nestling.search.exact import Metric
 from nestling.search.ids import Ids, kind_of
 from nestling.search.index import AdaptiveIndex
-from nestling.search.stores.database import DatabaseStore
+from nestling.search.stores.database import DatabaseStore, whole
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.store import Batch, Floats, Store
 from nestling.search.stores.urls import table_at
+
+_COSINE: Metric = "dot"  # what vectors of a file are compared by
 
 
 def copy(
     source: Store | AdaptiveIndex | StoredVectors, target: Store, *, size: int = 1000, resume: bool = False
 ) -> int:
-    """Copy all rows and bring the index of the target up to date.
+    """Copy all rows with their metadata, and bring the index of the target up to date.
 
     Args:
         source: another store, an index, or vectors from a file; made as those of the target are.
@@ -41,12 +48,13 @@ def copy(
         How many rows were written.
 
     Raises:
-        ConfigError: if sizes, cut rule, metric or encoder differ.
+        ConfigError: if sizes, cut rule, metric or encoder differ, or the target was made for other fields.
         DataError: for rows that cannot be used.
         StoreError: if a database fails; what was copied stays, and ``resume=True`` goes on from there.
     """
-    opened = _Source.of(source, size)
+    opened = _Source.of(source, whole(size, "size", 1, 10_000))
     _check_identity(opened, target.layout)
+    _check_fields(opened, target.layout)
     prepared = opened.is_prepared or opened.rule != target.layout.rule
     written = 0
     kept = on_interrupt(lambda: f"{progress.done:,} of {opened.count:,} rows are copied; repeat it to go on")
@@ -64,10 +72,11 @@ def copy(
 
 
 def read_store(store: Store, folder: str | Path) -> StoredVectors:
-    """All vectors of a store as a saved folder, from which an index can be built again.
+    """All rows of a store as a saved folder of vectors, from which an index can be built again.
 
     They are as the store keeps them: what its rule does before a cut is done, so the folder's rule names
-    only what comes after it. Metadata are not part of such a folder.
+    only what comes after it. Metadata become fields: of the kinds that the layout declares, or else of the
+    kind that holds all values of a field.
 
     Raises:
         DataError: if the store is empty, or rows were added or deleted meanwhile.
@@ -77,26 +86,44 @@ def read_store(store: Store, folder: str | Path) -> StoredVectors:
     if count == 0:
         raise DataError("the store is empty; there is nothing to copy")
     ids: list[Any] = []
+    metadata: list[dict[str, Value]] = []
 
     def blocks() -> Iterator[Floats]:
         for batch in store.scan():
             ids.extend(batch.ids.tolist())
+            metadata.extend(batch.metadata)
             yield batch.vectors
 
     target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+    with storage_errors(target), _folder_beside(target) as temporary:
         path = Path(temporary) / "vectors.npy"
         write_npy(path, blocks(), (count, layout.dim), np.dtype(np.float32))
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-        StoredVectors(values, layout.nesting, layout.rule.again, ids=ids, encoder=layout.encoder).save(target)
+        fields = _columns(metadata, layout.fields)
+        rule, encoder = layout.rule.again, layout.encoder
+        StoredVectors(values, layout.nesting, rule, ids=ids, encoder=encoder, fields=fields).save(target)
     return StoredVectors.load(target)
+
+
+@contextmanager
+def _folder_beside(target: Path) -> Iterator[str]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        yield temporary
+
+
+def _columns(metadata: Sequence[Mapping[str, Value]], fields: Mapping[str, FieldKind]) -> Columns:
+    names = fields or dict.fromkeys(name for tags in metadata for name in tags)
+    lists = {name: [tags.get(name) for tags in metadata] for name in names}
+    return Columns.read(lists, len(metadata), fields or None)
 
 
 def export_index(
     source: AdaptiveIndex | StoredVectors, url: str, *, shortlist_dim: int | None = None, resume: bool = True
 ) -> int:
     """Copy an index, or vectors from a file, to the table that a URL names; it is made if there is none.
+
+    The fields of the rows become metadata, and a new table declares them.
 
     Args:
         source: where from.
@@ -138,6 +165,7 @@ class _Source:
     count: int
     is_prepared: bool
     batches: Iterator[Batch]
+    fields: Mapping[str, FieldKind] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Any, size: int) -> _Source:
@@ -145,25 +173,17 @@ class _Source:
             info, rows = given.info(), given.rows()
             metric: Any = info.metric
             kind = info.id_kind or "int"
-            batches = _batches(rows.ids, _parts(rows.blocks, size))
-            return cls(given.nesting, given.rule, metric, info.encoder, kind, len(given), True, batches)
+            batches = _batches(rows.ids, _parts(rows.blocks, size), rows.fields)
+            known = given.nesting, given.rule, metric, info.encoder, kind, len(given)
+            return cls(*known, is_prepared=True, batches=batches, fields=given.fields)
         if isinstance(given, StoredVectors):
             ids: Ids = np.arange(len(given)) if given.ids is None else given.ids
-            batches = _batches(ids, _parts(iter([given.values]), size))
-            return cls(
-                given.nesting, given.rule, "dot", given.encoder, kind_of(ids), len(given), False, batches
-            )
-        known: Layout = given.layout
-        return cls(
-            known.nesting,
-            known.rule,
-            known.metric,
-            known.encoder,
-            known.ids,
-            given.count(),
-            True,
-            given.scan(size),
-        )
+            batches = _batches(ids, _parts(iter([given.values]), size), parts_of(given.fields))
+            known = given.nesting, given.rule, _COSINE, given.encoder, kind_of(ids), len(given)
+            return cls(*known, is_prepared=False, batches=batches, fields=given.fields.kinds)
+        layout: Layout = given.layout
+        known = layout.nesting, layout.rule, layout.metric, layout.encoder, layout.ids, given.count()
+        return cls(*known, is_prepared=True, batches=given.scan(size), fields=layout.fields)
 
     def layout(self, shortlist_dim: int | None) -> Layout:
         """The layout of a table for these rows."""
@@ -177,6 +197,7 @@ class _Source:
             metric=self.metric,
             ids=self.ids,
             encoder=self.encoder,
+            fields=self.fields,
         )
 
 
@@ -197,15 +218,33 @@ def _check_identity(source: _Source, target: Layout) -> None:
         )
 
 
+def _check_fields(source: _Source, target: Layout) -> None:
+    other = {name: kind for name, kind in source.fields.items() if target.fields.get(name) != kind}
+    if target.fields and other:
+        raise ConfigError(
+            f"the table was made for the fields {_named(target.fields)}, and not for {_named(other)}; copy "
+            "to a new table: nestling index export INDEX --to URL"
+        )
+
+
+def _named(fields: Mapping[str, FieldKind]) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in fields.items())
+
+
 def _parts(blocks: Iterator[Floats], size: int) -> Iterator[Floats]:
     for block in blocks:
         for start in range(0, len(block), size):
             yield np.asarray(block[start : start + size], np.float32)
 
 
-def _batches(ids: Ids, parts: Iterator[Floats]) -> Iterator[Batch]:
-    """Ids beside vectors; neither indexes nor files hold metadata."""
+def _batches(ids: Ids, parts: Iterator[Floats], fields: Iterable[Columns]) -> Iterator[Batch]:
+    """Ids and fields beside vectors; the parts of fields are cut elsewhere, and may be none."""
+    records = chain.from_iterable(part.records() for part in fields)
     start = 0
     for vectors in parts:
-        yield Batch(np.asarray(ids[start : start + len(vectors)]), vectors, [{} for _ in vectors])
+        found = list(islice(records, len(vectors))) or [{} for _ in vectors]
+        metadata: list[dict[str, Value]] = [
+            {name: v for name, v in each.items() if v is not None} for each in found
+        ]
+        yield Batch(np.asarray(ids[start : start + len(vectors)]), vectors, metadata)
         start += len(vectors)

@@ -26,8 +26,8 @@ _RATE_LIMIT = 8
 class MilvusTable:
     """A collection of Milvus.
 
-    Rows are looked up by the field ``name``. Their primary keys, by which an upsert replaces them, are hashes of
-    it; what other programs write may have keys of its own.
+    Rows are looked up by the field ``name``. Their primary keys, by which an upsert replaces them, are hashes
+    of it; what other programs write may have keys of its own.
 
     Args:
         client: a ``MilvusClient``, which stays the caller's.

