@@ -155,7 +155,9 @@ class MilvusTable:
         return found_metadata(row["metadata"], row["name"], self.where)
 
     def _filter(self, request: Request) -> str:
-        parts = [] if request.where is None else [Where(lite=self._lite).text(request.where)]
+        parts = (
+            [] if request.where is None else [Where(self._known.fields, lite=self._lite).text(request.where)]
+        )
         if request.ids is not None:
             parts.append(one_of("name", request.ids))
         return " and ".join(parts)

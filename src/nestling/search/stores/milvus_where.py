@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from nestling.data.fields import Value
+from nestling.data.fields import FieldKind, Value
 from nestling.search.condition import All, Compare, Condition, Not, family_of
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _ORDERS = {"eq": "==", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 _OPPOSITES = {"gt": "lte", "gte": "lt", "lt": "gte", "lte": "gt"}
+_FAMILIES: dict[FieldKind, str] = {"int": "number", "text": "text", "bool": "bool", "float": "number"}
 NEVER, ALWAYS = 'id == ""', 'id != ""'
 
 
@@ -33,12 +34,13 @@ class Where:
     ``not`` is carried down to the comparisons, and each opposite says what there may be instead.
 
     Args:
+        fields: the declared ones, in which nothing of another kind stands.
         lite: for Milvus Lite, to which ``true`` is 1 and ``false`` is 0: there the text of the JSON, which a
             server does not show, tells them apart.
     """
 
-    def __init__(self, *, lite: bool) -> None:
-        self._lite = lite
+    def __init__(self, fields: Mapping[str, FieldKind], *, lite: bool) -> None:
+        self._fields, self._lite = fields, lite
 
     def text(self, condition: Condition, *, met: bool = True) -> str:
         """The expression for rows that meet a condition, or for all that do not."""
@@ -59,7 +61,8 @@ class Where:
 
     def _is_not(self, asked: Compare) -> str:
         others = [f"not exists {_place(asked.field)}"]
-        for family in ("number", "text", "bool"):
+        kind = self._fields.get(asked.field)
+        for family in dict.fromkeys(_FAMILIES.values()) if kind is None else (_FAMILIES[kind],):
             held = [value for value in asked.values if family_of(value) == family]
             others.append(self._differs(asked.field, family, held, asked.op))
         return _some(others)
@@ -78,7 +81,7 @@ class Where:
 
     def _test(self, field: str, op: str, value: Value) -> str:
         text = f"{_place(field)} {_ORDERS[op]} {literal(value)}"
-        if not self._lite or isinstance(value, str):
+        if not self._lite or isinstance(value, str) or field in self._fields:
             return text
         marks = [literal(f"%{json.dumps(field, ensure_ascii=False)}: {word}%") for word in ("true", "false")]
         if isinstance(value, bool):
