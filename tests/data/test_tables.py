@@ -328,12 +328,16 @@ def test_texts_from_a_named_pipe_and_from_a_file_as_standard_input(tmp_path: Pat
         ("read_texts('-', text='title') == ('x, y', 'z')", b'id,title\n1,"x, y"\n2,z\n'),
         ("read_texts('-') == ('x, y', 'z')", b'id,text\n1,"x, y"\n2,z\n'),
         ("read_texts('-') == ('x, y', 'text, z')", b"x, y\ntext, z\n"),
+        ("tuple(TableFile.open('-')) == ('x', 'z')", b"x\nz\n"),
+        ("tuple(TableFile.open('-').ids) == ('a', 'b')", b"id,text\na,x\nb,z\n"),
+        ("tuple(TableFile.open('-', text='name')) == ('x', 'z')", b"name,price\nx,1\nz,2\n"),
         ("read_texts('-') == ('x', 'z')", pandas.DataFrame({"id": [1, 2], "text": ["x", "z"]}).to_parquet()),
     ],
 )
 def test_tables_from_standard_input(code: str, content: bytes) -> None:
     source = (
         "from nestling.data import read_pairs, read_texts\nfrom nestling.data.sts import read_scored_pairs\n"
+        "from nestling.data.description import TableFile\n"
         f"assert {code}"
     )
     subprocess.run([sys.executable, "-c", source], input=content, check=True, timeout=60)
