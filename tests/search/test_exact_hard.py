@@ -162,6 +162,12 @@ def test_rows_too_large_to_be_compared_are_named(metric: Metric, value: float, b
         nearest(**given_, k=3, rule=RAW, metric=metric)
 
 
+def test_products_that_do_not_fit_are_told() -> None:
+    vectors = (normal(40) * 1e19).astype(np.float32)
+    with pytest.raises(DataError, match=r"the scores of row 0 of queries do not fit float32"):
+        nearest(vectors[:1], vectors, 3, rule=RAW)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [(0, "are all zero"), (1e-25, "are shorter than 1e-12, as good as zero"), (1e25, "are so large that")],

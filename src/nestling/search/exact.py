@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.cut import RAW, CutRule, check_vectors, cut
+from nestling.cut import RAW, CutRule, check_vectors, cut, name_rows
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.progress import watched
 from nestling.search.best import Best
@@ -170,7 +170,7 @@ class _QueryBlock:
     def __init__(
         self, queries: NDArray[Any], rows: slice, documents: NDArray[Any], terms: Terms, k: int
     ) -> None:
-        self.terms, self.k, self._documents = terms, k, documents
+        self.terms, self.k, self._documents, self._first = terms, k, documents, rows.start
         self.asked = unrounded(np.asarray(queries[rows]), terms.sizes[-1], terms.rule)
         self.values, self.factor = terms.aim(self.asked, rows.start)
         if terms.is_cosine:
@@ -228,9 +228,19 @@ class _QueryBlock:
         return self.terms.comparison.best_of(cut(self.asked[rows], dim, RAW), source, candidates, self.k)
 
     def answers(self) -> list[tuple[Ints, Floats]]:
-        """Per size the documents, best first, and their similarities or distances."""
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
-            return [(indices, scores.astype(np.float32)) for indices, scores in self.found]
+        """Per size the documents, best first, and their similarities or distances.
+
+        Raises:
+            DataError: for scores that float32 does not hold; queries are named.
+        """
+        for _, scores in self.found:
+            large = np.flatnonzero(np.abs(scores).max(axis=1) > np.finfo(np.float32).max)
+            if len(large):
+                raise DataError(
+                    f"the scores of {name_rows(large + self._first)} of queries do not fit float32; "
+                    "divide all vectors by a constant"
+                )
+        return [(indices, scores.astype(np.float32)) for indices, scores in self.found]
 
     def _reach(self, size: int, kth: Doubles) -> Any:
         """How long a document may be that is among the best."""

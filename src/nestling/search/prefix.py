@@ -96,15 +96,20 @@ def finite_squares(
     return squares
 
 
+def beyond_single(x: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows hold numbers that float32 does not."""
+    if x.dtype.itemsize <= np.dtype(np.float32).itemsize:
+        return np.zeros(len(x), np.bool_)
+    return np.asarray(np.abs(x).max(axis=1) > np.finfo(np.float32).max)
+
+
 def refuse_beyond_single(x: NDArray[Any], what: str, first_row: int = 0) -> None:
     """Refuse numbers that float32 does not hold.
 
     Raises:
         DataError: for rows with such numbers; they are named.
     """
-    if x.dtype.itemsize <= np.dtype(np.float32).itemsize:
-        return
-    beyond = np.flatnonzero(np.abs(x).max(axis=1) > np.finfo(np.float32).max)
+    beyond = np.flatnonzero(beyond_single(x))
     if len(beyond):
         raise DataError(
             f"{what} hold numbers beyond float32 in {name_rows(beyond + first_row)}; divide all vectors by a "

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from nestling.cut import CutRule
 from nestling.search.best import SLACK
-from nestling.search.prefix import finite_squares, prefix_norms, refuse_beyond_single, unrounded
+from nestling.search.prefix import (
+    beyond_single,
+    finite_squares,
+    prefix_norms,
+    refuse_beyond_single,
+    unrounded,
+)
 from nestling.search.scores import Comparison
 
 Metric = Literal["dot", "euclidean"]
@@ -56,8 +62,10 @@ class Terms:
             return cls(sizes, rule, metric)
         rows = np.linspace(0, len(documents) - 1, min(len(documents), _ROWS_TO_FIND_THE_CENTRE))
         some = unrounded(np.asarray(documents[np.unique(rows.astype(np.int64))]), sizes[-1], rule)
-        with np.errstate(over="ignore"):
-            lengths = np.linalg.norm(some.astype(np.float64), axis=1)
+        some = some[~beyond_single(some)]  # which are named when they are read
+        if not len(some):
+            return cls(sizes, rule, metric)
+        lengths = np.linalg.norm(some.astype(np.float64), axis=1)
         usual = some[lengths <= _OUTLYING * np.median(lengths)].astype(np.float64)
         centre, factor = usual.mean(axis=0), 1.0
         is_far = float(np.linalg.norm(centre)) > _FARTHEST_CENTRE * _longest(usual - centre)
