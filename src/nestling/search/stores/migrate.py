@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nestling.artifact import storage_errors
 from nestling.cut import CutRule
 from nestling.data.columns import Columns, parts_of
 from nestling.data.fields import FieldKind, Value
@@ -21,7 +22,6 @@ from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting
 from nestling.interrupts import on_interrupt
 from nestling.progress import Progress
-from nestling.search.durable import storage_errors
 from nestling.search.exact import Metric
 from nestling.search.ids import Ids, kind_of
 from nestling.search.index import AdaptiveIndex
