@@ -18,6 +18,9 @@ def sweep(
     pairs: Annotated[Path | None, typer.Option(help="A file of (query, document) pairs.")] = None,
     beir: Annotated[Path | None, typer.Option(help="A folder in the format of BEIR.")] = None,
     scored: Annotated[Path | None, typer.Option(help="A file of (text, text, score).")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Of --pairs or --scored, such as query=title,document=body.")
+    ] = None,
     queries: Annotated[Path | None, typer.Option(help="Vectors; row i asks for row i of MODEL.")] = None,
     relevant: Annotated[
         Path | None, typer.Option(help="Judgements (query, document, grade) of --queries by id or row.")
@@ -50,7 +53,7 @@ def sweep(
 
     check_format(format)
     check_results(output, "curve.json", "curve.png", "grid.png", "report.html")
-    flags = TaskFlags(pairs, beir, scored, queries, relevant, labels, k, measures, seed)
+    flags = TaskFlags(pairs, beir, scored, columns, queries, relevant, labels, k, measures, seed)
     wanted = None if nesting is None else Nesting.parse(nesting)
     how: dict[str, Any] = {"seed": seed, "name": name or model, "latency": latency, "truncation": truncation}
     how["source"] = flags.source

@@ -23,6 +23,9 @@ def train(
     scored: Annotated[str | None, typer.Option(help="A file of (text, text, score).")] = None,
     texts: Annotated[str | None, typer.Option(help="A file of single texts.")] = None,
     docstrings: Annotated[str | None, typer.Option(help="A folder of Python packages.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Of the file, such as query=title,document=body.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="The most pairs to use.")] = None,
     encoder: Annotated[str | None, typer.Option(help="wordllama, minilm, a folder, or a hub name.")] = None,
     tune: Annotated[str | None, typer.Option(help="adapter, encoder (every weight), or masked.")] = None,

@@ -31,6 +31,7 @@ class TaskFlags:
         pairs: a file of (query, document) pairs.
         beir: a folder in the format of BEIR.
         scored: a file of (text, text, score).
+        columns: of one of these two, by their part.
         queries: a file of vectors.
         relevant: a file of judgements of them.
         labels: a file of classes.
@@ -42,6 +43,7 @@ class TaskFlags:
     pairs: Path | None
     beir: Path | None
     scored: Path | None
+    columns: str | None
     queries: Path | None
     relevant: Path | None
     labels: Path | None
@@ -58,6 +60,8 @@ class TaskFlags:
             )
         if self.relevant is not None and self.queries is None:
             raise ConfigError("--relevant says which rows answer the vectors of --queries; give both")
+        if self.columns is not None and self.pairs is None and self.scored is None:
+            raise ConfigError("--columns names those of --pairs or --scored; leave it out")
         if self.scored is not None and (self.k, self.measures) != (None, None):
             raise ConfigError("--scored is measured by rank correlation alone; leave out --k and --measures")
 
@@ -86,11 +90,12 @@ def text_task(flags: TaskFlags) -> Task:
         DataError: for data that cannot be used.
     """
     from nestling.data import read_beir, read_pairs
+    from nestling.data.roles import PAIR_ROLES, SCORED_ROLES, read_roles
     from nestling.data.sts import read_scored_pairs
     from nestling.measure.tasks import STS, Retrieval
 
     if flags.pairs is not None:
-        pairs = read_pairs(flags.pairs)
+        pairs = read_pairs(flags.pairs, **read_roles(flags.columns, PAIR_ROLES))
         say_left_out(pairs.left_out)
         return Retrieval.from_pairs(pairs, **flags.how)
     if flags.beir is not None:
@@ -98,7 +103,7 @@ def text_task(flags: TaskFlags) -> Task:
         say_left_out(data.left_out)
         return Retrieval.from_data(data, **flags.how)
     assert flags.scored is not None
-    rated = read_scored_pairs(flags.scored)
+    rated = read_scored_pairs(flags.scored, **read_roles(flags.columns, SCORED_ROLES))
     return STS(rated.first, rated.second, rated.scores)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nestling.data import docstring_pairs, read_pairs, read_texts
+from nestling.data.roles import PAIR_ROLES, TEXT_ROLES, read_roles
 from nestling.encoders.opening import check_model, open_encoder
 from nestling.encoders.pools import PoolName
 from nestling.encoders.stored import open_vectors
@@ -64,15 +65,17 @@ class StimuliPlan(_Table):
         texts: a file of texts.
         pairs: a file of (query, document) pairs, whose documents are taken.
         docstrings: a folder of Python sources.
+        columns: of the file, by their part: ``text=...``, or ``query=...,document=...`` of pairs.
     """
 
     texts: str | None = None
     pairs: str | None = None
     docstrings: str | None = None
+    columns: str | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        named = sorted(self.model_fields_set)
+        named = sorted(self.model_fields_set - {"columns"})
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} are both given; name one source of texts")
         return self
@@ -84,9 +87,15 @@ class StimuliPlan(_Table):
             DataError: if they cannot be read.
         """
         if self.texts is not None:
-            return list(dict.fromkeys(read_texts(self.texts, leave_out_blank=True)))
+            return list(
+                dict.fromkeys(
+                    read_texts(self.texts, **read_roles(self.columns, TEXT_ROLES), leave_out_blank=True)
+                )
+            )
         if self.pairs is not None:
-            return list(dict.fromkeys(read_pairs(self.pairs).documents))
+            return list(
+                dict.fromkeys(read_pairs(self.pairs, **read_roles(self.columns, PAIR_ROLES)).documents)
+            )
         found = docstring_pairs(None if self.docstrings is None else [self.docstrings])
         return list(dict.fromkeys(found.documents))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nestling.data import read_texts
 from nestling.data.masking import MaskedTexts
+from nestling.data.roles import TEXT_ROLES, read_roles
 from nestling.encoders.origin import TrainedFrom
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ConfigError
@@ -72,7 +73,7 @@ def pretrain_by_plan(plan: TrainPlan) -> TextEncoder:
     """
     if plan.data.texts is None or plan.model.nesting is None:
         raise ConfigError('tune = "masked" needs a file of texts and a nesting of dims and layers; name both')
-    texts = read_texts(plan.data.texts, leave_out_blank=True)
+    texts = read_texts(plan.data.texts, **read_roles(plan.data.columns, TEXT_ROLES), leave_out_blank=True)
     start = TextEncoder.open(plan.model.encoder)
     encoder = TextEncoder(copy.deepcopy(start.model), Nesting.parse(plan.model.nesting), start.rule)
     encoder.trained_from = TrainedFrom(plan.model.encoder)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
+from nestling.data.roles import SCORED_ROLES, read_roles
 from nestling.data.sts import ScoredPairs, read_scored_pairs
 from nestling.domains.pair_objective import PairObjective, train_on_pairs
 from nestling.domains.planned_loss import planned_loss
@@ -29,7 +30,9 @@ def train_by_plan(plan: TrainPlan) -> TextEncoder:
     """
     if plan.data.scored is None or plan.model.nesting is None:
         raise ConfigError("training on scored pairs needs their file and a nesting; name both")
-    pairs = read_scored_pairs(plan.data.scored).head(plan.data.limit)
+    pairs = read_scored_pairs(plan.data.scored, **read_roles(plan.data.columns, SCORED_ROLES)).head(
+        plan.data.limit
+    )
     task = None
     if plan.train.evaluate_every is not None:
         pairs, held_out = pairs.split(seed=plan.train.seed)

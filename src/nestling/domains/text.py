@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from nestling.data import TextPairs, docstring_pairs, pairs_from_texts, read_pairs, read_texts
+from nestling.data.roles import PAIR_ROLES, TEXT_ROLES, read_roles
 from nestling.domains.pair_objective import PairObjective, train_on_pairs
 from nestling.domains.planned_loss import planned_loss
 from nestling.encoders.text import TextEncoder
@@ -34,9 +35,11 @@ def read_data(plan: DataPlan) -> TextPairs:
         DataError: if the file cannot be used.
     """
     if plan.pairs is not None:
-        pairs = read_pairs(plan.pairs)
+        pairs = read_pairs(plan.pairs, **read_roles(plan.columns, PAIR_ROLES))
     elif plan.texts is not None:
-        pairs = pairs_from_texts(read_texts(plan.texts, leave_out_blank=True))
+        pairs = pairs_from_texts(
+            read_texts(plan.texts, **read_roles(plan.columns, TEXT_ROLES), leave_out_blank=True)
+        )
     else:
         return docstring_pairs(None if plan.docstrings is None else [plan.docstrings], limit=plan.limit)
     return pairs.head(plan.limit)

@@ -34,6 +34,8 @@ class DataPlan(_Table):
         scored: a file of (text, text, score), the similarity that people see in a pair.
         texts: a file of single texts.
         docstrings: a folder of Python sources whose docstrings are the pairs.
+        columns: of the file, by their part: ``query=...,document=...,group=...`` of pairs,
+            ``first=...,second=...,score=...`` of scored pairs, ``text=...`` of texts.
         limit: the most rows to use.
     """
 
@@ -41,6 +43,7 @@ class DataPlan(_Table):
     scored: str | None = None
     texts: str | None = None
     docstrings: str | None = None
+    columns: str | None = None
     limit: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
