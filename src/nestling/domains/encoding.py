@@ -104,9 +104,16 @@ def encoded(
                         work.append(part, rows)
             yield work.vectors()
     except BaseException:
-        _leave(lock, folder, is_done=not work.rows)
+        _leave(lock, folder, is_done=not _is_begun(folder))
         raise
     _leave(lock, folder, is_done=True)
+
+
+def _is_begun(folder: Path) -> bool:
+    try:
+        return (folder / _PROGRESS).exists()
+    except OSError:  # it cannot be looked at; what may be there is kept
+        return True
 
 
 def _leave(lock: WriterLock, folder: Path, *, is_done: bool) -> None:
