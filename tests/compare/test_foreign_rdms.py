@@ -120,3 +120,25 @@ def test_frames_that_are_no_matrices(change: dict[str, list[str]], message: str)
 def test_a_label_called_as_a_column(rdms: RDMs) -> None:
     with pytest.raises(DataError, match="the label 'first' has the name of a column"):
         rdms.replace(labels={"first": 1}).to_pandas()
+
+
+def test_resampled_matrices_keep_their_numbers() -> None:
+    from rsatoolbox.inference.bootstrap import bootstrap_sample_pattern
+    from rsatoolbox.rdm import RDMs as Theirs
+
+    from nestling.compare.foreign import from_rsatoolbox
+
+    theirs = Theirs(
+        np.random.default_rng(0).random((2, 28)),
+        pattern_descriptors={"stimulus": [f"s{i}" for i in range(8)]},
+    )
+    np.random.seed(0)
+    drawn, _ = bootstrap_sample_pattern(theirs)
+    ours = from_rsatoolbox(drawn)
+    np.testing.assert_array_equal(ours.vectors, drawn.dissimilarities)
+    first = [name.partition(" (")[0] for name in ours.stimuli]
+    assert first == list(drawn.pattern_descriptors["stimulus"])
+    assert any(name.endswith("(2)") for name in ours.stimuli)
+    theirs.pattern_descriptors["kind"] = ["a", "b"] * 4
+    with pytest.raises(DataError):
+        from_rsatoolbox(theirs, stimuli="kind")

@@ -350,7 +350,6 @@ def test_rows_that_a_metric_cannot_use() -> None:
         ("correlation", {"folds": [0, 1, 0, 1]}, '"correlation" takes no folds='),
         ("crossnobis", {}, '"crossnobis" is cross-validated: folds= must say'),
         ("crossnobis", {"folds": [0, 1, 0, 1]}, "stimuli= must say of what"),
-        ("mahalanobis", {}, '"mahalanobis" needs noise='),
         ("euclidean", {"block": 0}, "block=0 must be at least 1"),
     ],
 )
@@ -390,3 +389,10 @@ def test_patterns_that_are_all_the_same_have_a_constant_matrix() -> None:
 def test_a_prior_without_weight() -> None:
     with pytest.raises(ConfigError, match=r"needs a positive rate and weight, not 1\.0 and 0"):
         RatePrior(weight=0)
+
+
+def test_without_noise_mahalanobis_is_squared_distance_over_the_channels() -> None:
+    x = np.random.default_rng(0).normal(size=(12, 7))
+    ours = rdm(x, "mahalanobis").vectors
+    np.testing.assert_allclose(ours, rdm(x, "sqeuclidean").vectors / 7, rtol=1e-12)
+    np.testing.assert_allclose(ours, rdm(x, "mahalanobis", noise=np.eye(7)).vectors, rtol=1e-12)

@@ -39,7 +39,8 @@ def from_rsatoolbox(theirs: Any, *, stimuli: str | None = None) -> RDMs:
     """From ``rsatoolbox.rdm.RDMs``, with a copy of its numbers.
 
     Its ``rdm_descriptors`` become labels, and of the descriptors of the whole those that are text or
-    numbers; one pattern descriptor names the stimuli. The rest is not taken over.
+    numbers; one pattern descriptor names the stimuli. The rest is not taken over. Resampled matrices show a
+    stimulus several times: further ones are called ``"cat (2)"``, ``"cat (3)"``.
 
     Args:
         theirs: the object.
@@ -58,10 +59,22 @@ def from_rsatoolbox(theirs: Any, *, stimuli: str | None = None) -> RDMs:
     each = {name: list(values) for name, values in theirs.rdm_descriptors.items() if name != "index"}
     return RDMs(
         np.array(theirs.dissimilarities),
-        stimuli=list(names[chosen]),
+        stimuli=_told_apart([str(name) for name in names[chosen]], names["index"]),
         labels={**whole, **each},
         metric=theirs.dissimilarity_measure or "",
     )
+
+
+def _told_apart(stimuli: list[str], index: Any) -> list[str]:
+    """Names of stimuli, those of resampled ones numbered: ``index`` says which are the same."""
+    pairs = {*zip(stimuli, index, strict=True)}
+    same = len(pairs) == len({*index}) == len({*stimuli})  # each name is one stimulus: a resample
+    seen: dict[str, int] = {}
+    for place, name in enumerate(stimuli if same else ()):
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            stimuli[place] = f"{name} ({seen[name]})"
+    return stimuli
 
 
 def to_xarray(rdms: RDMs) -> Any:

@@ -80,7 +80,8 @@ def rdm(
         labels: of the matrices; see :class:`~nestling.compare.rdms.RDMs`.
         noise: for ``"mahalanobis"`` and ``"crossnobis"``, the precision of the noise ``Float[p, p]``, or
             ``Float[p]`` without covariances; a mapping with the names of ``x`` gives each its own. See
-            :func:`~nestling.compare.noise.noise_precision`. None is the identity.
+            :func:`~nestling.compare.noise.noise_precision`. None is the identity, with which
+            ``"mahalanobis"`` is ``"sqeuclidean"`` over p.
         folds: for ``"crossnobis"`` and ``"poisson_cv"``, which independent measurement (run, session)
             each row is of.
         prior: of Poisson rates.
@@ -146,7 +147,8 @@ class _Estimate:
             case "cosine":
                 return estimators.cosine(x)
             case "mahalanobis":
-                return estimators.mahalanobis(x, whitener(self.noise, x.shape[1]))
+                precision = np.ones(x.shape[1]) if self.noise is None else self.noise
+                return estimators.mahalanobis(x, whitener(precision, x.shape[1]))
             case _:
                 return estimators.poisson(x, self.prior)
 
@@ -162,11 +164,6 @@ def _check_arguments(metric: str, noise: Any, folds: object, block: int | None) 
         )
     if noise is not None and metric not in _WITH_NOISE:
         raise ConfigError(f'"{metric}" takes no noise=; {" and ".join(_WITH_NOISE)} do')
-    if noise is None and metric == "mahalanobis":
-        raise ConfigError(
-            '"mahalanobis" needs noise=, a precision such as noise_precision() gives; without noise it is '
-            '"sqeuclidean" over the number of channels'
-        )
     if block is not None and block < 1:
         raise ConfigError(f"block={block} must be at least 1 row")
 

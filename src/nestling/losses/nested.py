@@ -158,9 +158,24 @@ class Nested(nn.Module):
                 return found.total, dict(zip(draw, found.each.unbind(), strict=True))
         after = CutRule("none", self.rule.after)
         prefixes = [cut_each(x, dims, after) for x in embeddings]
-        losses = {g: self.base(*(each[g["dim"]] for each in prefixes), **rest) for g in draw}
+        losses = {g: self._base_loss([each[g["dim"]] for each in prefixes], rest) for g in draw}
         total = torch.stack([draw[g] * loss for g, loss in losses.items()]).sum()
         return total, {g: loss.detach() for g, loss in losses.items()}
+
+    def _base_loss(self, prefixes: list[Tensor], rest: dict[str, Any]) -> Tensor:
+        try:
+            loss: Tensor = self.base(*prefixes, **rest)
+        except (RuntimeError, ValueError) as error:
+            full, given = self.nesting.full["dim"], prefixes[0].shape[-1]
+            if given < full and _holds_tensors_of(self.base, full):
+                raise ConfigError(
+                    f"{type(self.base).__name__} has weights that read vectors of {full} dims, so it cannot "
+                    f"take the first {given} of them ({error}). Use a loss on embeddings alone, such as "
+                    "SupConLoss, MultiSimilarityLoss or TripletMarginLoss; for classes, "
+                    "nestling.losses.CrossEntropy over a NestedClassifier"
+                ) from error
+            raise
+        return loss
 
     def _aligned(self, align: Alignment, embeddings: tuple[Tensor, ...], draw: Draw) -> Tensor:
         after = CutRule("none", self.rule.after)
@@ -226,6 +241,15 @@ class Nested(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Take up the draws where they were."""
         self._steps = int(state)
+
+
+def _holds_tensors_of(base: object, size: int) -> bool:
+    """Whether a loss has weights, or remembers vectors, of that size."""
+    if not isinstance(base, nn.Module):
+        return False
+    held = [*base.parameters(), *base.buffers()]
+    held += [each for part in base.modules() for each in vars(part).values() if isinstance(each, Tensor)]
+    return any(size in each.shape for each in held)
 
 
 def _by_layer(draw: Draw) -> dict[int | None, Draw]:
