@@ -66,7 +66,7 @@ COMMANDS = {
     "index build texts.txt --encoder wordllama -o made": None,
     "index tune ix": "Chosen",
     "index add ix x.npy": "120",
-    "index update ix x.npy": "120",
+    "index update ix rows": "120",
     "index delete ix 3": "119",
     "index compact ix": "119",
     "index info ix": "119 vectors",
@@ -108,6 +108,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, st
     folder = tmp_path_factory.mktemp("core")
     x = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
     np.save(folder / "x.npy", x)
+    nestling.StoredVectors(x, ids=range(60)).save(folder / "rows")
     np.save(folder / "y.npy", x[:, ::-1])
     nestling.AdaptiveIndex.create(folder / "ix", x, plan="flat@full").close()
     (folder / "texts.txt").write_text("read a file\nwrite a file\n")
