@@ -50,9 +50,7 @@ def _of_tensor(tensor: Any, what: str) -> NDArray[Any]:
             plain = plain.float()
         return np.asarray(plain.numpy())
     except (TypeError, RuntimeError, NotImplementedError) as error:  # sparse, quantised, without data
-        raise DataError(
-            f"{what} are a tensor of {tensor.dtype} that has no plain numbers: {error}"
-        ) from error
+        raise DataError(f"{what} are a tensor of {tensor.dtype} without plain numbers: {error}") from error
 
 
 def _listed(given: Any, what: str) -> NDArray[Any]:

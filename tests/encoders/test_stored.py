@@ -102,6 +102,7 @@ def test_what_is_extracted_shares_nothing():
     assert np.shares_memory(stored.matrix(4), stored.values)
 
 
+@pytest.mark.filterwarnings("ignore::nestling.errors.NoGainWarning")  # noise has no axes
 def test_maps_are_applied_block_by_block(tmp_path):
     x = vectors(5000, 32)
     stored = StoredVectors(x, ids=np.arange(5000), encoder="e")
