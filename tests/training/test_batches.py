@@ -1,10 +1,6 @@
 from __future__ import annotations
 
 import collections
-import multiprocessing
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from nestling.errors import ConfigError, DataError, WorkerError
+from nestling.errors import ConfigError, DataError
 from nestling.training.batches import Batches
 from nestling.training.config import TrainConfig
-from nestling.training.loop import fit
 
 
 def all_rows(data: Any, config: TrainConfig, processes: int, epochs: int = 1) -> list[np.ndarray]:
@@ -155,22 +149,3 @@ def test_items_are_collated_and_batched_fetches_used() -> None:
 def test_data_that_cannot_be_batched_is_explained(data: Any, told: str) -> None:
     with pytest.raises(DataError, match=told):
         Batches(data, TrainConfig())
-
-
-class Deadly(Dataset[Any]):
-    """Ends the process that reads its ninth row, as the kernel does where memory runs out."""
-
-    def __len__(self) -> int:
-        return 16
-
-    def __getitem__(self, row: int) -> torch.Tensor:
-        if row == 8 and multiprocessing.parent_process() is not None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return torch.full((4,), float(row))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
-def test_a_killed_worker_is_noticed() -> None:
-    config = TrainConfig(batch_size=4, workers=1, max_steps=8)
-    with pytest.raises(WorkerError, match=r"process that prepares batches ended .*fewer workers"):
-        fit(nn.Linear(4, 4), lambda model, batch: model(batch).square().mean(), Deadly(), config)
