@@ -97,7 +97,17 @@ def measured(
             "recall": round(found / expected.size, 4),
             "p50_ms": round(1000 * float(np.median(seconds)), 2),
         }
-        rows.append({"engine": engine, "share": share, "way": way, "rows": len(vectors), "k": K, **figures})
+        rows.append(
+            {
+                "engine": engine,
+                "share": share,
+                "way": way,
+                "rows": len(vectors),
+                "queries": len(queries),
+                "k": K,
+                **figures,
+            }
+        )
         print(rows[-1], flush=True)
     return rows
 
