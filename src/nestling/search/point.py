@@ -1,0 +1,91 @@
+"""Where an index is used: the parameters of one call."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Self
+
+from nestling.errors import ConfigError, unknown
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where an index is used: what may differ from one query to the next without building anything.
+
+    Args:
+        nprobe: inverted lists that are read.
+        ef: nodes that the walk through a graph keeps in view.
+        shortlists: rows that each re-ordering stage takes from the stage before it, not rising.
+        confidence: of a certified search: 1 is certain, below it more rows are skipped.
+
+    Raises:
+        ConfigError: for values below 1, rising shortlists or a confidence outside (0, 1].
+
+    >>> Point.parse("nprobe=16,shortlist=200/50")
+    Point(nprobe=16, ef=None, shortlists=(200, 50), confidence=1.0)
+    """
+
+    nprobe: int | None = None
+    ef: int | None = None
+    shortlists: tuple[int, ...] = ()
+    confidence: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shortlists", tuple(self.shortlists))
+        for name, value in (
+            ("nprobe", self.nprobe),
+            ("ef", self.ef),
+            *(("shortlist", s) for s in self.shortlists),
+        ):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1")
+        if any(long < longer for long, longer in pairwise(self.shortlists)):
+            raise ConfigError(f"shortlists must not grow from stage to stage, as {list(self.shortlists)} do")
+        if not 0 < self.confidence <= 1:
+            raise ConfigError(f"confidence={self.confidence} must lie above 0 and be at most 1")
+
+    def __str__(self) -> str:
+        parts = [f"{name}={value}" for name, value in (("nprobe", self.nprobe), ("ef", self.ef)) if value]
+        if self.shortlists:
+            parts.append(f"shortlist={'/'.join(map(str, self.shortlists))}")
+        if self.confidence != 1:
+            parts.append(f"confidence={self.confidence:g}")
+        return ",".join(parts)
+
+    def grown(self, times: float) -> Point:
+        """The point with its view and shortlists so many times as long.
+
+        >>> str(Point(ef=64, shortlists=(64, 20)).grown(2.5))
+        'ef=160,shortlist=160/50'
+        """
+        ef = None if self.ef is None else math.ceil(self.ef * times)
+        return replace(self, ef=ef, shortlists=tuple(math.ceil(each * times) for each in self.shortlists))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what ``str`` writes.
+
+        Raises:
+            ConfigError: for an unknown name or a value that is no number.
+        """
+        found: dict[str, Any] = {}
+        for part in filter(None, (piece.strip() for piece in text.split(","))):
+            name, _, value = part.partition("=")
+            try:
+                if name == "shortlist":
+                    found["shortlists"] = tuple(int(each) for each in value.split("/"))
+                elif name in ("nprobe", "ef"):
+                    found[name] = int(value)
+                elif name == "confidence":
+                    found[name] = float(value)
+                else:
+                    raise ConfigError(unknown("parameter", name, ["nprobe", "ef", "shortlist", "confidence"]))
+            except ValueError as error:
+                if isinstance(error, ConfigError):
+                    raise
+                raise ConfigError(
+                    f"{name}={value} is no number; write it such as nprobe=16,shortlist=200"
+                ) from error
+        return cls(**found)
