@@ -78,12 +78,15 @@ class MemoryView:
         Returns:
             None where no row is of use.
         """
-        mask = self.live if allowed is None else self.live & allowed
+        mask = self.live
         if within is not None:
-            mask = mask & self._screen(dim, rule).reached(queries, within, metric)
-        if not mask.any():
+            reached = self._screen(dim, rule).reached(queries, within, metric)
+            if not reached.any():  # where nearly all queries end
+                return None
+            mask = mask & reached
+        rows = np.flatnonzero(mask if allowed is None else mask & allowed)
+        if not len(rows):
             return None
-        rows = np.flatnonzero(mask)
         vectors = self.vectors if len(rows) == len(self.vectors) else self.vectors[rows]
         if len(queries) * len(rows) <= _FEW_PAIRS:
             found = _nearest_of_few(queries, vectors, k, dim, rule, metric)
@@ -142,8 +145,8 @@ class _Screen:
         products = asked @ self.rows.T
         squares = np.einsum("ij,ij->i", asked, asked)
         if metric == "dot":
-            lengths = np.sqrt(squares)
-            bound = (within * lengths if is_cosine else within) - _ROUNDING * self.longest**0.5 * lengths
+            lengths, slack = np.sqrt(squares), _ROUNDING * self.longest**0.5
+            bound = (within - slack) * lengths if is_cosine else within - slack * lengths
             reached = products >= bound[:, None]
         else:
             slack = _ROUNDING * (squares + self.longest)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from nestling.search.plan import Point
 from nestling.search.segments import Rows, Segment, Terms
 
 Mask = NDArray[np.bool_]
+_MOST_MET = 0.5  # deleted rows that a query is expected to meet before they are kept out of its search
 
 
 class _IdsAndScores(NamedTuple):
@@ -92,6 +93,24 @@ class LiveSegment:
         rows = self.segment.find(ids)
         rows = rows[rows >= 0]
         return rows[self.live[rows]]
+
+    def search(
+        self, search: Callable[..., Neighbours], queries: NDArray[np.float32], k: int, choose: Filter
+    ) -> Neighbours | None:
+        """The best rows that are there and allowed, by the engine's search; None where there are none."""
+        chosen, deleted = choose.of(self.segment), len(self.segment) - self.live_count
+        if chosen is None and deleted * k <= _MOST_MET * len(self.segment) and self.live_count >= k:
+            found = search(queries, k)
+            if not deleted:
+                return found
+            met = (~self.live[found.indices] | (found.indices < 0)).any(axis=1)
+            if met.any():  # those queries again, for which deleted rows took places of others
+                again = search(queries[met], k, allowed=self.live)
+                found.indices[met], found.scores[met] = again.indices, again.scores
+            return found
+        allowed = self.allowed(choose)
+        count = len(self.segment) if allowed is None else int(np.count_nonzero(allowed))
+        return search(queries, min(k, count), allowed=allowed) if count else None
 
     def allowed(self, choose: Filter) -> Mask | None:
         """Rows that a search may find; None is all."""
@@ -199,18 +218,12 @@ class Snapshot:
         choose = Filter.read(allow, self.id_kind, where)
         found: list[tuple[Ids, Neighbours]] = []
         for part in self.segments:
-            allowed = part.allowed(choose)
-            count = len(part.segment) if allowed is None else int(np.count_nonzero(allowed))
-            if count:
-                planned = part.segment.record.plan == self.terms.plan_text
-                neighbours = part.segment.engine.search(
-                    queries,
-                    min(k, count),
-                    point if planned else None,
-                    dim=dim,
-                    allowed=allowed,
-                    workers=workers,
-                )
+            planned = part.segment.record.plan == self.terms.plan_text
+            search = partial(
+                part.segment.engine.search, point=point if planned else None, dim=dim, workers=workers
+            )
+            neighbours = part.search(search, queries, k, choose)
+            if neighbours is not None:
                 found.append((part.segment.ids, neighbours))
         if self.memory.live_count:
             newest = self._search_memory(queries, k, dim, choose, self._worst(found, k), workers)

@@ -13,6 +13,7 @@ from nestling.cut import RAW, cut
 from nestling.kernels.layout import StoredRows
 from nestling.kernels.walking import rank
 from nestling.search.rerank import inverse_norms, stored_rows
+from nestling.search.scores import Comparison
 from nestling.search.space import Floats, Ints, Space
 from nestling.search.views import faiss
 
@@ -41,14 +42,16 @@ class SomeRows:
 
     def best(self, queries: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
         """The ``k`` best of some rows, in rising order, for each query of full size, and their scores."""
-        asked = self._space.prefix(queries, self._dim, "queries")
-        if self._stored is None or len(asked) > _FEW_QUERIES or kernels.level() == "off":
-            return self._gathered(asked, k, rows)
+        if self._stored is None or len(queries) > _FEW_QUERIES or kernels.level() == "off":
+            return self._gathered(self._space.prefix(queries, self._dim, "queries"), k, rows)
         self._measure(rows)
-        found, scores = look_through(self._stored, asked.astype(np.float64), rows, k)
-        values = -scores if self._stored.distance else scores
+        comparison = Comparison(self._space.is_normalised, self._space.is_rising)
+        candidates = np.tile(rows, (len(queries), 1))
+        kept = min(k, len(rows))
+        found, scores = comparison.best_stored(cut(queries, self._dim, RAW), self._stored, candidates, kept)
+        missing = ((0, 0), (0, k - kept))
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; rows are in order
-            return found, self._space.scores(values.astype(np.float32))
+            return np.pad(found, missing, constant_values=-1), np.pad(scores.astype(np.float32), missing)
 
     def _measure(self, rows: Ints) -> None:
         """Know the lengths of these rows. Threads that do so at once write the same."""
