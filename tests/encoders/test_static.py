@@ -239,7 +239,7 @@ def static(tmp_path):
 def test_texts_that_have_no_vector_are_named(static):
     with pytest.raises(DataError, match=r"2 rows \(11, 13\) of the texts have no tokens"):
         static.encode(["cat", "1", "dog", "?"], first_row=10)
-    with pytest.raises(DataError, match="drop or fill row 1"):
+    with pytest.raises(DataError, match="blank in row 1"):
         static.encode(["cat", " "])
     with pytest.raises(DataError, match="write"):
         static.encode("cat")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from nestling.data.pairs import TextPairs
 from nestling.data.source import data_folder
 from nestling.encoders.text import TextEncoder
 from nestling.encoders.vectors import NestedAdapter
-from nestling.errors import DataError
+from nestling.errors import DataError, NoGainWarning
 from nestling.papers.mrl_data import Floats
 
 # Where WordNet lies if neither WordNet's own variable nor NESTLING_DATA says so: Debian's wordnet-base.
@@ -61,7 +62,9 @@ class Texts:
         if self.nesting is None:
             return database, asked
         # A rotation keeps every cosine of the full size, and so what an exact search finds.
-        adapter = NestedAdapter(self.nesting, orthogonal=True, seed=seed).fit(database)
+        # Where it pays is what the study itself measures.
+        with warnings.catch_warnings(action="ignore", category=NoGainWarning):
+            adapter = NestedAdapter(self.nesting, orthogonal=True, seed=seed).fit(database)
         return adapter.transform(database), adapter.transform(asked)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from nestling.cut import CutRule
 from nestling.encoders.vectors import PCARotation
+from nestling.errors import NoGainWarning
 from nestling.granularity import Nesting
 from nestling.losses import CoSENT, CrossEntropy, InfoNCE, Nested
 from nestling.measure import AdaptiveClassifier, NearestClassMean
@@ -219,7 +221,9 @@ class Study:
         """The vectors of ``model`` turned into their principal axes, as fitted on the training rows."""
         train = self.data.train
         rows = train.x if isinstance(train, Rows) else np.concatenate([train.first, train.second])
-        rotation = PCARotation(self.data.nesting).fit(model.vectors(rows[:_DATABASE]))
+        # Where it pays is what the study itself measures.
+        with warnings.catch_warnings(action="ignore", category=NoGainWarning):
+            rotation = PCARotation(self.data.nesting).fit(model.vectors(rows[:_DATABASE]))
         return lambda x: np.asarray(rotation.transform(model.vectors(x)), np.float32)
 
 

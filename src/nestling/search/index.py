@@ -37,6 +37,7 @@ class AdaptiveIndex(IndexReader):
         nesting: sizes it can be searched at, on the axis ``dim``.
 
     >>> import tempfile
+    >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     index = AdaptiveIndex.create(Path(folder) / "index", np.eye(3), ["a", "b", "c"], plan="flat@full")
     ...     index.delete(["b"])
