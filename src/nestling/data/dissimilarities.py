@@ -35,7 +35,7 @@ class Dissimilarities:
         return len(self.squares)
 
     def rdms(self) -> RDMs:
-        """The matrices with their labels as :mod:`nestling.compare` takes them.
+        """The matrices with their labels as ``nestling.compare`` takes them.
 
         Raises:
             DataError: for matrices that are not symmetric or not zero on the diagonal.
@@ -49,7 +49,7 @@ def pictures92(part: str) -> Dissimilarities:
     """Dissimilarities of the 92 pictures of Kriegeskorte et al. 2008, one part of five.
 
     The first 48 pictures show bodies and faces of people and animals, the last 44 show things.
-    ``pictures92("brains").rdms()`` gives the matrices as :mod:`nestling.compare` takes them.
+    ``pictures92("brains").rdms()`` gives the matrices as ``nestling.compare`` takes them.
 
     ==============  ==============================================================  ========================
     part            matrices                                                        labels

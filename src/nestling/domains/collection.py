@@ -209,7 +209,7 @@ class Collection:
             query: words to search for.
             k: how many.
             at: a smaller granularity to search at.
-            point: parameters of the search; see :class:`~nestling.search.plan.Point`.
+            point: parameters of the search; see :class:`~nestling.search.point.Point`.
             recall: take the fastest point that was measured to find this share, in place of ``point``.
             filter: ids that may be found.
             where: a condition on the fields; see :func:`~nestling.search.where.read_where`.
