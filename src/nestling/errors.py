@@ -68,6 +68,10 @@ class NoGainWarning(UserWarning):
     """A map was fitted, and plain truncation of the vectors does as well at some sizes."""
 
 
+class ServingWarning(UserWarning):
+    """An inference server would give other vectors than a saved text encoder does, without an error."""
+
+
 class UndefinedSimilarityWarning(UserWarning):
     """A similarity is undefined and given as NaN, such as a correlation with entries that are all equal."""
 

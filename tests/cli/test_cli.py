@@ -100,6 +100,7 @@ def test_a_model_is_measured_chosen_extracted_and_used(
     extracted = json.loads(run("extract", model, "--at", "dim=32", "-o", small, "--json").stdout)
     assert extracted["model"] == str(small)
     assert extracted["parameters"] < extracted["parameters_before"]
+    assert extracted["served_by"] == {"TEI": "none", "vLLM": "none"}  # static vectors
     texts = tmp_path / "texts.txt"
     texts.write_text("a cat in the garden\na dog in the city\n", encoding="utf-8")
     for name in ("whole", "cut"):

@@ -72,6 +72,18 @@ def test_an_index_is_built_searched_changed_and_checked(
     assert "recall" in info.stdout
 
 
+def test_an_export_says_what_it_did(files: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    answer("index", "build", files / "all.npy", "-o", tmp_path / "i", "--plan", "flat@full")
+    export = ("index", "export", tmp_path / "i", "--to", f"lancedb://{tmp_path}/items")
+    first = answer(*export)
+    assert (first["rows"], first["present"]) == (N, 0)
+    assert first["seconds"] > 0
+    again = run(*export)
+    assert again.stdout.strip() == str(N)
+    assert f"0 rows copied, {N} were there already; 0." in again.stderr
+
+
 def test_texts_become_a_collection(tmp_path: Path) -> None:
     texts, more = tmp_path / "texts.txt", tmp_path / "more.txt"
     texts.write_text(

@@ -102,6 +102,7 @@ def encoder_of(kind, bert):
     return TextEncoder(SentenceTransformer(modules=modules, device="cpu"), nesting, rule)
 
 
+@pytest.mark.filterwarnings("ignore::nestling.errors.ServingWarning")
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "softmax"])
 def test_every_kind_of_text_encoder_keeps_the_laws(kind, bert):
     check_elastic(encoder_of(kind, bert), TEXTS)

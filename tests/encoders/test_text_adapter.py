@@ -36,6 +36,7 @@ def adapter_of(kind, nesting):
     return adapter
 
 
+@pytest.mark.filterwarnings("ignore::nestling.errors.ServingWarning")
 @pytest.mark.parametrize("kind", ["linear", "hidden"])
 def test_an_encoder_with_an_adapter_is_one_of_stock_modules(kind, bert, tmp_path):
     nesting = Nesting.parse("dim=4,12,24")

@@ -30,7 +30,8 @@ def test_an_index_goes_to_a_database_and_comes_back(engine: Any, tmp_path: Path)
     with AdaptiveIndex.create(tmp_path / "index", stored()) as index:
         index.delete(NAMES[:3])
         before = index.search(VECTORS[3:20], k=5)
-        assert export_index(index, engine.url("exported"), shortlist_dim=16) == ROWS - 3
+        done = export_index(index, engine.url("exported"), shortlist_dim=16)
+        assert (done.rows, done.present) == (ROWS - 3, 0)
     with open_store(engine.url("exported"), encoder="letters/v1", rule=CutRule()) as store:
         assert store.layout == Layout(NESTING, 16, encoder="letters/v1")
         found = store.search(VECTORS[3:20], 5, shortlist=None)
@@ -60,9 +61,9 @@ def test_fields_travel_to_a_database_and_back(engine: Any, tmp_path: Path) -> No
     with AdaptiveIndex.create(tmp_path / "index", stored(), fields=FIELDS) as index:
         index.delete(NAMES[:3])
         expected = index.search(VECTORS[3:9], k=5, where=asked)
-        assert export_index(index, engine.url("fields")) == ROWS - 3
+        assert export_index(index, engine.url("fields")).rows == ROWS - 3
         again = export_index(index, engine.url("fields"))
-        assert again == ROWS - 3
+        assert (again.rows, again.present) == (0, ROWS - 3)
     with open_store(engine.url("fields")) as store:
         assert store.layout.fields == KINDS
         found = store.search(VECTORS[3:9], 5, where=asked, shortlist=None)
@@ -129,7 +130,7 @@ def test_from_each_engine_to_another(request: pytest.FixtureRequest, engine: Any
     source = engine.make("source", nesting=NESTING, shortlist_dim=8)
     source.add(NAMES[:200], VECTORS[:200], [{"row": row} for row in range(200)])
     target = other.make("target", nesting=NESTING, shortlist_dim=16)
-    assert copy(source, target, size=64) == 200
+    assert copy(source, target, size=64).rows == 200
     expected = [[NAMES[row] for row in rows] for rows in nearest(VECTORS[:9], VECTORS[:200], 5).indices]
     assert [hits.ids for hits in target.search(VECTORS[:9], 5, shortlist=None)] == expected
     assert target.search(VECTORS[:1], 1, where={"row": 7})[0].ids == [NAMES[7]]
@@ -176,10 +177,12 @@ def test_an_interrupted_copy_goes_on_where_it_was(engine: Any, monkeypatch: pyte
         with pytest.raises(Unplugged):
             copy(stored(), store, size=100)
     assert store.count() == 300
-    assert copy(stored(), store, size=100, resume=True) == ROWS - 300
+    done = copy(stored(), store, size=100, resume=True)
+    assert (done.rows, done.present) == (ROWS - 300, 300)
+    assert done.seconds > 0
     assert store.count() == ROWS
-    assert copy(stored(), store, resume=True) == 0
-    assert copy(stored(), store) == ROWS
+    assert copy(stored(), store, resume=True).rows == 0
+    assert copy(stored(), store).rows == ROWS
     assert store.search(VECTORS[5:6], 1)[0].ids == [NAMES[5]]
     store.drop()
 
@@ -204,9 +207,9 @@ def test_vectors_of_another_kind_are_refused(folder_url: str, changes: dict[str,
 def test_an_export_checks_what_is_there(folder_url: str) -> None:
     with pytest.raises(GranularityError, match="12"):
         export_index(stored(), folder_url, shortlist_dim=12)
-    assert export_index(stored(), folder_url) == ROWS
+    assert export_index(stored(), folder_url).rows == ROWS
     assert open_store(folder_url).layout.shortlist_dim == 8
-    assert export_index(stored(), folder_url) == ROWS
+    assert export_index(stored(), folder_url).present == ROWS
     with pytest.raises(ConfigError, match="letters/v2"):
         export_index(StoredVectors(VECTORS, NESTING, ids=NAMES, encoder="letters/v2"), folder_url)
 

@@ -170,12 +170,13 @@ def extract(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a standalone, smaller model, which plain sentence-transformers loads too.
+    """Write a standalone, smaller model, which plain sentence-transformers (6 or newer) loads too.
 
     Example: nestling extract nestling-demo/model --at dim=64 -o small
     """
     from nestling.artifact import check_folder_target
     from nestling.encoders.opening import check_model, open_encoder
+    from nestling.encoders.serving import in_words, served_by
 
     check_folder_target(output)
     check_model(model, at)
@@ -184,7 +185,15 @@ def extract(
     small.save(output)
     before, after = encoder.cost(), small.cost()
     say(f"{before.parameters:,} parameters became {after.parameters:,}")
-    answer = {"model": str(output), "parameters_before": before.parameters, "parameters": after.parameters}
+    served = served_by(output)
+    if said := in_words(each for each in served if each.vectors != "other"):  # of those save warns
+        say(said)
+    answer = {
+        "model": str(output),
+        "parameters_before": before.parameters,
+        "parameters": after.parameters,
+        "served_by": {each.server: each.vectors for each in served},
+    }
     show_json(answer) if as_json else show(str(output))
 
 

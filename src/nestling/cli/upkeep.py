@@ -94,15 +94,21 @@ def export(
     shortlist_dim: Annotated[
         int | None, typer.Option(help="Prefix that the database searches first.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Copy an index to a database, without encoding anything again.
+
+    Rows whose id the table has are left as they are, so that it goes on after an interruption.
 
     Example: nestling index export my-index --to lancedb:///data/vectors/items
     """
     from nestling.search.stores import export_index
 
     with readable(folder) as opened:
-        show(str(export_index(opened, to, shortlist_dim=shortlist_dim)))
+        done = export_index(opened, to, shortlist_dim=shortlist_dim)
+    there = f", {done.present:,} were there already" if done.present else ""
+    say(f"{done.rows:,} rows copied{there}; {done.seconds:.1f} s")
+    show_json(asdict(done)) if as_json else show(str(done.rows + done.present))
 
 
 def bench(

@@ -76,7 +76,9 @@ def cut_model(model: SentenceTransformer, dim: int, rule: CutRule) -> SentenceTr
     """A model that gives the first ``dim`` entries of what ``model`` gives, treated as ``rule`` says.
 
     The last matrix is cut where it is a Dense or a table of static vectors (a mean of rows commutes with
-    the cut); elsewhere a Dense with the rows of the identity follows. Modules that are not cut are shared.
+    the cut); elsewhere a Dense with the rows of the identity follows. A layer norm before it becomes part
+    of its matrix where that is exact, because inference servers know none. Modules that are not cut are
+    shared.
     """
     modules, stock = modules_of(model), stock_modules()
     name, last = next(reversed(modules.items()))
@@ -88,8 +90,12 @@ def cut_model(model: SentenceTransformer, dim: int, rule: CutRule) -> SentenceTr
             table = cut(last.embedding.weight.detach(), dim, RAW).clone()
             modules[name] = stock.StaticEmbedding(last.tokenizer, embedding_weights=table)
         else:
-            identity = torch.eye(dim, width_of(model), dtype=model.dtype, device=model.device)
-            append(modules, linear_module(identity, None))
+            rows = torch.eye(dim, width_of(model), dtype=model.dtype, device=model.device)
+            if rule.after == "l2" and isinstance(last, stock.LayerNorm) and not last.norm.bias.any():
+                # It subtracts the mean, which a matrix does too, and divides by a length, as does the rule.
+                rows = (rows - 1 / rows.shape[1]) * last.norm.weight.detach()[:dim, None]
+                del modules[name]
+            append(modules, linear_module(rows, None))
     if rule.after == "l2":
         append(modules, stock.Normalize())
     return with_modules(model, modules)

@@ -230,7 +230,7 @@ class StaticEncoder:
         return fingerprint_of(self, self.rule, None, arrays)
 
     def save(self, folder: str | Path, /) -> None:
-        """Write a verified folder that plain sentence-transformers loads too, with the same vectors."""
+        """Write a verified folder that plain sentence-transformers loads with the same vectors."""
         layers, table = cut_model(self.parts.layers, self.parts.table, self.nesting.full["dim"])
         ending = (Normalize(),) if self.rule.after == "l2" else ()
         settings = {"nesting_is_assumed": self.nesting_is_assumed, **self.trained_from.to_settings()}

@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 
 _MODULES, _ABOUT, _CONFIG = "modules.json", "config_sentence_transformers.json", "config.json"
 _WEIGHTS, _VOCABULARY = "model.safetensors", "tokenizer.json"
-_HOMES = {
-    "StaticEmbedding": "sentence_transformers.sentence_transformer.modules.static_embedding",
-    "Dense": "sentence_transformers.base.modules.dense",
-    "LayerNorm": "sentence_transformers.sentence_transformer.modules.layer_norm",
-    "Normalize": "sentence_transformers.base.modules.normalize",
-}
+_HOME = "sentence_transformers.models"  # as every version reads it
 
 
 @dataclass(frozen=True)
@@ -101,8 +96,7 @@ def write_static(folder: Path, tokenizer: Any, table: Floats, layers: Sequence[L
     for number, module in enumerate((None, *layers)):
         kind = "StaticEmbedding" if module is None else type(module).__name__
         path = "" if module is None else f"{number}_{kind}"
-        home = f"{_HOMES[kind]}.{kind}"
-        modules.append({"idx": number, "name": str(number), "path": path, "type": home})
+        modules.append({"idx": number, "name": str(number), "path": path, "type": f"{_HOME}.{kind}"})
         if module is not None:
             _write_layer(folder / path, module)
     save_file({"embedding.weight": np.ascontiguousarray(table)}, folder / _WEIGHTS)

@@ -32,6 +32,7 @@ from nestling.encoders.inference import evaluating, multiply_adds
 from nestling.encoders.mapped_text import Adaptable, put_together, take_apart
 from nestling.encoders.origin import TrainedFrom, origin_of
 from nestling.encoders.pretrained import quiet_unless_terminal, read_model
+from nestling.encoders.serving import prepare_for_servers, warn_of_others
 from nestling.encoders.text_inputs import Pooling, check_nesting, prepare, usual_rule
 from nestling.encoders.texts import (
     check_batch_size,
@@ -193,7 +194,7 @@ class TextEncoder(nn.Module):
             return self._encode_each(texts, [granularity], batch_size, prompt, first_row)[granularity]
         rows = check_texts(texts, first_row)
         alone = TextEncoder(self._stock(granularity), Nesting.chain(dim=(granularity["dim"],)), self.rule)
-        return encode_apart(alone.save, rows, granularity["dim"], devices, batch_size, prompt, first_row)
+        return encode_apart(alone._write, rows, granularity["dim"], devices, batch_size, prompt, first_row)
 
     def encode_each(
         self, texts: Sequence[str], granularities: Iterable[At] | None = None, *, batch_size: int = 64
@@ -298,17 +299,25 @@ class TextEncoder(nn.Module):
         return fingerprint_of(self.model, self.rule, self.model.max_seq_length, weights)
 
     def save(self, folder: str | Path, /) -> None:
-        """Write a verified folder that plain sentence-transformers loads too, with the same vectors.
+        """Write a verified folder that plain sentence-transformers (6 or newer) loads with the same vectors.
+
+        Inference servers find there what they read. A ``ServingWarning`` says why one of them would give
+        other vectors; see :func:`~nestling.encoders.serving.served_by`.
 
         Raises:
             ConfigError: if the model holds modules that plain sentence-transformers would not load.
         """
+        self._write(folder)
+        warn_of_others(folder)
+
+    def _write(self, folder: str | Path) -> None:
         check_stock(self.model)
         stock = self._stock(self.nesting.full)
         settings = {"nesting_is_assumed": self.nesting_is_assumed, **self.trained_from.to_settings()}
         with write_folder(folder, _KIND, nesting=self.nesting, rule=self.rule, settings=settings) as path:
             with quiet_unless_terminal():
                 stock.save(str(path), create_model_card=False)
+            prepare_for_servers(path, stock.max_seq_length)
             if not self.nesting_is_assumed:
                 write_dims(path, self.nesting.sizes("dim"))
 

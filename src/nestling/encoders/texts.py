@@ -48,7 +48,7 @@ class Encoder(Protocol):
         ...
 
     def save(self, folder: str | Path, /) -> None:
-        """Write a verified folder that plain sentence-transformers loads too."""
+        """Write a verified folder that plain sentence-transformers (6 or newer) loads too."""
         ...
 
     def fingerprint(self) -> str:

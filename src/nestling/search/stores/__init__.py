@@ -2,12 +2,13 @@
 
 from nestling.search.stores.database import DatabaseStore
 from nestling.search.stores.layout import Layout
-from nestling.search.stores.migrate import copy, export_index, read_store
+from nestling.search.stores.migrate import Copied, copy, export_index, read_store
 from nestling.search.stores.store import Batch, Hits, Store
 from nestling.search.stores.urls import create_store, open_store
 
 __all__ = [
     "Batch",
+    "Copied",
     "DatabaseStore",
     "Hits",
     "Layout",

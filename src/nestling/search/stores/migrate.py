@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,9 +34,24 @@ from nestling.search.stores.urls import table_at
 _COSINE: Metric = "dot"  # what vectors of a file are compared by
 
 
+@dataclass(frozen=True)
+class Copied:
+    """What a copy did.
+
+    Args:
+        rows: written.
+        present: left as they were, because the target had rows of their ids.
+        seconds: from the first row to the end, with the index of the target.
+    """
+
+    rows: int
+    present: int
+    seconds: float
+
+
 def copy(
     source: Store | AdaptiveIndex | StoredVectors, target: Store, *, size: int = 1000, resume: bool = False
-) -> int:
+) -> Copied:
     """Copy all rows with their metadata, and bring the index of the target up to date.
 
     Args:
@@ -45,7 +61,7 @@ def copy(
         resume: go on after an interruption: rows whose id the target has are left as they are.
 
     Returns:
-        How many rows were written.
+        Rows written, rows left as they were, and seconds.
 
     Raises:
         ConfigError: if sizes, cut rule, metric or encoder differ, or the target was made for other fields.
@@ -56,19 +72,20 @@ def copy(
     _check_identity(opened, target.layout)
     _check_fields(opened, target.layout)
     prepared = opened.is_prepared or opened.rule != target.layout.rule
-    written = 0
+    start, rows, present = time.perf_counter(), 0, 0
     kept = on_interrupt(lambda: f"{progress.done:,} of {opened.count:,} rows are copied; repeat it to go on")
     with Progress("copying", opened.count, "rows") as progress, kept:
         for batch in opened.batches:
             new = ~target.present(batch.ids) if resume else np.ones(len(batch.ids), bool)
+            present += int((~new).sum())
             with progress.part(len(new)):
                 if new.any():
                     tags = [tag for tag, is_new in zip(batch.metadata, new, strict=True) if is_new]
                     target.add(batch.ids[new], batch.vectors[new], tags, prepared=prepared)
-                    written += int(new.sum())
+                    rows += int(new.sum())
     with Progress("building the index of the database"):
         target.optimize()
-    return written
+    return Copied(rows, present, time.perf_counter() - start)
 
 
 def read_store(store: Store, folder: str | Path) -> StoredVectors:
@@ -120,7 +137,7 @@ def _columns(metadata: Sequence[Mapping[str, Value]], fields: Mapping[str, Field
 
 def export_index(
     source: AdaptiveIndex | StoredVectors, url: str, *, shortlist_dim: int | None = None, resume: bool = True
-) -> int:
+) -> Copied:
     """Copy an index, or vectors from a file, to the table that a URL names; it is made if there is none.
 
     The fields of the rows become metadata, and a new table declares them.
@@ -133,7 +150,7 @@ def export_index(
         resume: rows whose id the table has are left as they are.
 
     Returns:
-        How many rows the table has afterwards.
+        Rows written, rows left as they were, and seconds.
 
     Raises:
         GranularityError: for a ``shortlist_dim`` outside the nesting.
@@ -147,8 +164,7 @@ def export_index(
             store = DatabaseStore.create(table, opened.layout(shortlist_dim))
         else:
             store = DatabaseStore.open(table)
-        copy(source, store, resume=resume)
-        return store.count()
+        return copy(source, store, resume=resume)
     finally:
         table.close()
 
