@@ -326,6 +326,7 @@ def test_open_reads_minilm_with_its_normalisation():
     assert near > 0.5 > far
 
 
+@pytest.mark.filterwarnings("ignore::nestling.errors.ServingWarning")
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken", "weightedmean", "max"])
 def test_tokens_are_pooled_as_asked(pooling, tiny_bert_folder, tmp_path):
     nesting = Nesting.parse("layer=1,2 x dim=8,32")
