@@ -267,3 +267,35 @@ def test_encoded_tables_keep_ids_and_columns(tmp_path: Path) -> None:
     assert "give -o a folder to keep the ids and columns" in alone.stderr
     run("encode", "wordllama", table, *flags, "--fields", "", "-o", tmp_path / "w")
     assert StoredVectors.load(tmp_path / "w").fields.kinds == {"title": "text"}
+
+
+def test_later_tables_have_the_ids_of_the_index_and_may_lack_its_texts(tmp_path: Path) -> None:
+    def table(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    folder, flags = tmp_path / "c", ("--column", "title", "--id-column", "sku")
+    first = table("a.csv", "sku,title,price\n111,a cat,1\n222,a dog,2\nX3,a cow,3\n")
+    answer("index", "build", first, "-o", folder, "--encoder", "wordllama", *flags)
+    assert answer("index", "add", folder, table("b.csv", "sku,title,price\n444,a hen,4\n"))["added"] == 1
+    changed = answer("index", "update", folder, table("c.csv", "sku,price\n444,9\n111,8\n"))
+    assert changed == {"added": 0, "replaced": 2, "rows": 4}
+    (hen,) = answer("search", folder, "hen", "--where", "price=9")
+    assert (hen["id"], hen["text"]) == ("444", "a hen")
+    assert answer("index", "delete", folder, "--table", tmp_path / "b.csv")["deleted"] == 1
+    assert "no row meets --where" in run("search", folder, "hen", "--where", "price>100").stderr
+    run("encode", "wordllama", first, *flags, "-o", tmp_path / "v")
+    answer("index", "build", tmp_path / "v", "-o", tmp_path / "i", "--plan", "flat@full")
+    alone = tmp_path / "d.csv"
+    alone.write_text("sku,price\n111,7\n", encoding="utf-8")
+    assert answer("index", "update", tmp_path / "i", alone) == {"added": 0, "replaced": 1, "rows": 3}
+
+
+def test_flags_that_mean_nothing_are_refused(files: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "t.txt"
+    texts.write_text("a cat\na dog\n", encoding="utf-8")
+    build = ("index", "build", "-o", tmp_path / "x")
+    for flag in (("--metric", "euclidean"), ("--nesting", "dim=8,32")):
+        assert "are for vectors" in str(run(*build, texts, "--encoder", "wordllama", *flag).exception)
+    for flag in (("--fields", "year"), ("--id-column", "sku")):
+        assert "give a table of its rows with --table" in str(run(*build, files / "all.npy", *flag).exception)

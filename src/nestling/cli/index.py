@@ -23,11 +23,13 @@ from nestling.cli.folders import (
     writable,
 )
 from nestling.cli.tables import (
+    VECTOR_SUFFIXES,
     Column,
     Fields,
     IdColumn,
     TableOption,
     cut_rule,
+    has_column,
     open_rows,
     open_table,
     read_names,
@@ -38,6 +40,7 @@ from nestling.cli.upkeep import compact, export, info, tune, verify
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nestling.domains.collection import Collection
     from nestling.search.exact import Metric
     from nestling.search.index import AdaptiveIndex
 
@@ -93,6 +96,8 @@ def build(
             raise ConfigError(
                 "--made-by, --before, --after and --table are for vectors; texts get theirs from --encoder"
             )
+        if (metric, nesting) != ("dot", None):
+            raise ConfigError("--metric and --nesting are for vectors; of texts they are those of --encoder")
         described = open_table(source, column, id_column, fields)
         from nestling.domains.collection import Collection
         from nestling.encoders.opening import check_model, open_encoder
@@ -167,31 +172,56 @@ def _put(
     folder: Path, source: Path, table: Path | None, wait: float, as_json: bool, *, replaces: bool
 ) -> None:
     if is_collection(folder):
-        from nestling.domains.collection import Collection
-
         if table is not None:
             raise ConfigError("--table is for vectors; a collection takes one table with the texts in it")
-        with Collection.open(folder, wait=wait) as texts:
-            rows, before = table_like(source, texts.index, has_texts=True, replaces=replaces), len(texts)
-            ids, after = (texts.update if replaces else texts.add)(rows), len(texts)
-    else:
-        from nestling.encoders.stored import open_vectors
+        from nestling.domains.collection import Collection
 
+        with Collection.open(folder, wait=wait) as texts:
+            before, rows = len(texts), _put_texts(texts, source, replaces)
+            after = len(texts)
+    else:
         with writable(folder, wait=wait) as vectors:
-            # Of a table beside the vectors, the columns are not those of their file.
-            columns, before = {} if table else vectors.columns, len(vectors)
-            stored = open_vectors(source, column=columns.get("vector"), id_column=columns.get("id"))
-            vectors.check_encoder(stored.encoder)
-            names, found = stored.ids, stored.fields
-            if table is not None:
-                described = table_like(table, vectors, has_texts=False, replaces=replaces)
-                names, found = described.ids, described.all_fields()
-            put = vectors.update if replaces else vectors.add
-            ids, after = put(stored.values, names, found), len(vectors)
+            before, rows = len(vectors), _put_vectors(vectors, source, table, replaces)
+            after = len(vectors)
     added = after - before
-    say(f"{added:,} added, {len(ids) - added:,} replaced; {after:,} in all")
-    answer = {"added": added, "replaced": len(ids) - added, "rows": after}
+    say(f"{added:,} added, {rows - added:,} replaced; {after:,} in all")
+    answer = {"added": added, "replaced": rows - added, "rows": after}
     show_json(answer) if as_json else show(str(after))
+
+
+def _put_texts(texts: Collection, source: Path, replaces: bool) -> int:
+    """Add or replace texts; a table without them changes fields alone. How many rows it has."""
+    index = texts.index
+    if replaces and not has_column(source, texts.text_column):
+        return _put_fields(index, source)
+    rows = table_like(source, index, has_texts=True, replaces=replaces)
+    put = texts.update if replaces else texts.add
+    return len(put(rows))
+
+
+def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, replaces: bool) -> int:
+    """Add or replace vectors; a table alone changes fields. How many rows it has."""
+    from nestling.encoders.stored import open_vectors
+
+    if replaces and table is None and source.is_file() and source.suffix.lower() not in VECTOR_SUFFIXES:
+        return _put_fields(vectors, source)
+    # Of a table beside the vectors, the columns are not those of their file.
+    columns = {} if table else vectors.columns
+    stored = open_vectors(source, column=columns.get("vector"), id_column=columns.get("id"))
+    vectors.check_encoder(stored.encoder)
+    names, found = stored.ids, stored.fields
+    if table is not None:
+        described = table_like(table, vectors, has_texts=False, replaces=replaces)
+        names, found = described.ids, described.all_fields()
+    put = vectors.update if replaces else vectors.add
+    return len(put(stored.values, vectors.ids_like(names), found))
+
+
+def _put_fields(index: AdaptiveIndex, source: Path) -> int:
+    rows = table_like(source, index, has_texts=False, replaces=True)
+    if rows.ids is None:
+        raise ConfigError(f"{source} has no column of ids, which say whose fields change; call it id")
+    return len(index.update(None, index.ids_like(rows.ids), rows.all_fields()))
 
 
 @index.command("delete")
@@ -233,7 +263,7 @@ def _named(opened: AdaptiveIndex, ids: list[str] | None, table: Path | None, whe
     described = TableFile.open(table, None, id_column, [], has_texts=False)
     if described.ids is None:
         raise ConfigError(f"{table} has no column of ids; call it id")
-    return described.ids
+    return opened.ids_like(described.ids)
 
 
 for verb in (compact, info, verify, tune, export):

@@ -30,6 +30,17 @@ TableOption = Annotated[
 ]
 
 
+VECTOR_SUFFIXES = (".npy", ".fvecs", ".parquet")
+"""Files of vectors; others are tables."""
+
+
+def has_column(path: Path, name: str) -> bool:
+    """Whether a table has a column of this name."""
+    from nestling.data.table import read_in_parts
+
+    return name in next(iter(read_in_parts(path))).columns
+
+
 def read_fields(given: str | None) -> dict[str, FieldKind | None] | None:
     """The fields that a flag names, each with its kind or None; None is all columns."""
     if given is None:
@@ -45,6 +56,9 @@ def open_table(
     from nestling.data.description import TableFile
 
     table = TableFile.open(path, column, id_column, read_fields(fields), has_texts=has_texts)
+    if has_texts and column is None and len(table.kinds) > 1:
+        rows = "rows are counted" if table.id_column is None else f"ids are those of {table.id_column!r}"
+        say(f"texts are those of column {table.text!r}, {rows}; --column and --id-column say otherwise")
     if table.left_out:
         say(f"left out of {path}: " + "; ".join(f"{name} ({why})" for name, why in table.left_out.items()))
     return table
@@ -81,6 +95,8 @@ def open_rows(
     from nestling.encoders.stored import open_vectors
 
     if table is None:
+        if (id_column or fields) and source.suffix.lower() != ".parquet":
+            raise ConfigError(f"{source} has no columns; give a table of its rows with --table")
         return open_vectors(source, column=column, id_column=id_column, fields=read_fields(fields), **about)
     described = open_table(table, None, id_column, fields, has_texts=False)
     rows = len(open_vectors(source, column=column))

@@ -10,7 +10,7 @@ import typer
 
 from nestling.cli.demo import COLLECTION, DEMO_FOLDER
 from nestling.cli.folders import Where, is_collection
-from nestling.cli.talk import AsJson, show, show_json
+from nestling.cli.talk import AsJson, say, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def search(
     if as_json:
         show_json(answers)
         return
+    if not answers:
+        say("no row is there that may be found" if where is None else "no row meets --where")
     for answer in answers:
         _show_answer(answer)
 

@@ -175,12 +175,14 @@ class Collection:
         vectors, names, columns = self._read(texts, ids, fields)
         return self.index.add(vectors, names, columns)
 
-    def update(self, texts: TableFile | Iterable[str], ids: Any = None, *, fields: Any = None) -> Ids:
+    def update(self, texts: TableFile | Iterable[str] | None, ids: Any = None, *, fields: Any = None) -> Ids:
         """Put texts in the place of those of the same ids, and add those that are new; see :meth:`add`.
 
-        Fields that are not given are kept.
+        Fields that are not given are kept, and with ``texts=None`` the texts too.
         """
         self.index.check_writable()  # first: in a fork the encoder itself may wait for ever
+        if texts is None:
+            return self.index.update(None, ids, fields)
         vectors, names, columns = self._read(texts, ids, fields)
         return self.index.update(vectors, names, columns)
 
@@ -245,7 +247,8 @@ class Collection:
         """Vectors, ids and columns of texts that come to those that are there."""
         source = _Source.of(texts, ids, fields, self.text_column)
         matrix = self.encoder.encode(list(source.texts))
-        return matrix, source.ids, Columns.joined(list(source.fields()), source.kinds)
+        names = self.index.ids_like(source.ids) if isinstance(texts, TableFile) else source.ids
+        return matrix, names, Columns.joined(list(source.fields()), source.kinds)
 
 
 @dataclass(frozen=True)
@@ -261,9 +264,13 @@ class _Source:
     @classmethod
     def of(cls, texts: TableFile | Iterable[str], ids: Any, fields: Any, name: str = _TEXT) -> _Source:
         if isinstance(texts, TableFile):
-            if ids is not None or fields is not None:
-                raise ConfigError("a table of texts says ids and fields itself; leave out ids and fields")
-            return cls(texts, texts.ids, texts.kinds, texts.fields, texts.columns)
+            if fields is not None:
+                raise ConfigError("a table of texts says its fields itself; leave out fields")
+            return cls(texts, texts.ids if ids is None else ids, texts.kinds, texts.fields, texts.columns)
+        if isinstance(texts, Mapping) or hasattr(texts, "columns"):
+            raise DataError(
+                "texts must be a list of texts, not a table; give one column as texts and others as fields"
+            )
         if isinstance(texts, str):
             raise DataError("texts must be a list of texts, not one text; put it in a list")
         rows = list(texts)

@@ -102,6 +102,11 @@ class IndexReader:
         """What the columns of the table were called that the rows came from, by their part in it."""
         return dict(self.generation.settings.columns)
 
+    def ids_like(self, ids: Ids | None) -> Ids | None:
+        """Ids of a table as the index has them: where it has texts, a file of numbers alone holds texts."""
+        is_text = self._state.numbering.kind == "str"
+        return ids.astype(np.str_) if is_text and ids is not None and ids.dtype.kind in "iu" else ids
+
     def check_encoder(self, encoder: str) -> None:
         """Refuse to compare vectors of another encoder with those of the index; an unknown one ("") passes.
 

@@ -195,6 +195,7 @@ def build(
     encoder: str | None = None,
     seed: int = 0,
     workers: int | None = None,
+    fields: Any = None,
 ) -> AdaptiveIndex:
     """An index in ``folder``, its plan found by :func:`tune` unless given, with what was measured of it.
 
@@ -221,6 +222,7 @@ def build(
             seed=seed,
             workers=workers,
             engine=engine,
+            fields=fields,
         )
 
     if plan is not None or not k:
