@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.cut import CutRule
 from nestling.errors import ArtifactError, NestlingError, StorageError
+from nestling.errors import reason_of as reason_of
 from nestling.granularity import Nesting
 from nestling.progress import watched
 
@@ -380,10 +380,3 @@ def _check_parent(target: Path) -> None:
 
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
-
-
-def reason_of(error: OSError) -> str:
-    """Why writing failed, in words."""
-    if error.errno == errno.ENOSPC:
-        return "the disk is full; free some space and try again"
-    return error.strerror or str(error)

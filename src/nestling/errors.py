@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 from collections.abc import Iterable
 from types import ModuleType
@@ -119,3 +120,10 @@ def missing(package: str, extra: str) -> MissingExtraError:
         f"this needs the package {package!r}, which is not installed. "
         f'Install it with: pip install "nestling[{extra}]"'
     )
+
+
+def reason_of(error: OSError) -> str:
+    """Why writing failed, in words."""
+    if error.errno == errno.ENOSPC:
+        return "the disk is full; free some space and try again"
+    return error.strerror or str(error)

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from nestling import __version__
-from nestling.artifact import reason_of
 from nestling.cli.comparing import compare
 from nestling.cli.demo import demo
 from nestling.cli.flags import command_of, flags_of, in_flags
@@ -21,7 +20,7 @@ from nestling.cli.models import encode, extract, train
 from nestling.cli.talk import repeat_the_log, say, show, show_all_letters
 from nestling.cli.texts import data, search
 from nestling.cli.upkeep import bench
-from nestling.errors import NestlingError, missing
+from nestling.errors import NestlingError, missing, reason_of
 from nestling.extras import EXTRAS
 from nestling.progress import Progress
 

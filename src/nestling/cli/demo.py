@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nestling.artifact import check_folder_target
 from nestling.cli.results import check_results
 from nestling.cli.talk import say, show
 
@@ -49,6 +48,8 @@ def demo(
     Example: nestling demo --pairs my.csv
     """
     check_results(output, "curve.json", "curve.png", "report.html")
+    from nestling.artifact import check_folder_target
+
     check_folder_target(output / "model")
     from nestling.encoders.opening import check_model
     from nestling.training.plan import check_sources, read_plan

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from nestling.artifact import check_folder_target
 from nestling.cli.folders import (
     VECTORS,
     Folder,
@@ -99,6 +98,7 @@ def build(
         if (metric, nesting) != ("dot", None):
             raise ConfigError("--metric and --nesting are for vectors; of texts they are those of --encoder")
         described = open_table(source, column, id_column, fields)
+        from nestling.artifact import check_folder_target
         from nestling.domains.collection import Collection
         from nestling.encoders.opening import check_model, open_encoder
 

@@ -10,6 +10,7 @@ import typer
 
 from nestling.cli.tables import Fields, IdColumn, open_table
 from nestling.cli.talk import AsJson, Wait, say, say_left_out, show, show_json
+from nestling.data.input_file import find_file
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def encode(
 
     Example: nestling encode nestling-demo/model my.jsonl --at dim=64 -o vectors
     """
+    find_file(texts)  # before what takes long to import
     from nestling.artifact import check_file_target, check_folder_target
     from nestling.domains.encoding import encoded
     from nestling.encoders.opening import check_model, open_encoder

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from nestling.artifact import check_file_target
 from nestling.errors import require
 
 
@@ -23,6 +22,8 @@ def check_results(folder: Path | None, *names: str) -> None:
     """
     if folder is None:
         return
+    from nestling.artifact import check_file_target
+
     for name in names:
         check_file_target(folder / name)
     if any(name.endswith(".png") for name in names) and find_spec("matplotlib") is None:

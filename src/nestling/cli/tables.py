@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from nestling.cli.talk import say
+from nestling.data.input_file import find_file
 from nestling.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def open_table(
     path: Path, column: str | None, id_column: str | None, fields: str | None, *, has_texts: bool = True
 ) -> TableFile:
     """A table as flags describe it; columns that cannot be kept are told."""
+    find_file(path)  # before what takes long to import
     from nestling.data.description import TableFile
 
     table = TableFile.open(path, column, id_column, read_fields(fields), has_texts=has_texts)

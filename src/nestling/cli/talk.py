@@ -13,8 +13,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from nestling.artifact import reason_of
-from nestling.errors import StorageError
+from nestling.errors import StorageError, reason_of
 from nestling.progress import clear
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result for machines.")]
