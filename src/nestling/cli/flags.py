@@ -10,13 +10,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nestling.granularity import AXES
-
 _ALIASES = {"text": "column", "draws": "resamples", "encoder": "made_by"}
 """Parameters of commands that are called otherwise than the argument that they set."""
 
-_TEXT_FORMS = frozenset((*AXES, "nprobe", "ef", "shortlist", "confidence"))
-"""Names in granularities and points, which the command line takes as the same text."""
+_OF_POINTS = ("nprobe", "ef", "shortlist", "confidence")
 
 _ARGUMENT = re.compile(
     r"""(?<![\w./'"=<>!*-])(?P<name>[a-z][a-z_]*)=(?![=>])(?P<value>"[^"]*"|'[^']*'|[^\s,;:()]*)"""
@@ -71,7 +68,10 @@ def _arguments(text: str) -> Iterator[str]:
 
 
 def _is_text_form(found: re.Match[str]) -> bool:
-    return found["name"] in _TEXT_FORMS and found["value"] != ""
+    """Whether it stands in a granularity or a point, which the command line takes as the same text."""
+    from nestling.granularity import AXES  # when an error is told: it takes long
+
+    return found["name"] in (*AXES, *_OF_POINTS) and found["value"] != ""
 
 
 def _in_words(text: str, flags: Mapping[str, str]) -> str:
