@@ -82,6 +82,7 @@ def test_an_export_says_what_it_did(files: Path, tmp_path: Path) -> None:
     again = run(*export)
     assert again.stdout.strip() == str(N)
     assert f"0 rows copied, {N} were there already; 0." in again.stderr
+    assert "if the index changed since, export to a new table" in again.stderr
 
 
 def test_texts_become_a_collection(tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ def export(
         done = export_index(opened, to, shortlist_dim=shortlist_dim)
     there = f", {done.present:,} were there already" if done.present else ""
     say(f"{done.rows:,} rows copied{there}; {done.seconds:.1f} s")
+    if done.present:
+        say("rows that were there are as they were; if the index changed since, export to a new table")
     show_json(asdict(done)) if as_json else show(str(done.rows + done.present))
 
 
