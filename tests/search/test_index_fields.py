@@ -214,3 +214,53 @@ def test_an_index_holds_what_a_dict_holds(tmp_path_factory, changes):
         met = {name for name in names if (plain[name]["n"] or 0) >= 0 and plain[name]["t"] != "a"}
         assert {str(name) for name in hits.ids[0] if name} == {n for n in met if plain[n]["n"] is not None}
     index.close()
+
+
+def test_an_update_of_fields_alone_takes_each_id_once(index):
+    with pytest.raises(DataError, match="sku1"):
+        index.update(None, ["sku1", "sku1"], fields={"year": [1, 2]})
+    with pytest.raises(DataError, match="strings"):
+        index.update(None, [1], fields={"year": [1]})
+    assert len(index) == 300
+    assert index.fields_of(["sku1"])[0]["year"] == 2001
+
+
+@pytest.mark.parametrize("has_vectors", [False, True])
+def test_a_row_keeps_the_fields_that_it_does_not_name(index, has_vectors):
+    index.update(
+        vectors(2) if has_vectors else None,
+        ["sku1", "sku2"],
+        fields=[{"year": 1}, {"brand": "b", "sold": None}],
+    )
+    assert index.fields_of(["sku1", "sku2"]) == [
+        records(3)[1] | {"year": 1},
+        records(3)[2] | {"brand": "b", "sold": None},
+    ]
+    index.update(vectors(2), ["sku1", "new"], fields=[{"price": 7}, {"year": 3}])
+    assert index.fields_of(["sku1", "new"]) == [
+        records(3)[1] | {"year": 1, "price": 7.0},
+        {"year": 3, "brand": None, "price": None, "sold": None},
+    ]
+
+
+@pytest.mark.parametrize("log_bytes", [1, 1 << 20])
+def test_rows_that_are_refused_settle_no_fields(tmp_path, log_bytes):
+    with AdaptiveIndex.create(tmp_path / "i", dim=16, log_bytes=log_bytes) as made:
+        for wrong in (np.zeros((2, 16), np.float32), np.full((2, 16), 1e300)):
+            with pytest.raises(DataError):
+                made.add(wrong, ["a", "b"], fields={"wrong": [1, 2]})
+        with pytest.raises(DataError, match="not in the index"):
+            made.update(None, ["a"], fields={"wrong": [1]})
+        assert made.fields == {}
+        made.add(vectors(2), ["a", "b"], fields={"year": [1, 2]})
+        made.add(vectors(1), ["c"], fields={"year": [3]})
+        assert made.fields_of(["a", "b", "c"]) == [{"year": 1}, {"year": 2}, {"year": 3}]
+    with AdaptiveIndex.open(tmp_path / "i", read_only=True) as opened:
+        assert opened.fields == {"year": "int"}
+        assert opened.search(vectors(1), 3, where="year>1").fields[0][0]["year"] in (2, 3)
+
+
+def test_fields_without_rows_are_refused(tmp_path):
+    with pytest.raises(DataError, match="kinds="):
+        AdaptiveIndex.create(tmp_path / "i", dim=4, fields={"year": [1]})
+    assert not (tmp_path / "i").exists()

@@ -17,7 +17,7 @@ from nestling.cut import CutRule
 from nestling.data.columns import Columns, Kinds, parts_of
 from nestling.encoders.matrix import Sizes, read_sizes
 from nestling.encoders.stored import StoredVectors
-from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
+from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, unknown
 from nestling.granularity import Nesting
 from nestling.search.durable import discard, flush_folder
 from nestling.search.engine import Engine
@@ -64,6 +64,8 @@ def create_index(
     matrix = None if vectors is None else as_matrix(vectors, "the vectors", dim)
     if matrix is None and dim is None:
         raise ConfigError("an index without vectors needs to know their size; give dim=")
+    if matrix is None and fields is not None:
+        raise DataError("fields are of rows, and no vectors are given; say what they will hold with kinds=")
     full = dim if matrix is None else matrix.shape[1]
     _check_lists(plan, matrix)
     resolved = (Plan.parse(plan) if isinstance(plan, str) else plan).resolve(full or 0)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from nestling.artifact import FileRecord, read_manifest, storage_errors
 from nestling.data.columns import Columns, parts_of
-from nestling.data.fields import FieldKind
 from nestling.errors import ConfigError, DataError, StorageError
+from nestling.ids import as_ids
 from nestling.search.durable import discard, flush_folder, npy_chunks, write_new
 from nestling.search.engine import Engine
 from nestling.search.generation import Generation, leftovers, switch
@@ -90,7 +90,9 @@ class Writer:
             StorageError: if they could not be written; nothing was then changed.
         """
         with self._changing():
-            names = read_ids(ids) if vectors is None else self._names(ids, len(vectors))
+            if vectors is None:
+                ids = as_ids(ids)
+            names = self._names(ids, len(ids if vectors is None else vectors))
             taken = self._taken(names)
             if taken.any() and not replaces:
                 raise DataError(
@@ -102,7 +104,8 @@ class Writer:
                 blocks = iter([self._vectors_there(names, taken)])
             else:
                 blocks = prepared_blocks(vectors, self.state.generation.rule, smallest)
-            if len(names) * self.state.snapshot.terms.dim * 4 >= self._log_bytes:
+            settles = len(names) > 0 and columns.kinds != self.state.snapshot.terms.fields
+            if settles or len(names) * self.state.snapshot.terms.dim * 4 >= self._log_bytes:
                 self._commit_large(names, blocks, columns)
             elif len(names):
                 self._append(Record("put", names, np.concatenate(list(blocks)), columns))
@@ -200,18 +203,16 @@ class Writer:
         """The fields of rows that are put; the first rows of an index settle which fields there are."""
         snapshot = self.state.snapshot
         if given is not None and not snapshot.terms.fields and not len(snapshot):
-            columns = Columns.read(given, len(names))
-            self._settle(columns.kinds)
-            return columns
+            return Columns.read(given, len(names))
         kinds = snapshot.terms.fields
         columns = Columns.read(given, len(names), kinds)
-        if taken.any() and len(columns.by_name) < len(kinds):
-            columns = Columns(snapshot.fields_of(names).by_name | columns.by_name, len(names))
+        if taken.any() and kinds:
+            before = snapshot.fields_of(names)
+            if isinstance(given, Sequence):  # each row names fields of its own, and keeps the others
+                rows = zip(before.records(), given, strict=True)
+                columns = Columns.read([old | dict(row) for old, row in rows], len(names), kinds)
+            columns = Columns(before.by_name | columns.by_name, len(names))
         return columns.with_kinds(kinds)
-
-    def _settle(self, kinds: dict[str, FieldKind]) -> None:
-        """Switch to a generation whose rows have these fields."""
-        self._commit((), self.state.snapshot.rows(), self.state.numbering, fields=kinds)
 
     def _vectors_there(self, names: Ids, taken: NDArray[np.bool_]) -> NDArray[np.float32]:
         if not taken.all():
@@ -253,7 +254,8 @@ class Writer:
         rest = Snapshot(before.terms, before.id_kind, merged, memory).rows()
         ids = np.concatenate([rest.ids, names]) if len(rest.ids) else names
         rows = Rows(ids, chain(rest.blocks, blocks), chain(rest.fields, parts_of(columns)))
-        self._commit(kept, rows, self.state.numbering.after_put(names))
+        # The first rows bring their fields with them: where they cannot be written, none is settled.
+        self._commit(kept, rows, self.state.numbering.after_put(names), fields=columns.kinds)
 
     def _commit(
         self,
