@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import enum
+import fractions
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from nestling.data.fields import converted, kind_of, kind_of_texts, read_value
+from nestling.data.fields import check_kinds, converted, kind_of, kind_of_texts, read_value
 from nestling.errors import DataError
 
 
@@ -84,3 +86,48 @@ def test_values_are_converted_or_named():
     for value, kind in wrong:
         with pytest.raises(DataError, match=r"year holds .* row 1"):
             converted([None, value], kind, "year")
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Word(str):
+    def __str__(self) -> str:
+        return "another"
+
+
+def test_subclasses_become_plain_values():
+    for given, value in [(Colour.RED, "red"), (Level.HIGH, 3), (Word("a"), "a"), (np.longdouble("0.5"), 0.5)]:
+        found = read_value(given)
+        assert found == value
+        assert type(found) is type(value)
+    torch = pytest.importorskip("torch")
+    assert read_value(torch.tensor(3)) == 3
+
+
+@pytest.mark.parametrize(
+    "given", [np.longdouble("1e4000"), np.clongdouble(1), 1j, fractions.Fraction(10**400)]
+)
+def test_numbers_that_no_field_holds_are_refused(given):
+    with pytest.raises(DataError, match="a field holds"):
+        read_value(given)
+
+
+@pytest.mark.parametrize("given", [float(2**63), -1e300, np.float64(2**63), decimal.Decimal("1e30")])
+def test_floats_beyond_whole_numbers_are_named(given):
+    with pytest.raises(DataError, match=r"year holds whole numbers, .* row 1"):
+        converted([None, given], "int", "year")
+    assert converted([-(2.0**63)], "int", "year") == [-(2**63)]
+
+
+@pytest.mark.parametrize(
+    "kinds", [{"a": "string"}, {"a": int}, ["a"], "int", {"": "int"}, {"a\0": "int"}, {3: "int"}]
+)
+def test_kinds_that_there_are_not_are_refused(kinds):
+    with pytest.raises(DataError, match=r"one of int, float, bool, text|named by texts|null character"):
+        check_kinds(kinds)

@@ -264,3 +264,26 @@ def test_fields_without_rows_are_refused(tmp_path):
     with pytest.raises(DataError, match="kinds="):
         AdaptiveIndex.create(tmp_path / "i", dim=4, fields={"year": [1]})
     assert not (tmp_path / "i").exists()
+
+
+def test_hits_that_were_changed_say_that_they_know_no_fields(index):
+    hits = index.search(vectors(1), 3)
+    changed = hits._replace(scores=hits.scores * 2)
+    for other in (changed, pickle.loads(pickle.dumps(changed))):
+        with pytest.raises(DataError, match="fields_of"):
+            _ = other.fields
+    again = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(hits))))
+    assert again.fields == hits.fields
+
+
+@pytest.mark.parametrize("k", [1_000_001, 2**63, 2**80])
+def test_more_rows_than_anyone_reads_are_refused(index, k):
+    with pytest.raises(DataError, match="at most 1000000"):
+        index.search(vectors(1), k)
+
+
+@pytest.mark.parametrize("kinds", [{"a": "string"}, ["a"]])
+def test_an_index_of_kinds_that_there_are_not_is_refused(tmp_path, kinds):
+    with pytest.raises(DataError, match="one of int, float, bool, text"):
+        AdaptiveIndex.create(tmp_path / "i", dim=4, kinds=kinds)
+    assert not (tmp_path / "i").exists()

@@ -30,13 +30,16 @@ _ROWS = st.lists(_ROW, max_size=12)
 
 
 def _tests():
-    numbers, words = st.sampled_from(_NUMBERS), st.sampled_from(_WORDS)
+    numbers, words = (
+        st.sampled_from([*_NUMBERS, 2**63, 2**70 + 1, -(2**70), 2**1100, -(2**1100)]),
+        st.sampled_from(_WORDS),
+    )
     ranges = st.sampled_from(["gt", "gte", "lt", "lte"])
     one = st.one_of(
         st.tuples(st.sampled_from("nx"), st.one_of(ranges, st.just("eq")), st.tuples(numbers)),
-        st.tuples(st.sampled_from("nx"), st.just("in"), st.lists(numbers, max_size=3).map(tuple)),
+        st.tuples(st.sampled_from("nx"), st.just("in"), st.lists(numbers, max_size=8).map(tuple)),
         st.tuples(st.just("name"), st.one_of(ranges, st.just("eq")), st.tuples(words)),
-        st.tuples(st.just("name"), st.just("in"), st.lists(words, max_size=3).map(tuple)),
+        st.tuples(st.just("name"), st.just("in"), st.lists(words, max_size=8).map(tuple)),
         st.tuples(st.just("flag"), st.just("eq"), st.tuples(st.booleans())),
     )
     return st.recursive(
@@ -109,6 +112,9 @@ def test_what_can_be_given_as_fields():
         ({"yaer": [1, 2]}, "did you mean 'year'"),
         ({"": [1, 2]}, "named by texts"),
         ({1: [1, 2]}, "named by texts"),
+        ({"a\ud83d": [1, 2]}, "null character or half"),
+        ({"a\0": [1, 2]}, "null character or half"),
+        (pd.DataFrame([[1, 2], [3, 4]], columns=["year", "year"]), "2 columns named 'year'"),
         ("year", "must be a mapping"),
         ({"year": [[1], 2]}, "row 0: a field holds a list"),
     ],
@@ -129,3 +135,16 @@ def test_a_million_rows_are_filtered_soon():
     # Row by row it takes a quarter of a second; twenty times less is sure on any machine.
     assert time.perf_counter() - start < 0.1
     assert 0.03 < found.mean() < 0.12
+
+
+@pytest.mark.parametrize("prefix", ["", "a long beginning "])
+def test_one_of_thousands_is_found_in_one_pass(prefix):
+    names = [f"{prefix}{row}" for row in range(60_000)]
+    columns = Columns.read({"name": names, "n": range(60_000)}, 60_000)
+    for field, values in {"name": names[::12], "n": range(0, 60_000, 12)}.items():
+        condition = Compare(field, "in", (*values, "none" if field == "name" else 0.5))
+        start = time.perf_counter()
+        found = rows_meeting(condition, columns)
+        # One value after the other takes seconds.
+        assert time.perf_counter() - start < 0.1
+        assert np.flatnonzero(found).tolist() == list(range(0, 60_000, 12))

@@ -53,6 +53,65 @@ def test_words_become_what_their_field_holds():
     assert read_where("\"two words\"='it\\'s'") == Compare("two words", "eq", ("it's",))
 
 
+@pytest.mark.parametrize(
+    ("word", "number"),
+    [
+        ("2019.5", 2019.5),
+        ("2019.0", 2019),
+        ("+2019", 2019),
+        ("007", 7),
+        (".5", 0.5),
+        ("5.", 5),
+        ("-.5e1", -5),
+        ("1e3", 1000),
+        (str(2**70 + 1), 2**70 + 1),
+        (str(2**53 + 1), 2**53 + 1),
+    ],
+)
+@pytest.mark.parametrize("field", ["year", "price"])
+def test_a_text_says_numbers_as_a_mapping_does(field, word, number):
+    for sign, op in {"=": "eq", ">=": "gte", "<": "lt"}.items():
+        found = read_where(f"{field}{sign}{word}", _FIELDS)
+        assert found == read_where({field: {op: number}}, _FIELDS) == Compare(field, op, (number,))
+    for wrong in (f"{field}='{word}'", {field: word}):
+        with pytest.raises(DataError, match="holds numbers"):
+            read_where(wrong, _FIELDS)
+
+
+@pytest.mark.parametrize("word", ["1_000", "nan", "inf", "1e999", "\u0663", "0x10", "true", "2020-01-31"])
+def test_words_that_say_no_number_are_refused_for_numbers(word):
+    with pytest.raises(DataError, match="holds numbers"):
+        read_where(f"price={word}", _FIELDS)
+
+
+def _nested(levels):
+    found = {"year": 1}
+    for level in range(levels):
+        found = {"not": found} if level % 2 else {"and": [found, {"year": 2}]}
+    return found
+
+
+def test_parts_in_parts_end_somewhere():
+    assert read_where(_nested(64), _FIELDS) is not None
+    deep = Compare("year", "eq", (1,))
+    for _ in range(3000):
+        deep = Not(deep)
+    for wrong in (
+        _nested(65),
+        _nested(3000),
+        "(" * 3000 + "year=1" + ")" * 3000,
+        "not " * 3000 + "year=1",
+        deep,
+    ):
+        for fields in (None, _FIELDS):
+            with pytest.raises(DataError, match="64 levels"):
+                read_where(wrong, fields)
+
+
+def test_a_text_within_a_mapping_reads_words_as_its_fields_do():
+    assert read_where({"not": "brand=7"}, _FIELDS) == Not(Compare("brand", "eq", ("7",)))
+
+
 def test_numbers_of_numpy_are_numbers():
     assert read_where({"year": np.int64(2001)}) == Compare("year", "eq", (2001,))
     assert read_where({"year": np.array([1, 2])}) == Compare("year", "in", (1, 2))

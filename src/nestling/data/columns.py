@@ -6,6 +6,7 @@ columns of millions of rows are filtered by a few operations of numpy and never 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +17,16 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.data.fields import FieldKind, Value, converted, joined_kind, kind_of, read_value
+from nestling.data.fields import (
+    FieldKind,
+    Value,
+    check_kinds,
+    check_name,
+    converted,
+    joined_kind,
+    kind_of,
+    read_value,
+)
 from nestling.errors import ArtifactError, DataError, unknown
 
 Kinds: TypeAlias = Mapping[str, FieldKind]
@@ -113,9 +123,11 @@ class Columns:
             kinds: the fields that there may be; found from the values by default.
 
         Raises:
-            DataError: for another number of values, a field that is not of ``kinds`` (the nearest are named),
-                or values that it cannot hold (their rows are named).
+            DataError: for other kinds, another number of values, a field that is not of ``kinds`` (the
+                nearest are named), or values that it cannot hold (their rows are named).
         """
+        if kinds is not None:
+            check_kinds(kinds)
         if isinstance(given, Columns) and given.rows == rows and given.has_kinds_of(kinds):
             return given
         lists = _lists(given, rows)
@@ -326,8 +338,10 @@ def _lists(given: Any, rows: int) -> dict[str, Sequence[Any]]:
     if isinstance(given, Columns):
         given = {name: column.tolist() for name, column in given.by_name.items()}
     if hasattr(given, "columns") and hasattr(given, "to_dict"):  # a data frame of pandas
+        _check_once(list(given.columns))
         given = {name: given[name].tolist() for name in given.columns}
     elif hasattr(given, "to_pydict"):  # a table of Arrow
+        _check_once(list(given.column_names))
         given = given.to_pydict()
     if isinstance(given, Mapping):
         lists = {name: _as_list(name, values) for name, values in given.items()}
@@ -343,10 +357,22 @@ def _lists(given: Any, rows: int) -> dict[str, Sequence[Any]]:
             "fields must be a mapping of names to columns, a data frame, or a list of one mapping a row, "
             f"not {type(given).__name__}"
         )
-    wrong = [name for name in lists if not isinstance(name, str) or not name.strip()]
-    if wrong:
-        raise DataError(f"fields are named by texts; {wrong[0]!r} is none")
+    for name in lists:
+        check_name(name)
     return lists
+
+
+def _check_once(names: Sequence[Any]) -> None:
+    """The columns of a table have different names.
+
+    Raises:
+        DataError: where two have one.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"the table has {names.count(twice[0])} columns named {twice[0]!r}; rename or drop them"
+        )
 
 
 def _as_list(name: Any, values: Any) -> Sequence[Any]:

@@ -6,8 +6,8 @@ import datetime
 import math
 import numbers
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
 
 from nestling.cut import name_rows
 from nestling.errors import DataError
@@ -36,8 +36,10 @@ def read_value(given: Any) -> Value:
     value: Value
     if hasattr(given, "dtype") and getattr(given, "shape", None) == ():
         return _read_scalar(given)
-    if given is None or isinstance(given, (bool, str)):
+    if given is None or isinstance(given, bool):
         value = given
+    elif isinstance(given, str):
+        value = str.__str__(given)  # of a member of an enum too, what it stands for
     elif type(given).__name__ in ("NAType", "NaTType"):
         value = None
     elif isinstance(given, (datetime.date, datetime.time)):
@@ -45,7 +47,7 @@ def read_value(given: Any) -> Value:
     elif isinstance(given, numbers.Integral):
         value = int(given)
     elif isinstance(given, numbers.Real) or type(given).__name__ == "Decimal":
-        value = float(given)
+        value = _float(given)
     else:
         raise DataError(
             f"a field holds a {type(given).__name__}; give a text, a number, True or False, a date, or None"
@@ -56,10 +58,22 @@ def read_value(given: Any) -> Value:
 def _read_scalar(given: Any) -> Value:
     """A scalar of numpy or torch."""
     kind = getattr(given.dtype, "kind", "")
-    if kind in "mM":
+    if kind in ("m", "M"):
         text = str(given)
         return None if text == "NaT" else text
-    return read_value(given.item())
+    plain = given.item()
+    if not hasattr(plain, "dtype"):
+        return read_value(plain)
+    if kind != "f":  # Python has no such number
+        raise DataError(f"a field holds a {type(given).__name__}; give a text, a number, a date, or None")
+    return read_value(float(given))
+
+
+def _float(given: Any) -> float:
+    try:
+        return float(given)
+    except OverflowError:
+        return math.inf
 
 
 def _checked(value: Value) -> Value:
@@ -74,6 +88,37 @@ def _checked(value: Value) -> Value:
             f"a field holds {value[:40]!r}, with a null character or half of a surrogate pair; remove it"
         )
     return value
+
+
+def check_kinds(kinds: Any) -> None:
+    """Fields by their names, and what each holds.
+
+    Raises:
+        DataError: for anything but a mapping of names to kinds.
+    """
+    allowed = get_args(FieldKind)
+    if not isinstance(kinds, Mapping):
+        raise DataError(
+            f"kinds must map the names of fields to one of {', '.join(allowed)}; got {type(kinds).__name__}"
+        )
+    for name, kind in kinds.items():
+        check_name(name)
+        if kind not in allowed:
+            raise DataError(f"the field {name!r} has the kind {kind!r}; give one of {', '.join(allowed)}")
+
+
+def check_name(name: Any) -> None:
+    """The name of a field.
+
+    Raises:
+        DataError: for what is no text, or blank, or has a null character or half of a surrogate pair.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(f"fields are named by texts; {name!r} is none")
+    if _TORN.search(name):
+        raise DataError(
+            f"the field {name!r} has a null character or half of a surrogate pair in its name; remove it"
+        )
 
 
 def kind_of(values: Iterable[Value]) -> FieldKind | None:
@@ -163,7 +208,12 @@ def _convert(value: Value, kind: FieldKind) -> Value:
 
 
 def _number(value: Any, kind: FieldKind) -> int | float:
-    return int(value) if kind == "int" else float(value)
+    if kind == "float":
+        return float(value)
+    number = int(value)
+    if not -_MOST <= number < _MOST:
+        raise ValueError(value)
+    return number
 
 
 def _as_text(value: int | float | bool) -> str:

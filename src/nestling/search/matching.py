@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from nestling.data.columns import Column, Columns, Mask
+from nestling.data.fields import FieldKind
 from nestling.search.condition import All, Compare, Condition, Either, Not, Operator, family_of
 
 _INT64 = np.iinfo(np.int64)
 _KEY_BYTES = 8
+_FEW = 4  # texts that are looked for one by one
 _ROWS_AT_A_TIME = 1 << 17
 
 
@@ -32,8 +35,7 @@ def rows_meeting(condition: Condition, columns: Columns) -> Mask:
 def _compare(column: Column, asked: Compare) -> Mask:
     values = [value for value in asked.values if family_of(value) == _FAMILIES[column.kind]]
     if asked.op in ("eq", "in"):
-        masks = [_equal(column, value) for value in values]
-        return np.logical_or.reduce(masks) if masks else np.zeros(len(column), np.bool_)
+        return _among(column, values)
     if not values:
         return np.zeros(len(column), np.bool_)
     order = _ordered_texts if column.kind == "text" else _ordered
@@ -43,13 +45,34 @@ def _compare(column: Column, asked: Compare) -> Mask:
 _FAMILIES = {"int": "number", "float": "number", "bool": "bool", "text": "text"}
 
 
-def _equal(column: Column, value: Any) -> Mask:
+def _among(column: Column, values: Sequence[Any]) -> Mask:
+    """Rows equal to one of some values."""
     if column.kind == "text":
-        return _equal_texts(column, value.encode())
-    near = int(value) if column.kind == "int" else float(value) if column.kind == "float" else value
-    if near != value:  # no number of this kind is equal to it
-        return np.zeros(len(column), np.bool_)
-    return np.asarray(column.values == near)
+        if len(values) > _FEW:
+            return _among_texts(column, values)
+        masks = [_equal_texts(column, value.encode()) for value in values]
+        found: Mask = np.logical_or.reduce([np.zeros(len(column), np.bool_), *masks])
+        return found
+    nearest = [_near(value, column.kind) for value in values]
+    # Where no number of this kind is equal to a value, no row is.
+    equal = [near for near, value in zip(nearest, values, strict=True) if near == value]
+    return np.isin(column.values, np.array(equal, column.values.dtype))
+
+
+def _near(value: Any, kind: FieldKind) -> Any:
+    """The number of a kind that is equal to a value, if one is."""
+    if kind == "int":
+        whole = int(value)
+        return whole if _INT64.min <= whole <= _INT64.max else None
+    return value if kind == "bool" else _as_float(value)
+
+
+def _as_float(value: Any) -> float:
+    """The float next to a number; infinite beyond all of them."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _ordered(column: Column, op: Operator, bound: Any) -> Mask:
@@ -61,7 +84,7 @@ def _ordered(column: Column, op: Operator, bound: Any) -> Mask:
             is_met = (op in ("lt", "lte")) == (whole > 0)
             return np.full(len(column), is_met, np.bool_)
         return _apply(op, column.values, whole)
-    near = float(bound)
+    near = _as_float(bound)
     if near > bound:  # the float lies above the whole number that is meant, and none between the two
         op = {"gt": "gte", "lte": "lt"}.get(op, op)  # type: ignore[assignment]
     elif near < bound:
@@ -88,13 +111,30 @@ def _equal_texts(column: Column, word: bytes) -> Mask:
     return found
 
 
+def _among_texts(column: Column, texts: Sequence[str]) -> Mask:
+    """Texts whose first bytes are those of one of some texts, and whole where these are alike."""
+    wanted = frozenset(texts)
+    keys = np.array([_key(text.encode()) for text in wanted], np.uint64)
+    found = np.zeros(len(column), np.bool_)
+    for start in range(0, len(column), _ROWS_AT_A_TIME):
+        rows = np.arange(start, min(start + _ROWS_AT_A_TIME, len(column)))
+        alike = rows[np.isin(_first_bytes(column, rows), keys)]
+        found[alike] = [text in wanted for text in column.tolist(alike)]
+    return found
+
+
+def _key(word: bytes) -> int:
+    """What ``_first_bytes`` makes of one text."""
+    return int.from_bytes(word[:_KEY_BYTES].ljust(_KEY_BYTES, b"\0"))
+
+
 def _ordered_texts(column: Column, op: Operator, bound: Any) -> Mask:
     """Texts by their bytes, which is by their code points: by the first bytes, and whole where these tie."""
     word = str(bound).encode()
     found = np.empty(len(column), np.bool_)
     for start in range(0, len(column), _ROWS_AT_A_TIME):
         rows = np.arange(start, min(start + _ROWS_AT_A_TIME, len(column)))
-        keys, key = _first_bytes(column, rows), int.from_bytes(word[:_KEY_BYTES].ljust(_KEY_BYTES, b"\0"))
+        keys, key = _first_bytes(column, rows), _key(word)
         found[rows] = _apply(op, keys, np.uint64(key))
         ties = rows[keys == np.uint64(key)]
         texts = column.tolist(ties)

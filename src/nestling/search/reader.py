@@ -25,6 +25,8 @@ from nestling.search.snapshot import Hits
 from nestling.search.state import State
 from nestling.search.where import read_where
 
+_MOST_FOUND = 1_000_000
+
 
 class IndexReader:
     """The part of an index that changes nothing. Each call sees the index as it is at one moment.
@@ -149,7 +151,7 @@ class IndexReader:
 
         Args:
             queries: ``Float[queries, dim]``, or their first ``at`` entries alone.
-            k: how many, at least 1.
+            k: how many, at least 1 and at most 1,000,000.
             at: the size to search at; no stage then reads a longer prefix.
             point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``; by default
                 the point that was chosen when the index was built or tuned.
@@ -183,6 +185,8 @@ class IndexReader:
     ) -> dict[Granularity, Hits]:
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
             raise DataError(f"k={k!r} rows cannot be found; give a whole number of at least 1")
+        if k > _MOST_FOUND:
+            raise DataError(f"k={k} rows are too many for one search; give at most {_MOST_FOUND}")
         state, wanted = self._state, resolve_each(self.nesting, granularities)
         generation, largest = state.generation, max(g["dim"] for g in wanted)
         found = Point.parse(point) if isinstance(point, str) else point

@@ -41,7 +41,7 @@ class Hits(_IdsAndScores):
             rising; NaN where there is no row.
     """
 
-    _snapshot: Snapshot
+    _snapshot: Snapshot | None = None
 
     @classmethod
     def found_in(cls, source: Snapshot, ids: Ids, scores: NDArray[np.float32]) -> Hits:
@@ -52,14 +52,21 @@ class Hits(_IdsAndScores):
 
     @cached_property
     def fields(self) -> list[list[dict[str, Value]]]:
-        """The fields of every row as they were when it was found: ``[queries][k]``, ``{}`` for no row."""
+        """The fields of every row as they were when it was found: ``[queries][k]``, ``{}`` for no row.
+
+        Raises:
+            DataError: for hits that were made of others, with ids or scores that no search found.
+        """
+        if self._snapshot is None:
+            raise DataError("these hits were changed after the search, so they know no fields; use fields_of")
         there = ~np.isnan(self.scores)
         records = iter(self._snapshot.fields_of(self.ids[there]).records())
         return [[next(records) if is_there else {} for is_there in row] for row in there.tolist()]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """To another process go ids, scores and fields, not the index."""
-        return Hits, tuple(self), {"fields": self.fields}
+        is_known = self._snapshot is not None or "fields" in self.__dict__
+        return Hits, tuple(self), {"fields": self.fields} if is_known else None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -12,6 +13,7 @@ from nestling.search.where_text import Parser
 
 _NEGATED: dict[str, Operator] = {"ne": "eq", "not_in": "in"}
 _OPERATORS = (*get_args(Operator), *_NEGATED, "not")
+_DEEPEST = 64
 _EXAMPLE = 'such as {"year": {"gte": 2020}, "brand": ["a", "b"]} or "year>=2020 and brand in (a, b)"'
 
 
@@ -29,22 +31,37 @@ def read_where(given: Any, fields: Mapping[str, FieldKind] | None = None) -> Con
 
     Raises:
         DataError: for anything else, a field that is not among ``fields`` (the nearest are named), or a
-            value of another kind than its field.
+            value of another kind than its field, and for more than 64 levels of parts in parts.
 
     >>> read_where({"year": {"gte": 2020}, "tag": ["a", "b"]}) == read_where("year>=2020 and tag in (a, b)")
     True
     """
+    try:
+        condition = _read(given, fields or {})
+        if condition is not None and _depth(condition) > _DEEPEST:
+            raise DataError(f"where is nested more than {_DEEPEST} levels deep; say it with fewer")
+        return condition if condition is None or fields is None else check_where(condition, fields)
+    except RecursionError:
+        raise DataError(f"where is nested too deeply; {_DEEPEST} levels are the most") from None
+
+
+def _read(given: Any, fields: Mapping[str, FieldKind]) -> Condition | None:
     if given is None:
         return None
     if isinstance(given, Compare | All | Either | Not):
-        condition = given
-    elif isinstance(given, str):
-        condition = Parser(given, fields or {}).read()
-    elif isinstance(given, Mapping):
-        condition = _of_mapping(given)
-    else:
-        raise DataError(f"where must be a mapping or a text, {_EXAMPLE}; got {type(given).__name__}")
-    return condition if fields is None else check_where(condition, fields)
+        return given
+    if isinstance(given, str):
+        return Parser(given, fields).read()
+    if isinstance(given, Mapping):
+        return _of_mapping(given, fields)
+    raise DataError(f"where must be a mapping or a text, {_EXAMPLE}; got {type(given).__name__}")
+
+
+def _depth(condition: Condition) -> int:
+    if isinstance(condition, Compare):
+        return 0
+    parts = (condition.part,) if isinstance(condition, Not) else condition.parts
+    return 1 + max(map(_depth, parts), default=0)
 
 
 def check_where(condition: Condition, fields: Mapping[str, FieldKind]) -> Condition:
@@ -67,25 +84,25 @@ def check_where(condition: Condition, fields: Mapping[str, FieldKind]) -> Condit
     return Compare(condition.field, condition.op, values)
 
 
-def _of_mapping(given: Mapping[Any, Any]) -> Condition:
-    parts = [_of_entry(name, wanted) for name, wanted in given.items()]
+def _of_mapping(given: Mapping[Any, Any], fields: Mapping[str, FieldKind]) -> Condition:
+    parts = [_of_entry(name, wanted, fields) for name, wanted in given.items()]
     if not parts:
         raise DataError(f"where is empty; name at least one field, {_EXAMPLE}, or leave it out")
     return parts[0] if len(parts) == 1 else All(tuple(parts))
 
 
-def _of_entry(name: Any, wanted: Any) -> Condition:
+def _of_entry(name: Any, wanted: Any, fields: Mapping[str, FieldKind]) -> Condition:
     if not isinstance(name, str) or not name:
         raise DataError(f"where names fields by their names, {_EXAMPLE}; got {name!r}")
     if name in ("and", "or"):
         if isinstance(wanted, (str, Mapping)) or not hasattr(wanted, "__iter__"):
             raise DataError(f'"{name}" in where takes a list of mappings; got {type(wanted).__name__}')
-        parts = tuple(map(_part, wanted))
+        parts = tuple(_part(part, fields) for part in wanted)
         if not parts:
             raise DataError(f'"{name}" in where has no parts; give at least one')
         return All(parts) if name == "and" else Either(parts)
     if name == "not":
-        return Not(_part(wanted))
+        return Not(_part(wanted, fields))
     if isinstance(wanted, Mapping):
         if not wanted:
             raise DataError(f"where says nothing of the field {name!r}; use {', '.join(_OPERATORS)}")
@@ -94,8 +111,8 @@ def _of_entry(name: Any, wanted: Any) -> Condition:
     return _of_value(name, wanted)
 
 
-def _part(given: Any) -> Condition:
-    found = read_where(given)
+def _part(given: Any, fields: Mapping[str, FieldKind]) -> Condition:
+    found = _read(given, fields)
     if found is None:
         raise DataError(f"a part of where is None; give a mapping or a text, {_EXAMPLE}")
     return found
@@ -105,7 +122,7 @@ def _of_operator(field: str, op: Any, value: Any) -> Condition:
     if op not in _OPERATORS:
         raise DataError(f"the field {field!r} in where: {unknown('operator', op, _OPERATORS)}")
     if op == "not":
-        return Not(_of_entry(field, value))
+        return Not(_of_entry(field, value, {}))
     if op in _NEGATED:
         return Not(_of_operator(field, _NEGATED[op], value))
     if op == "in":
@@ -129,6 +146,8 @@ def _of_value(field: str, wanted: Any, *, may_list: bool = True) -> Compare:
 
 
 def _value(field: str, given: Any) -> Value:
+    if not isinstance(given, bool) and isinstance(given, numbers.Integral):
+        return int(given)  # of any size: one that no field holds is a bound still
     try:
         value = read_value(given)
     except DataError as error:

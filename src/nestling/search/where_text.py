@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nestling.data.fields import FieldKind, Value, converted, kind_of_texts
+from nestling.data.fields import FieldKind, Value, kind_of_texts
 from nestling.errors import DataError
 from nestling.search.condition import All, Compare, Condition, Either, Not, Operator
 
@@ -16,6 +17,8 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _SIGNS: dict[str, Operator] = {"=": "eq", "==": "eq", "<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_TRUTH = {"true": True, "false": False}
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -103,13 +106,13 @@ class Parser:
         if token is None:
             raise self._error("a value")
         word = _plain(token)
-        kind = self._fields.get(field) or kind_of_texts([word]) or "text"
-        if token.kind == "quoted" or kind == "text":
+        if token.kind == "quoted":
             return word
-        try:
-            return converted([word], kind, field)[0]
-        except DataError:
-            return word  # of another kind than the field, as the check of the whole says
+        kind = self._fields.get(field) or kind_of_texts([word])
+        # A word of another kind than the field stays one, and the check of the whole says so.
+        if kind in ("int", "float"):
+            return _number(word)
+        return _TRUTH.get(word.lower(), word) if kind == "bool" else word
 
     def _take(self, *kinds: str) -> _Token | None:
         token = self._tokens[self._next] if self._next < len(self._tokens) else None
@@ -148,6 +151,17 @@ class Parser:
         token = self._tokens[self._next] if self._next < len(self._tokens) else None
         found = "the end" if token is None else f"{self._text[token.place :][:30]!r}"
         return DataError(f"where {self._text!r} has {found} where {expected} is expected")
+
+
+def _number(word: str) -> int | float | str:
+    """The number that a word says, as exactly as it says it."""
+    if not _NUMBER.fullmatch(word):
+        return word
+    try:
+        return int(word)
+    except ValueError:
+        number = float(word)
+        return number if math.isfinite(number) else word
 
 
 def _plain(token: _Token) -> str:

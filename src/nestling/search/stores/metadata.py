@@ -74,20 +74,23 @@ def read_condition(given: Any, fields: Mapping[str, FieldKind]) -> Condition | N
     """The condition of an argument ``where``, held to the fields that are declared, if any are.
 
     Raises:
-        DataError: as :func:`~nestling.search.where.read_where`, and for names that no field can have.
+        DataError: as :func:`~nestling.search.where.read_where`, and for names
+            that no field can have and values that none can hold.
     """
     condition = read_where(given, fields or None)
     if condition is not None:
-        for name in _names(condition):
-            _check_name(name)
+        for test in _tests(condition):
+            _check_name(test.field)
+            for value in test.values:
+                read_value(value)  # whole numbers of more than 64 bits go into no database
     return condition
 
 
-def _names(condition: Condition) -> list[str]:
+def _tests(condition: Condition) -> list[Compare]:
     if isinstance(condition, Compare):
-        return [condition.field]
+        return [condition]
     parts = (condition.part,) if isinstance(condition, Not) else condition.parts
-    return [name for part in parts for name in _names(part)]
+    return [test for part in parts for test in _tests(part)]
 
 
 def _check_name(name: Any) -> None:
