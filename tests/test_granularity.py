@@ -187,3 +187,9 @@ def test_schedules_keep_the_ends() -> None:
         assert {nesting[0], nesting.full} <= set(Sandwich(1).draw(nesting, generator))
     with pytest.raises(GranularityError, match="0 or more"):
         RandomSome(-1).draw(nesting, generator)
+
+
+@pytest.mark.parametrize("at", [1.5, b"dim=8", object(), [8]])
+def test_what_at_may_not_be(at: object) -> None:
+    with pytest.raises(GranularityError, match=r"is no granularity; give text such as .dim=16"):
+        Nesting.parse("dim=8,16").resolve(at)  # type: ignore[arg-type]

@@ -50,6 +50,14 @@ def test_strings(given):
     assert as_ids(given).tolist() == ["a", "bé", "c"]
 
 
+def test_ids_to_pick_from_may_be_a_set(tmp_path):
+    with AdaptiveIndex.create(tmp_path / "i", X, [7, 8, 9], plan="flat@full") as index:
+        found = index.search(X[:1], 2, filter={7, 9})
+        assert set(found.ids.ravel().tolist()) == {7, 9}
+        index.delete({7})
+        assert len(index) == 2
+
+
 def of_index(given, tmp_path):
     with AdaptiveIndex.create(tmp_path / "i", X, given, plan="flat@full"):
         pass
@@ -71,6 +79,11 @@ ENTRIES = {
         (pandas.Series([1, None, 2]), "row 1 has none"),
         ([1.5, 2.5, 3.5], "not float64"),
         ([True, False, True], "not bool"),
+        ([1, True, 2], "not bool, but row 1 has True"),
+        ([1, 2**63, 2], r"below 2\*\*63, but row 1 has 9223372036854775808; give those as strings"),
+        ([-1, 2**64, 2], r"below 2\*\*63, but row 1"),
+        (np.array([1, 2, 2**63], np.uint64), r"below 2\*\*63, but row 2"),
+        ({1, 2, 3}, "must be in an order, which a set has not; give a list"),
         (["a", "b\ud83d", "c"], "half of a surrogate pair, but row 1"),
         (np.array(["a", "b\udcff", "c"]), "half of a surrogate pair, but row 1"),
         (["a", "b\0", "c"], "null characters"),

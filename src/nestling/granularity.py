@@ -295,6 +295,11 @@ class Nesting(Sequence[Granularity]):
                     f'{" and ".join(self.axes)}: write at="{self.full}"'
                 )
             at = Granularity(**{self.axes[0]: at})
+        elif not isinstance(at, Mapping):
+            raise GranularityError(
+                f'at={at!r} is no granularity; give text such as "{self.full}", a whole number, '
+                "or a Granularity"
+            )
         for axis in at:
             if axis not in self.full:
                 raise GranularityError(

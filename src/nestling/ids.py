@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from math import isnan
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from nestling.errors import DataError
 Ids = NDArray[Any]
 """``Int[n]`` or ``str_[n]``."""
 
+_LARGEST = 2**63 - 1
 _TORN = re.compile("[\ud800-\udfff]")
 
 
@@ -23,9 +24,11 @@ def as_ids(given: Any, what: str = "ids") -> Ids:
     """``given`` as ids: a list, array, tensor or column of whole numbers, or of strings.
 
     Raises:
-        DataError: for another type or shape, numbers among strings, ids that are missing, and strings with a
-            null character or half of a surrogate pair (the first row is named).
+        DataError: for another type or shape, sets, numbers among strings, ids that are missing, numbers from
+            2**63, and strings with a null character or half of a surrogate pair (the first row is named).
     """
+    if isinstance(given, set | frozenset):
+        raise DataError(f"{what} must be in an order, which a {type(given).__name__} has not; give a list")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise DataError(f"{what} must be a list of whole numbers or of strings, not a {type(given).__name__}")
     array = as_array(given, what) if hasattr(given, "detach") else given
@@ -38,6 +41,8 @@ def as_ids(given: Any, what: str = "ids") -> Ids:
         raise DataError(
             f"{what} must be a list of whole numbers or of strings, not {array.dtype} of shape {array.shape}"
         )
+    if array.dtype.kind == "u" and len(array) and int(array.max()) > _LARGEST:
+        _refuse_number(int(array.argmax()), int(array.max()), what)
     return array
 
 
@@ -47,6 +52,10 @@ def _check_values(values: list[Any], what: str) -> None:
             raise DataError(
                 f"{what} must be a list of whole numbers or of strings, but row {row} has none; fill it"
             )
+        if isinstance(value, bool | np.bool_):
+            raise DataError(f"{what} must be whole numbers or strings, not bool, but row {row} has {value!r}")
+        if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+            _refuse_number(row, value, what)
         if isinstance(value, str) != isinstance(values[0], str):
             raise DataError(
                 f"{what} must be all whole numbers or all strings, not some of each: row 0 has "
@@ -58,6 +67,12 @@ def _check_values(values: list[Any], what: str) -> None:
                 f"{what} must not hold null characters or half of a surrogate pair, but row {row} has "
                 f"{value!r}"
             )
+
+
+def _refuse_number(row: int, value: int, what: str) -> NoReturn:
+    raise DataError(
+        f"{what} must be whole numbers below 2**63, but row {row} has {value}; give those as strings"
+    )
 
 
 def check_different(ids: Ids, count: int) -> Ids:

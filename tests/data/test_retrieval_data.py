@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 
 from nestling.cut import RAW
@@ -290,7 +291,7 @@ def test_documents_that_were_not_there_stay_so() -> None:
 
 
 def test_packed_folders_and_homes(beir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("corpus.jsonl", "queries.jsonl"):
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
         (beir / f"{name}.gz").write_bytes(gzip.compress((beir / name).read_bytes()))
         (beir / name).unlink()
     monkeypatch.setenv("HOME", str(beir.parent))
@@ -301,3 +302,55 @@ def test_packed_folders_and_homes(beir: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_judgements_with_and_without_names_of_columns(header: str, tmp_path: Path) -> None:
     (tmp_path / "qrels").write_text(f"{header}q 0 d 2.0\n", encoding="utf-16")
     assert read_qrels(tmp_path / "qrels") == {"q": {"d": 2}}
+
+
+TABLES = {
+    "a.csv": "corpus-id,query-id,score\nd 1,q,2\ne,q,0\n",
+    "b.csv": "q,d 1,2\nq,e,0\n",
+    "c.tsv": '"query-id"\t"corpus-id"\t"score"\nq \td 1 \t2\nq\te\t0\n',
+    "d.jsonl": '{"query_id": "q", "document_id": "d 1", "grade": 2}\n'
+    '{"query_id": "q", "document_id": "e", "grade": 0}\n',
+    "e.tsv": "query-id\tcorpus-id\tscore\rq\td 1\t2\rq\te\t0\r",
+    "f.txt": "q\td 1 \t2\rq\te\t0",
+    "qrels": "query,document,relevance\nq,d 1,2.0\nq,e,0\n",
+    "h.csv": "q;0;d 1;2\nq;0;e;0\n",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_judgements_of_any_table(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(TABLES[name].encode())
+    assert read_qrels(tmp_path / name) == {"q": {"d 1": 2, "e": 0}}
+
+
+def test_judgements_of_parquet(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"query-id": [7, 7], "corpus-id": ["a", "b"], "score": [1.0, 0.0]})
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert read_qrels(tmp_path / "a.parquet") == {"7": {"a": 1, "b": 0}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "query,document,score\nq,d,0.5\n", "line 2 of .* the grade '0.5' is not a whole number"),
+        ("a.jsonl", '{"query": "q", "document": "d"}', "has the columns query, document; judgements have"),
+        ("a.jsonl", '{"query": "q", "document": null, "score": 1}', "line 1 of .*: None is no id"),
+        ("a.jsonl", '{"query": "q", "document": "d", "score": null}', "the grade None is not a whole"),
+    ],
+)
+def test_damaged_tables_of_judgements(name: str, content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_qrels(tmp_path / name)
+
+
+@pytest.mark.parametrize("part", ["queries", "documents", "qrels"])
+def test_parts_are_mappings(part: str) -> None:
+    parts = {"queries": {"q": "a"}, "documents": {"d": "b"}, "qrels": {"q": {"d": 1}}, part: ["a"]}
+    with pytest.raises(DataError, match=f"the {part} of retrieval data must be a mapping by id, not a list"):
+        RetrievalData(**parts)  # type: ignore[arg-type]
+
+
+def test_ids_of_two_types_that_are_not_there() -> None:
+    with pytest.raises(DataError, match="none of the 2 judged documents is there, such as 1"):
+        RetrievalData({"q": "a"}, {"d": "b"}, {"q": {"x": 1, 1: 1}})  # type: ignore[dict-item]

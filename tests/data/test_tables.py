@@ -16,6 +16,8 @@ from typing import Literal
 
 import numpy as np
 import pandas
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -365,3 +367,36 @@ def test_parts_of_a_large_table_agree_with_pandas(tmp_path: Path) -> None:
         found = {column: [v for part in parts for v in part.columns[column]] for column in frame}
         assert found == frame.to_dict("list"), name
     assert json.loads((tmp_path / "a.jsonl").read_text().split("\n")[0]) == frame.iloc[0].to_dict()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_ends_of_lines(end: str, tmp_path: Path) -> None:
+    text = end.join(["one\u2028still one", "", "two", ""])
+    assert tuple(read_texts(write(tmp_path / "a.txt", text))) == ("one\u2028still one", "two")
+    lines = end.join(['{"text": "one"}', '{"text": "two"}'])
+    table = read_table(write(tmp_path / "a.jsonl", lines))
+    assert (table.columns, [*table.numbers]) == ({"text": ["one", "two"]}, [1, 2])
+
+
+@pytest.mark.parametrize("last", ["3,5", "none"])
+def test_decimals_are_decided_by_the_whole_file(last: str, tmp_path: Path) -> None:
+    """The last row lies in another part than the first."""
+    rows = "".join(f"{n},5;{n},5\n" for n in range(9000))
+    path = write(tmp_path / "a.csv", f"item_id;price\n{rows}1,5;{last}\n")
+    columns = read_table(path).columns
+    assert columns["item_id"][:2] == ["0,5", "1,5"]
+    assert (columns["price"][0], columns["price"][-1]) == (
+        ("0.5", "3.5") if last == "3,5" else ("0,5", "none")
+    )
+
+
+def test_parquet_that_does_not_fit(tmp_path: Path) -> None:
+    twice = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    late = pyarrow.table({"t": pyarrow.array([2**62], pyarrow.timestamp("us"))})
+    for table, message in (
+        (twice, "names a column twice: text, text"),
+        (late, "a time or number that Python"),
+    ):
+        pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+        with pytest.raises(DataError, match=message):
+            read_table(tmp_path / "a.parquet")

@@ -173,6 +173,14 @@ def test_encode_keeps_the_order_of_the_texts_and_leaves_no_trace(bert, capfd):
     assert capfd.readouterr() == ("", "")  # no progress bars where nobody looks on
 
 
+def test_texts_may_come_from_a_generator(bert):
+    encoder = TextEncoder(bert, SMALL)
+    np.testing.assert_array_equal(encoder.encode(text for text in TEXTS), encoder.encode(TEXTS))
+    each = encoder.encode_each(text for text in TEXTS)
+    assert {len(found) for found in each.values()} == {len(TEXTS)}
+    assert encoder(text for text in TEXTS).shape == encoder(TEXTS).shape
+
+
 def test_an_encoder_starts_in_eval_mode_so_that_dropout_does_not_blur_it(bert):
     bert.train()
     encoder = TextEncoder(bert, SMALL)

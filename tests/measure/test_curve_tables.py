@@ -74,6 +74,8 @@ def test_several_seeds_are_one_curve() -> None:
     assert mean.choose(keep=1) == Granularity(dim=8)
     with pytest.raises(DataError, match="at least 2 runs"):
         Curve.mean(curves[:1])
+    with pytest.raises(ConfigError, match="mean takes a list of curves, not 'ab'"):
+        Curve.mean("ab")
     with pytest.raises(DataError, match="not of one kind"):
         Curve.mean([curves[0], sweep(lambda x: x, TASK, "dim=4,8")])
 

@@ -101,16 +101,27 @@ def read_fields(
     return Fields(names, _even(path, rows, len(names), found), found)
 
 
-def with_points(values: list[str]) -> list[str]:
-    """A column of a file divided by semicolons, with ``3,5`` as ``3.5`` if all of it are such numbers.
+def with_decimal_commas(fields: Fields) -> set[str]:
+    """The columns of a file divided by semicolons that hold numbers such as ``3,5``, and nothing else.
 
-    Three digits behind each comma may as well be thousands; those stay as they are.
+    Three digits behind each comma may as well be thousands; those are none. Nor are ids and texts, told by
+    their names.
     """
-    said = [value.strip() for value in values if value.strip()]
-    behind = {len(value.partition(",")[2]) for value in said if "," in value}
-    if not behind or behind == {3} or not all(map(_WITH_COMMA.fullmatch, said)):
-        return values
-    return [value.replace(",", ".") for value in values]
+    behind: dict[int, set[int]] = {
+        place: set() for place, name in enumerate(fields.names) if not _names_id_or_text(name)
+    }
+    for _, row in fields.rows:
+        for place in [*behind]:
+            value = row[place].strip()
+            if value and not _WITH_COMMA.fullmatch(value):
+                del behind[place]
+            elif "," in value:
+                behind[place].add(len(value.partition(",")[2]))
+    return {fields.names[place] for place, lengths in behind.items() if lengths - {3}}
+
+
+def _names_id_or_text(name: str) -> bool:
+    return name.lower() in _USUAL_NAMES or re.search(r"(^|[\W_])id$|[a-z]I[dD]$", name) is not None
 
 
 def _even(path: Path, rows: Iterator[Row], width: int, delimiter: str) -> Iterator[Row]:

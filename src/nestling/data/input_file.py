@@ -27,7 +27,7 @@ _PACKERS: dict[bytes, Callable[[Path], Any]] = {
     b"BZh91AY&SY": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
 }
-_PACKED = (".gz", ".bz2", ".xz")
+PACKED = (".gz", ".bz2", ".xz")
 _OTHERS = {
     b"PK\x03\x04": "a zip archive or a workbook; save it as CSV, or unpack it",
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it, or compress it with gzip",
@@ -162,7 +162,7 @@ def find_file(path: str | Path) -> InputFile:
     if not stat.S_ISREG(mode.st_mode):
         pipe = (mode.st_dev, mode.st_ino)
         return InputFile(source, _copy_of(pipe, source, lambda: source.open("rb")), "")
-    packed = source.suffix.lower() in _PACKED
+    packed = source.suffix.lower() in PACKED
     return InputFile(source, source, Path(source.stem if packed else source.name).suffix.lower())
 
 

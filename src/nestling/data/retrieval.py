@@ -46,6 +46,9 @@ class RetrievalData:
 
     def __post_init__(self) -> None:
         for name in ("queries", "documents", "qrels"):
+            if not isinstance(getattr(self, name), Mapping):
+                kind = type(getattr(self, name)).__name__
+                raise DataError(f"the {name} of retrieval data must be a mapping by id, not a {kind}")
             if not getattr(self, name):
                 raise DataError(f"the retrieval data hold no {name}; give at least one")
         for name in ("queries", "documents"):
@@ -61,8 +64,8 @@ class RetrievalData:
         _check_left({"without a text": mute, "without a relevant document": hopeless}, kept)
         if judged.isdisjoint(self.documents):
             raise DataError(
-                f"none of the {len(judged)} judged documents is there, such as {sorted(judged)[0]!r}; check "
-                "that qrels and documents belong together"
+                f"none of the {len(judged)} judged documents is there, such as {min(judged, key=str)!r}; "
+                "check that qrels and documents belong together"
             )
         counts = {
             "judged queries without a text": len(mute),

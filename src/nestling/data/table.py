@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nestling.data.delimited import is_table, names_columns, read_fields, with_points
+from nestling.data.delimited import is_table, names_columns, read_fields, with_decimal_commas
 from nestling.data.input_file import InputFile, find_file
 from nestling.data.text_checks import check_texts
 from nestling.errors import DataError, require, unknown
@@ -91,24 +91,30 @@ class Table:
         )
 
 
-def read_table(path: str | Path, is_header: IsHeader = names_columns) -> Table:
+def read_table(path: str | Path, is_header: IsHeader = names_columns, *, kind: str | None = None) -> Table:
     """Read a ``.csv``, ``.tsv``, ``.jsonl`` (or ``.ndjson``), ``.parquet`` or ``.txt`` file.
 
     All but parquet may be packed (``.csv.gz``, also ``.bz2`` and ``.xz``). Text is UTF-8, or what a byte
     order mark at its beginning says. ``-`` is standard input. The first line of a CSV or TSV file names its
     columns, unless one of its fields has more than three words; then it is data, and the columns are called
     ``1``, ``2``, ... A ``.txt`` file has the column ``text``, one record a line, blank lines left out.
+    Lines end with LF, CR LF or CR.
+
+    In a file divided by semicolons, a column of numbers with decimal commas becomes one with points
+    (``3,5`` is ``3.5``) if all its values, to the end of the file, are such numbers. Columns with the usual
+    names of ids and texts, and those whose names end in ``id``, stay as they are.
 
     Args:
         path: of the file. What comes through a pipe is JSON lines or parquet if it begins like that, else
             CSV or TSV.
         is_header: tells otherwise whether the fields of a first line name columns.
+        kind: the suffix as which to read it, whatever its name says.
 
     Raises:
         DataError: for a file that is missing, of another kind, damaged, empty, or in another encoding.
         MissingExtraError: for parquet without pyarrow.
     """
-    parts = list(read_in_parts(path, is_header))
+    parts = list(read_in_parts(path, is_header, kind=kind))
     columns: dict[str, list[Any]] = {name: [] for name in parts[-1].columns}
     for part in parts:
         missing = [None] * len(part.numbers)
@@ -119,7 +125,7 @@ def read_table(path: str | Path, is_header: IsHeader = names_columns) -> Table:
 
 
 def read_in_parts(
-    path: str | Path, is_header: IsHeader = names_columns, *, piped: str = ".csv"
+    path: str | Path, is_header: IsHeader = names_columns, *, piped: str = ".csv", kind: str | None = None
 ) -> Iterator[Table]:
     """:func:`read_table`, some thousands of records at a time, so that memory does not grow with the file.
 
@@ -130,9 +136,10 @@ def read_in_parts(
         is_header: as of :func:`read_table`.
         piped: what comes through a pipe, if it does not begin like JSON lines, parquet or a table with one of
             the usual names of columns: ``".csv"`` (or TSV) or ``".txt"``.
+        kind: as of :func:`read_table`.
     """
     source = find_file(path)
-    suffix = source.suffix if source.path == source.place else _guess(source, piped)
+    suffix = kind or (source.suffix if source.path == source.place else _guess(source, piped))
     if suffix not in _SUFFIXES:
         raise DataError(f"{source.path}: {unknown('kind of file', suffix or source.path.name, _SUFFIXES)}")
     is_empty = True
@@ -177,7 +184,7 @@ def read_json_lines(source: InputFile) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _lines(source: InputFile) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, with their numbers."""
-    with source.open_text(newline="\n") as stream:
+    with source.open_text(newline="") as stream:  # CR, LF and both end a line, as in CSV
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 yield number, line.rstrip("\r\n")
@@ -205,13 +212,18 @@ def _parts(records: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _of_fields(source: InputFile, is_header: IsHeader) -> Iterator[Table]:
+    tab = "\t" if source.suffix == ".tsv" else None
     with source.open_text(newline="") as stream:
-        tab = "\t" if source.suffix == ".tsv" else None
         fields = read_fields(source.path, stream, tab, is_header)
+        decimals = set[str]()
+        if fields.delimiter == ";":
+            # All rows decide, so that no column changes its form on the way: the file is read twice.
+            with source.open_text(newline="") as again:
+                decimals = with_decimal_commas(read_fields(source.path, again, tab, is_header))
         for part in _parts(fields.rows):
             columns = {name: [row[place] for _, row in part] for place, name in enumerate(fields.names)}
-            if fields.delimiter == ";":
-                columns = {name: with_points(values) for name, values in columns.items()}
+            for name in decimals:
+                columns[name] = [value.replace(",", ".") for value in columns[name]]
             yield Table(source.path, columns, [number for number, _ in part])
 
 
@@ -220,10 +232,17 @@ def _of_parquet(source: InputFile, _: IsHeader) -> Iterator[Table]:
     arrow = require("pyarrow", "parquet")
     try:
         with parquet.ParquetFile(source.place) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) < len(names):
+                raise DataError(f"{source.path} names a column twice: {', '.join(names)}; rename one")
             start = 1
             for batch in file.iter_batches(batch_size=_RECORDS_AT_A_TIME):
                 yield Table(source.path, batch.to_pydict(), range(start, start + batch.num_rows), unit="row")
                 start += batch.num_rows
+    except OverflowError as error:
+        raise DataError(
+            f"{source.path} holds a time or number that Python cannot hold ({error}); save it as text"
+        ) from error
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{source.path} is not a readable parquet file: {error}") from error
 

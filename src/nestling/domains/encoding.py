@@ -87,6 +87,7 @@ def encoded(
     """
     place = Path(target).resolve()
     folder = place.with_name(f".{place.name}.encoding")
+    texts = list(texts) if isinstance(texts, Iterator) else texts  # they are read twice
     count, dim = _count(texts), encoder.nesting.resolve(at)["dim"]
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

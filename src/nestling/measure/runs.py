@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nestling.errors import DataError
+from nestling.errors import ConfigError, DataError
 from nestling.measure.choice import Row
 from nestling.measure.identity import check_same_data
 
@@ -20,6 +20,10 @@ _FEWEST = 2
 
 def mean(curves: Sequence[Curve], name: str | None = None) -> Curve:
     """The mean of curves, from the lowest to the highest; see :meth:`Curve.mean`."""
+    from nestling.measure.curve import Curve
+
+    if not isinstance(curves, Sequence) or not all(isinstance(curve, Curve) for curve in curves):
+        raise ConfigError(f"mean takes a list of curves, not {curves!r}")
     if len(curves) < _FEWEST:
         raise DataError(f"{len(curves)} curve has no spread; give the curves of at least {_FEWEST} runs")
     first = curves[0]

@@ -22,14 +22,19 @@ NO_ID: dict[IdKind, int | str] = {"int": -1, "str": ""}
 _LONGEST = 256
 
 
-def read_ids(given: Any, what: str = "ids") -> Ids:
+def read_ids(given: Any, what: str = "ids", *, any_order: bool = False) -> Ids:
     """``given`` as ids: ``Int64[n]`` of at least 0, or strings of 1 to 256 characters.
+
+    Args:
+        given: a list, array, tensor or column.
+        what: what errors call them.
+        any_order: take a set too, where no row stands for a place.
 
     Raises:
         DataError: as :func:`nestling.ids.as_ids`, and for numbers below 0 and strings that are empty or too
             long.
     """
-    array = as_ids(given, what)
+    array = as_ids(list(given) if any_order and isinstance(given, set | frozenset) else given, what)
     if array.dtype.kind == "U":
         lengths = np.strings.str_len(array)
         if len(array) and (lengths.min() < 1 or lengths.max() > _LONGEST):

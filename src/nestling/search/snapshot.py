@@ -348,7 +348,7 @@ class Filter:
                         f"{'strings' if kind == 'str' else 'numbers'}; give the ids themselves"
                     )
                 return cls(flags=array, where=where)
-        ids = read_ids(given, "the ids of a filter")
+        ids = read_ids(given, "the ids of a filter", any_order=True)
         check_kind(ids, kind)
         return cls(ids=np.unique(ids), where=where)
 

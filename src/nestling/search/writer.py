@@ -119,7 +119,7 @@ class Writer:
             StorageError: if it could not be written; nothing was then changed.
         """
         with self._changing():
-            names = np.unique(read_ids(ids))
+            names = np.unique(read_ids(ids, any_order=True))
             check_kind(names, self.state.numbering.kind)
             found = self._taken(names)
             if not found.all() and not missing_ok:

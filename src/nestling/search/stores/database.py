@@ -155,7 +155,7 @@ class DatabaseStore:
         matrix = np.asarray(check_vectors(queries, "queries", dim=self.layout.dim), np.float32)
         k, shortlist, size = self._check_search(k, shortlist, rerank_dim)
         wanted = read_condition(where, self.layout.fields)
-        allowed = None if ids is None else self._names(read_ids(ids))
+        allowed = None if ids is None else self._names(read_ids(ids, any_order=True))
         if allowed == []:
             return [Hits([], np.zeros(0, np.float32)) for _ in matrix]
         if shortlist is not None and self._ask(partial(self._table.fits, shortlist)):
@@ -182,7 +182,7 @@ class DatabaseStore:
 
     def delete(self, ids: Any) -> None:
         """Remove rows; ids that there are not are none."""
-        names = self._names(read_ids(ids))
+        names = self._names(read_ids(ids, any_order=True))
         for start in range(0, len(names), _MOST_ROWS_SENT):
             part = names[start : start + _MOST_ROWS_SENT]
             self._ask(partial(self._table.delete, part))
