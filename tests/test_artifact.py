@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from nestling.artifact import MANIFEST, SCHEMA_VERSION, read_folder, read_manifest, write_file, write_folder
+from nestling.artifact import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    check_folder_target,
+    read_folder,
+    read_manifest,
+    write_file,
+    write_folder,
+)
 from nestling.cut import CutRule
 from nestling.errors import ArtifactError, StorageError
 from nestling.granularity import Nesting
@@ -51,7 +59,7 @@ def test_what_is_written_is_read(saved: Path) -> None:
         (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe"), "cannot be read"),
         (lambda f: edit(f, schema_version=SCHEMA_VERSION + 1), "update it with: pip install -U nestling"),
         (lambda f: edit(f, more=1), "malformed at more"),
-        (lambda f: edit(f, kind="other"), "holds a other, but a thing is needed"),
+        (lambda f: edit(f, kind="other"), "holds an other, not a thing"),
         (lambda f: edit(f, files={"../x": {"size_bytes": 1, "sha256": ""}}), "outside the folder"),
         (lambda f: edit(f, files={"/etc/passwd": {"size_bytes": 1, "sha256": ""}}), "outside the folder"),
     ],
@@ -123,3 +131,36 @@ def test_a_missing_nesting_is_said(tmp_path: Path) -> None:
         pass
     with pytest.raises(ArtifactError, match="names no nesting"):
         read_manifest(tmp_path / "x").read_nesting()
+
+
+def test_a_folder_is_replaced_by_its_own_kind_only(saved: Path) -> None:
+    with write_folder(saved, "thing"):
+        pass
+    before = (saved / MANIFEST).read_bytes()
+    with pytest.raises(ArtifactError, match="holds a thing and is not replaced by stored vectors; choose"):
+        check_folder_target(saved, "stored_vectors")
+    with pytest.raises(ArtifactError, match="holds a thing"), write_folder(saved, "other"):
+        pytest.fail("the work was begun")
+    assert (saved / MANIFEST).read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("text_encoder", "a text encoder"),
+        ("image_encoder", "an image encoder"),
+        ("index", "an index"),
+        ("collection", "a collection"),
+        ("stored_vectors", "stored vectors"),
+        ("text-pairs", "text pairs"),
+        ("rdms", "RDMs"),
+        ("pca_rotation", "a PCA rotation"),
+    ],
+)
+def test_kinds_are_written_in_words(saved: Path, kind: str, words: str) -> None:
+    with pytest.raises(ArtifactError, match=f"holds a thing, not {words};"):
+        read_folder(saved, kind)
+    edit(saved, kind=kind)
+    with pytest.raises(ArtifactError, match=f"holds {words}, not a thing;"):
+        read_folder(saved, "thing")

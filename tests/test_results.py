@@ -112,3 +112,38 @@ def test_bench_and_compare_overwrite_no_file_of_another(tmp_path: Path) -> None:
         assert f"{name} exists and was not written by nestling" in refused.stderr
         assert (tmp_path / name).read_bytes() == b"mine"
     assert {path.name for path in tmp_path.iterdir()} == {"x.npy", "frontier.png", "maps.png", "report.html"}
+
+
+def test_commands_replace_no_saved_folder_of_another_kind_nor_a_finished_collection(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text(TEXTS)
+    build = ("index", "build", "texts.txt", "--encoder", "wordllama", "--plan", "flat@full", "-o")
+    for line in (
+        ("extract", "wordllama", "--at", "dim=64", "-o", "model"),
+        ("encode", "wordllama", "texts.txt", "-o", "vectors"),
+        ("index", "build", "vectors", "--plan", "flat@full", "-o", "index"),
+        (*build, "collection"),
+    ):
+        made = command(*line, folder=tmp_path)
+        assert made.returncode == 0, made.stderr
+    before = contents(tmp_path)
+    for line, said in {
+        ("encode", "model", "texts.txt", "-o", "model"): "model holds a text encoder and is not replaced",
+        ("encode", "model", "texts.txt", "-o", "index"): "index holds an index and is not replaced",
+        ("encode", "model", "texts.txt", "-o", "collection"): "collection holds a collection and is not",
+        ("extract", "model", "--at", "dim=16", "-o", "index"): "index holds an index and is not replaced",
+        ("extract", "model", "--at", "dim=16", "-o", "collection"): "holds a collection and is not",
+        ("extract", "model", "--at", "dim=16", "-o", "vectors"): "holds stored vectors and is not",
+        (*build, "vectors"): "vectors holds stored vectors and is not",
+        (*build, "index", "--overwrite"): "index holds an index and is not replaced by a collection",
+        (*build, "collection"): "holds a finished collection, which is not replaced; pass --overwrite to",
+    }.items():
+        refused = command(*line, folder=tmp_path)
+        assert refused.returncode == 3, (line, refused.stderr)
+        assert said in " ".join(refused.stderr.split()), line
+    assert contents(tmp_path) == before
+    replaced = command(*build, "collection", "--overwrite", folder=tmp_path)
+    assert replaced.returncode == 0, replaced.stderr
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

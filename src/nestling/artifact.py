@@ -20,6 +20,7 @@ from nestling.cut import CutRule
 from nestling.errors import ArtifactError, NestlingError, StorageError
 from nestling.errors import reason_of as reason_of
 from nestling.granularity import Nesting
+from nestling.kinds import check_kind, in_words
 from nestling.progress import watched
 
 MANIFEST = "nestling.json"
@@ -61,7 +62,7 @@ class Manifest(BaseModel):
     def read_nesting(self) -> Nesting:
         """The nesting written in the manifest."""
         if self.nesting is None:
-            raise ArtifactError(f"the manifest of this {self.kind} names no nesting; save it again")
+            raise ArtifactError(f"the manifest of {in_words(self.kind)} names no nesting; save it again")
         return Nesting.parse(self.nesting)
 
     def read_cut(self) -> CutRule:
@@ -123,17 +124,17 @@ def write_folder(
     """Fill the folder that this yields; it takes the place of ``folder`` only when all went well.
 
     The files are written beside ``folder`` first, then flushed and renamed, so that a crash leaves the
-    old folder or the new one and nothing between. An existing folder is replaced if nestling wrote it.
+    old folder or the new one and nothing between. Only a saved folder of the same kind is replaced.
 
     Raises:
-        ArtifactError: if ``folder`` exists and is not empty and not written by nestling.
+        ArtifactError: if ``folder`` holds anything else; see :func:`check_folder_target`.
         StorageError: if writing fails (disk full, no permission); nothing half-written remains.
     """
     target = Path(folder)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         with storage_errors(target):
-            check_folder_target(target)
+            check_folder_target(target, kind)
             temporary.mkdir(parents=True)
             yield temporary
             _write_manifest(temporary, kind, nesting, rule, settings or {})
@@ -150,9 +151,7 @@ def read_folder(folder: str | Path, kind: str | tuple[str, ...]) -> Manifest:
     """
     root = Path(folder)
     manifest = read_manifest(root)
-    kinds = (kind,) if isinstance(kind, str) else kind
-    if manifest.kind not in kinds:
-        raise ArtifactError(f"{root} holds a {manifest.kind}, but a {' or '.join(kinds)} is needed")
+    check_kind(root, manifest.kind, *((kind,) if isinstance(kind, str) else kind))
     verify_files(root, manifest.files)
     with reading_errors(root):
         strangers = sorted({_relative(path, root) for path in _files_of(root)} - set(manifest.files))
@@ -187,18 +186,24 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise ArtifactError(f"{path} is malformed at {place}: {first['msg']}") from error
 
 
-def check_folder_target(folder: Path) -> None:
-    """Refuse a place for a folder that cannot be written, or that holds what nestling did not write.
+def check_folder_target(folder: Path, kind: str) -> None:
+    """Refuse a place for a folder that cannot be written, or that holds anything but one of ``kind``.
 
     Asked before long work whose result goes there, so that it is not done in vain.
 
     Raises:
-        ArtifactError: if ``folder`` exists and is not empty and not written by nestling.
+        ArtifactError: if ``folder`` is not empty, and holds another kind or was not written by nestling.
         StorageError: if nothing can be written there.
     """
     with storage_errors(folder):
-        is_ours = not folder.exists() or (folder / MANIFEST).is_file() or _is_empty_folder(folder)
-    if not is_ours:
+        is_saved = (folder / MANIFEST).is_file()
+        is_free = not folder.exists() or _is_empty_folder(folder)
+    if is_saved and (found := read_manifest(folder).kind) != kind:
+        raise ArtifactError(
+            f"{folder} holds {in_words(found)} and is not replaced by {in_words(kind)}; "
+            "choose another folder or remove it yourself"
+        )
+    if not (is_saved or is_free):
         raise ArtifactError(
             f"{folder} exists and was not written by nestling, so it is not replaced; "
             "choose another folder or remove it yourself"

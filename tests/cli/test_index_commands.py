@@ -117,6 +117,7 @@ def test_plans_are_compared_on_ones_own_vectors(files: Path, tmp_path: Path) -> 
     ("arguments", "code", "message"),
     [
         (["build", "all.npy", "-o", "x", "--at", "dim=8"], 1, "--at is for texts"),
+        (["build", "all.npy", "-o", "x", "--overwrite"], 1, "--overwrite is for collections"),
         (["build", "all.npy", "-o", "x", "--plan", "flat@64"], 1, "choose 1 to 32"),
         (["build", "all.npy", "-o", "x", "--max-bytes", "1"], 1, "no plan fits"),
         (["build", "all.npy", "-o", "x", "--metric", "manhattan"], 1, "unknown metric"),

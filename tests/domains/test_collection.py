@@ -13,6 +13,7 @@ from nestling.cut import CutRule
 from nestling.data.description import TableFile
 from nestling.domains.collection import Collection
 from nestling.encoders.opening import open_encoder
+from nestling.encoders.stored import StoredVectors
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
 
@@ -182,3 +183,46 @@ def test_unfinished_mixed_or_older_folders_are_refused(encoder: Any, tmp_path: P
     (first / "encoder" / "config.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"config\.json"):
         Collection.open(first)
+
+
+def test_a_finished_collection_is_replaced_only_when_told(encoder: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    Collection.create(folder, encoder, TEXTS).close()
+    with pytest.raises(ArtifactError, match=r"finished collection, .* pass overwrite=True"):
+        Collection.create(folder, encoder, ["another"])
+    with Collection.open(folder) as kept:
+        assert len(kept) == len(TEXTS)
+    with Collection.create(folder, encoder, ["another"], overwrite=True) as made:
+        assert len(made) == 1
+
+
+@pytest.mark.parametrize("place", ["index", "encoder", "vectors"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_collection_takes_the_place_of_nothing_else(
+    encoder: Any, tmp_path: Path, place: str, overwrite: bool
+) -> None:
+    Collection.create(tmp_path / "c", encoder, TEXTS).close()
+    StoredVectors(encoder.encode(TEXTS)).save(tmp_path / "c" / "vectors")
+    target = tmp_path / "c" / place
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    with pytest.raises(ArtifactError, match="and is not replaced by a collection"):
+        Collection.create(target, encoder, TEXTS, overwrite=overwrite)
+    assert {path: path.read_bytes() for path in target.rglob("*") if path.is_file()} == before
+
+
+def test_a_build_that_was_interrupted_while_measuring_goes_on_until_its_index_is_used(
+    encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "c"
+    for _ in range(2):
+        monkeypatch.setattr("nestling.search.tune.retune", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            Collection.create(folder, encoder, TEXTS, plan="flat@full")
+        assert (folder / "index" / "nestling.json").is_file()
+    with Collection.open(folder) as used:
+        used.add(["a fourth"])
+    with pytest.raises(ArtifactError, match="finished collection"):
+        Collection.create(folder, encoder, TEXTS, plan="flat@full")

@@ -50,7 +50,8 @@ def demo(
     check_results(output, "curve.json", "curve.png", "report.html")
     from nestling.artifact import check_folder_target
 
-    check_folder_target(output / "model")
+    check_folder_target(output / "model", "text_encoder")
+    check_folder_target(output / COLLECTION, "collection")
     from nestling.encoders.opening import check_model
     from nestling.training.plan import check_sources, read_plan
 
@@ -126,7 +127,15 @@ def _collect(
 
     titles = {"title": pairs.queries}
     return Collection.create(
-        folder, encoder, pairs.documents, fields=titles, at=at, recall=_RECALL, queries=asked, seed=seed
+        folder,
+        encoder,
+        pairs.documents,
+        fields=titles,
+        at=at,
+        recall=_RECALL,
+        queries=asked,
+        seed=seed,
+        overwrite=True,
     )
 
 

@@ -81,6 +81,9 @@ def build(
     queries: Queries = None,
     k: K = 10,
     seed: Seed = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="With --encoder, replace a collection that exists.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Build an index: the fastest plan that finds enough, chosen by measuring.
@@ -98,20 +101,23 @@ def build(
         if (metric, nesting) != ("dot", None):
             raise ConfigError("--metric and --nesting are for vectors; of texts they are those of --encoder")
         described = open_table(source, column, id_column, fields)
-        from nestling.artifact import check_folder_target
-        from nestling.domains.collection import Collection
+        from nestling.domains.collection import Collection, check_target
         from nestling.encoders.opening import check_model, open_encoder
 
-        check_folder_target(output)
+        check_target(output, overwrite=overwrite)
         check_model(encoder, at)
         model = open_encoder(encoder)
-        with Collection.create(output, model, described, at=at, plan=plan, recall=recall, seed=seed) as made:
+        with Collection.create(
+            output, model, described, at=at, plan=plan, recall=recall, seed=seed, overwrite=overwrite
+        ) as made:
             show_index(made.index, as_json)
         return
     if at is not None:
         raise ConfigError(
             "--at is for texts; vectors are cut with --nesting, such as --nesting dim=32,64,128"
         )
+    if overwrite:
+        raise ConfigError("--overwrite is for collections, made with --encoder; give an index a new folder")
     from nestling.encoders.stored import open_vectors
     from nestling.search.tune import build as build_index
 

@@ -84,7 +84,7 @@ def train(
     check_sources(resolved.data)
     check_model(resolved.model.encoder)
     model = Path(resolved.output.folder) / "model"
-    check_folder_target(model)
+    check_folder_target(model, "text_encoder")
     check_file_target(model.with_name("plan.toml"))
     from nestling.domains import text
 
@@ -135,7 +135,7 @@ def encode(
     if is_npy:
         check_file_target(output, overwrite=overwrite)
     else:
-        check_folder_target(output)
+        check_folder_target(output, "stored_vectors")
     source = open_table(texts, column, id_column, fields)
     check_model(model, at)
     encoder = open_encoder(model)
@@ -180,7 +180,7 @@ def extract(
     from nestling.encoders.opening import check_model, open_encoder
     from nestling.encoders.serving import in_words, served_by
 
-    check_folder_target(output)
+    check_folder_target(output, "text_encoder")
     check_model(model, at)
     encoder = open_encoder(model)
     small = encoder.extract(at)

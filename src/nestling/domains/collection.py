@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from nestling.artifact import MANIFEST, read_manifest, sha256_of, verify_files, write_folder
+from nestling.artifact import (
+    MANIFEST,
+    check_folder_target,
+    read_manifest,
+    sha256_of,
+    verify_files,
+    write_folder,
+)
 from nestling.data.columns import Columns, Kinds, read_columns, write_columns
 from nestling.data.description import TableFile
 from nestling.data.fields import FieldKind, Value
@@ -17,6 +24,7 @@ from nestling.encoders.opening import open_encoder
 from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At
+from nestling.kinds import check_kind
 from nestling.search.ids import Ids
 from nestling.search.index import AdaptiveIndex
 from nestling.search.plan import Plan, Point
@@ -75,13 +83,14 @@ class Collection:
         recall: float = 0.95,
         queries: Sequence[str] | None = None,
         seed: int = 0,
+        overwrite: bool = False,
     ) -> Self:
-        """Encode the texts and build an index of their vectors in ``folder``; what was there goes.
+        """Encode the texts and build an index of their vectors in ``folder``.
 
         An interrupted call goes on where it was when it is repeated; see :func:`~.encoding.encoded`.
 
         Args:
-            folder: where to; a collection that is there already is replaced.
+            folder: where to; it must not exist, be empty, or hold a collection that was not finished.
             encoder: of texts and queries.
             texts: at least one; gone through three times, so a list, or what makes them anew. A
                 :class:`~nestling.data.description.TableFile` brings its ids and fields.
@@ -94,15 +103,18 @@ class Collection:
             queries: to measure that with, such as people ask; some of the texts by default, which are often
                 easier to find the neighbours of.
             seed: of what is drawn while planning and building.
+            overwrite: replace a finished collection.
 
         Raises:
             DataError: for no texts, texts that cannot be encoded (named), or ids and fields that do not fit.
             ConfigError: if an interrupted call was about other texts or another encoder.
+            ArtifactError: if ``folder`` holds anything else.
         """
+        root = Path(folder)
+        check_target(root, overwrite=overwrite)
         source = _Source.of(texts, ids, fields)
         granularity = encoder.nesting.resolve(at)
         small = encoder if granularity == encoder.nesting.full else encoder.extract(granularity)
-        root = Path(folder)
         with encoded(small, source.texts, root) as matrix:
             with write_folder(root, _KIND, nesting=small.nesting, rule=small.rule) as path:
                 small.save(path / _ENCODER)
@@ -142,8 +154,7 @@ class Collection:
         """
         root = Path(folder)
         manifest = read_manifest(root)
-        if manifest.kind != _KIND:
-            raise ArtifactError(f"{root} holds a {manifest.kind}, but a {_KIND} is needed")
+        check_kind(root, manifest.kind, _KIND)
         if (root / _BEFORE_FIELDS).exists():
             raise ArtifactError(
                 f"{root} was made by an older nestling, which kept texts in {_BEFORE_FIELDS}; build it again "
@@ -154,6 +165,8 @@ class Collection:
             raise ArtifactError(f"{root} was not finished: it has no index; build the collection again")
         encoder = open_encoder(root / _ENCODER)
         index = AdaptiveIndex.open(root / _INDEX, encoder=_identity(root), read_only=read_only, wait=wait)
+        if not read_only:  # rows may come from now on, so that an interrupted build counts as finished
+            shutil.rmtree(root / _INCOMING, ignore_errors=True)
         return cls(encoder, index)
 
     def __len__(self) -> int:
@@ -284,6 +297,26 @@ class _Source:
             yield Columns({**own.by_name, **given.by_name}, len(rows))
 
         return cls(rows, ids, kinds, columns, {"text": name})
+
+
+def check_target(folder: Path, *, overwrite: bool = False) -> None:
+    """Refuse a place for a collection where anything lies but a collection that was not finished.
+
+    Args:
+        folder: of the collection that is to be.
+        overwrite: allow a finished one, to be replaced.
+
+    Raises:
+        ArtifactError: if ``folder`` holds anything else.
+        StorageError: if nothing can be written there.
+    """
+    check_folder_target(folder, _KIND)
+    is_finished = (folder / _INDEX / MANIFEST).is_file() and not (folder / _INCOMING).exists()
+    if is_finished and not overwrite:
+        raise ArtifactError(
+            f"{folder} holds a finished collection, which is not replaced; "
+            "pass overwrite=True to replace it, or choose another folder"
+        )
 
 
 def _identity(root: Path) -> str:

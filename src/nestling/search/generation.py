@@ -40,6 +40,7 @@ from nestling.cut import CutRule
 from nestling.data.fields import FieldKind
 from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import Nesting
+from nestling.kinds import check_kind
 from nestling.search.durable import flush_folder, write_new
 from nestling.search.exact import Metric
 from nestling.search.ids import IdKind
@@ -222,8 +223,7 @@ def read_generation(root: Path, known: Mapping[str, FileRecord] | None = None) -
         ArtifactError: if anything is missing, altered, added to a segment, of another kind or too new.
     """
     manifest = read_manifest(root)
-    if manifest.kind != KIND:
-        raise ArtifactError(f"{root} holds a {manifest.kind}, but an {KIND} is needed")
+    check_kind(root, manifest.kind, KIND)
     try:
         settings = IndexSettings.model_validate(manifest.settings)
     except ValidationError as error:
