@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import tracemalloc
-from itertools import pairwise
+import warnings
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from nestling.cut import RAW, CutRule, cut
 from nestling.encoders.adapter_examples import Examples
 from nestling.encoders.vectors import NestedAdapter, PCARotation
-from nestling.errors import ConfigError, DataError, GranularityError
+from nestling.errors import ConfigError, DataError, GranularityError, NoGainWarning
 from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested, Triplet
 from nestling.schedules import RandomSome
@@ -139,9 +140,10 @@ def test_vectors_alone_keep_more_neighbours_than_the_principal_axes(orthogonal):
         assert kept_neighbours(adapter, test, g) > kept_neighbours(axes, test, g) + 0.05
 
 
+@pytest.mark.filterwarnings("ignore::nestling.errors.NoGainWarning")  # after so few steps
 @pytest.mark.parametrize("kind", ["vectors", "pairs", "labels"])
 def test_a_rotation_keeps_every_inner_product(kind):
-    (views, (rows, labels)) = pairs(400), clusters(400)
+    (views, (rows, labels)) = pairs(400), clusters(1200)
     x, rest = {
         "vectors": (neighbourhoods(10), {}),
         "pairs": (views[0], {"pairs": views[1]}),
@@ -160,7 +162,40 @@ def test_a_rotation_keeps_every_inner_product(kind):
 def test_before_training_it_is_the_principal_axes():
     x, _ = clusters(200)
     adapter = NestedAdapter(SIZES, max_steps=1, lr=1e-12, hidden=5).fit(x)
-    np.testing.assert_allclose(adapter.transform(x), PCARotation(SIZES).fit(x).transform(x), atol=1e-4)
+    training = Examples.read(x, None, None, None).divide(np.random.default_rng(0), 2048).training
+    axes = PCARotation(SIZES).fit(x[training])
+    np.testing.assert_allclose(adapter.transform(x), axes.transform(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["vectors", "pairs", "labels"])
+def test_what_is_held_out_teaches_nothing(kind):
+    """Where every direction is alike no map pays; the rows that are found are a sample too, so not 95 %."""
+    gains, warned = [], 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((600, DIM)).astype(np.float32)
+        rest = {
+            "vectors": {},
+            "pairs": {"pairs": rng.standard_normal(x.shape).astype(np.float32)},
+            "labels": {"y": rng.integers(4, size=len(x))},
+        }[kind]
+        with warnings.catch_warnings(record=True, category=NoGainWarning, action="always") as told:
+            report = NestedAdapter("dim=8,16,32", epochs=3).fit(x, **rest).report_
+        assert report.rows == 60
+        gains += report.gains[:2]
+        warned += bool(told)
+    assert warned >= 10
+    assert sum(gain.low <= 0 <= gain.high for gain in gains) >= 16
+    assert abs(np.mean([gain.value for gain in gains])) < 0.03
+
+
+def test_a_map_that_pays_says_so(recwarn):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((600, 4)) @ rng.standard_normal((4, DIM))
+        adapter = NestedAdapter("dim=4,32", epochs=3, seed=seed).fit(x.astype(np.float32))
+        assert adapter.report_.gains[0].low > 0.05
+    assert not [each for each in recwarn if each.category is NoGainWarning]
 
 
 @pytest.mark.parametrize("lr", [3.0, 1e-3])
@@ -230,20 +265,24 @@ def test_groups_are_held_out_together():
     rng = np.random.default_rng(0)
     x, names = rng.standard_normal((500, 4)), np.array(["a", "b", "c", "d", "e", "f", "g"])
     groups = names[rng.integers(7, size=500)]
-    train, held_out = Examples.read(x, None, None, groups).split(rng, most=1000)
-    assert not set(groups[train]) & set(groups[held_out])
-    assert len(train) + len(held_out) == 500
-    assert 50 <= len(held_out) < 200
+    parts = Examples.read(x, None, None, groups).divide(rng, most=1000)
+    for one, other in combinations(parts, 2):
+        assert not set(groups[one]) & set(groups[other])
+    assert sum(map(len, parts)) == 500
+    assert all(50 <= len(part) < 200 for part in parts[1:])
+    two = groups > "c"  # which leave none for a report
+    parts = Examples.read(x, None, None, two).divide(rng, most=1000)
+    assert (len(parts.training) + len(parts.checking), len(parts.reporting)) == (500, 0)
     with pytest.raises(DataError, match="cannot be divided"):
         NestedAdapter().fit(x, groups=np.zeros(500, int))
 
 
 def test_rows_are_held_out_once():
-    x = np.random.default_rng(0).standard_normal((40, 4))
-    train, held_out = Examples.read(x, None, None, None).split(np.random.default_rng(0), most=1000)
-    assert sorted([*train, *held_out]) == list(range(40))
-    assert len(held_out) == 4
-    assert len(Examples.read(x, None, None, None).split(np.random.default_rng(0), most=3)[1]) == 3
+    x = np.random.default_rng(0).standard_normal((600, 4))
+    for count, most, sizes in [(40, 1000, (36, 4, 0)), (40, 3, (37, 3, 0)), (600, 40, (500, 40, 60))]:
+        parts = Examples.read(x[:count], None, None, None).divide(np.random.default_rng(0), most)
+        assert sorted(np.concatenate(parts)) == list(range(count))
+        assert tuple(map(len, parts)) == sizes
 
 
 def test_pairs_that_share_a_vector_are_no_negatives():

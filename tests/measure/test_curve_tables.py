@@ -9,7 +9,8 @@ import pytest
 from nestling.errors import ConfigError, DataError
 from nestling.gain import Gain, told
 from nestling.granularity import Granularity
-from nestling.measure import Curve, Retrieval, compare, sweep
+from nestling.measure import STS, Curve, Retrieval, compare, sweep
+from nestling.measure.table import cells
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 8))
@@ -28,6 +29,31 @@ def test_csv_holds_every_figure_in_full() -> None:
         assert found["flops"] == ""
     both = list(csv.DictReader(io.StringIO(compare([CURVE, CURVE], format="csv"))))
     assert both == [*rows, *rows]
+
+
+def test_no_share_is_kept_of_a_quality_that_is_not_above_0(tmp_path) -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2, 60, 8))
+    scores = -(x * y).sum(axis=1) + 20 * rng.normal(size=60)
+    curve = sweep(lambda x: x, STS(x, y, scores), "dim=2,8", resamples=200)
+    full = curve.row()
+    assert full.value <= 0 < full.high  # so that some resamples have a share
+    assert all(np.isnan([row.kept, row.kept_low, row.kept_high]).all() for row in curve.column())
+    assert all(cell[3] == "-" for cell in cells(curve)[1:])
+    rows = csv.DictReader(io.StringIO(curve.table("csv")))
+    assert all(row[name] == "" for row in rows for name in ("kept", "kept_low", "kept_high"))
+    with pytest.raises(ConfigError, match="not above 0, so no share of it can be kept; use at_least="):
+        curve.choose(keep=0.9)
+    assert curve.choose(at_least=full.low) in curve.nesting
+    with pytest.raises(ConfigError, match=r"best reachable is .*\)\. Ask for less"):
+        curve.choose(at_least=1)
+    for chosen in (None, "dim=2"):
+        curve.to_html(tmp_path / "page.html", chosen=chosen)
+        page = (tmp_path / "page.html").read_text()
+        assert "not above 0" in page
+        assert "nan" not in page.lower().replace("nanum", "")
+    for text in (curve.table(), curve.table("markdown"), curve.chart()):
+        assert "nan" not in text
 
 
 def test_markdown_and_latex_hold_the_cells_of_the_text() -> None:

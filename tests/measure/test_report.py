@@ -162,7 +162,7 @@ def test_sentences_for_every_outcome() -> None:
         rows=(dataclasses.replace(nothing.rows[0], kept=math.nan, kept_low=math.nan, kept_high=math.nan),),
     )
     shown = page(nothing)
-    assert "No granularity meets keep=0.99" in shown.said()
+    assert "The full quality is not above 0, so no share of it can be kept" in shown.said()
     assert "cards" not in [attributes.get("class") for _, attributes in shown.tags]
     other_metric = make({8: 0.9}, "other", ("accuracy",))
     assert len(headline(NESTED, [other_metric], Granularity(dim=8), 1000)) == 1

@@ -55,8 +55,9 @@ class NestedAdapter(VectorMap):
         rule: what is done to vectors after a cut; None is L2 normalisation, for cosines.
 
     Attributes:
-        report_: the map against plain truncation at every size on held-out rows, a
-            :class:`~nestling.encoders.fit_report.FitReport`; a warning names the sizes where that is as good.
+        report_: the map against plain truncation at every size, on a tenth of the rows that neither taught it
+            nor chose its weights, a :class:`~nestling.encoders.fit_report.FitReport`, empty where a tenth is
+            fewer than 50 rows; a warning names the sizes where truncation is as good.
         module_: the map as a torch module, :class:`nestling.nn.adapter.Adapter`.
         losses_before_: loss on the held-out rows at each size, of the principal axes.
         losses_after_: the same, of the map.
@@ -137,7 +138,7 @@ class NestedAdapter(VectorMap):
         trained = train_adapter(self, examples, nesting, folder)
         self.module_, self.log_, self.nesting_ = trained.module, trained.log, nesting
         self.losses_before_, self.losses_after_ = trained.losses_before, trained.losses_after
-        held = examples.at(trained.held_out)
+        held = examples.at(trained.reporting)
         self.report_ = compare_with_truncation(self.transform, held, nesting, self.rule)
         self.report_.warn(type(self).__name__, self.n_features_in_)
         return self

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arrays import as_array
 from nestling.cut import name_rows, zero_rows
-from nestling.encoders.fit_report import HeldOut
+from nestling.encoders.fit_report import FEWEST, HeldOut
 from nestling.encoders.matrix import Vectors, blocks_of
 from nestling.errors import DataError, require
 
 Ints = NDArray[np.int64]
 
 _HELD_OUT_SHARE = 0.1
+_MOST_REPORTED = 2000
 _FEWEST_ROWS = 4
 _HASH_SEED = 0x6E657374
+
+
+class Division(NamedTuple):
+    """Row numbers by use: the best weights are chosen by some rows, so a report needs others."""
+
+    training: Ints
+    checking: Ints
+    reporting: Ints
 
 
 @dataclass(frozen=True)
@@ -80,23 +89,39 @@ class Examples:
         pairs = None if self.pairs is None else np.asarray(self.pairs[rows])
         return HeldOut(np.asarray(self.x[rows]), pairs, None if self.labels is None else self.labels[rows])
 
-    def split(self, generator: np.random.Generator, most: int) -> tuple[Ints, Ints]:
-        """Rows to train on and rows held out: a tenth, at least 2 and at most ``most``."""
-        count = len(self.x)
-        wanted = min(max(2, round(_HELD_OUT_SHARE * count)), most)
+    def divide(self, generator: np.random.Generator, most: int) -> Division:
+        """A tenth of the rows to check on, at most ``most``; where it fills a report, another one for that.
+
+        Raises:
+            DataError: for groups that cannot be divided.
+        """
+        every = np.arange(len(self.x))
+        training, checking = self._split(generator, every, most)
+        if round(_HELD_OUT_SHARE * len(every)) < FEWEST:
+            return Division(training, checking, every[:0])
+        try:
+            rest, reporting = self._split(generator, training, _MOST_REPORTED)
+        except DataError:  # too few groups for a third part
+            return Division(training, checking, every[:0])
+        return Division(rest, checking, reporting)
+
+    def _split(self, generator: np.random.Generator, rows: Ints, most: int) -> tuple[Ints, Ints]:
+        """Most of the rows, and a tenth of all: at least 2 and at most ``most``."""
+        wanted = min(max(2, round(_HELD_OUT_SHARE * len(self.x))), most)
         if self.groups is None:
-            order = generator.permutation(count)
+            order = generator.permutation(rows)
             return np.sort(order[wanted:]), np.sort(order[:wanted])
-        order = generator.permutation(int(self.groups.max()) + 1)
-        sizes = np.bincount(self.groups)[order].cumsum()
-        picked = order[: np.searchsorted(sizes, wanted) + 1]
-        held_out = np.isin(self.groups, picked)
-        if count - held_out.sum() < 2 or held_out.sum() < 2:
+        groups = self.groups[rows]
+        names, counts = np.unique(groups, return_counts=True)
+        order = generator.permutation(len(names))
+        picked = order[: np.searchsorted(counts[order].cumsum(), wanted) + 1]
+        held_out = np.isin(groups, names[picked])
+        if len(rows) - held_out.sum() < 2 or held_out.sum() < 2:
             raise DataError(
                 f"{len(order)} groups cannot be divided into some to train on and some to check on; give "
                 "more and smaller groups"
             )
-        return np.flatnonzero(~held_out), generator.permutation(np.flatnonzero(held_out))[:most]
+        return rows[~held_out], generator.permutation(rows[held_out])[:most]
 
 
 def _numbers(values: Any, what: str, count: int) -> Ints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from nestling.encoders.adapter_examples import Examples, Ints
-from nestling.encoders.matrix import Vectors
+from nestling.encoders.matrix import Vectors, blocks_of
 from nestling.encoders.pca import PCARotation
 from nestling.errors import GranularityError
 from nestling.granularity import Granularity, Nesting
@@ -38,7 +39,7 @@ class TrainedAdapter(NamedTuple):
     log: TrainLog
     losses_before: dict[Granularity, float]
     losses_after: dict[Granularity, float]
-    held_out: Ints
+    reporting: Ints
 
 
 def train_adapter(
@@ -47,8 +48,8 @@ def train_adapter(
     """Start from the principal axes, train, and return the best map by the loss on held-out rows."""
     config = _config(settings)
     generator = np.random.default_rng(config.seed)
-    module = _start(settings, examples, nesting, generator)
-    training, held_out = examples.split(generator, _HELD_OUT_BATCHES * config.batch_size)
+    training, held_out, reporting = examples.divide(generator, _HELD_OUT_BATCHES * config.batch_size)
+    module = _start(settings, examples, training, nesting, generator)
     objective = AdapterObjective(settings, examples, nesting, module)
     batches = np.array_split(held_out, -(-len(held_out) // config.batch_size))
 
@@ -61,7 +62,7 @@ def train_adapter(
     log = fit(module, objective, training, config, folder=folder, evaluate=evaluate)
     after = dict(zip(nesting, objective.best_losses.tolist(), strict=True))
     best = _plain(objective.best, orthogonal=parametrize.is_parametrized(module.linear))
-    return TrainedAdapter(best, log, before, after, held_out)
+    return TrainedAdapter(best, log, before, after, reporting)
 
 
 class AdapterObjective(nn.Module):
@@ -143,11 +144,16 @@ class AdapterObjective(nn.Module):
 
 
 def _start(
-    settings: NestedAdapter, examples: Examples, nesting: Nesting, generator: np.random.Generator
+    settings: NestedAdapter,
+    examples: Examples,
+    training: Ints,
+    nesting: Nesting,
+    generator: np.random.Generator,
 ) -> Adapter:
-    """The principal axes as an adapter; a hidden layer sees inputs of unit variance and says nothing yet."""
+    """The principal axes of the training rows; a hidden layer sees unit variance and says nothing yet."""
     sides = [examples.x] if examples.pairs is None else [examples.x, examples.pairs]
-    rotation = PCARotation([nesting.full["dim"]]).fit(iter(sides))
+    blocks = (block for side in sides for block in _blocks(side, training))
+    rotation = PCARotation([nesting.full["dim"]]).fit(blocks)
     dim = examples.x.shape[1]
     with torch.device("meta"):
         module = Adapter(nesting, dim, hidden=settings.hidden)
@@ -161,6 +167,14 @@ def _start(
     if _is_orthogonal(settings, examples, nesting):
         parametrizations.orthogonal(module.linear, "weight", orthogonal_map="cayley")
     return module
+
+
+def _blocks(x: Vectors, rows: Ints) -> Iterator[Vectors]:
+    """These rows, which rise, as many at a time as memory holds easily."""
+    for block in blocks_of(x):
+        start, stop = np.searchsorted(rows, [block.start, block.stop])
+        if start < stop:
+            yield x[rows[start:stop]]
 
 
 def _is_orthogonal(settings: NestedAdapter, examples: Examples, nesting: Nesting) -> bool:

@@ -17,7 +17,9 @@ from nestling.errors import NoGainWarning
 from nestling.gain import Gain, told
 from nestling.granularity import Granularity, Nesting
 
-_FEWEST = 50
+FEWEST = 50
+"""Held-out rows that a report needs."""
+
 _MOST_QUERIES = 1000
 _K = 10
 _SURE = 1.96  # standard errors on each side of a 95 % interval
@@ -73,7 +75,7 @@ class FitReport:
     def verdict(self) -> str:
         """One sentence: at which sizes the map pays."""
         if not self.gains:
-            return f"Not measured: it takes a size to cut to, and {_FEWEST} held-out rows (a tenth of all)."
+            return f"Not measured: it takes a size to cut to, and {FEWEST} held-out rows (a tenth of all)."
         return told(self.gains, self.metric, "The map")
 
     def up_to(self, nesting: Nesting) -> FitReport:
@@ -139,7 +141,7 @@ def compare_with_truncation(
         rule: what is done after a cut; cosines under ``l2``, else distances.
     """
     dims = nesting.sizes("dim")
-    if len(held.x) < _FEWEST or len(dims) == 1:
+    if len(held.x) < FEWEST or len(dims) == 1:
         return FitReport()
     mapped = HeldOut(transform(held.x), None if held.pairs is None else transform(held.pairs), held.labels)
     truth = _neighbours(held, rule)

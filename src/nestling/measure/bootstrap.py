@@ -23,7 +23,7 @@ _WEIGHTS_AT_A_TIME = 1 << 21
 class Estimate:
     """Quality with its interval, each ``Float[sizes, metrics]``; ``kept`` is the share of the full quality.
 
-    ``kept`` is NaN where the full quality is not above 0.
+    ``kept`` and its interval are NaN where the full quality is not above 0.
     """
 
     value: Floats
@@ -95,8 +95,12 @@ class Resampled:
         if not 0 < real("confidence", confidence) < 1:
             raise ConfigError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
         low, high = _interval(self.drawn, confidence)
-        kept_low, kept_high = _interval(_kept(self.drawn, full), confidence)
-        return Estimate(self.values, low, high, _kept(self.values[None], full)[0], kept_low, kept_high)
+        kept = _kept(self.values[None], full)[0]
+        # Resamples whose full quality happens to be above 0 say nothing where that of all examples is not.
+        ends = (
+            np.where(np.isnan(kept), np.nan, end) for end in _interval(_kept(self.drawn, full), confidence)
+        )
+        return Estimate(self.values, low, high, kept, *ends)
 
     def at(self, places: Sequence[int]) -> Resampled:
         """Some of the sizes alone."""

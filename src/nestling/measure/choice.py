@@ -128,10 +128,16 @@ def choose(column: Sequence[Row], targets: Targets, cheapest: CostName = "vector
         cheapest: the cost that is compared first.
 
     Raises:
-        ConfigError: if no row meets the targets; the message names the best that can be reached.
+        ConfigError: if no row meets the targets; the message names the best that can be reached. Also for a
+            share of a full quality that is not above 0.
     """
     if cheapest not in get_args(CostName):
         raise ConfigError(unknown("cost", cheapest, get_args(CostName)))
+    if targets.keep is not None and math.isnan(column[-1].kept):
+        raise ConfigError(
+            "the full quality is not above 0, so no share of it can be kept; use at_least= "
+            f"({column[-1].metric} is {column[-1].value:.4f} in full)"
+        )
     affordable = [row for row in column if targets.afford(row)]
     if not affordable:
         least = min(column, key=lambda row: row.costs(next(iter(targets.limits))))
@@ -149,11 +155,13 @@ def choose(column: Sequence[Row], targets: Targets, cheapest: CostName = "vector
 
 def _best_reachable(affordable: Sequence[Row], targets: Targets) -> str:
     best = max(affordable, key=lambda row: _or_least(row.low if targets.keep is None else row.kept_low))
+    share = f", which keeps {best.kept:.4f} ({best.kept_low:.4f} to {best.kept_high:.4f})"
+    if math.isnan(best.kept):
+        share = ""
     return (
         f"no granularity meets {targets} by the lower end of its interval; the best reachable is "
-        f"{best.granularity}: {best.metric} {best.value:.4f} ({best.low:.4f} to {best.high:.4f}), which "
-        f"keeps {best.kept:.4f} ({best.kept_low:.4f} to {best.kept_high:.4f}). Ask for less, or measure "
-        "more examples"
+        f"{best.granularity}: {best.metric} {best.value:.4f} ({best.low:.4f} to {best.high:.4f}){share}. Ask "
+        "for less, or measure more examples"
     )
 
 

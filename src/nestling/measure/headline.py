@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -71,10 +72,13 @@ def _saved(choice: Choice, vectors: int) -> str:
     if row.granularity == full.granularity:
         return f"Nothing smaller than the full {full.granularity} is surely as good."
     kept = (
-        f"{percent(row.kept)} ({percent(row.kept_low)} to {percent(row.kept_high)}) of the full {row.metric}"
+        f"keeps {percent(row.kept)} ({percent(row.kept_low)} to {percent(row.kept_high)}) of the full "
+        f"{row.metric} in"
     )
+    if math.isnan(row.kept):
+        kept = "takes"
     return (
-        f"{row.granularity} keeps {kept} in {percent(choice.share)} of the bytes: "
+        f"{row.granularity} {kept} {percent(choice.share)} of the bytes: "
         f"{_bytes(row, vectors)} in place of {_bytes(full, vectors)} for {vectors:,} vectors."
     )
 
@@ -84,6 +88,8 @@ def _beside(curve: Curve, others: Sequence[Curve], row: Row, vectors: int) -> It
     if other is None:
         return
     whole = other.row(metric=row.metric)
+    if not whole.value > 0:
+        return
     try:
         enough = curve.row(curve.choose(at_least=KEEP * whole.value, metric=row.metric))
     except ConfigError:

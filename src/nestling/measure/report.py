@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -106,10 +107,12 @@ def _cards(choice: Choice | None, vectors: int) -> Iterator[str]:
         return
     row, full = choice.row, choice.full
     before, after = full.vector_bytes * vectors, row.vector_bytes * vectors
-    interval = f"{percent(row.kept_low)} to {percent(row.kept_high)}"
+    interval = f"of the full {row.metric}: {percent(row.kept_low)} to {percent(row.kept_high)}"
+    if math.isnan(row.kept):
+        interval = f"the full {row.metric} is not above 0, so no share of it is kept"
     cards = [
         (escape(str(row.granularity)), choice.why),
-        (percent(row.kept), f"of the full {row.metric}: {interval}"),
+        (percent(row.kept), interval),
         (f"{short(before)}B &rarr; {short(after)}B", f"for {vectors:,} vectors"),
         (f"{before / after:.3g}&times;", "fewer bytes than in full"),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Literal, get_args
@@ -72,7 +73,7 @@ def _beside(curve: Curve, row: Row) -> list[str]:
 
 
 def tidy(curves: Sequence[Curve]) -> str:
-    """CSV in full precision: one line a curve, granularity and metric, gains in the last columns."""
+    """CSV in full precision: one line a curve, granularity and metric, NaN left empty."""
     text = io.StringIO()
     names = [field.name for field in fields(Row)]
     gained = ("truncation", "gain", "gain_low", "gain_high")
@@ -83,7 +84,9 @@ def tidy(curves: Sequence[Curve]) -> str:
         for row in curve.rows:
             gain = gains.get((row.granularity, row.metric))
             more = [] if gain is None else [row.value - gain.value, gain.value, gain.low, gain.high]
-            lines.writerow([curve.name, curve.task, *(getattr(row, name) for name in names), *more])
+            figures = [getattr(row, name) for name in names]
+            figures = ["" if isinstance(each, float) and math.isnan(each) else each for each in figures]
+            lines.writerow([curve.name, curve.task, *figures, *more])
     return text.getvalue().rstrip("\n")
 
 
@@ -189,13 +192,15 @@ def value_text(row: Row) -> str:
 
 
 def kept_text(row: Row) -> str:
-    """A share of the full quality with its interval."""
+    """A share of the full quality with its interval; a dash where there is none."""
+    if math.isnan(row.kept):
+        return percent(row.kept)
     return f"{percent(row.kept)} [{100 * row.kept_low:.1f}, {100 * row.kept_high:.1f}]"
 
 
 def percent(share: float) -> str:
-    """A share in percent."""
-    return f"{100 * share:.1f} %"
+    """A share in percent; a dash for NaN."""
+    return "-" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
 def short(number: float) -> str:
