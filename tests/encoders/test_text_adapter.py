@@ -64,6 +64,7 @@ def test_an_adapter_takes_what_encode_gives_and_keeps_its_own_rule(bert):
         TextEncoder(bert, Nesting.parse("dim=8,16")).with_adapter(adapter)
 
 
+@pytest.mark.filterwarnings("ignore::nestling.errors.NoGainWarning")  # after so few steps
 @pytest.mark.parametrize(
     "fitted",
     [
