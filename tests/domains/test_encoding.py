@@ -228,6 +228,10 @@ def test_texts_are_read_no_sooner_than_they_are_encoded(encoder: TextEncoder, ou
     assert max(ahead[len(TEXTS) :]) < PART
 
 
+def test_texts_from_a_generator(encoder: TextEncoder, out: Path) -> None:
+    np.testing.assert_array_equal(finish(encoder, (text for text in TEXTS), out), encoder.encode(TEXTS))
+
+
 def test_an_index_that_fails_does_not_cost_its_vectors(
     encoder: TextEncoder, out: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

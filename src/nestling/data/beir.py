@@ -38,7 +38,13 @@ def read_beir(folder: str | Path, split: str = "test") -> RetrievalData:
             f"{root} is not a folder in BEIR's format: it lacks {', '.join(missing)} "
             "(it should hold corpus.jsonl, queries.jsonl and qrels/<split>.tsv)"
         )
-    splits = sorted({path.name.partition(".tsv")[0] for path in (root / "qrels").glob("*.tsv*")})
+    splits = sorted(
+        {
+            path.name.removesuffix(f".tsv{end}")
+            for end in ("", *PACKED)
+            for path in (root / "qrels").glob(f"*.tsv{end}")
+        }
+    )
     if split not in splits:
         raise DataError(f"{root / 'qrels'}: {unknown('split', split, splits)}")
     qrels = read_qrels(_beside(root / "qrels", f"{split}.tsv") or root / "qrels" / f"{split}.tsv")
