@@ -63,7 +63,7 @@ COMMANDS = {
     "compare x.npy y.npy -o pictures": None,
     "extract wordllama --at dim=64 -o small": None,
     "index build x.npy -o made --plan flat@full": "60 vectors",
-    "index build texts.txt --encoder wordllama -o made": None,
+    "index build texts.txt --encoder wordllama -o words": None,
     "index tune ix": "Chosen",
     "index add ix x.npy": "120",
     "index update ix rows": "120",

@@ -13,6 +13,7 @@ from nestling.artifact import (
     check_folder_target,
     read_manifest,
     sha256_of,
+    storage_errors,
     verify_files,
     write_folder,
 )
@@ -118,7 +119,8 @@ class Collection:
         with encoded(small, source.texts, root) as matrix:
             with write_folder(root, _KIND, nesting=small.nesting, rule=small.rule) as path:
                 small.save(path / _ENCODER)
-            write_columns(root / _INCOMING, source.fields(), source.kinds)
+            with storage_errors(root):
+                write_columns(root / _INCOMING, source.fields(), source.kinds)
             vectors = StoredVectors(
                 matrix,
                 small.nesting,
@@ -311,7 +313,8 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
         StorageError: if nothing can be written there.
     """
     check_folder_target(folder, _KIND)
-    is_finished = (folder / _INDEX / MANIFEST).is_file() and not (folder / _INCOMING).exists()
+    with storage_errors(folder):
+        is_finished = (folder / _INDEX / MANIFEST).is_file() and not (folder / _INCOMING).exists()
     if is_finished and not overwrite:
         raise ArtifactError(
             f"{folder} holds a finished collection, which is not replaced; "

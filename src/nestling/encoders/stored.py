@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.artifact import open_array, read_folder, write_folder
+from nestling.artifact import open_array, read_folder, reading_errors, write_folder
 from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows, zero_rows
 from nestling.data.columns import Columns, parts_of, read_columns, write_columns
 from nestling.data.description import TableFile, Wanted
@@ -289,7 +289,9 @@ def open_vectors(
         ArtifactError: if a saved folder is torn or altered.
         MissingExtraError: for parquet without pyarrow.
     """
-    if home_path(path).is_dir():
+    with reading_errors(home_path(path)):
+        is_folder = home_path(path).is_dir()
+    if is_folder:
         saved = StoredVectors.load(home_path(path))
         if nesting is None and rule is None and ids is None and encoder is None:
             return saved
