@@ -8,7 +8,6 @@ import re
 import select
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,10 +94,9 @@ def test_parts_count_for_the_whole() -> None:
 
 
 @pytest.mark.usefixtures("fast")
-def test_nobody_listens_and_nothing_runs() -> None:
-    before = threading.active_count()
-    with Progress("encoding", 10, "texts"):
-        assert threading.active_count() == before
+def test_nobody_listens_and_nothing_runs(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="nestling"), Progress("encoding", 10, "texts"):
+        assert progress._screen._thread is None
 
 
 def test_the_thread_ends_when_nothing_is_left(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

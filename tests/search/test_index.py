@@ -277,7 +277,7 @@ def test_float64_and_strided_vectors_are_taken(tmp_path: Path) -> None:
         ([0.5, 1.0, 2.0], "whole numbers or of strings"),
         ([None, None, None], "whole numbers or of strings"),
         (np.zeros((3, 1), int), "of shape"),
-        ([True, False, True], "whole numbers or of strings"),
+        ([True, False, True], "whole numbers or strings, not bool"),
     ],
 )
 def test_ids_that_cannot_be_used(tmp_path: Path, ids: Any, message: str) -> None:
