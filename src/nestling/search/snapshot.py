@@ -241,7 +241,8 @@ class Snapshot:
     def _worst(self, found: list[tuple[Ids, Neighbours]], k: int) -> NDArray[np.float32] | None:
         """A score for each query that ``k`` rows reach already; None where there are not so many."""
         for _, neighbours in found:
-            if neighbours.indices.shape[1] == k and neighbours.indices[:, -1].min() >= 0:
+            last = neighbours.indices[:, -1]
+            if neighbours.indices.shape[1] == k and (last[0] if len(last) == 1 else last.min()) >= 0:
                 return neighbours.scores[:, -1]
         return None
 
