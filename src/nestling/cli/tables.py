@@ -101,13 +101,12 @@ def open_rows(
             raise ConfigError(f"{source} has no columns; give a table of its rows with --table")
         return open_vectors(source, column=column, id_column=id_column, fields=read_fields(fields), **about)
     described = open_table(table, None, id_column, fields, has_texts=False)
-    rows = len(open_vectors(source, column=column))
-    if rows != described.rows:
+    stored = open_vectors(source, column=column, **about)
+    if len(stored) != described.rows:
         raise DataError(
-            f"{table} has {described.rows:,} rows, and {source} {rows:,} vectors; give a row for each"
+            f"{table} has {described.rows:,} rows, and {source} {len(stored):,} vectors; give a row for each"
         )
-    stored = open_vectors(source, column=column, ids=described.ids, **about)
-    return stored.with_table(described.all_fields(), described.columns)
+    return stored.with_table(described.ids, described.all_fields(), described.columns)
 
 
 def cut_rule(before: str | None, after: str | None) -> CutRule | None:

@@ -175,13 +175,12 @@ class StoredVectors:
         self._write(folder, blocks, by.nesting, by.rule, np.dtype(np.float32), name)
         return StoredVectors.load(folder)
 
-    def with_table(self, fields: Any, columns: Mapping[str, str] | None = None) -> StoredVectors:
-        """These vectors with other fields; see the arguments of the class."""
+    def with_table(self, ids: Ids | None, fields: Any, columns: Mapping[str, str]) -> StoredVectors:
+        """These vectors with the fields of a table and, where it has any, its ids; see the class."""
         other = StoredVectors.__new__(StoredVectors)
+        names = self.ids if ids is None else check_different(as_ids(ids), len(self))
         found = Columns.read(fields, len(self))
-        other._fill(
-            self.values, self.nesting, self.rule, self.ids, self.encoder, found, columns or self.columns
-        )
+        other._fill(self.values, self.nesting, self.rule, names, self.encoder, found, columns)
         other.is_nested = self.is_nested
         return other
 

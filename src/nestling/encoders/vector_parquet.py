@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import name_rows
+from nestling.data.description import ID_COLUMNS
 from nestling.data.input_file import InputFile, find_file
 from nestling.data.table import Table
 from nestling.encoders.matrix import Vectors
 from nestling.errors import DataError, require, unknown
 
 _ROWS_AT_A_TIME = 1 << 14
-_ID_COLUMNS = ("id", "_id")
 _NUMBERED = re.compile(r"(.*?)(\d+)", re.DOTALL)
 
 
@@ -91,7 +91,7 @@ def _opened(source: InputFile) -> Iterator[Any]:
 def _choose(path: Path, schema: Any, column: str | None, id_column: str | None) -> Columns:
     names = list(schema.names)
     if id_column is None:
-        id_column = next((name for name in names if name.lower() in _ID_COLUMNS), None)
+        id_column = next((name for name in names if name.lower() in ID_COLUMNS), None)
     elif id_column and id_column not in names:
         raise DataError(f"{path}: " + unknown("column", id_column, names))
     vectors = _vector_columns(path, schema, column, id_column)
