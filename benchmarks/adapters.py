@@ -1,8 +1,8 @@
 """Maps of vectors beside plain truncation: two models, with and without pairs, many rows and few.
 
 Vectors are those of docstrings (names and signatures as queries, first paragraphs as documents). Maps are
-fitted on the packages that train, and measured by ndcg@10 on packages that were held out. What the report
-of ``fit`` says of the same map stands beside: without pairs that is the share of neighbours that is kept.
+fitted on the packages that train, and measured by ndcg@10 on packages that were held out. The
+results also give what ``fit`` reports of the same map: without pairs, the share of neighbours kept.
 
     python benchmarks/adapters.py [CACHE]
 
