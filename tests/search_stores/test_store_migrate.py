@@ -228,7 +228,7 @@ def test_an_empty_store_cannot_be_read_into_a_file(folder_url: str, tmp_path: Pa
 
 def test_what_may_pass_is_tried_again(folder_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("nestling.search.stores.retry.time.sleep", waits.append)
+    monkeypatch.setattr("nestling.search.stores.retry.sleep", waits.append)
     store = create_store(folder_url, Layout(NESTING, 8))
     upsert, failures = store._table.upsert, [3]
 

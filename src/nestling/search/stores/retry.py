@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from time import sleep
 from typing import TypeVar
 
 from nestling.errors import StoreBusyError
@@ -24,5 +24,5 @@ def with_retries(action: Callable[[], Answer]) -> Answer:
         try:
             return action()
         except StoreBusyError:
-            time.sleep(_FIRST_WAIT_S * 2**attempt)
+            sleep(_FIRST_WAIT_S * 2**attempt)
     return action()
