@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 
@@ -35,7 +34,7 @@ EXTRAS = {
 """The smallest extra that brings a package."""
 
 
-class _Finder(MetaPathFinder):
+class _Finder:  # its abstract class would double the time of ``import nestling``
     """Finds the modules of one package as Python does, and loads them with words for what is missing."""
 
     def __init__(self, package: str) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nestling.search.index import AdaptiveIndex
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
 SECONDS = 120
+NOTHING = "nothing of this run was kept; repeat it to begin it again"
 
 # The commands themselves, with lines of progress every fifth of a second, and parts small enough for a test.
 PROGRAM = """
@@ -69,6 +71,40 @@ def interrupted(
         watchdog.cancel()
     assert is_sent, f"it ended before it could be interrupted: {''.join(lines)}"
     return Ended(process.returncode, lines[-1].strip())
+
+
+IMPORTING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from nestling.__main__ import main
+
+class Told:
+    def find_spec(name, *_):
+        if name == "nestling.cli":
+            print("importing", flush=True)
+
+sys.meta_path.insert(0, Told)
+main()
+"""
+
+
+def test_at_any_moment_of_the_imports(tmp_path: Path) -> None:
+    """Of the command line itself, then of torch: the first half second, in steps of 20 ms."""
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("query,document\n" + "\n".join(f"day {n},the day number {n}" for n in range(99)))
+    train = ["train", "--pairs", str(pairs), "--encoder", "wordllama", "--max-steps", "1000000000"]
+    told = set[str]()
+    for moment in range(25):
+        command = [sys.executable, "-c", IMPORTING, *train, "--folder", str(tmp_path / "run")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.02 * moment)
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=SECONDS)[1]
+        assert (process.returncode, said.count("\n")) == (130, 1), said
+        told.add(said)
+    assert told == {f"nestling: interrupted: {words}\n" for words in ("nothing was begun", NOTHING)}
 
 
 @pytest.fixture
@@ -139,8 +175,7 @@ def test_index_build_and_compact(vectors: Path, tmp_path: Path) -> None:
 
 def test_bench(vectors: Path, tmp_path: Path) -> None:
     ended = interrupted(["bench", vectors, "-o", tmp_path / "report"], "planning on")
-    words = "nothing was kept, so it begins anew when it is repeated"
-    assert ended == Ended(130, f"nestling: interrupted: {words}")
+    assert ended == Ended(130, f"nestling: interrupted: {NOTHING}")
     assert not (tmp_path / "report").exists()
 
 

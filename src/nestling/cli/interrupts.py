@@ -10,7 +10,8 @@ from types import FrameType
 
 from nestling.cli.talk import say
 
-_NOTHING = "nothing was kept, so it begins anew when it is repeated"
+# True also where an earlier run left something that this one would have gone on with.
+_NOTHING = "nothing of this run was kept; repeat it to begin it again"
 
 
 @contextmanager
