@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import signal
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -127,3 +128,17 @@ def reason_of(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return "the disk is full; free some space and try again"
     return error.strerror or str(error)
+
+
+def ending_of(code: int) -> str:
+    """How a process ended, by its exit code.
+
+    >>> ending_of(1), ending_of(-9)
+    ('ended with exit code 1', 'was ended by SIGKILL')
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"

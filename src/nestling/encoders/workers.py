@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import errors
-from nestling.errors import NestlingError, WorkerError
+from nestling.errors import NestlingError, WorkerError, ending_of
 from nestling.progress import Progress
 
 _LARGEST_PART = 5000
@@ -164,18 +163,9 @@ class _Worker:
         code = self._process.wait()
         last = self._words.read_text(encoding="utf-8", errors="replace").strip().rsplit("\n", 1)[-1]
         advice = "encode with fewer devices, or without devices= to see the error in this process"
-        how = f"ended with exit code {code}"
         if code < 0:
-            how = f"was ended by {_signal_name(-code)}"
             advice = "often memory ran out; give fewer devices, a smaller batch_size, or no devices"
         raise WorkerError(
-            f"process {self._process.pid}, which encoded on {self._device}, {how} before it was done"
-            f"{f' ({last})' if last else ''}; {advice}"
+            f"process {self._process.pid}, which encoded on {self._device}, {ending_of(code)} before it was "
+            f"done{f' ({last})' if last else ''}; {advice}"
         )
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
-from nestling.errors import ConfigError, DataError, WorkerError
+from nestling.errors import ConfigError, DataError
 from nestling.training.config import TrainConfig
 from nestling.training.seeding import BATCH, seed_from
+from nestling.training.workers import prepared
 
 Rows = NDArray[np.int64]
 _NUMERIC = "biufc"
@@ -99,39 +99,15 @@ class Batches(Dataset[Any]):
             return self.collate(self.data.__getitems__(rows.tolist()))
         return self.collate([self.data[row] for row in rows.tolist()])
 
-    def stream(self, numbers: Iterable[int]) -> Iterator[Any]:
-        """The batches of ``numbers`` in turn, prepared ahead if there are workers."""
+    def stream(self, numbers: Iterable[int]) -> Generator[Any, None, None]:
+        """The batches of ``numbers`` in turn, prepared ahead if there are workers.
+
+        Raises:
+            WorkerError: if one of these was killed.
+        """
         if self.config.workers == 0:
             return (self[number] for number in numbers)
-        return iter(
-            DataLoader(
-                self,
-                batch_size=None,
-                sampler=numbers,
-                num_workers=self.config.workers,
-                collate_fn=_as_it_is,
-            )
-        )
-
-
-@contextmanager
-def worker_errors() -> Iterator[None]:
-    """The end of a process that prepares batches as an error of ours.
-
-    Raises:
-        WorkerError: if one was killed or ended by itself.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        reason = str(error).strip(" .")
-        raise WorkerError(
-            f"a process that prepares batches ended before its work was done ({reason}); often memory ran "
-            "out: give fewer workers, or workers=0 to prepare batches in this process. With folder= the same "
-            "call goes on from the last checkpoint"
-        ) from error
+        return prepared(self.__getitem__, numbers, self.config.workers)
 
 
 def gather(data: Any, rows: Rows) -> Any:
@@ -146,10 +122,6 @@ def gather(data: Any, rows: Rows) -> Any:
     if isinstance(data, tuple):
         return tuple(gather(column, rows) for column in data)
     return [data[row] for row in rows.tolist()]
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 def _is_columns(data: Any) -> bool:

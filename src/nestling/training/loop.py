@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from nestling.errors import StorageError
 from nestling.progress import Progress
-from nestling.training.batches import Batches, worker_errors
+from nestling.training.batches import Batches
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.config import TrainConfig
 from nestling.training.interrupts import held_interrupts
@@ -68,7 +69,7 @@ def fit(
     >>> [step for step, _ in log.series("loss")]
     [3]
     """
-    with worker_errors(), launched() as accelerator, kept_random_state(accelerator.device):
+    with launched() as accelerator, kept_random_state(accelerator.device):
         batches = Batches(
             data,
             config,
@@ -138,24 +139,25 @@ class _Run:
 
     def _steps(self, bar: Progress) -> None:
         self._between_steps(bar)
-        for batches in self._batches():
-            with held_interrupts():
-                self.whole = False
-                rate = self.config.learning_rate(self.step, self.steps)
-                report = self.learner.step(self.step + 1, batches, rate)
-                self._note(report, rate)
-                self.step += 1
-                self.whole = True
-            bar.update()
-            self._between_steps(bar)
-
-    def _batches(self) -> Iterator[list[tuple[Any, float]]]:
-        """Of each step left: its batches, with their share of its rows."""
         left = range(self.step, self.steps)
-        stream = self.batches.stream(number for step in left for number in self.batches.of_step(step))
-        for step in left:
-            sizes = [self.batches.size(number) for number in self.batches.of_step(step)]
-            yield [(next(stream), size / sum(sizes)) for size in sizes]
+        numbers = (number for step in left for number in self.batches.of_step(step))
+        with closing(self.batches.stream(numbers)) as stream:
+            for step in left:
+                batches = self._batches_of(step, stream)
+                with held_interrupts():
+                    self.whole = False
+                    rate = self.config.learning_rate(self.step, self.steps)
+                    report = self.learner.step(self.step + 1, batches, rate)
+                    self._note(report, rate)
+                    self.step += 1
+                    self.whole = True
+                bar.update()
+                self._between_steps(bar)
+
+    def _batches_of(self, step: int, stream: Iterator[Any]) -> list[tuple[Any, float]]:
+        """The next batches, with their share of the rows of their step."""
+        sizes = [self.batches.size(number) for number in self.batches.of_step(step)]
+        return [(next(stream), size / sum(sizes)) for size in sizes]
 
     def _note(self, report: StepReport, rate: float) -> None:
         self.means.add({"lr": rate, "gradient_norm": report.gradient_norm})
