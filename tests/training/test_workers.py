@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -59,6 +60,40 @@ def test_processes_end_with_whoever_asks() -> None:
     with closing(prepared(as_tensors, iter(range(10**9)), 2)) as batches:
         assert [float(batch["rows"][0, 0]) for batch in islice(batches, 5)] == [0, 1, 2, 3, 4]
         assert len(active_children()) == 2
+
+
+ASKING = """
+from itertools import count
+from multiprocessing import active_children
+from nestling.training.workers import prepared
+
+def make(number):
+    return number
+
+if __name__ == "__main__":
+    batches = prepared(make, count(), 3)
+    next(batches)
+    print(*(process.pid for process in active_children()), flush=True)
+    for _ in batches:
+        pass
+"""
+
+
+def test_processes_end_when_whoever_asks_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", ASKING], stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout is not None
+        workers = list(map(int, asking.stdout.readline().split()))
+        asking.kill()
+    deadline = time.monotonic() + SECONDS
+    while any(map(runs, workers)):
+        assert time.monotonic() < deadline, "they wait for ever"
+        time.sleep(0.05)
+
+
+def runs(process: int) -> bool:
+    """Whether it is there, and no zombie that nobody asks for."""
+    told = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, check=False)
+    return told.stdout.strip()[:1] not in (b"", b"Z")
 
 
 @pytest.mark.parametrize("make", [as_text, as_tensors])

@@ -67,7 +67,7 @@ class _Worker:
     def started(cls, make: Make) -> Iterator[_Worker]:
         """A process that is gone when the block ends."""
         ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.Process(target=_serve, args=(make, theirs), daemon=True)
+        process = multiprocessing.Process(target=_serve, args=(make, theirs, ours), daemon=True)
         with ours, theirs:
             process.start()
             theirs.close()  # so that ours ends when the process does
@@ -113,8 +113,9 @@ class _Worker:
         ) from None
 
 
-def _serve(make: Make, connection: Connection) -> None:
-    """Make batches until the connection ends."""
+def _serve(make: Make, connection: Connection, other_end: Connection) -> None:
+    """Make batches until the connection ends, as it does when whoever asks is gone."""
+    other_end.close()  # a fork has it too
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all processes; who asks ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
