@@ -27,7 +27,7 @@ from nestling.testing.store_example import (
     vectors_of,
 )
 from nestling.testing.store_filters import declared, filters, metadata, where
-from nestling.testing.store_sharing import foreign_rows, lengths, two_handles
+from nestling.testing.store_sharing import closed, foreign_rows, lengths, two_handles
 
 
 def exactness(example: StoreExample) -> None:
@@ -266,6 +266,7 @@ STORE_LAWS: tuple[Callable[[StoreExample], None], ...] = (
     refusal,
     innocence,
     two_handles,
+    closed,
     foreign_rows,
     lengths,
 )

@@ -1,8 +1,9 @@
-"""The laws of stores that others use too: other handles, and other programs."""
+"""The laws of stores that others use too: other handles, closed ones, and other programs."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -44,6 +45,40 @@ def two_handles(example: StoreExample) -> None:
         time.sleep(example.delay_s)
     second.close()
     first.drop()
+
+
+def closed(example: StoreExample) -> None:
+    """What was closed refuses every call and says so; to close it again is nothing."""
+    if example.reopen is None:
+        return
+    store, vectors = example.filled("closed")
+    begun = store.scan(64)
+    next(begun)
+    for _ in range(2):
+        store.close()
+    calls: dict[str, Callable[[], object]] = {
+        "add()": lambda: store.add(["new"], -vectors[:1]),
+        "add() of no rows": lambda: store.add([], vectors[:0]),
+        "search()": lambda: store.search(vectors[:1]),
+        "search() of no ids": lambda: store.search(vectors[:1], ids=[]),
+        "delete()": lambda: store.delete(["row0"]),
+        "delete() of no ids": lambda: store.delete([]),
+        "present()": lambda: store.present(["row0"]),
+        "present() of no ids": lambda: store.present([]),
+        "count()": store.count,
+        "scan()": lambda: next(store.scan()),
+        "a scan that was begun": lambda: next(begun),
+        "optimize()": store.optimize,
+        "drop()": store.drop,
+        "with": store.__enter__,
+    }
+    for what, call in calls.items():
+        refused("closed", what, call, "closed")
+    again = example.reopen("closed")
+    same("closed", "count() when open again", again.count(), example.rows)
+    again.drop()
+    again.close()
+    refused("closed", "count() of what was dropped", again.count, "closed")
 
 
 def foreign_rows(example: StoreExample) -> None:

@@ -41,6 +41,7 @@ class DatabaseStore:
         self._table = table
         self.layout = layout
         self._owner = Owner(table.where)
+        self._is_closed = False
 
     @classmethod
     def create(cls, table: Table, layout: Layout) -> Self:
@@ -82,6 +83,7 @@ class DatabaseStore:
         return f"DatabaseStore({self._table.where}, {self.layout})"
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,6 +106,7 @@ class DatabaseStore:
             StoreError: if the database fails; the batches before it were written, and adding the same
                 rows again is safe.
         """
+        self._check_open()
         matrix = check_vectors(vectors, "vectors", dim=self.layout.dim)
         names = self._names(check_new_ids(ids, len(matrix)))
         tags = read_metadata(metadata, len(matrix), self.layout.fields)
@@ -152,6 +155,7 @@ class DatabaseStore:
             ConfigError: for a ``k``, shortlist or size that is no whole number, out of range or not kept.
             StoreError: if the database fails.
         """
+        self._check_open()
         matrix = np.asarray(check_vectors(queries, "queries", dim=self.layout.dim), np.float32)
         k, shortlist, size = self._check_search(k, shortlist, rerank_dim)
         wanted = read_condition(where, self.layout.fields)
@@ -182,6 +186,7 @@ class DatabaseStore:
 
     def delete(self, ids: Any) -> None:
         """Remove rows; ids that there are not are none."""
+        self._check_open()
         names = self._names(read_ids(ids, any_order=True))
         for start in range(0, len(names), _MOST_ROWS_SENT):
             part = names[start : start + _MOST_ROWS_SENT]
@@ -193,6 +198,7 @@ class DatabaseStore:
 
     def present(self, ids: Any) -> NDArray[np.bool_]:
         """Which of these ids there are, ``Bool[n]``."""
+        self._check_open()
         names = self._names(read_ids(ids))
         found: set[str] = set()
         for start in range(0, len(names), _MOST_ROWS_SENT):
@@ -202,9 +208,13 @@ class DatabaseStore:
 
     def scan(self, size: int = 1000) -> Iterator[Batch]:
         """All rows, up to ``size`` at a time, with vectors as the rule leaves them at the full size."""
-        self._owner.check()
-        for rows in self._table.scan(whole(size, "size", 1, _MOST_K)):
+        self._check_open()
+        return self._batches(whole(size, "size", 1, _MOST_K))
+
+    def _batches(self, size: int) -> Iterator[Batch]:
+        for rows in self._table.scan(size):
             yield Batch(self._called(rows.ids), rows.vectors[self.layout.dim], rows.metadata)
+            self._check_open()
 
     def optimize(self) -> None:
         """Build the index of the prefixes and those of the declared fields, or bring them up to date.
@@ -215,22 +225,30 @@ class DatabaseStore:
 
     def drop(self) -> None:
         """Remove the table and everything in it, and close."""
-        self._owner.check()
+        self._check_open()
         self._table.drop()
         self.close()
 
     def close(self) -> None:
-        """Let go of what nestling opened; a client that the user gave stays open.
+        """Let go of what nestling opened; a client that the user gave stays open. Twice is fine.
 
-        A fork leaves it to the process that opened it: closing a connection in one closes it in the other.
+        Any other call is then refused. A fork leaves it to the process that opened it: closing a connection
+        in one closes it in the other.
         """
-        if self._owner.is_here:
+        if self._owner.is_here and not self._is_closed:
             self._table.close()
+        self._is_closed = True
 
     def _ask(self, action: Callable[[], Answer]) -> Answer:
-        """One call of the database, tried again; connections and locks are not those of a fork."""
-        self._owner.check()
+        """One call of the database, tried again."""
+        self._check_open()
         return with_retries(action)
+
+    def _check_open(self) -> None:
+        """Refuse to go on when closed, or in a fork, whose connections and locks are not its own."""
+        self._owner.check()
+        if self._is_closed:
+            raise StoreError(f"{self._table.where} was closed; open it again")
 
     def _names(self, ids: Ids) -> list[str]:
         check_kind(ids, self.layout.ids)
