@@ -77,12 +77,28 @@ def test_an_export_says_what_it_did(files: Path, tmp_path: Path) -> None:
     answer("index", "build", files / "all.npy", "-o", tmp_path / "i", "--plan", "flat@full")
     export = ("index", "export", tmp_path / "i", "--to", f"lancedb://{tmp_path}/items")
     first = answer(*export)
-    assert (first["rows"], first["present"]) == (N, 0)
+    assert (first["rows"], first["added"], first["extra"]) == (N, N, 0)
     assert first["seconds"] > 0
     again = run(*export)
     assert again.stdout.strip() == str(N)
-    assert f"0 rows copied, {N} were there already; 0." in again.stderr
-    assert "if the index changed since, export to a new table" in again.stderr
+    assert f"0 rows added, 0 changed, 0 deleted, {N} unchanged; 0." in again.stderr
+    assert "--delete-missing" not in again.stderr
+
+
+def test_a_second_export_brings_what_changed(files: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    index = tmp_path / "i"
+    answer("index", "build", files / "all.npy", "-o", index, "--plan", "flat@full")
+    export = ("index", "export", index, "--to", f"lancedb://{tmp_path}/items")
+    answer(*export)
+    answer("index", "add", index, files / "more.npy")
+    answer("index", "delete", index, 0, 1)
+    told = run(*export)
+    assert told.stdout.strip() == str(N + 1)
+    assert f"3 rows added, 0 changed, 0 deleted, {N - 2} unchanged" in told.stderr
+    assert "2 rows of the table are not in the index; --delete-missing deletes them" in told.stderr
+    last = answer(*export, "--delete-missing")
+    assert (last["added"], last["deleted"], last["extra"]) == (0, 2, 0)
 
 
 def test_texts_become_a_collection(tmp_path: Path) -> None:

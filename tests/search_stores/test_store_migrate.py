@@ -14,7 +14,7 @@ from nestling.errors import ConfigError, DataError, GranularityError, StorageErr
 from nestling.granularity import Nesting
 from nestling.search import nearest
 from nestling.search.index import AdaptiveIndex
-from nestling.search.stores import Layout, copy, create_store, export_index, open_store, read_store
+from nestling.search.stores import Copied, Layout, copy, create_store, export_index, open_store, read_store
 
 NESTING = Nesting.chain(dim=(8, 16, 32))
 ROWS = 700
@@ -31,7 +31,7 @@ def test_an_index_goes_to_a_database_and_comes_back(engine: Any, tmp_path: Path)
         index.delete(NAMES[:3])
         before = index.search(VECTORS[3:20], k=5)
         done = export_index(index, engine.url("exported"), shortlist_dim=16)
-        assert (done.rows, done.present) == (ROWS - 3, 0)
+        assert (done.added, done.unchanged, done.extra) == (ROWS - 3, 0, 0)
     with open_store(engine.url("exported"), encoder="letters/v1", rule=CutRule()) as store:
         assert store.layout == Layout(NESTING, 16, encoder="letters/v1")
         found = store.search(VECTORS[3:20], 5, shortlist=None)
@@ -61,9 +61,9 @@ def test_fields_travel_to_a_database_and_back(engine: Any, tmp_path: Path) -> No
     with AdaptiveIndex.create(tmp_path / "index", stored(), fields=FIELDS) as index:
         index.delete(NAMES[:3])
         expected = index.search(VECTORS[3:9], k=5, where=asked)
-        assert export_index(index, engine.url("fields")).rows == ROWS - 3
+        assert export_index(index, engine.url("fields")).added == ROWS - 3
         again = export_index(index, engine.url("fields"))
-        assert (again.rows, again.present) == (0, ROWS - 3)
+        assert (again.added, again.changed, again.unchanged) == (0, 0, ROWS - 3)
     with open_store(engine.url("fields")) as store:
         assert store.layout.fields == KINDS
         found = store.search(VECTORS[3:9], 5, where=asked, shortlist=None)
@@ -177,14 +177,60 @@ def test_an_interrupted_copy_goes_on_where_it_was(engine: Any, monkeypatch: pyte
         with pytest.raises(Unplugged):
             copy(stored(), store, size=100)
     assert store.count() == 300
-    done = copy(stored(), store, size=100, resume=True)
-    assert (done.rows, done.present) == (ROWS - 300, 300)
+    done = copy(stored(), store, size=100)
+    assert (done.added, done.changed, done.unchanged, done.rows) == (ROWS - 300, 0, 300, ROWS)
     assert done.seconds > 0
     assert store.count() == ROWS
-    assert copy(stored(), store, resume=True).rows == 0
-    assert copy(stored(), store).rows == ROWS
+    assert copy(stored(), store).unchanged == ROWS
     assert store.search(VECTORS[5:6], 1)[0].ids == [NAMES[5]]
     store.drop()
+
+
+def counts(done: Copied) -> tuple[int, ...]:
+    return done.added, done.changed, done.unchanged, done.deleted, done.extra
+
+
+@pytest.mark.parametrize("rule", [CutRule(), CutRule("layer_norm", "none")], ids=str)
+def test_a_second_export_follows_the_index(engine: Any, tmp_path: Path, rule: CutRule) -> None:
+    url = engine.url(f"followed_{rule.after}")
+    with AdaptiveIndex.create(tmp_path / "index", stored(rule), fields=FIELDS) as index:
+        export_index(index, url)
+        with open_store(url) as store:
+            store.add(["others"], VECTORS[:1])
+        index.delete(NAMES[:3])
+        index.update(-VECTORS[10:12], NAMES[10:12])  # their vectors alone
+        index.update(None, NAMES[22:26], {"brand": ["x", None, "y", "z"]})  # their fields alone
+        index.update(VECTORS[30:32], NAMES[30:32])  # the same as before
+        index.add(-VECTORS[:5], [f"new {row}" for row in range(5)], {"year": [2] * 5})
+        rows = ROWS - 3
+        assert counts(export_index(index, url)) == (5, 6, rows - 6, 0, 4)
+        assert counts(export_index(index, url)) == (0, 0, rows + 2 + 3, 0, 4)
+        assert counts(export_index(index, url, delete_missing=True)) == (0, 0, rows + 5, 4, 0)
+        with open_store(url) as store:
+            assert sorted(name for ids in store.ids(64) for name in ids.tolist()) == sorted(index.ids())
+            found = store.search(-VECTORS[10:12], 5, shortlist=None)
+            assert [hits.ids for hits in found] == index.search(-VECTORS[10:12], k=5).ids.tolist()
+            [kept] = store.scan(ids=NAMES[22:26])
+            brands = {name: tags.get("brand") for name, tags in zip(kept.ids, kept.metadata, strict=True)}
+            assert brands == dict(zip(NAMES[22:26], ["x", None, "y", "z"], strict=True))
+            store.drop()
+
+
+def test_a_copy_tells_truth_values_from_numbers_and_writes_changes_at_once(folder_url: str) -> None:
+    first, second = (create_store(f"{folder_url}{n}", Layout(NESTING, 8, rule=RAW)) for n in (1, 2))
+    first.add(NAMES, VECTORS, [{"n": 1}] * ROWS)
+    copy(first, second)
+    moved = VECTORS[::70].copy()
+    moved[:, 31] = np.nextafter(moved[:, 31], np.inf)  # the smallest change that there is
+    first.add(NAMES[::70], moved, [{"n": 1}] * len(moved))
+    first.add(NAMES[1::70], VECTORS[1::70], [{"n": True}] * len(moved))
+    calls: list[int] = []
+    upsert = second._table.upsert
+    second._table.upsert = lambda rows: (calls.append(len(rows.ids)), upsert(rows))
+    assert counts(copy(first, second, size=100)) == (0, 20, ROWS - 20, 0, 0)
+    assert calls == [20]
+    for store in (first, second):
+        store.close()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +255,7 @@ def test_an_export_checks_what_is_there(folder_url: str) -> None:
         export_index(stored(), folder_url, shortlist_dim=12)
     assert export_index(stored(), folder_url).rows == ROWS
     assert open_store(folder_url).layout.shortlist_dim == 8
-    assert export_index(stored(), folder_url).present == ROWS
+    assert export_index(stored(), folder_url).unchanged == ROWS
     with pytest.raises(ConfigError, match="letters/v2"):
         export_index(StoredVectors(VECTORS, NESTING, ids=NAMES, encoder="letters/v2"), folder_url)
 

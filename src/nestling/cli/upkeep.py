@@ -94,23 +94,29 @@ def export(
     shortlist_dim: Annotated[
         int | None, typer.Option(help="Prefix that the database searches first.")
     ] = None,
+    delete_missing: Annotated[
+        bool, typer.Option("--delete-missing", help="Delete rows of the table that the index does not have.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy an index to a database, without encoding anything again.
+    """Copy an index to a database, without encoding anything again; repeat it to bring what changed.
 
-    Rows whose id the table has are left as they are, so that it goes on after an interruption.
+    Rows that the table has already are compared and left as they are, so that it also goes on after an
+    interruption.
 
     Example: nestling index export my-index --to lancedb:///data/vectors/items
     """
     from nestling.search.stores import export_index
 
     with readable(folder) as opened:
-        done = export_index(opened, to, shortlist_dim=shortlist_dim)
-    there = f", {done.present:,} were there already" if done.present else ""
-    say(f"{done.rows:,} rows copied{there}; {done.seconds:.1f} s")
-    if done.present:
-        say("rows that were there are as they were; if the index changed since, export to a new table")
-    show_json(asdict(done)) if as_json else show(str(done.rows + done.present))
+        done = export_index(opened, to, shortlist_dim=shortlist_dim, delete_missing=delete_missing)
+    say(
+        f"{done.added:,} rows added, {done.changed:,} changed, {done.deleted:,} deleted, "
+        f"{done.unchanged:,} unchanged; {done.seconds:.1f} s"
+    )
+    if done.extra:
+        say(f"{done.extra:,} rows of the table are not in the index; --delete-missing deletes them")
+    show_json({"rows": done.rows, **asdict(done)}) if as_json else show(str(done.rows))
 
 
 def bench(

@@ -164,6 +164,29 @@ def round_trip(example: StoreExample) -> None:
         store.drop()
 
 
+def some_rows(example: StoreExample) -> None:
+    """Rows asked for by their ids are those that a scan of all gives, and ids are those of all rows."""
+    store, vectors = example.filled("some_rows")
+    same(
+        "some rows", "ids()", sorted(n for ids in store.ids(64) for n in ids.tolist()), sorted(scanned(store))
+    )
+    wanted = [*names_of(range(0, example.rows, 3)), "never"]
+    expected = cut(vectors, FULL)
+    seen: list[str] = []
+    for batch in store.scan(50, ids=wanted):
+        if not 1 <= len(batch.ids) <= 50:
+            raise LawError(f"some rows: scan(50, ids=) gives a batch of {len(batch.ids)} rows")
+        for name, vector, tags in zip(batch.ids.tolist(), batch.vectors, batch.metadata, strict=True):
+            row = int(name.removeprefix("row"))
+            same("some rows", f"metadata of {name}", tags, {"parity": row % 2, "kind": f"k{row % 5}"})
+            if not np.allclose(vector, expected[row], rtol=1e-5, atol=1e-6):
+                raise LawError(f"some rows: the vector of {name} came back as another")
+            seen.append(name)
+    same("some rows", "scan(ids=)", sorted(seen), sorted(wanted[:-1]))
+    same("some rows", "scan(ids=[])", list(store.scan(ids=[])), [])
+    store.drop()
+
+
 def identity(example: StoreExample) -> None:
     """The layout lives in the database; another encoder or cut rule is refused."""
     if example.reopen is None:
@@ -262,6 +285,7 @@ STORE_LAWS: tuple[Callable[[StoreExample], None], ...] = (
     numbers,
     bounds,
     round_trip,
+    some_rows,
     identity,
     refusal,
     innocence,

@@ -67,6 +67,8 @@ def closed(example: StoreExample) -> None:
         "present() of no ids": lambda: store.present([]),
         "count()": store.count,
         "scan()": lambda: next(store.scan()),
+        "scan() of no ids": lambda: store.scan(ids=[]),
+        "ids()": lambda: next(store.ids()),
         "a scan that was begun": lambda: next(begun),
         "optimize()": store.optimize,
         "drop()": store.drop,

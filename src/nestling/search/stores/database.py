@@ -206,14 +206,38 @@ class DatabaseStore:
             found |= self._ask(partial(self._table.present, part))
         return np.array([name in found for name in names], dtype=bool)
 
-    def scan(self, size: int = 1000) -> Iterator[Batch]:
-        """All rows, up to ``size`` at a time, with vectors as the rule leaves them at the full size."""
-        self._check_open()
-        return self._batches(whole(size, "size", 1, _MOST_K))
+    def scan(self, size: int = 1000, *, ids: Any = None) -> Iterator[Batch]:
+        """All rows, up to ``size`` at a time, with vectors as the rule leaves them at the full size.
 
-    def _batches(self, size: int) -> Iterator[Batch]:
-        for rows in self._table.scan(size):
+        Args:
+            size: rows at a time.
+            ids: these rows alone, in whatever order; ids that there are not are none.
+        """
+        self._check_open()
+        size = whole(size, "size", 1, _MOST_K)
+        return self._batches(size, None if ids is None else self._names(read_ids(ids, any_order=True)))
+
+    def _batches(self, size: int, names: list[str] | None) -> Iterator[Batch]:
+        for rows in self._table.scan(size) if names is None else self._of_names(size, names):
             yield Batch(self._called(rows.ids), rows.vectors[self.layout.dim], rows.metadata)
+            self._check_open()
+
+    def _of_names(self, size: int, names: list[str]) -> Iterator[Rows]:
+        for start in range(0, len(names), size):
+            part = names[start : start + size]
+            yield from self._ask(partial(self._read, part))
+
+    def _read(self, names: list[str]) -> list[Rows]:
+        return list(self._table.scan(len(names), names))
+
+    def ids(self, size: int = 1000) -> Iterator[Ids]:
+        """The ids of all rows, up to ``size`` at a time; vectors and metadata are not read."""
+        self._check_open()
+        return self._all_ids(whole(size, "size", 1, _MOST_K))
+
+    def _all_ids(self, size: int) -> Iterator[Ids]:
+        for names in self._table.names(size):
+            yield self._called(names)
             self._check_open()
 
     def optimize(self) -> None:

@@ -169,14 +169,21 @@ class LanceTable:
         """Whether there are at most so many rows; the manifest says how many."""
         return self.count() <= most
 
-    def scan(self, size: int) -> Iterator[Rows]:
-        """All rows, as they lie in the files."""
+    def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
+        """All rows, or those of these ids, as they lie in the files."""
         dim = self._known.dim
         with self._errors():
             columns = columns_of(self._fresh().schema.names)
-            for batch in self._table.search().select(["id", *columns, _column(dim)]).to_batches(size):
-                ids = self._names(batch)
-                yield Rows(ids, {dim: self._matrix(batch, dim)}, rows_of(columns, batch, len(ids)))
+            asked = self._table.search().select(["id", *columns, _column(dim)])
+            for batch in (asked if ids is None else asked.where(_one_of(ids))).to_batches(size):
+                names = self._names(batch)
+                yield Rows(names, {dim: self._matrix(batch, dim)}, rows_of(columns, batch, len(names)))
+
+    def names(self, size: int) -> Iterator[list[str]]:
+        """The ids of all rows, as they lie in the files."""
+        with self._errors():
+            for batch in self._fresh().search().select(["id"]).to_batches(size):
+                yield self._names(batch)
 
     def optimize(self) -> None:
         """Index ids, declared fields and, from 5,000 rows on, prefixes; later, bring indexes up to date."""

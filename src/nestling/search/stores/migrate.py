@@ -26,6 +26,7 @@ from nestling.progress import Progress
 from nestling.search.exact import Metric
 from nestling.search.ids import Ids, kind_of
 from nestling.search.index import AdaptiveIndex
+from nestling.search.stores.changes import changes_of, gathered
 from nestling.search.stores.database import DatabaseStore, whole
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.store import Batch, Floats, Store
@@ -39,53 +40,99 @@ class Copied:
     """What a copy did.
 
     Args:
-        rows: written.
-        present: left as they were, because the target had rows of their ids.
+        added: rows that the target did not have.
+        changed: rows whose vector or metadata were others there.
+        unchanged: rows that the target had already; they were read, not written.
+        deleted: rows of the target that the source does not have, where that was asked for.
+        extra: rows of the target that the source does not have, and that stayed.
         seconds: from the first row to the end, with the index of the target.
     """
 
-    rows: int
-    present: int
+    added: int
+    changed: int
+    unchanged: int
+    deleted: int
+    extra: int
     seconds: float
+
+    @property
+    def rows(self) -> int:
+        """Rows of the source, all of which the target now has."""
+        return self.added + self.changed + self.unchanged
 
 
 def copy(
-    source: Store | AdaptiveIndex | StoredVectors, target: Store, *, size: int = 1000, resume: bool = False
+    source: Store | AdaptiveIndex | StoredVectors,
+    target: Store,
+    *,
+    size: int = 1000,
+    delete_missing: bool = False,
 ) -> Copied:
-    """Copy all rows with their metadata, and bring the index of the target up to date.
+    """Make the target hold the rows of the source, with their metadata, and bring its index up to date.
+
+    Rows that the target has already are compared, which takes a fraction of writing them. So a copy that was
+    interrupted goes on when it is repeated, and one that is repeated later brings what changed.
 
     Args:
         source: another store, an index, or vectors from a file; made as those of the target are.
-        target: rows of the same id are replaced, others stay.
-        size: rows read and written at a time.
-        resume: go on after an interruption: rows whose id the target has are left as they are.
+        target: where to; rows of the same id are replaced where they differ.
+        size: rows read and compared at a time.
+        delete_missing: delete rows of the target that the source does not have, whoever wrote them.
 
     Returns:
-        Rows written, rows left as they were, and seconds.
+        How many rows were added, changed, left as they were and deleted, and seconds.
 
     Raises:
         ConfigError: if sizes, cut rule, metric or encoder differ, or the target was made for other fields.
         DataError: for rows that cannot be used.
-        StoreError: if a database fails; what was copied stays, and ``resume=True`` goes on from there.
+        StoreError: if a database fails; what was copied stays, and repeating it goes on from there.
     """
     opened = _Source.of(source, whole(size, "size", 1, 10_000))
     _check_identity(opened, target.layout)
     _check_fields(opened, target.layout)
     prepared = opened.is_prepared or opened.rule != target.layout.rule
-    start, rows, present = time.perf_counter(), 0, 0
+    start, tally = time.perf_counter(), _Tally(target, prepared, keeps_names=delete_missing)
     kept = on_interrupt(lambda: f"{progress.done:,} of {opened.count:,} rows are copied; repeat it to go on")
     with Progress("copying", opened.count, "rows") as progress, kept:
-        for batch in opened.batches:
-            new = ~target.present(batch.ids) if resume else np.ones(len(batch.ids), bool)
-            present += int((~new).sum())
-            with progress.part(len(new)):
-                if new.any():
-                    tags = [tag for tag, is_new in zip(batch.metadata, new, strict=True) if is_new]
-                    target.add(batch.ids[new], batch.vectors[new], tags, prepared=prepared)
-                    rows += int(new.sum())
+        for batch in gathered(tally.to_write(opened.batches, progress), size):
+            with progress.part(len(batch.ids)):
+                target.add(batch.ids, batch.vectors, batch.metadata, prepared=prepared)
+    deleted = tally.delete_missing() if delete_missing else 0
     with Progress("building the index of the database"):
         target.optimize()
-    return Copied(rows, present, time.perf_counter() - start)
+    extra = max(0, target.count() - sum(tally.counts))
+    return Copied(*tally.counts, deleted, extra, time.perf_counter() - start)
+
+
+class _Tally:
+    """Goes through the rows of a source: which are to be written, and how many of each kind there were."""
+
+    def __init__(self, target: Store, prepared: bool, *, keeps_names: bool) -> None:
+        self._target = target
+        self._rule = target.layout.rule.again if prepared else target.layout.rule
+        self._names: set[Any] | None = set() if keeps_names else None
+        self.counts = [0, 0, 0]
+
+    def to_write(self, batches: Iterable[Batch], progress: Progress) -> Iterator[Batch]:
+        """The rows that the target does not have as they are."""
+        for batch in batches:
+            found = changes_of(batch, self._target, self._rule)
+            writes = found.new | found.changed
+            for place, rows in enumerate((found.new, found.changed, ~writes)):
+                self.counts[place] += int(rows.sum())
+            if self._names is not None:
+                self._names.update(batch.ids.tolist())
+            progress.update(int((~writes).sum()))
+            if writes.any():
+                yield batch.where(writes)
+
+    def delete_missing(self) -> int:
+        """Delete the rows of the target that did not go through. How many."""
+        kept = self._names or set()
+        gone = [name for ids in self._target.ids() for name in ids.tolist() if name not in kept]
+        with Progress("deleting", len(gone), "rows"):
+            self._target.delete(gone)
+        return len(gone)
 
 
 def read_store(store: Store, folder: str | Path) -> StoredVectors:
@@ -136,21 +183,26 @@ def _columns(metadata: Sequence[Mapping[str, Value]], fields: Mapping[str, Field
 
 
 def export_index(
-    source: AdaptiveIndex | StoredVectors, url: str, *, shortlist_dim: int | None = None, resume: bool = True
+    source: AdaptiveIndex | StoredVectors,
+    url: str,
+    *,
+    shortlist_dim: int | None = None,
+    delete_missing: bool = False,
 ) -> Copied:
     """Copy an index, or vectors from a file, to the table that a URL names; it is made if there is none.
 
-    The fields of the rows become metadata, and a new table declares them.
+    The fields of the rows become metadata, and a new table declares them. A table that exists is made to
+    follow the source, as by :func:`copy`.
 
     Args:
         source: where from.
         url: see :func:`~nestling.search.stores.urls.open_store`.
         shortlist_dim: prefix that the database searches first, one of the nesting's; by default the
             smallest that is at least a quarter of the full size.
-        resume: rows whose id the table has are left as they are.
+        delete_missing: delete rows of the table that the source does not have, whoever wrote them.
 
     Returns:
-        Rows written, rows left as they were, and seconds.
+        How many rows were added, changed, left as they were and deleted, and seconds.
 
     Raises:
         GranularityError: for a ``shortlist_dim`` outside the nesting.
@@ -164,7 +216,7 @@ def export_index(
             store = DatabaseStore.create(table, opened.layout(shortlist_dim))
         else:
             store = DatabaseStore.open(table)
-        return copy(source, store, resume=resume)
+        return copy(source, store, delete_missing=delete_missing)
     finally:
         table.close()
 

@@ -182,17 +182,28 @@ class MilvusTable:
         """Whether there are at most so many rows; the server counts from what it holds in memory."""
         return self.count() <= most
 
-    def scan(self, size: int) -> Iterator[Rows]:
-        """All rows in the order of their keys."""
+    def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
+        """All rows in the order of their keys, or those of these ids in one call."""
         dim = self._known.dim
-        found = self._call(
-            "query_iterator", filter="", batch_size=size, output_fields=self._outputs(dim, metadata=True)
-        )
+        outputs = self._outputs(dim, metadata=True)
+        if ids is None:
+            pages = self._pages(size, outputs)
+        else:
+            pages = iter([self._call("query", filter=one_of("name", ids), output_fields=outputs)])
+        for page in filter(None, pages):
+            vectors = np.array([row[_field(dim)] for row in page], np.float32)
+            yield Rows([row["name"] for row in page], {dim: vectors}, [self._metadata(row) for row in page])
+
+    def names(self, size: int) -> Iterator[list[str]]:
+        """The ids of all rows in the order of their keys."""
+        for page in self._pages(size, ["name"]):
+            yield [row["name"] for row in page]
+
+    def _pages(self, size: int, outputs: list[str]) -> Iterator[Any]:
+        found = self._call("query_iterator", filter="", batch_size=size, output_fields=outputs)
         try:
-            while batch := self._guarded(found.next):
-                vectors = np.array([row[_field(dim)] for row in batch], np.float32)
-                names = [row["name"] for row in batch]
-                yield Rows(names, {dim: vectors}, [self._metadata(row) for row in batch])
+            while page := self._guarded(found.next):
+                yield page
         finally:
             found.close()
 

@@ -52,7 +52,7 @@ _INDEXES = """
     SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
     WHERE indrelid = to_regclass(%(name)s)
 """
-_SCAN = "SELECT id, embedding, metadata FROM {table} {rest} ORDER BY id LIMIT %(size)s"
+_SCAN = "SELECT {columns} FROM {table} {rest} ORDER BY id LIMIT %(size)s"
 
 
 class PostgresTable:
@@ -196,19 +196,30 @@ class PostgresTable:
         with self._transaction(vectors=False) as run:
             return not run("SELECT 1 FROM {table} OFFSET %s LIMIT 1", [most])
 
-    def scan(self, size: int) -> Iterator[Rows]:
-        """All rows in the order of their ids, each batch a statement of its own."""
-        after = None
+    def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
+        """All rows, or those of these ids, in the order of their ids."""
+        for names, vectors, metadata in self._pages("id, embedding, metadata", size, ids):
+            tags = [found_metadata(*row, self.where) for row in zip(metadata, names, strict=True)]
+            yield Rows(names, {self._known.dim: np.stack(vectors)}, tags)
+
+    def names(self, size: int) -> Iterator[list[str]]:
+        """The ids of all rows, in their order."""
+        for (names,) in self._pages("id", size):
+            yield names
+
+    def _pages(self, columns: str, size: int, ids: list[str] | None = None) -> Iterator[list[list[Any]]]:
+        """Columns of all rows, or of some, in the order of ids; each page is a statement of its own."""
+        values: dict[str, Any] = {"size": size, "ids": ids}
+        allowed = [] if ids is None else ["id = ANY(%(ids)s)"]
         while True:
-            rest = self._sql.SQL("" if after is None else "WHERE id > %(after)s")
+            beyond = [*allowed, "id > %(after)s"] if "after" in values else allowed
+            rest = f"WHERE {' AND '.join(beyond)}" if beyond else ""
             with self._transaction() as run:
-                found = run(_SCAN, {"after": after, "size": size}, rest=rest)
+                found = run(_SCAN, values, columns=self._sql.SQL(columns), rest=self._sql.SQL(rest))
             if not found:
                 return
-            ids, vectors, metadata = (list(part) for part in zip(*found, strict=True))
-            tags = [found_metadata(*row, self.where) for row in zip(metadata, ids, strict=True)]
-            yield Rows(ids, {self._known.dim: np.stack(vectors)}, tags)
-            after = ids[-1]
+            yield [list(part) for part in zip(*found, strict=True)]
+            values["after"] = found[-1][0]
 
     def optimize(self) -> None:
         """Make the HNSW index of the prefixes and those of declared fields, once; PostgreSQL keeps them."""

@@ -12,10 +12,11 @@ from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant_points import (
     distance_of,
     hits_of,
+    known,
     name_of,
     payload_of,
     point_id,
-    rows_of_pages,
+    rows_of,
     vector_name,
     vectors_of,
     wanted_payload,
@@ -190,17 +191,7 @@ class QdrantTable:
 
     def present(self, ids: list[str]) -> set[str]:
         """Which of these ids there are."""
-        found: set[str] = set()
-        offset: Any = None
-        while ids:
-            with self._errors():
-                records, offset = self._client.scroll(
-                    self._name, called(self._words, ids), limit=len(ids), offset=offset, with_payload=["id"]
-                )
-            found.update(map(name_of, records))
-            if offset is None:
-                break
-        return found
+        return {name for page in self._pages(len(ids), ids) for name in map(name_of, page)} if ids else set()
 
     def count(self) -> int:
         """How many points there are."""
@@ -211,16 +202,30 @@ class QdrantTable:
         """Whether there are at most so many points; the server counts from what it holds in memory."""
         return self.count() <= most
 
-    def scan(self, size: int) -> Iterator[Rows]:
-        """All points in the order of their UUIDs."""
+    def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
+        """All points, or those of these ids, in the order of their UUIDs."""
+        layout = known(self._layout, self.where)
+        for page in self._pages(size, ids, vectors=[vector_name(layout.dim)], payload=True):
+            yield rows_of(page, layout, self.where)
 
-        def page(name: str, offset: Any) -> Any:
+    def names(self, size: int) -> Iterator[list[str]]:
+        """The ids of all points, in the order of their UUIDs."""
+        for page in self._pages(size):
+            yield list(map(name_of, page))
+
+    def _pages(
+        self, size: int, ids: list[str] | None = None, *, vectors: Any = False, payload: Any = ("id",)
+    ) -> Iterator[Any]:
+        allowed = None if ids is None else called(self._words, ids)
+        asked = {"limit": size, "with_vectors": vectors, "with_payload": payload}
+        offset: Any = None
+        while True:
             with self._errors():
-                return self._client.scroll(
-                    self._name, limit=size, offset=offset, with_payload=True, with_vectors=[name]
-                )
-
-        return rows_of_pages(page, self._layout, self.where)
+                page, offset = self._client.scroll(self._name, allowed, offset=offset, **asked)
+            if page:
+                yield page
+            if offset is None:
+                return
 
     def optimize(self) -> None:
         """Index the declared fields; graphs the server builds and mends by itself, in the background."""

@@ -18,10 +18,11 @@ from nestling.search.stores.qdrant_points import (
     LAYOUT_POINT,
     distance_of,
     hits_of,
+    known,
     name_of,
     payload_of,
     point_id,
-    rows_of_pages,
+    rows_of,
     vector_name,
     vectors_of,
     wanted_payload,
@@ -196,26 +197,14 @@ class QdrantEdgeTable:
             with self._errors():
                 self._update(self._edge.UpdateOperation.delete_points_by_filter(self._rows(ids)))
 
-    def _rows(self, ids: list[str]) -> Any:
-        """The points of these rows, without the one of the layout."""
-        return self._edge.Filter(
-            must=[called(self._words, ids)], must_not=[self._edge.HasIdCondition({LAYOUT_POINT})]
-        )
+    def _rows(self, ids: list[str] | None) -> Any:
+        """The points of all rows, or of these, without the one of the layout."""
+        must = None if ids is None else [called(self._words, ids)]
+        return self._edge.Filter(must=must, must_not=[self._edge.HasIdCondition({LAYOUT_POINT})])
 
     def present(self, ids: list[str]) -> set[str]:
         """Which of these ids there are."""
-        found: set[str] = set()
-        offset: Any = None
-        while ids:
-            asked = self._edge.ScrollRequest(
-                offset=offset, limit=len(ids), filter=self._rows(ids), with_payload=["id"], with_vector=False
-            )
-            with self._errors():
-                records, offset = self._shard.scroll(asked)
-            found.update(map(name_of, records))
-            if offset is None:
-                break
-        return found
+        return {name for page in self._pages(len(ids), ids) for name in map(name_of, page)} if ids else set()
 
     def count(self) -> int:
         """How many points there are, without the one of the layout."""
@@ -226,18 +215,29 @@ class QdrantEdgeTable:
         """Whether there are at most so many points; they are counted from what is in memory."""
         return self.count() <= most
 
-    def scan(self, size: int) -> Iterator[Rows]:
-        """All points in the order of their UUIDs."""
-        others = self._edge.Filter(must_not=[self._edge.HasIdCondition({LAYOUT_POINT})])
+    def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
+        """All points, or those of these ids, in the order of their UUIDs."""
+        layout = known(self._layout, self.where)
+        for page in self._pages(size, ids, vectors=[vector_name(layout.dim)], payload=True):
+            yield rows_of(page, layout, self.where)
 
-        def page(name: str, offset: Any) -> Any:
-            asked = self._edge.ScrollRequest(
-                offset=offset, limit=size, filter=others, with_payload=True, with_vector=[name]
-            )
+    def names(self, size: int) -> Iterator[list[str]]:
+        """The ids of all points, in the order of their UUIDs."""
+        for page in self._pages(size):
+            yield list(map(name_of, page))
+
+    def _pages(
+        self, size: int, ids: list[str] | None = None, *, vectors: Any = False, payload: Any = ("id",)
+    ) -> Iterator[Any]:
+        asked = {"limit": size, "filter": self._rows(ids), "with_vector": vectors, "with_payload": payload}
+        offset: Any = None
+        while True:
             with self._errors():
-                return self._shard.scroll(asked)
-
-        return rows_of_pages(page, self._layout, self.where)
+                page, offset = self._shard.scroll(self._edge.ScrollRequest(offset=offset, **asked))
+            if page:
+                yield page
+            if offset is None:
+                return
 
     def optimize(self) -> None:
         """Index the declared fields, merge segments and build their graphs, now."""

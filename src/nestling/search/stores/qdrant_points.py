@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +15,6 @@ from nestling.search.stores.metadata import found_metadata
 from nestling.search.stores.qdrant_where import field_of, key_of
 from nestling.search.stores.store import Hits
 from nestling.search.stores.table import Request, Rows
-
-Page: TypeAlias = Callable[[str, Any], tuple[Sequence[Any], Any]]
 
 # Qdrant calls points by UUIDs; ours are made from the ids, so that the same id is the same point.
 _SPACE = uuid.UUID("5a0d9c1e-6f0b-4c53-9d39-8f1f4a1f7c21")
@@ -78,30 +76,23 @@ def metadata_of(point: Any, where: str) -> dict[str, Value]:
     return {field_of(key): value for key, value in found.items()}
 
 
-def rows_of_pages(page: Page, layout: Layout | None, where: str) -> Iterator[Rows]:
-    """The rows of all points, page by page.
-
-    Args:
-        page: reads the points from an offset on, with payload and the vectors of the full size; also gives
-            the offset of the next page, None after the last.
-        layout: of the table.
-        where: names it in errors.
+def known(layout: Layout | None, where: str) -> Layout:
+    """The layout of a table that is open.
 
     Raises:
-        StoreError: if the table is not open.
+        StoreError: if it is not.
     """
     if layout is None:
         raise StoreError(f"{where} is not open; use DatabaseStore.open or create")
-    offset = None
-    while True:
-        found, offset = page(vector_name(layout.dim), offset)
-        if found:
-            yield _rows_of(found, layout, where)
-        if offset is None:
-            return
+    return layout
 
 
-def _rows_of(found: Sequence[Any], layout: Layout, where: str) -> Rows:
+def rows_of(found: Sequence[Any], layout: Layout, where: str) -> Rows:
+    """The rows of points that were read with payload and the vectors of the full size.
+
+    Raises:
+        StoreError: if one of them lacks its vector; ``where`` names the table.
+    """
     name = vector_name(layout.dim)
     for record in found:
         if name not in (record.vector or {}):

@@ -50,6 +50,11 @@ class Batch:
     vectors: Floats
     metadata: list[dict[str, Value]]
 
+    def where(self, chosen: NDArray[np.bool_]) -> Batch:
+        """The rows that are flagged, ``Bool[n]``."""
+        kept = [tags for tags, is_chosen in zip(self.metadata, chosen, strict=True) if is_chosen]
+        return Batch(self.ids[chosen], self.vectors[chosen], kept)
+
 
 @runtime_checkable
 class Store(Protocol):
@@ -92,8 +97,12 @@ class Store(Protocol):
         """Which of these ids there are, ``Bool[n]``."""
         ...
 
-    def scan(self, size: int = 1000) -> Iterator[Batch]:
-        """All rows, up to ``size`` at a time."""
+    def scan(self, size: int = 1000, *, ids: Any = None) -> Iterator[Batch]:
+        """All rows, or those of these ids, up to ``size`` at a time."""
+        ...
+
+    def ids(self, size: int = 1000) -> Iterator[Ids]:
+        """The ids of all rows, up to ``size`` at a time."""
         ...
 
     def optimize(self) -> None:

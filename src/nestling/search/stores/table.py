@@ -97,8 +97,12 @@ class Table(Protocol):
         """Whether there are at most so many rows; may not cost more than reading as many."""
         ...
 
-    def scan(self, size: int) -> Iterator[Rows]:
-        """All rows, with vectors at the full size alone."""
+    def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
+        """All rows, or those of these ids, up to ``size`` at a time, with vectors at the full size alone."""
+        ...
+
+    def names(self, size: int) -> Iterator[list[str]]:
+        """The ids of all rows, up to ``size`` at a time."""
         ...
 
     def optimize(self) -> None:

@@ -1,0 +1,86 @@
+"""Which rows of a source a store has already, and in which batches the others are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import CutRule, cut
+from nestling.data.fields import Value
+from nestling.search.stores.metadata import read_metadata
+from nestling.search.stores.store import Batch, Floats, Store
+
+# Some engines normalise unit vectors again, which moves them by less than this part of their length.
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """How the rows of a batch stand to those of a store, ``Bool[n]`` each.
+
+    Args:
+        new: rows of ids that the store does not have.
+        changed: rows whose vector or metadata are others there.
+    """
+
+    new: NDArray[np.bool_]
+    changed: NDArray[np.bool_]
+
+
+def changes_of(batch: Batch, store: Store, rule: CutRule) -> Changes:
+    """Read the rows of these ids from a store and compare them with what ``add`` would write.
+
+    Args:
+        batch: rows before ``rule``.
+        store: where they are looked up.
+        rule: the cut rule that is still to be followed.
+    """
+    count, layout = len(batch.ids), store.layout
+    times, same = np.zeros(count, np.int64), np.zeros(count, bool)
+    batches = list(store.scan(max(count, 1), ids=batch.ids))
+    if batches:
+        places = {name: row for row, name in enumerate(batch.ids.tolist())}
+        vectors = cut(np.asarray(batch.vectors, np.float32), layout.dim, rule)
+        metadata = [_typed(each) for each in read_metadata(batch.metadata, count, layout.fields)]
+    for found in batches:
+        rows = np.array([places[name] for name in found.ids.tolist()])
+        np.add.at(times, rows, 1)
+        alike = _alike(found.vectors, vectors[rows], exactly=layout.rule.after != "l2")
+        tags = [metadata[row] == _typed(each) for row, each in zip(rows, found.metadata, strict=True)]
+        same[rows] = alike & np.array(tags, bool)
+    # Of one that others wrote several times, only writing it again leaves one.
+    return Changes(times == 0, (times > 1) | ((times == 1) & ~same))
+
+
+def gathered(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """The same rows in fewer batches, of ``size`` rows and more: a write costs a database more than a row."""
+    waiting: list[Batch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(len(each.ids) for each in waiting) >= size:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    vectors = np.concatenate([batch.vectors for batch in batches])
+    return Batch(
+        np.concatenate([batch.ids for batch in batches]), vectors, [t for b in batches for t in b.metadata]
+    )
+
+
+def _alike(found: Floats, wanted: Floats, *, exactly: bool) -> NDArray[np.bool_]:
+    if exactly:
+        return np.asarray((found == wanted).all(axis=1))
+    apart = np.linalg.norm(found - wanted, axis=1)
+    return np.asarray(apart <= _ROUNDING * np.linalg.norm(wanted, axis=1))
+
+
+def _typed(metadata: Mapping[str, Value]) -> dict[str, tuple[type, Value]]:
+    """To Python True is 1 and 2 is 2.0; rows that hold the one are not those that hold the other."""
+    return {name: (type(value), value) for name, value in metadata.items()}
