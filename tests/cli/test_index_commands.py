@@ -17,6 +17,7 @@ from nestling.encoders.stored import StoredVectors
 from nestling.errors import ConfigError
 from nestling.search.exact import nearest
 from nestling.search.index import AdaptiveIndex
+from nestling.search.stores import open_store, read_store
 
 N, DIM = 400, 32
 
@@ -116,6 +117,29 @@ def test_texts_become_a_collection(tmp_path: Path) -> None:
     assert dog["text"] == "a dog in the yard"
     assert answer("index", "delete", folder, dog["id"])["rows"] == 4
     assert answer("index", "info", folder)["rows"] == 4
+
+
+def test_a_collection_that_was_exported_and_read_back_is_searched_by_words(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    texts, folder, back = tmp_path / "texts.txt", tmp_path / "c", tmp_path / "back"
+    texts.write_text("a cat on the roof\nbread in the oven\nships at sea\n", encoding="utf-8")
+    answer("index", "build", texts, "-o", folder, "--encoder", "wordllama", "--at", "dim=64")
+    url = f"lancedb://{tmp_path}/texts"
+    run("index", "export", folder, "--to", url)
+    with open_store(url, encoder=AdaptiveIndex.open(folder / "index", read_only=True).encoder) as store:
+        read_store(store, back)
+    answer("index", "build", back, "-o", tmp_path / "i")
+    for index in (tmp_path / "i", folder / "index"):
+        [found] = answer("search", index, "baking", "--k", 1)
+        assert found["fields"]["text"] == "bread in the oven"
+    assert answer("index", "export", tmp_path / "i", "--to", url)["unchanged"] == 3
+    (folder / "encoder").rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match="no folder of an encoder"):
+        answer("search", tmp_path / "i", "baking")
+    [again] = answer("search", tmp_path / "i", "baking", "--k", 1, "--encoder", tmp_path / "moved")
+    assert again["fields"] == found["fields"]
+    with pytest.raises(ConfigError, match="--encoder"):
+        answer("search", tmp_path / "i", "baking", "--encoder", "wordllama")
 
 
 def test_plans_are_compared_on_ones_own_vectors(files: Path, tmp_path: Path) -> None:

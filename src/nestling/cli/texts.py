@@ -79,15 +79,17 @@ def _search_texts(
         with Collection.open(folder, read_only=True) as collection:
             return [asdict(hit) for hit in collection.search(query, **asked)]
     from nestling.encoders.opening import open_encoder
+    from nestling.encoders.reference import has_digest, name_to_open, with_place
     from nestling.search.index import AdaptiveIndex
 
     with AdaptiveIndex.open(folder, read_only=True) as index:
-        name = encoder or index.encoder
+        reference = with_place(index.encoder, index.folder)
+        name = name_to_open(reference, encoder)
         if not name:
             raise ConfigError(
                 f"{folder} does not say what made its vectors; name it with --encoder, or give --vectors"
             )
-        if index.encoder:
+        if index.encoder and not has_digest(reference):
             index.check_encoder(encoder or "")
         made = open_encoder(name)
         size = index.dim if index.dim in made.nesting.sizes("dim") else None

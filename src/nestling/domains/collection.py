@@ -12,7 +12,6 @@ from nestling.artifact import (
     MANIFEST,
     check_folder_target,
     read_manifest,
-    sha256_of,
     storage_errors,
     verify_files,
     write_folder,
@@ -22,6 +21,7 @@ from nestling.data.description import TableFile
 from nestling.data.fields import FieldKind, Value
 from nestling.domains.encoding import encoded
 from nestling.encoders.opening import open_encoder
+from nestling.encoders.reference import digest_of
 from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At
@@ -324,4 +324,4 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
 
 def _identity(root: Path) -> str:
     """What names the encoder in the index, so that vectors of another one are never compared with it."""
-    return f"sha256:{sha256_of(root / _ENCODER / MANIFEST)}"
+    return digest_of(root / _ENCODER)

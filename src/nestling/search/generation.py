@@ -38,6 +38,7 @@ from nestling.artifact import (
 )
 from nestling.cut import CutRule
 from nestling.data.fields import FieldKind
+from nestling.encoders.reference import same_encoder
 from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import Nesting
 from nestling.kinds import check_kind
@@ -174,7 +175,7 @@ class Generation:
             ConfigError: for another encoder or rule than those of the index.
         """
         settings = self.settings
-        if encoder is not None and encoder != settings.encoder:
+        if encoder is not None and not same_encoder(encoder, settings.encoder):
             theirs = f"the encoder {settings.encoder!r}" if settings.encoder else "an encoder without a name"
             raise ConfigError(
                 f"{root} holds vectors of {theirs}, not of {encoder!r}; use the "

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.cut import CutRule
 from nestling.data.fields import FieldKind
+from nestling.encoders.reference import same_encoder
 from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
 from nestling.granularity import Nesting
 from nestling.search.exact import Metric
@@ -33,7 +34,7 @@ class Layout:
         rule: what happens before and after the cut; ``l2`` after it makes ``"dot"`` the cosine.
         metric: ``"dot"`` (largest first) or ``"euclidean"`` (smallest distance first).
         ids: whether rows are called by strings or by whole numbers.
-        encoder: what made the vectors.
+        encoder: what made the vectors; see :mod:`~nestling.encoders.reference`.
         fields: the metadata that rows may have, each with its kind: ``"int"``, ``"float"``, ``"bool"`` or
             ``"text"``. Their values are held to it, and ``optimize`` indexes them. Where none are declared,
             rows may have any.
@@ -155,7 +156,7 @@ def check_identity(layout: Layout, where: str, *, encoder: str | None, rule: Cut
         ConfigError: it names the command that makes a table for what is asked.
     """
     remedy = "fill a new table for the other one: nestling index export INDEX --to URL"
-    if encoder is not None and encoder != layout.encoder:
+    if encoder is not None and not same_encoder(encoder, layout.encoder):
         raise ConfigError(
             f"{where} holds vectors of the encoder {layout.encoder!r}, not of {encoder!r}: distances between "
             f"the two mean nothing. Open it with encoder={layout.encoder!r}, or {remedy}"

@@ -17,6 +17,7 @@ from nestling.artifact import storage_errors
 from nestling.cut import CutRule
 from nestling.data.columns import Columns, parts_of
 from nestling.data.fields import FieldKind, Value
+from nestling.encoders.reference import same_encoder, with_place
 from nestling.encoders.stored import StoredVectors
 from nestling.encoders.vector_files import write_npy
 from nestling.errors import ConfigError, DataError
@@ -101,7 +102,8 @@ def copy(
     with Progress("building the index of the database"):
         target.optimize()
     extra = max(0, target.count() - sum(tally.counts))
-    return Copied(*tally.counts, deleted, extra, time.perf_counter() - start)
+    added, changed, unchanged = tally.counts
+    return Copied(added, changed, unchanged, deleted, extra, time.perf_counter() - start)
 
 
 class _Tally:
@@ -242,7 +244,8 @@ class _Source:
             metric: Any = info.metric
             kind = info.id_kind or "int"
             batches = _batches(rows.ids, _parts(rows.blocks, size), rows.fields)
-            known = given.nesting, given.rule, metric, info.encoder, kind, len(given)
+            encoder = with_place(info.encoder, given.folder)
+            known = given.nesting, given.rule, metric, encoder, kind, len(given)
             return cls(*known, is_prepared=True, batches=batches, fields=given.fields)
         if isinstance(given, StoredVectors):
             ids: Ids = np.arange(len(given)) if given.ids is None else given.ids
@@ -274,7 +277,7 @@ def _check_identity(source: _Source, target: Layout) -> None:
     rules = {source.rule, source.rule.again} if source.is_prepared else {source.rule}
     if (
         dim != target.dim
-        or source.encoder != target.encoder
+        or not same_encoder(source.encoder, target.encoder)
         or source.metric != target.metric
         or not rules & {target.rule, target.rule.again}
     ):
