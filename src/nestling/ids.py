@@ -16,8 +16,26 @@ from nestling.errors import DataError
 Ids = NDArray[Any]
 """``Int[n]`` or ``str_[n]``."""
 
+# Strings are stored with one width, so that one long one would make all of them long.
+LONGEST = 256
+"""Characters of the longest id of an index."""
+
+LAST = 2**63 - 2
+"""The largest number that is an id of an index."""
+
 _LARGEST = 2**63 - 1
-_TORN = re.compile("[\ud800-\udfff]")
+_TORN = re.compile("[\x00\ud800-\udfff]")
+
+
+def fault_of(name: int | str) -> str:
+    """What forbids one id of an index, as a verb and its object; "" is nothing."""
+    if isinstance(name, int):
+        return "" if 0 <= name <= LAST else f"holds {name}, which is not from 0 to 2**63 - 2,"
+    if not 1 <= len(name) <= LONGEST:
+        return f"holds a text of {len(name)} characters, where 1 to {LONGEST} make an id,"
+    if name.isascii() and "\0" not in name:
+        return ""
+    return "holds a null character or half of a surrogate pair" if _TORN.search(name) else ""
 
 
 def as_ids(given: Any, what: str = "ids") -> Ids:

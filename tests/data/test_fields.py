@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nestling.data.fields import check_kinds, converted, kind_of, kind_of_texts, read_value
+from nestling.data.fields import check_kinds, converted, kind_of, read_value
+from nestling.data.words import said_by
 from nestling.errors import DataError
 
 
@@ -55,17 +56,22 @@ def test_what_no_field_holds_is_refused(given):
         (["007", "12"], "text"),  # an article number loses its zeros as a number
         (["1", "a"], "text"),
         (["2020-01-31"], "text"),
-        (["99999999999999999999"], "float"),
+        (["99999999999999999999"], "text"),  # so are its last digits
         (["", "  "], None),
         (["1", "true"], "text"),
         (["1e999"], "text"),
-        (["nan"], "text"),
+        (["nan"], None),
+        (["1", "NA", "-1.#IND", "<NA>"], "int"),
+        (["inf"], "float"),
+        ([".5", "-.5", "3."], "float"),
+        (["-", "1"], "text"),
+        (["+49 30"], "text"),
         (["1_000"], "text"),
         (["\u0663"], "text"),  # digits of other scripts
     ],
 )
 def test_the_kind_of_a_column_of_texts(texts, kind):
-    assert kind_of_texts(texts) == kind
+    assert kind_of([None if text is None else said_by(text) for text in texts]) == kind
 
 
 def test_the_kind_of_a_column_of_values():

@@ -392,11 +392,6 @@ def test_decimals_are_decided_by_the_whole_file(last: str, tmp_path: Path) -> No
 
 def test_parquet_that_does_not_fit(tmp_path: Path) -> None:
     twice = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
-    late = pyarrow.table({"t": pyarrow.array([2**62], pyarrow.timestamp("us"))})
-    for table, message in (
-        (twice, "names a column twice: text, text"),
-        (late, "a time or number that Python"),
-    ):
-        pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-        with pytest.raises(DataError, match=message):
-            read_table(tmp_path / "a.parquet")
+    pyarrow.parquet.write_table(twice, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="names a column twice: text, text"):
+        read_table(tmp_path / "a.parquet")

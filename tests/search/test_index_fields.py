@@ -129,7 +129,7 @@ def test_the_first_rows_of_an_empty_index_settle_its_fields(tmp_path):
         with pytest.raises(DataError, match="did you mean 'year'"):
             made.add(vectors(1), ["c"], fields={"yaer": [1]})
         with pytest.raises(DataError, match="whole numbers"):
-            made.add(vectors(1), ["c"], fields={"year": [1.5]})
+            made.add(vectors(1), ["c"], fields={"year": ["a"]})
         assert len(made) == 2
     with AdaptiveIndex.create(tmp_path / "j", dim=16, kinds={"price": "float"}) as made:
         made.add(vectors(1), ["a"], fields={"price": [3]})

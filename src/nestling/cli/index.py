@@ -28,7 +28,6 @@ from nestling.cli.tables import (
     IdColumn,
     TableOption,
     cut_rule,
-    has_column,
     open_rows,
     open_table,
     read_names,
@@ -39,6 +38,7 @@ from nestling.cli.upkeep import compact, export, info, tune, verify
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nestling.data.description import TableFile
     from nestling.domains.collection import Collection
     from nestling.search.exact import Metric
     from nestling.search.index import AdaptiveIndex
@@ -197,10 +197,9 @@ def _put(
 
 def _put_texts(texts: Collection, source: Path, replaces: bool) -> int:
     """Add or replace texts; a table without them changes fields alone. How many rows it has."""
-    index = texts.index
-    if replaces and not has_column(source, texts.text_column):
-        return _put_fields(index, source)
-    rows = table_like(source, index, has_texts=True, replaces=replaces)
+    rows = table_like(source, texts.index, has_texts=True, replaces=replaces)
+    if rows.text is None:
+        return _put_fields(texts.index, rows)
     put = texts.update if replaces else texts.add
     return len(put(rows))
 
@@ -210,7 +209,7 @@ def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, repla
     from nestling.encoders.stored import open_vectors
 
     if replaces and table is None and source.is_file() and source.suffix.lower() not in VECTOR_SUFFIXES:
-        return _put_fields(vectors, source)
+        return _put_fields(vectors, table_like(source, vectors, has_texts=False, replaces=True))
     # Of a table beside the vectors, the columns are not those of their file.
     columns = {} if table else vectors.columns
     stored = open_vectors(source, column=columns.get("vector"), id_column=columns.get("id"))
@@ -223,10 +222,9 @@ def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, repla
     return len(put(stored.values, vectors.ids_like(names), found))
 
 
-def _put_fields(index: AdaptiveIndex, source: Path) -> int:
-    rows = table_like(source, index, has_texts=False, replaces=True)
+def _put_fields(index: AdaptiveIndex, rows: TableFile) -> int:
     if rows.ids is None:
-        raise ConfigError(f"{source} has no column of ids, which say whose fields change; call it id")
+        raise ConfigError(f"{rows.path} has no column of ids, which say whose fields change; call it id")
     return len(index.update(None, index.ids_like(rows.ids), rows.all_fields()))
 
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from nestling.cli.talk import say
 from nestling.data.input_file import find_file
-from nestling.errors import ConfigError, DataError
+from nestling.errors import ConfigError, DataError, unknown
 
 if TYPE_CHECKING:
     from nestling.cut import CutRule
     from nestling.data.description import TableFile
     from nestling.data.fields import FieldKind
+    from nestling.data.table_ids import IdKind
     from nestling.encoders.stored import StoredVectors
     from nestling.search.index import AdaptiveIndex
 
 Column = Annotated[str | None, typer.Option(help="The column of texts or vectors.")]
 IdColumn = Annotated[
-    str | None, typer.Option(help="The column of ids; by default one called id. Empty: rows are counted.")
+    str | None,
+    typer.Option(
+        help="The column of ids, such as sku, or sku:text where they are texts; by default one called id. "
+        "Empty: rows are counted."
+    ),
 ]
 Fields = Annotated[
     str | None,
@@ -35,19 +41,34 @@ VECTOR_SUFFIXES = (".npy", ".fvecs", ".parquet")
 """Files of vectors; others are tables."""
 
 
-def has_column(path: Path, name: str) -> bool:
-    """Whether a table has a column of this name."""
-    from nestling.data.table import read_in_parts
-
-    return name in next(iter(read_in_parts(path))).columns
-
-
 def read_fields(given: str | None) -> dict[str, FieldKind | None] | None:
     """The fields that a flag names, each with its kind or None; None is all columns."""
     if given is None:
         return None
-    parts = [part.strip().partition(":") for part in given.split(",") if part.strip()]
-    return {name.strip(): cast("FieldKind | None", kind.strip() or None) for name, _, kind in parts}
+    from nestling.data.fields import FieldKind
+
+    parts = [_with_kind(part, get_args(FieldKind)) for part in given.split(",") if part.strip()]
+    return {name: cast("FieldKind | None", kind) for name, kind in parts}
+
+
+def read_id_column(given: str | None) -> tuple[str | None, IdKind | None]:
+    """The column of ids that a flag names, and what they are, if it says that too."""
+    if given is None:
+        return None, None
+    from nestling.data.table_ids import IdKind
+
+    name, kind = _with_kind(given, get_args(IdKind))
+    return name, cast("IdKind | None", kind)
+
+
+def _with_kind(given: str, kinds: tuple[str, ...]) -> tuple[str, str | None]:
+    """``NAME:KIND`` in its parts; a name with a colon in it is followed by its kind, or none of these."""
+    name, sign, kind = (part.strip() for part in given.rpartition(":"))
+    if sign and kind in kinds:
+        return name, kind
+    if sign and name and get_close_matches(kind, kinds):
+        raise ConfigError(f"{given.strip()!r}: {unknown('kind of column', kind, kinds)}")
+    return given.strip(), None
 
 
 def open_table(
@@ -57,31 +78,42 @@ def open_table(
     find_file(path)  # before what takes long to import
     from nestling.data.description import TableFile
 
-    table = TableFile.open(path, column, id_column, read_fields(fields), has_texts=has_texts)
+    name, kind = read_id_column(id_column)
+    table = TableFile.open(path, column, name, read_fields(fields), id_kind=kind, has_texts=has_texts)
     if has_texts and column is None and len(table.kinds) > 1:
         rows = "rows are counted" if table.id_column is None else f"ids are those of {table.id_column!r}"
         say(f"texts are those of column {table.text!r}, {rows}; --column and --id-column say otherwise")
     if table.left_out:
         say(f"left out of {path}: " + "; ".join(f"{name} ({why})" for name, why in table.left_out.items()))
+    for name, why in table.remarks.items():
+        say(f"{name} is text: {why}; --fields {name}:text says so")
     return table
 
 
 def table_like(path: Path, index: AdaptiveIndex, *, has_texts: bool, replaces: bool) -> TableFile:
-    """A table whose columns are those of the one that an index was built from."""
-    from nestling.data.description import TableFile
-    from nestling.data.table import read_in_parts
+    """A table whose columns are those of the one that an index was built from.
 
-    names = next(iter(read_in_parts(path))).columns
-    text, id_column = index.columns.get("text"), index.columns.get("id", "")
-    kinds = {name: kind for name, kind in index.fields.items() if name in names and name != text}
-    strangers = [name for name in names if name not in (text, id_column) and name not in kinds]
-    missing = [name for name in index.fields if name not in names and name != text]
-    if strangers:
-        say(f"left out, as the index has no such fields: {', '.join(strangers)}")
+    Args:
+        path: of the table.
+        index: that its rows go to.
+        has_texts: whether the index is that of a collection; where rows are replaced, the table may do
+            without them.
+        replaces: rows of the same ids.
+    """
+    from nestling.data.description import TableFile
+
+    columns = {part: name for part, name in index.columns.items() if has_texts or part != "text"}
+    table = TableFile.like(path, index.fields, columns, has_texts=has_texts and not replaces)
+    missing = [name for name in index.fields if name not in table.kinds and name != columns.get("text")]
+    wider = [name for name, kind in table.kinds.items() if kind != index.fields[name]]
+    if table.left_out:
+        say(f"left out, as the index has no such fields: {', '.join(table.left_out)}")
     if missing:
         rest = "rows that are replaced keep theirs" if replaces else "its rows have no value there"
         say(f"{path} has no column {', '.join(missing)}: {rest}")
-    return TableFile.open(path, text if has_texts else None, id_column, kinds, has_texts=has_texts)
+    if wider:
+        say(f"{', '.join(wider)} held whole numbers, and holds floats from now on")
+    return table
 
 
 def open_rows(
@@ -99,7 +131,10 @@ def open_rows(
     if table is None:
         if (id_column or fields) and source.suffix.lower() != ".parquet":
             raise ConfigError(f"{source} has no columns; give a table of its rows with --table")
-        return open_vectors(source, column=column, id_column=id_column, fields=read_fields(fields), **about)
+        name, kind = read_id_column(id_column)
+        return open_vectors(
+            source, column=column, id_column=name, id_kind=kind, fields=read_fields(fields), **about
+        )
     described = open_table(table, None, id_column, fields, has_texts=False)
     stored = open_vectors(source, column=column, **about)
     if len(stored) != described.rows:

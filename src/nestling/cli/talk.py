@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +21,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result for machi
 Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another writer to end.")]
 
 
+_BREAK = re.compile(r"[\t-\r\x1c-\x1e\x85\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _PIPE_CLOSED = 141  # 128 and the number of SIGPIPE, as shells say it
 
 
@@ -79,6 +82,17 @@ def show_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     # An escape of show_all_letters is none of JSON for letters beyond four digits.
     is_utf = str(getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
     show(json.dumps(value, indent=2, ensure_ascii=not is_utf))
+
+
+def one_line(value: Any) -> str:
+    r"""A value within a line of a listing: breaks and tabs are blanks, and what steers a terminal is escaped.
+
+    >>> print(one_line("two\nlines\x1b[31m"))
+    two lines\x1b[31m
+    """
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    words = " ".join(text.split()) if _BREAK.search(text) else text
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], words)
 
 
 def _silence(stream: TextIO) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from nestling.cli.demo import COLLECTION, DEMO_FOLDER
 from nestling.cli.folders import Where, is_collection
-from nestling.cli.talk import AsJson, say, show, show_json
+from nestling.cli.talk import AsJson, one_line, say, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,21 +122,17 @@ def _show_rows(answers: list[list[dict[str, Any]]], as_json: bool) -> None:
         show_json(answers)
         return
     for row in answers:
-        show("\t".join(f"{answer['id']} {answer['score']:.4f}" for answer in row))
+        show("\t".join(f"{one_line(answer['id'])} {answer['score']:.4f}" for answer in row))
 
 
 def _show_answer(answer: dict[str, Any]) -> None:
     """One answer: score and id, then the text, then what else is known of it."""
-    show(f"{answer['score']:.3f}  {answer['id']}")
+    show(f"{answer['score']:.3f}  {one_line(answer['id'])}")
     if "text" in answer:
-        show(f"       {answer['text']}")
+        show(f"       {one_line(answer['text'])}")
     fields = {name: value for name, value in answer.get("fields", {}).items() if value is not None}
     if fields:
-        show("       " + "  ".join(f"{name}={_word(value)}" for name, value in fields.items()))
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        show("       " + "  ".join(f"{one_line(name)}={one_line(value)}" for name, value in fields.items()))
 
 
 def data(as_json: AsJson = False) -> None:

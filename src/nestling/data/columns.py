@@ -6,7 +6,6 @@ columns of millions of rows are filtered by a few operations of numpy and never 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,15 +16,16 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.data.field_lists import field_lists
 from nestling.data.fields import (
     FieldKind,
     Value,
     check_kinds,
-    check_name,
     converted,
     joined_kind,
     kind_of,
     read_value,
+    widened,
 )
 from nestling.errors import ArtifactError, DataError, unknown
 
@@ -35,6 +35,7 @@ Kinds: TypeAlias = Mapping[str, FieldKind]
 Mask: TypeAlias = NDArray[np.bool_]
 _DTYPES: dict[FieldKind, str] = {"int": "<i8", "float": "<f8", "bool": "|b1", "text": "<i8"}
 _ROWS_AT_A_TIME = 1 << 16
+_EXACT = 2**53  # up to here all whole numbers are floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,20 @@ class Column:
         offsets = np.zeros(len(parts) + 1, np.int64)
         np.cumsum([len(part) for part in parts], out=offsets[1:])
         return cls(kind, offsets, missing, np.frombuffer(b"".join(parts), np.uint8))
+
+    def as_kind(self, kind: FieldKind) -> Column:
+        """The column as one of ``kind``, which is its own, or ``float`` where it holds whole numbers."""
+        if (self.kind, kind) != ("int", "float"):
+            return self
+        return Column("float", np.asarray(self.values, np.float64), self.missing)
+
+    def first_inexact(self, chosen: Mask) -> int | None:
+        """The first whole number among chosen rows that no float is equal to; None where there is none."""
+        if self.kind != "int":
+            return None
+        rows = np.flatnonzero(chosen & ~self.missing & (np.abs(self.values) > _EXACT))
+        held: list[int] = np.asarray(self.values[rows]).tolist()
+        return next((value for value in held if int(float(value)) != value), None)
 
     def take(self, rows: NDArray[np.int64]) -> Column:
         """The column of some rows, in their order."""
@@ -114,13 +129,14 @@ class Columns:
         return {name: column.kind for name, column in self.by_name.items()}
 
     @classmethod
-    def read(cls, given: Any, rows: int, kinds: Kinds | None = None) -> Columns:
+    def read(cls, given: Any, rows: int, kinds: Kinds | None = None, *, may_widen: bool = False) -> Columns:
         """The columns that an argument ``fields`` gives, of which there may be fewer than ``kinds``.
 
         Args:
             given: a mapping of names to ``rows`` values, a data frame, a list of one mapping a row, or None.
             rows: how many rows there are.
             kinds: the fields that there may be; found from the values by default.
+            may_widen: a column of floats may be given for a field of whole numbers.
 
         Raises:
             DataError: for other kinds, another number of values, a field that is not of ``kinds`` (the
@@ -130,7 +146,9 @@ class Columns:
             check_kinds(kinds)
         if isinstance(given, Columns) and given.rows == rows and given.has_kinds_of(kinds):
             return given
-        lists = _lists(given, rows)
+        if isinstance(given, Columns):
+            given = {name: column.tolist() for name, column in given.by_name.items()}
+        lists = field_lists(given, rows)
         for name, values in lists.items():
             if len(values) != rows:
                 raise DataError(
@@ -144,14 +162,11 @@ class Columns:
             raise DataError(
                 f"{known}; the fields were settled by the first rows, so give these or leave the others out"
             )
-        return cls(
-            {
-                name: Column.of(converted(lists[name], kind, f"the field {name!r}"), kind)
-                for name, kind in kinds.items()
-                if name in lists
-            },
-            rows,
-        )
+        found = {}
+        for name in (name for name in kinds if name in lists):
+            kind = widened(lists[name], kinds[name]) if may_widen else kinds[name]
+            found[name] = Column.of(converted(lists[name], kind, f"the field {name!r}"), kind)
+        return cls(found, rows)
 
     @classmethod
     def empty(cls, kinds: Kinds, rows: int = 0) -> Columns:
@@ -183,9 +198,13 @@ class Columns:
         return kinds is None or all(kinds.get(name) == kind for name, kind in self.kinds.items())
 
     def with_kinds(self, kinds: Kinds) -> Columns:
-        """These rows with exactly the fields of ``kinds``; those that they do not have are missing."""
+        """These rows with exactly the fields of ``kinds``, those that they do not have missing.
+
+        Whole numbers become floats where these are wanted; all other kinds are those of the rows.
+        """
         nothing = Columns.empty({name: k for name, k in kinds.items() if name not in self.by_name}, self.rows)
-        return Columns({name: (self.by_name | nothing.by_name)[name] for name in kinds}, self.rows)
+        found = self.by_name | nothing.by_name
+        return Columns({name: found[name].as_kind(kind) for name, kind in kinds.items()}, self.rows)
 
 
 class GrowingColumns:
@@ -330,52 +349,3 @@ def _kind(name: str, values: Sequence[Any]) -> FieldKind:
             converted(values, "text", f"the field {name!r}")  # says in which row
             raise
     return kind or "text"
-
-
-def _lists(given: Any, rows: int) -> dict[str, Sequence[Any]]:
-    if given is None:
-        return {}
-    if isinstance(given, Columns):
-        given = {name: column.tolist() for name, column in given.by_name.items()}
-    if hasattr(given, "columns") and hasattr(given, "to_dict"):  # a data frame of pandas
-        _check_once(list(given.columns))
-        given = {name: given[name].tolist() for name in given.columns}
-    elif hasattr(given, "to_pydict"):  # a table of Arrow
-        _check_once(list(given.column_names))
-        given = given.to_pydict()
-    if isinstance(given, Mapping):
-        lists = {name: _as_list(name, values) for name, values in given.items()}
-    elif isinstance(given, Sequence) and all(isinstance(row, Mapping) for row in given):
-        if len(given) != rows:
-            raise DataError(
-                f"fields are given for {len(given)} rows, and there are {rows}; give them for each"
-            )
-        names = dict.fromkeys(name for row in given for name in row)
-        lists = {name: [row.get(name) for row in given] for name in names}
-    else:
-        raise DataError(
-            "fields must be a mapping of names to columns, a data frame, or a list of one mapping a row, "
-            f"not {type(given).__name__}"
-        )
-    for name in lists:
-        check_name(name)
-    return lists
-
-
-def _check_once(names: Sequence[Any]) -> None:
-    """The columns of a table have different names.
-
-    Raises:
-        DataError: where two have one.
-    """
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(
-            f"the table has {names.count(twice[0])} columns named {twice[0]!r}; rename or drop them"
-        )
-
-
-def _as_list(name: Any, values: Any) -> Sequence[Any]:
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
-        raise DataError(f"the field {name!r} must be a list of values, one a row, not {values!r}")
-    return values.tolist() if hasattr(values, "tolist") else list(values)

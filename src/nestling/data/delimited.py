@@ -12,6 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
+from nestling.data.words import MISSING_WORDS
 from nestling.errors import DataError
 
 Row = tuple[int, list[str]]
@@ -113,7 +114,7 @@ def with_decimal_commas(fields: Fields) -> set[str]:
     for _, row in fields.rows:
         for place in [*behind]:
             value = row[place].strip()
-            if value and not _WITH_COMMA.fullmatch(value):
+            if value and value not in MISSING_WORDS and not _WITH_COMMA.fullmatch(value):
                 del behind[place]
             elif "," in value:
                 behind[place].add(len(value.partition(",")[2]))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
-import numpy as np
 from numpy.typing import NDArray
 
+from nestling.data.column_survey import ColumnSurvey, column_of, read_column
 from nestling.data.columns import Column, Columns, Kinds, read_columns, write_columns
 from nestling.data.delimited import header
-from nestling.data.fields import FieldKind, Value, converted, joined_kind, kind_of, kind_of_texts, read_value
+from nestling.data.fields import FieldKind, Value, widened
 from nestling.data.table import Table, read_in_parts
+from nestling.data.table_ids import IdKind, check_id_kind, known_ids, table_ids
 from nestling.data.texts import text_column
 from nestling.errors import DataError, unknown
 
@@ -41,6 +43,7 @@ class TableFile:
         ids: of the rows, different; None where they are counted.
         rows: how many there are.
         left_out: columns that are no fields, and why.
+        remarks: columns that are text because of few of their values, and where the first stands.
         read: what reads the file.
     """
 
@@ -51,6 +54,7 @@ class TableFile:
     ids: NDArray[Any] | None
     rows: int
     left_out: Mapping[str, str] = field(default_factory=dict)
+    remarks: Mapping[str, str] = field(default_factory=dict)
     read: Read = read_in_parts
 
     @classmethod
@@ -61,10 +65,15 @@ class TableFile:
         id_column: str | None = None,
         fields: Wanted = None,
         *,
+        id_kind: IdKind | None = None,
         has_texts: bool = True,
         read: Read = read_in_parts,
     ) -> TableFile:
         """Go through a file once: check its texts and ids, and find out what each field holds.
+
+        Parquet and JSON say types. In CSV, a column holds numbers (or true and false) if all its values say
+        them, but for those that are blank or stand for missing ones, such as ``n/a``; see
+        :func:`~nestling.data.words.said_by`.
 
         Args:
             path: a file that :func:`~nestling.data.table.read_table` reads.
@@ -72,6 +81,7 @@ class TableFile:
             id_column: the one that holds the ids; by default the one called ``id`` or ``_id``, if there is
                 one; ``""`` is none.
             fields: the other columns to keep; by default all whose values a field can hold.
+            id_kind: ``"int"`` or ``"text"``, what the ids are; by default whole numbers if all of them are.
             has_texts: whether one of the columns holds texts.
             read: what reads the file, some thousands of records at a time.
 
@@ -79,11 +89,34 @@ class TableFile:
             DataError: for a file or column that cannot be used, blank texts, ids that are missing or
                 repeated, or values that a field cannot hold (their lines are named).
         """
+        check_id_kind(id_kind)
         if read is read_in_parts:
             lines = has_texts and not (text or id_column or fields)
             named = header(text, id_column, *(fields or ()))
             read = partial(read_in_parts, is_header=named, piped=".txt" if lines else ".csv")
-        return _Survey(path, text, id_column, fields, has_texts=has_texts, read=read).table()
+        return _Survey(path, text, id_column, fields, has_texts=has_texts, read=read, id_kind=id_kind).table()
+
+    @classmethod
+    def like(
+        cls, path: str | Path, fields: Kinds, columns: Mapping[str, str], *, has_texts: bool
+    ) -> TableFile:
+        """A further table of those that an index was built from: its fields, as far as the file has them.
+
+        Args:
+            path: of the file.
+            fields: of the index; those of whole numbers become floats where the file has such.
+            columns: what the columns of texts and ids are called.
+            has_texts: whether the column of texts must be there.
+
+        Raises:
+            DataError: as :meth:`open`, and for values that are not of the kinds of the index.
+        """
+        text, id_column = columns.get("text"), columns.get("id", "")
+        named = header(text, id_column, *fields)
+        read = partial(read_in_parts, is_header=named)
+        return _Survey(
+            path, text, id_column, dict(fields), has_texts=has_texts, read=read, settled=True
+        ).table()
 
     def __len__(self) -> int:
         return self.rows
@@ -109,7 +142,7 @@ class TableFile:
         return Columns.joined(list(self.fields()), self.kinds)
 
     def _column(self, part: Table, name: str) -> Sequence[Value]:
-        return part.texts(name) if name == self.text else _values(part, name, self.kinds[name])
+        return part.texts(name) if name == self.text else read_column(part, name, self.kinds[name])
 
     @property
     def columns(self) -> dict[str, str]:
@@ -119,7 +152,7 @@ class TableFile:
 
 
 class _Survey:
-    """One pass over a file."""
+    """One pass over a file; ``settled`` fields are those of an index, and may be missing here."""
 
     def __init__(
         self,
@@ -130,13 +163,16 @@ class _Survey:
         *,
         has_texts: bool,
         read: Read,
+        id_kind: IdKind | None = None,
+        settled: bool = False,
     ) -> None:
-        self._has_texts, self._read = has_texts, read
+        self._has_texts, self._read, self._settled, self._id_kind = has_texts, read, settled, id_kind
         self._path, self._text, self._id, self._wanted = path, text, id_column, read_wanted(fields)
-        self._kinds: dict[str, FieldKind | None] = {}
+        self._columns: dict[str, ColumnSurvey] = {}
+        self._asked: dict[str, FieldKind] = {}
         self._left_out: dict[str, str] = {}
-        self._names: list[Any] = []
-        self._rows = 0
+        self._names: list[int | str] = []
+        self._rows, self._are_texts = 0, False
 
     def table(self) -> TableFile:
         part = None
@@ -146,13 +182,23 @@ class _Survey:
             self._look(part)
         assert part is not None, "an empty file is refused by its reader"
         kinds: dict[str, FieldKind] = {} if self._text is None else {self._text: "text"}
-        kinds |= {name: kind or "text" for name, kind in self._kinds.items() if name not in self._left_out}
+        for name in [*self._columns]:
+            with self._leaving_out(name):
+                kinds[name] = self._columns[name].kind(self._asked.get(name)) or "text"
         missing = [name for name in self._wanted or () if name not in kinds and name != self._id]
-        if missing:
+        if missing and not self._settled:
             raise DataError(f"{self._path}: {unknown('column', missing[0], part.columns)}")
-        ids = _ids(self._path, self._id, self._names) if self._id else None
+        found = {name: survey.remark for name, survey in self._columns.items() if kinds.get(name) == "text"}
         return TableFile(
-            self._path, self._text, self._id or None, kinds, ids, self._rows, self._left_out, self._read
+            self._path,
+            self._text,
+            self._id or None,
+            kinds,
+            self._ids() if self._id else None,
+            self._rows,
+            self._left_out,
+            {name: why for name, why in found.items() if why and name not in self._asked},
+            self._read,
         )
 
     def _choose(self, part: Table) -> None:
@@ -163,6 +209,8 @@ class _Survey:
             )
         elif self._id and self._id not in part.columns:
             raise DataError(f"{part.path}: {unknown('column', self._id, part.columns)}")
+        if not self._has_texts and self._settled and self._text not in part.columns:
+            self._text = None
         if self._has_texts and self._text is None:
             self._text = text_column(part, but=self._id)
 
@@ -170,25 +218,42 @@ class _Survey:
         if self._text is not None:
             part.texts(self._text)
         self._rows += len(part.numbers)
+        self._are_texts = part.is_untyped
         if self._id:
-            self._names += _known_ids(part, self._id)
+            self._names += known_ids(part, self._id, self._id_kind)
         for name in part.columns:
-            is_field = name not in (self._text, self._id) and (self._wanted is None or name in self._wanted)
-            if is_field and name not in self._left_out:
-                self._look_at(part, name)
+            if name in (self._text, self._id) or name in self._left_out:
+                continue
+            if self._wanted is None or name in self._wanted:
+                with self._leaving_out(name):
+                    self._look_at(part, name)
+            elif self._settled:
+                self._left_out[name] = "the index has no such field"
 
     def _look_at(self, part: Table, name: str) -> None:
-        """What a field holds so far; one that nobody named is left out if it holds what no field can."""
         asked = None if self._wanted is None else self._wanted[name]
+        survey = self._columns.setdefault(name, ColumnSurvey(self._path, name))
+        if asked is not None:
+            before = self._asked.get(name, asked)
+            self._asked[name] = widened(column_of(part, name), before) if self._settled else before
+            read_column(part, name, self._asked[name])
+        if asked is None or self._settled:
+            survey.look(part)
+
+    @contextmanager
+    def _leaving_out(self, name: str) -> Iterator[None]:
+        """A column that nobody named is left out if it holds what no field can."""
         try:
-            kind = asked or joined_kind(self._kinds.get(name), _kind(part, name))
-            _values(part, name, kind or "text")
+            yield
         except DataError as error:
             if self._wanted is not None:
                 raise
             self._left_out[name] = str(error)
-            return
-        self._kinds[name] = kind
+            self._columns.pop(name, None)
+
+    def _ids(self) -> NDArray[Any]:
+        assert self._id, "rows are counted"
+        return table_ids(self._path, self._id, self._names, self._id_kind, are_texts=self._are_texts)
 
 
 def read_wanted(fields: Wanted) -> dict[str, FieldKind | None] | None:
@@ -206,82 +271,3 @@ def read_wanted(fields: Wanted) -> dict[str, FieldKind | None] | None:
         if kind is not None and kind not in get_args(FieldKind):
             raise DataError(unknown("kind of field", kind, get_args(FieldKind)))
     return wanted
-
-
-def kind_of_column(values: Sequence[Any]) -> FieldKind | None:
-    """The kind of a column of a file: where all values are texts, as of a CSV, what these say.
-
-    Raises:
-        DataError: for values that no field can hold.
-    """
-    if all(value is None or isinstance(value, str) for value in values):
-        return kind_of_texts(values)
-    return kind_of(map(read_value, values))
-
-
-def _kind(part: Table, name: str) -> FieldKind | None:
-    try:
-        return kind_of_column(part.columns[name])
-    except DataError:
-        _values(part, name, "text")  # says where
-        raise
-
-
-def _values(part: Table, name: str, kind: FieldKind) -> list[Value]:
-    """A column as values of its kind; blank texts are missing values."""
-    given = part.columns.get(name, [None] * len(part.numbers))
-    given = [None if isinstance(value, str) and not value.strip() else value for value in given]
-    try:
-        return converted(given, kind, f"column {name!r}")
-    except DataError as error:
-        raise DataError(f"{part.path}, {_place(part, given, kind)}: {error}") from error
-
-
-def _place(part: Table, given: Sequence[Any], kind: FieldKind) -> str:
-    """Where the first value stands that is not of its kind, as found in an editor."""
-    for row, value in enumerate(given):
-        try:
-            converted([value], kind, "")
-        except DataError:
-            return part.name_rows([row])
-    raise AssertionError("a value was refused")
-
-
-def _known_ids(part: Table, column: str) -> list[int | str]:
-    found: list[int | str] = []
-    blank, strange = [], []
-    for row, value in enumerate(part.columns.get(column, [None] * len(part.numbers))):
-        name = value.strip() if isinstance(value, str) else value
-        if name is None or name == "":
-            blank.append(row)
-        elif isinstance(name, bool) or not isinstance(name, (int, str)):
-            strange.append(row)
-        else:
-            found.append(name)
-    what = f"{part.path}: column {column!r}, the ids,"
-    if blank:
-        raise DataError(f"{what} is blank in {part.name_rows(blank)}; fill or remove them")
-    if strange:
-        raise DataError(
-            f"{what} must hold whole numbers or texts, as it does not in {part.name_rows(strange)}"
-        )
-    return found
-
-
-def _ids(path: str | Path, column: str, names: Iterable[Any]) -> NDArray[Any]:
-    """Whole numbers where all ids are such, and else texts.
-
-    Raises:
-        DataError: for ids that stand twice.
-    """
-    texts = [str(name) for name in names]
-    are_numbers = kind_of_texts(texts) == "int" and not any(text.startswith("-") for text in texts)
-    ids = np.array([int(text) for text in texts], np.int64) if are_numbers else np.array(texts, np.str_)
-    found, counts = np.unique(ids, return_counts=True)
-    if len(found) < len(ids):
-        repeated = ", ".join(map(str, found[counts > 1][:3]))
-        raise DataError(
-            f"{path}: column {column!r}, the ids, names several rows alike ({repeated}); repair it, or name "
-            'another column with id_column=, or none with id_column=""'
-        )
-    return ids

@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import math
 import numbers
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
+
 from nestling.cut import name_rows
+from nestling.data.times import time_text, time_texts
+from nestling.data.words import INT_END, said_by
 from nestling.errors import DataError
 
 FieldKind: TypeAlias = Literal["int", "float", "bool", "text"]
 Value: TypeAlias = str | int | float | bool | None
 """One value of a field; None where it is missing."""
 
-_MOST = 2**63
-_INT = re.compile(r"-?(0|[1-9]\d{0,18})", re.ASCII)
-_FLOAT = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-_BOOL = {"true": True, "false": False}
 _TORN = re.compile("[\x00\ud800-\udfff]")
 
 
 def read_value(given: Any) -> Value:
     """One value as a plain str, int, float, bool, or None where it is missing.
 
-    Numbers of numpy become Python's, NaN and pandas' NA and NaT become None, dates their ISO 8601 text
-    (which sorts as the dates do).
+    Numbers of numpy become Python's, decimals whole numbers if they have no places behind the point and else
+    floats. NaN and pandas' NA and NaT are None. Dates and times become their ISO 8601 text, which sorts as
+    they do; times with a zone are those of UTC.
 
     Raises:
         DataError: for a list, bytes or another object, an infinite number, a whole number beyond 64 bits, or
             a text with a null character or half of a surrogate pair.
     """
+    return _checked(_plain(given))
+
+
+def _plain(given: Any) -> Value:
     value: Value
     if hasattr(given, "dtype") and getattr(given, "shape", None) == ():
         return _read_scalar(given)
@@ -43,30 +49,41 @@ def read_value(given: Any) -> Value:
     elif type(given).__name__ in ("NAType", "NaTType"):
         value = None
     elif isinstance(given, (datetime.date, datetime.time)):
-        value = given.isoformat()
-    elif isinstance(given, numbers.Integral):
+        value = time_text(given)
+    elif isinstance(given, numbers.Integral) or _is_whole(given):
         value = int(given)
-    elif isinstance(given, numbers.Real) or type(given).__name__ == "Decimal":
+    elif isinstance(given, (numbers.Real, decimal.Decimal)):
         value = _float(given)
     else:
-        raise DataError(
-            f"a field holds a {type(given).__name__}; give a text, a number, True or False, a date, or None"
-        )
-    return _checked(value)
+        raise _refused(given)
+    return value
+
+
+def _is_whole(given: Any) -> bool:
+    """Whether it is a decimal without places behind the point, as databases write their whole numbers."""
+    return isinstance(given, decimal.Decimal) and given.is_finite() and given.as_tuple().exponent == 0
+
+
+def _refused(given: Any) -> DataError:
+    return DataError(
+        f"a field holds a {type(given).__name__}; give a text, a number, True or False, a date, or None"
+    )
 
 
 def _read_scalar(given: Any) -> Value:
     """A scalar of numpy or torch."""
     kind = getattr(given.dtype, "kind", "")
-    if kind in ("m", "M"):
-        text = str(given)
-        return None if text == "NaT" else text
+    if kind == "M":
+        found = time_texts(np.asarray([given]))[0]
+        if not isinstance(found, str | None):
+            raise DataError(f"a field holds the time {given}, whose year is not from 1 to 9999")
+        return found
     plain = given.item()
-    if not hasattr(plain, "dtype"):
-        return read_value(plain)
+    if kind != "m" and not hasattr(plain, "dtype"):
+        return _plain(plain)
     if kind != "f":  # Python has no such number
-        raise DataError(f"a field holds a {type(given).__name__}; give a text, a number, a date, or None")
-    return read_value(float(given))
+        raise _refused(given)
+    return float(given)
 
 
 def _float(given: Any) -> float:
@@ -79,9 +96,12 @@ def _float(given: Any) -> float:
 def _checked(value: Value) -> Value:
     if isinstance(value, float):
         if math.isinf(value):
-            raise DataError("a field holds an infinite number; give a finite one, or None")
+            raise DataError(
+                "a field holds an infinite number, which has no place in JSON and in some databases; give a "
+                "finite one, or None"
+            )
         return None if math.isnan(value) else value
-    if isinstance(value, int) and not -_MOST <= value < _MOST:
+    if isinstance(value, int) and not -INT_END <= value < INT_END:
         raise DataError(f"a field holds {value}, which takes more than 64 bits; give it as a text or a float")
     if isinstance(value, str) and _TORN.search(value):
         raise DataError(
@@ -141,29 +161,10 @@ def joined_kind(first: FieldKind | None, second: FieldKind | None) -> FieldKind 
     return "float" if {first, second} == {"int", "float"} else "text"
 
 
-def kind_of_texts(texts: Iterable[str | None]) -> FieldKind | None:
-    """The kind of a column that a file holds as texts, such as one of a CSV; blank ones are missing.
-
-    ``007`` is a text, not a number: its zeros would be lost.
-    """
-    kinds = {_kind_of_text(text) for text in set(texts) if text is not None and text.strip()}
-    kind: FieldKind | None = None
-    for each in kinds:
-        kind = joined_kind(kind, each)
-    return kind
-
-
-def _kind_of_text(text: str) -> FieldKind:
-    word = text.strip()
-    if _INT.fullmatch(word) and -_MOST <= int(word) < _MOST:
-        return "int"
-    if _FLOAT.fullmatch(word) and math.isfinite(float(word)):
-        return "float"
-    return "bool" if word.lower() in _BOOL else "text"
-
-
 def converted(values: Sequence[Any], kind: FieldKind, what: str) -> list[Value]:
-    """Values as those of one kind: None, or what the kind holds; texts that say a number become one.
+    """Values as those of one kind: None, or what the kind holds.
+
+    Among numbers and truth values, texts are what :func:`~nestling.data.words.said_by` reads in them.
 
     Args:
         values: as :func:`read_value` takes them.
@@ -177,44 +178,68 @@ def converted(values: Sequence[Any], kind: FieldKind, what: str) -> list[Value]:
     wrong: list[int] = []
     for row, given in enumerate(values):
         try:
-            found.append(_convert(read_value(given), kind))
+            found.append(_convert(given, kind))
         except ValueError as error:
             if isinstance(error, DataError):
                 raise DataError(f"{what}, {name_rows([row])}: {error}") from error
             wrong.append(row)
     if wrong:
         raise DataError(
-            f"{what} holds {_NOUNS[kind]}, but {values[wrong[0]]!r} stands in {name_rows(wrong)}; "
+            f"{what} holds {NOUNS[kind]}, but {values[wrong[0]]!r} stands in {name_rows(wrong)}; "
             "give values of its kind, or None where there is none"
         )
     return found
 
 
-_NOUNS = {"int": "whole numbers", "float": "numbers", "bool": "true or false", "text": "texts"}
+NOUNS = {"int": "whole numbers", "float": "numbers", "bool": "true or false", "text": "texts"}
+"""What a message calls the values of a kind."""
 
 
-def _convert(value: Value, kind: FieldKind) -> Value:
-    if value is None or (isinstance(value, str) and kind != "text" and not value.strip()):
-        return None
+def _convert(given: Any, kind: FieldKind) -> Value:
+    value = _plain(given)
     if kind == "text":
-        return value if isinstance(value, str) else _as_text(value)
-    if isinstance(value, str):
-        if _kind_of_text(value) not in (("int", "float") if kind == "float" else (kind,)):
-            raise ValueError(value)
-        return _BOOL[value.strip().lower()] if kind == "bool" else _number(value.strip(), kind)
-    if (kind == "bool") != isinstance(value, bool) or (kind == "int" and value != int(value)):
+        is_beyond = isinstance(value, int) and not isinstance(value, bool)  # no text is too long for it
+        value = _checked(str(value) if is_beyond else value)
+        return value if value is None or isinstance(value, str) else _as_text(value)
+    is_decimal = isinstance(value, str)  # digits of a text may be more than those of a float
+    value = _checked(said_by(value) if isinstance(value, str) else value)
+    if value is None:
+        return None
+    if isinstance(value, str) or (kind == "bool") != isinstance(value, bool):
         raise ValueError(value)
-    return value if kind == "bool" else _number(value, kind)
-
-
-def _number(value: Any, kind: FieldKind) -> int | float:
     if kind == "float":
-        return float(value)
+        return float(value) if is_decimal else _as_float(value)
+    return value if kind == "bool" else _as_whole(value)
+
+
+def _as_whole(value: float) -> int:
     number = int(value)
-    if not -_MOST <= number < _MOST:
+    if value != number or not -INT_END <= number < INT_END:
         raise ValueError(value)
     return number
 
 
-def _as_text(value: int | float | bool) -> str:
+def _as_float(value: float) -> float:
+    if int(found := float(value)) != value and isinstance(value, int):
+        raise DataError(f"{value} has more digits than a float, which would become {int(found)}; give a text")
+    return found
+
+
+def _as_text(value: float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def widened(values: Sequence[Any], kind: FieldKind) -> FieldKind:
+    """The kind that a field of one kind needs for more values: whole numbers widen to floats, if one comes.
+
+    A float that is whole, as data frames write whole numbers beside missing ones, is none.
+    """
+    return "float" if kind == "int" and any(map(_is_fraction, values)) else kind
+
+
+def _is_fraction(given: Any) -> bool:
+    value = _plain(given)
+    value = said_by(value) if isinstance(value, str) else value
+    if not isinstance(value, float) or not math.isfinite(value):
+        return False
+    return not (-INT_END <= value < INT_END and value == int(value))

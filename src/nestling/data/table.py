@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nestling.data.arrow import day_columns, lists_of
 from nestling.data.delimited import is_table, names_columns, read_fields, with_decimal_commas
 from nestling.data.input_file import InputFile, find_file
 from nestling.data.text_checks import check_texts
@@ -33,12 +34,14 @@ class Table:
         columns: values by column name, all equally many.
         numbers: for each record, where it stands in the file.
         unit: what ``numbers`` count: ``"line"`` or ``"row"``.
+        is_untyped: whether all values are texts, as in CSV, which may say numbers.
     """
 
     path: Path
     columns: dict[str, list[Any]]
     numbers: Sequence[int]
     unit: str = "line"
+    is_untyped: bool = False
 
     def texts(self, column: str, *, may_be_blank: bool = False) -> list[str]:
         """The values of one column, stripped; whole numbers are taken as their digits.
@@ -121,7 +124,7 @@ def read_table(path: str | Path, is_header: IsHeader = names_columns, *, kind: s
         for name, values in columns.items():
             values.extend(part.columns.get(name, missing))
     numbers = [number for part in parts for number in part.numbers]
-    return Table(parts[0].path, columns, numbers, parts[0].unit)
+    return Table(parts[0].path, columns, numbers, parts[0].unit, parts[0].is_untyped)
 
 
 def read_in_parts(
@@ -224,7 +227,7 @@ def _of_fields(source: InputFile, is_header: IsHeader) -> Iterator[Table]:
             columns = {name: [row[place] for _, row in part] for place, name in enumerate(fields.names)}
             for name in decimals:
                 columns[name] = [value.replace(",", ".") for value in columns[name]]
-            yield Table(source.path, columns, [number for number, _ in part])
+            yield Table(source.path, columns, [number for number, _ in part], is_untyped=True)
 
 
 def _of_parquet(source: InputFile, _: IsHeader) -> Iterator[Table]:
@@ -235,14 +238,13 @@ def _of_parquet(source: InputFile, _: IsHeader) -> Iterator[Table]:
             names = file.schema_arrow.names
             if len(set(names)) < len(names):
                 raise DataError(f"{source.path} names a column twice: {', '.join(names)}; rename one")
+            # All rows decide, so that no column changes its form on the way: times are read twice.
+            days = day_columns(file.schema_arrow, lambda names: file.iter_batches(columns=names))
             start = 1
             for batch in file.iter_batches(batch_size=_RECORDS_AT_A_TIME):
-                yield Table(source.path, batch.to_pydict(), range(start, start + batch.num_rows), unit="row")
+                numbers = range(start, start + batch.num_rows)
+                yield Table(source.path, lists_of(batch, days), numbers, unit="row")
                 start += batch.num_rows
-    except OverflowError as error:
-        raise DataError(
-            f"{source.path} holds a time or number that Python cannot hold ({error}); save it as text"
-        ) from error
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{source.path} is not a readable parquet file: {error}") from error
 

@@ -14,6 +14,7 @@ from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows, 
 from nestling.data.columns import Columns, parts_of, read_columns, write_columns
 from nestling.data.description import TableFile, Wanted
 from nestling.data.input_file import home_path
+from nestling.data.table_ids import IdKind, check_id_kind, ids_as
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
 from nestling.encoders.vector_files import read_vector_file, write_npy
@@ -265,6 +266,7 @@ def open_vectors(
     encoder: str | None = None,
     column: str | None = None,
     id_column: str | None = None,
+    id_kind: IdKind | None = None,
     fields: Wanted = None,
 ) -> StoredVectors:
     """Vectors from a file or a saved folder.
@@ -280,6 +282,7 @@ def open_vectors(
             numbered columns of floats (``v0``, ``v1``, ...) begin with; needed if several could.
         id_column: of a parquet file, the one that holds the ids; by default ``id`` or ``_id``, if there; ""
             is none.
+        id_kind: ``"text"`` makes whole numbers in that column texts, ``"int"`` texts whole numbers.
         fields: of a parquet file, the other columns to keep; by default all whose values a field can hold.
 
     Raises:
@@ -303,6 +306,7 @@ def open_vectors(
             fields=saved.fields,
             columns=saved.columns,
         )
+    check_id_kind(id_kind)
     file = read_vector_file(path, column=column, id_column=id_column)
     kept, named = None, {"vector": column, "id": id_column}
     if file.others is not None:
@@ -312,7 +316,7 @@ def open_vectors(
         file.values,
         nesting,
         rule or CutRule(),
-        ids=file.ids if ids is None else ids,
+        ids=ids_as(file.ids, id_kind) if ids is None else ids,
         encoder=encoder or "",
         fields=kept,
         columns={part: name for part, name in named.items() if name is not None},

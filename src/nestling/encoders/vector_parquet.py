@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import name_rows
+from nestling.data.arrow import day_columns, lists_of
 from nestling.data.description import ID_COLUMNS
 from nestling.data.input_file import InputFile, find_file
 from nestling.data.table import Table
@@ -71,9 +72,12 @@ def read_other_columns(
     source = find_file(path)
     with _opened(source) as file:
         others = list(_choose(source.path, file.schema_arrow, column, id_column).others)
+        schema = file.schema_arrow
+        kept = require("pyarrow", "parquet").schema([schema.field(name) for name in others])
+        days = day_columns(kept, lambda names: file.iter_batches(columns=names))
         for start, batch in _batches(file, others):
             numbers = range(start + 1, start + 1 + batch.num_rows)
-            yield Table(source.path, batch.to_pydict(), numbers, unit="row")
+            yield Table(source.path, lists_of(batch, days), numbers, unit="row")
 
 
 @contextmanager

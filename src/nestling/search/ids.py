@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.errors import DataError
-from nestling.ids import as_ids, check_different
+from nestling.ids import LAST, LONGEST, as_ids, check_different
 
 Ids: TypeAlias = NDArray[Any]
 """``Int64[n]`` or ``str_[n]``."""
@@ -17,9 +17,6 @@ IdKind: TypeAlias = Literal["int", "str"]
 
 NO_ID: dict[IdKind, int | str] = {"int": -1, "str": ""}
 """What stands in results where there is no row."""
-
-# Strings are stored with one width, so that one long one would make all of them long.
-_LONGEST = 256
 
 
 def read_ids(given: Any, what: str = "ids", *, any_order: bool = False) -> Ids:
@@ -37,14 +34,14 @@ def read_ids(given: Any, what: str = "ids", *, any_order: bool = False) -> Ids:
     array = as_ids(list(given) if any_order and isinstance(given, set | frozenset) else given, what)
     if array.dtype.kind == "U":
         lengths = np.strings.str_len(array)
-        if len(array) and (lengths.min() < 1 or lengths.max() > _LONGEST):
-            row = int(np.flatnonzero((lengths < 1) | (lengths > _LONGEST))[0])
+        if len(array) and (lengths.min() < 1 or lengths.max() > LONGEST):
+            row = int(np.flatnonzero((lengths < 1) | (lengths > LONGEST))[0])
             raise DataError(
-                f"{what} must be strings of 1 to {_LONGEST} characters; row {row} has {int(lengths[row])}"
+                f"{what} must be strings of 1 to {LONGEST} characters; row {row} has {int(lengths[row])}"
             )
         return array
-    if len(array) and (int(array.min()) < 0 or int(array.max()) > np.iinfo(np.int64).max - 1):
-        wrong = [int(number) for number in array if not 0 <= number < np.iinfo(np.int64).max][:3]
+    if len(array) and (int(array.min()) < 0 or int(array.max()) > LAST):
+        wrong = [int(number) for number in array if not 0 <= number <= LAST][:3]
         raise DataError(f"{what} must be whole numbers from 0 to 2**63 - 2, but {wrong} are given")
     return array.astype(np.int64)
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from nestling.cut import CutRule
 from nestling.data.fields import FieldKind, Value
+from nestling.data.table_ids import number_of
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.search.exact import Metric
 from nestling.search.frontier import measured_point
 from nestling.search.generation import Generation
-from nestling.search.ids import Ids, check_kind, name_ids, read_ids
+from nestling.search.ids import Ids, check_kind, kind_of, name_ids, read_ids
 from nestling.search.incoming import check_prefixes, read_queries
 from nestling.search.plan import Plan, Point
 from nestling.search.report import IndexInfo, describe
@@ -105,9 +106,17 @@ class IndexReader:
         return dict(self.generation.settings.columns)
 
     def ids_like(self, ids: Ids | None) -> Ids | None:
-        """Ids of a table as the index has them: where it has texts, a file of numbers alone holds texts."""
-        is_text = self._state.numbering.kind == "str"
-        return ids.astype(np.str_) if is_text and ids is not None and ids.dtype.kind in "iu" else ids
+        """Ids of a table as the index has them: numbers are texts where it has texts, and these numbers else.
+
+        A file of numbers alone may hold texts, and one that has types may hold numbers as texts.
+        """
+        kind = self._state.numbering.kind
+        if ids is None or kind is None or kind_of(ids) == kind:
+            return ids
+        if kind == "str":
+            return ids.astype(np.str_)
+        said = [number_of(name) for name in ids.tolist()]
+        return ids if None in said else np.array(said, np.int64)
 
     def check_encoder(self, encoder: str) -> None:
         """Refuse to compare vectors of another encoder with those of the index; an unknown one ("") passes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from nestling.artifact import FileRecord, write_file
 from nestling.cut import RAW, CutRule, cut
 from nestling.data.columns import Columns, Kinds, Mask, parts_of, read_columns, write_columns
+from nestling.data.fields import FieldKind
 from nestling.encoders.matrix import blocks_of
 from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.progress import Progress
@@ -42,13 +43,21 @@ _CONDITIONS_KEPT = 8
 
 
 class SegmentRecord(BaseModel):
-    """What the manifest says of a segment."""
+    """What the manifest says of a segment.
+
+    Args:
+        name: of its folder.
+        rows: in it.
+        plan: of its engine.
+        whole: fields of which its files hold whole numbers, written before those of the index became floats.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     rows: int
     plan: str
+    whole: tuple[str, ...] = ()
 
 
 class Rows(NamedTuple):
@@ -103,7 +112,7 @@ class Segment:
         ids: ``Int64[rows]`` or strings.
         vectors: ``Float32[rows, dim]``, a memory map.
         engine: finds row numbers.
-        fields: of the rows, memory maps.
+        fields: of the rows, memory maps; some hold whole numbers where those of the index are floats.
     """
 
     record: SegmentRecord
@@ -114,6 +123,16 @@ class Segment:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def under(self, kinds: Kinds) -> Segment:
+        """The same, whose record says in which fields it holds whole numbers, in an index of these kinds."""
+        held = self.fields.kinds
+        whole = tuple(name for name, kind in kinds.items() if kind == "float" and held.get(name) == "int")
+        return self.recorded(self.record.model_copy(update={"whole": whole}))
+
+    def recorded(self, record: SegmentRecord) -> Segment:
+        """The same under what a newer manifest says of it."""
+        return self if record == self.record else replace(self, record=record)
 
     def find(self, ids: Ids) -> NDArray[np.int64]:
         """Row of each id, -1 where it is none of this segment."""
@@ -239,7 +258,8 @@ def load_segment(root: Path, record: SegmentRecord, terms: Terms) -> Segment:
             f"{(record.rows, terms.dim)}; restore the index from a copy"
         )
     engine = Engine.load(folder / _ENGINE, vectors, Plan.parse(record.plan), terms.rule, terms.metric)
-    fields = read_columns(folder / _FIELDS, terms.fields, record.rows)
+    kinds: dict[str, FieldKind] = {**terms.fields, **dict.fromkeys(record.whole, "int")}
+    fields = read_columns(folder / _FIELDS, kinds, record.rows)
     return Segment(record, np.asarray(ids), vectors, engine, fields)  # picking from a memory map takes longer
 
 

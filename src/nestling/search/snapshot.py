@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -306,8 +306,25 @@ class Snapshot:
 
     def _field_parts(self) -> Iterator[Columns]:
         for part in self.segments:
-            yield from parts_of(part.segment.fields, np.flatnonzero(part.live))
+            for columns in parts_of(part.segment.fields, np.flatnonzero(part.live)):
+                yield columns.with_kinds(self.terms.fields)
         yield self.memory.fields.take(np.flatnonzero(self.memory.live))
+
+    def check_floats(self, names: Iterable[str]) -> None:
+        """Fields of whole numbers whose values are all floats too.
+
+        Raises:
+            DataError: where a value has more digits than a float.
+        """
+        lives = [*(part.live for part in self.segments), self.memory.live]
+        for fields, live in zip(self._all_fields(), lives, strict=True):
+            for name in names:
+                if (lost := fields.by_name[name].first_inexact(live)) is not None:
+                    raise DataError(
+                        f"the field {name!r} holds whole numbers, and floats cannot take their place: {lost} "
+                        "has more digits than a float; give whole numbers, or build the index again with "
+                        f"texts in this field"
+                    )
 
     @cached_property
     def memory_ids(self) -> Ids:

@@ -128,7 +128,9 @@ def _read_segments(root: Path, generation: Generation, before: State | None) -> 
     if before is not None and before.generation.settings.index == generation.settings.index:
         read = {part.segment.record.name: part.segment for part in before.snapshot.segments}
     segments = [
-        read.get(record.name) or load_segment(root, record, generation.terms)
+        read[record.name].recorded(record)
+        if record.name in read
+        else load_segment(root, record, generation.terms)
         for record in generation.settings.segments
     ]
     return tuple(LiveSegment(segment, rows) for segment, rows in zip(segments, live, strict=True))

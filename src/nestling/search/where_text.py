@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nestling.data.fields import FieldKind, Value, kind_of_texts
+from nestling.data.fields import FieldKind, Value, kind_of
+from nestling.data.words import said_by
 from nestling.errors import DataError
 from nestling.search.condition import All, Compare, Condition, Either, Not, Operator
 
@@ -108,7 +109,7 @@ class Parser:
         word = _plain(token)
         if token.kind == "quoted":
             return word
-        kind = self._fields.get(field) or kind_of_texts([word])
+        kind = self._fields.get(field) or kind_of([said_by(word)])
         # A word of another kind than the field stays one, and the check of the whole says so.
         if kind in ("int", "float"):
             return _number(word)

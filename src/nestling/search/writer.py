@@ -104,7 +104,7 @@ class Writer:
                 blocks = iter([self._vectors_there(names, taken)])
             else:
                 blocks = prepared_blocks(vectors, self.state.generation.rule, smallest)
-            settles = len(names) > 0 and columns.kinds != self.state.snapshot.terms.fields
+            settles = len(names) > 0 and columns.kinds != self.state.snapshot.terms.fields  # or widens
             if settles or len(names) * self.state.snapshot.terms.dim * 4 >= self._log_bytes:
                 self._commit_large(names, blocks, columns)
             elif len(names):
@@ -200,12 +200,16 @@ class Writer:
         return names
 
     def _columns(self, given: Any, names: Ids, taken: NDArray[np.bool_]) -> Columns:
-        """The fields of rows that are put; the first rows of an index settle which fields there are."""
+        """The fields of rows that are put; the first rows of an index settle which fields there are.
+
+        Their kinds are those of the index, but that floats widen a field of whole numbers.
+        """
         snapshot = self.state.snapshot
         if given is not None and not snapshot.terms.fields and not len(snapshot):
             return Columns.read(given, len(names))
         kinds = snapshot.terms.fields
-        columns = Columns.read(given, len(names), kinds)
+        columns = Columns.read(given, len(names), kinds, may_widen=True)
+        kinds = {**kinds, **columns.kinds}
         if taken.any() and kinds:
             before = snapshot.fields_of(names)
             if isinstance(given, Sequence):  # each row names fields of its own, and keeps the others
@@ -251,10 +255,13 @@ class Writer:
         kept, merged = self._split(tuple(part.without(names) for part in before.segments), len(names))
         live = before.memory.live & ~np.isin(before.memory_ids, names)
         memory = replace(before.memory, live=live)
+        wider = [name for name, kind in before.terms.fields.items() if columns.kinds[name] != kind]
+        Snapshot(before.terms, before.id_kind, (*kept, *merged), memory).check_floats(wider)
         rest = Snapshot(before.terms, before.id_kind, merged, memory).rows()
         ids = np.concatenate([rest.ids, names]) if len(rest.ids) else names
         rows = Rows(ids, chain(rest.blocks, blocks), chain(rest.fields, parts_of(columns)))
-        # The first rows bring their fields with them: where they cannot be written, none is settled.
+        # The first rows bring their fields with them, and floats their kind: where they cannot be written,
+        # the fields of the index are as before.
         self._commit(kept, rows, self.state.numbering.after_put(names), fields=columns.kinds)
 
     def _commit(
@@ -331,7 +338,8 @@ def write_files(
 ) -> tuple[Generation, tuple[LiveSegment, ...]]:
     """Write and flush the files of the generation after ``before``: new rows, deletions, an empty log."""
     number = before.settings.generation + 1
-    segments = [part for part in kept if part.live_count]
+    fields = before.terms.fields
+    segments = [LiveSegment(part.segment.under(fields), part.live) for part in kept if part.live_count]
     names = {part.segment.record.name for part in segments}
     files = {
         name: record

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nestling.data.fields import FieldKind, Value, converted, read_value
+from nestling.data.fields import FieldKind, Value, converted, read_value, widened
 from nestling.errors import DataError, StoreError, unknown
 from nestling.search.condition import Compare, Condition, Not
 from nestling.search.where import read_where
@@ -48,10 +48,16 @@ def read_metadata(given: Any, count: int, fields: Mapping[str, FieldKind]) -> li
 def _of_columns(
     given: Sequence[Mapping[str, Any]], fields: Mapping[str, FieldKind]
 ) -> list[dict[str, Value]]:
-    columns = {
-        name: converted([tags.get(name) for tags in given], kind, f"the metadata field {name!r}")
-        for name, kind in fields.items()
-    }
+    columns = {}
+    for name, kind in fields.items():
+        values = [tags.get(name) for tags in given]
+        if widened(values, kind) != kind:
+            raise DataError(
+                f"the metadata field {name!r} holds whole numbers, as the table was made, and floats are "
+                f"given; make a new table for them: nestling index export INDEX --to URL, or "
+                f"Layout(fields={{{name!r}: 'float'}})"
+            )
+        columns[name] = converted(values, kind, f"the metadata field {name!r}")
     return [
         {name: value for name, column in columns.items() if (value := column[row]) is not None}
         for row in range(len(given))

@@ -290,7 +290,11 @@ def _check_identity(source: _Source, target: Layout) -> None:
 
 
 def _check_fields(source: _Source, target: Layout) -> None:
-    other = {name: kind for name, kind in source.fields.items() if target.fields.get(name) != kind}
+    other = {
+        name: kind
+        for name, kind in source.fields.items()
+        if target.fields.get(name) not in (kind, "float" if kind == "int" else kind)
+    }
     if target.fields and other:
         raise ConfigError(
             f"the table was made for the fields {_named(target.fields)}, and not for {_named(other)}; copy "
