@@ -60,7 +60,9 @@ def test_an_index_that_widened_agrees_with_one_that_was_built_with_floats(
 ):
     folder = tmp_path_factory.mktemp("widening")
     indexes = [
-        AdaptiveIndex.create(folder / kind, dim=8, kinds={"price": kind, "note": "text"}, log_bytes=512)
+        AdaptiveIndex.create(
+            folder / kind, dim=8, nesting="dim=4,8", kinds={"price": kind, "note": "text"}, log_bytes=512
+        )
         for kind in ("int", "float")
     ]
     for change, rows, number in [*before, ("float", [], row), *after]:
