@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -188,7 +188,7 @@ class Snapshot:
         """The fields of the rows of these ids, in their order; all missing where there is no row."""
         kinds, places = self.terms.fields, self._places(ids)
         nothing = Columns.empty(kinds, 1)
-        found = [fields.take(rows) for fields, (_, rows) in zip(self._all_fields(), places, strict=True)]
+        found = [fields.take(rows) for fields, (_, rows) in zip(self.all_fields(), places, strict=True)]
         order = np.full(len(ids), sum(len(part) for part in found), np.int64)
         order[np.concatenate([there for there, _ in places])] = np.arange(order.max(initial=0))
         return Columns.joined([*found, nothing], kinds).take(order)
@@ -201,7 +201,8 @@ class Snapshot:
             found[there] = vectors[rows]
         return found
 
-    def _all_fields(self) -> list[Columns]:
+    def all_fields(self) -> list[Columns]:
+        """The fields of each segment, and of the rows in memory, also of rows that are no longer found."""
         return [*(part.segment.fields for part in self.segments), self.memory.fields]
 
     def _places(self, ids: Ids) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -309,22 +310,6 @@ class Snapshot:
             for columns in parts_of(part.segment.fields, np.flatnonzero(part.live)):
                 yield columns.with_kinds(self.terms.fields)
         yield self.memory.fields.take(np.flatnonzero(self.memory.live))
-
-    def check_floats(self, names: Iterable[str]) -> None:
-        """Fields of whole numbers whose values are all floats too.
-
-        Raises:
-            DataError: where a value has more digits than a float.
-        """
-        lives = [*(part.live for part in self.segments), self.memory.live]
-        for fields, live in zip(self._all_fields(), lives, strict=True):
-            for name in names:
-                if (lost := fields.by_name[name].first_inexact(live)) is not None:
-                    raise DataError(
-                        f"the field {name!r} holds whole numbers, and floats cannot take their place: {lost} "
-                        "has more digits than a float; give whole numbers, or build the index again with "
-                        f"texts in this field"
-                    )
 
     @cached_property
     def memory_ids(self) -> Ids:

@@ -28,6 +28,7 @@ from nestling.search.memory import MemoryPart
 from nestling.search.segments import SEGMENTS, Rows, SegmentRecord, segment_name, write_segment
 from nestling.search.snapshot import LiveSegment, Snapshot
 from nestling.search.state import Loaded, Numbering, State, apply
+from nestling.search.widening import check_floats
 
 _LONGEST_LOG = 1 << 30
 _EMPTY_LOG = LogContent((), HEADER_BYTES, 0)
@@ -256,7 +257,7 @@ class Writer:
         live = before.memory.live & ~np.isin(before.memory_ids, names)
         memory = replace(before.memory, live=live)
         wider = [name for name, kind in before.terms.fields.items() if columns.kinds[name] != kind]
-        Snapshot(before.terms, before.id_kind, (*kept, *merged), memory).check_floats(wider)
+        check_floats(Snapshot(before.terms, before.id_kind, (*kept, *merged), memory), wider)
         rest = Snapshot(before.terms, before.id_kind, merged, memory).rows()
         ids = np.concatenate([rest.ids, names]) if len(rest.ids) else names
         rows = Rows(ids, chain(rest.blocks, blocks), chain(rest.fields, parts_of(columns)))

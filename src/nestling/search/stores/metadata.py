@@ -54,7 +54,7 @@ def _of_columns(
         if widened(values, kind) != kind:
             raise DataError(
                 f"the metadata field {name!r} holds whole numbers, as the table was made, and floats are "
-                f"given; make a new table for them: nestling index export INDEX --to URL, or "
+                "given; make a new table for them: nestling index export INDEX --to URL, or "
                 f"Layout(fields={{{name!r}: 'float'}})"
             )
         columns[name] = converted(values, kind, f"the metadata field {name!r}")
