@@ -2,19 +2,21 @@
 
 Vectors are those of docstrings (names and signatures as queries, first paragraphs as documents). Maps are
 fitted on the packages that train, and measured by ndcg@10 on packages that were held out. The
-results also give what ``fit`` reports of the same map: without pairs, the share of neighbours kept.
+results also give what ``fit`` reports of the same map: without pairs, the share of neighbours kept. All
+intervals are of 95 %.
 
-    python benchmarks/adapters.py [CACHE]
+    python benchmarks/adapters.py [CACHE [MODEL ...]]
 
-CACHE keeps the vectors, which take longer to make than most maps.
+CACHE keeps the vectors, which take longer to make than most maps. With models, only those are measured anew.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,9 @@ import numpy as np
 from nestling import NestedAdapter, Nesting, PCARotation, TextEncoder, sweep
 from nestling.data import TextPairs, docstring_pairs
 from nestling.errors import NoGainWarning
+from nestling.gain import Gain
 from nestling.measure import Curve, Retrieval
-from record import stamp, write_csv
+from record import RESULTS, stamp, write_csv
 
 PAIRS, MANY, FEW, SEEDS = 24_000, 8_000, 2_000, 3
 MODELS = ("wordllama", "minilm")
@@ -87,21 +90,37 @@ def rows_of(
             "seed": seed,
             "dim": row.granularity["dim"],
             "ndcg@10": f"{row.value:.4f}",
-            "over truncation": "" if said is None else f"{said.value:+.4f}",
+            **_gained("over truncation", said),
             "verdict": "" if said is None else said.verdict,
             "report": "" if report is None else report.metric,
-            "report's gain": "" if gain is None else f"{gain.value:+.4f}",
+            **_gained("report's gain", gain),
             "report's verdict": "" if gain is None else gain.verdict,
             "seconds": f"{seconds:.1f}",
         }
 
 
+def _gained(name: str, gain: Gain | None) -> dict[str, str]:
+    """A gain and the ends of its interval, as columns."""
+    figures = ("", "", "") if gain is None else (f"{x:+.4f}" for x in (gain.value, gain.low, gain.high))
+    return dict(zip((name, f"{name}, low", f"{name}, high"), figures, strict=True))
+
+
+def _measured_before(models: Sequence[str]) -> list[dict[str, object]]:
+    """The rows of all other models."""
+    path = RESULTS / "adapters.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [dict(row) for row in csv.DictReader(stream) if row["model"] not in models]
+
+
 def main() -> None:
     warnings.simplefilter("ignore", NoGainWarning)
     cache = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    models = sys.argv[2:] or MODELS
     training, _, test = docstring_pairs(limit=PAIRS).split(seed=0)
-    rows: list[dict[str, object]] = []
-    for model in MODELS:
+    rows = _measured_before(models)
+    for model in models:
         x = vectors_of(model, (training, test), cache)
         task = Retrieval.from_vectors(x["test_q"], x["test_d"], measures="ndcg")
         nesting = Nesting.doubling(8, x["test_q"].shape[1])

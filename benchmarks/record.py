@@ -57,13 +57,13 @@ def stamp() -> str:
 
 
 def write_csv(name: str, rows: list[dict[str, object]], measured_on: str) -> Path:
-    """Write the rows under ``benchmarks/results``, each with the machine's stamp."""
+    """Write the rows under ``benchmarks/results``, each with the machine's stamp if it has none yet."""
     path = RESULTS / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, [*rows[0], "machine"])
+        writer = csv.DictWriter(stream, list(dict.fromkeys([*rows[0], "machine"])))
         writer.writeheader()
-        writer.writerows({**row, "machine": measured_on} for row in rows)
+        writer.writerows({"machine": measured_on, **row} for row in rows)
     return path
 
 

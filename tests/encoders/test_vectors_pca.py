@@ -23,6 +23,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from nestling.cut import RAW, CutRule
+from nestling.encoders import pca
+from nestling.encoders.fit_report import compare_with_truncation
+from nestling.encoders.held_out import MOST
 from nestling.encoders.pca import Moments
 from nestling.encoders.vectors import PCARotation
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError
@@ -219,6 +222,103 @@ def test_the_map_as_a_layer_of_torch():
     assert activation is None
     found = torch.nn.functional.linear(torch.from_numpy(x).float(), weight, bias)
     np.testing.assert_allclose(found, rotation.transform(x), atol=1e-4)
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """What the reports of this test were made from: the map, and the rows that were held out."""
+    seen = []
+
+    def spy(transform, held, nesting, rule):
+        seen.append((transform, held))
+        return compare_with_truncation(transform, held, nesting, rule)
+
+    monkeypatch.setattr(pca, "compare_with_truncation", spy)
+    return seen
+
+
+def numbers_of(held, x):
+    """The row numbers in ``x`` of rows of it."""
+    places = {row.tobytes(): i for i, row in enumerate(x)}
+    return [places[row.tobytes()] for row in held]
+
+
+@pytest.mark.filterwarnings("ignore::nestling.errors.NoGainWarning")  # partners that have nothing in common
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("paired", [False, True], ids=["vectors", "pairs"])
+def test_the_report_is_of_rows_that_did_not_teach_it(center, paired, compared):
+    x, partners = vectors(700, dtype=np.float32), vectors(700, seed=1, dtype=np.float32)
+    pairs = partners if paired else None
+    rotation = PCARotation("dim=3,8,24", center=center).fit(x, pairs=pairs)
+    ((transform, held),) = compared
+    numbers = numbers_of(held.x, x)
+    assert len(set(numbers)) == 70 == rotation.report_.rows
+    both = [x] if pairs is None else [x, pairs]
+    if paired:
+        assert numbers_of(held.pairs, partners) == numbers
+
+    def axes(rows):
+        """Principal axes, the plain way."""
+        mean = rows.mean(axis=0) if center else np.zeros(rows.shape[1])
+        return np.linalg.svd(rows - mean, full_matrices=False)[2], mean
+
+    others, mean = axes(
+        np.concatenate([np.delete(side, numbers, axis=0) for side in both]).astype(np.float64)
+    )
+    everything, _ = axes(np.concatenate(both).astype(np.float64))
+    reported = transform(held.x)
+    np.testing.assert_allclose(up_to_sign(reported, (held.x - mean) @ others.T), 1, atol=1e-6)
+    # What is kept is of all rows, the held-out ones too.
+    np.testing.assert_allclose(up_to_sign(rotation.components_.T, everything.T), 1, atol=1e-9)
+    assert up_to_sign(rotation.components_.T, others.T).min() < 1 - 1e-6
+    assert rotation.n_samples_seen_ == 700 * len(both)
+
+
+@pytest.mark.filterwarnings("ignore::nestling.errors.NoGainWarning")  # at the smaller size
+def test_the_report_by_plain_loops(compared):
+    x = vectors(600)
+    report = PCARotation("dim=2,5,24").fit(x).report_
+    numbers = numbers_of(compared[0][1].x, x)
+    rest = np.delete(x, numbers, axis=0)
+    axes = np.linalg.eigh(rest.T @ rest)[1][:, ::-1]
+
+    def nearest(rows, i, dim):
+        cosines = {}
+        for j in range(len(rows)):
+            a, b = rows[i, :dim], rows[j, :dim]
+            if j != i:
+                cosines[j] = sum(a * b) / (np.sqrt(sum(a * a)) * np.sqrt(sum(b * b)))
+        return set(sorted(cosines, key=cosines.get)[-10:])
+
+    held = x[numbers]
+    for gain, value in zip(report.gains, report.values, strict=True):
+        dim = gain.granularity["dim"]
+        kept = [
+            [len(nearest(rows, i, dim) & nearest(held, i, 24)) / 10 for i in range(60)]
+            for rows in (held @ axes, held)
+        ]
+        assert value == pytest.approx(np.mean(kept[0]), abs=2e-3)  # float32 swaps a near tie at most
+        assert gain.value == pytest.approx(np.mean(kept[0]) - np.mean(kept[1]), abs=2e-3)
+
+
+def test_the_same_rows_are_held_out_however_they_come(tmp_path, compared):
+    x = vectors(12_000, 4, dtype=np.float32)
+    np.save(tmp_path / "x.npy", x)
+    ways = [
+        x,
+        np.load(tmp_path / "x.npy", mmap_mode="r"),
+        iter(np.array_split(x, 7)),
+        iter(np.split(x, [1, 2, 3, 5000, 5001])),
+        (x[i : i + 3] for i in range(0, len(x), 3)),
+    ]
+    reports = [PCARotation("dim=2,4").fit(way).report_ for way in ways]
+    assert all(report == reports[0] for report in reports)
+    numbers = [numbers_of(held.x, x) for _, held in compared]
+    assert all(each == numbers[0] for each in numbers)
+    assert reports[0].rows == MOST == len(set(numbers[0]))
+    # Uniform: a third of the rows of a file in order come from its last third.
+    shares = np.histogram(numbers[0], 3, (0, len(x)))[0] / MOST
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.06)  # three standard errors are 0.05
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from nestling.arrays import as_array
 from nestling.cut import name_rows, zero_rows
-from nestling.encoders.fit_report import FEWEST, HeldOut
+from nestling.encoders.held_out import FEWEST, MOST, SHARE, HeldOut
 from nestling.encoders.matrix import Vectors, blocks_of
 from nestling.errors import DataError, require
 
 Ints = NDArray[np.int64]
 
-_HELD_OUT_SHARE = 0.1
-_MOST_REPORTED = 2000
 _FEWEST_ROWS = 4
 _HASH_SEED = 0x6E657374
 
@@ -97,17 +95,17 @@ class Examples:
         """
         every = np.arange(len(self.x))
         training, checking = self._split(generator, every, most)
-        if round(_HELD_OUT_SHARE * len(every)) < FEWEST:
+        if len(every) // SHARE < FEWEST:
             return Division(training, checking, every[:0])
         try:
-            rest, reporting = self._split(generator, training, _MOST_REPORTED)
+            rest, reporting = self._split(generator, training, MOST)
         except DataError:  # too few groups for a third part
             return Division(training, checking, every[:0])
         return Division(rest, checking, reporting)
 
     def _split(self, generator: np.random.Generator, rows: Ints, most: int) -> tuple[Ints, Ints]:
         """Most of the rows, and a tenth of all: at least 2 and at most ``most``."""
-        wanted = min(max(2, round(_HELD_OUT_SHARE * len(self.x))), most)
+        wanted = min(max(2, len(self.x) // SHARE), most)
         if self.groups is None:
             order = generator.permutation(rows)
             return np.sort(order[wanted:]), np.sort(order[:wanted])

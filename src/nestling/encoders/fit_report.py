@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from nestling.cut import RAW, CutRule, cut
+from nestling.cut import CutRule
+from nestling.encoders.held_out import FEWEST, SHARE, HeldOut, interval
 from nestling.encoders.matrix import Vectors
 from nestling.errors import NoGainWarning
 from nestling.gain import Gain, told
 from nestling.granularity import Granularity, Nesting
-
-FEWEST = 50
-"""Held-out rows that a report needs."""
-
-_MOST_QUERIES = 1000
-_K = 10
-_SURE = 1.96  # standard errors on each side of a 95 % interval
-_ROUNDING = 1e-6
-_SMALLEST_NORM = 1e-12
-
-Floats = NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Rows that a map did not learn from.
-
-    Args:
-        x: ``Float[n, features]``.
-        pairs: ``Float[n, features]``, row i belongs with row i of ``x``, or None.
-        labels: ``Int[n]``, or None.
-    """
-
-    x: Vectors
-    pairs: Vectors | None = None
-    labels: NDArray[np.int64] | None = None
-
-    kept = f"neighbours@{_K}"
-
-    @property
-    def metric(self) -> str:
-        """What they can measure: partners found, neighbours of one label, or neighbours kept."""
-        if self.pairs is not None:
-            return "mrr"
-        return self.kept if self.labels is None else f"precision@{_K}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +37,7 @@ class FitReport:
     def verdict(self) -> str:
         """One sentence: at which sizes the map pays."""
         if not self.gains:
-            return f"Not measured: it takes a size to cut to, and {FEWEST} held-out rows (a tenth of all)."
+            return f"Not measured: it takes a size to cut to, and {FEWEST} held-out rows (one of {SHARE})."
         return told(self.gains, self.metric, "The map")
 
     def up_to(self, nesting: Nesting) -> FitReport:
@@ -102,17 +64,17 @@ class FitReport:
         return cls(metric, record["rows"], gains, tuple(value for _, value, *_ in sizes))
 
     def warn(self, name: str, full: int) -> None:
-        """Say where plain truncation does as well; at full size only if it does better.
+        """Say where the map is not better than plain truncation; at full size only if it is worse.
 
         Args:
             name: of the map.
             full: entries of the vectors, which no cut shortens.
         """
-        cuts = [gain for gain in self.gains if gain.granularity["dim"] < full]
-        doubtful = [gain for gain in cuts if gain.verdict != "better"]
-        if self.metric != HeldOut.kept:  # which is that of the full vectors, and so 1 for them
-            doubtful += [gain for gain in self.gains if gain not in cuts and gain.verdict == "worse"]
-        if not doubtful:
+        worse = [gain for gain in self.gains if gain.verdict == "worse"]
+        if self.metric == HeldOut.kept:  # which is that of the full vectors, and so 1 for them
+            worse = [gain for gain in worse if gain.granularity["dim"] < full]
+        alike = [gain for gain in self.gains if gain.verdict == "as good" and gain.granularity["dim"] < full]
+        if not worse and not alike:
             return
         useful = [str(gain.granularity) for gain in self.gains if gain.verdict == "better"]
         advice = (
@@ -120,13 +82,21 @@ class FitReport:
             if useful
             else "leave the map out and cut the vectors as they are"
         )
-        places = ", ".join(f"{gain.granularity} ({gain.value:+.3f})" for gain in doubtful)
+        found = [f"worse than plain truncation at {_places(worse)}"] if worse else []
+        if alike:
+            found.append(
+                f"not shown to be better {'' if worse else 'than plain truncation '}at {_places(alike)}"
+            )
         warnings.warn(
-            f"{name}: by {self.metric} of {self.rows:,} held-out rows, plain truncation is as good or better "
-            f"at {places}; {advice}. Pairs that belong together teach more; report_ has all sizes",
+            f"{name}: by {self.metric} of {self.rows:,} held-out rows the map is {' and '.join(found)}; "
+            f"{advice}. Pairs that belong together teach more; report_ has all sizes",
             NoGainWarning,
             stacklevel=3,
         )
+
+
+def _places(gains: list[Gain]) -> str:
+    return ", ".join(f"{gain.granularity} ({gain.value:+.3f})" for gain in gains)
 
 
 def compare_with_truncation(
@@ -136,73 +106,16 @@ def compare_with_truncation(
 
     Args:
         transform: the map, all of its outputs.
-        held: the rows; of very many a thousand ask.
+        held: the rows.
         nesting: sizes on ``dim``.
         rule: what is done after a cut; cosines under ``l2``, else distances.
     """
-    dims = nesting.sizes("dim")
-    if len(held.x) < FEWEST or len(dims) == 1:
+    if len(held.x) < FEWEST or len(nesting) == 1:
         return FitReport()
     mapped = HeldOut(transform(held.x), None if held.pairs is None else transform(held.pairs), held.labels)
-    truth = _neighbours(held, rule)
-    ours, theirs = (_measured(each, dims, rule, truth) for each in (mapped, held))
-    gains = [
-        Gain(granularity, held.metric, *_interval(a - b))
-        for granularity, a, b in zip(nesting, ours, theirs, strict=True)
-    ]
-    values = tuple(float(np.mean(each)) for each in ours)
-    return FitReport(held.metric, len(held.x), tuple(gains), values)
-
-
-def _measured(
-    held: HeldOut, dims: Iterable[int], rule: CutRule, truth: tuple[Floats, Floats] | None
-) -> list[Floats]:
-    """The metric of each row that asks, at each size."""
-    found = []
-    for dim in dims:
-        near = _similarities(held, dim, rule)
-        if held.pairs is not None:
-            own = np.diagonal(near)[:, None]
-            found.append(1 / (1 + (near > own + _ROUNDING).sum(axis=1)))
-            continue
-        nearest = np.argpartition(-near, _K, axis=1)[:, slice(_K)]
-        if held.labels is not None:
-            right = held.labels[nearest] == held.labels[: len(near), None]
-        else:
-            assert truth is not None
-            whole, least = truth
-            # By score and not by row, so that equal rows stand for each other.
-            right = np.take_along_axis(whole, nearest, axis=1) >= least - _ROUNDING
-        found.append(right.mean(axis=1))
-    return found
-
-
-def _neighbours(held: HeldOut, rule: CutRule) -> tuple[Floats, Floats] | None:
-    """Likeness in full, and that of the last of the nearest rows, where nothing else says what is right."""
-    if held.pairs is not None or held.labels is not None:
-        return None
-    whole = _similarities(held, held.x.shape[1], rule)
-    return whole, -np.partition(-whole, _K - 1, axis=1)[:, [_K - 1]]
-
-
-def _similarities(held: HeldOut, dim: int, rule: CutRule) -> Floats:
-    """``Float[queries, n]``, higher is nearer; a row is not near itself unless rows are pairs."""
-    sides = [np.asarray(cut(side, dim, RAW), np.float32) for side in (held.x, held.pairs) if side is not None]
-    if rule.after == "l2":
-        # A row whose leading entries are all zero is near nothing, which counts against truncation.
-        sides = [
-            side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), _SMALLEST_NORM) for side in sides
-        ]
-    asked, known = sides[0][:_MOST_QUERIES], sides[-1]
-    near = asked @ known.T
-    if rule.after != "l2":
-        near -= (known * known).sum(axis=1) / 2
-    if held.pairs is None:
-        np.fill_diagonal(near, -np.inf)
-    return near
-
-
-def _interval(differences: Floats) -> tuple[float, float, float]:
-    """Mean and its 95 % interval."""
-    mean, error = float(differences.mean()), float(differences.std(ddof=1)) / math.sqrt(len(differences))
-    return mean, mean - _SURE * error, mean + _SURE * error
+    right, gains, values = held.right(rule), [], []
+    for granularity in nesting:
+        ours, theirs = (each.answers(granularity["dim"], rule, right) for each in (mapped, held))
+        gains.append(Gain(granularity, held.metric, *interval(ours, theirs, held.freedom)))
+        values.append(float(ours.values.mean()))
+    return FitReport(held.metric, len(held.x), tuple(gains), tuple(values))

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import CutRule
 from nestling.elastic import Cost
-from nestling.encoders.fit_report import FitReport, HeldOut, compare_with_truncation
+from nestling.encoders.fit_report import FitReport, compare_with_truncation
+from nestling.encoders.held_out import FEWEST, MOST, SHARE, HeldOut
 from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
 from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, DataError
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 _KIND = "pca_rotation"
 _WEIGHTS = "rotation.safetensors"
-_HELD_OUT = 10  # of so many rows one is held out
-_MOST_HELD_OUT = 2000
 _ARRAYS = ("components", "mean", "energy", "energy_ratio")
 
 Floats = NDArray[np.float64]
@@ -75,32 +74,38 @@ class Moments:
             return about_mean if centred else about_mean + np.outer(self.mean, self.mean)
 
 
-class _Held:
-    """Rows of the blocks that are seen, a tenth of each until there are enough, and their moments."""
+class _Sample:
+    """Rows drawn from blocks that come one by one: of all rows alike, however they are divided into blocks.
+
+    Each row draws a number, and those with the smallest are kept.
+    """
 
     def __init__(self) -> None:
-        self.sides: list[list[Vectors]] = []
-        self.moments: Moments | None = None
-        self._count, self._generator = 0, np.random.default_rng(0)
+        self._seen, self._generator = 0, np.random.default_rng(0)
+        self._numbers = np.empty(0)
+        self._sides: list[Vectors] = []
 
-    def take(self, *sides: Vectors) -> None:
-        """Some rows of a block; of the same rows of each side."""
-        count = min(len(sides[0]) // _HELD_OUT, _MOST_HELD_OUT - self._count)
-        if count <= 0:
+    def see(self, *sides: Vectors) -> None:
+        """Draw among the rows of a block; the same rows of each side."""
+        drawn = self._generator.random(len(sides[0]))
+        self._seen += len(drawn)
+        largest = self._numbers[-1] if len(self._numbers) == MOST else 1.0
+        new = np.sort(np.argpartition(drawn, min(MOST, len(drawn)) - 1)[:MOST])
+        new = new[drawn[new] < largest]
+        if not len(new):
             return
-        rows = np.sort(self._generator.choice(len(sides[0]), count, replace=False))
-        self._count += count
-        self.moments = self.moments or Moments.empty(sides[0].shape[1])
-        self.sides = self.sides or [[] for _ in sides]
-        for kept, side in zip(self.sides, sides, strict=True):
-            kept.append(np.asarray(side[rows]))
-            self.moments.update(kept[-1])
+        numbers = np.concatenate([self._numbers, drawn[new]])
+        order = np.argsort(numbers)[:MOST]
+        rows = [np.asarray(side[new]) for side in sides]
+        if self._sides:
+            rows = [np.concatenate(both) for both in zip(self._sides, rows, strict=True)]
+        self._numbers, self._sides = numbers[order], [side[order] for side in rows]
 
-    @property
-    def rows(self) -> HeldOut:
-        """All of them."""
-        joined = [np.concatenate(side) for side in self.sides]
-        return HeldOut(joined[0], joined[1] if len(joined) > 1 else None)
+    def held_out(self) -> HeldOut:
+        """A tenth of the rows that were seen, at most as many as were kept."""
+        count = min(self._seen // SHARE, MOST)
+        x, *pairs = (side[:count] for side in self._sides)
+        return HeldOut(x, pairs[0] if pairs else None)
 
 
 class PCARotation(VectorMap):
@@ -120,7 +125,7 @@ class PCARotation(VectorMap):
 
     Attributes:
         report_: after ``fit``, the axes against plain truncation at every size: a tenth of the rows (at most
-            2,000) is compared under the axes of the others, see
+            800) is compared under the axes of the others, see
             :class:`~nestling.encoders.fit_report.FitReport`. A warning names the sizes where truncation is
             as good.
         components_: ``Float[dim, features]``, orthonormal rows.
@@ -168,22 +173,22 @@ class PCARotation(VectorMap):
             DataError: for another shape or type, or NaN and infinity (rows are named), or another number of
                 pairs.
         """
-        moments, held = None, _Held()
-        if pairs is not None:
-            moments = self._count(X, None)
-            both = [self._read(X, reset=False), self._read(pairs, reset=False, what="pairs")]
-            if len(both[0]) != len(both[1]):
-                raise DataError(f"{len(both[1])} pairs do not belong to {len(both[0])} rows of X")
-            moments = self._count(pairs, moments)
-            held.take(*both)
-        else:
-            for block in X if isinstance(X, Iterator) else (X,):
-                moments = self._count(block, moments)
-                held.take(self._read(block, reset=False))
+        moments, sample = None, _Sample()
+        for block in X if isinstance(X, Iterator) else (X,):
+            x = self._read(block, reset=moments is None)
+            if pairs is None:
+                sides = [x]
+            else:
+                sides = [x, self._read(pairs, reset=False, what="pairs")]
+                if len(x) != len(sides[1]):
+                    raise DataError(f"{len(sides[1])} pairs do not belong to {len(x)} rows of X")
+            for side in sides:
+                moments = _counted(side, moments)
+            sample.see(*sides)
         if moments is None:
             raise DataError("the iterator gave no blocks; give at least one, of at least one row")
         self._solve(moments)
-        self.report_ = self._compared(moments, held)
+        self.report_ = self._compared(moments, sample.held_out())
         self.report_.warn(type(self).__name__, self.n_features_in_)
         return self
 
@@ -198,7 +203,8 @@ class PCARotation(VectorMap):
                 "a rotation that was loaded or extracted keeps only its axes and cannot learn further; "
                 "fit a new one"
             )
-        return self._solve(self._count(X, getattr(self, "_moments", None)))
+        moments = getattr(self, "_moments", None)
+        return self._solve(_counted(self._read(X, reset=moments is None), moments))
 
     def extract(self, at: At) -> PCARotation:
         """The rotation onto the leading axes alone."""
@@ -252,13 +258,6 @@ class PCARotation(VectorMap):
         rotation.report_ = FitReport.from_json(settings.get("report"))
         return rotation
 
-    def _count(self, block: Any, moments: Moments | None) -> Moments:
-        x = self._read(block, reset=moments is None)
-        moments = moments or Moments.empty(x.shape[1])
-        for rows in blocks_of(x):
-            moments.update(x[rows])
-        return moments
-
     def _solve(self, moments: Moments) -> Self:
         check_rule(self.rule)
         nesting = self._read_nesting()
@@ -274,19 +273,23 @@ class PCARotation(VectorMap):
         self.report_ = FitReport()
         return self
 
-    def _compared(self, moments: Moments, held: _Held) -> FitReport:
+    def _compared(self, moments: Moments, held: HeldOut) -> FitReport:
         """The axes of all other rows on those that are held out, beside plain truncation."""
-        if held.moments is None or len(self.nesting) == 1:
+        if len(held.x) < FEWEST or len(self.nesting) == 1:
             return FitReport()
-        rest = moments.without(held.moments)
+        part = Moments.empty(held.x.shape[1])
+        for side in (held.x, held.pairs):
+            if side is not None:
+                part.update(side)
+        rest = moments.without(part)
         _, axes = _principal(rest.second(centred=self.center))
-        part = slice(self.nesting.full["dim"])
-        axes, mean = axes[part].T.astype(np.float32), rest.mean if self.center else np.zeros_like(rest.mean)
+        axes = axes[: self.nesting.full["dim"]].T.astype(np.float32)
+        mean = (rest.mean if self.center else np.zeros_like(rest.mean)).astype(np.float32)
 
         def transform(x: Vectors) -> Vectors:
-            return (x.astype(np.float32) - mean.astype(np.float32)) @ axes
+            return (x.astype(np.float32) - mean) @ axes
 
-        return compare_with_truncation(transform, held.rows, self.nesting, self.rule)
+        return compare_with_truncation(transform, held, self.nesting, self.rule)
 
     def _read_nesting(self) -> Nesting:
         given, full = self.__dict__["nesting"], self.n_features_in_
@@ -309,6 +312,14 @@ class PCARotation(VectorMap):
         wide = x.astype(np.float32) if x.dtype.itemsize < 4 else x
         found: Vectors = (wide - self.mean_.astype(wide.dtype)) @ self.components_[:dim].T.astype(wide.dtype)
         return found
+
+
+def _counted(x: Vectors, moments: Moments | None) -> Moments:
+    """The moments with the rows of a matrix."""
+    moments = moments or Moments.empty(x.shape[1])
+    for rows in blocks_of(x):
+        moments.update(x[rows])
+    return moments
 
 
 def _principal(second: Floats) -> tuple[Floats, Floats]:
