@@ -126,15 +126,17 @@ def main() -> None:
         nesting = Nesting.doubling(8, x["test_q"].shape[1])
         plain = sweep(lambda vectors: vectors, task, nesting)
         rows += rows_of(model, "truncation", 0, plain, None, 0.0)
-        for way, seeds, fit in ways(x["train_q"][:MANY], x["train_d"][:MANY], nesting):
-            for seed in range(seeds):
+        for seed in range(SEEDS):
+            for way, seeds, fit in ways(x["train_q"][:MANY], x["train_d"][:MANY], nesting):
+                if seed >= seeds:
+                    continue
                 start = time.perf_counter()
                 fitted = fit(seed)
                 seconds = time.perf_counter() - start
                 rows += rows_of(model, way, seed, sweep(fitted, task), fitted, seconds)
-            values = [row["ndcg@10"] for row in rows[-len(nesting) :]]
-            print(f"{model:10} {way:40} {' '.join(map(str, values))}", flush=True)
-        write_csv("adapters", rows, stamp())
+                values = [row["ndcg@10"] for row in rows[-len(nesting) :]]
+                print(f"{model:10} {way:40} {seed} {' '.join(map(str, values))}", flush=True)
+                write_csv("adapters", rows, stamp())
 
 
 if __name__ == "__main__":

@@ -320,6 +320,50 @@ def test_what_the_guide_to_comparing_says_of_layers() -> None:
     assert values[:, 2].argmax() == 4
 
 
+def guide_to_vectors() -> str:
+    return (ROOT / "docs" / "guides" / "vectors.md").read_text(encoding="utf-8")
+
+
+def adapters(model: str, way: str) -> dict[str, list[float]]:
+    """The ndcg@10 of each seed by size."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in rows("adapters"):
+        if (row["model"], row["way"]) == (model, way):
+            values[row["dim"]].append(float(row["ndcg@10"]))
+    return values
+
+
+@pytest.mark.parametrize("model", ["wordllama", "minilm"])
+def test_what_the_guide_to_vectors_says_of_maps(model: str) -> None:
+    head = f"| {model} at dim= |"
+    dims = guide_to_vectors().partition(head)[2].splitlines()[0].strip("| ").split(" | ")
+    told = table(guide_to_vectors(), head)
+    ways = dict.fromkeys(row["way"] for row in rows("adapters") if row["model"] == model)
+    assert [way.replace("plain ", "") for way, *_ in told] == list(ways)
+    for (_, *cells), way in zip(told, ways, strict=True):
+        values = adapters(model, way)
+        assert list(values) == dims
+        for cell, seeds in zip(cells, values.values(), strict=True):
+            check(cell, [float(np.mean(seeds))])
+
+
+def test_what_the_guide_to_vectors_says_of_intervals() -> None:
+    text, found_rows = guide_to_vectors(), rows("fit_reports")
+    told = table(text, "| coverage of 95 % intervals |")
+    assert [name for name, *_ in told] == list(dict.fromkeys(row["data"] for row in found_rows))
+    for name, metric, *cells in told:
+        part = [row for row in found_rows if row["data"] == name]
+        assert {row["metric"] for row in part} == {metric}
+        alone = np.mean([float(row["coverage over queries alone"]) for row in part])
+        check(" ".join(cells), [*(float(row["coverage"]) for row in part), float(alone)])
+    half = re.search(r"half width of an interval on docstrings is (\S+) at 50 rows\s+and (\S+) at 800", text)
+    part = [row for row in found_rows if row["data"] == "docstrings, vectors"]
+    check(" ".join(half.groups()), [float(part[0]["half width"]), float(part[-1]["half width"])])
+    cost = re.search(r"The check costs (\S+) % .* and\s+(\S+) % of one epoch", text)
+    shares = [found("fit_reports_cost", "PCA") - 1, found("fit_reports_cost", "adapter")]
+    check(" ".join(cost.groups()), [100 * share for share in shares])
+
+
 def test_every_picture_is_drawn_from_its_results(tmp_path: Path) -> None:
     images = ROOT / "docs" / "images"
     script("figures").draw_all(tmp_path)

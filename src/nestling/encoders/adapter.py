@@ -20,6 +20,7 @@ from nestling.errors import ConfigError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 
 if TYPE_CHECKING:
+    from nestling.encoders.adapter_training import AdapterSettings
     from nestling.nn.adapter import AffineLayer
     from nestling.training import TrainConfig
 
@@ -57,7 +58,8 @@ class NestedAdapter(VectorMap):
     Attributes:
         report_: the map against plain truncation at every size, on a tenth of the rows that neither taught it
             nor chose its weights, a :class:`~nestling.encoders.fit_report.FitReport`, empty where a tenth is
-            fewer than 50 rows; a warning names the sizes where truncation is as good.
+            fewer than 50 rows; a warning names the sizes where the map is not
+            shown to be better.
         module_: the map as a torch module, :class:`nestling.nn.adapter.Adapter`.
         losses_before_: loss on the held-out rows at each size, of the principal axes.
         losses_after_: the same, of the map.
@@ -135,7 +137,7 @@ class NestedAdapter(VectorMap):
         other = None if pairs is None else self._read(pairs, reset=False, what="pairs")
         nesting = self._read_nesting()
         examples = Examples.read(x, other, y, groups)
-        trained = train_adapter(self, examples, nesting, folder)
+        trained = train_adapter(self._settings(), examples, nesting, folder)
         self.module_, self.log_, self.nesting_ = trained.module, trained.log, nesting
         self.losses_before_, self.losses_after_ = trained.losses_before, trained.losses_after
         held = examples.at(trained.reporting)
@@ -195,6 +197,19 @@ class NestedAdapter(VectorMap):
         adapter.report_ = report
         adapter.nesting_, adapter.n_features_in_ = nesting, adapter.module_.input_dim
         return adapter
+
+    def _settings(self) -> AdapterSettings:
+        from nestling.encoders.adapter_training import AdapterSettings
+        from nestling.training import TrainConfig
+
+        config = self.config or TrainConfig(
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            seed=self.seed,
+        )
+        return AdapterSettings(config, self.hidden, self.orthogonal, self.loss, self.temperature)
 
     def _read_nesting(self) -> Nesting:
         nesting = read_sizes(self.__dict__["nesting"], self.n_features_in_)

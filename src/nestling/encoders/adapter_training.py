@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +24,20 @@ from nestling.nn.adapter import Adapter
 from nestling.training import TrainConfig, TrainLog
 from nestling.training.loop import fit
 
-if TYPE_CHECKING:
-    from nestling.encoders.adapter import NestedAdapter
-
 _HELD_OUT_BATCHES = 4
 _EVALUATIONS = 10
 _TEMPERATURES = {"vectors": 0.5, "pairs": 0.05, "labels": 1.0}
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """How a map is trained; :class:`~nestling.encoders.adapter.NestedAdapter` says what each of them does."""
+
+    config: TrainConfig
+    hidden: int | None = None
+    orthogonal: bool | None = None
+    loss: Callable[..., Any] | None = None
+    temperature: float | None = None
 
 
 class TrainedAdapter(NamedTuple):
@@ -43,10 +51,10 @@ class TrainedAdapter(NamedTuple):
 
 
 def train_adapter(
-    settings: NestedAdapter, examples: Examples, nesting: Nesting, folder: str | Path | None
+    settings: AdapterSettings, examples: Examples, nesting: Nesting, folder: str | Path | None
 ) -> TrainedAdapter:
     """Start from the principal axes, train, and return the best map by the loss on held-out rows."""
-    config = _config(settings)
+    config = settings.config
     generator = np.random.default_rng(config.seed)
     training, held_out, reporting = examples.divide(generator, _HELD_OUT_BATCHES * config.batch_size)
     module = _start(settings, examples, training, nesting, generator)
@@ -81,7 +89,9 @@ class AdapterObjective(nn.Module):
     best_total: Tensor
     best_losses: Tensor
 
-    def __init__(self, settings: NestedAdapter, examples: Examples, nesting: Nesting, start: Adapter) -> None:
+    def __init__(
+        self, settings: AdapterSettings, examples: Examples, nesting: Nesting, start: Adapter
+    ) -> None:
         super().__init__()
         self.examples = examples
         usual = _TEMPERATURES[examples.kind]
@@ -144,7 +154,7 @@ class AdapterObjective(nn.Module):
 
 
 def _start(
-    settings: NestedAdapter,
+    settings: AdapterSettings,
     examples: Examples,
     training: Ints,
     nesting: Nesting,
@@ -177,7 +187,7 @@ def _blocks(x: Vectors, rows: Ints) -> Iterator[Vectors]:
             yield x[rows[start:stop]]
 
 
-def _is_orthogonal(settings: NestedAdapter, examples: Examples, nesting: Nesting) -> bool:
+def _is_orthogonal(settings: AdapterSettings, examples: Examples, nesting: Nesting) -> bool:
     """As was asked for; else a rotation where it only re-orders what the vectors hold already."""
     if settings.orthogonal is not None:
         return settings.orthogonal
@@ -194,18 +204,6 @@ def _plain(module: Adapter, *, orthogonal: bool) -> Adapter:
             left, _, right = torch.linalg.svd(module.linear.weight.double())
             module.linear.weight.copy_(left @ right)
     return module.eval()
-
-
-def _config(settings: NestedAdapter) -> TrainConfig:
-    if settings.config is not None:
-        return settings.config
-    return TrainConfig(
-        epochs=settings.epochs,
-        max_steps=settings.max_steps,
-        batch_size=settings.batch_size,
-        lr=settings.lr,
-        seed=settings.seed,
-    )
 
 
 def _with_evaluations(config: TrainConfig, rows: int) -> TrainConfig:

@@ -126,8 +126,8 @@ class PCARotation(VectorMap):
     Attributes:
         report_: after ``fit``, the axes against plain truncation at every size: a tenth of the rows (at most
             800) is compared under the axes of the others, see
-            :class:`~nestling.encoders.fit_report.FitReport`. A warning names the sizes where truncation is
-            as good.
+            :class:`~nestling.encoders.fit_report.FitReport`. A warning names the sizes where the axes
+            are not shown to be better.
         components_: ``Float[dim, features]``, orthonormal rows.
         mean_: ``Float[features]``, what is subtracted (zero unless ``center``).
         energy_: ``Float[dim]``, the mean square of each output over the rows fitted.
