@@ -347,6 +347,38 @@ def test_what_the_guide_to_vectors_says_of_maps(model: str) -> None:
             check(cell, [float(np.mean(seeds))])
 
 
+def better(model: str, way: str) -> list[int]:
+    """The sizes at which the intervals of all seeds show a gain over truncation."""
+    verdicts: dict[int, set[str]] = defaultdict(set)
+    for row in rows("adapters"):
+        if (row["model"], row["way"]) == (model, way):
+            verdicts[int(row["dim"])].add(row["verdict"])
+    return [dim for dim, said in verdicts.items() if said == {"better"}]
+
+
+def test_what_the_guide_to_vectors_concludes() -> None:
+    cuts = {"wordllama": [8, 16, 32, 64, 128], "minilm": [8, 16, 32, 64, 128, 256]}
+    for model, dims in cuts.items():
+        assert better(model, "adapter of pairs, a rotation") == dims
+    for way in ("PCA of {}", "adapter of {}, a rotation", "adapter of {}, any linear map"):
+        assert better("minilm", way.format("2,000 documents")) == cuts["minilm"]
+        assert better("minilm", way.format("8,000 documents")) == cuts["minilm"]
+        many = [8] if way.startswith("PCA") else [8, 16, 32]
+        assert better("wordllama", way.format("8,000 documents")) == many
+        assert better("wordllama", way.format("2,000 documents")) == [8]
+    assert better("wordllama", "PCA of pairs") == []
+    assert [
+        row["dim"] for row in rows("adapters") if (row["way"], row["verdict"]) == ("PCA of pairs", "worse")
+    ] == ["16"]
+    for model, full in (("wordllama", "256"), ("minilm", "384")):
+        for count in ("2,000", "8,000"):
+            linear, rotated = (
+                adapters(model, f"adapter of {count} documents, {kind}")[full]
+                for kind in ("any linear map", "a rotation")
+            )
+            assert np.mean(linear) < np.mean(rotated)
+
+
 def test_what_the_guide_to_vectors_says_of_intervals() -> None:
     text, found_rows = guide_to_vectors(), rows("fit_reports")
     told = table(text, "| coverage of 95 % intervals |")
