@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,19 @@ def test_the_demo_measures_chooses_and_searches(demo: tuple[Path, str]) -> None:
     assert "1.02 GB" in " ".join(sentences) or "Nothing smaller" in sentences[-1]
     curves = [Curve.load(folder / "curves" / f"{number}.json").name for number in range(1, 6)]
     assert curves == ["nested", "truncation", "trained at full size, then cut", "pca", "random dims"]
+    columns = re.compile(
+        r"granularity +bytes +nested +truncation +trained at full size, then cut +pca +random"
+    )
+    assert columns.search(said), "they stand side by side"
+    curve = Curve.load(folder / "curve.json")
+    assert curve.verdict.startswith("Training pays at "), "against truncation, by intervals of the difference"
+    assert curve.verdict in said
+    for row in curve.column():
+        gain = next(
+            each for each in curve.gains if (each.granularity, each.metric) == (row.granularity, row.metric)
+        )
+        plain = curve.truncation.row(row.granularity, row.metric)
+        assert gain.value == pytest.approx(row.value - plain.value, abs=1e-9)
     assert "Next: nestling search" in said
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert "http://" not in html.replace("http://www.w3.org", "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nestling.domains.collection import Collection
+from nestling.encoders.opening import open_encoder
 from nestling.search.index import AdaptiveIndex
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
@@ -54,7 +58,7 @@ def interrupted(
     by: signal.Signals = signal.SIGINT,
     handler: str = "default_int_handler",
 ) -> Ended:
-    """A command that is sent a signal as soon as a line of its talk holds ``when``."""
+    """A command that is sent a signal as soon as a line of its talk matches ``when``."""
     program = PROGRAM.format(more=more, handler=handler)
     command = [sys.executable, "-c", program, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -65,7 +69,7 @@ def interrupted(
         lines, is_sent = list[str](), False
         for line in process.stderr:
             lines.append(line)
-            if when in line and not is_sent:
+            if re.search(when, line) and not is_sent:
                 process.send_signal(by)
                 is_sent = True
         watchdog.cancel()
@@ -173,10 +177,146 @@ def test_index_build_and_compact(vectors: Path, tmp_path: Path) -> None:
         assert index.verify().rows == 30_000
 
 
-def test_bench(vectors: Path, tmp_path: Path) -> None:
-    ended = interrupted(["bench", vectors, "-o", tmp_path / "report"], "planning on")
-    assert ended == Ended(130, f"nestling: interrupted: {NOTHING}")
-    assert not (tmp_path / "report").exists()
+@dataclass(frozen=True)
+class Case:
+    """A command, what its talk says when it is interrupted, and what it says and leaves then."""
+
+    command: str
+    when: str
+    told: str
+    left: tuple[str, ...] = ()
+    more: str = ""
+
+    def __str__(self) -> str:
+        return self.command
+
+
+DAYS, ROWS = 3000, 40_000
+AS_IT_WAS = f"({NOTHING}|the index copy/index is as it was; repeat it to .*)"
+CASES = [
+    Case("bench vectors.npy -o report", "planning on", NOTHING),
+    Case("sweep vectors.npy --queries vectors.npy -o report", "scoring", NOTHING),
+    Case("compare vectors.npy others.npy --limit 1500 --resamples 2000 -o report", "resampling", NOTHING),
+    Case("extract wordllama --at dim=64 -o small", "working", NOTHING),
+    Case("reproduce trsa --quick -o report", "measuring claims", NOTHING),
+    Case(
+        "train --scored scored.csv --encoder wordllama --tune encoder --nesting dim=64,256 --folder run",
+        "training",
+        r"training stopped after step \d+ of \d+\. (No checkpoint was written yet; repeat it to begin anew|"
+        r"Step \d+ is kept in run; repeat it to go on from there)",
+        ("run",),
+    ),
+    Case(
+        "demo --pairs pairs.csv --output made",
+        "3 of 5: measuring",
+        "what was trained is kept in made/training; repeat it to go on from there",
+        ("made",),
+        "import nestling.cli; sys.modules['nestling.cli.demo']._TRAINING.update(epochs=1)",
+    ),
+    Case("index add texts more.csv", "encoding", NOTHING),
+    Case("index update texts more.csv", "encoding", NOTHING),
+    Case(
+        "index delete texts --table more.csv",
+        "working",
+        f"({NOTHING}|the index texts/index is as it was; .*)",
+    ),
+    Case("index tune texts", "working", f"({NOTHING}|the index texts/index is as it was; repeat it to .*)"),
+]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with vectors, tables and a collection, in which commands are called."""
+    folder = tmp_path_factory.mktemp("desk")
+    for seed, name in enumerate(("vectors", "others")):
+        values = np.random.default_rng(seed).normal(size=(30_000, 64)).astype(np.float32)
+        np.save(folder / f"{name}.npy", values)
+    days = [f"day number {n},the day {n} of a long year" for n in range(DAYS)]
+    (folder / "pairs.csv").write_text("query,document\n" + "\n".join(days))
+    scored = [f"{day},{n % 5}" for n, day in enumerate(days)]
+    (folder / "scored.csv").write_text("sentence1,sentence2,score\n" + "\n".join(scored))
+    words = [
+        "night",
+        "morning",
+        "river",
+        "mountain",
+        "window",
+        "silver",
+        "quiet",
+        "music",
+        "letter",
+        "garden",
+        "stone",
+        "winter",
+    ]
+    picked = np.random.default_rng(0).choice(words, (ROWS, 6))
+    more = [f"{n},{' '.join(row)} of the year {n}" for n, row in enumerate(picked)]
+    (folder / "more.csv").write_text("id,text\n" + "\n".join(more))
+    encoder = open_encoder("wordllama").extract("dim=64")
+    Collection.create(folder / "texts", encoder, days, list(range(len(days))), plan="flat@full").close()
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_command_ends_in_one_line_and_leaves_nothing_half_written(
+    case: Case, desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(desk)
+    before = {path.name for path in desk.iterdir()}
+    command: list[object] = list(case.command.split())
+    if command[0] == "index":  # the same for each, whatever ends first
+        shutil.copytree("texts", "copy")
+        command[2] = "copy"
+    try:
+        ended = interrupted(command, case.when, more=case.more)
+        left = {path.name for path in desk.iterdir()} - before - {"copy"}
+        assert ended.code == 130
+        assert re.fullmatch(f"nestling: interrupted: {case.told}", ended.last)
+        assert left == set(case.left)
+        if command[0] == "index":
+            with Collection.open("copy") as texts:
+                assert len(texts) == DAYS
+                texts.index.verify()
+    finally:
+        for name in ("copy", *case.left):
+            shutil.rmtree(name, ignore_errors=True)
+
+
+OFTEN_COPIED = """
+from nestling.search import building
+building._SECONDS_BETWEEN_COPIES_OF_A_GRAPH = 0.0
+"""
+BEGUN = """
+from nestling.search import building
+grow = building.grow_links
+def grown(*given):
+    assert given[6] is not None, "it begins anew"
+    return grow(*given)
+building.grow_links = grown
+"""
+
+
+def test_a_collection_keeps_the_vectors_and_what_was_built(desk: Path, tmp_path: Path) -> None:
+    build = ["index", "build", desk / "more.csv", "--encoder", "wordllama", "--at", "dim=64", "-o"]
+    build += [tmp_path / "made", "--plan", "graph32@full > rerank@full"]
+    ended = interrupted(build, "linking [1-9]", more=OFTEN_COPIED)
+    words = f"what was built of the index is kept in {tmp_path / 'made' / 'index'}; repeat it to go on"
+    assert ended.code == 130
+    assert ended.last.startswith(
+        f"nestling: interrupted: {words}. {ROWS:,} of {ROWS:,} texts are encoded and "
+    )
+    again = [
+        sys.executable,
+        "-c",
+        PROGRAM.format(more=BEGUN, handler="default_int_handler"),
+        *map(str, build),
+    ]
+    done = subprocess.run(again, capture_output=True, text=True, check=False, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert "encoding" not in done.stderr
+    with Collection.open(tmp_path / "made") as made:
+        assert len(made) == ROWS
+        assert made.search(made.index.fields_of([77])[0]["text"], k=1)[0].id == 77
 
 
 def test_index_export(tmp_path: Path) -> None:
@@ -185,7 +325,7 @@ def test_index_export(tmp_path: Path) -> None:
     AdaptiveIndex.create(tmp_path / "index", vectors).close()
     url = f"lancedb://{tmp_path}/vectors/items"
     ended = interrupted(
-        ["index", "export", tmp_path / "index", "--to", url], "000 of 30,000 rows (", more=SLOW_TABLE
+        ["index", "export", tmp_path / "index", "--to", url], r"000 of 30,000 rows \(", more=SLOW_TABLE
     )
     assert ended.code == 130
     assert ended.last.endswith("of 30,000 rows are copied; repeat it to go on")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nestling.cli.interrupts import kept_training
 from nestling.cli.results import check_results
 from nestling.cli.talk import say, show
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from nestling.domains.collection import Collection
     from nestling.granularity import Granularity
     from nestling.measure.curve import Curve
+    from nestling.training.plan import TrainPlan
 
 DEMO_FOLDER = Path("nestling-demo")
 COLLECTION = "collection"
@@ -69,6 +71,12 @@ def demo(
     )
     check_sources(plan.data)
     check_model(plan.model.encoder)
+    with kept_training(output / "training"):
+        _show_all(plan, encoder, output, seed, has_own=pairs is not None or texts is not None)
+
+
+def _show_all(plan: TrainPlan, encoder: str, output: Path, seed: int, *, has_own: bool) -> None:
+    """The five steps, on data of the user's own or on docstrings."""
     from nestling.domains import text
 
     say("1 of 5: collecting pairs of texts")
@@ -92,9 +100,9 @@ def demo(
     asked = study.validation.queries[:_COMPARED]
     with _collect(nested, everything, chosen, output / COLLECTION, asked, seed) as collection:
         _compare_with_exact(collection, study.test.queries)
-        for query in _EXAMPLES if pairs is None and texts is None else study.test.queries[:3]:
+        for query in study.test.queries[:3] if has_own else _EXAMPLES:
             _show_hits(collection, query)
-    question = NEXT_SEARCH if pairs is None and texts is None else study.test.queries[3]
+    question = study.test.queries[3] if has_own else NEXT_SEARCH
     where = "" if output == DEMO_FOLDER else f"{output / COLLECTION} "
     show(f'\nNext: nestling search {where}"{question}"')
 

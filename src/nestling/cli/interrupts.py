@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from nestling.cli.talk import say
@@ -42,6 +43,17 @@ def interruptible(in_flags: Callable[[str], str]) -> Iterator[None]:
         sys.exit(128 + by)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def kept_training(folder: Path) -> Iterator[None]:
+    """Ctrl-C around the steps of a training says what is kept of them; in the steps it tells itself."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        if not stopped.args and any(folder.glob("checkpoints/step-*")):
+            stopped.add_note(f"what was trained is kept in {folder}; repeat it to go on from there")
+        raise
 
 
 def told(stopped: KeyboardInterrupt) -> str:

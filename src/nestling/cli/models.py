@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nestling.cli.interrupts import kept_training
 from nestling.cli.tables import Fields, IdColumn, open_table
 from nestling.cli.talk import AsJson, Wait, say, say_left_out, show, show_json
 from nestling.data.input_file import find_file
@@ -16,6 +17,9 @@ from nestling.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from nestling.encoders.text import TextEncoder
+    from nestling.training.plan import TrainPlan
 
 
 def train(
@@ -86,24 +90,29 @@ def train(
     model = Path(resolved.output.folder) / "model"
     check_folder_target(model, "text_encoder")
     check_file_target(model.with_name("plan.toml"))
+    with kept_training(model.parent):
+        trained = _trained(resolved)
+        trained.save(model)
+    show_json({"model": str(model), "nesting": str(trained.nesting)}) if as_json else show(str(model))
+
+
+def _trained(plan: TrainPlan) -> TextEncoder:
+    """What a plan trains, by its data and by what it tunes."""
     from nestling.domains import text
 
-    if resolved.model.tune == "masked":
+    if plan.model.tune == "masked":
         from nestling.domains.pretraining import pretrain_by_plan
 
-        trained = pretrain_by_plan(resolved)
-    elif resolved.data.scored is not None:
+        return pretrain_by_plan(plan)
+    if plan.data.scored is not None:
         from nestling.domains.similarity import train_by_plan
 
-        trained = train_by_plan(resolved)
-    else:
-        data = text.read_data(resolved.data)
-        say_left_out(data.left_out)
-        study = text.TextStudy(resolved, data)
-        say(f"{len(study.training):,} pairs to train, {len(study.validation):,} to validate")
-        trained = study.train()
-    trained.save(model)
-    show_json({"model": str(model), "nesting": str(trained.nesting)}) if as_json else show(str(model))
+        return train_by_plan(plan)
+    data = text.read_data(plan.data)
+    say_left_out(data.left_out)
+    study = text.TextStudy(plan, data)
+    say(f"{len(study.training):,} pairs to train, {len(study.validation):,} to validate")
+    return study.train()
 
 
 def encode(

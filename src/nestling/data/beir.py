@@ -14,6 +14,7 @@ from nestling.data.input_file import PACKED, InputFile, find_file, home_path
 from nestling.data.retrieval import RetrievalData
 from nestling.data.table import Table, read_json_lines, read_table
 from nestling.errors import DataError, unknown
+from nestling.progress import watched
 
 
 def read_beir(folder: str | Path, split: str = "test") -> RetrievalData:
@@ -218,7 +219,7 @@ def _rows(source: InputFile) -> Iterator[tuple[int, list[str]]]:
 def _read_texts(source: InputFile) -> dict[str, str]:
     """Title and text by id; a text that is missing is blank."""
     texts: dict[str, str] = {}
-    for number, record in read_json_lines(source):
+    for number, record in watched(read_json_lines(source), f"reading {source.path.name}", "texts"):
         key, title, text = record.get("_id"), record.get("title"), record.get("text")
         if key is None:
             raise DataError(f'line {number} of {source.path} has no "_id", which names it; give it one')

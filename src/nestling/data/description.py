@@ -15,10 +15,11 @@ from nestling.data.column_survey import ColumnSurvey, column_of, read_column
 from nestling.data.columns import Column, Columns, Kinds, read_columns, write_columns
 from nestling.data.delimited import header
 from nestling.data.fields import FieldKind, Value, widened
-from nestling.data.table import Table, read_in_parts
+from nestling.data.table import Table, counted, read_in_parts
 from nestling.data.table_ids import IdKind, check_id_kind, known_ids, table_ids
 from nestling.data.texts import text_column
 from nestling.errors import DataError, unknown
+from nestling.progress import Progress
 
 ID_COLUMNS = ("id", "_id")
 """Columns that hold ids unless something else is said."""
@@ -128,7 +129,7 @@ class TableFile:
 
     def fields(self) -> Iterator[Columns]:
         """The fields of all rows, some thousands at a time."""
-        for part in self.read(self.path):
+        for part in counted(self.read(self.path), "reading fields", self.rows):
             made = {name: Column.of(self._column(part, name), kind) for name, kind in self.kinds.items()}
             yield Columns(made, len(part.numbers))
 
@@ -176,7 +177,7 @@ class _Survey:
 
     def table(self) -> TableFile:
         part = None
-        for part in self._read(self._path):
+        for part in counted(self._read(self._path)):
             if not self._rows:
                 self._choose(part)
             self._look(part)
@@ -189,12 +190,14 @@ class _Survey:
         if missing and not self._settled:
             raise DataError(f"{self._path}: {unknown('column', missing[0], part.columns)}")
         found = {name: survey.remark for name, survey in self._columns.items() if kinds.get(name) == "text"}
+        with Progress("comparing ids"):
+            ids = self._ids() if self._id else None
         return TableFile(
             self._path,
             self._text,
             self._id or None,
             kinds,
-            self._ids() if self._id else None,
+            ids,
             self._rows,
             self._left_out,
             {name: why for name, why in found.items() if why and name not in self._asked},

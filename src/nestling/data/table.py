@@ -17,6 +17,7 @@ from nestling.data.delimited import is_table, names_columns, read_fields, with_d
 from nestling.data.input_file import InputFile, find_file
 from nestling.data.text_checks import check_texts
 from nestling.errors import DataError, require, unknown
+from nestling.progress import Progress
 
 _RECORDS_AT_A_TIME = 1 << 13
 _LINES_LOOKED_AT = 50
@@ -117,7 +118,7 @@ def read_table(path: str | Path, is_header: IsHeader = names_columns, *, kind: s
         DataError: for a file that is missing, of another kind, damaged, empty, or in another encoding.
         MissingExtraError: for parquet without pyarrow.
     """
-    parts = list(read_in_parts(path, is_header, kind=kind))
+    parts = list(counted(read_in_parts(path, is_header, kind=kind)))
     columns: dict[str, list[Any]] = {name: [] for name in parts[-1].columns}
     for part in parts:
         missing = [None] * len(part.numbers)
@@ -151,6 +152,14 @@ def read_in_parts(
         yield part
     if is_empty:
         raise DataError(f"{source.path} is empty: it holds no records")
+
+
+def counted(parts: Iterable[Table], what: str = "reading", total: int | None = None) -> Iterator[Table]:
+    """The parts of a file, for a reader that goes through all of them at once; its progress is shown."""
+    with Progress(what, total, "rows") as progress:
+        for part in parts:
+            yield part
+            progress.update(len(part.numbers))
 
 
 def _guess(source: InputFile, otherwise: str) -> str:

@@ -23,7 +23,7 @@ from nestling.domains.encoding import encoded
 from nestling.encoders.opening import open_encoder
 from nestling.encoders.reference import digest_of
 from nestling.encoders.stored import StoredVectors
-from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError
 from nestling.granularity import At
 from nestling.kinds import check_kind
 from nestling.search.ids import Ids
@@ -117,9 +117,11 @@ class Collection:
         granularity = encoder.nesting.resolve(at)
         small = encoder if granularity == encoder.nesting.full else encoder.extract(granularity)
         with encoded(small, source.texts, root) as matrix:
-            with write_folder(root, _KIND, nesting=small.nesting, rule=small.rule) as path:
-                small.save(path / _ENCODER)
+            if not _is_begun(root, small):
+                with write_folder(root, _KIND, nesting=small.nesting, rule=small.rule) as path:
+                    small.save(path / _ENCODER)
             with storage_errors(root):
+                shutil.rmtree(root / _INCOMING, ignore_errors=True)
                 write_columns(root / _INCOMING, source.fields(), source.kinds)
             vectors = StoredVectors(
                 matrix,
@@ -320,6 +322,17 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
             f"{folder} holds a finished collection, which is not replaced; "
             "pass overwrite=True to replace it, or choose another folder"
         )
+
+
+def _is_begun(root: Path, encoder: Encoder) -> bool:
+    """Whether an interrupted call left an index of this encoder's vectors, whose build can go on."""
+    try:
+        if not (root / _INCOMING).exists() or (root / _INDEX / MANIFEST).exists():
+            return False
+        verify_files(root, read_manifest(root).files)
+        return open_encoder(root / _ENCODER).fingerprint() == encoder.fingerprint()
+    except (OSError, NestlingError):  # what cannot be used is written anew
+        return False
 
 
 def _identity(root: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -243,9 +243,11 @@ class _Work:
 def _count(texts: Iterable[str]) -> int:
     """How many texts there are; each is checked before the first is encoded."""
     count = 0
-    for part in _parts(texts):
-        check_texts(part, count)
-        count += len(part)
+    with Progress("checking", len(texts) if isinstance(texts, Sized) else None, "texts") as progress:
+        for part in _parts(texts):
+            check_texts(part, count)
+            count += len(part)
+            progress.update(len(part))
     if count == 0:
         raise DataError("there is no text to encode; give at least one")
     return count

@@ -26,6 +26,7 @@ from nestling.training.plan import DataPlan, TrainPlan, write_plan
 
 _SMALLEST_DIM = 8
 _VALIDATION_PAIRS = 2000
+_AT_FULL_SIZE = "trained at full size"
 
 
 def read_data(plan: DataPlan) -> TextPairs:
@@ -92,11 +93,12 @@ class TextStudy:
         curve = sweep(nested, task, seed=seed, name="nested", source=_source(self.plan.data))
         vectors, full = encode_task(self.plain, task), self.plain.nesting.full["dim"]
         sizes = Nesting.chain(dim=[dim for dim in self.nesting.sizes("dim") if dim <= full])
-        at_full = self._fit_map(Nested(self._base_loss, sizes.sizes("dim")[-1:]))
+        folder = str(Path(self.plan.output.folder) / _AT_FULL_SIZE)
+        at_full = self._fit_map(Nested(self._base_loss, sizes.sizes("dim")[-1:]), folder)
         return (
             curve,
             curve.truncation or truncation(vectors, sizes, seed=seed),
-            sweep(at_full.transform, vectors, sizes, seed=seed, name="trained at full size, then cut"),
+            sweep(at_full.transform, vectors, sizes, seed=seed, name=f"{_AT_FULL_SIZE}, then cut"),
             pca(vectors, sizes, np.concatenate(self._training_vectors), seed=seed),
             random_dims(vectors, sizes, seed=seed),
         )
@@ -116,7 +118,7 @@ class TextStudy:
         """Encode once, then train a map on the vectors; the encoder stays as it is."""
         return self.plain.with_adapter(self._fit_map(self._loss(), self.plan.output.folder))
 
-    def _fit_map(self, loss: Nested, folder: str | None = None) -> NestedAdapter:
+    def _fit_map(self, loss: Nested, folder: str) -> NestedAdapter:
         plan = self.plan
         adapter = NestedAdapter(
             loss.nesting,

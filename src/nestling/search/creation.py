@@ -27,7 +27,7 @@ from nestling.search.ids import check_new_ids
 from nestling.search.incoming import as_matrix, prepared_blocks
 from nestling.search.lock import WriterLock, check_wait
 from nestling.search.plan import Plan
-from nestling.search.segments import SEGMENTS, Rows
+from nestling.search.segments import SEGMENTS, Rows, is_being_built, segment_name
 from nestling.search.stages import SLICEABLE
 from nestling.search.state import Loaded, Numbering, load
 from nestling.search.writer import Writer, write_files
@@ -128,7 +128,7 @@ def new_folder(root: Path) -> Iterator[WriterLock]:
         yield lock
     except BaseException as error:
         _leave(root, lock, is_new=is_new, resume=not isinstance(error, Exception))
-        if isinstance(error, KeyboardInterrupt) and root.exists():
+        if isinstance(error, KeyboardInterrupt) and is_being_built(root / SEGMENTS / segment_name(1)):
             error.add_note(f"what was built of the index is kept in {root}; repeat it to go on")
         raise
 

@@ -269,7 +269,7 @@ def retune(
     The table is what ``index.search(..., recall=)`` picks its point from, and searches that name none use the
     point that is chosen here. For the arguments see :func:`tune`.
     """
-    is_kept = on_interrupt(lambda: f"the index {index.folder} is as it was; its points are not measured yet")
+    is_kept = on_interrupt(lambda: f"the index {index.folder} is as it was; repeat it to measure its points")
     with is_kept, TemporaryDirectory(prefix="nestling-tune-") as folder:
         names, rows, _ = index.rows()
         path = Path(folder) / "vectors.npy"

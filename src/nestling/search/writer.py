@@ -17,6 +17,7 @@ from nestling.artifact import FileRecord, read_manifest, storage_errors
 from nestling.data.columns import Columns, parts_of
 from nestling.errors import ConfigError, DataError, StorageError
 from nestling.ids import as_ids
+from nestling.interrupts import on_interrupt
 from nestling.search.durable import discard, flush_folder, npy_chunks, write_new
 from nestling.search.engine import Engine
 from nestling.search.generation import Generation, leftovers, switch
@@ -107,7 +108,8 @@ class Writer:
                 blocks = prepared_blocks(vectors, self.state.generation.rule, smallest)
             settles = len(names) > 0 and columns.kinds != self.state.snapshot.terms.fields  # or widens
             if settles or len(names) * self.state.snapshot.terms.dim * 4 >= self._log_bytes:
-                self._commit_large(names, blocks, columns)
+                with self._interrupts_told():
+                    self._commit_large(names, blocks, columns)
             elif len(names):
                 self._append(Record("put", names, np.concatenate(list(blocks)), columns))
             return names
@@ -135,16 +137,12 @@ class Writer:
 
     def flush(self) -> None:
         """Write the rows in memory, and what was deleted, into files of a new generation."""
-        with self._changing():
-            if self._log.length == HEADER_BYTES:
-                return
-            snapshot = self.state.snapshot
-            kept, merged = self._split(snapshot.segments, snapshot.memory.live_count)
-            self._commit(kept, snapshot.rows(merged), self.state.numbering)
+        with self._changing(), self._interrupts_told():
+            self._flush()
 
     def compact(self) -> None:
         """Write all rows that are left into one segment, built by the plan, unless they stand in one."""
-        with self._changing():
+        with self._changing(), self._interrupts_told():
             parts = self.state.snapshot.segments
             if self._log.length == HEADER_BYTES and [part.live_count for part in parts] == [
                 len(part.segment) for part in parts[:1]
@@ -154,7 +152,7 @@ class Writer:
 
     def write_settings(self, **settings: Any) -> None:
         """Put what was measured of the index, and chosen, into its manifest."""
-        with self._changing():
+        with self._changing(), self._interrupts_told():
             snapshot = self.state.snapshot
             self._commit(snapshot.segments, snapshot.rows(()), self.state.numbering, **settings)
 
@@ -231,13 +229,34 @@ class Writer:
         taken: NDArray[np.bool_] = np.logical_or.reduce([self._memory.has(names), *masks])
         return taken
 
+    @contextmanager
+    def _interrupts_told(self) -> Iterator[None]:
+        """Ctrl-C inside says whether the change is on the disk; it is there whole or not at all."""
+        before = self.state.generation.settings.generation, self._log.length
+
+        def told() -> str:
+            if (read_manifest(self._root).settings["generation"], self._log.length) == before:
+                return f"the index {self._root} is as it was; repeat it to go on"
+            return f"the change is in the index {self._root}; there is nothing to repeat"
+
+        with on_interrupt(told):
+            yield
+
     def _append(self, record: Record) -> None:
         if self._log.length > HEADER_BYTES and self._log.length + record.vectors.nbytes > self._log_bytes:
-            self.flush()
-        self._log.append(record)
-        numbering = self.state.numbering.after(record)
-        snapshot = apply(self.state.snapshot, self._memory, record, numbering)
-        self.state = replace(self.state, snapshot=snapshot, numbering=numbering)
+            self._flush()
+        with self._interrupts_told():
+            self._log.append(record)
+            numbering = self.state.numbering.after(record)
+            snapshot = apply(self.state.snapshot, self._memory, record, numbering)
+            self.state = replace(self.state, snapshot=snapshot, numbering=numbering)
+
+    def _flush(self) -> None:
+        if self._log.length == HEADER_BYTES:
+            return
+        snapshot = self.state.snapshot
+        kept, merged = self._split(snapshot.segments, snapshot.memory.live_count)
+        self._commit(kept, snapshot.rows(merged), self.state.numbering)
 
     def _split(
         self, segments: tuple[LiveSegment, ...], count: int
@@ -319,8 +338,6 @@ class Writer:
                 return generation, segments, LogWriter(generation.log(self._root), _EMPTY_LOG)
         except BaseException as error:
             self._discard_leftovers(resume=not isinstance(error, Exception))
-            if isinstance(error, KeyboardInterrupt):
-                error.add_note(f"the index {self._root} is as it was; repeat it to go on")
             raise
 
     def _discard_leftovers(self, *, resume: bool = False) -> None:
