@@ -91,6 +91,17 @@ def test_texts_come_change_and_go(encoder: Any, tmp_path: Path) -> None:
         assert collection.search("storm", k=1, recall=0.9)[0].id == "r"
 
 
+def test_a_float_widens_a_field(encoder: Any, tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "c", encoder, TEXTS, ["c", "s", "b"], fields=FIELDS) as collection:
+        collection.add(["heavy rain falls"], ["r"], fields={"year": [1999.5]})
+        collection.update(None, ["c"], fields={"year": [2.0]})
+    with Collection.open(tmp_path / "c", read_only=True) as collection:
+        assert collection.index.fields["year"] == "float"
+        found = {hit.id: hit.fields["year"] for hit in collection.search("rain", k=4, where="year<=2010")}
+        assert found == {"r": 1999.5, "c": 2.0, "s": 2010.0}
+        assert all(isinstance(year, float) for year in found.values())
+
+
 def test_a_failed_add_changes_nothing(encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise StorageError("the disk is full")

@@ -183,12 +183,14 @@ def _put(
         from nestling.domains.collection import Collection
 
         with Collection.open(folder, wait=wait) as texts:
-            before, rows = len(texts), _put_texts(texts, source, replaces)
-            after = len(texts)
+            before, kinds, rows = len(texts), texts.index.fields, _put_texts(texts, source, replaces)
+            after, later = len(texts), texts.index.fields
     else:
         with writable(folder, wait=wait) as vectors:
-            before, rows = len(vectors), _put_vectors(vectors, source, table, replaces)
-            after = len(vectors)
+            before, kinds, rows = len(vectors), vectors.fields, _put_vectors(vectors, source, table, replaces)
+            after, later = len(vectors), vectors.fields
+    if wider := [name for name, kind in kinds.items() if later[name] != kind]:
+        say(f"{', '.join(wider)} held whole numbers, and holds floats from now on")
     added = after - before
     say(f"{added:,} added, {rows - added:,} replaced; {after:,} in all")
     answer = {"added": added, "replaced": rows - added, "rows": after}

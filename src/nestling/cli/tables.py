@@ -105,14 +105,11 @@ def table_like(path: Path, index: AdaptiveIndex, *, has_texts: bool, replaces: b
     columns = {part: name for part, name in index.columns.items() if has_texts or part != "text"}
     table = TableFile.like(path, index.fields, columns, has_texts=has_texts and not replaces)
     missing = [name for name in index.fields if name not in table.kinds and name != columns.get("text")]
-    wider = [name for name, kind in table.kinds.items() if kind != index.fields[name]]
     if table.left_out:
         say(f"left out, as the index has no such fields: {', '.join(table.left_out)}")
     if missing:
         rest = "rows that are replaced keep theirs" if replaces else "its rows have no value there"
         say(f"{path} has no column {', '.join(missing)}: {rest}")
-    if wider:
-        say(f"{', '.join(wider)} held whole numbers, and holds floats from now on")
     return table
 
 

@@ -68,9 +68,10 @@ def check_kind(ids: Ids, kind: IdKind | None) -> None:
     """
     if kind is not None and len(ids) and kind_of(ids) != kind:
         words = {"int": "whole numbers", "str": "strings"}
+        remedy = ", or build it again with texts as ids: --id-column NAME:text" if kind == "int" else ""
         raise DataError(
             f"the ids of this index are {words[kind]}, but {words[kind_of(ids)]} are given; "
-            "use ids of its kind"
+            f"use ids of its kind{remedy}"
         )
 
 
