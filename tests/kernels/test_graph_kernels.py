@@ -31,7 +31,8 @@ def some_walks(rng: np.random.Generator, graph: CodedGraph, count: int) -> Walks
     codes[:, :, -8:] = 0
     flat = codes.reshape(count, -1)
     scales = rng.uniform(1e-3, 2e-3, count).astype(np.float32)
-    return Walks(flat, flat.sum(axis=1, dtype=np.int32), scales)
+    weights = rng.standard_normal(len(flat)).astype(np.float32)
+    return Walks(flat, flat.sum(axis=1, dtype=np.int32), scales, weights)
 
 
 def some_whole(rng: np.random.Generator, rows: int) -> WholeRows:
@@ -73,10 +74,15 @@ def test_a_walk_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool],
             assert allowed[ours[ours >= 0]].all()
 
 
-def some_lens(rng: np.random.Generator, graph: CodedGraph, dim: int, cosine: bool, columns: int = 0) -> Lens:
+SPACES = ["cosine", "euclidean", "dot"]
+
+
+def some_lens(rng: np.random.Generator, graph: CodedGraph, dim: int, space: str, columns: int = 0) -> Lens:
     width = 4 * graph.codes.shape[1]
     basis = rng.standard_normal((dim, width + columns)).astype(np.float32)
-    return Lens(dim, width, basis, rng.standard_normal(dim), 0.25, cosine, graph.biased)
+    mean, scale = rng.standard_normal(dim), 1 if space == "cosine" else 0.25
+    biased = graph.biased or space == "euclidean"
+    return Lens(dim, width, basis, mean, scale, space == "cosine", biased, biased and space != "euclidean")
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -86,27 +92,32 @@ def test_aims_are_those_of_numpy_to_the_last_bit(
     level: str, shape: tuple[int, int, int, bool], scale: float
 ) -> None:
     rng = np.random.default_rng(6)
-    lens = some_lens(rng, some_rows(rng, *shape), 37, cosine=False)
+    lens = some_lens(rng, some_rows(rng, *shape), 37, "euclidean")
     rows = rng.standard_normal((9, 37)) * scale
     rows[3] = 0
     rows[4, 1:] = 0
-    ours, theirs = walking_native.aim(level, lens, rows), walking_twin.aim(lens, rows)
-    for name in ("codes", "sums", "scales"):
+    weights = rng.standard_normal(9)
+    ours, theirs = walking_native.aim(level, lens, rows, weights), walking_twin.aim(lens, rows, weights)
+    for name in ("codes", "sums", "scales", "weights"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
-    shorter = walking_native.aim(level, lens, rows[:, :30])
-    np.testing.assert_array_equal(shorter.codes, walking_twin.aim(lens, rows[:, :30]).codes)
+    shorter = walking_native.aim(level, lens, rows[:, :30], weights)
+    np.testing.assert_array_equal(shorter.codes, walking_twin.aim(lens, rows[:, :30], weights).codes)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("cosine", [False, True])
-def test_a_search_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool], cosine: bool) -> None:
+@pytest.mark.parametrize("space", SPACES)
+def test_a_search_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool], space: str) -> None:
     rng = np.random.default_rng(7)
     graph, dim = random_links(rng, some_rows(rng, *shape)), 37
     values = rng.standard_normal((shape[0], dim)).astype(np.float32)
-    stored = StoredRows(values, rng.uniform(1, 2, shape[0]) if cosine else None, graph.biased and not cosine)
-    searched = SearchedGraph(graph, some_lens(rng, graph, dim, cosine), stored)
+    scale = rng.uniform(1, 2, shape[0]) if space == "cosine" else None
+    searched = SearchedGraph(
+        graph, some_lens(rng, graph, dim, space), StoredRows(values, scale, space == "euclidean")
+    )
     queries = rng.standard_normal((7, dim))
+    queries[3] = -queries[2]
+    queries[4] *= 1e-6
     for allowed in (None, rng.random(shape[0]) < 0.3):
         ours = walking_native.search(level, searched, queries, 20, 15, 6, allowed)
         theirs = walking_twin.search(searched, queries, 20, 15, 6, allowed)
@@ -118,13 +129,13 @@ def test_a_search_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("cosine", [False, True])
+@pytest.mark.parametrize("space", SPACES)
 def test_ranking_by_residuals_agrees_with_numpy(
-    level: str, shape: tuple[int, int, int, bool], cosine: bool
+    level: str, shape: tuple[int, int, int, bool], space: str
 ) -> None:
     rng = np.random.default_rng(9)
     graph = random_links(rng, some_rows(rng, *shape))
-    lens = some_lens(rng, graph, 37, cosine and not graph.biased, 64)
+    lens = some_lens(rng, graph, 37, space, 64)
     values = rng.integers(-127, 128, (shape[0], lens.basis.shape[1])).astype(np.int8)
     searched = SearchedGraph(graph, lens, Residuals(values, rng.uniform(0.1, 1, shape[0]).astype(np.float32)))
     queries = rng.standard_normal((7, 37))
@@ -143,7 +154,7 @@ def test_queries_that_cannot_be_used_are_said(level: str) -> None:
     for cosine, wrong in ((False, np.nan), (False, -np.inf), (True, np.nan), (True, 0.0)):
         queries = rng.standard_normal((7, 37))
         queries[5, 3] = queries[6] = wrong
-        searched = SearchedGraph(graph, some_lens(rng, graph, 37, cosine), stored)
+        searched = SearchedGraph(graph, some_lens(rng, graph, 37, "cosine" if cosine else "dot"), stored)
         for found in (
             walking_native.search(level, searched, queries, 5, 5, 5, None),
             walking_twin.search(searched, queries, 5, 5, 5, None),

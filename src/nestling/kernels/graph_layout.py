@@ -22,7 +22,7 @@ class CodedGraph:
 
     A code has four levels of two bits a byte: level ``s`` of byte ``j`` is entry ``s * stride + j``. Its
     last four bytes are a factor (float32), the four before them a bias if rows have one. With
-    ``t = 2 <query, code> - 3 sum(query)`` the estimate of a row is ``t * scale * factor + bias``.
+    ``t = 2 <query, code> - 3 sum(query)`` the estimate of a row is ``t * scale * factor + weight * bias``.
 
     Args:
         codes: ``UInt8[rows, stride]``, ``stride`` a multiple of 64; best at addresses that are, too.
@@ -47,15 +47,31 @@ class Walks:
         codes: ``Int8[walks, 4 * stride]``, from -127 to 127, zero where a code ends with numbers.
         sums: ``Int32[walks]``: sum of the codes of each.
         scales: ``Float32[walks]``: what a code is multiplied by.
+        weights: ``Float32[walks]``: what the bias of a row is multiplied by, if rows have one.
     """
 
     codes: Whole
     sums: Links
     scales: Floats
+    weights: Floats
 
     def part(self, rows: slice) -> Walks:
         """Some of the walks."""
-        return Walks(self.codes[rows], self.sums[rows], self.scales[rows])
+        return Walks(self.codes[rows], self.sums[rows], self.scales[rows], self.weights[rows])
+
+
+class Moved(NamedTuple):
+    """Queries relative to the mean of the rows.
+
+    Attributes:
+        rows: ``Float64[queries, dim]``.
+        weights: ``Float64[queries]``: how much the bias of a row counts.
+        factors: ``Float64[queries]``: what queries were multiplied by before the mean was taken off.
+    """
+
+    rows: Doubles
+    weights: Doubles
+    factors: Doubles
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +86,9 @@ class Lens:
         mean: ``Float64[dim]`` that was taken off the rows after scaling.
         scale: a power of two.
         cosine: whether scores are those of queries of length one.
-        biased: whether estimates have a bias; queries are then scaled and moved as the rows were.
+        biased: whether estimates have a bias; queries are then moved as the rows were.
+        products: whether scores are inner products nevertheless: queries are moved by as much of the mean
+            as is in them.
     """
 
     dim: int
@@ -80,6 +98,22 @@ class Lens:
     scale: float
     cosine: bool
     biased: bool
+    products: bool = False
+
+    def moved(self, queries: Doubles) -> Moved:
+        """Queries ``Float64[queries, dim]`` relative to the mean; for the cosine they have length one.
+
+        They lose all of the mean or, where products are compared, as much of it as is in them: what rows
+        share would take the levels of their codes. The bias of a row says what that adds to its score.
+        """
+        if not self.biased:
+            return Moved(queries, np.zeros(len(queries)), np.ones(len(queries)))
+        factors, weights = np.full(len(queries), self.scale), np.ones(len(queries))
+        if self.products:
+            factors = 1 / np.maximum(np.abs(queries).max(axis=1), np.finfo(np.float64).tiny)
+            weights = (queries * factors[:, None]) @ self.mean / (self.mean @ self.mean)
+        rows = queries * factors[:, None] - weights[:, None] * self.mean
+        return Moved(rows, weights, factors)
 
 
 @dataclass(frozen=True, eq=False)

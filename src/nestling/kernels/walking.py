@@ -41,15 +41,17 @@ __all__ = [
 ]
 
 
-def aim(lens: Lens, rows: Doubles) -> Walks:
+def aim(lens: Lens, rows: Doubles, weights: Doubles) -> Walks:
     """Walks towards rows in terms of the frame, ``Float64[walks, entries or fewer]``, finite.
+
+    ``weights``, ``Float64[walks]``, say how much the biases of rows count.
 
     Products and sums are rounded one by one and in order, so that every level gives the same walks.
     """
     now = kernels.level()
     if now == "off":
-        return walking_twin.aim(lens, rows)
-    return walking_native.aim(now, lens, rows)
+        return walking_twin.aim(lens, rows, weights)
+    return walking_native.aim(now, lens, rows, weights)
 
 
 def search(

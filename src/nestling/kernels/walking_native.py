@@ -35,7 +35,7 @@ class _Graph(Structure):
 
 
 class _Walks(Structure):
-    _fields_ = [("count", c_int64), ("codes", c_void_p), ("sums", c_void_p), ("scales", c_void_p)]
+    _fields_ = [("count", c_int64), *[(name, c_void_p) for name in ("codes", "sums", "scales", "weights")]]
 
 
 class _Lens(Structure):
@@ -43,7 +43,7 @@ class _Lens(Structure):
         *[(name, c_int64) for name in ("dim", "width", "columns")],
         *[(name, c_void_p) for name in ("basis", "mean")],
         ("scale", c_double),
-        *[(name, c_int32) for name in ("cosine", "biased")],
+        *[(name, c_int32) for name in ("cosine", "biased", "products")],
     ]
 
 
@@ -55,12 +55,12 @@ class _Whole(Structure):
     _fields_ = [("dim", c_int64), ("values", c_void_p), ("scales", c_void_p), ("norms", c_void_p)]
 
 
-def aim(level: str, lens: Lens, rows: Doubles) -> Walks:
+def aim(level: str, lens: Lens, rows: Doubles, weights: Doubles) -> Walks:
     """See :func:`nestling.kernels.walking.aim`."""
     rows, count = np.ascontiguousarray(rows), len(rows)
     codes, sums = np.empty((count, lens.width), np.int8), np.empty(count, np.int32)
-    aims = Walks(codes, sums, np.empty(count, np.float32))
-    given = (_lens(lens), address(rows), count, rows.shape[1])
+    aims = Walks(codes, sums, np.empty(count, np.float32), weights.astype(np.float32))
+    given = (_lens(lens), address(rows), count, address(aims.weights), rows.shape[1])
     _check(
         _functions().nestling_graph_aim(
             LEVELS.index(level), *given, *map(address, (aims.codes, aims.sums, aims.scales))
@@ -136,7 +136,7 @@ def rank(
 def _functions() -> Any:
     loaded: Any = library()
     types_of: dict[str, list[Any]] = {
-        "graph_aim": [POINTER(_Lens), c_void_p, c_int64, c_int64, *[c_void_p] * 3],
+        "graph_aim": [POINTER(_Lens), c_void_p, c_int64, c_void_p, c_int64, *[c_void_p] * 3],
         "graph_search": [
             *[POINTER(each) for each in (_Graph, _Lens, Vectors, _Residuals)],
             *[c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p],
@@ -186,11 +186,12 @@ def _searched(searched: SearchedGraph) -> tuple[Any, ...]:
 def _lens(lens: Lens) -> _Lens:
     places = map(address, (lens.basis, lens.mean))
     shape = (lens.dim, lens.width, lens.basis.shape[1])
-    return _Lens(*shape, *places, lens.scale, lens.cosine, lens.biased)
+    return _Lens(*shape, *places, lens.scale, lens.cosine, lens.biased, lens.products)
 
 
 def _walks(walks: Walks) -> _Walks:
-    return _Walks(len(walks.codes), *map(address, (walks.codes, walks.sums, walks.scales)))
+    places = map(address, (walks.codes, walks.sums, walks.scales, walks.weights))
+    return _Walks(len(walks.codes), *places)
 
 
 def _whole(whole: WholeRows) -> _Whole:

@@ -28,7 +28,7 @@ _TINY, _SMALL = np.finfo(np.float64).tiny, np.finfo(np.float32).tiny
 _Key = tuple[float, int]  # the estimate with its sign changed, and the row
 
 
-def aim(lens: Lens, rows: Doubles) -> Walks:
+def aim(lens: Lens, rows: Doubles, weights: Doubles) -> Walks:
     """See :func:`nestling.kernels.walking.aim`."""
     largest = np.maximum(np.abs(rows).max(axis=1), _TINY)
     units = (rows / largest[:, None]).astype(np.float32)
@@ -39,7 +39,7 @@ def aim(lens: Lens, rows: Doubles) -> Walks:
     codes = np.rint(own / steps[:, None]).astype(np.int8)
     with np.errstate(over="ignore"):  # beside so large a scale biases do not count
         scales = (steps * largest).astype(np.float32) if lens.biased else steps
-    return Walks(codes, codes.sum(axis=1, dtype=np.int32), scales)
+    return Walks(codes, codes.sum(axis=1, dtype=np.int32), scales, weights.astype(np.float32))
 
 
 def search(
@@ -56,12 +56,13 @@ def search(
     if not usable.all():
         none = np.full((len(queries), k), -1)
         return Answer(none, none.astype(np.float64), 0, int(np.argmin(usable)))
-    moved = queries * lens.scale - lens.mean if lens.biased else queries
-    met = walk(searched.graph, aim(lens, moved), ef, kept, allowed)
+    direct = queries / norms[:, None] if lens.cosine else queries
+    moved = lens.moved(direct)
+    met = walk(searched.graph, aim(lens, moved.rows, moved.weights), ef, kept, allowed)
     if isinstance(searched.vectors, Residuals):
         indices, scores = rank_coded(searched, searched.vectors, queries, met, k)
     else:
-        indices, scores = rank(searched.vectors, queries / norms[:, None] if lens.cosine else queries, met, k)
+        indices, scores = rank(searched.vectors, direct, met, k)
     return Answer(indices, scores, int((indices[:, -1] < 0).sum()))
 
 
@@ -115,10 +116,12 @@ def rank_coded(
 ) -> tuple[Ints, Doubles]:
     """See :func:`nestling.kernels.walking.rank_coded`."""
     graph, lens = searched.graph, searched.lens
-    moved = queries * lens.scale - lens.mean if lens.biased else queries
+    direct = queries / np.linalg.norm(queries, axis=1, keepdims=True) if lens.cosine else queries
+    moved, weights, factors = lens.moved(direct)
     largest = np.maximum(np.abs(moved).max(axis=1, keepdims=True), _TINY)
     turned = _turned(lens, (moved / largest).astype(np.float32)) * largest
     squares, ends = np.square(moved).sum(axis=1), 8 if lens.biased else 4
+    unit = 1 if lens.cosine else lens.scale
 
     def score(number: int, rows: Ints) -> Doubles:
         levels = 2 * unpack_rows(graph.codes[rows]).astype(np.float64).reshape(len(rows), 4, -1) - 3
@@ -127,9 +130,10 @@ def rank_coded(
         bias, factor = np.ascontiguousarray(graph.codes[rows, -8:]).view(np.float32).astype(np.float64).T
         product = factor * coded + residuals.steps[rows] * (residuals.values[rows] @ turned[number])
         if lens.biased:
-            return np.asarray((2 * (product + bias) - squares[number]) / lens.scale**2)
-        along = product + queries[number] @ lens.mean
-        return np.asarray(along / (np.sqrt(squares[number]) if lens.cosine else lens.scale))
+            product = product + weights[number] * bias
+        if lens.biased and not lens.products:
+            return np.asarray((2 * product - squares[number]) / lens.scale**2)
+        return np.asarray((product / factors[number] + direct[number] @ lens.mean) / unit)
 
     return _rank(candidates, k, score)
 
@@ -147,7 +151,9 @@ def _estimates(graph: CodedGraph, codes: Bytes, walks: Walks, number: int) -> li
     steps = 2 * (levels @ walks.codes[number].astype(np.int32)) - 3 * walks.sums[number]
     numbers = np.ascontiguousarray(codes[:, -8:]).view(np.float32)
     found: Floats = steps.astype(np.float32) * walks.scales[number] * numbers[:, 1]
-    return [float(each) for each in (found + numbers[:, 0] if graph.biased else found)]
+    return [
+        float(each) for each in (found + walks.weights[number] * numbers[:, 0] if graph.biased else found)
+    ]
 
 
 def _walk(

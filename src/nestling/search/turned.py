@@ -20,6 +20,8 @@ _MOST_LINES = 4
 # Share of the variance that the coded directions must hold before another line of codes stops to pay: of
 # sentence vectors of 384 dims one line that holds 0.95 is 1.6 times as fast as two at the same recall.
 _VARIANCE = 0.85
+# If the mean is longer than this share of the rows' distance from it, queries lose it before they are coded.
+_FAR = 1 / 4
 _WIDTHS = (0.85, 1.0, 1.15)  # of a step, in root mean squares of a row
 _LARGEST = 127
 _TINY, _SMALL = np.finfo(np.float64).tiny, np.finfo(np.float32).tiny
@@ -38,6 +40,9 @@ class Turn:
         lines: of 64 bytes that a row's code takes.
         metric: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
         longest: squared length that all rows get (``"dot"`` only).
+        mean: ``Float64[dim]`` of the rows, if queries are taken relative to it though inner products are
+            compared: what all rows share would take the levels of a query's code. What it adds to the
+            estimate of a row is then kept with the code.
     """
 
     basis: Doubles
@@ -45,6 +50,7 @@ class Turn:
     lines: int
     metric: str
     longest: float
+    mean: Doubles | None = None
 
     @classmethod
     def fit(cls, vectors: NDArray[Any], frame: Frame, seed: int) -> Self:
@@ -52,18 +58,21 @@ class Turn:
         rng = np.random.default_rng(seed)
         longest = _longest(vectors, frame) if frame.metric == "dot" else 0.0
         rows = np.sort(rng.permutation(len(vectors))[:_SAMPLED])
-        sample = _lift(frame.centre(vectors, rows), frame.metric, longest)
+        centred = frame.centre(vectors, rows)
+        spread = float(np.square(centred).sum(axis=1).mean())
+        is_far = frame.metric != "euclidean" and float(frame.mean @ frame.mean) > _FAR**2 * spread
+        sample = _lift(centred, frame.metric, longest)
         sample -= sample.mean(axis=0)
         values, directions = np.linalg.eigh(sample.T @ sample)
         values, directions = np.maximum(values[::-1], 0), directions[:, ::-1]
-        ends = 8 if frame.metric == "euclidean" else 4
+        ends = 8 if frame.metric == "euclidean" or is_far else 4
         room = [min(4 * (lines * LINE_BYTES - ends), len(values)) for lines in range(1, _MOST_LINES + 1)]
         held = [values[slice(each)].sum() >= _VARIANCE * values.sum() for each in room]
         lines = held.index(True) + 1 if True in held else _MOST_LINES
         coded = room[lines - 1]
         parts = np.split(directions, [coded], axis=1)
         basis = np.concatenate([part @ _rotation(rng, part.shape[1]) for part in parts], axis=1)
-        return cls(basis, coded, lines, frame.metric, longest)
+        return cls(basis, coded, lines, frame.metric, longest, frame.mean if is_far else None)
 
     @property
     def stride(self) -> int:
@@ -73,7 +82,7 @@ class Turn:
     @property
     def biased(self) -> bool:
         """Whether estimates depend on a number of the row."""
-        return self.metric == "euclidean"
+        return self.metric == "euclidean" or self.mean is not None
 
     @property
     def columns(self) -> int:
@@ -81,13 +90,19 @@ class Turn:
         last = max(4 * self.stride, int(self._places.max()) + 1)
         return -(-last // LINE_BYTES) * LINE_BYTES
 
-    def lift(self, centred: Doubles) -> Doubles:
-        """Rows of the frame with the entry that makes inner products distances, if that is needed."""
-        return _lift(centred, self.metric, self.longest)
-
     def turn(self, centred: Doubles) -> Doubles:
-        """Rows of the frame in all directions."""
-        return self.lift(centred) @ self.basis
+        """Rows of the frame in all directions, of which inner products need one more."""
+        return _lift(centred, self.metric, self.longest) @ self.basis
+
+    def towards(
+        self, frame: Frame, vectors: NDArray[Any], rows: NDArray[np.int32]
+    ) -> tuple[Doubles, Doubles]:
+        """What walks go towards that look for the neighbours of rows, and how much biases count for them."""
+        lifted = _lift(frame.centre(vectors, rows.astype(np.int64)), self.metric, self.longest)
+        if self.metric == "cosine" and not self.biased:  # of length one: the product orders as distances do
+            lifted += frame.mean
+        # Lifted rows are of one length: their product with all entries orders them, without biases.
+        return lifted, np.full(len(rows), self.metric != "dot", np.float64)
 
     def code(self, turned: Doubles, out: NDArray[np.uint8]) -> None:
         """Write the codes of turned rows, with the factor that makes estimates unbiased (RaBitQ, 2024)."""
@@ -110,7 +125,7 @@ class Turn:
         out[:] = pack_rows(self._placed(levels, 4 * self.stride))
         ends = np.empty((len(main), 2), np.float32)
         ends[:, 1] = np.where(product > 0, squares / np.maximum(product, _TINY), 0)
-        ends[:, 0] = -np.einsum("ij,ij->i", turned, turned) / 2
+        ends[:, 0] = self._biases(turned)
         size = 8 if self.biased else 4
         out[:, -size:] = ends.view(np.uint8)[:, -size:]
 
@@ -138,9 +153,14 @@ class Turn:
         shown = (len(self.basis), self.columns) if whole else (self.coded, 4 * self.stride)
         basis = self._placed(self.basis[:, : shown[0]].astype(np.float32), shown[1])
         mean = np.ascontiguousarray(frame.mean)
-        return Lens(
-            len(mean), 4 * self.stride, basis, mean, frame.scale, self.metric == "cosine", self.biased
-        )
+        is_cosine, products = self.metric == "cosine", self.mean is not None
+        return Lens(len(mean), 4 * self.stride, basis, mean, frame.scale, is_cosine, self.biased, products)
+
+    def _biases(self, turned: Doubles) -> Doubles:
+        """What estimates are to be raised by: for distances, and for inner products with a moved query."""
+        if self.mean is not None:
+            return np.asarray(turned @ (self.mean @ self.basis[: len(self.mean)]))
+        return np.asarray(-np.einsum("ij,ij->i", turned, turned) / 2)
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:

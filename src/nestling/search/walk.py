@@ -67,6 +67,7 @@ class _Settings:
     longest: float
     coded: int
     lines: int
+    moved: bool = False
 
 
 class GraphScan:
@@ -269,7 +270,7 @@ class GraphScan:
             StorageError: if writing fails.
         """
         frame, turn = self._frame, self._turn
-        shape = (turn.longest, turn.coded, turn.lines)
+        shape = (turn.longest, turn.coded, turn.lines, turn.mean is not None)
         settings = asdict(_Settings(self._metric, frame.metric, frame.scale, *shape))
         with write_folder(folder, _KIND, settings=settings) as path:
             for name, array in self._arrays().items():
@@ -289,7 +290,8 @@ class GraphScan:
             settings = _Settings(**read_manifest(folder).settings)
             arrays = {path.stem: np.load(path, allow_pickle=False) for path in Path(folder).glob("*.npy")}
             frame = Frame(settings.space, settings.scale, arrays["mean"], arrays.get("norms"))
-            turn = Turn(arrays["basis"], settings.coded, settings.lines, settings.space, settings.longest)
+            shape = (settings.coded, settings.lines, settings.space, settings.longest)
+            turn = Turn(arrays["basis"], *shape, frame.mean if settings.moved else None)
             codes = aligned(len(vectors), turn.stride)
             codes[:] = arrays["codes"]
             graph = begun_at(codes, arrays["links"], arrays["hubs"], turn)
@@ -345,10 +347,8 @@ class GraphScan:
         walking.link(graph, whole, new, _ALPHA)
 
     def _grow(self, graph: CodedGraph, whole: WholeRows, new: Links, ef: int) -> None:
-        rows = self._turn.lift(self._frame.centre(self._vectors, new.astype(np.int64)))
-        if self._frame.metric == "cosine":  # rows of length one: the product orders as the distance does
-            rows += self._frame.mean
-        walking.grow(graph, whole, walking.aim(self._lens, rows), new, ef, _ALPHA)
+        aimed = walking.aim(self._lens, *self._turn.towards(self._frame, self._vectors, new))
+        walking.grow(graph, whole, aimed, new, ef, _ALPHA)
 
     def _find(
         self,
@@ -386,8 +386,9 @@ class GraphScan:
         return indices, scores
 
     def _meet(self, exact: Doubles, kept: int, ef: int, allowed: NDArray[np.bool_] | None) -> Links:
-        frame, rows, view = self._frame, len(self._vectors), max(ef, kept)
-        aimed = walking.aim(self._lens, exact * frame.scale - frame.mean if self._lens.biased else exact)
+        rows, view = len(self._vectors), max(ef, kept)
+        moved = self._lens.moved(exact)
+        aimed = walking.aim(self._lens, moved.rows, moved.weights)
         if allowed is None:
             return walking.walk(self._graph, aimed, view, kept)
         count = int(np.count_nonzero(allowed))

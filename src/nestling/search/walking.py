@@ -28,6 +28,7 @@ from nestling.search.walk_steps import begun_graph, linking_order, usual_view
 
 _WHOLE = ("whole_values", "whole_scales", "whole_norms")
 _RESIDUALS = ("residuals", "residual_steps")
+_MOVED = 1.0  # a fifth number: queries are taken relative to the mean
 
 Links = NDArray[np.int32]
 
@@ -64,18 +65,21 @@ class Coding:
         """What has to be stored, by name; the norms are needed while building alone."""
         turn = self.turn
         numbers = np.array([self.frame.scale, turn.longest, turn.coded, turn.lines], np.float64)
+        if turn.mean is not None:
+            numbers = np.append(numbers, _MOVED)
         return {"basis": turn.basis, "mean": self.frame.mean, "numbers": numbers}
 
     @classmethod
     def from_parts(cls, parts: Arrays, space: Space, prefixes: NDArray[Any] | None = None) -> Self:
         """Read what :meth:`to_parts` gave; the rows themselves are needed to go on coding and linking."""
-        scale, longest, coded, lines = parts["numbers"].tolist()
+        scale, longest, coded, lines, *moved = parts["numbers"].tolist()
         frame_metric = "cosine" if space.is_normalised else space.metric
         norms = None
         if space.is_normalised and prefixes is not None:
             norms = Frame.fit(prefixes, frame_metric).inverse_norms
         frame = Frame(frame_metric, scale, np.array(parts["mean"]), norms)
-        turn = Turn(np.array(parts["basis"]), int(coded), int(lines), frame_metric, longest)
+        mean = frame.mean if moved else None
+        turn = Turn(np.array(parts["basis"]), int(coded), int(lines), frame_metric, longest, mean)
         return cls(frame, turn, space.metric)
 
     @property
@@ -230,14 +234,15 @@ def check_graph(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> No
     """
     links, hubs, numbers = (arrays[name] for name in ("links.rows", "links.hubs", "graph.numbers"))
     dim, entries = int(plan.scan.dim or 0), len(arrays["graph.basis"])
-    code_bytes = int(numbers[-1]) * LINE_BYTES if numbers.shape == (4,) else 0
+    is_moved = numbers.shape == (5,) and numbers[4] == _MOVED
+    code_bytes = int(numbers[3]) * LINE_BYTES if is_moved or numbers.shape == (4,) else 0
     shapes = {
         "codes": (rows, code_bytes),
         "links.rows": (rows, plan.scan.links),
         "links.hubs": (min(rows, len(hubs)),),
         "graph.basis": (entries, entries),
         "graph.mean": (dim,),
-        "graph.numbers": (4,),
+        "graph.numbers": (4 + is_moved,),
     }
     for name, shape in shapes.items():
         if arrays[name].shape != shape:

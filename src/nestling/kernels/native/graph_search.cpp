@@ -45,11 +45,11 @@ bool rank(Score score, int64_t count, RowOf row_at, int64_t k, int64_t* indices,
 
 // Where walks towards `count` rows of a frame go: Int8[count, width], Int32[count], Float32[count].
 EXPORT int64_t nestling_graph_aim(int32_t level, const NestlingLens* lens, const double* rows, int64_t count,
-                                  int64_t entries, int8_t* codes, int32_t* sums, float* scales) {
+                                  const float* weights, int64_t entries, int8_t* codes, int32_t* sums, float* scales) {
     try {
         Lens made;
         for (int64_t i = 0; i < count; ++i) {
-            const Aim aim = made.aim(graph_sums_of(level), *lens, rows + i * entries, entries);
+            const Aim aim = made.aim(graph_sums_of(level), *lens, rows + i * entries, entries, weights[i]);
             std::copy(aim.query, aim.query + lens->width, codes + i * lens->width);
             sums[i] = aim.offset / 3;
             scales[i] = aim.scale;

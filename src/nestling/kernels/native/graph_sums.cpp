@@ -142,7 +142,7 @@ AVX512 int64_t strided_estimates(const CodedRows& coded, const Aim& aim, const i
                                  float threshold, const Estimates& out) {
     const int64_t stride = STRIDE ? STRIDE : coded.stride;
     const __m128i offset = _mm_set1_epi32(aim.offset), lanes = _mm_setr_epi32(0, 1, 2, 3);
-    const __m128 scale = _mm_set1_ps(aim.scale), least = _mm_set1_ps(threshold);
+    const __m128 weight = _mm_set1_ps(aim.weight), scale = _mm_set1_ps(aim.scale), least = _mm_set1_ps(threshold);
     int64_t kept = 0;
     for (int64_t i = 0; i < count; i += 4) {
         const uint8_t* codes[4];
@@ -153,7 +153,7 @@ AVX512 int64_t strided_estimates(const CodedRows& coded, const Aim& aim, const i
         }
         const __m128i steps = _mm_sub_epi32(_mm_slli_epi32(totals(sums), 1), offset);
         __m128 values = _mm_mul_ps(_mm_mul_ps(_mm_cvtepi32_ps(steps), scale), numbers(codes, stride - 4));
-        if (coded.biased) values = _mm_add_ps(values, numbers(codes, stride - 8));
+        if (coded.biased) values = _mm_add_ps(values, _mm_mul_ps(weight, numbers(codes, stride - 8)));
         const __mmask8 there = count - i >= 4 ? 15 : __mmask8((1 << (count - i)) - 1);
         const __mmask8 fits = _mm_mask_cmp_ps_mask(there, values, least, _CMP_NLT_UQ);
         if (!fits) continue;

@@ -13,11 +13,11 @@ struct CodedRows {
     int32_t biased;  // whether a code ends with a bias and a factor, or a factor alone
 };
 
-// What a walk goes towards: an estimate is (2 <query, code> - offset) * scale * factor + bias.
+// What a walk goes towards: an estimate is (2 <query, code> - offset) * scale * factor + weight * bias.
 struct Aim {
     const int8_t* query;
     int32_t offset;
-    float scale;
+    float scale, weight;
 };
 
 // Estimates, and the place of each among the rows that were asked for; with room for four more.
@@ -51,7 +51,7 @@ inline float number_of(const uint8_t* code, int64_t at) {
 
 inline float estimate(const CodedRows& coded, const Aim& aim, const uint8_t* code, int32_t sum) {
     const float product = float(2 * sum - aim.offset) * aim.scale * number_of(code, coded.stride - 4);
-    return coded.biased ? product + number_of(code, coded.stride - 8) : product;
+    return coded.biased ? product + aim.weight * number_of(code, coded.stride - 8) : product;
 }
 
 }  // namespace nestling

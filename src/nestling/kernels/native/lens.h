@@ -14,6 +14,7 @@ struct NestlingLens {
     const double* mean;           // [dim]
     double scale;
     int32_t cosine, biased;  // queries of length one; queries scaled and moved, and rows with a bias
+    int32_t products;        // moved by as much of the mean as is in them, since products are compared
 };
 
 namespace nestling {
@@ -58,8 +59,8 @@ inline bool usable(const NestlingLens& lens, const double* query) {
 // A query of one walk, and memory for making it.
 class Lens {
 public:
-    // Entries in terms of the frame, as many as the basis has rows or fewer.
-    Aim aim(const GraphSums& sums, const NestlingLens& lens, const double* entries, int64_t count) {
+    // Entries in terms of the frame, as many as the basis has rows or fewer, and what biases count.
+    Aim aim(const GraphSums& sums, const NestlingLens& lens, const double* entries, int64_t count, float weight) {
         largest_ = largest_of(entries, count, DBL_MIN);
         units_.resize(size_t(count));
         for (int64_t i = 0; i < count; ++i) units_[size_t(i)] = float(entries[i] / largest_);
@@ -75,7 +76,7 @@ public:
         for (int64_t start = 0; start < lens.width; start += stride)
             sum += code(&turned_[size_t(start)], stride - ends, step, &codes_[size_t(start)]);
         // Without biases the order is the same at every scale. Beside too large a one they do not count.
-        return {codes_.data(), 3 * sum, lens.biased ? float(double(step) * largest_) : step};
+        return {codes_.data(), 3 * sum, lens.biased ? float(double(step) * largest_) : step, weight};
     }
 
     // All entries of what was aimed last, turned.
@@ -96,15 +97,33 @@ public:
 
     // Towards a query as it is given.
     Aim aim_at(const GraphSums& sums, const NestlingLens& lens, const double* query) {
-        if (!lens.biased) return aim(sums, lens, query, lens.dim);
-        return aim(sums, lens, moved(lens, query), lens.dim);
+        if (!lens.biased) return aim(sums, lens, query, lens.dim, 0);
+        const double* entries = moved(lens, query);
+        return aim(sums, lens, entries, lens.dim, float(weight_));
     }
 
+    // A query relative to the mean of the rows, less all of the mean or, where products are compared, as much
+    // as is in it: what rows share would take the levels of its code. A row's bias says what that adds to it.
     const double* moved(const NestlingLens& lens, const double* query) {
+        const double* given = direct(lens, query);
+        factor_ = lens.scale, weight_ = 1;
+        if (lens.products) {
+            factor_ = 1 / largest_of(given, lens.dim, DBL_MIN);
+            double along = 0, square = 0;
+            for (int64_t i = 0; i < lens.dim; ++i) {
+                along += given[i] * factor_ * lens.mean[i];
+                square += lens.mean[i] * lens.mean[i];
+            }
+            weight_ = along / square;
+        }
         moved_.resize(size_t(lens.dim));
-        for (int64_t i = 0; i < lens.dim; ++i) moved_[size_t(i)] = query[i] * lens.scale - lens.mean[i];
+        for (int64_t i = 0; i < lens.dim; ++i) moved_[size_t(i)] = given[i] * factor_ - weight_ * lens.mean[i];
         return moved_.data();
     }
+
+    // What the query that was moved last was multiplied by before, and how much biases count for it.
+    double factor() const { return factor_; }
+    double weight() const { return weight_; }
 
 private:
     static int32_t code(const float* entries, int64_t count, float step, int8_t* codes) {
@@ -119,7 +138,7 @@ private:
 
     std::vector<float> units_, turned_;
     std::vector<double> direct_, moved_, wide_;
-    double largest_ = 0;
+    double largest_ = 0, factor_ = 1, weight_ = 0;
     std::vector<int8_t> codes_;
 };
 

@@ -20,8 +20,14 @@ public:
         double along = 0, square = 0;
         const double* moved = lens.biased ? own.moved(lens, query) : query;
         for (int64_t i = 0; i < lens.dim; ++i) along += query[i] * lens.mean[i], square += moved[i] * moved[i];
-        gain_ = lens.biased ? 2 / (lens.scale * lens.scale) : 1 / (lens.cosine ? std::sqrt(square) : lens.scale);
-        base_ = lens.biased ? -square / (lens.scale * lens.scale) : along * gain_;
+        weight_ = lens.biased ? own.weight() : 0;
+        if (lens.biased && !lens.products) {
+            gain_ = 2 / (lens.scale * lens.scale), base_ = -square / (lens.scale * lens.scale);
+        } else {
+            const double unit = lens.cosine ? length_of(query, lens.dim) : lens.scale;
+            gain_ = 1 / unit, base_ = along / unit;
+            if (lens.products) gain_ = 1 / ((lens.cosine ? 1 : lens.scale) * own.factor());
+        }
     }
 
     void fetch(int64_t row) const {
@@ -38,7 +44,7 @@ public:
                 levels_[size_t(part * stride + i)] = int8_t(2 * (code[i] >> 2 * part & 3) - 3);
         const double coded = level_.dot[kInt8](levels_.data(), turned_, lens_.width);
         const double rest = level_.dot[kInt8](residuals_.values + row * lens_.columns, turned_, lens_.columns);
-        const double bias = lens_.biased ? number_of(code, stride - 8) : 0;
+        const double bias = lens_.biased ? weight_ * number_of(code, stride - 8) : 0;
         const double product = number_of(code, stride - 4) * coded + residuals_.steps[row] * rest;
         return (product + bias) * gain_ + base_;
     }
@@ -50,7 +56,7 @@ private:
     const NestlingResiduals& residuals_;
     const double* turned_;
     std::vector<int8_t> levels_;  // zero where codes have numbers
-    double gain_, base_;
+    double gain_, base_, weight_;
 };
 
 }  // namespace nestling

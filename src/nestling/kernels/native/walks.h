@@ -8,13 +8,15 @@ struct NestlingWalks {
     const int8_t* codes;   // [count, 4 * stride]
     const int32_t* sums;   // of the codes
     const float* scales;   // of the codes
+    const float* weights;  // of the biases of rows
 };
 
 namespace nestling {
 
 inline auto aims_of(const NestlingGraph& graph, const NestlingWalks& walks) {
     return [&](int64_t number) {
-        return Aim{walks.codes + number * 4 * graph.stride, 3 * walks.sums[number], walks.scales[number]};
+        return Aim{walks.codes + number * 4 * graph.stride, 3 * walks.sums[number], walks.scales[number],
+                   walks.weights[number]};
     };
 }
 
