@@ -7,16 +7,25 @@ from functools import cache
 import numpy as np
 import pytest
 
+from nestling import kernels
 from nestling.cut import RAW, CutRule
 from nestling.search.engine import build
-from nestling.search.exact import Metric
+from nestling.search.exact import Metric, nearest
 from nestling.search.walk import GraphScan
 
-ROWS, DIM, K = 3000, 48, 10
+ROWS, DIM, K = 2000, 48, 10
 COSINE = CutRule()
 SPACES = [(COSINE, "dot"), (COSINE, "euclidean"), (RAW, "dot"), (RAW, "euclidean")]
 OFFSETS = [3.0, 30.0, 300.0]
-PLANS = ["graph32@full > rerank@full", "graph32@full > rerank:int8@full"]
+PLANS = [
+    "graph32@full > rerank@full",
+    "graph32@full > rerank:int8@full",
+    "graph32@full > rerank:fp16@full",
+    "graph32@full > rerank:fp16@full > rerank:int8@full",
+    "hnsw16@full > flat@full > rerank:fp16@full",
+    "flat@full > rerank:int8@full",
+    "flat@32 > rerank:fp16@full",
+]
 
 
 @cache
@@ -53,11 +62,68 @@ def recall_of(plan: str, rule: CutRule, metric: Metric, offset: float) -> float:
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("space", SPACES, ids=str)
+@pytest.mark.parametrize("space", [space for space in SPACES if space != (RAW, "dot")], ids=str)
 @pytest.mark.parametrize("offset", OFFSETS)
 def test_an_offset_costs_no_recall(plan: str, space: tuple[CutRule, Metric], offset: float) -> None:
     """By a hundredth at most: other codes make other mistakes, and of 600 neighbours a few are six."""
     assert recall_of(plan, *space, offset) >= recall_of(plan, *space, 0.0) - 0.01
+
+
+@pytest.mark.parametrize("plan", PLANS[:4])
+@pytest.mark.parametrize("offset", OFFSETS)
+def test_inner_products_with_an_offset_are_found(plan: str, offset: float) -> None:
+    """Other rows have the largest then, those that are long in its direction; measured: 0.978 to 1."""
+    assert recall_of(plan, RAW, "dot", offset) >= 0.97
+
+
+@pytest.mark.parametrize("store", ["flat", "fp16", "int8"])
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_copies_are_cut_and_extracted_wherever_vectors_lie(store: str, space: tuple[CutRule, Metric]) -> None:
+    """At a smaller size too: as many are found as without an offset, and a part answers as the whole does."""
+    rerank = "rerank@full" if store == "flat" else f"rerank:{store}@full"
+    found = []
+    for offset in (0.0, 30.0):
+        vectors, queries, _ = true_rows(*space, offset)
+        engine = build(f"flat@full > {rerank}", vectors, rule=space[0], metric=space[1])
+        whole = engine.search(queries, K, dim=24)
+        part = engine.extract(24).search(queries[:, :24], K)
+        assert recall(whole.indices, part.indices) >= 0.995  # compared in single precision, or in double
+        np.testing.assert_allclose(whole.scores, part.scores, rtol=1e-5, atol=1e-5)
+        true = nearest(queries, vectors, K, dim=24, rule=space[0], metric=space[1])
+        found.append(recall(whole.indices, true.indices))
+        same = whole.indices == true.indices
+        np.testing.assert_allclose(whole.scores[same], true.scores[same], rtol=1e-2, atol=2e-2)
+    assert found[1] >= found[0] - 0.01
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_compiled_and_plain_kernels_rank_moved_copies_alike(
+    space: tuple[CutRule, Metric], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, queries, _ = true_rows(*space, 30.0)
+    engine = build("flat@full > rerank:fp16@full", vectors, rule=space[0], metric=space[1])
+    ours = engine.search(queries, K)
+    monkeypatch.setattr(kernels, "level", lambda: "off")
+    plain = engine.search(queries, K)
+    np.testing.assert_allclose(ours.scores, plain.scores, rtol=1e-5, atol=1e-6)
+    assert recall(ours.indices, plain.indices) >= 0.999
+
+
+@pytest.mark.parametrize("plan", ["graph16@full > rerank@full", "graph16@full > rerank:fp16@full"])
+@pytest.mark.parametrize("space", SPACES[1::2], ids=str)
+def test_near_duplicates_are_told_apart(plan: str, space: tuple[CutRule, Metric]) -> None:
+    """Of vectors that differ by a ten-thousandth of their entries; equal ones are at no distance at all."""
+    common = np.random.default_rng(5).standard_normal(DIM)
+    moved = (common + 1e-4 * clustered()).astype(np.float32)
+    vectors, queries = moved[:ROWS], moved[ROWS:]
+    engine = build(plan, vectors, rule=space[0], metric=space[1], seed=1)
+    true = nearest(queries, vectors, K, rule=space[0], metric=space[1])
+    found = engine.search(queries, K)
+    assert recall(found.indices, true.indices) >= 0.98
+    same = found.indices == true.indices
+    np.testing.assert_allclose(found.scores[same], true.scores[same], rtol=1e-3)
+    if "fp16" not in plan:
+        np.testing.assert_array_equal(engine.search(vectors[:50], 1).scores, 0)
 
 
 def test_queries_that_point_elsewhere_are_answered() -> None:

@@ -171,16 +171,26 @@ def _train_stores(task: Task, journal: Journal) -> dict[str, Code]:
         if stage.store != "flat" and not (number == 0 and task.plan.keeps_residuals)
     }
     return {
-        f"copies{number}": _learn(task, journal, f"store{number}", kind) for number, kind in kinds.items()
+        f"copies{number}": _learn(task, journal, f"store{number}", kind, is_copy=True)
+        for number, kind in kinds.items()
     }
 
 
 def _learn(
-    task: Task, journal: Journal, name: str, scan: Scan, lists: Ints | None = None, count: int = 0
+    task: Task,
+    journal: Journal,
+    name: str,
+    scan: Scan,
+    lists: Ints | None = None,
+    count: int = 0,
+    *,
+    is_copy: bool = False,
 ) -> Code:
     def train() -> Arrays:
         sample = task.sample(_ROWS_TO_LEARN_A_CODE, int(scan.dim or 0))
         with Progress(f"learning the code {scan}"):
+            if is_copy:
+                return Code.train_copy(scan, task.space, sample, task.seed).to_parts()
             return Code.train(scan, task.space, sample, task.seed, lists, count).to_parts()
 
     return Code.from_parts(scan, task.space, journal.once(name, train))
@@ -238,7 +248,7 @@ def _kinds_of_copies(task: Task, stores: dict[str, Code]) -> dict[str, tuple[Any
     kinds: dict[str, tuple[Any, int]] = {
         name: (np.uint8, store.trained.sa_code_size()) for name, store in stores.items()
     }
-    return kinds | {f"norms{number}": (np.float64, 0) for number in _with_norms(task)}
+    return kinds | {f"norms{number}": (np.float64, 0) for number in _with_norms(task, stores)}
 
 
 def _copies(task: Task, stores: dict[str, Code], values: Floats, start: int) -> Arrays:
@@ -246,7 +256,7 @@ def _copies(task: Task, stores: dict[str, Code], values: Floats, start: int) -> 
     made: Arrays = {}
     for name, store in stores.items():
         made[name] = store.encode(task.space.prefix(values, store.dim, "vectors", start))
-    for number in _with_norms(task):
+    for number in _with_norms(task, stores):
         stage = task.plan.reranks[number]
         copies = made.get(f"copies{number}")
         rows = cut(values, int(stage.dim or 0), RAW) if copies is None else copies.view(np.float16)
@@ -254,15 +264,18 @@ def _copies(task: Task, stores: dict[str, Code], values: Floats, start: int) -> 
     return made
 
 
-def _with_norms(task: Task) -> list[int]:
+def _with_norms(task: Task, stores: dict[str, Code]) -> list[int]:
     """The re-ordering stages that compiled kernels can do where rows are compared by their direction."""
     if not task.space.is_normalised:
         return []
-    # Residuals stand beside vectors, which are read where few rows are allowed.
+    # Residuals stand beside vectors, which are read where few rows are allowed. Differences are compared by
+    # distance.
+    moved = {name for name, code in stores.items() if code.origin is not None}
     return [
         number
         for number, stage in enumerate(task.plan.reranks)
-        if stage.store != "int8" or (number == 0 and task.plan.keeps_residuals)
+        if f"copies{number}" not in moved
+        and (stage.store != "int8" or (number == 0 and task.plan.keeps_residuals))
     ]
 
 

@@ -15,11 +15,15 @@ from nestling.search.space import Floats, Ints, Space
 from nestling.search.stages import Scan
 from nestling.search.views import Codes, faiss, view, view_lists
 
+Doubles = NDArray[np.float64]
+
 _SCALAR = {
     "fp16": faiss.ScalarQuantizer.QT_fp16,
     "int8": faiss.ScalarQuantizer.QT_8bit,
     "int4": faiss.ScalarQuantizer.QT_4bit,
 }
+# Copies hold differences from the mean where that is longer than this many times the rows' distance from it.
+_FAR = 1.0
 _OPQ_ROUNDS, _FIRST_STEPS, _LAST_STEPS = 20, 10, 5
 
 
@@ -34,6 +38,8 @@ class Code:
         rotation: ``Float[dim, dim]`` applied to prefixes before they are encoded, if any.
         energy: ``Float[dim as built]``, mean square of each entry; longer than ``scan.dim`` for slices.
         centres: ``Float[lists, dim]``, mean of each list, for codes that are relative to it.
+        origin: ``Float64[dim]`` that is taken off before rows are encoded, if their mean lies far from zero:
+            what all share would take the digits in which they differ.
     """
 
     scan: Scan
@@ -42,6 +48,17 @@ class Code:
     rotation: Floats | None = None
     energy: Floats | None = None
     centres: Floats | None = None
+    origin: Doubles | None = None
+
+    @classmethod
+    def train_copy(cls, scan: Scan, space: Space, sample: Floats, seed: int) -> Self:
+        """A code for copies that are decoded to be compared, of differences from the mean if that is far."""
+        origin = sample.mean(axis=0, dtype=np.float64)
+        rest = sample - origin
+        if float(origin @ origin) <= _FAR**2 * float(np.square(rest).sum(axis=1).mean()):
+            return cls.train(scan, space, sample, seed)
+        code = cls.train(scan, space, rest.astype(np.float32), seed)
+        return replace(code, energy=_energy(scan, space, sample), origin=origin)
 
     @classmethod
     def train(
@@ -69,7 +86,7 @@ class Code:
         rotation = _rotation(scan, sample, seed, trained)
         rotated = sample if rotation is None else np.ascontiguousarray(sample @ rotation.T)
         trained.train(rotated)
-        energy = np.mean(sample * sample, axis=0) if space.is_normalised and scan.code in _SCALAR else None
+        energy = _energy(scan, space, sample)
         centres = None
         if scan.code == "rabitq" and lists is not None:
             centres = _means(rotated, lists, count)
@@ -107,7 +124,8 @@ class Code:
             values = faiss.vector_to_array(self.trained.sq.trained).reshape(2, -1)  # least value, range
             faiss.copy_array_to_vector(cut(values, dim, RAW).ravel(), trained.sq.trained)
         trained.is_trained = True
-        return replace(self, scan=scan, trained=trained)
+        origin = None if self.origin is None else self.origin[:dim]
+        return replace(self, scan=scan, trained=trained, origin=origin)
 
     def slices(self, codes: Codes) -> Codes:
         """The part of longer ``codes`` that this code reads, by itself."""
@@ -132,7 +150,7 @@ class Code:
         """Codes ``UInt8[rows, size]`` of prefixes as the space prepares them."""
         if self.scan.code == "flat":
             return np.ascontiguousarray(x).view(np.uint8)
-        rotated = self.rotate(x)
+        rotated = self.rotate(x if self.origin is None else (x - self.origin).astype(np.float32))
         if self.centres is None or lists is None:
             return np.asarray(self.trained.sa_encode(rotated))
         quantiser, index = self._inverted(len(self.centres))
@@ -142,11 +160,12 @@ class Code:
         del quantiser
         return codes
 
-    def decode(self, codes: Codes) -> Floats:
+    def decode(self, codes: Codes) -> NDArray[Any]:
         """What the codes say of the vectors, ``Float[rows, dim]``; longer codes are read up to ``dim``."""
         if self.scan.code == "flat":
             return cut(codes.view(np.float32), self.dim, RAW)
-        return np.asarray(self._reading(codes.shape[1]).sa_decode(np.ascontiguousarray(codes)))
+        decoded = np.asarray(self._reading(codes.shape[1]).sa_decode(np.ascontiguousarray(codes)))
+        return decoded if self.origin is None else decoded + self.origin
 
     def _reading(self, size: int) -> Any:
         """The trained index, for codes of which ``size`` bytes are a row."""
@@ -212,7 +231,7 @@ class Code:
     def to_parts(self) -> dict[str, NDArray[Any]]:
         """What has to be stored, by name."""
         parts = {"trained": faiss.serialize_index(self.trained)}
-        for name in ("rotation", "energy", "centres"):
+        for name in ("rotation", "energy", "centres", "origin"):
             if getattr(self, name) is not None:
                 parts[name] = getattr(self, name)
         return parts
@@ -241,6 +260,11 @@ class Code:
                 raise ArtifactError(f"the code {scan} was built for inner products; build the index again")
             trained.metric_type = faiss.METRIC_L2  # of the others it is no part
         return cls(scan, space, trained, **arrays)
+
+
+def _energy(scan: Scan, space: Space, sample: Floats) -> Floats | None:
+    """Mean square of each entry, of which the length of slices follows."""
+    return np.mean(sample * sample, axis=0) if space.is_normalised and scan.code in _SCALAR else None
 
 
 def _empty(scan: Scan, space: Space, *, is_sliced: bool = False) -> Any:

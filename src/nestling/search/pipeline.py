@@ -19,7 +19,7 @@ from nestling.search.filters import Allowed
 from nestling.search.graph import Graph
 from nestling.search.journal import Arrays
 from nestling.search.plan import Plan, Point
-from nestling.search.rerank import Reranker, fetch_codes, fetch_vectors, stored_rows
+from nestling.search.rerank import Reranker, fetch_codes, fetch_vectors, moved_rows, stored_rows
 from nestling.search.scanners import FlatScanner, GraphScanner, ListScanner, Scanner
 from nestling.search.some_rows import SomeRows
 from nestling.search.space import Floats, Ints, Space
@@ -66,7 +66,8 @@ class Pipeline:
         if plan.scan.code == "graph":
             self._scanner: Scanner = (walked := WalkScanner(plan, built, arrays, vectors, space))
             stored = self._rerankers[0].stored
-            if plan.reranks[0].dim == plan.scan.dim and stored is not None:
+            is_moved = self._rerankers[0].origin is not None
+            if plan.reranks[0].dim == plan.scan.dim and stored is not None and not is_moved:
                 del self._rerankers[0]
                 self._ranked = walked.ranked(stored, arrays, None if self._rerankers else self._equal)
                 self._equal = self._equal if self._rerankers else None
@@ -220,6 +221,9 @@ def _rerankers(
             code = Code.from_parts(kind, space, group(arrays, f"store{number}")).cut(dim)
             copies = arrays[f"copies{number}"]
             fetch = fetch_codes(code, copies)
+            if code.origin is not None:
+                found.append(Reranker(space, dim, fetch, moved_rows(code, copies, space), code.origin))
+                continue
             values = cut(copies.view(np.float16), dim, RAW) if stage.store == "fp16" else None
         norms = arrays.get(f"norms{number}") if stage.dim == whole.dim else None
         stored = None if values is None else stored_rows(values, space, norms)

@@ -18,7 +18,9 @@ from nestling.search.views import Codes
 
 _FLOATS_GATHERED_AT_A_TIME = 1 << 22
 
-Fetch = Callable[[Ints], Floats]
+Doubles = NDArray[np.float64]
+
+Fetch = Callable[[Ints], NDArray[Any]]
 """Rows, ``Float[rows, dim]``, of which space compares the direction or all."""
 
 
@@ -51,6 +53,18 @@ def stored_rows(values: NDArray[Any], space: Space, inverse_norms: NDArray[Any] 
     return StoredRows(values, None, space.is_rising)
 
 
+def moved_rows(code: Code, copies: Codes, space: Space) -> StoredRows | None:
+    """Copies of differences from the mean as kernels score them, or nothing where they cannot.
+
+    Unit vectors are compared by distance, which their cosine follows from: close ones differ in that alone.
+    """
+    if code.scan.code != "fp16" or code.is_sliced:
+        return None
+    return StoredRows(
+        cut(copies.view(np.float16), code.dim, RAW), None, space.is_rising or space.is_normalised
+    )
+
+
 def inverse_norms(rows: NDArray[Any]) -> NDArray[np.float64]:
     """What rows ``Float[rows, dim]`` are multiplied by to have length one; 0 for those without length."""
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
@@ -65,10 +79,19 @@ class Reranker:
         dim: the prefix.
         fetch: reads it.
         stored: what it reads, where the kernels can; they take half the time.
+        origin: ``Float64[dim]`` that was taken off what is stored, if any.
     """
 
-    def __init__(self, space: Space, dim: int, fetch: Fetch, stored: StoredRows | None = None) -> None:
-        self._space, self._dim, self._fetch, self.stored = space, dim, fetch, stored
+    def __init__(
+        self,
+        space: Space,
+        dim: int,
+        fetch: Fetch,
+        stored: StoredRows | None = None,
+        origin: Doubles | None = None,
+    ) -> None:
+        self._space, self._dim, self._fetch = space, dim, fetch
+        self.stored, self.origin = stored, origin
 
     def order(self, queries: Floats, shortlist: Ints, k: int) -> tuple[Ints, Floats]:
         """The ``k`` best of ``Int[queries, length]`` (-1 is none) and their scores.
@@ -82,17 +105,18 @@ class Reranker:
             asked = cut(queries, self._dim, RAW)
         shortlist = np.sort(shortlist, axis=1)
         step = max(1, _FLOATS_GATHERED_AT_A_TIME // (shortlist.shape[1] * self._dim))
-        scores = np.empty(shortlist.shape, np.float32)
+        scores = np.empty(shortlist.shape, np.float64)
         for start in range(0, len(asked), step):
             rows = shortlist[start : start + step]
             found = self._fetch(np.maximum(rows, 0).ravel()).reshape(*rows.shape, self._dim)
             scores[start : start + step] = self._space.compare(asked[start : start + step], found)
-        return self._space.best_first(shortlist, scores, k)
+        found, kept = self._space.best_first(shortlist, scores, k)
+        return found, kept.astype(np.float32)
 
     def _rank(self, queries: Floats, shortlist: Ints, k: int) -> tuple[Ints, Floats]:
         """The same in one pass of compiled code, which reads rows where they stand, in double precision."""
         assert self.stored is not None
         comparison = Comparison(self._space.is_normalised, self._space.is_rising)
-        rows, scores = comparison.best_stored(queries, self.stored, shortlist, k)
+        rows, scores = comparison.best_stored(queries, self.stored, shortlist, k, self.origin)
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; rows are in order
             return rows, scores.astype(np.float32)

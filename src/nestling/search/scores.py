@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 
 # Distances of unit vectors follow from their cosine, except where that is so near to 1 that its last digits
 # would be all that is left of them.
-_CLOSE = 1e-3
+CLOSE = 1e-3
 _FLOATS_GATHERED_AT_A_TIME = 1 << 22
 
 
@@ -97,10 +97,30 @@ class Comparison:
         return np.concatenate(found), np.concatenate(scores)
 
     def best_stored(
-        self, queries: NDArray[Any], rows: kernels.StoredRows, candidates: Ints, k: int
+        self,
+        queries: NDArray[Any],
+        rows: kernels.StoredRows,
+        candidates: Ints,
+        k: int,
+        origin: Doubles | None = None,
     ) -> tuple[Ints, Doubles]:
-        """The same among rows that compiled kernels can read, with what scales them where that is needed."""
+        """The same among rows that compiled kernels can read, with what scales them where that is needed.
+
+        If an ``origin``, ``Float64[dim]``, was taken off the rows, they have length one with it, where
+        directions are compared.
+        """
+        if origin is not None:
+            return self._best_moved(self._aim(queries), rows, candidates, k, origin)
         return self._best_by_kernels(self._aim(queries), rows, candidates, k)
+
+    def _best_moved(
+        self, asked: Doubles, rows: kernels.StoredRows, candidates: Ints, k: int, origin: Doubles
+    ) -> tuple[Ints, Doubles]:
+        if not rows.distance:
+            found, keys = rank(rows, asked, candidates.astype(np.int32), k)
+            return found, keys + (asked @ origin)[:, None]
+        found, keys = rank(rows, asked - origin, candidates.astype(np.int32), k)
+        return found, np.sqrt(-keys) if self.is_distance else 1 + keys / 2
 
     def _aim(self, queries: NDArray[Any]) -> Doubles:
         asked = np.ascontiguousarray(queries, np.float64)
@@ -111,7 +131,7 @@ class Comparison:
     ) -> tuple[Ints, Doubles]:
         kept = candidates.shape[1] if self.is_distance and self.is_normalised else k
         found, keys = rank(rows, asked, candidates.astype(np.int32), kept)
-        return self._shown(asked, rows.values, rows.scale, found, keys, k)
+        return self.shown(asked, rows.values, rows.scale, found, keys, k)
 
     @property
     def _is_direct(self) -> bool:
@@ -143,10 +163,10 @@ class Comparison:
             scale = _inverse_lengths(values) if self.is_normalised else None
             keys = _plain_keys(asked, values, places, scale, self._is_direct)
             found, keys = _sorted(places, -keys, candidates.shape[1])
-            found, scores = self._shown(asked, values, scale, found, -keys, k)
+            found, scores = self.shown(asked, values, scale, found, -keys, k)
         return np.where(found < 0, -1, used[found]), scores
 
-    def _shown(
+    def shown(
         self,
         asked: Doubles,
         values: NDArray[Any],
@@ -228,7 +248,7 @@ def _plain_keys(
 def _gaps(asked: Doubles, values: NDArray[Any], scale: Doubles, places: Ints, cosines: Doubles) -> Doubles:
     """Distances of unit vectors from their cosines, and by differences where those are close to 1."""
     squares = np.maximum(2 - 2 * cosines, 0)
-    queries, columns = np.nonzero((squares < _CLOSE) & (places >= 0))
+    queries, columns = np.nonzero((squares < CLOSE) & (places >= 0))
     step = max(1, _FLOATS_GATHERED_AT_A_TIME // values.shape[1])
     for some in _spans(len(queries), step):
         at, rows = queries[some], places[queries[some], columns[some]]

@@ -91,18 +91,18 @@ class Space:
             return distances
         return np.sqrt(np.maximum(distances, 0))
 
-    def compare(self, queries: Floats, rows: NDArray[Any]) -> Floats:
+    def compare(self, queries: Floats, rows: NDArray[Any]) -> NDArray[Any]:
         """Scores ``Float[queries, rows]`` of ``Float[queries, rows, dim]``; a row without length stays so."""
         if self.is_rising:
             if self.is_normalised:
                 queries, rows = (_unit(x.astype(np.float64)) for x in (queries, rows))
-            return np.asarray(np.linalg.norm(rows - queries[:, None], axis=2), np.float32)
-        products: Floats = np.matmul(rows, queries[:, :, None])[:, :, 0]
+            return np.asarray(np.linalg.norm(rows - queries[:, None], axis=2))
+        products: NDArray[Any] = np.matmul(rows, queries[:, :, None])[:, :, 0]
         if self.is_normalised:
             products /= np.maximum(np.sqrt(np.einsum("ijk,ijk->ij", rows, rows)), _SMALLEST_NORM)
         return products
 
-    def best_first(self, rows: Ints, scores: Floats, k: int) -> tuple[Ints, Floats]:
+    def best_first(self, rows: Ints, scores: NDArray[Any], k: int) -> tuple[Ints, NDArray[Any]]:
         """The ``k`` best of every query; of equal scores the one that stands first. Row -1 comes last."""
         keys = np.where(rows < 0, np.inf, scores if self.is_rising else -scores)
         order = np.argsort(keys, axis=1, kind="stable")[:, :k]

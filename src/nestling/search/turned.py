@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.kernels.layout import pack_rows, unpack_rows
-from nestling.kernels.walking import LINE_BYTES, Lens, Residuals, WholeRows
+from nestling.kernels.walking import LINE_BYTES, Lens, Residuals, WholeRows, aligned
+from nestling.progress import watched
 from nestling.search.frame import Frame, spans
 
 Doubles = NDArray[np.float64]
@@ -128,6 +129,20 @@ class Turn:
         ends[:, 0] = self._biases(turned)
         size = 8 if self.biased else 4
         out[:, -size:] = ends.view(np.uint8)[:, -size:]
+
+    def code_all(
+        self, vectors: NDArray[Any], frame: Frame, *, with_residuals: bool
+    ) -> tuple[NDArray[np.uint8], WholeRows, Residuals | None]:
+        """All rows: codes to walk by, 8-bit codes to choose links by, and what the former leave out."""
+        codes, whole = aligned(len(vectors), self.stride), whole_rows(len(vectors), len(self.basis))
+        parts, every = [], np.arange(len(vectors))
+        for rows in watched(spans(vectors), "coding", "blocks"):
+            turned = self.turn(frame.centre(vectors, every[rows]))
+            self.code(turned, codes[rows])
+            write_whole(whole, rows, turned)
+            if with_residuals:
+                parts.append(self.residuals(turned, codes[rows]))
+        return codes, whole, Residuals.joined(parts) if parts else None
 
     def fits(self, frame: Frame, vectors: NDArray[Any], codes: NDArray[np.uint8]) -> bool:
         """Whether some of these codes are those of the vectors."""

@@ -28,14 +28,15 @@ from nestling.kernels.walking import (
     rank,
     rank_coded,
 )
-from nestling.progress import Progress, watched
+from nestling.progress import Progress
 from nestling.search.equal import MORE_NODES, Equal, Members, find_equal
 from nestling.search.exact import Metric, Neighbours
 from nestling.search.filters import keep_allowed, length_to_fetch
-from nestling.search.frame import Frame, readable, spans
+from nestling.search.frame import Frame, readable
+from nestling.search.scores import CLOSE, Comparison
 from nestling.search.some_rows import look_through
 from nestling.search.threads import count_workers
-from nestling.search.turned import Turn, whole_rows, write_whole
+from nestling.search.turned import Turn
 from nestling.search.walk_requests import Rerank, check_options, check_request, in_doubles, refuse_query
 from nestling.search.walk_steps import (
     batches,
@@ -134,16 +135,7 @@ class GraphScan:
         vectors = readable(check_vectors(vectors))
         frame = Frame.fit(vectors, "cosine" if rule.after == "l2" else metric)
         turn = Turn.fit(vectors, frame, seed)
-        codes = aligned(len(vectors), turn.stride)
-        whole = whole_rows(len(vectors), len(turn.basis))
-        parts = []
-        for rows in watched(spans(vectors), "coding", "blocks"):
-            turned = turn.turn(frame.centre(vectors, np.arange(len(vectors))[rows]))
-            turn.code(turned, codes[rows])
-            write_whole(whole, rows, turned)
-            if rerank == "int8":
-                parts.append(turn.residuals(turned, codes[rows]))
-        residuals = Residuals.joined(parts) if parts else None
+        codes, whole, residuals = turn.code_all(vectors, frame, with_residuals=rerank == "int8")
         every = np.arange(len(vectors))
         equal = Equal(find_equal(lambda rows: frame.centre(vectors, every[rows]), len(vectors), seed))
         order = linking_order(equal, seed)
@@ -214,12 +206,12 @@ class GraphScan:
         if share < _FEW or min(view, kept) >= len(self._vectors):
             direct = self._frame.direct(check_vectors(exact, "queries"))
             indices, scores = look_through(self._stored, direct, self._rows(allowed), k)
-            return Neighbours(indices, self._frame.shown(scores, self._metric))
+            return self._answer(exact, indices, scores, k)
         members = None if self._equal is None else self._equal.members(allowed)
         find = partial(self._find, exact, k=k, view=view, kept=kept, allowed=allowed, members=members)
         found = share_out(find, len(exact), workers)
         indices, scores = (np.concatenate(each) for each in zip(*found, strict=True))
-        return Neighbours(indices, self._frame.shown(scores, self._metric))
+        return self._answer(exact, indices, scores, k)
 
     def meet(
         self,
@@ -318,10 +310,8 @@ class GraphScan:
 
     def _fits(self) -> bool:
         """Whether some of the codes are those of the vectors, and all links lead to rows."""
-        links, rest = self._graph.links, self._residuals
-        inside = all(
-            each.min() >= -1 and each.max() < len(self._vectors) for each in (links, self._graph.hubs)
-        )
+        links, hubs, rest = self._graph.links, self._graph.hubs, self._residuals
+        inside = all(each.min() >= -1 and each.max() < len(self._vectors) for each in (links, hubs))
         shape = (len(links), self._lens.basis.shape[1])
         whole = rest is None or (rest.values.shape == shape and rest.steps.shape == shape[:1])
         grouped = self._equal is None or self._equal.fits(len(links))
@@ -384,6 +374,15 @@ class GraphScan:
             every, direct = self._rows(allowed), self._frame.direct(queries[short])
             indices[short], scores[short] = look_through(self._stored, direct, every, k)
         return indices, scores
+
+    def _answer(self, queries: Doubles, indices: Ints, scores: Doubles, k: int) -> Neighbours:
+        """Scores as answers show them; distances of directions that are close by their differences."""
+        stored, is_by_angle = self._stored, self._metric == "euclidean" and self._frame.metric == "cosine"
+        if self._residuals is not None or not is_by_angle or not (scores > 1 - CLOSE / 2).any():
+            return Neighbours(indices, self._frame.shown(scores, self._metric))
+        units = queries * (1 / np.linalg.norm(queries, axis=1))[:, None]  # as rows are: to the last bit
+        shown = Comparison(True, True).shown(units, stored.values, stored.scale, indices, scores, k)
+        return Neighbours(shown[0], shown[1].astype(np.float32))
 
     def _meet(self, exact: Doubles, kept: int, ef: int, allowed: NDArray[np.bool_] | None) -> Links:
         rows, view = len(self._vectors), max(ef, kept)
