@@ -23,7 +23,7 @@ _SCALAR = {
     "int4": faiss.ScalarQuantizer.QT_4bit,
 }
 # Copies hold differences from the mean where that is longer than this many times the rows' distance from it.
-_FAR = 1.0
+_FAR = 8.0
 _OPQ_ROUNDS, _FIRST_STEPS, _LAST_STEPS = 20, 10, 5
 
 
