@@ -88,7 +88,7 @@ def test_every_entry_takes_every_form(form, entry, tmp_path):
         ([[1.0] * 16, [2.0] * 15], "row 0 has 16 entries and row 1 has 15"),
         ([[1.0] * 16, None], "row 1 is a NoneType"),
         ([[1.0] * 16, "a vector"], "row 1 is a str"),
-        ([[1.0] * 16, [*[1.0] * 15, object()]], "row 1 holds a object"),
+        ([[1.0] * 16, [*[1.0] * 15, object()]], "row 1 holds an object"),
         (torch.eye(16).to_sparse(), "without plain numbers"),
         (torch.zeros(16, 16, device="meta"), "no data"),
     ],

@@ -191,5 +191,5 @@ def test_schedules_keep_the_ends() -> None:
 
 @pytest.mark.parametrize("at", [1.5, b"dim=8", object(), [8]])
 def test_what_at_may_not_be(at: object) -> None:
-    with pytest.raises(GranularityError, match=r"is no granularity; give text such as .dim=16"):
+    with pytest.raises(GranularityError, match=r"at must be text such as .dim=16"):
         Nesting.parse("dim=8,16").resolve(at)  # type: ignore[arg-type]

@@ -87,7 +87,7 @@ ENTRIES = {
         (["a", "b\ud83d", "c"], "half of a surrogate pair, but row 1"),
         (np.array(["a", "b\udcff", "c"]), "half of a surrogate pair, but row 1"),
         (["a", "b\0", "c"], "null characters"),
-        (["a", "b", "a"], "must be different, but a occur"),
+        (["a", "b", "a"], "must be different, but id a occurs"),
         ([1, 2], "2 ids are given for 3 rows"),
         ("abc", "not a str"),
         ({"a": 1, "b": 2, "c": 3}, "not a dict"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 
 from nestling.errors import ConfigError
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def whole(name: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
@@ -23,7 +26,7 @@ def whole(name: str, value: Any, *, least: int = 1, most: int | None = None) -> 
         f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
     )
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise ConfigError(f"{name} must be {wanted}, not {_shown(value)}")
+        raise ConfigError(f"{name} must be {wanted}, not {shown(value)}")
     if value < least or (most is not None and value > most):
         raise ConfigError(f"{name}={value} must be {wanted}")
     return int(value)
@@ -42,12 +45,31 @@ def real(name: str, value: Any) -> float:
     """
     numeric = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not numeric:
-        raise ConfigError(f"{name} must be a number, not {_shown(value)}")
+        raise ConfigError(f"{name} must be a number, not {shown(value)}")
     if math.isnan(value):
         raise ConfigError(f"{name} is NaN; give a number")
     return float(value)
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 40 else f'{text[:37]}...'}, which is a {type(value).__name__}"
+def shown(value: Any) -> str:
+    """A value as errors show it: on one line, shortened, with its type where that is not plain to see.
+
+    >>> shown(np.zeros((3, 3))), shown(object()), shown(None)
+    ('array([[0., 0., 0.], [0., 0., 0.], [0...., which is an ndarray', 'an object', 'None')
+    """
+    if value is None:
+        return "None"
+    text = " ".join(repr(value).split())
+    if _ADDRESS.search(text):
+        return type_of(value)
+    return f"{text if len(text) <= 40 else f'{text[:37]}...'}, which is {type_of(value)}"
+
+
+def type_of(value: Any) -> str:
+    """The type of a value with its article.
+
+    >>> type_of(3), type_of({}), type_of(np.zeros(3))
+    ('an int', 'a dict', 'an ndarray')
+    """
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' or name == 'ndarray' else 'a'} {name}"

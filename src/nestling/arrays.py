@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments import type_of
 from nestling.errors import DataError
 
 _NARROW = ("bfloat16", "float8")  # floats that numpy does not know
@@ -71,7 +72,7 @@ def _listed(given: Any, what: str) -> NDArray[Any]:
 def _plain(column: NDArray[Any], what: str) -> NDArray[Any]:
     """An array of objects: one of strings, of numbers, or of rows."""
     if not column.ndim:
-        raise DataError(f"{what} must be numbers in an array or a list, not a {type(column.item()).__name__}")
+        raise DataError(f"{what} must be numbers in an array or a list, not {type_of(column.item())}")
     if all(isinstance(value, str) for value in column.flat):
         return column.astype(np.str_)
     if column.ndim == 1 and any(map(_is_row, column)):
@@ -87,7 +88,7 @@ def _is_row(value: object) -> bool:
 def _stacked(rows: NDArray[Any], what: str) -> NDArray[Any]:
     for row, value in enumerate(rows):
         if not _is_row(value):
-            raise DataError(f"{what} must be rows of numbers, but row {row} is a {type(value).__name__}")
+            raise DataError(f"{what} must be rows of numbers, but row {row} is {type_of(value)}")
         if len(value) != len(rows[0]):
             raise DataError(
                 f"{what} must be rows of one length, but row 0 has {len(rows[0])} entries and row {row} has "
@@ -105,4 +106,4 @@ def _number(value: Any, row: int, what: str) -> float:
         return math.nan
     if not isinstance(value, str | bytes) and hasattr(value, "__float__"):
         return float(value)
-    raise DataError(f"{what} must be numbers, but row {row} holds a {type(value).__name__}: {value!r}")
+    raise DataError(f"{what} must be numbers, but row {row} holds {type_of(value)}: {value!r}")

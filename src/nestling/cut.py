@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arrays import as_array
-from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, unknown
+from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, named, unknown
 from nestling.granularity import Nesting
 
 if TYPE_CHECKING:
@@ -184,10 +184,14 @@ def without_direction(
     )
 
 
-def name_rows(rows: Sequence[int] | NDArray[np.integer[Any]], most: int = 5) -> str:
-    """Rows named for a message: ``row 3``, or ``12 rows (3, 4, 5, 9, 11, ...)``."""
-    shown = ", ".join(str(int(row)) for row in rows[:most])
-    return f"row {shown}" if len(rows) == 1 else f"{len(rows)} rows ({shown}{', ...' * (len(rows) > most)})"
+def name_rows(rows: Sequence[int] | NDArray[np.integer[Any]], then: str = "") -> str:
+    """Rows named for a message: ``row 3``, or ``12 rows (3, 4, 5, 9, 11, ...)``.
+
+    Args:
+        rows: their numbers.
+        then: what follows, up to the verb; see :func:`~nestling.errors.named`.
+    """
+    return named("row", [str(int(row)) for row in rows[:6]], len(rows), then)
 
 
 def check_vectors(x: Any, what: str = "vectors", *, dim: int | None = None) -> NDArray[np.floating[Any]]:

@@ -6,7 +6,7 @@ import difflib
 import errno
 import importlib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 
 
@@ -91,6 +91,29 @@ def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
     close = close or difflib.get_close_matches(str(name), names, n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
     return f"unknown {what} {str(name)!r}{hint} Allowed: {', '.join(names)}"
+
+
+def named(noun: str, names: Sequence[str], count: int, then: str = "", most: int = 5) -> str:
+    """Things named for a message: one alone, or how many they are and the first of them.
+
+    Args:
+        noun: what they are, in the singular.
+        names: of all, or of the first.
+        count: how many there are.
+        then: what follows, up to a verb in the plural, which agrees with their number.
+        most: how many are named.
+
+    >>> named("id", ["7"], 1, "are"), named("row", ["3", "9", "11"], 3, "of the vectors hold", most=2)
+    ('id 7 is', '3 rows (3, 9, ...) of the vectors hold')
+    """
+    if count == 1:
+        *rest, verb = then.split(" ")
+        return " ".join([noun, *names, *rest, _SINGULAR.get(verb, f"{verb}s") if verb else ""]).strip()
+    shown = ", ".join(names[:most]) + ", ..." * (count > most)
+    return f"{count} {noun}s ({shown}) {then}".strip()
+
+
+_SINGULAR = {"are": "is", "have": "has", "do": "does"}
 
 
 def _is_short_for(one: str, other: str) -> bool:

@@ -11,10 +11,12 @@ from typing import Any, Self, TypeAlias, overload
 
 import numpy as np
 
+from nestling.arguments import shown
 from nestling.errors import GranularityError
 
 AXES = ("dim", "layer", "tokens", "audio", "video", "width")
 _AXIS_NAME = re.compile(r"[a-z][a-z_0-9]*")
+_SIZE_ALONE = re.compile(r"\s*\d{1,18}\s*")
 
 
 def _axis_order(axis: str) -> tuple[int, str]:
@@ -23,8 +25,10 @@ def _axis_order(axis: str) -> tuple[int, str]:
 
 def _size(axis: str, value: object) -> int:
     """``value`` as a positive int, or an error that names the axis."""
-    if isinstance(value, (bool, float)) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise GranularityError(f"{axis}={value!r} is not a size; give a whole number of at least 1")
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise GranularityError(f"a size of {axis} is a whole number of at least 1, not {shown(value)}")
+    if value < 1:
+        raise GranularityError(f"{axis}={value} is not a size; give a whole number of at least 1")
     return int(value)
 
 
@@ -64,11 +68,11 @@ class Granularity(Mapping[str, int]):
         """
         sizes: dict[str, int] = {}
         for part in [] if text.strip() == "full" else text.split(","):
-            match = re.fullmatch(r"\s*(\w+)\s*=\s*(\d+)\s*", part)
+            match = re.fullmatch(r"\s*(\w+)\s*=\s*(\d{1,18})\s*", part)
             if match is None or match[1] in sizes:
                 raise GranularityError(
-                    f"{text!r} is not a granularity; write axis=size pairs, each axis once, "
-                    'as in "dim=64" or "dim=64,layer=4", or "full"'
+                    f'{text!r} is not a granularity; write "full", or a size for each axis that is cut, such '
+                    'as "dim=64" or "dim=64,layer=4"'
                 )
             sizes[match[1]] = int(match[2])
         return cls(**sizes)
@@ -116,8 +120,21 @@ def _granularity_from(sizes: tuple[tuple[str, int], ...]) -> Granularity:
     return Granularity(**dict(sizes))
 
 
+def read_at(text: str) -> Granularity | int:
+    """The text of an ``at``: a granularity, or a size on the only axis.
+
+    >>> read_at("dim=64"), read_at("64")
+    (Granularity(dim=64), 64)
+
+    Raises:
+        GranularityError: for text of another form.
+    """
+    return int(text) if re.fullmatch(_SIZE_ALONE, text) else Granularity.parse(text)
+
+
 At: TypeAlias = Granularity | str | int | Mapping[str, int] | None
-"""What an ``at=`` argument accepts: a granularity, its text, its axes, a size on the only axis, or None."""
+"""What an ``at=`` argument accepts: a granularity, its text, its axes, None, or a size on the only axis as a
+number or as text."""
 
 
 def _chain_sizes(axis: str, sizes: Iterable[int]) -> tuple[int, ...]:
@@ -229,16 +246,16 @@ class Nesting(Sequence[Granularity]):
         if isinstance(given, Iterable) and not isinstance(given, (bytes, Mapping)):
             return cls.chain(dim=given)
         raise GranularityError(
-            f'{given!r} is no nesting; give text such as "dim=8,16,32", a list of dims, or a Nesting'
+            f'{shown(given)} is no nesting; give text such as "dim=8,16,32", a list of dims, or a Nesting'
         )
 
     @classmethod
     def parse(cls, text: str) -> Nesting:
         """Read a nesting as written on a command line or in TOML.
 
-        ``"dim=8,16,32"`` a chain; ``"dim=8..256"`` doubling; ``"dim=16..768+16"`` in steps of 16;
-        ``"layer=2,4 x dim=8,16"`` a grid; ``"layer=2,4 zip dim=8,16"`` pairs;
-        ``"dim=8,layer=2; dim=16,layer=4"`` any list.
+        ``"dim=8,16,32"`` or ``"8,16,32"`` a chain; ``"dim=8..256"`` doubling;
+        ``"dim=16..768+16"`` in steps of 16; ``"layer=2,4 x dim=8,16"`` a grid;
+        ``"layer=2,4 zip dim=8,16"`` pairs; ``"dim=8,layer=2; dim=16,layer=4"`` any list.
 
         Raises:
             GranularityError: for text of another form.
@@ -287,8 +304,8 @@ class Nesting(Sequence[Granularity]):
         if at is None:
             return {}
         if isinstance(at, str):
-            at = Granularity.parse(at)
-        elif isinstance(at, (int, np.integer)):
+            at = read_at(at)
+        if isinstance(at, (int, np.integer)):
             if len(self.axes) != 1:
                 raise GranularityError(
                     f"at={at} does not say which axis is meant; the nesting {self} has "
@@ -297,8 +314,7 @@ class Nesting(Sequence[Granularity]):
             at = Granularity(**{self.axes[0]: at})
         elif not isinstance(at, Mapping):
             raise GranularityError(
-                f'at={at!r} is no granularity; give text such as "{self.full}", a whole number, '
-                "or a Granularity"
+                f'at must be text such as "{self.full}", a whole number, or a Granularity, not {shown(at)}'
             )
         for axis in at:
             if axis not in self.full:
@@ -349,20 +365,28 @@ AnyNesting: TypeAlias = Nesting | str | Sequence[int]
 """What a ``nesting`` argument accepts: a nesting, its text, or its sizes on the axis ``dim``."""
 
 
+_AXIS_SIZES = re.compile(
+    r"\s*(?:(?P<axis>\w+)\s*=\s*)?(?:(?P<first>\d{1,9})\s*\.\.\s*(?P<last>\d{1,9})(?:\s*\+\s*(?P<step>\d{1,9}))?"
+    r"|(?P<listed>\d{1,9}(?:\s*,\s*\d{1,9})*))\s*"
+)
+
+
 def _parse_axes(parts: list[str], whole: str) -> dict[str, list[int]]:
     axes: dict[str, list[int]] = {}
     for part in parts:
-        match = re.fullmatch(r"\s*(\w+)\s*=\s*(?:(\d+)\s*\.\.\s*(\d+)(?:\s*\+\s*(\d+))?|([\d\s,]+))", part)
-        if match is None or match[1] in axes:
+        match = _AXIS_SIZES.fullmatch(part)
+        axis = match and (match["axis"] or ("dim" if len(parts) == 1 else None))
+        if match is None or axis is None or axis in axes:
             raise GranularityError(
                 f'{whole!r} is not a nesting; write for example "dim=8,16,32", "dim=8..256" (doubling), '
                 '"dim=16..768+16" (steps), "layer=2,4 x dim=8,16" (grid) or "layer=2,4 zip dim=8,16" (pairs)'
             )
-        axis, first, last, step, listed = match.groups()
-        if listed is not None:
-            axes[axis] = [int(size) for size in listed.split(",") if size.strip()]
-        elif step is None:
-            axes[axis] = list(Nesting.doubling(int(first), int(last), axis).sizes(axis))
+        if match["listed"]:
+            axes[axis] = [int(size) for size in match["listed"].split(",")]
+            continue
+        first, last = int(match["first"]), int(match["last"])
+        if match["step"] is None:
+            axes[axis] = list(Nesting.doubling(first, last, axis).sizes(axis))
         else:
-            axes[axis] = [*range(int(first), int(last), max(int(step), 1)), int(last)]
+            axes[axis] = [*range(first, last, max(int(match["step"]), 1)), last]
     return axes

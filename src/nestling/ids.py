@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments import type_of
 from nestling.arrays import as_array
-from nestling.errors import DataError
+from nestling.errors import DataError, named
 
 Ids = NDArray[Any]
 """``Int[n]`` or ``str_[n]``."""
@@ -46,9 +47,9 @@ def as_ids(given: Any, what: str = "ids") -> Ids:
             2**63, and strings with a null character or half of a surrogate pair (the first row is named).
     """
     if isinstance(given, set | frozenset):
-        raise DataError(f"{what} must be in an order, which a {type(given).__name__} has not; give a list")
+        raise DataError(f"{what} must be in an order, which {type_of(given)} has not; give a list")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise DataError(f"{what} must be a list of whole numbers or of strings, not a {type(given).__name__}")
+        raise DataError(f"{what} must be a list of whole numbers or of strings, not {type_of(given)}")
     array = as_array(given, what) if hasattr(given, "detach") else given
     if not isinstance(array, np.ndarray) or array.dtype.kind in "OU":
         values = array.to_pylist() if hasattr(array, "to_pylist") else list(array)
@@ -103,6 +104,7 @@ def check_different(ids: Ids, count: int) -> Ids:
         raise DataError(f"{len(ids)} ids are given for {count} rows; give one for each")
     names, counts = np.unique(ids, return_counts=True)
     if len(names) < count:
-        repeated = ", ".join(map(str, names[counts > 1][:3]))
-        raise DataError(f"ids must be different, but {repeated} occur more than once")
+        twice = names[counts > 1]
+        repeated = named("id", list(map(str, twice[:6])), len(twice), "occur")
+        raise DataError(f"ids must be different, but {repeated} more than once")
     return ids

@@ -87,7 +87,7 @@ def test_the_flags_are_those_of_the_command_that_was_called() -> None:
         ),
         ("it has 'keep=1' and year>=2020 and x != 3", "it has 'keep=1' and year>=2020 and x != 3"),
         ("confidence=2 is text; alpha=3 is not", "confidence=2 is text"),
-        ("alpha=3 is wrong; give dim=, or keep=1", "alpha 3 is wrong; --keep 1"),
+        ("alpha=3 is wrong; give dim=, or keep=1", "alpha 3 is wrong"),
         ("data/k=3.npy is missing", "data/k=3.npy is missing"),
     ],
 )

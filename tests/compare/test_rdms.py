@@ -238,7 +238,7 @@ def test_what_is_no_square(shape: tuple[int, ...]) -> None:
     ("rest", "message"),
     [
         ({"stimuli": ["a", "b"]}, "2 names were given for 3 stimuli"),
-        ({"stimuli": ["a", "b", "a"]}, "stimuli must be different, but a occur more than once"),
+        ({"stimuli": ["a", "b", "a"]}, "stimuli must be different, but these occur more than once: a"),
         ({"labels": {"layer": ["a", "b"]}}, "2 labels 'layer' were given for 1 matrices"),
         ({"labels": {"layer": [object()]}}, "a label must be text, a finite number or None"),
         ({"labels": {"noise": float("nan")}}, "a label must be text, a finite number or None"),

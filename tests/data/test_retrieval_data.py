@@ -204,7 +204,7 @@ def test_damaged_runs(tmp_path: Path, content: str, message: str) -> None:
         (({"q": "x"}, {"d": "x"}, {"p": {"d": 1}, "r": {"d": 1}}), r"2 queries \('p', 'r'\) without a text"),
         (({"q": "x"}, {"d": "x"}, {"q": {"e": 1}}), "none of the 1 judged documents is there, such as 'e'"),
         (({"q": "x"}, {"d": "x"}, {"q": {"d": 0}}), "query 'q' without a relevant document"),
-        (({"q": "x"}, {"d": "x", "e": 3}, {"q": {"d": 1}}), "must be texts, not a int as in document 'e'"),
+        (({"q": "x"}, {"d": "x", "e": 3}, {"q": {"d": 1}}), "must be texts, not an int as in document 'e'"),
         (({"q": "x"}, {"d": "x"}, {"q": {"d": float("nan")}}), "document 'd' for query 'q' is nan"),
         (({"q": "x"}, {"d": "x"}, {"q": {"d": "1"}}), "document 'd' for query 'q' is '1'"),
         (({"q": "x"}, {"d": "x"}, {"q": ["d"]}), "query 'q' must be grades by document id, not a list"),

@@ -76,7 +76,7 @@ def test_every_entry_names_the_row(
         (b"bytes", "not one text"),
         ({"a": 1}, "not a dict"),
         ({"a", "b"}, "not a set"),
-        (7, "not a int"),
+        (7, "not an int"),
         (["a", " \n"], "blank in row 1"),
         (["a", None, b"c"], r"2 rows \(1, 2\) hold a NoneType"),
     ],

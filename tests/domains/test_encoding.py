@@ -186,7 +186,7 @@ def test_a_full_disk_loses_nothing(
     assert again.asked == TEXTS[2 * PART :]
 
 
-@pytest.mark.parametrize(("bad", "message"), [("  ", "texts are blank in row 20"), (7, "row 20 holds a int")])
+@pytest.mark.parametrize(("bad", "message"), [("  ", "blank in row 20"), (7, "row 20 holds an int")])
 def test_bad_texts_are_named_before_anything_is_encoded(
     encoder: TextEncoder, out: Path, bad: Any, message: str
 ) -> None:

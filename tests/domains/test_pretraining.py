@@ -180,7 +180,7 @@ def test_what_cannot_be_masked_is_refused(tokenizer, encoder: TextEncoder) -> No
         MaskedTexts(transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer))
     with pytest.raises(DataError, match="row 1 have no words"):
         MaskedTexts(tokenizer).batch(["ab", "  "], np.random.default_rng(0))
-    with pytest.raises(DataError, match="row 1 holds a int"):
+    with pytest.raises(DataError, match="row 1 holds an int"):
         MaskedTexts(tokenizer).batch(["ab", 3], np.random.default_rng(0))
     with pytest.raises(GranularityError, match="dim and layer"):
         MaskedAutoEncoder(encoder.model[0].auto_model, Nesting.parse("dim=8,32"))

@@ -272,7 +272,7 @@ def test_sizes_outside_the_model_are_refused(bert):
     [
         ([], "no texts"),
         ("one text", r"write \[text\]"),
-        (["a", 3, None], r"2 rows \(1, 2\) hold a int"),
+        (["a", 3, None], r"2 rows \(1, 2\) hold an int"),
         (["a", " ", "b", ""], r"2 rows \(1, 3\)"),
         (["a", float("nan")], "row 1 holds a float"),
     ],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from nestling.errors import ConfigError, DataError
-from nestling.papers import PAPERS, Claim, Report, machine_stamp, reproduce
+from nestling.papers import CLAIMS, PAPERS, Claim, Report, machine_stamp, reproduce
 from nestling.papers.report import t_interval
 
 
@@ -83,3 +84,5 @@ def test_unknown_names_list_the_nearest():
     with pytest.raises(ConfigError, match="no claims"):
         reproduce("mrl", claims=[])
     assert set(PAPERS) == {"mrl", "adanns", "2dmse", "starbucks", "trsa"}
+    for name, module in PAPERS.items():
+        assert sorted(CLAIMS[name]) == sorted(import_module(module).CLAIMS), name

@@ -134,7 +134,7 @@ def test_numbers_of_numpy_are_numbers():
         ({"year": {}}, "says nothing of the field 'year'"),
         ({"year": None}, "missing value"),
         ({"year": {"gt": [1]}}, "holds a list"),
-        ({"year": object()}, "holds a object"),
+        ({"year": object()}, "holds an object"),
         ({"or": {"year": 1}}, "takes a list of mappings"),
         ({"or": []}, "has no parts"),
         ({"not": None}, "is None"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import dropwhile
 from typing import Any
 
 _ALIASES = {"text": "column", "draws": "resamples", "encoder": "made_by"}
@@ -19,6 +20,7 @@ _ARGUMENT = re.compile(
     r"""(?<![\w./'"=<>!*-])(?P<name>[a-z][a-z_]*)=(?![=>])(?P<value>"[^"]*"|'[^']*'|[^\s,;:()]*)"""
     r"""|(?<!\w)(?:'[^']*'|"[^"]*")(?!\w)"""  # what is quoted was given by the user
 )
+_HAS_VERB = re.compile(r"[a-z]+ ")
 _CLAUSES, _ALTERNATIVES = "; ", ", or "
 
 
@@ -38,8 +40,11 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
     first, *advice = message.split(_CLAUSES)
     kept = [_in_words(first, flags)]
     for clause in advice:
-        ways = [way for way in clause.split(_ALTERNATIVES) if set(_arguments(way)) <= set(flags)]
-        kept += [_in_words(_ALTERNATIVES.join(ways), flags)] if ways else []
+        ways = clause.split(_ALTERNATIVES)
+        open_ways = [way for way in ways if set(_arguments(way)) <= set(flags)]
+        if open_ways and open_ways[0] != ways[0]:  # the verb went with the first
+            open_ways = list(dropwhile(lambda way: not _HAS_VERB.match(way), open_ways))
+        kept += [_in_words(_ALTERNATIVES.join(open_ways), flags)] if open_ways else []
     return _CLAUSES.join(kept)
 
 

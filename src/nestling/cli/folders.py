@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nestling.cli.talk import readable_bytes, show, show_json
+from nestling.cli.talk import readable_bytes, say, show, show_json
 
 if TYPE_CHECKING:
     from nestling.search.frontier import Frontier, Trial
@@ -66,8 +66,10 @@ def show_index(opened: AdaptiveIndex, as_json: bool) -> None:
         show(f"{mark} recall {row['recall']:.4f} in {row['latency_ms']:.3g} ms {row['point']}".rstrip())
 
 
-def show_frontier(chosen: Trial, frontier: Frontier, as_json: bool) -> None:
-    """Show what plans were measured, and the one that was chosen."""
+def show_frontier(chosen: Trial, frontier: Frontier, k: int, as_json: bool) -> None:
+    """Show what plans were measured for ``k`` neighbours, and the one that was chosen."""
+    if frontier.k < k:
+        say(f"each vector has {frontier.k} others, so that --k {frontier.k} is measured, not --k {k}")
     if as_json:
         show_json({"chosen": chosen.to_json(), "trials": [trial.to_json() for trial in frontier]})
         return

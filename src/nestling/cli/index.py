@@ -116,6 +116,12 @@ def build(
         raise ConfigError(
             "--at is for texts; vectors are cut with --nesting, such as --nesting dim=32,64,128"
         )
+    if not (source.is_dir() or source.suffix.lower() in ("", *VECTOR_SUFFIXES)) and source.is_file():
+        raise ConfigError(
+            f"{source} holds no vectors; to encode the texts of a table: nestling index build {source} "
+            f"--encoder wordllama -o {output}; or give the vectors of its rows, and the table beside them: "
+            f"nestling index build vectors.npy --table {source} -o {output}"
+        )
     if overwrite:
         raise ConfigError("--overwrite is for collections, made with --encoder; give an index a new folder")
     from nestling.encoders.stored import open_vectors

@@ -138,6 +138,6 @@ def reproduce(
     from nestling.papers import reproduce as measure
 
     check_results(output, f"{paper}.json", f"{paper}.md")
-    wanted = None if claims is None else claims.split(",")
+    wanted = None if claims is None else [claim.strip() for claim in claims.split(",")]
     report = measure(paper, seeds=seeds, claims=wanted, output=output, quick=quick)
     show(report.to_json() if as_json else report.table())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nestling.cli.talk import say_left_out
+from nestling.cli.talk import say, say_left_out
 from nestling.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from nestling.encoders.stored import StoredVectors
     from nestling.measure.qrels import Qrels
-    from nestling.measure.tasks import Task
+    from nestling.measure.tasks import Retrieval, Task
 
 _HELD_OUT = 5  # of so many rows of a class one is a query
 _LABEL = "label"
@@ -78,9 +78,8 @@ class TaskFlags:
 
     @property
     def how(self) -> dict[str, Any]:
-        """The settings of a retrieval task that were given."""
-        k = _K if self.k is None else self.k
-        return {"k": k, **({} if self.measures is None else {"measures": _names(self.measures)})}
+        """The settings of a retrieval task, but for ``k``; see :func:`_to_depth`."""
+        return {"k": 1, **({} if self.measures is None else {"measures": _names(self.measures)})}
 
 
 def text_task(flags: TaskFlags) -> Task:
@@ -97,11 +96,11 @@ def text_task(flags: TaskFlags) -> Task:
     if flags.pairs is not None:
         pairs = read_pairs(flags.pairs, **read_roles(flags.columns, PAIR_ROLES))
         say_left_out(pairs.left_out)
-        return Retrieval.from_pairs(pairs, **flags.how)
+        return _to_depth(Retrieval.from_pairs(pairs, **flags.how), flags.k)
     if flags.beir is not None:
         data = read_beir(flags.beir)
         say_left_out(data.left_out)
-        return Retrieval.from_data(data, **flags.how)
+        return _to_depth(Retrieval.from_data(data, **flags.how), flags.k)
     assert flags.scored is not None
     rated = read_scored_pairs(flags.scored, **read_roles(flags.columns, SCORED_ROLES))
     return STS(rated.first, rated.second, rated.scores)
@@ -120,13 +119,24 @@ def vector_task(stored: StoredVectors, flags: TaskFlags) -> Task:
         labels = _read_labels(flags.labels, len(stored))
         asked, known = _held_out(labels, flags.seed)
         x = stored.values
-        return Retrieval.from_labels(x[asked], labels[asked], x[known], labels[known], **flags.how)
+        task = Retrieval.from_labels(x[asked], labels[asked], x[known], labels[known], **flags.how)
+        return _to_depth(task, flags.k)
     assert flags.queries is not None
     queries = open_vectors(flags.queries)
     if flags.relevant is None:
-        return Retrieval.from_vectors(queries.values, stored.values, **flags.how)
+        return _to_depth(Retrieval.from_vectors(queries.values, stored.values, **flags.how), flags.k)
     rows, judged = _read_relevant(flags.relevant, queries, stored)
-    return Retrieval.from_vectors(queries.values[rows], stored.values, judged, **flags.how)
+    task = Retrieval.from_vectors(queries.values[rows], stored.values, judged, **flags.how)
+    return _to_depth(task, flags.k)
+
+
+def _to_depth(task: Retrieval, k: int | None) -> Retrieval:
+    """The task that looks at ``k`` documents: by default at ten, or at all where there are fewer."""
+    if k is None:
+        k = min(_K, len(task.documents))
+        if k < _K:
+            say(f"there are {k} documents, so that --k {k} is measured, not --k {_K}")
+    return replace(task, k=k)
 
 
 def _names(text: str) -> tuple[str, ...]:

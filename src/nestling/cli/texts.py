@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nestling.artifact import MANIFEST
 from nestling.cli.demo import COLLECTION, DEMO_FOLDER
 from nestling.cli.folders import Where, is_collection
 from nestling.cli.talk import AsJson, one_line, say, show, show_json
@@ -37,7 +38,7 @@ def search(
 
     Example: nestling search products "warm winter jacket" --where "year>=2020 and brand in (acme, nord)"
     """
-    from nestling.search.plan import Point
+    from nestling.search.point import Point
 
     given = list(words or [])
     at_point = None if point is None else Point.parse(point)
@@ -49,13 +50,7 @@ def search(
             )
         _show_rows(_search_vectors(Path(given[0]), vectors, asked), as_json)
         return
-    if not 1 <= len(given) <= 2:
-        raise ConfigError('say what to look for: nestling search [INDEX] "some words"')
-    folder = Path(given[0]) if len(given) == 2 else DEMO_FOLDER / COLLECTION
-    if not folder.exists():
-        raise ConfigError(
-            f"there is no index at {folder}; make one with nestling index build, or nestling demo"
-        )
+    folder = _folder_of(given)
     answers = _search_texts(folder, given[-1], encoder, asked)
     if as_json:
         show_json(answers)
@@ -64,6 +59,24 @@ def search(
         say("no row is there that may be found" if where is None else "no row meets --where")
     for answer in answers:
         _show_answer(answer)
+
+
+def _folder_of(given: list[str]) -> Path:
+    """The folder that is searched for the last of the words: the one before it, or that of the demo."""
+    first = Path(given[0]) if given else None
+    has_folder = first is not None and (first / MANIFEST).is_file()
+    if first is None or (has_folder and len(given) == 1):
+        raise ConfigError(f'say what to look for: nestling search {first or "INDEX"} "warm winter jacket"')
+    if len(given) > 2:
+        words = f'{first} "{" ".join(given[1:])}"' if has_folder else f'"{" ".join(given)}"'
+        raise ConfigError(f"put the words between quotes, so that they are one: nestling search {words}")
+    folder = first if len(given) == 2 else DEMO_FOLDER / COLLECTION
+    if not folder.exists():
+        raise ConfigError(
+            f"there is no index at {folder}; make one with nestling index build, or nestling demo, and name "
+            f'it: nestling search INDEX "{given[-1]}"'
+        )
+    return folder
 
 
 def _search_texts(

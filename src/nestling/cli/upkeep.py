@@ -83,7 +83,7 @@ def tune(
         chosen, frontier = retune(
             opened, queries=asked, k=k, recall=recall, max_bytes=max_bytes, max_ms=max_ms, seed=seed
         )
-    show_frontier(chosen, frontier, as_json)
+    show_frontier(chosen, frontier, k, as_json)
 
 
 def export(
@@ -161,4 +161,4 @@ def bench(
         frontier.save(output / "frontier.json")
         frontier.plot(output / "frontier.png")
         say(f"written to {output}")
-    show_frontier(chosen, frontier, as_json)
+    show_frontier(chosen, frontier, k, as_json)

@@ -185,14 +185,14 @@ def usable(vectors: NDArray[np.floating[Any]], chosen: Comparator) -> Floats:
     infinite = np.isinf(x).any(axis=1)
     if infinite.any() and not chosen.by_order:
         raise DataError(
-            f"{name_rows(np.flatnonzero(infinite))} of the matrices hold infinity, which "
+            f"{name_rows(np.flatnonzero(infinite), 'of the matrices hold')} infinity, which "
             f"{chosen.method!r} cannot use; methods of order can: {', '.join(_BY_ORDER)}"
         )
     missing = np.isnan(x).any(axis=1)
     if missing.any() and chosen.whole and chosen.method not in _WHITENED:
         raise DataError(
-            f"{name_rows(np.flatnonzero(missing))} of the matrices lack pairs (NaN), and {chosen.method!r} "
-            "needs whole matrices; choose stimuli that have all pairs, with at()"
+            f"{name_rows(np.flatnonzero(missing), 'of the matrices lack')} pairs (NaN), and "
+            f"{chosen.method!r} needs whole matrices; choose stimuli that have all pairs, with at()"
         )
     return x
 

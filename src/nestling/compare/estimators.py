@@ -94,7 +94,8 @@ def check_counts(x: NDArray[Any]) -> None:
         negative |= (block < 0).any(axis=1)
     if negative.any():
         raise DataError(
-            f"Poisson rates are counts, but {name_rows(np.flatnonzero(negative))} of the patterns hold "
+            f"Poisson rates are counts, but "
+            f"{name_rows(np.flatnonzero(negative), 'of the patterns hold')} "
             "negative numbers; give counts, or use another metric"
         )
 
@@ -114,7 +115,7 @@ def _standardised(x: NDArray[Any]) -> Iterator[Sides]:
         varies |= (block != first).any(axis=1)
     if not varies.all():
         raise DataError(
-            f"{name_rows(np.flatnonzero(~varies))} of the patterns are the same in all channels, so that "
+            f"{name_rows(np.flatnonzero(~varies), 'of the patterns are')} the same in all channels, so that "
             "their correlation is undefined; leave them out, or use another metric"
         )
     squares = np.zeros((len(x), 1))
@@ -133,8 +134,8 @@ def _unit(x: NDArray[Any]) -> Iterator[Sides]:
         squares += np.einsum("ij,ij->i", block, block)[:, None]
     if not squares.all():
         raise DataError(
-            f"{name_rows(np.flatnonzero(squares == 0))} of the patterns are all zero and have no direction; "
-            "leave them out, or use another metric"
+            f"{name_rows(np.flatnonzero(squares == 0), 'of the patterns are')} all zero and have no "
+            "direction; leave them out, or use another metric"
         )
     for _, block in channel_blocks(x):
         block /= np.sqrt(squares)

@@ -28,7 +28,7 @@ def check_stimuli(stimuli: Sequence[str | int] | None, count: int) -> tuple[str,
     if len(set(names)) < count:
         seen: set[str] = set()
         twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
-        raise DataError(f"stimuli must be different, but {', '.join(twice[:5])} occur more than once")
+        raise DataError(f"stimuli must be different, but these occur more than once: {', '.join(twice[:5])}")
     return names
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments import shown
 from nestling.compare.comparators import Method, compare
 from nestling.compare.patterns import linear_cka, procrustes
 from nestling.compare.rdm import Metric, rdm
@@ -127,7 +128,7 @@ def plot_layers(
         StorageError: if the file cannot be written.
     """
     if isinstance(names, str) or len(names) != 2:
-        raise ConfigError(f"names={names!r} must be two: that of the rows and that of the columns")
+        raise ConfigError(f"names must be two, that of the rows and that of the columns, not {shown(names)}")
     down, across = (
         (f"layer of {name}", part) for name, part in zip(names, (found.rows, found.columns), strict=True)
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from nestling.arguments import shown, type_of
 from nestling.cut import name_rows
 from nestling.data.times import time_text, time_texts
 from nestling.data.words import INT_END, said_by
@@ -65,9 +66,7 @@ def _is_whole(given: Any) -> bool:
 
 
 def _refused(given: Any) -> DataError:
-    return DataError(
-        f"a field holds a {type(given).__name__}; give a text, a number, True or False, a date, or None"
-    )
+    return DataError(f"a field holds {type_of(given)}; give a text, a number, True or False, a date, or None")
 
 
 def _read_scalar(given: Any) -> Value:
@@ -134,7 +133,7 @@ def check_name(name: Any) -> None:
         DataError: for what is no text, or blank, or has a null character or half of a surrogate pair.
     """
     if not isinstance(name, str) or not name.strip():
-        raise DataError(f"fields are named by texts; {name!r} is none")
+        raise DataError(f"fields are named by texts; {shown(name)} is none")
     if _TORN.search(name):
         raise DataError(
             f"the field {name!r} has a null character or half of a surrogate pair in its name; remove it"

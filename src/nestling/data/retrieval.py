@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from nestling.arguments import shown, type_of
 from nestling.data.text_checks import is_torn
 from nestling.errors import DataError
 
@@ -47,8 +48,8 @@ class RetrievalData:
     def __post_init__(self) -> None:
         for name in ("queries", "documents", "qrels"):
             if not isinstance(getattr(self, name), Mapping):
-                kind = type(getattr(self, name)).__name__
-                raise DataError(f"the {name} of retrieval data must be a mapping by id, not a {kind}")
+                kind = type_of(getattr(self, name))
+                raise DataError(f"the {name} of retrieval data must be a mapping by id, not {kind}")
             if not getattr(self, name):
                 raise DataError(f"the retrieval data hold no {name}; give at least one")
         for name in ("queries", "documents"):
@@ -98,8 +99,8 @@ def _check_left(out: Mapping[str, Sequence[str]], kept: Mapping[str, object]) ->
 def _texts(given: Mapping[str, Any], what: str) -> dict[str, str]:
     wrong = [name for name, text in given.items() if not isinstance(text, str | None)]
     if wrong:
-        kind = type(given[wrong[0]]).__name__
-        raise DataError(f"{what} must be texts, not a {kind} as in {_name(wrong, what)}; convert those")
+        kind = type_of(given[wrong[0]])
+        raise DataError(f"{what} must be texts, not {kind} as in {_name(wrong, what)}; convert those")
     return {name: text or "" for name, text in given.items()}
 
 
@@ -107,13 +108,13 @@ def _check_grades(qrels: Mapping[str, Mapping[str, Any]]) -> None:
     for query, grades in qrels.items():
         if not isinstance(grades, Mapping):
             raise DataError(
-                f"the qrels of query {query!r} must be grades by document id, not a {type(grades).__name__}"
+                f"the qrels of query {query!r} must be grades by document id, not {type_of(grades)}"
             )
         for document, grade in grades.items():
             if not (isinstance(grade, numbers.Real) and math.isfinite(grade)):
                 raise DataError(
-                    f"the grade of document {document!r} for query {query!r} is {grade!r}; give a finite "
-                    "number"
+                    f"the grade of document {document!r} for query {query!r} is {shown(grade)}; give a "
+                    "finite number"
                 )
 
 

@@ -16,7 +16,7 @@ from nestling.data.arrow import day_columns, lists_of
 from nestling.data.delimited import is_table, names_columns, read_fields, with_decimal_commas
 from nestling.data.input_file import InputFile, find_file
 from nestling.data.text_checks import check_texts
-from nestling.errors import DataError, require, unknown
+from nestling.errors import DataError, named, require, unknown
 from nestling.progress import Progress
 
 _RECORDS_AT_A_TIME = 1 << 13
@@ -87,12 +87,7 @@ class Table:
 
     def name_rows(self, rows: Sequence[int]) -> str:
         """Records as they are found in an editor: ``line 3``, or ``12 lines (3, 4, 5, 9, 11, ...)``."""
-        shown = ", ".join(str(self.numbers[row]) for row in rows[:5])
-        return (
-            f"{self.unit} {shown}"
-            if len(rows) == 1
-            else f"{len(rows)} {self.unit}s ({shown}{', ...' * (len(rows) > 5)})"
-        )
+        return named(self.unit, [str(self.numbers[row]) for row in rows[:6]], len(rows))
 
 
 def read_table(path: str | Path, is_header: IsHeader = names_columns, *, kind: str | None = None) -> Table:

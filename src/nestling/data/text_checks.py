@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
+from nestling.arguments import type_of
 from nestling.cut import name_rows
 from nestling.errors import DataError
 
@@ -34,13 +35,13 @@ def check_texts(
     if isinstance(texts, str | bytes):
         raise DataError(f"{what} must be a list of texts, not one text; write [text]")
     if isinstance(texts, Mapping | Set) or not isinstance(texts, Iterable):
-        raise DataError(f"{what} must be a list of texts, not a {type(texts).__name__}")
+        raise DataError(f"{what} must be a list of texts, not {type_of(texts)}")
     rows: list[Any] = texts.to_pylist() if hasattr(texts, "to_pylist") else list(texts)
     wrong = [row for row, text in enumerate(rows) if not isinstance(text, str)]
     if wrong:
-        kind = type(rows[wrong[0]]).__name__
+        kind = type_of(rows[wrong[0]])
         verb = "holds" if len(wrong) == 1 else "hold"
-        raise DataError(f"{what} must be strings, but {name(wrong)} {verb} a {kind}; convert or remove those")
+        raise DataError(f"{what} must be strings, but {name(wrong)} {verb} {kind}; convert or remove those")
     blank = [row for row, text in enumerate(rows) if not text or text.isspace()]
     if blank and not may_be_blank:
         raise DataError(f"{what} are blank in {name(blank)}; fill or remove those")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from nestling.arguments import type_of
 from nestling.artifact import (
     MANIFEST,
     check_folder_target,
@@ -238,7 +239,7 @@ class Collection:
             DataError: for ``k`` below 1, or a condition that does not fit the fields.
         """
         if not isinstance(query, str):
-            raise ConfigError(f"the query must be one text, not a {type(query).__name__}; give a str")
+            raise ConfigError(f"the query must be one text, not {type_of(query)}; give a str")
         if not query.strip():
             raise ConfigError("the query is empty; give some words to search for")
         found = self.index.search(

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nestling.arguments import type_of
 from nestling.artifact import write_folder
 from nestling.cut import RAW
 from nestling.elastic import resolve_each
@@ -267,7 +268,7 @@ def _arguments(module: nn.Module, inputs: Any, rows: slice) -> tuple[tuple[Any, 
         return (_tensor(module, inputs[rows]),), {}
     if not hasattr(module, "preprocess"):
         raise DataError(
-            f"a {type(module).__name__} takes no texts; give what its tokenizer makes of them, as a mapping "
+            f"{type_of(module)} takes no texts; give what its tokenizer makes of them, as a mapping "
             "of input_ids and attention_mask"
         )
     model: Any = module
@@ -292,9 +293,7 @@ def _tensor_of(output: Any, name: str) -> Tensor:
     """The part of an output that is meant: the vectors of texts or tokens, or the first floating tensor."""
     found = _first_tensor(output)
     if found is None:
-        raise DataError(
-            f"the layer {name!r} gives no floating tensor but a {type(output).__name__}; leave it out"
-        )
+        raise DataError(f"the layer {name!r} gives no floating tensor but {type_of(output)}; leave it out")
     return found
 
 

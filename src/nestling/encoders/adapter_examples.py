@@ -70,7 +70,7 @@ class Examples:
         for side, what in ((x, "X"), (pairs, "pairs")):
             if side is not None and len(zero := zero_rows(side)):
                 warnings.warn(
-                    f"{name_rows(zero)} of {what} are all zero: they have no direction and teach nothing; "
+                    f"{name_rows(zero, f'of {what} are')} all zero: without a direction nothing is taught; "
                     "remove them",
                     stacklevel=3,
                 )

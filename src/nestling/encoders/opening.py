@@ -12,7 +12,7 @@ from nestling.cut import CutRule
 from nestling.encoders.bundled import minilm_folder, wordllama_files
 from nestling.encoders.static_folder import is_static
 from nestling.errors import DataError, unknown
-from nestling.granularity import AnyNesting, At, Granularity
+from nestling.granularity import AnyNesting, At, read_at
 
 if TYPE_CHECKING:
     from nestling.encoders.static import StaticEncoder
@@ -38,7 +38,7 @@ def check_model(name: str | Path, at: At = None) -> None:
         MissingExtraError: if the package of a bundled model is not installed.
     """
     if isinstance(at, str):
-        at = Granularity.parse(at)
+        at = read_at(at)
     if (Path(name) / MANIFEST).is_file():
         read_manifest(name).read_nesting().resolve(at)
     elif name == "wordllama":

@@ -83,7 +83,8 @@ class StoredVectors:
         matrix = check_vectors(values)
         if rule.after == "l2" and len(zero := zero_rows(matrix)):
             raise DataError(
-                f"{name_rows(zero)} of the vectors are all zero and cannot be normalised; remove those rows"
+                f"{name_rows(zero, 'of the vectors are')} all zero and cannot be normalised; "
+                "remove those rows"
             )
         sizes, full = read_sizes(nesting, matrix.shape[1]), matrix.shape[1]
         if sizes.full["dim"] != full:

@@ -96,7 +96,7 @@ def check_found(vectors: NDArray[np.float32], rule: CutRule, first_row: int) -> 
     zero = np.flatnonzero(~vectors.any(axis=1))
     if len(zero) and rule.after == "l2":
         raise DataError(
-            f"{name_rows(zero + first_row)} of the texts have no tokens or a vector of zeros, which "
+            f"{name_rows(zero + first_row, 'of the texts have')} no tokens or a vector of zeros, which "
             "has no direction; remove them"
         )
 

@@ -53,6 +53,11 @@ def read_vector_file(
     }
     file = find_file(path)
     suffix = file.suffix if file.path == file.place else _KINDS.get(file.head()[:4], "")
+    if suffix in _TABLES:
+        raise DataError(
+            f"{file.path} holds a table, and vectors are needed: {', '.join(readers)}, or a folder that "
+            f"nestling saved; to encode its texts: nestling encode wordllama {file.path} -o vectors"
+        )
     if suffix not in readers:
         raise DataError(f"{file.path}: {unknown('kind of vector file', suffix or file.path.name, readers)}")
     if (column or id_column) and suffix != ".parquet":
@@ -60,6 +65,7 @@ def read_vector_file(
     return readers[suffix](file)
 
 
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
 _KINDS = {b"\x93NUM": ".npy", b"PAR1": ".parquet"}
 """What comes through a pipe, by its first bytes."""
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling.arguments import shown
 from nestling.cut import name_rows
 from nestling.data.retrieval import RetrievalData
 from nestling.errors import DataError
@@ -134,7 +135,7 @@ def _read_entry(entry: Any) -> tuple[Ints, Floats]:
     if isinstance(entry, Mapping):
         rows, grades = list(entry), np.asarray(list(entry.values()), np.float64)
     elif isinstance(entry, (str, bytes)):
-        raise DataError(f"the qrels name documents by row, not by id; {entry!r} is not a row")
+        raise DataError(f"the qrels name documents by row, not by id; {shown(entry)} is not a row")
     else:
         rows = list(entry) if isinstance(entry, Iterable) else [entry]
         grades = np.ones(len(rows))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nestling.arguments import shown
 from nestling.errors import ConfigError, DataError
 from nestling.measure.choice import Row
 from nestling.measure.identity import check_same_data
@@ -23,7 +24,7 @@ def mean(curves: Sequence[Curve], name: str | None = None) -> Curve:
     from nestling.measure.curve import Curve
 
     if not isinstance(curves, Sequence) or not all(isinstance(curve, Curve) for curve in curves):
-        raise ConfigError(f"mean takes a list of curves, not {curves!r}")
+        raise ConfigError(f"mean takes a list of curves, not {shown(curves)}")
     if len(curves) < _FEWEST:
         raise DataError(f"{len(curves)} curve has no spread; give the curves of at least {_FEWEST} runs")
     first = curves[0]

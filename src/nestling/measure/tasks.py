@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.arguments import whole
+from nestling.arguments import type_of, whole
 from nestling.cut import CutRule, cut_each
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.classification import (
@@ -105,7 +105,7 @@ def check_task(task: object) -> None:
     if not all(hasattr(task, name) for name in ("metrics", "inputs")):
         raise ConfigError(
             f"a task is needed, such as Retrieval.from_pairs(pairs) or STS(first, second, scores), not "
-            f"a {type(task).__name__}"
+            f"{type_of(task)}"
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nestling.arguments import shown
 from nestling.artifact import write_result
 from nestling.errors import ConfigError, require
 from nestling.picture.axes import share_legend, share_value_axes
@@ -46,7 +47,7 @@ def draw(target: Any, *panels: Panel, style: Style | None = None) -> None:
     if not panels:
         raise ConfigError("there is nothing to draw; give at least one panel")
     if style is not None and not isinstance(style, Style):
-        raise ConfigError(f"style={style!r} is no style; give a Style, such as Style(width=3.3, font_size=7)")
+        raise ConfigError(f"style must be a Style, such as Style(width=3.3, font_size=7), not {shown(style)}")
     if not isinstance(target, (str, os.PathLike)):
         _draw_on(target, panels, style)
         return

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from nestling.arguments import shown
 from nestling.errors import ConfigError, require, unknown
 
 _RANGES = {"width": (0.5, 100.0), "height": (0.5, 100.0), "font_size": (2.0, 100.0), "dpi": (20.0, 2400.0)}
@@ -85,7 +86,7 @@ class Style:
                 continue
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not low <= value <= high:
-                raise ConfigError(f"{name}={value!r} must be a number from {low:g} to {high:g}")
+                raise ConfigError(f"{name} must be a number from {low:g} to {high:g}, not {shown(value)}")
 
     def size(self, across: int, down: int) -> tuple[float, float]:
         """Inches of a sheet of so many panels.

@@ -125,7 +125,7 @@ def refuse_zero(norms: Doubles, what: str) -> None:
         is_zero = not norms[short].any()
         wrong = "all zero" if is_zero else f"shorter than {SMALLEST_NORM:g}, as good as zero,"
         raise DataError(
-            f"{name_rows(short)} of {what} are {wrong} and have no cosine; remove those rows, or compare "
+            f"{name_rows(short, f'of {what} are')} {wrong} and have no cosine; remove those rows, or compare "
             'with rule=RAW and metric="dot" or "euclidean"'
         )
 

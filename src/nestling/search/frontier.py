@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nestling import __version__
+from nestling.arguments import real
 from nestling.artifact import write_result
 from nestling.errors import ConfigError, DataError
 from nestling.picture import Style, draw, legend, log_axis, look_of, title_of, value_axis
@@ -115,8 +116,12 @@ class Frontier:
         Raises:
             ConfigError: if no trial does; the nearest is named.
         """
-        if recall is not None and not 0 < recall <= 1:
-            raise ConfigError(f"recall={recall} must lie above 0 and be at most 1, such as 0.95")
+        targets = {"recall": recall, "max_bytes": max_bytes, "max_ms": max_ms}
+        recall, max_bytes, max_ms = (
+            None if value is None else real(name, value) for name, value in targets.items()
+        )
+        if recall is not None:
+            check_recall(recall)
         fits = [
             trial
             for trial in self.trials
@@ -251,6 +256,17 @@ def _beats(one: Trial, other: Trial) -> bool:
     return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
 
 
+def check_recall(recall: float) -> float:
+    """A share of the exact nearest that can be asked for.
+
+    Raises:
+        ConfigError: for what is no number above 0 and up to 1.
+    """
+    if not 0 < real("recall", recall) <= 1:
+        raise ConfigError(f"recall={recall} must lie above 0 and be at most 1, such as 0.95")
+    return float(recall)
+
+
 def measured_point(table: Sequence[Mapping[str, Any]], recall: float) -> Point:
     """The fastest point of an index that was measured to find so much.
 
@@ -261,7 +277,18 @@ def measured_point(table: Sequence[Mapping[str, Any]], recall: float) -> Point:
     Raises:
         ConfigError: if nothing was measured, or nothing that finds so much.
     """
+    recall = check_recall(recall)
     if not table:
         raise ConfigError("nothing was measured of this index; do so with: nestling index tune FOLDER")
     trials = tuple(Trial.from_json(dict(row)) for row in table)
-    return Frontier(trials, 0, 0, False, 0.0).choose(recall).point
+    reached = [trial for trial in trials if trial.low >= recall]
+    if not reached:
+        best = max(trials, key=lambda trial: trial.low)
+        further = best.point.grown(2)
+        advice = f'; search further than was measured, with point="{further}"' if str(further) else ""
+        raise ConfigError(
+            f"no point that was measured of this index reaches recall {recall:g} for sure: the best "
+            f"({str(best.point) or best.plan}) finds {best.recall:.4f} [{best.low:.4f}, {best.high:.4f}]; "
+            f"ask for less recall{advice}; or build another index: nestling index build --recall {recall:g}"
+        )
+    return min(reached, key=lambda trial: trial.latency_ms).point

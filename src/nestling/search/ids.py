@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.errors import DataError
+from nestling.errors import DataError, named
 from nestling.ids import LAST, LONGEST, as_ids, check_different
 
 Ids: TypeAlias = NDArray[Any]
@@ -42,7 +42,7 @@ def read_ids(given: Any, what: str = "ids", *, any_order: bool = False) -> Ids:
         return array
     if len(array) and (int(array.min()) < 0 or int(array.max()) > LAST):
         wrong = [int(number) for number in array if not 0 <= number <= LAST][:3]
-        raise DataError(f"{what} must be whole numbers from 0 to 2**63 - 2, but {wrong} are given")
+        raise DataError(f"{what} must be whole numbers from 0 to 2**63 - 2, not {', '.join(map(str, wrong))}")
     return array.astype(np.int64)
 
 
@@ -75,7 +75,11 @@ def check_kind(ids: Ids, kind: IdKind | None) -> None:
         )
 
 
-def name_ids(ids: Ids, most: int = 3) -> str:
-    """Ids named for a message: ``7``, or ``12 ids (7, 9, 11, ...)``."""
-    shown = ", ".join(repr(name.item()) for name in ids[:most])
-    return shown if len(ids) == 1 else f"{len(ids)} ids ({shown}{', ...' * (len(ids) > most)})"
+def name_ids(ids: Ids, then: str = "") -> str:
+    """Ids named for a message: ``id 7``, or ``12 ids (7, 9, 11, 14, 15, ...)``.
+
+    Args:
+        ids: of an index.
+        then: what follows, up to the verb; see :func:`~nestling.errors.named`.
+    """
+    return named("id", [repr(name.item()) for name in ids[:6]], len(ids), then)

@@ -92,6 +92,7 @@ def _prepare(block: NDArray[np.floating[Any]], rule: CutRule, first_row: int) ->
     finite = np.isfinite(narrow).all(axis=1)
     if not finite.all():
         raise DataError(
-            f"{name_rows(np.flatnonzero(~finite) + first_row)} hold numbers too large for float32; scale them"
+            f"{name_rows(np.flatnonzero(~finite) + first_row, 'hold')} numbers too large for "
+            "float32; scale them"
         )
     return np.ascontiguousarray(narrow)

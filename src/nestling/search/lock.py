@@ -12,6 +12,7 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
+from nestling.arguments import shown
 from nestling.artifact import reason_of
 from nestling.errors import ConfigError, StorageError
 from nestling.owner import Owner
@@ -121,7 +122,7 @@ def check_wait(wait: float) -> None:
     """
     is_number = isinstance(wait, (int, float)) and not isinstance(wait, bool)
     if not is_number or not 0 <= wait < math.inf:
-        raise ConfigError(f"wait={wait!r} must be a number of seconds, at least 0")
+        raise ConfigError(f"wait must be a number of seconds, at least 0, not {shown(wait)}")
 
 
 def _holder(descriptor: int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 
+from nestling.arguments import shown
 from nestling.errors import ConfigError, unknown
 
 
@@ -62,6 +63,21 @@ class Point:
         """
         ef = None if self.ef is None else math.ceil(self.ef * times)
         return replace(self, ef=ef, shortlists=tuple(math.ceil(each * times) for each in self.shortlists))
+
+    @classmethod
+    def of(cls, given: Any) -> Self:
+        """The point that an argument names: itself, or its text.
+
+        Raises:
+            ConfigError: for anything else.
+        """
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, str):
+            return cls.parse(given)
+        raise ConfigError(
+            f'point must be a Point, or its text such as "nprobe=16,shortlist=200", not {shown(given)}'
+        )
 
     @classmethod
     def parse(cls, text: str) -> Self:

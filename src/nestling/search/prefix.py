@@ -90,8 +90,8 @@ def finite_squares(
     large = np.flatnonzero(~(squares[-1] <= _LARGEST_SQUARE))
     if len(large):
         raise DataError(
-            f"{name_rows(large + first_row)} of {what} are too large to be compared, as their squares do not "
-            "fit float32; divide all vectors by a constant, or remove those rows"
+            f"{name_rows(large + first_row, f'of {what} are')} too large to be compared, as "
+            "squares do not fit float32; divide all vectors by a constant, or remove those rows"
         )
     return squares
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nestling.arguments import whole
 from nestling.cut import CutRule
 from nestling.data.fields import FieldKind, Value
 from nestling.data.table_ids import number_of
@@ -141,7 +142,7 @@ class IndexReader:
         check_kind(names, self._state.numbering.kind)
         missing = names[~snapshot.has(names)]
         if len(missing):
-            raise DataError(f"{name_ids(missing)} are not in the index")
+            raise DataError(f"{name_ids(missing, 'are')} not in the index")
         return snapshot.fields_of(names).records()
 
     def search(
@@ -172,9 +173,10 @@ class IndexReader:
             workers: threads.
 
         Raises:
-            DataError: for queries, ``k`` or a filter that cannot be used.
+            DataError: for queries or a filter that cannot be used.
             GranularityError: for a size outside the nesting.
-            ConfigError: for a point and a recall at once, or a recall that was not measured.
+            ConfigError: for a ``k`` out of range, a point and a recall at once, or a recall that was not
+                measured.
         """
         if recall is not None:
             if point is not None:
@@ -192,13 +194,10 @@ class IndexReader:
         where: Any = None,
         workers: int | None = None,
     ) -> dict[Granularity, Hits]:
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise DataError(f"k={k!r} rows cannot be found; give a whole number of at least 1")
-        if k > _MOST_FOUND:
-            raise DataError(f"k={k} rows are too many for one search; give at most {_MOST_FOUND}")
+        k = whole("k", k, most=_MOST_FOUND)
         state, wanted = self._state, resolve_each(self.nesting, granularities)
         generation, largest = state.generation, max(g["dim"] for g in wanted)
-        found = Point.parse(point) if isinstance(point, str) else point
+        found = None if point is None else Point.of(point)
         asked = read_queries(queries, generation.takes, generation.settings.dim, largest)
         found = generation.point_for(int(k)) if found is None else found
         if found is not None:  # of the plan, also where no segment is large enough yet to follow it

@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-from nestling.errors import ConfigError
+from nestling.arguments import whole
 
 # The number of threads of the linear algebra library is one for the process: were two pools to set and
 # restore it in overlap, it could stay at one for ever. A pool keeps all cores busy, so they take turns.
@@ -33,13 +33,11 @@ def count_workers(workers: int | None) -> int:
     """The number of threads to use: as many as this process may use cores, unless it is given.
 
     Raises:
-        ConfigError: for less than one.
+        ConfigError: for what is no whole number of at least 1.
     """
     if workers is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers < 1:
-        raise ConfigError(f"workers={workers} cannot work; give at least 1")
-    return workers
+    return whole("workers", workers)
 
 
 @contextmanager

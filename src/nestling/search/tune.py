@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import kernels
+from nestling.arguments import whole
 from nestling.cut import CutRule, check_vectors
 from nestling.encoders.matrix import Sizes, read_sizes
 from nestling.encoders.vector_files import write_npy
@@ -88,7 +89,7 @@ def tune(
         vectors: ``Float[n, dim]``; may be a memory map.
         queries: ``Float[m, dim]``, held out from the vectors; rows of the vectors by default, each of which
             must then find its nearest others.
-        k: neighbours wanted.
+        k: neighbours wanted; all others where there are fewer.
         recall: share of the exact ``k`` nearest to be found; the lower end of its 95 % interval counts.
             None takes the most that fits ``max_bytes`` and ``max_ms``.
         max_bytes: in memory for each vector.
@@ -106,11 +107,17 @@ def tune(
         DataError: for vectors or queries that cannot be used.
     """
     vectors = check_vectors(vectors)
-    if not 1 <= k < len(vectors):
-        raise DataError(f"k={k} neighbours cannot be found among {len(vectors)} vectors; choose fewer")
+    k = _as_many(k, len(vectors))
     family = None if plans is None else tuple(dict.fromkeys(map(_read, plans)))
     with Race(vectors, queries, k, rule, metric, seed, workers) as race:
         return _run(race, family, sizes, nested, recall, max_bytes, max_ms)
+
+
+def _as_many(k: int, rows: int) -> int:
+    """As many neighbours as rows have, if ``k`` is more: a search finds no more either."""
+    if rows < 2:
+        raise DataError("a single vector has no neighbours to be measured by; give more vectors")
+    return min(whole("k", k), rows - 1)
 
 
 def _run(
@@ -207,7 +214,7 @@ def build(
     stored = vectors if hasattr(vectors, "values") and hasattr(vectors, "nesting") else None
     matrix = check_vectors(vectors if stored is None else stored.values)
     found_rule = rule or (CutRule() if stored is None else stored.rule)
-    k = min(k, len(matrix) - 1)  # a single row has no neighbours to be measured by
+    k = min(whole("k", k), len(matrix) - 1)  # a single row has no neighbours to be measured by
 
     def create(plan: Plan | str, engine: Engine | None = None) -> AdaptiveIndex:
         return AdaptiveIndex.create(
@@ -272,6 +279,7 @@ def retune(
     is_kept = on_interrupt(lambda: f"the index {index.folder} is as it was; repeat it to measure its points")
     with is_kept, TemporaryDirectory(prefix="nestling-tune-") as folder:
         names, rows, _ = index.rows()
+        k = _as_many(k, len(names))
         path = Path(folder) / "vectors.npy"
         write_npy(path, rows, (len(names), index.dim), np.dtype(np.float32))
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -6,6 +6,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from nestling.arguments import shown
 from nestling.data.fields import FieldKind, Value, read_value
 from nestling.errors import DataError, unknown
 from nestling.search.condition import All, Compare, Condition, Either, Not, Operator, family_of
@@ -93,7 +94,7 @@ def _of_mapping(given: Mapping[Any, Any], fields: Mapping[str, FieldKind]) -> Co
 
 def _of_entry(name: Any, wanted: Any, fields: Mapping[str, FieldKind]) -> Condition:
     if not isinstance(name, str) or not name:
-        raise DataError(f"where names fields by their names, {_EXAMPLE}; got {name!r}")
+        raise DataError(f"where names fields by their names, {_EXAMPLE}; got {shown(name)}")
     if name in ("and", "or"):
         if isinstance(wanted, (str, Mapping)) or not hasattr(wanted, "__iter__"):
             raise DataError(f'"{name}" in where takes a list of mappings; got {type(wanted).__name__}')
@@ -127,13 +128,15 @@ def _of_operator(field: str, op: Any, value: Any) -> Condition:
         return Not(_of_operator(field, _NEGATED[op], value))
     if op == "in":
         if not _is_list(value):
-            raise DataError(f'"in" for the field {field!r} takes a list; got {value!r}')
+            raise DataError(f'"in" for the field {field!r} takes a list; got {shown(value)}')
         return _of_value(field, value)
     if op == "eq":
         return _of_value(field, value, may_list=False)
     found = _value(field, value)
     if isinstance(found, bool):
-        raise DataError(f"the field {field!r} cannot be ordered against {value!r}; give a number or a text")
+        raise DataError(
+            f"the field {field!r} cannot be ordered against {shown(value)}; give a number or a text"
+        )
     return Compare(field, op, (found,))
 
 

@@ -98,7 +98,7 @@ class Writer:
             taken = self._taken(names)
             if taken.any() and not replaces:
                 raise DataError(
-                    f"{name_ids(names[taken])} stand in the index already; replace their vectors with "
+                    f"{name_ids(names[taken], 'stand')} in the index already; replace their vectors with "
                     "update, or choose other ids"
                 )
             columns = self._columns(fields, names, taken)
@@ -127,7 +127,7 @@ class Writer:
             found = self._taken(names)
             if not found.all() and not missing_ok:
                 raise DataError(
-                    f"{name_ids(names[~found])} are not in the index, so nothing was deleted; "
+                    f"{name_ids(names[~found], 'are')} not in the index, so nothing was deleted; "
                     "pass missing_ok=True to delete those that are"
                 )
             if found.any():
@@ -220,7 +220,8 @@ class Writer:
     def _vectors_there(self, names: Ids, taken: NDArray[np.bool_]) -> NDArray[np.float32]:
         if not taken.all():
             raise DataError(
-                f"{name_ids(names[~taken])} are not in the index, so they need vectors; give vectors for them"
+                f"{name_ids(names[~taken], 'are')} not in the index, and rows that "
+                "are new need vectors; give those"
             )
         return self.state.snapshot.vectors_of(names)
 

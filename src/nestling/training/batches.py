@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from nestling.arguments import type_of
 from nestling.errors import ConfigError, DataError
 from nestling.training.config import TrainConfig
 from nestling.training.seeding import BATCH, seed_from
@@ -156,6 +157,5 @@ def _lengths(data: Any, name: str) -> Iterator[tuple[str, int]]:
         yield name, len(data)
     else:
         raise DataError(
-            f"{name} is a {type(data).__name__} without rows; give a tensor, an array or a list with one "
-            "entry a row"
+            f"{name} is {type_of(data)} without rows; give a tensor, an array or a list with one entry a row"
         )

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from nestling.arguments import shown
 from nestling.errors import ConfigError, unknown
 
 RateSchedule = Literal["cosine", "linear", "constant"]
@@ -109,9 +110,9 @@ def _check_range(name: str, value: object, least: int, below: float, *, least_al
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not least <= value < below or (value == least and not least_allowed):  # type: ignore[operator]
         lower = f"at least {least}" if least_allowed else f"above {least}"
-        raise ConfigError(f"{name} must be a number {lower} and below {below:g}; got {value!r}")
+        raise ConfigError(f"{name} must be a number {lower} and below {below:g}; got {shown(value)}")
 
 
 def _check_count(name: str, value: object, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}; got {value!r}")
+        raise ConfigError(f"{name} must be a whole number of at least {least}; got {shown(value)}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nestling.arguments import type_of
 from nestling.errors import ConfigError
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -58,6 +59,6 @@ def _pack(tree: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
     if isinstance(tree, _PLAIN):
         return tree
     raise ConfigError(
-        f"the state holds a {type(tree).__name__} at {'/'.join(path) or 'its root'}, which only pickle could "
+        f"the state holds {type_of(tree)} at {'/'.join(path) or 'its root'}, which only pickle could "
         "store; let get_extra_state() return tensors, numbers, text, or dicts and lists of them"
     )

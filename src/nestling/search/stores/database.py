@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments import shown
 from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
 from nestling.owner import Owner
@@ -300,7 +301,7 @@ class DatabaseStore:
         size = self.layout.dim if rerank_dim is None else rerank_dim
         if isinstance(size, bool) or size not in self.layout.dims:
             raise ConfigError(
-                f"rerank_dim={size!r} is not kept in this table; choose one of "
+                f"rerank_dim={shown(size)} is not kept in this table; choose one of "
                 f"{', '.join(map(str, self.layout.dims))}"
             )
         return k, shortlist, int(size)
@@ -322,7 +323,9 @@ def whole(given: Any, what: str, least: int, most: int, remedy: str = "") -> int
         ConfigError: for another type, truth values among them, or a number out of range.
     """
     if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or not least <= given <= most:
-        raise ConfigError(f"{what}={given!r} cannot be; choose a whole number from {least} to {most}{remedy}")
+        raise ConfigError(
+            f"{what} cannot be {shown(given)}; choose a whole number from {least} to {most}{remedy}"
+        )
     return int(given)
 
 
