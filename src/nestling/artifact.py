@@ -21,6 +21,7 @@ from nestling.errors import ArtifactError, NestlingError, StorageError
 from nestling.errors import reason_of as reason_of
 from nestling.granularity import Nesting
 from nestling.kinds import check_kind, in_words
+from nestling.paths import home_path
 from nestling.progress import watched
 
 MANIFEST = "nestling.json"
@@ -130,7 +131,7 @@ def write_folder(
         ArtifactError: if ``folder`` holds anything else; see :func:`check_folder_target`.
         StorageError: if writing fails (disk full, no permission); nothing half-written remains.
     """
-    target = Path(folder)
+    target = home_path(folder)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         with storage_errors(target):
@@ -149,7 +150,7 @@ def read_folder(folder: str | Path, kind: str | tuple[str, ...]) -> Manifest:
     Raises:
         ArtifactError: if anything is missing, added by name, altered, of another kind or too new.
     """
-    root = Path(folder)
+    root = home_path(folder)
     manifest = read_manifest(root)
     check_kind(root, manifest.kind, *((kind,) if isinstance(kind, str) else kind))
     verify_files(root, manifest.files)
@@ -165,7 +166,7 @@ def read_folder(folder: str | Path, kind: str | tuple[str, ...]) -> Manifest:
 
 def read_manifest(folder: str | Path) -> Manifest:
     """The manifest alone, checked against the schema, without verifying the files it lists."""
-    path = Path(folder) / MANIFEST
+    path = home_path(folder) / MANIFEST
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -224,7 +225,7 @@ def check_file_target(path: str | Path, *, overwrite: bool = False) -> None:
         ArtifactError: if a file is there that does not say so.
         StorageError: if nothing can be written there.
     """
-    target = Path(path)
+    target = home_path(path)
     with storage_errors(target):
         is_folder, is_free = target.is_dir(), not target.exists()
     if is_folder:
@@ -270,7 +271,7 @@ def open_new(path: str | Path) -> Iterator[BinaryIO]:
     Raises:
         StorageError: if writing fails; the old content, if any, stays.
     """
-    target = Path(path)
+    target = home_path(path)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         with storage_errors(target):

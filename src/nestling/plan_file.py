@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from nestling.errors import ConfigError, unknown
+from nestling.paths import home_path
 
 Plan = TypeVar("Plan", bound=BaseModel)
 
@@ -21,7 +22,7 @@ def read_tables(path: str | Path) -> dict[str, Any]:
         ConfigError: for a file that cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(home_path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"the plan {path} cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -22,6 +22,7 @@ from nestling.cli.texts import data, search
 from nestling.cli.upkeep import bench
 from nestling.errors import NestlingError, missing, reason_of
 from nestling.extras import EXTRAS
+from nestling.paths import home_path
 from nestling.progress import Progress
 
 app = typer.Typer(
@@ -72,6 +73,7 @@ def main() -> None:
     143 interrupted by Ctrl-C and SIGTERM.
     """
     show_all_letters()
+    sys.argv[1:] = map(_at_home, sys.argv[1:])
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {_in_flags(message)}")
     repeat_the_log()
     try:
@@ -89,6 +91,12 @@ def main() -> None:
         what = error.filename or "what was asked for"
         say(f"error: {what} cannot be read or written: {reason_of(error)}")
         sys.exit(1)
+
+
+def _at_home(word: str) -> str:
+    """An argument or ``--flag=value`` that begins with ``~/``, as shells write it where it is not quoted."""
+    flag, is_set, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return f"{flag}{is_set}{home_path(value)}" if value.startswith("~/") else word
 
 
 def _in_flags(message: object) -> str:

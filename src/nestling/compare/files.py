@@ -13,6 +13,7 @@ from nestling.compare.rdms import RDMs
 from nestling.cut import RAW
 from nestling.encoders.stored import StoredVectors, open_vectors
 from nestling.errors import ConfigError, DataError
+from nestling.paths import home_path
 
 _FEWEST_STIMULI = 3
 
@@ -35,7 +36,7 @@ def rdms_of_files(
         DataError: for files that cannot be read, other numbers of rows, or rows that a file lacks.
         ConfigError: for no files, or a limit below 3.
     """
-    files = [Path(path) for path in paths]
+    files = [home_path(path) for path in paths]
     if not files or limit < _FEWEST_STIMULI:
         raise ConfigError(f"give at least one file, and a limit of at least {_FEWEST_STIMULI} rows")
     stored = [open_vectors(file, rule=None if file.is_dir() else RAW) for file in files]

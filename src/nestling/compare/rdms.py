@@ -17,6 +17,7 @@ from nestling.artifact import open_array, read_folder, write_folder
 from nestling.compare.labels import Label, Labels, check_labels, check_stimuli, join_labels
 from nestling.compare.pairs import count_pairs, count_stimuli, first_pairs, pair_positions
 from nestling.errors import ArtifactError, DataError, unknown
+from nestling.paths import home_path
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
@@ -242,7 +243,7 @@ class RDMs:
         manifest = read_folder(folder, _KIND)
         try:
             settings = _Settings.model_validate(manifest.settings)
-            vectors = open_array(Path(folder) / _VECTORS)
+            vectors = open_array(home_path(folder) / _VECTORS)
             return cls(vectors, **settings.model_dump())
         except (ValidationError, DataError, OSError, ValueError) as error:
             raise ArtifactError(f"{folder} holds no dissimilarity matrices: {error}") from error

@@ -21,6 +21,7 @@ from nestling.data.python_source.worker import FileReport
 from nestling.data.source import cache_folder
 from nestling.data.split import plain_text
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
+from nestling.paths import home_path
 from nestling.progress import Progress
 
 _LARGEST_FILE_BYTES = 4_000_000
@@ -90,7 +91,7 @@ def docstring_pairs(
         folders = default_roots()
     else:
         given = [roots] if isinstance(roots, str | Path) else roots
-        folders = [Path(root).expanduser().resolve() for root in given]
+        folders = [home_path(root).resolve() for root in given]
     files = find_files(folders)
     pairs = _cached(folders, files, workers) if cache else _collect(files, workers)
     if limit is None or limit >= len(pairs):

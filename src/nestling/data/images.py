@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nestling.data.source import locate
 from nestling.errors import ConfigError, DataError, require, unknown
+from nestling.paths import home_path
 
 _FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -89,7 +90,7 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         DataError: if the file is missing, damaged, cut short, or holds other numbers than unsigned bytes.
     """
-    source = Path(path)
+    source = home_path(path)
     try:
         raw = source.read_bytes()
         data = gzip.decompress(raw) if source.suffix == ".gz" else raw

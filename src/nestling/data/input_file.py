@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, TextIO, cast
 
 from nestling.errors import DataError
+from nestling.paths import home_path
 
 _STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _STDIN_NAME = Path("standard input")
@@ -164,14 +165,6 @@ def find_file(path: str | Path) -> InputFile:
         return InputFile(source, _copy_of(pipe, source, lambda: source.open("rb")), "")
     packed = source.suffix.lower() in PACKED
     return InputFile(source, source, Path(source.stem if packed else source.name).suffix.lower())
-
-
-def home_path(path: str | Path) -> Path:
-    """``path`` with ``~`` as the home that it stands for."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:  # nobody's home: a file of that name
-        return Path(path)
 
 
 def _copy_of(pipe: Hashable, name: Path, source: Callable[[], AbstractContextManager[BinaryIO]]) -> Path:

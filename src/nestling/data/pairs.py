@@ -15,6 +15,7 @@ from nestling.data.split import deal, groups_by_text, plain_text
 from nestling.data.table import Table, read_table
 from nestling.data.text_checks import check_texts
 from nestling.errors import ArtifactError, DataError
+from nestling.paths import home_path
 
 KIND = "text-pairs"
 _FILE = "pairs.jsonl"
@@ -119,7 +120,7 @@ class TextPairs:
         """
         manifest = read_folder(folder, KIND)
         try:
-            with (Path(folder) / _FILE).open(encoding="utf-8") as stream:
+            with (home_path(folder) / _FILE).open(encoding="utf-8") as stream:
                 rows = [json.loads(line) for line in stream]
             columns = [[row[name] for row in rows] for name in ("query", "document", "group")]
             return cls(*columns, left_out=manifest.settings["left_out"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from nestling.data.retrieval import RetrievalData
 from nestling.data.source import locate
 from nestling.errors import DataError
+from nestling.paths import home_path
 
 _RECORD = re.compile(r"^\.I ", re.MULTILINE)
 _FIELD = re.compile(r"^\.([A-Z])\n", re.MULTILINE)
@@ -93,7 +94,7 @@ def read_squad(path: str | Path) -> RetrievalData:
     documents: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
     try:
-        articles = json.loads(Path(path).read_text(encoding="utf-8"))["data"]
+        articles = json.loads(home_path(path).read_text(encoding="utf-8"))["data"]
         for article_number, article in enumerate(articles):
             for number, paragraph in enumerate(article["paragraphs"]):
                 document = f"{article_number}-{number}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from nestling.artifact import open_new
 from nestling.data.catalogue import DATA_SETS, DataSet, RemoteFile
 from nestling.errors import ConfigError, DataError, unknown
+from nestling.paths import home_path
 from nestling.progress import Progress
 
 _BLOCK_BYTES = 1 << 18
@@ -23,14 +24,14 @@ _TIMEOUT_SECONDS = 30
 def data_folder() -> Path | None:
     """The user's own folder of data sets, ``NESTLING_DATA``, if it is set."""
     value = os.environ.get("NESTLING_DATA")
-    return Path(value).expanduser() if value else None
+    return home_path(value) if value else None
 
 
 def cache_folder() -> Path:
     """Where downloads and derived data are kept: ``NESTLING_CACHE``, else in the user's cache folder."""
     own = os.environ.get("NESTLING_CACHE")
     if own:
-        return Path(own).expanduser()
+        return home_path(own)
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "nestling"
 

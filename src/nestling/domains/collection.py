@@ -27,6 +27,7 @@ from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError
 from nestling.granularity import At
 from nestling.kinds import check_kind
+from nestling.paths import home_path
 from nestling.search.ids import Ids
 from nestling.search.index import AdaptiveIndex
 from nestling.search.plan import Plan, Point
@@ -112,7 +113,7 @@ class Collection:
             ConfigError: if an interrupted call was about other texts or another encoder.
             ArtifactError: if ``folder`` holds anything else.
         """
-        root = Path(folder)
+        root = home_path(folder)
         check_target(root, overwrite=overwrite)
         source = _Source.of(texts, ids, fields)
         granularity = encoder.nesting.resolve(at)
@@ -157,7 +158,7 @@ class Collection:
             ArtifactError: if the folder is none, not finished, or anything in it is missing or altered.
             StorageError: if another writer has it open.
         """
-        root = Path(folder)
+        root = home_path(folder)
         manifest = read_manifest(root)
         check_kind(root, manifest.kind, _KIND)
         if (root / _BEFORE_FIELDS).exists():

@@ -24,6 +24,7 @@ from nestling.encoders.texts import Encoder, check_texts
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At
 from nestling.interrupts import on_interrupt
+from nestling.paths import home_path
 from nestling.progress import Progress
 from nestling.search.durable import discard, flush_folder, write_all, write_new
 from nestling.search.lock import WriterLock
@@ -85,7 +86,7 @@ def encoded(
         ArtifactError: if what is finished was altered.
         StorageError: if writing fails, or another process encodes for the same target.
     """
-    place = Path(target).resolve()
+    place = home_path(target).resolve()
     folder = place.with_name(f".{place.name}.encoding")
     texts = list(texts) if isinstance(texts, Iterator) else texts  # they are read twice
     count, dim = _count(texts), encoder.nesting.resolve(at)["dim"]

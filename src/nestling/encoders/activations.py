@@ -24,6 +24,7 @@ from nestling.encoders.pools import PoolName
 from nestling.encoders.texts import check_texts, prompt_of
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import At, Granularity, Nesting
+from nestling.paths import home_path
 from nestling.progress import Progress
 
 Pool: TypeAlias = PoolName | Callable[[Tensor], Tensor] | None
@@ -87,7 +88,7 @@ def activations(
     with evaluating(module):
         if folder is None:
             return _held(batches, len(_rows_of(inputs)))
-        return _written(batches, len(_rows_of(inputs)), names, Path(folder))
+        return _written(batches, len(_rows_of(inputs)), names, home_path(folder))
 
 
 def layer_names(module: nn.Module, patterns: str | Iterable[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from nestling.encoders.matrix import Sizes, Vectors, read_sizes
 from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
+from nestling.paths import home_path
 
 if TYPE_CHECKING:
     from nestling.encoders.adapter_training import AdapterSettings
@@ -192,7 +193,7 @@ class NestedAdapter(VectorMap):
         if settings["config"] is not None:
             settings["config"] = TrainConfig(**settings["config"])
         adapter = cls(nesting, rule=manifest.read_cut(), **settings)
-        adapter.module_, adapter.log_ = Adapter.load(Path(folder) / _MODULE), TrainLog()
+        adapter.module_, adapter.log_ = Adapter.load(home_path(folder) / _MODULE), TrainLog()
         adapter.losses_before_, adapter.losses_after_ = losses
         adapter.report_ = report
         adapter.nesting_, adapter.n_features_in_ = nesting, adapter.module_.input_dim

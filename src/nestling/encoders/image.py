@@ -21,6 +21,7 @@ from nestling.elastic import Cost, resolve_each
 from nestling.encoders.inference import evaluating, multiply_adds
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, require, unknown
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
+from nestling.paths import home_path
 from nestling.progress import Progress
 
 _KIND = "image_encoder"
@@ -201,7 +202,7 @@ class ImageEncoder(nn.Module):
         if saved["last"] is not None:
             backbone = _narrowed(backbone, saved["last"], saved["last_width"])
         try:
-            load_model(backbone, str(Path(folder) / _WEIGHTS))
+            load_model(backbone, str(home_path(folder) / _WEIGHTS))
         except RuntimeError as error:
             raise ArtifactError(
                 f"the weights in {folder} do not fit this backbone: {str(error).splitlines()[-1].strip()}"

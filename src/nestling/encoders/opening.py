@@ -13,6 +13,7 @@ from nestling.encoders.bundled import minilm_folder, wordllama_files
 from nestling.encoders.static_folder import is_static
 from nestling.errors import DataError, unknown
 from nestling.granularity import AnyNesting, At, read_at
+from nestling.paths import home_path
 
 if TYPE_CHECKING:
     from nestling.encoders.static import StaticEncoder
@@ -39,13 +40,13 @@ def check_model(name: str | Path, at: At = None) -> None:
     """
     if isinstance(at, str):
         at = read_at(at)
-    if (Path(name) / MANIFEST).is_file():
+    if (home_path(name) / MANIFEST).is_file():
         read_manifest(name).read_nesting().resolve(at)
     elif name == "wordllama":
         wordllama_files()
     elif name == "minilm":
         minilm_folder()
-    elif not Path(name).is_dir():
+    elif not home_path(name).is_dir():
         reason = _missing_on_the_hub(str(name))
         if reason is not None:
             raise no_model(name, reason)
@@ -95,7 +96,7 @@ def open_encoder(
         ArtifactError: if a folder saved by nestling is torn or altered.
         MissingExtraError: if the packages that the model needs are not installed.
     """
-    if name == "wordllama" or is_static(Path(name)):
+    if name == "wordllama" or is_static(home_path(name)):
         from nestling.encoders.static import StaticEncoder
 
         return StaticEncoder.open(name, nesting, rule)

@@ -20,6 +20,7 @@ from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
 from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Nesting
+from nestling.paths import home_path
 
 if TYPE_CHECKING:
     from nestling.nn.adapter import AffineLayer
@@ -251,7 +252,7 @@ class PCARotation(VectorMap):
         manifest = read_folder(folder, _KIND)
         nesting, settings = manifest.read_nesting(), manifest.settings
         rotation = cls(nesting, center=settings["center"], rule=manifest.read_cut())
-        for name, value in load_file(Path(folder) / _WEIGHTS).items():
+        for name, value in load_file(home_path(folder) / _WEIGHTS).items():
             setattr(rotation, f"{name}_", value)
         rotation.n_samples_seen_, rotation.nesting_ = settings["n_samples_seen"], nesting
         rotation.n_features_in_ = rotation.components_.shape[1]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from nestling.encoders.static_layers import EMBEDDING
 from nestling.errors import ServingWarning
+from nestling.paths import home_path
 
 Answer = Literal["same", "other", "none"]
 Rest = Sequence[tuple[str, Any]]
@@ -103,7 +104,7 @@ def served_by(folder: str | Path, /) -> tuple[Served, ...]:
     Both pool, apply every Dense, and normalise once at the end; what stands between is left out. Whether
     a server knows the architecture of the transformer is not asked.
     """
-    return tuple(_ask(server, Path(folder)) for server in (_TEI, _VLLM))
+    return tuple(_ask(server, home_path(folder)) for server in (_TEI, _VLLM))
 
 
 def in_words(served: Iterable[Served]) -> str:

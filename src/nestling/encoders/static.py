@@ -30,6 +30,7 @@ from nestling.encoders.texts import (
 )
 from nestling.errors import GranularityError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
+from nestling.paths import home_path
 from nestling.progress import Progress
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class StaticEncoder:
             table = load_file(weights)["embedding.weight"].astype(np.float32)
             parts = StaticFolder(read_tokenizer(vocabulary), table, (), {}, {})
             return cls(parts, nesting or WORDLLAMA_DIMS, rule)
-        folder = Path(name)
+        folder = home_path(name)
         if not (folder / MANIFEST).is_file():
             return cls(read_static(folder), nesting, rule)
         saved = cls.load(folder)
@@ -243,7 +244,7 @@ class StaticEncoder:
     def load(cls, folder: str | Path, /) -> Self:
         """Read what ``save``, or that of a :class:`~.text.TextEncoder`, wrote, after verifying every file."""
         manifest = read_folder(folder, _KIND)
-        encoder = cls(read_static(Path(folder)), manifest.read_nesting(), manifest.read_cut())
+        encoder = cls(read_static(home_path(folder)), manifest.read_nesting(), manifest.read_cut())
         encoder.nesting_is_assumed = bool(manifest.settings.get("nesting_is_assumed"))
         encoder.trained_from = TrainedFrom.of(manifest.settings)
         return encoder

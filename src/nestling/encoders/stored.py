@@ -13,7 +13,6 @@ from nestling.artifact import open_array, read_folder, reading_errors, write_fol
 from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows, zero_rows
 from nestling.data.columns import Columns, parts_of, read_columns, write_columns
 from nestling.data.description import TableFile, Wanted
-from nestling.data.input_file import home_path
 from nestling.data.table_ids import IdKind, check_id_kind, ids_as
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
@@ -21,6 +20,7 @@ from nestling.encoders.vector_files import read_vector_file, write_npy
 from nestling.errors import DataError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.ids import Ids, as_ids, check_different
+from nestling.paths import home_path
 
 _KIND = "stored_vectors"
 _VALUES = "vectors.npy"
@@ -200,7 +200,7 @@ class StoredVectors:
     @classmethod
     def load(cls, folder: str | Path, /) -> Self:
         """Read what ``save`` wrote; the vectors stay on disk as a memory map."""
-        manifest, root = read_folder(folder, _KIND), Path(folder)
+        manifest, root = read_folder(folder, _KIND), home_path(folder)
         values = open_array(root / _VALUES)
         ids = open_array(root / _IDS) if _IDS in manifest.files else None
         nesting, rule, settings = manifest.read_nesting(), manifest.read_cut(), manifest.settings

@@ -45,6 +45,7 @@ from nestling.encoders.texts import (
 )
 from nestling.encoders.workers import encode_apart
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
+from nestling.paths import home_path
 from nestling.progress import Progress
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class TextEncoder(nn.Module):
             ArtifactError: if a folder saved by nestling is torn or altered.
             ConfigError: for a pooling or a length that the model does not have.
         """
-        folder = minilm_folder() if name == "minilm" else Path(name)
+        folder = minilm_folder() if name == "minilm" else home_path(name)
         dims: tuple[int, ...] | None = WORDLLAMA_DIMS
         if (folder / MANIFEST).is_file():
             saved = cls.load(folder, device=device)

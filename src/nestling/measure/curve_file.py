@@ -15,6 +15,7 @@ from nestling.gain import Gain
 from nestling.granularity import Granularity
 from nestling.measure.choice import Row
 from nestling.measure.curve import Curve
+from nestling.paths import home_path
 
 SCHEMA_VERSION = 1
 
@@ -34,7 +35,7 @@ def load(path: str | Path) -> Curve:
         ArtifactError: for a file that is missing, torn, no curve, or of a newer schema.
     """
     try:
-        raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        raw = json.loads(home_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read as a curve: {error}") from error
     if not isinstance(raw, dict) or raw.get("kind") != KIND:

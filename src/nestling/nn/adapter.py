@@ -16,6 +16,7 @@ from nestling.cut import RAW, cut_each
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
+from nestling.paths import home_path
 
 _KIND = "adapter"
 _WEIGHTS = "model.safetensors"
@@ -128,7 +129,7 @@ class Adapter(nn.Module):
         manifest = read_folder(folder, _KIND)
         with torch.device("meta"):
             adapter = cls(manifest.read_nesting(), **manifest.settings)
-        adapter.load_state_dict(load_file(Path(folder) / _WEIGHTS), assign=True)
+        adapter.load_state_dict(load_file(home_path(folder) / _WEIGHTS), assign=True)
         return adapter
 
     def _leading(self, x: Tensor, dim: int) -> Tensor:

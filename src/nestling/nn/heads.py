@@ -16,6 +16,7 @@ from nestling.cut import RAW, cut
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
+from nestling.paths import home_path
 
 _WEIGHTS = "model.safetensors"
 
@@ -121,7 +122,7 @@ class NestedClassifier(nn.Module):
         manifest = read_folder(folder, "classifier")
         with torch.device("meta"):
             head = cls(manifest.read_nesting(), **manifest.settings)
-        head.load_state_dict(load_file(Path(folder) / _WEIGHTS), assign=True)
+        head.load_state_dict(load_file(home_path(folder) / _WEIGHTS), assign=True)
         return head
 
     def linear(self, at: At = None) -> nn.Linear:

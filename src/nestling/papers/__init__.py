@@ -10,6 +10,7 @@ from typing import Protocol, cast
 from nestling.errors import ConfigError, unknown
 from nestling.papers.checks import Tour
 from nestling.papers.report import Claim, Report, machine_stamp
+from nestling.paths import home_path
 
 __all__ = ["CLAIMS", "PAPERS", "Claim", "Report", "machine_stamp", "reproduce"]
 
@@ -75,7 +76,7 @@ def reproduce(
         raise ConfigError(f"seeds={seeds} gives no interval; use at least 2 (3 for a figure to be quoted)")
     paper = cast("Paper", import_module(PAPERS[name]))
     ordered = [claim for claim in paper.CLAIMS if claim in wanted]
-    folder = None if output is None else Path(output)
+    folder = None if output is None else home_path(output)
     measured, chosen = paper.run(Tour(ordered, seeds, quick, folder))
     settings = {"seeds": seeds, "quick": quick, **chosen}
     report = Report(name, paper.TITLE, tuple(measured), settings, machine_stamp())

@@ -13,6 +13,7 @@ import numpy as np
 from nestling.artifact import write_result
 from nestling.errors import DataError
 from nestling.measure.machine import machine, today, versions
+from nestling.paths import home_path
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,8 @@ class Report:
 
     def save(self, folder: str | Path) -> None:
         """Write ``<paper>.json`` and ``<paper>.md`` into ``folder``."""
-        write_result(Path(folder) / f"{self.paper}.json", self.to_json())
-        write_result(Path(folder) / f"{self.paper}.md", self.markdown())
+        write_result(home_path(folder) / f"{self.paper}.json", self.to_json())
+        write_result(home_path(folder) / f"{self.paper}.md", self.markdown())
 
 
 def machine_stamp() -> dict[str, Any]:

@@ -6,12 +6,12 @@ import io
 import math
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from nestling.arguments import shown
 from nestling.artifact import write_result
 from nestling.errors import ConfigError, require
+from nestling.paths import home_path
 from nestling.picture.axes import share_legend, share_value_axes
 from nestling.picture.heat import share_colours
 from nestling.picture.style import Style, panels_across, styled
@@ -51,7 +51,7 @@ def draw(target: Any, *panels: Panel, style: Style | None = None) -> None:
     if not isinstance(target, (str, os.PathLike)):
         _draw_on(target, panels, style)
         return
-    path = Path(target)
+    path = home_path(target)
     kind = path.suffix.lstrip(".").lower()
     if kind not in _METADATA:
         raise ConfigError(f"{path} is no picture file; end its name in .{', .'.join(_METADATA)}")

@@ -17,6 +17,7 @@ from nestling.artifact import open_new, write_file
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
 from nestling.errors import ArtifactError, ConfigError, DataError, unknown
+from nestling.paths import home_path
 from nestling.search.calibration import Calibration
 from nestling.search.exact import Metric, Neighbours
 from nestling.search.frame import Aim, Frame, readable
@@ -174,7 +175,7 @@ class CertifiedScan:
         frame = self._frame
         for name, array in {**self._codes.arrays(), "mean": frame.mean, "norms": frame.inverse_norms}.items():
             if array is not None:
-                with open_new(Path(folder) / f"{name}.npy") as stream:
+                with open_new(home_path(folder) / f"{name}.npy") as stream:
                     np.save(stream, array, allow_pickle=False)
         settings = {
             "metric": self._metric,
@@ -183,7 +184,7 @@ class CertifiedScan:
             "step": self._codes.quantiser.step,
             "calibration": self._calibration.to_json(),
         }
-        write_file(Path(folder) / "certified.json", json.dumps(settings, indent=2))
+        write_file(home_path(folder) / "certified.json", json.dumps(settings, indent=2))
 
     @classmethod
     def load(cls, folder: str | Path, vectors: Any) -> Self:
@@ -192,7 +193,7 @@ class CertifiedScan:
         Raises:
             ArtifactError: if files are missing or malformed, or the codes are not those of the vectors.
         """
-        root, vectors = Path(folder), _codable(check_vectors(vectors))
+        root, vectors = home_path(folder), _codable(check_vectors(vectors))
         try:
             settings = json.loads((root / "certified.json").read_text(encoding="utf-8"))
             arrays = {path.stem: np.load(path, allow_pickle=False) for path in sorted(root.glob("*.npy"))}

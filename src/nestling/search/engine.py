@@ -16,6 +16,7 @@ from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.encoders.matrix import blocks_of
 from nestling.encoders.vector_files import write_npy
 from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.paths import home_path
 from nestling.search.building import Task, build_arrays, code_of_store
 from nestling.search.certifying import CertifiedPipeline
 from nestling.search.codes import Code
@@ -154,7 +155,7 @@ class Engine:
         if folder is None:
             vectors = np.array(cut(self.vectors, dim, RAW), order="C")
         else:
-            path, kind_of = Path(folder) / "vectors.npy", self.vectors.dtype
+            path, kind_of = home_path(folder) / "vectors.npy", self.vectors.dtype
             blocks = (cut(self.vectors[rows], dim, RAW) for rows in blocks_of(self.vectors))
             write_npy(path, blocks, (len(self), dim), kind_of)
             vectors = open_array(path)
@@ -184,13 +185,13 @@ class Engine:
             StorageError: if writing fails.
         """
         for name, array in self._arrays.items():
-            path = Path(folder) / f"{name}.npy"
+            path = home_path(folder) / f"{name}.npy"
             where = getattr(array, "filename", None)
             if where is None or not path.is_file() or not path.samefile(where):
                 write_array(path, array)
         if self._certified is not None:
-            self._certified.save(Path(folder))
-        write_file(Path(folder) / _NAMES, "\n".join(sorted(self._arrays)) + "\n")
+            self._certified.save(home_path(folder))
+        write_file(home_path(folder) / _NAMES, "\n".join(sorted(self._arrays)) + "\n")
 
     @classmethod
     def load(
@@ -210,10 +211,12 @@ class Engine:
         """
         plan = plan.resolve(vectors.shape[1])
         if plan.certify:
-            return cls(plan, {}, vectors, rule, metric, CertifiedPipeline.load(plan, vectors, Path(folder)))
+            return cls(
+                plan, {}, vectors, rule, metric, CertifiedPipeline.load(plan, vectors, home_path(folder))
+            )
         try:
-            names = (Path(folder) / _NAMES).read_text(encoding="utf-8").split()
-            arrays = {name: open_array(Path(folder) / f"{name}.npy") for name in names}
+            names = (home_path(folder) / _NAMES).read_text(encoding="utf-8").split()
+            arrays = {name: open_array(home_path(folder) / f"{name}.npy") for name in names}
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{folder} cannot be read as an engine: {error}; build it again") from error
         _check_arrays(plan, arrays, len(vectors), folder)
@@ -361,5 +364,5 @@ def build(
         certified = CertifiedPipeline.build(plan, vectors, rule, metric, seed)
         return Engine(plan, {}, vectors, rule, metric, certified)
     with faiss_threads(workers):
-        arrays = build_arrays(Task(plan, vectors, space, seed), None if folder is None else Path(folder))
+        arrays = build_arrays(Task(plan, vectors, space, seed), None if folder is None else home_path(folder))
         return Engine(plan, arrays, vectors, rule, metric)

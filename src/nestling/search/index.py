@@ -13,6 +13,7 @@ from nestling.encoders.matrix import Sizes
 from nestling.errors import DataError, StorageError
 from nestling.granularity import At, Nesting
 from nestling.owner import Owner
+from nestling.paths import home_path
 from nestling.search.copying import remove_temporary_copy, write_copy, write_temporary_copy
 from nestling.search.creation import create_index, open_index
 from nestling.search.engine import Engine
@@ -107,7 +108,7 @@ class AdaptiveIndex(IndexReader):
             StorageError: if it cannot be written.
         """
         check_log_bytes(log_bytes)
-        root = Path(folder)
+        root = home_path(folder)
         lock, loaded = create_index(
             root,
             vectors,
@@ -156,7 +157,7 @@ class AdaptiveIndex(IndexReader):
             StorageError: if another writer has it open, or its file system knows no locks.
         """
         check_log_bytes(log_bytes)
-        root = Path(folder)
+        root = home_path(folder)
         if read_only:
             state = load(root).state
             state.generation.check_identity(root, encoder, rule)
@@ -270,7 +271,7 @@ class AdaptiveIndex(IndexReader):
         """
         granularity = self.nesting.resolve(at)
         if folder is not None:
-            write_copy(self._state, Path(folder), granularity)
+            write_copy(self._state, home_path(folder), granularity)
             return AdaptiveIndex.open(folder)
         place = write_temporary_copy(self._state, granularity)
         small = AdaptiveIndex.open(place)
@@ -279,7 +280,7 @@ class AdaptiveIndex(IndexReader):
 
     def save(self, folder: str | Path, /) -> None:
         """Write a copy of the index as it is now."""
-        write_copy(self._state, Path(folder), self.nesting.full)
+        write_copy(self._state, home_path(folder), self.nesting.full)
 
     def verify(self) -> Verification:
         """Read and check every file again.

@@ -269,7 +269,7 @@ class GraphScan:
                 np.save(path / f"{name}.npy", array, allow_pickle=False)
 
     @classmethod
-    def load(cls, folder: str | Path, vectors: Any) -> Self:
+    def load(cls, folder: Path, vectors: Any) -> Self:
         """Read what ``save`` wrote; ``vectors`` are those that were linked, and some are compared.
 
         Raises:
@@ -280,7 +280,7 @@ class GraphScan:
         vectors = readable(check_vectors(vectors))
         try:
             settings = _Settings(**read_manifest(folder).settings)
-            arrays = {path.stem: np.load(path, allow_pickle=False) for path in Path(folder).glob("*.npy")}
+            arrays = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
             frame = Frame(settings.space, settings.scale, arrays["mean"], arrays.get("norms"))
             shape = (settings.coded, settings.lines, settings.space, settings.longest)
             turn = Turn(arrays["basis"], *shape, frame.mean if settings.moved else None)

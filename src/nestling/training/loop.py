@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from nestling.errors import StorageError
+from nestling.paths import home_path
 from nestling.progress import Progress
 from nestling.training.batches import Batches
 from nestling.training.checkpoint import Checkpoint, Checkpoints
@@ -79,7 +80,7 @@ def fit(
         )
         learner = Learner(model, objective, config, accelerator)
         try:
-            return _Run(learner, batches, None if folder is None else Path(folder), evaluate).go()
+            return _Run(learner, batches, None if folder is None else home_path(folder), evaluate).go()
         finally:
             learner.release()
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from nestling.artifact import write_result
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import Nesting
+from nestling.paths import home_path
 from nestling.plan_file import check_names, read_tables, validated
 from nestling.training.config import TrainConfig
 
@@ -210,7 +211,7 @@ def check_sources(plan: DataPlan) -> None:
     """
     for name in ("pairs", "scored", "texts", "docstrings"):
         path = getattr(plan, name)
-        if path is not None and not Path(path).expanduser().exists():
+        if path is not None and not home_path(path).exists():
             raise DataError(f"{path} does not exist; give a file that does as {name}=")
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from nestling.paths import home_path
+
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -43,7 +45,7 @@ def read_source(path: str | Path) -> bytes:
         UnreadableSourceError: if it cannot be opened or decoded, or holds a NUL byte.
     """
     try:
-        source = Path(path).read_bytes()
+        source = home_path(path).read_bytes()
     except OSError as error:
         raise UnreadableSourceError("cannot be opened") from error
     return normalise(source)

@@ -23,6 +23,7 @@ from nestling.encoders.vector_files import write_npy
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting
 from nestling.interrupts import on_interrupt
+from nestling.paths import home_path
 from nestling.progress import Progress
 from nestling.search.exact import Metric
 from nestling.search.ids import Ids, kind_of
@@ -160,7 +161,7 @@ def read_store(store: Store, folder: str | Path) -> StoredVectors:
             metadata.extend(batch.metadata)
             yield batch.vectors
 
-    target = Path(folder)
+    target = home_path(folder)
     with storage_errors(target), _folder_beside(target) as temporary:
         path = Path(temporary) / "vectors.npy"
         write_npy(path, blocks(), (count, layout.dim), np.dtype(np.float32))

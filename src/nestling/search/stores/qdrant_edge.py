@@ -12,6 +12,7 @@ import numpy as np
 
 from nestling.data.fields import Value
 from nestling.errors import NestlingError, StorageError, StoreBusyError, StoreError, require
+from nestling.paths import home_path
 from nestling.search.lock import WriterLock
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant_points import (
@@ -87,7 +88,7 @@ class QdrantEdgeTable:
     def __init__(self, folder: str | Path, name: str) -> None:
         self._edge = require("qdrant_edge", "qdrant")
         self._words = EdgeWords(self._edge)
-        self._folder = Path(folder) / check_name(name)
+        self._folder = home_path(folder) / check_name(name)
         self.where = f"the Qdrant Edge shard {name}"
         self._shard: Any = None
         self._lock: WriterLock | None = None
