@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import nestling
+from nestling import extras
 from nestling.errors import MissingExtraError
-from nestling.extras import EXTRAS
+from nestling.extras import EXTRAS, check_packages
 
 HIDDEN = (*EXTRAS, "datasets", "huggingface_hub", "tensorboard", "torchvision")
 HIDE = f"""
@@ -52,18 +53,24 @@ for name in nestling.__all__:
     assert told.returncode == 0, told.stderr
 
 
+TEXT, STATIC, MINILM = ("nestling[text]", "nestling[static]", "nestling[minilm]")
 COMMANDS = {
-    "demo": None,
-    "train --pairs pairs.csv --folder run": None,
-    "encode wordllama texts.txt -o vectors": None,
-    "sweep wordllama --pairs pairs.csv": None,
+    "demo": TEXT,
+    "train --pairs pairs.csv --folder run": TEXT,
+    "train --pairs pairs.csv --folder run --encoder minilm": MINILM,
+    "encode wordllama texts.txt -o vectors": STATIC,
+    "encode minilm texts.txt -o vectors": MINILM,
+    "sweep wordllama --pairs pairs.csv": STATIC,
+    "sweep minilm --pairs pairs.csv": MINILM,
     "sweep x.npy --queries x.npy": "dim=8",
     "compare x.npy y.npy": None,
     "compare --layers plan.toml": None,
     "compare x.npy y.npy -o pictures": None,
-    "extract wordllama --at dim=64 -o small": None,
+    "extract wordllama --at dim=64 -o small": STATIC,
+    "extract minilm --at dim=64 -o small": MINILM,
     "index build x.npy -o made --plan flat@full": "60 vectors",
-    "index build texts.txt --encoder wordllama -o words": None,
+    "index build texts.txt --encoder wordllama -o words": STATIC,
+    "index build texts.txt --encoder minilm -o words": MINILM,
     "index tune ix": "Chosen",
     "index add ix x.npy": "120",
     "index update ix rows": "120",
@@ -76,11 +83,12 @@ COMMANDS = {
     "bench x.npy --plans flat@full": "Chosen",
     "bench x.npy --plans flat@full -o report": None,
     "search ix --vectors x.npy": "1.0000",
-    "reproduce mrl --quick": None,
-    "reproduce trsa --quick": None,
+    "reproduce mrl --quick": TEXT,
+    "reproduce starbucks --quick": MINILM,
+    "reproduce trsa --quick": TEXT,
     "data": "docstrings",
 }
-"""What each prints without extras; None is an error that names one."""
+"""What each prints without extras, or which extras the error names; None is any."""
 
 
 RUN = """
@@ -125,12 +133,13 @@ def test_every_command_works_or_names_the_extra_that_it_needs(
     line: str, told: dict[str, tuple[object, str, str]]
 ) -> None:
     code, out, err = told[line]
-    if COMMANDS[line] is None:
+    wanted = COMMANDS[line]
+    if wanted is None or wanted.startswith("nestling["):
         assert code == MissingExtraError.exit_code, code
-        assert 'pip install "nestling[' in err
+        assert f'pip install "{wanted or "nestling["}' in err
     else:
         assert code == 0, err
-        assert COMMANDS[line] in out
+        assert wanted in out
 
 
 def test_every_command_is_tried() -> None:
@@ -141,6 +150,26 @@ def test_every_command_is_tried() -> None:
     verbs = typer.main.get_group(app).commands
     named = {*verbs, *(f"index {verb}" for verb in verbs["index"].commands)} - {"index", "choose"}
     assert {verb for verb in named if not any(line.startswith(verb) for line in COMMANDS)} == set()
+
+
+def test_all_that_is_missing_is_named_by_the_fewest_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "_is_installed", lambda package: package in ("numpy", "torch"))
+    check_packages("numpy", "torch")
+    with pytest.raises(MissingExtraError, match="package 'matplotlib', which is not installed"):
+        check_packages("numpy", "matplotlib")
+    with pytest.raises(MissingExtraError, match="'matplotlib', 'sentence_transformers', 'lancedb'") as raised:
+        check_packages("matplotlib", "sentence_transformers", "lancedb")
+    assert str(raised.value).endswith('them with: pip install "nestling[lancedb,text]"')
+
+
+def test_the_extras_that_come_with_others_are_those_of_the_project() -> None:
+    import tomllib
+
+    root = Path(__file__).resolve().parents[1]
+    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra, others in extras._BROUGHT_BY.items():
+        for other in others:
+            assert any(line.startswith("nestling[") and extra in line for line in declared[other])
 
 
 def test_the_extras_are_those_of_the_project() -> None:

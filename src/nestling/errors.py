@@ -138,11 +138,14 @@ def require(module: str, extra: str) -> ModuleType:
         raise missing(error.name, extra) from error
 
 
-def missing(package: str, extra: str) -> MissingExtraError:
-    """The error for a package that is not installed, and that an extra of nestling brings."""
+def missing(packages: str | Sequence[str], extra: str) -> MissingExtraError:
+    """The error for packages that are not installed, and that extras of nestling bring."""
+    names = [packages] if isinstance(packages, str) else list(packages)
+    several = len(names) > 1
     return MissingExtraError(
-        f"this needs the package {package!r}, which is not installed. "
-        f'Install it with: pip install "nestling[{extra}]"'
+        f"this needs the package{'s' * several} {', '.join(map(repr, names))}, which "
+        f"{'are' if several else 'is'} not installed. "
+        f'Install {"them" if several else "it"} with: pip install "nestling[{extra}]"'
     )
 
 

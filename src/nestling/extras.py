@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 
@@ -32,6 +32,42 @@ EXTRAS = {
     "xarray": "xarray",
 }
 """The smallest extra that brings a package."""
+
+
+_BROUGHT_BY = {"plot": ("train", "compare"), "train": ("text",), "static": ("text",), "text": ("minilm",)}
+"""Extras that others bring with them."""
+
+TRAINING = ("torch", "accelerate", "sklearn")
+"""What training needs, whatever is trained."""
+
+
+def check_packages(*packages: str) -> None:
+    """Refuse work that needs packages which are not installed; one command that installs all is named.
+
+    Asked before the work, which would miss one after the other.
+
+    Raises:
+        MissingExtraError: naming those that are missing.
+    """
+    lacking = [package for package in dict.fromkeys(packages) if not _is_installed(package)]
+    if lacking:
+        from nestling.errors import missing
+
+        extras = {EXTRAS[package] for package in lacking}
+        raise missing(lacking, ",".join(sorted(each for each in extras if not _comes_with(each, extras))))
+
+
+def _comes_with(extra: str, others: Set[str]) -> bool:
+    return any(by in others or _comes_with(by, others) for by in _BROUGHT_BY.get(extra, ()))
+
+
+def _is_installed(package: str) -> bool:
+    from importlib.util import find_spec  # when it is asked: it takes long
+
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 class _Finder:  # its abstract class would double the time of ``import nestling``

@@ -49,12 +49,14 @@ def demo(
 
     Example: nestling demo --pairs my.csv
     """
+    from nestling.encoders.opening import check_model, check_trainable
+
+    check_trainable(encoder)
     check_results(output, "curve.json", "curve.png", "report.html")
     from nestling.artifact import check_folder_target
 
     check_folder_target(output / "model", "text_encoder")
     check_folder_target(output / COLLECTION, "collection")
-    from nestling.encoders.opening import check_model
     from nestling.training.plan import check_sources, read_plan
 
     plan = read_plan(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
-from nestling.errors import require
+from nestling.extras import check_packages
 
 
 def check_results(folder: Path | None, *names: str) -> None:
@@ -26,5 +25,5 @@ def check_results(folder: Path | None, *names: str) -> None:
 
     for name in names:
         check_file_target(folder / name)
-    if any(name.endswith(".png") for name in names) and find_spec("matplotlib") is None:
-        require("matplotlib", "plot")
+    if any(name.endswith(".png") for name in names):
+        check_packages("matplotlib")

