@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from nestling.cli import main
 from nestling.cli.flags import in_flags
 from nestling.domains.collection import Collection
 from nestling.encoders.opening import open_encoder
+from nestling.search.index import AdaptiveIndex
 from nestling.search.tune import build
 
 DIM = 16
@@ -106,9 +108,9 @@ def test_a_size_alone_is_one_on_the_only_axis(
     line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     size = 8 if " ix " in line else 64
-    whole = told(line.format(f"dim={size}"), place, monkeypatch, capsys)
-    assert whole[0] == 0
-    assert told(line.format(size), place, monkeypatch, capsys) == whole
+    code, whole, err = told(line.format(f"dim={size}"), place, monkeypatch, capsys)
+    assert code == 0, err
+    assert told(line.format(size), place, monkeypatch, capsys)[:2] == (0, whole)
 
 
 @pytest.mark.parametrize(
@@ -134,3 +136,35 @@ def test_advice_that_would_lose_its_verb_is_left_out_whole() -> None:
     assert in_flags("it is wrong; write size=3, or 'full'", flags) == "it is wrong"
     assert in_flags("it is wrong; write size=3, or call it 'full'", flags) == "it is wrong; call it 'full'"
     assert in_flags("it is wrong; pass at=, or size=", flags) == "it is wrong; pass --at"
+
+
+OPENED = {
+    "encode wordllama {} --column title -o made.npy": "products.csv",
+    "index build {} --encoder wordllama --column title --plan flat@full -o made": "products.csv",
+    "index build {} --plan flat@full -o made": "x.npy",
+    "index build x.npy --table {} --plan flat@full -o made": "rows.csv",
+    "index update copy {}": "rows.csv",
+    "index delete copy --table {}": "rows.csv",
+    "search ix --vectors {}": "q.npy",
+    "bench {} --plans flat@full": "five.npy",
+    "sweep wordllama --pairs {}": "pairs.csv",
+    "sweep x.npy --labels {}": "rows.csv",
+    "sweep x.npy --queries {}": "x.npy",
+}
+"""Commands with a file in the place of ``{}``."""
+
+
+@pytest.mark.parametrize("how", ["a descriptor of a file", "a descriptor of a pipe"])
+@pytest.mark.parametrize("line", OPENED)
+def test_what_a_shell_opened_is_read_like_a_file(line: str, how: str, place: Path, tmp_path: Path) -> None:
+    """``3< file`` and ``<(command)``: both are paths such as /dev/fd/3."""
+    for each in place.iterdir():
+        (tmp_path / each.name).symlink_to(each)
+    (tmp_path / "rows.csv").write_text("id,label\n" + "".join(f"{row},{row % 4}\n" for row in range(2000)))
+    labels = {"label": list(range(2000))}
+    AdaptiveIndex.create(tmp_path / "copy", np.load(place / "x.npy"), plan="flat@full", fields=labels).close()
+    opened = f"/dev/fd/3 3< {OPENED[line]}" if "file" in how else f"<(cat {OPENED[line]})"
+    code = "import sys; sys.argv[0] = 'nestling'; from nestling.cli import main; main()"
+    script = f'{sys.executable} -c "{code}" {line.format(opened)}'
+    told = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr

@@ -22,6 +22,7 @@ from nestling.cli.folders import (
     writable,
 )
 from nestling.cli.tables import (
+    VECTOR_MARKS,
     VECTOR_SUFFIXES,
     Column,
     Fields,
@@ -35,6 +36,7 @@ from nestling.cli.tables import (
 )
 from nestling.cli.talk import AsJson, Wait, say, show, show_json
 from nestling.cli.upkeep import compact, export, info, tune, verify
+from nestling.data.input_file import find_file
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ def build(
         raise ConfigError(
             "--at is for texts; vectors are cut with --nesting, such as --nesting dim=32,64,128"
         )
-    if not (source.is_dir() or source.suffix.lower() in ("", *VECTOR_SUFFIXES)) and source.is_file():
+    if _is_table(source):
         raise ConfigError(
             f"{source} holds no vectors; to encode the texts of a table: nestling index build {source} "
             f"--encoder wordllama -o {output}; or give the vectors of its rows, and the table beside them: "
@@ -216,7 +218,7 @@ def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, repla
     """Add or replace vectors; a table alone changes fields. How many rows it has."""
     from nestling.encoders.stored import open_vectors
 
-    if replaces and table is None and source.is_file() and source.suffix.lower() not in VECTOR_SUFFIXES:
+    if replaces and table is None and _is_table(source):
         return _put_fields(vectors, table_like(source, vectors, has_texts=False, replaces=True))
     # Of a table beside the vectors, the columns are not those of their file.
     columns = {} if table else vectors.columns
@@ -228,6 +230,15 @@ def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, repla
         names, found = described.ids, described.all_fields()
     put = vectors.update if replaces else vectors.add
     return len(put(stored.values, vectors.ids_like(names), found))
+
+
+def _is_table(source: Path) -> bool:
+    """Whether a file, or what comes through a pipe, holds a table and no vectors."""
+    if source.is_dir():
+        return False
+    file = find_file(source)
+    is_named = file.path == file.place
+    return file.suffix not in VECTOR_SUFFIXES if is_named else not file.head().startswith(VECTOR_MARKS)
 
 
 def _put_fields(index: AdaptiveIndex, rows: TableFile) -> int:

@@ -39,6 +39,8 @@ TableOption = Annotated[
 
 VECTOR_SUFFIXES = (".npy", ".fvecs", ".parquet")
 """Files of vectors; others are tables."""
+VECTOR_MARKS = (b"\x93NUM", b"PAR1")
+"""How they begin, where they come through a pipe."""
 
 
 def read_fields(given: str | None) -> dict[str, FieldKind | None] | None:

@@ -21,6 +21,7 @@ from nestling.errors import DataError
 from nestling.paths import home_path
 
 _STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+_DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")
 _STDIN_NAME = Path("standard input")
 _HEAD_BYTES = 1 << 12
 _PACKERS: dict[bytes, Callable[[Path], Any]] = {
@@ -144,7 +145,8 @@ class InputFile:
 def find_file(path: str | Path) -> InputFile:
     """The file at ``path``; ``~`` is a home, and ``-`` (or ``/dev/stdin``) is standard input.
 
-    A pipe is read once, into a temporary file that goes with the process.
+    A pipe is read once, into a temporary file that goes with the process. ``/dev/fd/3`` is the file or the
+    pipe that the shell opened.
 
     Raises:
         DataError: if it does not exist, is a folder, or cannot be read.
@@ -160,7 +162,11 @@ def find_file(path: str | Path) -> InputFile:
         raise DataError(f"{source} cannot be read: {error.strerror or error}") from error
     if stat.S_ISDIR(mode.st_mode):
         raise DataError(f"{source} is a folder; name the file in it")
-    if not stat.S_ISREG(mode.st_mode):
+    if str(source).startswith(_DESCRIPTORS) and stat.S_ISREG(mode.st_mode):
+        named = source.resolve()  # what the shell opened, which has a name that tells what it is
+        if named.is_file() and named.samefile(source):
+            return find_file(named)
+    if not stat.S_ISREG(mode.st_mode) or str(source).startswith(_DESCRIPTORS):
         pipe = (mode.st_dev, mode.st_ino)
         return InputFile(source, _copy_of(pipe, source, lambda: source.open("rb")), "")
     packed = source.suffix.lower() in PACKED
