@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nestling.cli.options import AsJson
 from nestling.cli.results import check_results
-from nestling.cli.talk import AsJson, say, show, show_json
+from nestling.cli.talk import say, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,18 +27,27 @@ _GRID_STEP = 0.05
 
 def compare(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Vectors of the same rows by two models or more.")
+        list[Path] | None,
+        typer.Argument(metavar="FILES", help="Vectors of the same rows by two models or more."),
     ] = None,
     layers: Annotated[
         Path | None, typer.Option(help="A TOML plan: what sizes or layers of a model keep of the whole.")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="Distance of two rows; cosine by default.")] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Spearman, pearson and kendall by default; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="How matrices are compared; spearman, pearson and kendall by default; may be repeated.",
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=3, help="Rows to sample, of more; 300 by default.")] = None,
-    resamples: Annotated[int | None, typer.Option(min=2, help="For the intervals; 200 by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=3, help="The most rows to look at, drawn at random; 300 by default.")
+    ] = None,
+    resamples: Annotated[
+        int | None, typer.Option(min=2, help="Resamples for the intervals; 200 by default.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of rows and resamples; 0 by default.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for the pictures.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nestling.cli.interrupts import kept_training
+from nestling.cli.options import Seed
 from nestling.cli.results import check_results
 from nestling.cli.talk import say, show
 
@@ -43,7 +44,7 @@ def demo(
     ] = "wordllama",
     nesting: Annotated[str | None, typer.Option(help="Sizes to train, such as dim=8..256.")] = None,
     output: Annotated[Path, typer.Option(help="Where everything goes.")] = DEMO_FOLDER,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Train a nested text model on real text, see what every size costs, choose one, and search.
 

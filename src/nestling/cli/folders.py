@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from nestling.cli.talk import readable_bytes, say, show, show_json
 
 if TYPE_CHECKING:
     from nestling.search.frontier import Frontier, Trial
     from nestling.search.index import AdaptiveIndex
-
-Folder = Annotated[Path, typer.Argument(help="The folder of the index.")]
-VECTORS = "Vectors (.npy, .fvecs, .parquet, a folder)"
-Source = Annotated[Path, typer.Argument(help=f"{VECTORS}.")]
-Recall = Annotated[float, typer.Option(help="Share of the exact nearest that is to be found.")]
-MaxBytes = Annotated[float | None, typer.Option(help="In memory for each vector.")]
-MaxMs = Annotated[float | None, typer.Option(help="Median latency of a query.")]
-Queries = Annotated[Path | None, typer.Option(help="Vectors to plan with, held out; else rows of the data.")]
-K = Annotated[int, typer.Option(min=1, help="Neighbours wanted.")]
-Seed = Annotated[int, typer.Option(min=0)]
-Where = Annotated[
-    str | None, typer.Option(help='Only rows that meet it: "year>=2020 and brand in (acme, nord)".')
-]
 
 
 def is_collection(folder: Path) -> bool:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from nestling.cli.folders import (
+from nestling.cli.folders import is_collection, show_index, writable
+from nestling.cli.options import (
     VECTORS,
+    AsJson,
+    At,
     Folder,
     K,
     MaxBytes,
@@ -16,10 +19,8 @@ from nestling.cli.folders import (
     Queries,
     Recall,
     Seed,
+    Wait,
     Where,
-    is_collection,
-    show_index,
-    writable,
 )
 from nestling.cli.tables import (
     VECTOR_MARKS,
@@ -34,7 +35,7 @@ from nestling.cli.tables import (
     read_names,
     table_like,
 )
-from nestling.cli.talk import AsJson, Wait, say, show, show_json
+from nestling.cli.talk import say, show, show_json
 from nestling.cli.upkeep import compact, export, info, tune, verify
 from nestling.data.input_file import find_file
 from nestling.errors import ConfigError
@@ -47,8 +48,10 @@ if TYPE_CHECKING:
 
 index = typer.Typer(name="index", help="Build, change and check an index on the disk.", no_args_is_help=True)
 
-SourceOrTexts = Annotated[Path, typer.Argument(help=f"{VECTORS} or, with --encoder, texts.")]
-More = Annotated[Path, typer.Argument(help=f"{VECTORS}, or texts for a collection.")]
+SourceOrTexts = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help=f"{VECTORS} or, with --encoder, a table of texts.")
+]
+More = Annotated[Path, typer.Argument(metavar="SOURCE", help=f"{VECTORS}, or texts for a collection.")]
 
 
 @index.command("build")
@@ -56,15 +59,14 @@ def build(
     source: SourceOrTexts,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     encoder: Annotated[
-        str | None, typer.Option(help="Encode texts: wordllama, minilm, a folder, a name.")
+        str | None,
+        typer.Option(help="A model that encodes texts: wordllama, minilm, a folder, or a name on the hub."),
     ] = None,
     column: Column = None,
     id_column: IdColumn = None,
     fields: Fields = None,
     table: TableOption = None,
-    at: Annotated[
-        str | None, typer.Option(help="Granularity of the texts' vectors, such as dim=128.")
-    ] = None,
+    at: At = None,
     nesting: Annotated[str | None, typer.Option(help="Sizes to search at, such as dim=32,64,256.")] = None,
     metric: Annotated[str, typer.Option(help="dot (of unit vectors: the cosine) or euclidean.")] = "dot",
     made_by: Annotated[str | None, typer.Option(help="What made the vectors: the name of a model.")] = None,
@@ -75,7 +77,8 @@ def build(
         str | None, typer.Option(help="Done to vectors after a cut: l2 (without this flag) or none.")
     ] = None,
     plan: Annotated[
-        str | None, typer.Option(help="Such as 'int4@full > rerank@full'; else measured.")
+        str | None,
+        typer.Option(help="How it is searched, such as 'int4@full > rerank@full'; measured by default."),
     ] = None,
     recall: Recall = 0.95,
     max_bytes: MaxBytes = None,
@@ -250,13 +253,16 @@ def _put_fields(index: AdaptiveIndex, rows: TableFile) -> int:
 @index.command("delete")
 def delete(
     folder: Folder,
-    ids: Annotated[list[str] | None, typer.Argument(help="Of the rows to delete.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="IDS", help="Ids of the rows to delete.")] = None,
     table: Annotated[
         Path | None, typer.Option("--table", help="A table whose ids are to be deleted.")
     ] = None,
     where: Where = None,
     missing_ok: Annotated[
-        bool, typer.Option("--missing-ok", help="Ids of no row are none; else nothing is deleted.")
+        bool,
+        typer.Option(
+            "--missing-ok", help="Pass over ids that are not there; without it nothing is deleted then."
+        ),
     ] = False,
     wait: Wait = 0,
     as_json: AsJson = False,

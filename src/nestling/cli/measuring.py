@@ -7,36 +7,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nestling.cli.talk import AsJson, say, show, show_json
+from nestling.cli.options import AsJson, Seed
+from nestling.cli.talk import say, show, show_json
 
 if TYPE_CHECKING:
     from nestling.measure.curve import Curve
 
 
 def sweep(
-    model: Annotated[str, typer.Argument(help="wordllama, minilm, a folder, a hub name, or vectors.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="wordllama, minilm, a folder, a name on the hub, or vectors."),
+    ],
     pairs: Annotated[Path | None, typer.Option(help="A file of (query, document) pairs.")] = None,
     beir: Annotated[Path | None, typer.Option(help="A folder in the format of BEIR.")] = None,
     scored: Annotated[Path | None, typer.Option(help="A file of (text, text, score).")] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Of --pairs or --scored, such as query=title,document=body.")
+        str | None,
+        typer.Option(help="Which column of --pairs or --scored is what, such as query=title,document=body."),
     ] = None,
     queries: Annotated[Path | None, typer.Option(help="Vectors; row i asks for row i of MODEL.")] = None,
     relevant: Annotated[
         Path | None, typer.Option(help="Judgements (query, document, grade) of --queries by id or row.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="The class of each vector of MODEL.")] = None,
-    k: Annotated[int | None, typer.Option(min=1, help="Documents to look at, 10 by default.")] = None,
-    measures: Annotated[str | None, typer.Option(help="Such as map,recall,mrr.")] = None,
+    k: Annotated[
+        int | None, typer.Option(min=1, help="Documents to look at; 10 by default, or all of fewer.")
+    ] = None,
+    measures: Annotated[str | None, typer.Option(help="What is measured, such as map,recall,mrr.")] = None,
     nesting: Annotated[str | None, typer.Option(help="Other sizes than the model's own.")] = None,
     truncation: Annotated[bool, typer.Option(help="Plain truncation beside a trained model.")] = True,
     latency: Annotated[bool, typer.Option(help="Also measure the time of one use.")] = False,
     name: Annotated[str | None, typer.Option(help="What the curve is called; MODEL by default.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for the report.")] = None,
     format: Annotated[  # noqa: A002 - the name of the flag
-        str, typer.Option(help="Of the table: text, markdown, latex or csv.")
+        str, typer.Option(help="Form of the table: text, markdown, latex or csv.")
     ] = "text",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure quality and cost of a model, or of vectors, at every granularity.
@@ -89,14 +96,18 @@ def _write(curve: Curve, output: Path) -> None:
 
 
 def choose(
-    curve: Annotated[Path, typer.Argument(help="A curve.json of a sweep.")],
+    curve: Annotated[Path, typer.Argument(metavar="CURVE", help="A curve.json of a sweep.")],
     keep: Annotated[float | None, typer.Option(help="Share of the full quality, such as 0.99.")] = None,
-    at_least: Annotated[float | None, typer.Option(help="A value of the metric.")] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="Bytes of a vector.")] = None,
-    max_ms: Annotated[float | None, typer.Option(help="Milliseconds, where the sweep measured them.")] = None,
-    max_flops: Annotated[float | None, typer.Option(help="Multiply-adds for one input.")] = None,
-    max_model_bytes: Annotated[float | None, typer.Option(help="Bytes of what answers.")] = None,
-    metric: Annotated[str | None, typer.Option(help="The first of the curve by default.")] = None,
+    at_least: Annotated[float | None, typer.Option(help="The least value of the metric.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="The most bytes of a vector.")] = None,
+    max_ms: Annotated[
+        float | None, typer.Option(help="The most milliseconds, where the sweep measured them.")
+    ] = None,
+    max_flops: Annotated[float | None, typer.Option(help="The most multiply-adds for one input.")] = None,
+    max_model_bytes: Annotated[float | None, typer.Option(help="The most bytes of the model.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="The metric that is meant; the first of the curve by default.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Name the cheapest granularity of a curve that meets a target.
@@ -123,9 +134,11 @@ def choose(
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="mrl, adanns, 2dmse, starbucks or trsa.")],
-    seeds: Annotated[int, typer.Option(min=2)] = 3,
-    claims: Annotated[str | None, typer.Option(help="Such as C1,C3; all by default.")] = None,
+    paper: Annotated[str, typer.Argument(metavar="PAPER", help="mrl, adanns, 2dmse, starbucks or trsa.")],
+    seeds: Annotated[int, typer.Option(min=2, help="How many seeds; intervals are over them.")] = 3,
+    claims: Annotated[
+        str | None, typer.Option(help="Claims to measure, such as C1,C3; all by default.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for the results.")] = None,
     quick: Annotated[bool, typer.Option(help="See that it runs; the figures mean nothing.")] = False,
     as_json: AsJson = False,

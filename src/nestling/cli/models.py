@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nestling.cli.interrupts import kept_training
+from nestling.cli.options import AsJson, At, Model, Wait
 from nestling.cli.tables import Fields, IdColumn, open_table
-from nestling.cli.talk import AsJson, Wait, say, say_left_out, show, show_json
+from nestling.cli.talk import say, say_left_out, show, show_json
 from nestling.data.input_file import find_file
 from nestling.errors import ConfigError
 
@@ -23,49 +24,71 @@ if TYPE_CHECKING:
 
 
 def train(
-    plan: Annotated[Path | None, typer.Argument(help="A TOML file; every key is also a flag.")] = None,
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="PLAN", help="A TOML file; every key is also a flag.")
+    ] = None,
     pairs: Annotated[str | None, typer.Option(help="A file of (query, document) pairs.")] = None,
     scored: Annotated[str | None, typer.Option(help="A file of (text, text, score).")] = None,
     texts: Annotated[str | None, typer.Option(help="A file of single texts.")] = None,
     docstrings: Annotated[str | None, typer.Option(help="A folder of Python packages.")] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Of the file, such as query=title,document=body.")
+        str | None, typer.Option(help="Which column of the file is what, such as query=title,document=body.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="The most pairs to use.")] = None,
     encoder: Annotated[str | None, typer.Option(help="wordllama, minilm, a folder, or a hub name.")] = None,
-    tune: Annotated[str | None, typer.Option(help="adapter, encoder (every weight), or masked.")] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(
+            help="What is trained: adapter (a map of vectors), encoder (all weights), masked (pre-training)."
+        ),
+    ] = None,
     nesting: Annotated[
         str | None, typer.Option(help="Sizes: dim=8..256, or layer=2,4,6 zip dim=32,128,384.")
     ] = None,
-    hidden: Annotated[int | None, typer.Option(help="Width of the hidden layer of the map.")] = None,
+    hidden: Annotated[
+        int | None, typer.Option(help="Width of a hidden layer of the map; none by default.")
+    ] = None,
     orthogonal: Annotated[bool | None, typer.Option(help="Keep the map a rotation.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of the softmax of the loss.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Temperature of the softmax in the loss.")] = None,
     symmetric: Annotated[bool | None, typer.Option(help="Also let documents pick their queries.")] = None,
     weights: Annotated[str | None, typer.Option(help="Importance of each size, such as 4,2,1,1.")] = None,
     draw: Annotated[
-        str | None, typer.Option(help="every, random_some, sandwich, random_prefix or cross.")
+        str | None,
+        typer.Option(help="Sizes that a step trains: every, random_some, sandwich, random_prefix or cross."),
     ] = None,
     draw_count: Annotated[int | None, typer.Option(help="Sizes drawn at random per step.")] = None,
-    align: Annotated[str | None, typer.Option(help="Towards the full one: scores or vectors.")] = None,
-    align_weight: Annotated[float | None, typer.Option(help="Of that term.")] = None,
-    align_temperature: Annotated[float | None, typer.Option(help="Of its softmax.")] = None,
-    deep_documents: Annotated[bool | None, typer.Option(help="Documents from the full layer.")] = None,
+    align: Annotated[
+        str | None, typer.Option(help="Pull small sizes towards the full one, by its scores or its vectors.")
+    ] = None,
+    align_weight: Annotated[float | None, typer.Option(help="Weight of that term.")] = None,
+    align_temperature: Annotated[float | None, typer.Option(help="Temperature of its softmax.")] = None,
+    deep_documents: Annotated[bool | None, typer.Option(help="Take documents from the full layer.")] = None,
     chunk_size: Annotated[int | None, typer.Option(help="Texts encoded at a time (less memory).")] = None,
-    encoder_rate: Annotated[float | None, typer.Option(help="Words masked for the encoder.")] = None,
-    decoder_rate: Annotated[float | None, typer.Option(help="Words masked for the decoder.")] = None,
+    encoder_rate: Annotated[
+        float | None, typer.Option(help="Share of the words that are masked for the encoder.")
+    ] = None,
+    decoder_rate: Annotated[
+        float | None, typer.Option(help="Share of the words that are masked for the decoder.")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens of a text in pre-training.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Optimiser steps, in place of epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows that one loss sees.")] = None,
     drop_last: Annotated[bool | None, typer.Option(help="Leave out a last, shorter batch.")] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of matrices.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="cosine, linear or constant.")] = None,
-    warmup: Annotated[float | None, typer.Option(help="Fraction of the steps.")] = None,
-    mixed_precision: Annotated[str | None, typer.Option(help="no, bf16 or fp16.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of the matrices.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="How the learning rate falls: cosine, linear or constant.")
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Fraction of the steps in which the learning rate rises.")
+    ] = None,
+    mixed_precision: Annotated[
+        str | None, typer.Option(help="Precision of training: no, bf16 or fp16.")
+    ] = None,
     gradient_accumulation: Annotated[int | None, typer.Option(help="Batches per step.")] = None,
     max_grad_norm: Annotated[float | None, typer.Option(help="Clip gradients to this norm.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all that is random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is random.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that prepare batches.")] = None,
     log_every: Annotated[int | None, typer.Option(help="Steps between lines of the log.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
@@ -117,14 +140,16 @@ def _trained(plan: TrainPlan) -> TextEncoder:
 
 
 def encode(
-    model: Annotated[str, typer.Argument(help="wordllama, minilm, a folder, or a hub name.")],
-    texts: Annotated[Path, typer.Argument(help="A file of texts: .txt, .csv, .tsv, .jsonl, .parquet.")],
+    model: Model,
+    texts: Annotated[
+        Path, typer.Argument(metavar="TEXTS", help="A file: .txt, .csv, .tsv, .jsonl, .parquet.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or a .npy file.")],
-    at: Annotated[str | None, typer.Option(help="Granularity, such as dim=64; full by default.")] = None,
+    at: At = None,
     column: Annotated[str | None, typer.Option(help="The column that holds the texts.")] = None,
     id_column: IdColumn = None,
     fields: Fields = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded at a time.")] = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a .npy file that exists.")] = False,
     wait: Wait = 0,
     as_json: AsJson = False,
@@ -177,8 +202,8 @@ def encode(
 
 
 def extract(
-    model: Annotated[str, typer.Argument(help="wordllama, minilm, a folder, or a hub name.")],
-    at: Annotated[str, typer.Option(help="Granularity, such as dim=64.")],
+    model: Model,
+    at: Annotated[str, typer.Option(help="The size to keep, such as dim=64.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     as_json: AsJson = False,
 ) -> None:

@@ -10,16 +10,12 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, TextIO
+from typing import Any, TextIO
 
 import typer
 
 from nestling.errors import StorageError, reason_of
 from nestling.progress import clear
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result for machines.")]
-Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for another writer to end.")]
-
 
 _BREAK = re.compile(r"[\t-\r\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")

@@ -10,8 +10,9 @@ import typer
 
 from nestling.artifact import MANIFEST
 from nestling.cli.demo import COLLECTION, DEMO_FOLDER
-from nestling.cli.folders import Where, is_collection
-from nestling.cli.talk import AsJson, one_line, say, show, show_json
+from nestling.cli.folders import is_collection
+from nestling.cli.options import AsJson, At, Where
+from nestling.cli.talk import one_line, say, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,9 +26,16 @@ def search(
     ] = None,
     vectors: Annotated[Path | None, typer.Option(help="A file of query vectors, in place of words.")] = None,
     k: Annotated[int, typer.Option(min=1, help="How many answers.")] = 10,
-    at: Annotated[str | None, typer.Option(help="A smaller granularity, such as dim=32.")] = None,
-    point: Annotated[str | None, typer.Option(help="Parameters, such as nprobe=16,shortlist=200.")] = None,
-    recall: Annotated[float | None, typer.Option(help="Take the fastest point measured to reach it.")] = None,
+    at: At = None,
+    point: Annotated[
+        str | None, typer.Option(help="How far to look, such as nprobe=16,shortlist=200.")
+    ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            help="Take the fastest point that was measured to find this share of the exact nearest."
+        ),
+    ] = None,
     where: Where = None,
     encoder: Annotated[
         str | None, typer.Option(help="What made the vectors of an index that does not say it.")

@@ -8,22 +8,10 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli.folders import (
-    Folder,
-    K,
-    MaxBytes,
-    MaxMs,
-    Queries,
-    Recall,
-    Seed,
-    Source,
-    readable,
-    show_frontier,
-    show_index,
-    writable,
-)
+from nestling.cli.folders import readable, show_frontier, show_index, writable
+from nestling.cli.options import AsJson, Folder, K, MaxBytes, MaxMs, Queries, Recall, Seed, Source, Wait
 from nestling.cli.results import check_results
-from nestling.cli.talk import AsJson, Wait, readable_bytes, say, show, show_json
+from nestling.cli.talk import readable_bytes, say, show, show_json
 
 
 def compact(folder: Folder, wait: Wait = 0) -> None:
@@ -89,10 +77,11 @@ def tune(
 def export(
     folder: Folder,
     to: Annotated[
-        str, typer.Option(help="Such as postgres://host/db/table; secrets come from the environment.")
+        str,
+        typer.Option(help="A table, such as postgres://host/db/table; secrets come from the environment."),
     ],
     shortlist_dim: Annotated[
-        int | None, typer.Option(help="Prefix that the database searches first.")
+        int | None, typer.Option(help="Size of the prefix that the database searches first.")
     ] = None,
     delete_missing: Annotated[
         bool, typer.Option("--delete-missing", help="Delete rows of the table that the index does not have.")
@@ -127,7 +116,10 @@ def bench(
     queries: Queries = None,
     k: K = 10,
     plans: Annotated[
-        str | None, typer.Option(help="Plans to compare (all of them), with semicolons between.")
+        str | None,
+        typer.Option(
+            help="Plans to compare, such as 'flat@full; int4@full > rerank@full'; found by default."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A folder for table and picture.")
