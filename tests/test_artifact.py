@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nestling.artifact import (
@@ -164,3 +165,16 @@ def test_kinds_are_written_in_words(saved: Path, kind: str, words: str) -> None:
     edit(saved, kind=kind)
     with pytest.raises(ArtifactError, match=f"holds {words}, not a thing;"):
         read_folder(saved, "thing")
+
+
+@pytest.mark.parametrize("place", ["", "settings"])
+def test_a_name_that_a_newer_version_added_says_how_to_update(tmp_path: Path, place: str) -> None:
+    """What this version does not know is not passed over, as what it means could change the answers."""
+    from nestling import AdaptiveIndex
+
+    AdaptiveIndex.create(tmp_path / "ix", np.eye(4), plan="flat@full").close()
+    manifest = json.loads((tmp_path / "ix" / MANIFEST).read_text())
+    (manifest[place] if place else manifest)["shards"] = 2
+    (tmp_path / "ix" / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=r"malformed at (settings\.)?shards.*pip install -U nestling"):
+        AdaptiveIndex.open(tmp_path / "ix", read_only=True)

@@ -26,6 +26,7 @@ from nestling.progress import watched
 
 MANIFEST = "nestling.json"
 SCHEMA_VERSION = 1
+_UNKNOWN = "this nestling knows no such name; if a newer one wrote it: pip install -U nestling"
 _MARKS: dict[str, tuple[bytes, ...]] = {
     ".json": (b'"nestling":', b'"kind": "curve"'),  # versions, unless a curve was made by hand
     ".html": (b'name="generator" content="nestling"',),
@@ -182,9 +183,15 @@ def read_manifest(folder: str | Path) -> Manifest:
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "manifest"
-        raise ArtifactError(f"{path} is malformed at {place}: {first['msg']}") from error
+        raise malformed(path, error) from error
+
+
+def malformed(path: Path, error: ValidationError, *above: str) -> ArtifactError:
+    """The error for a saved file, of which ``error`` is found in the part that is named by ``above``."""
+    first = error.errors()[0]
+    place = ".".join(map(str, (*above, *first["loc"]))) or "manifest"
+    why = _UNKNOWN if first["type"] == "extra_forbidden" else first["msg"]
+    return ArtifactError(f"{path} is malformed at {place}: {why}")
 
 
 def check_folder_target(folder: Path, kind: str) -> None:

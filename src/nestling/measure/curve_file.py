@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nestling.artifact import malformed
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.gain import Gain
 from nestling.granularity import Granularity
@@ -49,9 +50,7 @@ def load(path: str | Path) -> Curve:
     try:
         return _FileRecord.model_validate(raw).curve()
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"{path} is malformed at {place}: {first['msg']}") from error
+        raise malformed(Path(path), error) from error
     except (DataError, ConfigError, ValueError) as error:
         raise ArtifactError(f"{path} is malformed: {error}") from error
 

@@ -32,6 +32,7 @@ from nestling.artifact import (
     SCHEMA_VERSION,
     FileRecord,
     Manifest,
+    malformed,
     read_manifest,
     storage_errors,
     verify_files,
@@ -228,9 +229,7 @@ def read_generation(root: Path, known: Mapping[str, FileRecord] | None = None) -
     try:
         settings = IndexSettings.model_validate(manifest.settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, ("settings", *first["loc"])))
-        raise ArtifactError(f"{root / MANIFEST} is malformed at {place}: {first['msg']}") from error
+        raise malformed(root / MANIFEST, error, "settings") from error
     _check_itself(root / MANIFEST, settings.checksum)
     generation = Generation(manifest.read_nesting(), manifest.read_cut(), settings, manifest.files)
     for name in (name for record in settings.segments for name in file_names(record)):
