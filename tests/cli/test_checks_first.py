@@ -14,11 +14,16 @@ from nestling.encoders.opening import open_encoder
 
 RUN = """
 import contextlib, io, json, sys
+from importlib.machinery import ModuleSpec
 from nestling.cli import main
-class Watched:
+class Watched:  # it may be asked whether they are installed
     def find_spec(self, name, path=None, target=None):
         if name in ("torch", "sentence_transformers", "transformers", "sklearn"):
-            raise AssertionError(f"{name} was imported")
+            return ModuleSpec(name, self)
+    def create_module(self, spec):
+        raise AssertionError(f"{spec.name} was imported")
+    def exec_module(self, module):
+        pass
 sys.meta_path.insert(0, Watched())
 def run(line):
     err, code = io.StringIO(), 0

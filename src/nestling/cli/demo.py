@@ -50,9 +50,9 @@ def demo(
 
     Example: nestling demo --pairs my.csv
     """
-    from nestling.encoders.opening import check_model, check_trainable
+    from nestling.encoders.opening import check_model
 
-    check_trainable(encoder)
+    check_model(encoder, to_train=True)
     check_results(output, "curve.json", "curve.png", "report.html")
     from nestling.artifact import check_folder_target
 
@@ -73,7 +73,6 @@ def demo(
         },
     )
     check_sources(plan.data)
-    check_model(plan.model.encoder)
     with kept_training(output / "training"):
         _show_all(plan, encoder, output, seed, has_own=pairs is not None or texts is not None)
 

@@ -104,13 +104,12 @@ def train(
     if weights is not None:
         flags["weights"] = _numbers(weights)
     from nestling.artifact import check_file_target, check_folder_target
-    from nestling.encoders.opening import check_model, check_trainable
+    from nestling.encoders.opening import check_model
     from nestling.training.plan import check_sources, read_plan
 
     resolved = read_plan(plan, flags)
     check_sources(resolved.data)
-    check_trainable(resolved.model.encoder)
-    check_model(resolved.model.encoder)
+    check_model(resolved.model.encoder, to_train=True)
     model = Path(resolved.output.folder) / "model"
     check_folder_target(model, "text_encoder")
     check_file_target(model.with_name("plan.toml"))

