@@ -104,7 +104,11 @@ def table_like(path: Path, index: AdaptiveIndex, *, has_texts: bool, replaces: b
     """
     from nestling.data.description import TableFile
 
-    columns = {part: name for part, name in index.columns.items() if has_texts or part != "text"}
+    columns: dict[str, str | None] = {
+        part: name for part, name in index.columns.items() if has_texts or part != "text"
+    }
+    if replaces:  # rows that were counted are named by their numbers
+        columns.setdefault("id", None)
     table = TableFile.like(path, index.fields, columns, has_texts=has_texts and not replaces)
     missing = [name for name in index.fields if name not in table.kinds and name != columns.get("text")]
     if table.left_out:

@@ -99,14 +99,14 @@ class TableFile:
 
     @classmethod
     def like(
-        cls, path: str | Path, fields: Kinds, columns: Mapping[str, str], *, has_texts: bool
+        cls, path: str | Path, fields: Kinds, columns: Mapping[str, str | None], *, has_texts: bool
     ) -> TableFile:
         """A further table of those that an index was built from: its fields, as far as the file has them.
 
         Args:
             path: of the file.
             fields: of the index; those of whole numbers become floats where the file has such.
-            columns: what the columns of texts and ids are called.
+            columns: what the columns of texts and ids are called; None of ids is ``id`` or ``_id``.
             has_texts: whether the column of texts must be there.
 
         Raises:
