@@ -256,3 +256,12 @@ def test_importing_the_kernels_needs_no_other_room() -> None:
     code = "import nestling.kernels, sys; print(any(m.startswith('nestling.search') for m in sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "False"
+
+
+def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its structures may have other fields: numpy stands in until the package is installed again."""
+    if native.library() is None:
+        assert not native.levels()
+        return
+    monkeypatch.setattr(native, "INTERFACE", native.INTERFACE + 1)
+    assert native.library.__wrapped__() is None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nestling.kernels.layout import LANES, Doubles, Floats, Found, Ints, Packed, Probes, StoredRows, TwoPlanes
 
 LEVELS = ("plain", "avx2", "avx512", "neon")  # numbered as in rows.h
+INTERFACE = 2
 _TYPES = {"float32": 0, "float16": 1, "int8": 2}
 
 
@@ -65,6 +66,9 @@ def library() -> ctypes.CDLL | None:
     try:
         loaded = ctypes.CDLL(str(found[0]))
     except OSError:  # built for another machine; ``kernels.available`` tells
+        return None
+    interface = getattr(loaded, "nestling_interface", None)
+    if interface is None or interface() != INTERFACE:  # of another version of the sources: install again
         return None
     loaded.nestling_levels.restype = c_int32
     loaded.nestling_search.restype = loaded.nestling_scan.restype = c_int64
