@@ -219,10 +219,7 @@ class Writer:
 
     def _vectors_there(self, names: Ids, taken: NDArray[np.bool_]) -> NDArray[np.float32]:
         if not taken.all():
-            raise DataError(
-                f"{name_ids(names[~taken], 'are')} not in the index, and rows that "
-                "are new need vectors; give those"
-            )
+            raise DataError(f"{name_ids(names[~taken], 'are')} not in the index; give vectors for new rows")
         return self.state.snapshot.vectors_of(names)
 
     def _taken(self, names: Ids) -> NDArray[np.bool_]:
