@@ -161,7 +161,7 @@ def test_bad_requests_are_told(saved: Path, encoder: Any, tmp_path: Path) -> Non
             collection.search("  ")
         with pytest.raises(ConfigError, match="not a list"):
             collection.search(["a"])  # type: ignore[arg-type]
-        with pytest.raises(DataError, match="at least 1"):
+        with pytest.raises(ConfigError, match="k=0 must be a whole number from 1"):
             collection.search("x", k=0)
         with pytest.raises(ConfigError, match="not both"):
             collection.search("x", point="nprobe=3", recall=0.9)
