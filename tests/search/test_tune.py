@@ -233,8 +233,9 @@ def test_a_given_plan_is_built_and_measured(vectors: np.ndarray, tmp_path: Path)
 
 
 def test_bad_requests_are_told(vectors: np.ndarray) -> None:
-    with pytest.raises(DataError, match="choose fewer"):
-        tune(vectors[:5], k=5)
+    with pytest.raises(DataError, match="a single vector has no neighbours"):
+        tune(vectors[:1], k=5)
+    assert tune(vectors[:5], k=5, plans=["flat@full"])[1].k == 4  # a search finds no more either
     with pytest.raises(ConfigError, match="at least one"):
         tune(vectors, plans=[])
     with pytest.raises(ConfigError, match="no plan fits"):
