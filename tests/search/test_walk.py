@@ -142,7 +142,7 @@ def test_residuals_rank_nearly_as_vectors_do(rule: CutRule, metric: str, dim: in
     np.testing.assert_allclose(found.scores[same], true.scores[same], atol=2e-3 * lengths)
     scan.save(tmp_path / "graph")
     np.save(tmp_path / "vectors.npy", vectors)
-    loaded = GraphScan.load(tmp_path / "graph", np.load(tmp_path / "vectors.npy", mmap_mode="r"))
+    loaded = GraphScan.load(str(tmp_path / "graph"), np.load(tmp_path / "vectors.npy", mmap_mode="r"))
     np.testing.assert_array_equal(loaded.search(queries, 10, ef=400).scores, found.scores)
     full = GraphScan.build(vectors[:300], rule=rule, metric=metric, links=32).cost()
     kept = GraphScan.build(vectors[:300], rule=rule, metric=metric, links=32, rerank="int8").cost()

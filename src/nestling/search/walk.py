@@ -28,6 +28,7 @@ from nestling.kernels.walking import (
     rank,
     rank_coded,
 )
+from nestling.paths import home_path
 from nestling.progress import Progress
 from nestling.search.equal import MORE_NODES, Equal, Members, find_equal
 from nestling.search.exact import Metric, Neighbours
@@ -269,15 +270,14 @@ class GraphScan:
                 np.save(path / f"{name}.npy", array, allow_pickle=False)
 
     @classmethod
-    def load(cls, folder: Path, vectors: Any) -> Self:
+    def load(cls, folder: str | Path, vectors: Any) -> Self:
         """Read what ``save`` wrote; ``vectors`` are those that were linked, and some are compared.
 
         Raises:
-            ArtifactError: if files are missing, altered or malformed, or the codes are not those of the
-                vectors.
+            ArtifactError: if files are missing, altered, malformed, or not of these vectors.
         """
+        folder, vectors = home_path(folder), readable(check_vectors(vectors))
         read_folder(folder, _KIND)
-        vectors = readable(check_vectors(vectors))
         try:
             settings = _Settings(**read_manifest(folder).settings)
             arrays = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
