@@ -41,7 +41,7 @@ def real(name: str, value: Any) -> float:
     >>> real("keep", "0.9")
     Traceback (most recent call last):
         ...
-    nestling.errors.ConfigError: keep must be a number, not '0.9', which is a str
+    nestling.errors.ConfigError: keep must be a number, not '0.9'
     """
     numeric = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not numeric:
@@ -52,17 +52,15 @@ def real(name: str, value: Any) -> float:
 
 
 def shown(value: Any) -> str:
-    """A value as errors show it: on one line, shortened, with its type where that is not plain to see.
+    """A value as errors show it: on one line, and where it has to be shortened with its type.
 
-    >>> shown(np.zeros((3, 3))), shown(object()), shown(None)
-    ('array([[0., 0., 0.], [0., 0., 0.], [0...., which is an ndarray', 'an object', 'None')
+    >>> shown(np.zeros((3, 3))), shown(object()), shown("0.9")
+    ('array([[0., 0., 0.], [0., 0., 0.], [0...., an ndarray', 'an object', "'0.9'")
     """
-    if value is None:
-        return "None"
     text = " ".join(repr(value).split())
     if _ADDRESS.search(text):
         return type_of(value)
-    return f"{text if len(text) <= 40 else f'{text[:37]}...'}, which is {type_of(value)}"
+    return text if len(text) <= 40 else f"{text[:37]}..., {type_of(value)}"
 
 
 def type_of(value: Any) -> str:

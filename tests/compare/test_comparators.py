@@ -294,7 +294,7 @@ def test_too_few_common_pairs_are_refused() -> None:
 def test_methods_of_whole_matrices_refuse_missing_pairs(method: Method) -> None:
     a = euclidean(3)
     a[1, 4] = np.nan
-    with pytest.raises(DataError, match=r"row 1 of the matrices lack pairs .* needs whole matrices"):
+    with pytest.raises(DataError, match=r"row 1 of the matrices lacks pairs .* needs whole matrices"):
         compare(a, euclidean(1), method)
 
 
@@ -306,7 +306,7 @@ def test_infinity_is_largest_or_refused(method: Method) -> None:
     if method in BY_ORDER:
         np.testing.assert_array_equal(compare(a, b, method), compare(largest, b, method))
     else:
-        with pytest.raises(DataError, match=r"row 1 of the matrices hold infinity, which .* tau_a"):
+        with pytest.raises(DataError, match=r"row 1 of the matrices holds infinity, which .* tau_a"):
             compare(a, b, method)
 
 

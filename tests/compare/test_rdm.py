@@ -332,10 +332,10 @@ def test_patterns_that_cannot_be_used(x: object, message: str) -> None:
 def test_rows_that_a_metric_cannot_use() -> None:
     x = BAD.copy()
     x[1] = 0.1
-    with pytest.raises(DataError, match="row 1 of the patterns are the same in all channels"):
+    with pytest.raises(DataError, match="row 1 of the patterns is the same in all channels"):
         rdm(x, "correlation")
     x[1] = 0
-    with pytest.raises(DataError, match="row 1 of the patterns are all zero"):
+    with pytest.raises(DataError, match="row 1 of the patterns is all zero, without a direction"):
         rdm(x, "cosine")
     x[1] = -1
     with pytest.raises(DataError, match="row 1 of the patterns hold negative numbers"):

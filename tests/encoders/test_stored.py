@@ -177,7 +177,7 @@ def test_a_map_of_another_number_of_rows_is_refused(tmp_path):
         (lambda x: StoredVectors(x, "layer=2,16"), GranularityError, "axis dim alone"),
         (lambda x: StoredVectors(x, ids=[1, 2]), DataError, "50 rows"),
         (lambda x: StoredVectors(x, ids=[1.5] * 50), DataError, "whole numbers or of strings"),
-        (lambda x: StoredVectors(x, ids=["a", *"ab", *map(str, range(47))]), DataError, "a occur more"),
+        (lambda x: StoredVectors(x, ids=["a", *"ab", *map(str, range(47))]), DataError, "id a occurs more"),
         (lambda x: StoredVectors(x)([50]), DataError, "no row 50.* 0 to 49"),
         (lambda x: StoredVectors(x)([-1]), DataError, "no row -1"),
         (lambda x: StoredVectors(x)([0.5]), DataError, "row numbers"),

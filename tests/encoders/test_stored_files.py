@@ -194,7 +194,7 @@ def test_a_column_called_id_names_the_rows(tmp_path):
         assert open_vectors(path, id_column="").ids is None
         assert open_vectors(path, ids=range(100, 100 + N)).ids[0] == 100
     write_parquet(path, vectors(), id=["twice"] * N)
-    with pytest.raises(DataError, match="ids must be different, but twice occur"):
+    with pytest.raises(DataError, match="ids must be different, but id twice occurs"):
         open_vectors(path)
 
 

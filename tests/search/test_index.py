@@ -244,7 +244,7 @@ def test_vectors_that_cannot_be_used(tmp_path: Path, bad: float) -> None:
         for use in (index.add, index.search):
             with pytest.raises(DataError, match="first 4 entries of row 3"):
                 use(zero)
-        with pytest.raises(DataError, match="row 2 hold numbers too large"):
+        with pytest.raises(DataError, match="row 2 holds numbers too large"):
             index.add(np.where(np.arange(9)[:, None] == 2, 1e200, vectors(9).astype(np.float64)))
         with pytest.raises(DataError, match="12 entries a row, but 16"):
             index.add(vectors(2)[:, :12])

@@ -134,7 +134,7 @@ def _unit(x: NDArray[Any]) -> Iterator[Sides]:
         squares += np.einsum("ij,ij->i", block, block)[:, None]
     if not squares.all():
         raise DataError(
-            f"{name_rows(np.flatnonzero(squares == 0), 'of the patterns are')} all zero and have no "
+            f"{name_rows(np.flatnonzero(squares == 0), 'of the patterns are')} all zero, without a "
             "direction; leave them out, or use another metric"
         )
     for _, block in channel_blocks(x):

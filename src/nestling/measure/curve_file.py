@@ -35,8 +35,9 @@ def load(path: str | Path) -> Curve:
     Raises:
         ArtifactError: for a file that is missing, torn, no curve, or of a newer schema.
     """
+    path = home_path(path)
     try:
-        raw = json.loads(home_path(path).read_text(encoding="utf-8"))
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read as a curve: {error}") from error
     if not isinstance(raw, dict) or raw.get("kind") != KIND:
@@ -50,7 +51,7 @@ def load(path: str | Path) -> Curve:
     try:
         return _FileRecord.model_validate(raw).curve()
     except ValidationError as error:
-        raise malformed(Path(path), error) from error
+        raise malformed(path, error) from error
     except (DataError, ConfigError, ValueError) as error:
         raise ArtifactError(f"{path} is malformed: {error}") from error
 
