@@ -338,7 +338,7 @@ def test_rows_that_a_metric_cannot_use() -> None:
     with pytest.raises(DataError, match="row 1 of the patterns is all zero, without a direction"):
         rdm(x, "cosine")
     x[1] = -1
-    with pytest.raises(DataError, match="row 1 of the patterns hold negative numbers"):
+    with pytest.raises(DataError, match="row 1 of the patterns holds negative numbers"):
         rdm(x, "poisson")
 
 
