@@ -241,3 +241,9 @@ def test_every_room_has_its_page() -> None:
         assert any(f".{room}." in f"{name}." for name in shown), f"docs/api says nothing of {room}"
     for name in shown:
         importlib.import_module(name)
+
+
+def test_what_the_guides_and_commands_write_is_not_kept() -> None:
+    """Pictures and vectors in the repository's root are left over from a run."""
+    written = {".npy", ".png", ".svg", ".pdf", ".html", ".json", ".csv", ".parquet"}
+    assert [path.name for path in tracked_files() if path.parent == ROOT and path.suffix in written] == []

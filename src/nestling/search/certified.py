@@ -22,6 +22,7 @@ from nestling.search.calibration import Calibration
 from nestling.search.exact import Metric, Neighbours
 from nestling.search.frame import Aim, Frame, readable
 from nestling.search.plane_codes import PlaneCodes
+from nestling.search.scores import in_single
 from nestling.search.threads import count_workers
 
 Doubles = NDArray[np.float64]
@@ -144,19 +145,22 @@ class CertifiedScan:
                 asked for, each has some of the rows instead. By default queries are shared by all cores.
 
         Raises:
-            DataError: for queries or a mask that do not fit, or ``k`` outside its range.
-            ConfigError: for a confidence outside (0.5, 1], or less than one worker.
+            DataError: for queries or a mask that do not fit, or scores that float32 does not hold.
+            ConfigError: for ``k`` outside its range, a confidence outside (0.5, 1], or less than one worker.
         """
         queries = check_vectors(queries, "queries", dim=self._vectors.shape[1])
         self._check_request(k, confidence, allowed)
-        exact = self._frame.direct(queries)
-        aim = self._frame.aim(exact)
-        probes = self._codes.probes(exact, aim, self._calibration, confidence)
+        aim, probes = self._aimed(queries, confidence)
         if allowed is not None and np.count_nonzero(allowed) < len(allowed) * _FEW:
             found = _look_through(self._stored, np.flatnonzero(allowed), probes, k)
         else:
             found = self._find(probes, k, allowed, workers)
         return self._answer(found, aim, confidence)
+
+    def _aimed(self, queries: NDArray[Any], confidence: float) -> tuple[Aim, kernels.Probes]:
+        exact = self._frame.direct(queries)
+        aim = self._frame.aim(exact)
+        return aim, self._codes.probes(exact, aim, self._calibration, confidence)
 
     def cost(self) -> Cost:
         """What one query scans, and what the codes take beside the vectors."""
@@ -252,8 +256,7 @@ class CertifiedScan:
         certificate = Certificate(
             len(self._vectors), found.refined, found.verified, last, skipped, float(confidence)
         )
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
-            return CertifiedNeighbours(found.indices, scores.astype(np.float32), certificate)
+        return CertifiedNeighbours(found.indices, in_single(scores), certificate)
 
     def _shown(self, scores: Doubles) -> Doubles:
         """Similarities, or distances."""
@@ -267,8 +270,8 @@ class CertifiedScan:
         rows = len(self._vectors)
         k = min(_CALIBRATION_NEIGHBOURS + 1, rows)
         chosen = np.random.default_rng(seed).choice(rows, min(_CALIBRATION_QUERIES, rows), replace=False)
-        queries = self._vectors[np.sort(chosen)]
-        found = self.search(queries, k).indices
+        _, probes = self._aimed(check_vectors(self._vectors[np.sort(chosen)]), 1.0)
+        found = self._find(probes, k, None, None).indices
         asked, answers = np.repeat(np.sort(chosen), k), found.ravel()
         others = asked != answers
         return self._codes.calibrate(self._vectors, self._frame, asked[others], answers[others])

@@ -13,12 +13,12 @@ from typing import Any, Protocol, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.cut import RAW, CutRule, check_vectors, cut, name_rows
+from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.progress import watched
 from nestling.search.best import Best
 from nestling.search.prefix import check_dims, finite_squares, prefix_blocks, prefix_norms, unrounded
-from nestling.search.scores import Doubles, read_prefixes
+from nestling.search.scores import Doubles, in_single, read_prefixes
 from nestling.search.threads import count_workers, worker_pool
 from nestling.search.tiles import Floats, Metric, Terms, Tile
 
@@ -233,14 +233,7 @@ class _QueryBlock:
         Raises:
             DataError: for scores that float32 does not hold; queries are named.
         """
-        for _, scores in self.found:
-            large = np.flatnonzero(np.abs(scores).max(axis=1) > np.finfo(np.float32).max)
-            if len(large):
-                raise DataError(
-                    f"the scores of {name_rows(large + self._first)} of queries do not fit float32; "
-                    "divide all vectors by a constant"
-                )
-        return [(indices, scores.astype(np.float32)) for indices, scores in self.found]
+        return [(indices, in_single(scores, self._first)) for indices, scores in self.found]
 
     def _reach(self, size: int, kth: Doubles) -> Any:
         """How long a document may be that is among the best."""

@@ -77,10 +77,9 @@ def from_faiss(index: Any, *, rule: CutRule = CutRule(), vectors: NDArray[Any] |
 def _downcast(index: Any) -> Any:
     if isinstance(index, faiss.Index):
         return faiss.downcast_index(index)
-    kind = "bits" if isinstance(index, faiss.IndexBinary) else "no vectors"
+    holds = "bits, not floats" if isinstance(index, faiss.IndexBinary) else "no vectors"
     raise ConfigError(
-        f"an object of type {type(index).__name__} holds {kind} that could be read; give a faiss index of "
-        f"floats: {_CLASSES}"
+        f"an object of type {type(index).__name__} holds {holds}; give a faiss index of floats: {_CLASSES}"
     )
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import kernels
-from nestling.cut import RAW, CutRule, cut
+from nestling.cut import RAW, CutRule, cut, name_rows
+from nestling.errors import DataError
 from nestling.kernels.walking import rank
 from nestling.search.prefix import unrounded
 
@@ -50,6 +51,21 @@ class _Prepared:
 
     def __getitem__(self, rows: Any, /) -> NDArray[Any]:
         return unrounded(np.asarray(self.rows[rows]), self.dim, self.rule)
+
+
+def in_single(scores: Doubles, first_query: int = 0) -> NDArray[np.float32]:
+    """Scores ``Float64[queries, k]``, perhaps with NaN, as answers hold them.
+
+    Raises:
+        DataError: for scores that float32 does not hold; queries are named.
+    """
+    large = np.flatnonzero((np.abs(scores) > np.finfo(np.float32).max).any(axis=1))
+    if len(large):
+        raise DataError(
+            f"the scores of {name_rows(large + first_query)} of queries do not fit float32; divide all "
+            "vectors by a constant"
+        )
+    return scores.astype(np.float32)
 
 
 def read_prefixes(rows: NDArray[Any], dim: int, rule: CutRule) -> Source:
