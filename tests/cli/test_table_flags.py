@@ -128,3 +128,16 @@ def test_an_answer_takes_the_lines_that_it_should(tmp_path: Path) -> None:
     assert shown[2] == "       note=x \\x1b[31my"
     (hit,) = answer("search", tmp_path / "c", "lines")
     assert (hit["id"], hit["text"], hit["fields"]) == (fields["id"], fields["text"], {"note": fields["note"]})
+
+
+def test_an_update_of_counted_rows_says_which_column_numbers_them(tmp_path: Path) -> None:
+    table, index = write(tmp_path / "v.csv", "id,text\n0,cat\n1,dog\n2,owl\n"), tmp_path / "index"
+    build = ["index", "build", table, "--encoder", "wordllama", "--column", "text", "-o", index]
+    assert run(*build, "--id-column", "", "--fields", "").exit_code == 0
+    changed = run("index", "update", index, table)
+    assert "the ids of the index were counted, from 0: 'id' of" in changed.stderr
+    assert "0 added, 3 replaced" in changed.stderr
+    # A column that is a field of the index is none of ids.
+    assert run(*build, "--id-column", "", "--fields", "id", "--overwrite").exit_code == 0
+    assert "3 added" in run("index", "add", index, table).stderr
+    assert "update needs ids" in str(run("index", "update", index, table).exception)

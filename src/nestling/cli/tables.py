@@ -110,6 +110,8 @@ def table_like(path: Path, index: AdaptiveIndex, *, has_texts: bool, replaces: b
     if replaces:  # rows that were counted are named by their numbers
         columns.setdefault("id", None)
     table = TableFile.like(path, index.fields, columns, has_texts=has_texts and not replaces)
+    if table.id_column is not None and "id" not in index.columns:
+        say(f"the ids of the index were counted, from 0: {table.id_column!r} of {path} is taken for them")
     missing = [name for name in index.fields if name not in table.kinds and name != columns.get("text")]
     if table.left_out:
         say(f"left out, as the index has no such fields: {', '.join(table.left_out)}")

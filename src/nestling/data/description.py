@@ -207,8 +207,9 @@ class _Survey:
     def _choose(self, part: Table) -> None:
         """The columns of texts and of ids, by the first records."""
         if self._id is None:
+            others = {self._text, *(self._wanted or () if self._settled else ())}  # fields are not ids
             self._id = next(
-                (name for name in part.columns if name.lower() in ID_COLUMNS and name != self._text), ""
+                (name for name in part.columns if name.lower() in ID_COLUMNS and name not in others), ""
             )
         elif self._id and self._id not in part.columns:
             raise DataError(f"{part.path}: {unknown('column', self._id, part.columns)}")
