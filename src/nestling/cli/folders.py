@@ -41,11 +41,16 @@ def show_index(opened: AdaptiveIndex, as_json: bool) -> None:
         return
     show(f"{found.rows:,} vectors of {found.dim} dims, {readable_bytes(found.size_bytes)}: {found.plan}")
     show(f"searched at {found.nesting}, with {readable_bytes(found.kept_bytes)} kept in memory")
-    show(f"{len(found.segments)} segments, {found.in_memory:,} rows in no segment yet")
+    segments, waiting = len(found.segments), found.in_memory
+    show(
+        f"{segments} segment{'s' * (segments != 1)}, {waiting:,} row{'s' * (waiting != 1)} in no segment yet"
+    )
     if found.fields:
         show("fields: " + ", ".join(f"{name} ({kind})" for name, kind in found.fields.items()))
     if found.reason:
         show(f"the plan is {found.reason}")
+    if found.table and found.sampled:
+        show("recall was measured with rows of its own; words may find less: give --queries")
     for row in found.table:
         mark = "*" if row["point"] == found.default_point else " "
         show(f"{mark} recall {row['recall']:.4f} in {row['latency_ms']:.3g} ms {row['point']}".rstrip())

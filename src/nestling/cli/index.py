@@ -23,13 +23,14 @@ from nestling.cli.options import (
     Where,
 )
 from nestling.cli.tables import (
-    VECTOR_MARKS,
-    VECTOR_SUFFIXES,
     Column,
     Fields,
     IdColumn,
     TableOption,
+    check_are_vectors,
     cut_rule,
+    is_table,
+    open_queries,
     open_rows,
     open_table,
     read_names,
@@ -37,7 +38,6 @@ from nestling.cli.tables import (
 )
 from nestling.cli.talk import say, show, show_json
 from nestling.cli.upkeep import compact, export, info, tune, verify
-from nestling.data.input_file import find_file
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,6 +98,14 @@ def build(
 
     Example: nestling index build products.csv --encoder wordllama --column title --id-column sku -o products
     """
+    targets: dict[str, Any] = {
+        "recall": recall,
+        "max_bytes": max_bytes,
+        "max_ms": max_ms,
+        "k": k,
+        "seed": seed,
+    }
+    _check_targets(plan, recall)
     if encoder is not None:
         if (made_by, before, after, table) != (None, None, None, None):
             raise ConfigError(
@@ -105,6 +113,7 @@ def build(
             )
         if (metric, nesting) != ("dot", None):
             raise ConfigError("--metric and --nesting are for vectors; of texts they are those of --encoder")
+        how = {"plan": plan, "queries": open_queries(queries), **targets}
         described = open_table(source, column, id_column, fields)
         from nestling.domains.collection import Collection, check_target
         from nestling.encoders.opening import check_model, open_encoder
@@ -112,16 +121,14 @@ def build(
         check_target(output, overwrite=overwrite)
         check_model(encoder, at)
         model = open_encoder(encoder)
-        with Collection.create(
-            output, model, described, at=at, plan=plan, recall=recall, seed=seed, overwrite=overwrite
-        ) as made:
+        with Collection.create(output, model, described, at=at, overwrite=overwrite, **how) as made:
             show_index(made.index, as_json)
         return
     if at is not None:
         raise ConfigError(
             "--at is for texts; vectors are cut with --nesting, such as --nesting dim=32,64,128"
         )
-    if _is_table(source):
+    if is_table(source):
         raise ConfigError(
             f"{source} holds no vectors; to encode the texts of a table: nestling index build {source} "
             f"--encoder wordllama -o {output}; or give the vectors of its rows, and the table beside them: "
@@ -129,9 +136,9 @@ def build(
         )
     if overwrite:
         raise ConfigError("--overwrite is for collections, made with --encoder; give an index a new folder")
-    from nestling.encoders.stored import open_vectors
     from nestling.search.tune import build as build_index
 
+    asked = check_are_vectors(open_queries(queries), queries)
     stored = open_rows(
         source,
         column=column,
@@ -142,21 +149,20 @@ def build(
         rule=cut_rule(before, after),
         encoder=made_by,
     )
-    asked = None if queries is None else open_vectors(queries).values
     with build_index(
-        output,
-        stored,
-        plan=plan,
-        recall=recall,
-        max_bytes=max_bytes,
-        max_ms=max_ms,
-        queries=asked,
-        k=k,
-        nesting=nesting,
-        metric=cast("Metric", metric),
-        seed=seed,
+        output, stored, plan=plan, queries=asked, nesting=nesting, metric=cast("Metric", metric), **targets
     ) as made_index:
         show_index(made_index, as_json)
+
+
+def _check_targets(plan: str | None, recall: float) -> None:
+    """Refuse a plan that is none, and a recall that is no share, before anything is read."""
+    from nestling.search.frontier import check_targets
+    from nestling.search.plan import Plan
+
+    check_targets(recall)
+    if plan is not None:
+        Plan.parse(plan)
 
 
 @index.command("add")
@@ -221,7 +227,7 @@ def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, repla
     """Add or replace vectors; a table alone changes fields. How many rows it has."""
     from nestling.encoders.stored import open_vectors
 
-    if replaces and table is None and _is_table(source):
+    if replaces and table is None and is_table(source):
         return _put_fields(vectors, table_like(source, vectors, has_texts=False, replaces=True))
     # Of a table beside the vectors, the columns are not those of their file.
     columns = {} if table else vectors.columns
@@ -233,15 +239,6 @@ def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, repla
         names, found = described.ids, described.all_fields()
     put = vectors.update if replaces else vectors.add
     return len(put(stored.values, vectors.ids_like(names), found))
-
-
-def _is_table(source: Path) -> bool:
-    """Whether a file, or what comes through a pipe, holds a table and no vectors."""
-    if source.is_dir():
-        return False
-    file = find_file(source)
-    is_named = file.path == file.place
-    return file.suffix not in VECTOR_SUFFIXES if is_named else not file.head().startswith(VECTOR_MARKS)
 
 
 def _put_fields(index: AdaptiveIndex, rows: TableFile) -> int:

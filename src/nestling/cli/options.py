@@ -27,6 +27,6 @@ Recall = Annotated[float, typer.Option(help="Share of the exact nearest that is 
 MaxBytes = Annotated[float | None, typer.Option(help="The most bytes in memory for each vector.")]
 MaxMs = Annotated[float | None, typer.Option(help="The longest median latency of a query, in milliseconds.")]
 Queries = Annotated[
-    Path | None, typer.Option(help="Vectors to measure with, held out; rows of the data by default.")
+    Path | None, typer.Option(help="Vectors or texts to measure with, held out; rows of the data by default.")
 ]
 K = Annotated[int, typer.Option(min=1, help="Neighbours to find for each query, or all of fewer.")]

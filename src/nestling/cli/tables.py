@@ -149,6 +149,42 @@ def open_rows(
     return stored.with_table(described.ids, described.all_fields(), described.columns)
 
 
+def is_table(source: Path) -> bool:
+    """Whether a file, or what comes through a pipe, holds a table and no vectors."""
+    if source.is_dir():
+        return False
+    file = find_file(source)
+    is_named = file.path == file.place
+    return file.suffix not in VECTOR_SUFFIXES if is_named else not file.head().startswith(VECTOR_MARKS)
+
+
+def open_queries(path: Path | None) -> Any:
+    """Queries to measure with: vectors, or a tuple of texts; None is none."""
+    if path is None:
+        return None
+    if path.is_dir() or not is_table(path):
+        from nestling.encoders.stored import open_vectors
+
+        return open_vectors(path).values
+    from nestling.data.texts import read_texts
+
+    return read_texts(path)
+
+
+def check_are_vectors(queries: Any, path: Path | None) -> Any:
+    """``queries``, where there is no encoder for texts.
+
+    Raises:
+        ConfigError: for texts.
+    """
+    if isinstance(queries, tuple):
+        raise ConfigError(
+            f"{path} holds texts, and there is no encoder for them; give vectors of them with --queries, by "
+            f"what made the others: nestling encode MODEL {path} -o queries.npy"
+        )
+    return queries
+
+
 def cut_rule(before: str | None, after: str | None) -> CutRule | None:
     """The cut rule of two flags; None, where neither is given, leaves it to the vectors."""
     if before is None and after is None:

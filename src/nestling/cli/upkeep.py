@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from nestling.cli.folders import readable, show_frontier, show_index, writable
+from nestling.cli.folders import is_collection, readable, show_frontier, show_index, writable
 from nestling.cli.options import AsJson, Folder, K, MaxBytes, MaxMs, Queries, Recall, Seed, Source, Wait
 from nestling.cli.results import check_results
+from nestling.cli.tables import check_are_vectors, open_queries
 from nestling.cli.talk import readable_bytes, say, show, show_json
 
 
@@ -63,10 +64,16 @@ def tune(
 
     Example: nestling index tune my-index --recall 0.99
     """
-    from nestling.encoders.stored import open_vectors
+    from nestling.search.frontier import check_targets
     from nestling.search.tune import retune
 
-    asked = None if queries is None else open_vectors(queries).values
+    check_targets(recall)
+    asked = open_queries(queries)
+    if isinstance(asked, tuple) and is_collection(folder):
+        from nestling.encoders.opening import open_encoder
+
+        asked = open_encoder(folder / "encoder").encode(list(asked))
+    check_are_vectors(asked, queries)
     with writable(folder, wait=wait) as opened:
         chosen, frontier = retune(
             opened, queries=asked, k=k, recall=recall, max_bytes=max_bytes, max_ms=max_ms, seed=seed
@@ -133,12 +140,16 @@ def bench(
     """
     check_results(output, "frontier.json", "frontier.png")
     from nestling.encoders.stored import open_vectors
+    from nestling.search.frontier import check_targets
     from nestling.search.tune import tune as measure
+
+    check_targets(recall)
+    asked = check_are_vectors(open_queries(queries), queries)
 
     stored = open_vectors(source)
     chosen, frontier = measure(
         stored.values,
-        queries=None if queries is None else open_vectors(queries).values,
+        queries=asked,
         k=k,
         recall=recall,
         max_bytes=max_bytes,

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nestling.arguments import type_of
 from nestling.artifact import (
     MANIFEST,
@@ -17,6 +20,7 @@ from nestling.artifact import (
     verify_files,
     write_folder,
 )
+from nestling.cut import check_vectors
 from nestling.data.columns import Columns, Kinds, read_columns, write_columns
 from nestling.data.description import TableFile
 from nestling.data.fields import FieldKind, Value
@@ -28,6 +32,7 @@ from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError
 from nestling.granularity import At
 from nestling.kinds import check_kind
 from nestling.paths import home_path
+from nestling.search.frontier import check_targets
 from nestling.search.ids import Ids
 from nestling.search.index import AdaptiveIndex
 from nestling.search.plan import Plan, Point
@@ -84,7 +89,10 @@ class Collection:
         at: At = None,
         plan: Plan | str | None = None,
         recall: float = 0.95,
-        queries: Sequence[str] | None = None,
+        max_bytes: float | None = None,
+        max_ms: float | None = None,
+        queries: Sequence[str] | NDArray[Any] | None = None,
+        k: int = 10,
         seed: int = 0,
         overwrite: bool = False,
     ) -> Self:
@@ -103,8 +111,11 @@ class Collection:
             at: the granularity that is kept; the index may still be searched at less.
             plan: of the index; by default the fastest that reaches ``recall``, found by measuring.
             recall: share of the exact nearest that the index is to find.
-            queries: to measure that with, such as people ask; some of the texts by default, which are often
-                easier to find the neighbours of.
+            max_bytes: the most bytes in memory for each text.
+            max_ms: the longest median latency of a query.
+            queries: to measure that with: texts such as people ask, or vectors of them by the encoder; some
+                of the texts themselves by default, which are often easier to find the neighbours of.
+            k: neighbours to find for each.
             seed: of what is drawn while planning and building.
             overwrite: replace a finished collection.
 
@@ -115,9 +126,13 @@ class Collection:
         """
         root = home_path(folder)
         check_target(root, overwrite=overwrite)
+        targets: Any = {"recall": recall, "max_bytes": max_bytes, "max_ms": max_ms}
+        check_targets(**targets)
+        chosen = Plan.parse(plan) if isinstance(plan, str) else plan
         source = _Source.of(texts, ids, fields)
         granularity = encoder.nesting.resolve(at)
         small = encoder if granularity == encoder.nesting.full else encoder.extract(granularity)
+        asked = _as_vectors(small, queries)
         with encoded(small, source.texts, root) as matrix:
             if not _is_begun(root, small):
                 with write_folder(root, _KIND, nesting=small.nesting, rule=small.rule) as path:
@@ -136,9 +151,10 @@ class Collection:
             index = build(
                 root / _INDEX,
                 vectors,
-                plan=plan,
-                recall=recall,
-                queries=None if queries is None else small.encode(list(queries)),
+                plan=chosen,
+                queries=asked,
+                k=k,
+                **targets,
                 encoder=_identity(root),
                 seed=seed,
             )
@@ -303,6 +319,13 @@ class _Source:
             yield Columns({**own.by_name, **given.by_name}, len(rows))
 
         return cls(rows, ids, kinds, columns, {"text": name})
+
+
+def _as_vectors(encoder: Encoder, queries: Sequence[str] | NDArray[Any] | None) -> NDArray[Any] | None:
+    """Queries as vectors of the encoder, before its texts are encoded; they are refused where they cannot."""
+    if isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU":
+        return check_vectors(queries, "queries", dim=encoder.nesting.full["dim"])
+    return None if queries is None else encoder.encode(list(queries))
 
 
 def check_target(folder: Path, *, overwrite: bool = False) -> None:

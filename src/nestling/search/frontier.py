@@ -116,12 +116,7 @@ class Frontier:
         Raises:
             ConfigError: if no trial does; the nearest is named.
         """
-        targets = {"recall": recall, "max_bytes": max_bytes, "max_ms": max_ms}
-        recall, max_bytes, max_ms = (
-            None if value is None else real(name, value) for name, value in targets.items()
-        )
-        if recall is not None:
-            check_recall(recall)
+        check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
         fits = [
             trial
             for trial in self.trials
@@ -129,8 +124,10 @@ class Frontier:
             and (max_ms is None or trial.latency_ms <= max_ms)
         ]
         if not fits:
+            given = {"max_bytes": max_bytes, "max_ms": max_ms}
+            asked = ", ".join(f"{name}={value:g}" for name, value in given.items() if value is not None)
             raise ConfigError(
-                f"no plan fits max_bytes={max_bytes}, max_ms={max_ms}: the smallest takes "
+                f"no plan fits {asked}: the smallest takes "
                 f"{min(trial.row_bytes for trial in self.trials):.0f} bytes a vector, the fastest "
                 f"{min(trial.latency_ms for trial in self.trials):.3g} ms; allow more"
             )
@@ -181,7 +178,9 @@ class Frontier:
             for row in [head, *rows]
         ]
         whence = "rows of the data, as no queries were given" if self.sampled else "queries that were given"
-        lines.append(f"{len(self.trials)} trials on {self.queries:,} {whence}, in {self.seconds:.1f} s")
+        lines.append(
+            f"{len(self.trials)} trial{'s' * (len(self.trials) != 1)} on {self.queries:,} {whence}, in {self.seconds:.1f} s"
+        )
         built = self.trials[0] if self.trials else None
         if built is not None and built.build_s:
             times = self.seconds / built.build_s
@@ -254,6 +253,21 @@ def _beats(one: Trial, other: Trial) -> bool:
     mine = (-one.recall, one.latency_ms, one.row_bytes)
     theirs = (-other.recall, other.latency_ms, other.row_bytes)
     return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
+
+
+def check_targets(
+    recall: float | None, *, max_bytes: float | None = None, max_ms: float | None = None
+) -> None:
+    """Refuse targets that no plan can have, before anything is measured.
+
+    Raises:
+        ConfigError: for what is no number, or a recall that is no share.
+    """
+    for name, value in (("recall", recall), ("max_bytes", max_bytes), ("max_ms", max_ms)):
+        if value is not None:
+            real(name, value)
+    if recall is not None:
+        check_recall(recall)
 
 
 def check_recall(recall: float) -> float:

@@ -86,6 +86,7 @@ class IndexSettings(BaseModel):
         columns: what the columns of the table were called that the rows came from, by their part in it.
         default_point: of a search that names none; empty for that of the plan.
         default_k: neighbours for which that point was measured.
+        sampled: whether the table was measured with rows of the index as queries.
         reason: why the plan was chosen, in words.
     """
 
@@ -108,6 +109,7 @@ class IndexSettings(BaseModel):
     columns: dict[str, str] = {}
     default_point: str = ""
     default_k: int = 0
+    sampled: bool = False
     reason: str = ""
 
 

@@ -234,6 +234,7 @@ class AdaptiveIndex(IndexReader):
         *,
         point: Point | None = None,
         k: int = 0,
+        sampled: bool = False,
         reason: str | None = None,
     ) -> None:
         """Keep what was measured of the index in its manifest, and what was chosen by it.
@@ -242,9 +243,11 @@ class AdaptiveIndex(IndexReader):
             table: rows of JSON values.
             point: of searches that name none; None is that of the plan.
             k: neighbours for which it was measured.
+            sampled: whether rows of the index were the queries.
             reason: why the plan was chosen; None leaves what is said.
         """
         chosen: dict[str, Any] = {"default_point": "" if point is None else str(point), "default_k": k}
+        chosen["sampled"] = sampled
         chosen |= {} if reason is None else {"reason": reason}
         self._changed.write_settings(table=tuple(dict(row) for row in table), **chosen)
 

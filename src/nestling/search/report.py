@@ -32,6 +32,7 @@ class IndexInfo:
         kept_bytes: that searches keep in memory, which the vectors on the disk are not.
         table: what was measured of it.
         default_point: the point of searches that name none, one of the table; empty for that of the plan.
+        sampled: whether the table was measured with rows of the index as queries.
         reason: why the plan was chosen; empty where it was given.
         fields: that rows have, and what each holds.
         columns: what the columns of the table were called that the rows came from.
@@ -53,6 +54,7 @@ class IndexInfo:
     kept_bytes: int
     table: tuple[dict[str, Any], ...]
     default_point: str
+    sampled: bool
     reason: str
     fields: dict[str, FieldKind]
     columns: dict[str, str]
@@ -102,6 +104,7 @@ def describe(state: State) -> IndexInfo:
         kept_bytes=snapshot.kept_bytes,
         table=settings.table,
         default_point=settings.default_point,
+        sampled=settings.sampled,
         reason=settings.reason,
         fields=settings.fields,
         columns=settings.columns,

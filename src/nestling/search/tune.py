@@ -22,7 +22,7 @@ from nestling.errors import ConfigError, DataError
 from nestling.interrupts import on_interrupt
 from nestling.search.engine import Engine
 from nestling.search.exact import Metric, nearest
-from nestling.search.frontier import Frontier, Trial
+from nestling.search.frontier import Frontier, Trial, check_targets
 from nestling.search.index import AdaptiveIndex
 from nestling.search.plan import Plan, Point
 from nestling.search.race import Race, climb, time_search
@@ -106,6 +106,7 @@ def tune(
         ConfigError: if no plan meets the targets; the nearest is named.
         DataError: for vectors or queries that cannot be used.
     """
+    check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
     vectors = check_vectors(vectors)
     k = _as_many(k, len(vectors))
     family = None if plans is None else tuple(dict.fromkeys(map(_read, plans)))
@@ -211,6 +212,7 @@ def build(
     of them; ``nesting="dim=256"``, the full size alone, allows all plans. Searches that name no point use
     that which was chosen for ``recall``; why this plan was chosen stands in ``index.info().reason``.
     """
+    check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
     stored = vectors if hasattr(vectors, "values") and hasattr(vectors, "nesting") else None
     matrix = check_vectors(vectors if stored is None else stored.values)
     found_rule = rule or (CutRule() if stored is None else stored.rule)
@@ -257,7 +259,8 @@ def _keep(index: AdaptiveIndex, frontier: Frontier, chosen: Trial) -> None:
     table += [] if chosen in table else [chosen]
     point = chosen.point if str(chosen.point) else None
     rows = (trial.to_json() for trial in table)
-    index.write_table(rows, point=point, k=frontier.k, reason=frontier.reason)
+    settings: Any = {"k": frontier.k, "sampled": frontier.sampled, "reason": frontier.reason}
+    index.write_table(rows, point=point, **settings)
 
 
 def retune(
@@ -276,6 +279,7 @@ def retune(
     The table is what ``index.search(..., recall=)`` picks its point from, and searches that name none use the
     point that is chosen here. For the arguments see :func:`tune`.
     """
+    check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
     is_kept = on_interrupt(lambda: f"the index {index.folder} is as it was; repeat it to measure its points")
     with is_kept, TemporaryDirectory(prefix="nestling-tune-") as folder:
         names, rows, _ = index.rows()
