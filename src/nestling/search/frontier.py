@@ -178,9 +178,8 @@ class Frontier:
             for row in [head, *rows]
         ]
         whence = "rows of the data, as no queries were given" if self.sampled else "queries that were given"
-        lines.append(
-            f"{len(self.trials)} trial{'s' * (len(self.trials) != 1)} on {self.queries:,} {whence}, in {self.seconds:.1f} s"
-        )
+        trials = f"{len(self.trials)} trial{'s' * (len(self.trials) != 1)}"
+        lines.append(f"{trials} on {self.queries:,} {whence}, in {self.seconds:.1f} s")
         built = self.trials[0] if self.trials else None
         if built is not None and built.build_s:
             times = self.seconds / built.build_s
