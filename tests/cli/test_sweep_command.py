@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nestling.cli import app
+from nestling.cli.flags import in_flags
 from nestling.encoders.stored import StoredVectors
 
 RNG = np.random.default_rng(0)
@@ -81,6 +82,26 @@ def test_few_pairs_can_be_measured(tmp_path: Path) -> None:
     assert "ndcg@4" in few.stdout
     assert "4 documents, so that --k 4 is measured" in few.stderr
     assert "ndcg@3" in run("wordllama", "--pairs", path, "--k", 3).stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label\na\n\nb\na\n", "3 labels, but there are 4 vectors; blank: line 3; give one"),
+        ("id,label\n1,a\n2,\n3,b\n4,a\n", "no label in line 3; give one for each vector"),
+        ("label\na\n", "1 labels, but there are 4 vectors; give one"),
+    ],
+)
+def test_lines_without_a_label_are_named(text: str, message: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.eye(4, 8, dtype=np.float32))
+    (tmp_path / "l.csv").write_text(text, encoding="utf-8")
+    assert message in str(run(tmp_path / "x.npy", "--labels", tmp_path / "l.csv").exception)
+
+
+def test_the_flag_that_names_columns_of_pairs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("one,two,three\na,b,c\n", encoding="utf-8")
+    message = str(run("wordllama", "--pairs", tmp_path / "p.csv").exception)
+    assert "--columns query=NAME,document=NAME" in in_flags(message, {"columns": "--columns"})
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,28 @@ def test_a_column_that_is_text_because_of_few_values_is_told(tmp_path):
     assert opened(tmp_path / "a.jsonl").remarks == {"price": "line 2 holds '2' (1 of 3 values say no number)"}
 
 
+@pytest.mark.parametrize("order", [["9007199254740993", "1.5"], ["1.5", "9007199254740993"]])
+def test_whole_numbers_that_no_float_holds_are_not_rounded_in_texts(order, tmp_path):
+    """In a column of floats they are told, by the same rule as numbers of files with types."""
+    path = csv_of(tmp_path, order)
+    line = 2 + order.index("9007199254740993")
+    (tmp_path / "a.tsv").write_text(path.read_text().replace(",", "\t"), encoding="utf-8")
+    for each in (path, tmp_path / "a.tsv"):
+        assert "price" not in opened(each).kinds
+        assert f"line {line}: column 'price' holds 9007199254740993" in opened(each).left_out["price"]
+        for fields in (["price"], {"price": "float"}):
+            with pytest.raises(
+                DataError, match=rf"line {line}: .*9007199254740993,? (which )?has more digits"
+            ):
+                opened(each, fields=fields)
+        for kind in ("int", "float"):
+            with pytest.raises(DataError, match=rf"line {line}: .*has more digits"):
+                TableFile.like(each, {"price": kind}, {"id": "key"}, has_texts=False)
+        assert column(each, fields={"price": "text"}) == ("text", order)
+    assert column(csv_of(tmp_path, ["9007199254740992", "9007199254740994", "1.5"]))[0] == "float"
+    assert column(csv_of(tmp_path, ["9007199254740993", "1"])) == ("int", [2**53 + 1, 1])
+
+
 def test_digits_are_not_lost(tmp_path):
     long = "12345678901234567890"
     assert column(csv_of(tmp_path, [long])) == ("text", [long])
@@ -274,5 +296,7 @@ def test_a_further_table_has_the_fields_of_the_index(tmp_path):
     assert dict(table.kinds) == {"year": "float", "note": "text"}
     assert table.left_out == {"x": "the index has no such field"}
     assert table.all_fields().records()[-1] == {"year": 1.5, "note": "late"}
-    with pytest.raises(DataError, match="line 1: column 'year' holds true or false"):
+    with pytest.raises(
+        DataError, match=r"column 'year' holds true or false, but 0 stands in 8.* lines \(1, 2"
+    ):
         TableFile.like(tmp_path / "a.jsonl", {"year": "bool"}, {"id": "id"}, has_texts=False)

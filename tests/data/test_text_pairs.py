@@ -227,7 +227,11 @@ def test_repeated_rows_are_dropped_and_counted(tmp_path: Path) -> None:
         ("my.csv", b"query,document\na,b,c\nd,e\n", r"line 2 of .* does not have 2 fields.*double quotes"),
         ("my.csv", b'query,document\na,"b\nc,d\n', "malformed.*is a quote not closed"),
         ("my.csv", b"query,query\na,b\n", "names a column twice"),
-        ("my.csv", b"one,two,three\na,b,c\n", "no column known to hold a query, but: one, two, three"),
+        (
+            "my.csv",
+            b"one,two,three\na,b,c\n",
+            r"to hold a query, but: one, two, three; .* with columns='query=NAME,document=NAME', or call",
+        ),
         (
             "my.csv",
             "query,document\na,b\nf\xfcr,c\n".encode("latin-1"),

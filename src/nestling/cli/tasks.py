@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nestling.cli.talk import say, say_left_out
-from nestling.errors import ConfigError, DataError
+from nestling.errors import ConfigError, DataError, named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,15 +149,25 @@ def _read_labels(path: Path, count: int) -> NDArray[np.generic]:
 
     from nestling.data.table import read_table
 
-    columns = read_table(path).columns
+    table = read_table(path)
+    columns = table.columns
     if _LABEL not in columns and len(columns) > 1:
         raise DataError(
             f"{path} has the columns {', '.join(columns)}; call the one of the classes {_LABEL!r}"
         )
-    labels = np.asarray(columns.get(_LABEL, next(iter(columns.values()))))
+    labels = columns.get(_LABEL, next(iter(columns.values())))
+    blank = [row for row, label in enumerate(labels) if label is None or not str(label).strip()]
+    if blank:
+        raise DataError(f"{path} has no label in {table.name_rows(blank)}; give one for each vector")
     if len(labels) != count:
-        raise DataError(f"{path} holds {len(labels)} labels, but there are {count} vectors")
-    return labels
+        # Readers pass over blank lines, which the numbers of the others still tell.
+        passed = sorted({*range(table.numbers[0], table.numbers[-1])} - {*table.numbers})
+        lines = f"; blank: {named('line', [str(line) for line in passed], len(passed))}" if passed else ""
+        raise DataError(
+            f"{path} holds {len(labels):,} labels, but there are {count:,} vectors{lines}; "
+            "give one label for each vector"
+        )
+    return np.asarray(labels)
 
 
 def _held_out(labels: NDArray[np.generic], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -55,7 +55,7 @@ class ColumnSurvey:
         if found != "text" and "infinite" in self._first:
             self._refuse("infinite", "is infinite; give finite numbers, or leave it blank")
         if found == "float" and "long" in self._first:
-            self._refuse("long", "has more digits than a float, which others there are; give texts")
+            self._refuse("long", "has more digits than a float, and there are floats too; give texts")
         return found
 
     @property
@@ -93,25 +93,15 @@ def read_column(part: Table, name: str, kind: FieldKind) -> list[Value]:
     """
     given = column_of(part, name)
     try:
-        return converted(given, kind, f"column {name!r}")
+        return converted(given, kind, f"column {name!r}", name_rows=part.name_rows, missing="a blank")
     except DataError as error:
-        raise DataError(f"{part.path}, {_place(part, given, kind)}: {error}") from error
-
-
-def _place(part: Table, given: Sequence[Any], kind: FieldKind) -> str:
-    """Where the first value stands that is not of its kind, as found in an editor."""
-    for row, value in enumerate(given):
-        try:
-            converted([value], kind, "")
-        except DataError:
-            return part.name_rows([row])
-    raise AssertionError("a value was refused")
+        raise DataError(f"{part.path}: {error}") from error
 
 
 def _sorts_of_texts(texts: Sequence[Value]) -> list[_Sort]:
-    """Of a file without types; a number in it may be rounded, as its digits are no whole number's."""
+    """Of a file without types."""
     known = {text: _sort(None if text is None else said_by(str(text))) for text in {*texts}}
-    return ["int" if known[text] == "long" else known[text] for text in texts]
+    return [known[text] for text in texts]
 
 
 def _sort(value: Value) -> _Sort:

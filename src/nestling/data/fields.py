@@ -7,7 +7,7 @@ import decimal
 import math
 import numbers
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -97,7 +97,7 @@ def _checked(value: Value) -> Value:
         if math.isinf(value):
             raise DataError(
                 "a field holds an infinite number, which has no place in JSON and in some databases; give a "
-                "finite one, or None"
+                "finite one, or none"
             )
         return None if math.isnan(value) else value
     if isinstance(value, int) and not -INT_END <= value < INT_END:
@@ -160,7 +160,14 @@ def joined_kind(first: FieldKind | None, second: FieldKind | None) -> FieldKind 
     return "float" if {first, second} == {"int", "float"} else "text"
 
 
-def converted(values: Sequence[Any], kind: FieldKind, what: str) -> list[Value]:
+def converted(
+    values: Sequence[Any],
+    kind: FieldKind,
+    what: str,
+    *,
+    name_rows: Callable[[Sequence[int]], str] = name_rows,
+    missing: str = "None",
+) -> list[Value]:
     """Values as those of one kind: None, or what the kind holds.
 
     Among numbers and truth values, texts are what :func:`~nestling.data.words.said_by` reads in them.
@@ -169,6 +176,8 @@ def converted(values: Sequence[Any], kind: FieldKind, what: str) -> list[Value]:
         values: as :func:`read_value` takes them.
         kind: what they are to be.
         what: how a message names them.
+        name_rows: how it names their rows, such as lines of a file.
+        missing: how it says to give no value.
 
     Raises:
         DataError: for values that are of another kind (their rows are named).
@@ -185,7 +194,7 @@ def converted(values: Sequence[Any], kind: FieldKind, what: str) -> list[Value]:
     if wrong:
         raise DataError(
             f"{what} holds {NOUNS[kind]}, but {values[wrong[0]]!r} stands in {name_rows(wrong)}; "
-            "give values of its kind, or None where there is none"
+            f"give values of its kind, or {missing} where there is none"
         )
     return found
 
@@ -200,14 +209,13 @@ def _convert(given: Any, kind: FieldKind) -> Value:
         is_beyond = isinstance(value, int) and not isinstance(value, bool)  # no text is too long for it
         value = _checked(str(value) if is_beyond else value)
         return value if value is None or isinstance(value, str) else _as_text(value)
-    is_decimal = isinstance(value, str)  # digits of a text may be more than those of a float
     value = _checked(said_by(value) if isinstance(value, str) else value)
     if value is None:
         return None
     if isinstance(value, str) or (kind == "bool") != isinstance(value, bool):
         raise ValueError(value)
     if kind == "float":
-        return float(value) if is_decimal else _as_float(value)
+        return _as_float(value)
     return value if kind == "bool" else _as_whole(value)
 
 
@@ -219,7 +227,8 @@ def _as_whole(value: float) -> int:
 
 
 def _as_float(value: float) -> float:
-    if int(found := float(value)) != value and isinstance(value, int):
+    found = float(value)
+    if isinstance(value, int) and int(found) != value:
         raise DataError(f"{value} has more digits than a float, which would become {int(found)}; give a text")
     return found
 

@@ -182,7 +182,8 @@ def _choose_columns(table: Table, query: str | None, document: str | None) -> tu
         if column is None:
             raise DataError(
                 f"{table.path} has no column known to hold a {role}, but: {', '.join(table.columns)}; "
-                f"name it with {role}=, or call it {role!r} in the file"
+                f"name it with {role}=, or name it with columns='query=NAME,document=NAME', or call it "
+                f"{role!r} in the file"
             )
     assert query is not None
     assert document is not None

@@ -126,7 +126,8 @@ def read_scored_pairs(
         if name is None:
             raise DataError(
                 f"{table.path} has no column known to hold the {role} of scored pairs, but: "
-                f"{', '.join(table.columns)}; name it with {role}=, or call it {_COLUMNS[role][0]!r}"
+                f"{', '.join(table.columns)}; name it with {role}=, or name it with "
+                f"columns='first=NAME,second=NAME,score=NAME', or call it {_COLUMNS[role][0]!r}"
             )
     columns = {role: str(name) for role, name in chosen.items()}
     texts = [tuple(table.texts(columns[role])) for role in ("first", "second")]
