@@ -87,10 +87,20 @@ def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
     "unknown key 'learning_rate'; did you mean 'lr'? Allowed: layer, lr"
     """
     names = [str(option) for option in allowed]
+    hint = meant(name, names)
+    return f"unknown {what} {str(name)!r}{'; ' + hint if hint else '.'} Allowed: {', '.join(names)}"
+
+
+def meant(name: object, allowed: Iterable[str]) -> str:
+    """A question for the allowed names nearest to one that is unknown; "" where none is near.
+
+    >>> meant("prise", ["price", "brand"])
+    "did you mean 'price'?"
+    """
+    names = [*allowed]
     close = [option for option in names if _is_short_for(option, str(name))]
     close = close or difflib.get_close_matches(str(name), names, n=2, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
-    return f"unknown {what} {str(name)!r}{hint} Allowed: {', '.join(names)}"
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def named(noun: str, names: Sequence[str], count: int, then: str = "", most: int = 5) -> str:

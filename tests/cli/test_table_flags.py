@@ -88,7 +88,28 @@ def test_a_float_widens_a_field_and_that_is_told(vectors: Path, tmp_path: Path) 
     whole = write(tmp_path / "c.csv", "id,price\n1,3.0\n3,\n")
     assert answer("index", "update", index, whole)["replaced"] == 2
     wrong = run("index", "update", index, write(tmp_path / "d.csv", "id,price\n1,cheap\n"))
-    assert "line 2: column 'price' holds numbers, but 'cheap'" in str(wrong.exception)
+    expected = "d.csv: column 'price' holds numbers, but 'cheap' stands in line 2; give values of its kind"
+    assert f"{expected}, or a blank where there is none" in str(wrong.exception)
+
+
+def test_a_misspelt_column_of_an_update_is_told(vectors: Path, tmp_path: Path) -> None:
+    index = tmp_path / "i"
+    first = write(tmp_path / "a.csv", "id,price,brand\n1,1.5,a\n2,2,b\n3,3,c\n")
+    answer("index", "build", vectors, "--table", first, *BUILD, index)
+    for text, expected in (
+        ("id,prise\n1,9\n", r"no column that the index has a field for.*prise (did you mean 'price'?)"),
+        ("id\n1\n", "it holds ids alone; the fields are: price, brand"),
+    ):
+        wrong = run("index", "update", index, write(tmp_path / "b.csv", text))
+        assert wrong.exit_code != 0
+        assert all(part in str(wrong.exception) for part in expected.split(".*"))
+    partly = run("index", "update", index, write(tmp_path / "c.csv", "id,prise,brand\n1,9,z\n"))
+    assert (partly.exit_code, "no such fields: prise (did you mean 'price'?)" in partly.stderr) == (0, True)
+    beside = run("index", "update", index, vectors, "--table", write(tmp_path / "d.csv", "id\n1\n2\n3\n"))
+    assert beside.exit_code == 0, beside.exception  # the vectors change
+    big = write(tmp_path / "e.csv", "id,price\n1,9007199254740993\n")
+    wrong = run("index", "update", index, big)
+    assert "column 'price', line 2: 9007199254740993 has more digits than a float" in str(wrong.exception)
 
 
 def test_why_a_column_is_text_is_told(vectors: Path, tmp_path: Path) -> None:

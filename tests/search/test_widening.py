@@ -144,6 +144,11 @@ def test_whole_numbers_that_no_float_holds_stay(tmp_path):
             made.add(X[3:4], ["d"], {"n": [2**53 + 1]})
 
 
+def test_an_update_of_nothing_is_refused(prices):
+    with pytest.raises(DataError, match="changes nothing; give fields="):
+        prices.update(None, [1])
+
+
 def test_what_is_no_number_widens_nothing(prices):
     for wrong in ("much", True, float("inf")):
         with pytest.raises(DataError):

@@ -235,7 +235,7 @@ def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, repla
     vectors.check_encoder(stored.encoder)
     names, found = stored.ids, stored.fields
     if table is not None:
-        described = table_like(table, vectors, has_texts=False, replaces=replaces)
+        described = table_like(table, vectors, has_texts=False, replaces=replaces, has_vectors=True)
         names, found = described.ids, described.all_fields()
     put = vectors.update if replaces else vectors.add
     return len(put(stored.values, vectors.ids_like(names), found))

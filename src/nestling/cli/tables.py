@@ -10,7 +10,7 @@ import typer
 
 from nestling.cli.talk import say
 from nestling.data.input_file import find_file
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.errors import ConfigError, DataError, meant, unknown
 
 if TYPE_CHECKING:
     from nestling.cut import CutRule
@@ -92,7 +92,9 @@ def open_table(
     return table
 
 
-def table_like(path: Path, index: AdaptiveIndex, *, has_texts: bool, replaces: bool) -> TableFile:
+def table_like(
+    path: Path, index: AdaptiveIndex, *, has_texts: bool, replaces: bool, has_vectors: bool = False
+) -> TableFile:
     """A table whose columns are those of the one that an index was built from.
 
     Args:
@@ -101,6 +103,10 @@ def table_like(path: Path, index: AdaptiveIndex, *, has_texts: bool, replaces: b
         has_texts: whether the index is that of a collection; where rows are replaced, the table may do
             without them.
         replaces: rows of the same ids.
+        has_vectors: whether a file of vectors comes with it.
+
+    Raises:
+        DataError: as :meth:`TableFile.like`, and for a table by which nothing would be replaced.
     """
     from nestling.data.description import TableFile
 
@@ -113,8 +119,16 @@ def table_like(path: Path, index: AdaptiveIndex, *, has_texts: bool, replaces: b
     if table.id_column is not None and "id" not in index.columns:
         say(f"the ids of the index were counted, from 0: {table.id_column!r} of {path} is taken for them")
     missing = [name for name in index.fields if name not in table.kinds and name != columns.get("text")]
-    if table.left_out:
-        say(f"left out, as the index has no such fields: {', '.join(table.left_out)}")
+    absent = [name for name in index.fields if name not in table.kinds]
+    hints = {name: meant(name, absent) for name in table.left_out}
+    strangers = [f"{name} ({hint})" if hint else name for name, hint in hints.items()]
+    if replaces and table.text is None and not table.kinds and not has_vectors:
+        raise DataError(
+            f"{path} has no column that the index has a field for, so nothing changes: "
+            f"{', '.join(strangers) or 'it holds ids alone'}; the fields are: {', '.join(index.fields)}"
+        )
+    if strangers:
+        say(f"left out, as the index has no such fields: {', '.join(strangers)}")
     if missing:
         rest = "rows that are replaced keep theirs" if replaces else "its rows have no value there"
         say(f"{path} has no column {', '.join(missing)}: {rest}")

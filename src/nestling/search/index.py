@@ -198,9 +198,16 @@ class AdaptiveIndex(IndexReader):
             vectors: as for :meth:`add`; None keeps those that are there.
             ids: of the rows.
             fields: those that are named are replaced, and the others kept.
+
+        Raises:
+            DataError: as :meth:`add`, and where neither vectors nor fields are given.
         """
         if ids is None:
             raise DataError("update needs ids, which say what rows are replaced; use add for new rows")
+        if vectors is None and fields is None:
+            raise DataError(
+                "an update without vectors (or texts) and without fields changes nothing; give fields="
+            )
         return self._put(vectors, ids, fields, replaces=True)
 
     def _put(self, vectors: Any, ids: Any, fields: Any, *, replaces: bool) -> Ids:
