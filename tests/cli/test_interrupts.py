@@ -41,6 +41,11 @@ add = LanceTable.upsert
 LanceTable.upsert = lambda *given: (time.sleep(0.3), add(*given))
 """
 
+SLOW_INDEX = """
+from nestling.search.stores.database import DatabaseStore
+DatabaseStore.optimize = lambda self: time.sleep(30)
+"""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -329,6 +334,14 @@ def test_index_export(tmp_path: Path) -> None:
     )
     assert ended.code == 130
     assert ended.last.endswith("of 30,000 rows are copied; repeat it to go on")
+
+
+def test_index_export_while_the_database_builds_its_index(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    AdaptiveIndex.create(tmp_path / "index", np.eye(400, 16, dtype=np.float32) + 0.1).close()
+    url = f"lancedb://{tmp_path}/vectors/items"
+    ended = interrupted(["index", "export", tmp_path / "index", "--to", url], "building", more=SLOW_INDEX)
+    assert ended == Ended(130, "nestling: interrupted: 400 of 400 rows are copied; repeat it to go on")
 
 
 def test_a_command_that_ends_by_itself_says_nothing_of_interrupts(tmp_path: Path) -> None:

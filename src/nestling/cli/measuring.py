@@ -71,8 +71,10 @@ def sweep(
         task = vector_task(stored, flags)
         curve = measure(_as_stored, task, wanted or stored.nesting, rule=stored.rule, **how)
     else:
+        from nestling.encoders.opening import check_model, open_encoder
+
+        check_model(model)
         task = text_task(flags)
-        from nestling.encoders.opening import open_encoder
 
         of_layers = wanted if wanted is not None and "layer" in wanted.axes else None
         curve = measure(open_encoder(model, of_layers), task, wanted, **how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from nestling.artifact import MANIFEST
 from nestling.cli.demo import COLLECTION, DEMO_FOLDER
-from nestling.cli.folders import is_collection
+from nestling.cli.folders import is_collection, readable
 from nestling.cli.options import AsJson, At, Where
 from nestling.cli.talk import one_line, say, show, show_json
 from nestling.errors import ConfigError
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 def search(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[INDEX] [QUERY]", help="A folder to search, and what to look for."),
+        typer.Argument(
+            metavar="[INDEX] [QUERY]", help="A folder to search, and what to look for (- reads it)."
+        ),
     ] = None,
     vectors: Annotated[Path | None, typer.Option(help="A file of query vectors, in place of words.")] = None,
     k: Annotated[int, typer.Option(min=1, help="How many answers.")] = 10,
@@ -52,14 +55,17 @@ def search(
     at_point = None if point is None else Point.parse(point)
     asked: dict[str, Any] = {"k": k, "at": at, "point": at_point, "recall": recall, "where": where}
     if vectors is not None:
-        if len(given) != 1:
+        if len(given) > 1:
+            raise ConfigError("--vectors are searched for in place of words; give one of both")
+        if not given:
             raise ConfigError(
                 "name the index that the vectors are searched in: nestling search INDEX --vectors FILE"
             )
         _show_rows(_search_vectors(Path(given[0]), vectors, asked), as_json)
         return
     folder = _folder_of(given)
-    answers = _search_texts(folder, given[-1], encoder, asked)
+    query = sys.stdin.readline().strip() if given[-1] == "-" else given[-1]
+    answers = _search_texts(folder, query, encoder, asked)
     if as_json:
         show_json(answers)
         return
@@ -113,17 +119,33 @@ def _search_texts(
         if index.encoder and not has_digest(reference):
             index.check_encoder(encoder or "")
         made = open_encoder(name)
+        full = made.nesting.full["dim"]
+        # A cut is right only of vectors that are known to be its own.
+        if not index.encoder and full != index.dim:
+            raise ConfigError(
+                f"{name} makes vectors of {full} dims, {folder} holds some of {index.dim}; name what made "
+                f"them with --encoder, or, if it is a cut of {name}, build the index with --made-by {name}"
+            )
         size = index.dim if index.dim in made.nesting.sizes("dim") else None
         return _of_rows(index.search(made.encode([query], size), **asked))[0]
 
 
 def _search_vectors(folder: Path, vectors: Path, asked: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    from nestling.encoders.reference import has_digest
     from nestling.encoders.stored import open_vectors
-    from nestling.search.index import AdaptiveIndex
 
-    queries = open_vectors(vectors)
-    with AdaptiveIndex.open(folder, encoder=queries.encoder or None, read_only=True) as index:
-        return _of_rows(index.search(queries.values, **asked))
+    queries, has_texts = open_vectors(vectors), is_collection(folder)
+    with readable(folder) as index:
+        if queries.encoder and (has_digest(queries.encoder) or not has_texts):  # a collection says no name
+            index.check_encoder(queries.encoder)
+        found = _of_rows(index.search(queries.values, **asked))
+        text = index.columns.get("text", "text")
+    if not has_texts:
+        return found
+    return [
+        [{**each, "text": each["fields"].pop(text), "fields": each["fields"]} for each in row]
+        for row in found
+    ]
 
 
 def _of_rows(hits: Hits) -> list[list[dict[str, Any]]]:
@@ -142,8 +164,10 @@ def _show_rows(answers: list[list[dict[str, Any]]], as_json: bool) -> None:
     if as_json:
         show_json(answers)
         return
-    for row in answers:
-        show("\t".join(f"{one_line(answer['id'])} {answer['score']:.4f}" for answer in row))
+    for number, row in enumerate(answers):
+        show(f"query {number}")
+        for answer in row:
+            _show_answer(answer)
 
 
 def _show_answer(answer: dict[str, Any]) -> None:

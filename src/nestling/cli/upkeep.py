@@ -102,6 +102,9 @@ def export(
 
     Example: nestling index export my-index --to lancedb:///data/vectors/items
     """
+    from nestling.search.stores.urls import read_url
+
+    read_url(to)
     from nestling.search.stores import export_index
 
     with readable(folder) as opened:

@@ -14,6 +14,7 @@ from nestling.encoders.static_folder import is_static
 from nestling.errors import DataError, unknown
 from nestling.extras import TRAINING, check_packages
 from nestling.granularity import AnyNesting, At, read_at
+from nestling.kinds import check_kind
 from nestling.paths import home_path
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def check_model(name: str | Path, at: At = None, *, to_train: bool = False) -> N
 
     Raises:
         GranularityError: for a granularity that is none, or that a model saved by nestling does not have.
+        ArtifactError: for a folder that nestling saved and that holds something else.
         DataError: if there is no such folder, and no such model on the Hugging Face hub or in its cache.
         MissingExtraError: if packages that it takes are not installed; all of them are named.
     """
@@ -46,7 +48,9 @@ def check_model(name: str | Path, at: At = None, *, to_train: bool = False) -> N
     if name in BUNDLED:
         check_packages(*_packages(name, to_train))
     if (home_path(name) / MANIFEST).is_file():
-        read_manifest(name).read_nesting().resolve(at)
+        manifest = read_manifest(name)
+        check_kind(home_path(name), manifest.kind, "text_encoder")
+        manifest.read_nesting().resolve(at)
     elif name == "wordllama":
         wordllama_files()
     elif name == "minilm":

@@ -94,15 +94,16 @@ def copy(
     _check_fields(opened, target.layout)
     prepared = opened.is_prepared or opened.rule != target.layout.rule
     start, tally = time.perf_counter(), _Tally(target, prepared, keeps_names=delete_missing)
-    kept = on_interrupt(lambda: f"{progress.done:,} of {opened.count:,} rows are copied; repeat it to go on")
-    with Progress("copying", opened.count, "rows") as progress, kept:
-        for batch in gathered(tally.to_write(opened.batches, progress), size):
-            with progress.part(len(batch.ids)):
-                target.add(batch.ids, batch.vectors, batch.metadata, prepared=prepared)
-    deleted = tally.delete_missing() if delete_missing else 0
-    with Progress("building the index of the database"):
-        target.optimize()
-    extra = max(0, target.count() - sum(tally.counts))
+    progress = Progress("copying", opened.count, "rows")
+    with on_interrupt(lambda: f"{progress.done:,} of {opened.count:,} rows are copied; repeat it to go on"):
+        with progress:
+            for batch in gathered(tally.to_write(opened.batches, progress), size):
+                with progress.part(len(batch.ids)):
+                    target.add(batch.ids, batch.vectors, batch.metadata, prepared=prepared)
+        deleted = tally.delete_missing() if delete_missing else 0
+        with Progress("building the index of the database"):
+            target.optimize()
+        extra = max(0, target.count() - sum(tally.counts))
     added, changed, unchanged = tally.counts
     return Copied(added, changed, unchanged, deleted, extra, time.perf_counter() - start)
 

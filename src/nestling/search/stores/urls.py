@@ -25,6 +25,7 @@ class _Place:
     """What a URL says. ``folders`` are the parts of the path before the table."""
 
     url: SplitResult
+    scheme: str
     port: int | None
     folders: tuple[str, ...]
     table: str
@@ -88,6 +89,16 @@ def create_store(url: str, layout: Layout, *, timeout_s: float = 30.0) -> Databa
 
 def table_at(url: str, *, timeout_s: float = 30.0) -> Table:
     """The table that a URL names, which need not exist; arguments and errors as in :func:`open_store`."""
+    place = read_url(url, timeout_s)
+    return _MAKERS[place.scheme][0](place)
+
+
+def read_url(url: str, timeout_s: float = 30.0) -> _Place:
+    """What a URL says, checked before any database is opened.
+
+    Raises:
+        ConfigError: for a URL of no kind of store, or that holds a password.
+    """
     parts = urlsplit(url)
     scheme = "postgres" if parts.scheme == "postgresql" else parts.scheme
     if scheme not in _MAKERS:
@@ -104,12 +115,14 @@ def table_at(url: str, *, timeout_s: float = 30.0) -> Table:
     folders = tuple(unquote(part) for part in parts.path.split("/") if part)
     if not folders:
         raise ConfigError(f"a {scheme} URL must end in the name of a table, as in {_EXAMPLES[scheme]}")
-    make, allowed = _MAKERS[scheme]
+    allowed = _MAKERS[scheme][1]
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     for option in options:
         if option not in allowed:
             raise ConfigError(unknown(f"option of a {scheme} URL", option, allowed or ["none"]))
-    return make(_Place(parts, port, folders[:-1], check_name(folders[-1]), options, timeout_s))
+    if scheme == "lancedb" and parts.netloc:
+        raise ConfigError(f"a lancedb URL has three slashes and a folder, as in {_EXAMPLES['lancedb']}")
+    return _Place(parts, scheme, port, folders[:-1], check_name(folders[-1]), options, timeout_s)
 
 
 def _postgres(place: _Place) -> Table:
@@ -188,12 +201,7 @@ def _lancedb(place: _Place) -> Table:
 
     lancedb = require("lancedb", "lancedb")
     _, _, cloud = place.url.scheme.partition("+")
-    if cloud:
-        home = "/".join((f"{cloud}://{place.url.netloc}", *place.folders))
-    elif place.url.netloc:
-        raise ConfigError(f"a lancedb URL has three slashes and a folder, as in {_EXAMPLES['lancedb']}")
-    else:
-        home = str(place.folder)
+    home = "/".join((f"{cloud}://{place.url.netloc}", *place.folders)) if cloud else str(place.folder)
     with _opening(home):
         database = lancedb.connect(home)
     return LanceTable(database, place.table, refresh_s=_CLOUD_REFRESH_S if cloud else 0.0)

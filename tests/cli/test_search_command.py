@@ -1,0 +1,73 @@
+"""``nestling search``: words and vectors of them get the same answers, of a collection and of an index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from nestling.cli import app
+from nestling.domains.collection import Collection
+from nestling.encoders.opening import open_encoder
+from nestling.encoders.stored import StoredVectors
+from nestling.search.index import AdaptiveIndex
+
+TEXTS = ["a cat sleeps on the roof", "the ship left the harbour", "knead the dough and bake"]
+ASKED = ["baking a loaf", "boats at sea"]
+
+
+def run(*arguments: object, **options: Any) -> Any:
+    return CliRunner().invoke(app, [str(each) for each in arguments], **options)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search")
+    encoder = open_encoder("wordllama")
+    fields = {"year": [2001, 2010, None]}
+    Collection.create(folder / "c", encoder, TEXTS, ["c", "s", "b"], fields=fields).close()
+    vectors = encoder.encode(ASKED)
+    np.save(folder / "q.npy", vectors)
+    StoredVectors(vectors, encoder.nesting, encoder.rule.again, encoder="wordllama").save(folder / "q")
+    unknown = encoder.encode(TEXTS)[:, :64]
+    AdaptiveIndex.create(folder / "cut", unknown, fields={"title": TEXTS}).close()
+    return folder
+
+
+@pytest.mark.parametrize("queries", ["q.npy", "q"])
+def test_vectors_get_the_answers_of_their_words_from_a_collection(queries: str, place: Path) -> None:
+    by_vectors = run("search", place / "c", "--vectors", place / queries, "--where", "year>=2000", "--json")
+    words = [run("search", place / "c", each, "--where", "year>=2000", "--json") for each in ASKED]
+    assert json.loads(by_vectors.stdout) == [json.loads(each.stdout) for each in words]
+    shown = run("search", place / "c", "--vectors", place / queries).stdout
+    parts = [run("search", place / "c", each).stdout for each in ASKED]
+    assert shown == f"query 0\n{parts[0]}query 1\n{parts[1]}"
+
+
+def test_fields_are_shown_for_queries_that_are_vectors(place: Path) -> None:
+    np.save(place / "short.npy", np.load(place / "q.npy")[:1, :64])
+    shown = run("search", place / "cut", "--vectors", place / "short.npy", "--k", 1).stdout.splitlines()
+    assert shown[0] == "query 0"
+    assert shown[1].endswith("  2")
+    assert shown[2].strip() == f"title={TEXTS[2]}"
+
+
+def test_the_query_may_come_through_standard_input(place: Path) -> None:
+    piped = run("search", place / "c", "-", input=f"{ASKED[0]}\nanother line\n")
+    assert piped.stdout == run("search", place / "c", ASKED[0]).stdout
+    assert "the query is empty" in str(run("search", place / "c", "-", input="\n").exception)
+
+
+def test_words_and_vectors_are_not_given_both(place: Path) -> None:
+    told = run("search", place / "c", "words", "--vectors", place / "q.npy")
+    assert "give one of both" in str(told.exception)
+
+
+def test_words_are_not_cut_to_the_size_of_vectors_whose_maker_is_unknown(place: Path) -> None:
+    told = run("search", place / "cut", "words", "--encoder", "wordllama")
+    assert "wordllama makes vectors of 256 dims" in str(told.exception)
+    assert "holds some of 64" in str(told.exception)
