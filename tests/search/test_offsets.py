@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from nestling import kernels
 from nestling.cut import RAW, CutRule
-from nestling.search.engine import build
+from nestling.search.engine import Engine, build
 from nestling.search.exact import Metric, nearest
 from nestling.search.walk import GraphScan
 
@@ -25,6 +26,15 @@ PLANS = [
     "hnsw16@full > flat@full > rerank:fp16@full",
     "flat@full > rerank:int8@full",
     "flat@32 > rerank:fp16@full",
+]
+
+SCANS = [
+    *(
+        f"{code}@full > rerank@full"
+        for code in ("pq8x8", "pq12x4", "opq8x8", "int4", "int8", "fp16", "rabitq")
+    ),
+    *(f"ivf16@full > {code}@full > rerank@full" for code in ("flat", "pq8x8", "int8")),
+    "hnsw16@full > int8@full > rerank@full",
 ]
 
 
@@ -78,6 +88,59 @@ def test_inner_products_with_an_offset_are_found(plan: str, offset: float) -> No
     Measured: 0.895 to 0.98 of 2,000 rows, 0.978 to 1 of 3,000.
     """
     assert recall_of(plan, RAW, "dot", offset) >= 0.88
+
+
+@pytest.mark.parametrize("plan", SCANS)
+@pytest.mark.parametrize("space", [space for space in SPACES if space != (RAW, "dot")], ids=str)
+def test_an_offset_costs_scans_of_codes_no_recall(plan: str, space: tuple[CutRule, Metric]) -> None:
+    for offset in OFFSETS[:2]:
+        assert recall_of(plan, *space, offset) >= recall_of(plan, *space, 0.0) - 0.02
+
+
+@pytest.mark.parametrize("plan", ["opq8x8@full", "int4@full", "int8@full", "fp16@full", "rabitq@full"])
+def test_an_offset_costs_scans_by_inner_product_no_recall(plan: str) -> None:
+    for offset in OFFSETS[:2]:
+        stages = f"{plan} > rerank@full"
+        assert recall_of(stages, RAW, "dot", offset) >= recall_of(stages, RAW, "dot", 0.0) - 0.02
+
+
+@pytest.mark.parametrize("lists", ["", "ivf4@full > "])
+@pytest.mark.parametrize("code", ["pq24x8", "int8", "fp16"])
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_scores_of_codes_are_those_of_the_rows(lists: str, code: str, space: tuple[CutRule, Metric]) -> None:
+    """So that they can stand beside those of rows that other codes hold, or none."""
+    vectors, queries, _ = true_rows(*space, 30.0)
+    engine = build(f"{lists}{code}@full", vectors, rule=space[0], metric=space[1])
+    exact = nearest(queries, vectors, ROWS, rule=space[0], metric=space[1])
+    scores = np.empty((len(queries), ROWS))
+    np.put_along_axis(scores, exact.indices, exact.scores, axis=1)
+    for allowed in (None, np.arange(ROWS) % 2 == 0):
+        found = engine.search(queries, K, allowed=allowed)
+        true = np.take_along_axis(scores, found.indices, axis=1)
+        # Codes lose some of how far scores lie apart; what was taken off is many times as much.
+        assert np.abs(found.scores - true).max() < 0.2 * (scores.max() - scores.min())
+
+
+@pytest.mark.parametrize("code", ["int4", "int8", "fp16"])
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_moved_codes_are_cut_extracted_and_loaded(
+    code: str, space: tuple[CutRule, Metric], tmp_path: Path
+) -> None:
+    found = []
+    for offset in (0.0, 30.0):
+        vectors, queries, _ = true_rows(*space, offset)
+        engine = build(f"{code}@full > rerank@full", vectors, rule=space[0], metric=space[1])
+        whole = engine.search(queries, K, dim=24)
+        part = engine.extract(24)
+        assert recall(part.search(queries[:, :24], K).indices, whole.indices) >= 0.995  # as below
+        folder = tmp_path / str(offset)
+        folder.mkdir()
+        part.save(folder)
+        again = Engine.load(folder, part.vectors, part.plan, *space)
+        assert recall(again.search(queries[:, :24], K).indices, whole.indices) >= 0.995
+        true = nearest(queries, vectors, K, dim=24, rule=space[0], metric=space[1])
+        found.append(recall(whole.indices, true.indices))
+    assert found[1] >= found[0] - 0.02
 
 
 @pytest.mark.parametrize("store", ["flat", "fp16", "int8"])

@@ -22,8 +22,10 @@ _SCALAR = {
     "int8": faiss.ScalarQuantizer.QT_8bit,
     "int4": faiss.ScalarQuantizer.QT_4bit,
 }
-# Copies hold differences from the mean where that is longer than this many times the rows' distance from it.
-_FAR = 8.0
+# Differences from the mean are held where that is longer than this many times the rows' distance from it.
+_FAR, _FAR_OF_COPIES = 1.0, 8.0
+# These are compared as they are read, or take off the mean by themselves.
+_CENTRED = ("flat", "rabitq")
 _OPQ_ROUNDS, _FIRST_STEPS, _LAST_STEPS = 20, 10, 5
 
 
@@ -53,18 +55,14 @@ class Code:
     @classmethod
     def train_copy(cls, scan: Scan, space: Space, sample: Floats, seed: int) -> Self:
         """A code for copies that are decoded to be compared, of differences from the mean if that is far."""
-        origin = sample.mean(axis=0, dtype=np.float64)
-        rest = sample - origin
-        if float(origin @ origin) <= _FAR**2 * float(np.square(rest).sum(axis=1).mean()):
-            return cls.train(scan, space, sample, seed)
-        code = cls.train(scan, space, rest.astype(np.float32), seed)
-        return replace(code, energy=_energy(scan, space, sample), origin=origin)
+        origin = _far_mean(sample, _FAR_OF_COPIES)
+        return cls._train_moved(scan, space, sample, seed, origin)
 
     @classmethod
     def train(
         cls, scan: Scan, space: Space, sample: Floats, seed: int, lists: Ints | None = None, count: int = 0
     ) -> Self:
-        """A code for prefixes such as ``sample``, ``Float[rows, dim]``.
+        """A code for prefixes such as ``sample``, ``Float[rows, dim]``, of their differences from a far mean.
 
         Args:
             scan: what it is.
@@ -82,15 +80,30 @@ class Code:
                 f"{scan} learns {1 << scan.bits} centroids a part, and there are {len(sample)} vectors; "
                 "give it more vectors or another code, such as int8"
             )
-        trained = _empty(scan, space)
-        rotation = _rotation(scan, sample, seed, trained)
-        rotated = sample if rotation is None else np.ascontiguousarray(sample @ rotation.T)
+        origin = None if scan.code in _CENTRED else _far_mean(sample, _FAR)
+        return cls._train_moved(scan, space, sample, seed, origin, lists, count)
+
+    @classmethod
+    def _train_moved(
+        cls,
+        scan: Scan,
+        space: Space,
+        sample: Floats,
+        seed: int,
+        origin: Doubles | None,
+        lists: Ints | None = None,
+        count: int = 0,
+    ) -> Self:
+        rows = sample if origin is None else (sample - origin).astype(np.float32)
+        trained = _empty(scan, space, is_moved=origin is not None)
+        rotation = _rotation(scan, rows, seed, trained)
+        rotated = rows if rotation is None else np.ascontiguousarray(rows @ rotation.T)
         trained.train(rotated)
         energy = _energy(scan, space, sample)
         centres = None
         if scan.code == "rabitq" and lists is not None:
             centres = _means(rotated, lists, count)
-        return cls(scan, space, trained, rotation, energy, centres)
+        return cls(scan, space, trained, rotation, energy, centres, origin)
 
     @property
     def dim(self) -> int:
@@ -138,13 +151,36 @@ class Code:
         return x if self.rotation is None else np.ascontiguousarray(x @ self.rotation.T)
 
     def query(self, queries: Floats) -> Floats:
-        """Unit queries in the scale in which they are compared with codes.
+        """Queries as the space prepares them, as they are compared with codes.
 
-        Slices of unit vectors are as long as their share of the energy, and so is the query then.
+        Slices of unit vectors are as long as their share of the energy, and so is the query then. What was
+        taken off the rows is taken off queries where distances are compared, which it does not change.
         """
-        if not self.is_sliced or self.energy is None:
-            return self.rotate(queries)
-        return np.asarray(queries * np.sqrt(self.energy[: self.dim].sum()), np.float32)
+        if self.is_sliced and self.energy is not None:
+            queries = np.asarray(queries * np.sqrt(self.energy[: self.dim].sum()), np.float32)
+        if self.origin is not None and self._is_by_distance:
+            queries = (queries - self.origin).astype(np.float32)
+        return self.rotate(queries)
+
+    def scores(self, queries: Floats, distances: Floats) -> Floats:
+        """Scores of what faiss returned for whole codes: similarities, or distances.
+
+        Scores of differences from the mean become those of the rows themselves, so that they can be put
+        beside scores of other codes. Cosines of unit vectors follow from their distances.
+
+        Args:
+            queries: ``Float[queries, dim]`` as the space prepares them.
+            distances: ``Float[queries, k]``.
+        """
+        if self.origin is None or self.space.is_rising:
+            return self.space.scores(distances)
+        if self._is_by_distance:
+            return np.asarray(1 - distances / 2, np.float32)
+        return np.asarray(distances + (queries @ self.origin)[:, None], np.float32)
+
+    @property
+    def _is_by_distance(self) -> bool:
+        return bool(self.trained.metric_type == faiss.METRIC_L2)
 
     def encode(self, x: Floats, lists: Ints | None = None) -> Codes:
         """Codes ``UInt8[rows, size]`` of prefixes as the space prepares them."""
@@ -267,8 +303,15 @@ def _energy(scan: Scan, space: Space, sample: Floats) -> Floats | None:
     return np.mean(sample * sample, axis=0) if space.is_normalised and scan.code in _SCALAR else None
 
 
-def _empty(scan: Scan, space: Space, *, is_sliced: bool = False) -> Any:
-    dim, metric = scan.dim, space.faiss_metric(is_sliced=is_sliced)
+def _far_mean(sample: Floats, times: float) -> Doubles | None:
+    """The mean, if it is longer than so many times the rows' distance from it."""
+    mean = sample.mean(axis=0, dtype=np.float64)
+    spread = float(np.square(sample - mean).sum(axis=1).mean())
+    return mean if float(mean @ mean) > times**2 * spread else None
+
+
+def _empty(scan: Scan, space: Space, *, is_sliced: bool = False, is_moved: bool = False) -> Any:
+    dim, metric = scan.dim, space.faiss_metric(is_slice_or_moved=is_sliced or is_moved)
     if scan.code == "flat":
         return faiss.IndexFlat(dim, metric)
     if scan.code in _SCALAR:

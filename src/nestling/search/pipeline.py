@@ -60,6 +60,7 @@ class Pipeline:
         self._rerankers = _rerankers(plan, built, arrays, vectors, space)
         self._by_angle: Reranker | None = None
         self._ranked: GraphScan | None = None
+        self._code: Code | None = None
         self._equal = Equal(np.array(arrays["equal.first"])) if "equal.first" in arrays else None
         self._some_rows = SomeRows(vectors, plan.answer_dim, space)
         self._in_full = Reranker(space, plan.answer_dim, fetch_vectors(vectors, plan.answer_dim))
@@ -75,7 +76,7 @@ class Pipeline:
         codes, code = arrays["codes"], Code.from_parts(built.scan, space, group(arrays, "scan"))
         if codes.shape[1:] != (code.trained.sa_code_size(),):
             raise ArtifactError(f"codes of shape {codes.shape} are not those of {built.scan}; build it again")
-        code = code.cut(int(plan.scan.dim or 0))
+        self._code = code = code.cut(int(plan.scan.dim or 0))
         if code.scan.code == "flat" and code.dim < int(built.scan.dim or 0):
             codes = code.slices(codes)  # faiss reads floats only as long as they are
         self._scanner = _scanner(plan, code, codes, arrays, space)
@@ -143,10 +144,16 @@ class Pipeline:
         else:
             least = k if allowed is None else lengths[0]
             found, distances = self._scanner.search(queries, lengths[0], least, point, allowed)
-            scores = self._space.scores(distances)
+            scores = self._scores(queries, distances)
         for reranker, length in zip(self._rerankers, lengths[1:], strict=True):
             found, scores = reranker.order(queries, found, length)
         return found, scores
+
+    def _scores(self, queries: Floats, distances: Floats) -> Floats:
+        """Of rows as their codes tell them; the stages that follow have scores of their own."""
+        if self._code is None or self._rerankers:
+            return self._space.scores(distances)
+        return self._code.scores(self._space.prefix(queries, self._code.dim, "queries"), distances)
 
     def _walk(
         self,

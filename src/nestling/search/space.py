@@ -48,14 +48,15 @@ class Space:
         """Whether lower scores are better."""
         return self.metric == "euclidean"
 
-    def faiss_metric(self, *, is_sliced: bool = False) -> int:
+    def faiss_metric(self, *, is_slice_or_moved: bool = False) -> int:
         """How faiss compares codes.
 
         The slices of unit vectors differ in length, and the inner product prefers long ones, so slices
-        are compared by distance (AdANNS-IVF-D). Distances that are asked for are not taken from cosines,
-        whose last digits are all that tells near duplicates apart.
+        are compared by distance (AdANNS-IVF-D). So are unit vectors of which a mean was taken off: what
+        codes lose along it hides the angles between rows, and costs distances little. Distances that are
+        asked for are not taken from cosines, whose last digits are all that tells near duplicates apart.
         """
-        uses_distance = self.is_rising or (self.is_normalised and is_sliced)
+        uses_distance = self.is_rising or (self.is_normalised and is_slice_or_moved)
         return int(faiss.METRIC_L2 if uses_distance else faiss.METRIC_INNER_PRODUCT)
 
     def prefix(self, values: Floats, dim: int, what: str = "vectors", first_row: int = 0) -> Floats:
