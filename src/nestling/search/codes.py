@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nestling.cut import RAW, cut
 from nestling.errors import ArtifactError, ConfigError
 from nestling.search.space import Floats, Ints, Space
-from nestling.search.stages import Scan
+from nestling.search.stages import QUANTISERS, Scan
 from nestling.search.views import Codes, faiss, view, view_lists
 
 Doubles = NDArray[np.float64]
@@ -24,6 +24,8 @@ _SCALAR = {
 }
 # Differences from the mean are held where that is longer than this many times the rows' distance from it.
 _FAR, _FAR_OF_COPIES = 1.0, 8.0
+# Queries near a far mean multiply what codes lose along it. At 4 both these and others are answered well.
+_STRETCH = 4.0
 # These are compared as they are read, or take off the mean by themselves.
 _CENTRED = ("flat", "rabitq")
 _OPQ_ROUNDS, _FIRST_STEPS, _LAST_STEPS = 20, 10, 5
@@ -42,6 +44,8 @@ class Code:
         centres: ``Float[lists, dim]``, mean of each list, for codes that are relative to it.
         origin: ``Float64[dim]`` that is taken off before rows are encoded, if their mean lies far from zero:
             what all share would take the digits in which they differ.
+        stretch: ``Float64[1]``, how many times longer rows are made along ``origin``, and queries shorter,
+            where inner products by a product quantiser are asked for: these stay the same.
     """
 
     scan: Scan
@@ -51,6 +55,7 @@ class Code:
     energy: Floats | None = None
     centres: Floats | None = None
     origin: Doubles | None = None
+    stretch: Doubles | None = None
 
     @classmethod
     def train_copy(cls, scan: Scan, space: Space, sample: Floats, seed: int) -> Self:
@@ -94,8 +99,10 @@ class Code:
         lists: Ints | None = None,
         count: int = 0,
     ) -> Self:
-        rows = sample if origin is None else (sample - origin).astype(np.float32)
         trained = _empty(scan, space, is_moved=origin is not None)
+        is_stretched = origin is not None and scan.code in QUANTISERS and not _is_by_distance(trained)
+        stretch = np.array([_STRETCH]) if is_stretched else None
+        rows = _moved(sample, origin, stretch)
         rotation = _rotation(scan, rows, seed, trained)
         rotated = rows if rotation is None else np.ascontiguousarray(rows @ rotation.T)
         trained.train(rotated)
@@ -103,7 +110,7 @@ class Code:
         centres = None
         if scan.code == "rabitq" and lists is not None:
             centres = _means(rotated, lists, count)
-        return cls(scan, space, trained, rotation, energy, centres, origin)
+        return cls(scan, space, trained, rotation, energy, centres, origin, stretch)
 
     @property
     def dim(self) -> int:
@@ -158,8 +165,10 @@ class Code:
         """
         if self.is_sliced and self.energy is not None:
             queries = np.asarray(queries * np.sqrt(self.energy[: self.dim].sum()), np.float32)
-        if self.origin is not None and self._is_by_distance:
-            queries = (queries - self.origin).astype(np.float32)
+        if self.origin is not None and _is_by_distance(self.trained):
+            queries = _moved(queries, self.origin)
+        elif self.origin is not None and self.stretch is not None:
+            queries = _stretched(queries, self.origin, 1 / self.stretch[0]).astype(np.float32)
         return self.rotate(queries)
 
     def scores(self, queries: Floats, distances: Floats) -> Floats:
@@ -174,19 +183,15 @@ class Code:
         """
         if self.origin is None or self.space.is_rising:
             return self.space.scores(distances)
-        if self._is_by_distance:
+        if _is_by_distance(self.trained):
             return np.asarray(1 - distances / 2, np.float32)
         return np.asarray(distances + (queries @ self.origin)[:, None], np.float32)
-
-    @property
-    def _is_by_distance(self) -> bool:
-        return bool(self.trained.metric_type == faiss.METRIC_L2)
 
     def encode(self, x: Floats, lists: Ints | None = None) -> Codes:
         """Codes ``UInt8[rows, size]`` of prefixes as the space prepares them."""
         if self.scan.code == "flat":
             return np.ascontiguousarray(x).view(np.uint8)
-        rotated = self.rotate(x if self.origin is None else (x - self.origin).astype(np.float32))
+        rotated = self.rotate(_moved(x, self.origin, self.stretch))
         if self.centres is None or lists is None:
             return np.asarray(self.trained.sa_encode(rotated))
         quantiser, index = self._inverted(len(self.centres))
@@ -267,7 +272,7 @@ class Code:
     def to_parts(self) -> dict[str, NDArray[Any]]:
         """What has to be stored, by name."""
         parts = {"trained": faiss.serialize_index(self.trained)}
-        for name in ("rotation", "energy", "centres", "origin"):
+        for name in ("rotation", "energy", "centres", "origin", "stretch"):
             if getattr(self, name) is not None:
                 parts[name] = getattr(self, name)
         return parts
@@ -308,6 +313,24 @@ def _far_mean(sample: Floats, times: float) -> Doubles | None:
     mean = sample.mean(axis=0, dtype=np.float64)
     spread = float(np.square(sample - mean).sum(axis=1).mean())
     return mean if float(mean @ mean) > times**2 * spread else None
+
+
+def _moved(rows: Floats, origin: Doubles | None, stretch: Doubles | None = None) -> Floats:
+    """Rows as they are encoded."""
+    if origin is None:
+        return rows
+    rest = rows - origin
+    return np.asarray(rest if stretch is None else _stretched(rest, origin, stretch[0]), np.float32)
+
+
+def _stretched(rows: NDArray[Any], mean: Doubles, times: float) -> Doubles:
+    """Rows that are so many times longer along the mean, and the same across it."""
+    unit = mean / np.linalg.norm(mean)
+    return np.asarray(rows + (times - 1) * np.outer(rows @ unit, unit), np.float64)
+
+
+def _is_by_distance(index: Any) -> bool:
+    return bool(index.metric_type == faiss.METRIC_L2)
 
 
 def _empty(scan: Scan, space: Space, *, is_sliced: bool = False, is_moved: bool = False) -> Any:
