@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nestling.extras import name_missing_packages
+from nestling.forks import prepare_forks
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from nestling.search.plan import Plan as Plan
 
 name_missing_packages(__name__)
+prepare_forks()  # here: whoever loads faiss or torch, it holds
 
 # Loaded when first used, so that importing the package costs no torch.
 _HOMES = {

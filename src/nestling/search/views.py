@@ -1,18 +1,16 @@
-"""Arrays of numpy as faiss reads them, without a copy; threads of faiss for one call, and after a fork."""
+"""Arrays of numpy as faiss reads them, without a copy, and threads of faiss for one call."""
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling import forks
 from nestling.search.threads import count_workers
 
 faiss: Any = importlib.import_module("faiss")
@@ -62,47 +60,8 @@ def view_lists(codes: Codes, rows: NDArray[np.int64], starts: NDArray[np.int64])
 def faiss_threads(workers: int | None) -> Iterator[None]:
     """Let faiss use so many threads in calls from this thread; other threads keep their own number."""
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(before if workers is None else min(count_workers(workers), _most_threads))
+    faiss.omp_set_num_threads(before if workers is None else min(count_workers(workers), forks.MOST_THREADS))
     try:
         yield
     finally:
         faiss.omp_set_num_threads(before)
-
-
-_most_threads = sys.maxsize
-_PAUSE_SOFTLY = 1
-
-
-def _prepare_for_forks() -> None:
-    """Let faiss compute in forked processes.
-
-    OpenMP keeps threads from one call to the next. A fork has none of them, and the one of GNU waits for
-    them for ever. So they end before a fork, and both processes start new ones when they need some. An old
-    one cannot end them: then forked processes compute with a single thread.
-    """
-    if not hasattr(os, "register_at_fork"):
-        return
-    pause = _pause_of_openmp()
-    if pause is None:
-        os.register_at_fork(after_in_child=_stay_with_one_thread)
-    else:
-        os.register_at_fork(before=lambda: pause(_PAUSE_SOFTLY))
-
-
-def _pause_of_openmp() -> Callable[[int], Any] | None:
-    """The function that ends the threads of that OpenMP which faiss was linked with, if it has one."""
-    for name, module in sys.modules.items():
-        if name.startswith("faiss._swigfaiss") and module.__file__ is not None:
-            pause = getattr(ctypes.CDLL(module.__file__), "omp_pause_resource_all", None)
-            if pause is not None:
-                return cast(Callable[[int], Any], pause)
-    return None
-
-
-def _stay_with_one_thread() -> None:
-    global _most_threads
-    _most_threads = 1
-    faiss.omp_set_num_threads(1)
-
-
-_prepare_for_forks()

@@ -1,4 +1,4 @@
-"""What is searched and built goes on in forked processes, whatever threads computed before the fork."""
+"""Searches, builds and encoders compute in forked processes, whatever threads computed before the fork."""
 
 from __future__ import annotations
 
@@ -96,17 +96,37 @@ loader = torch.utils.data.DataLoader(
 )
 assert torch.cat(list(loader)).shape == (64, 5)
 """
-WITHOUT_A_PAUSE = """
-import ctypes, faiss
-whole, ctypes.CDLL = ctypes.CDLL, lambda name: object()  # as an OpenMP that cannot end its threads
-import nestling.search.views
-ctypes.CDLL = whole
+ENCODERS = """
+from nestling import NestedAdapter, TextEncoder
+from nestling.encoders.opening import open_encoder
+texts = [f"a cat sleeps on chair {number}" for number in range(16)]
+encoders = [TextEncoder.open("wordllama"), open_encoder("wordllama")]
+def encode(number):
+    return encoders[number].encode(texts)
+for _ in "cold", "warm":
+    found = in_children(encode, range(2))
+    for number in range(2):
+        np.testing.assert_allclose(found[number], encode(number), atol=1e-5)
+def fit(seed):
+    adapter = NestedAdapter(nesting="dim=8,32", max_steps=3, batch_size=64, seed=seed)
+    return adapter.fit(x[:600]).transform(x[:9]).shape
+assert fit(0) == (9, 32)
+assert in_children(fit, range(2)) == [(9, 32)] * 2
 """
+WITHOUT_A_PAUSE = """
+import ctypes
+whole = ctypes.CDLL
+class Old:  # an OpenMP that cannot end its threads
+    def __init__(self, path, mode):
+        self.omp_set_num_threads = whole(path, mode).omp_set_num_threads
+ctypes.CDLL = lambda path, *rest: (Old if "libgomp" in str(path) else whole)(path, *rest)
+"""
+TORCH_FIRST = "import torch"  # faiss then computes with the OpenMP of torch, though it has loaded its own
 
 
 def run(program: str, *arguments: str) -> None:
     """In a process of its own, which is killed with its children if it waits for ever."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "4"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-c", program, *arguments]
     process = subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -124,12 +144,20 @@ def run(program: str, *arguments: str) -> None:
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
 
 
-def test_a_forked_process_searches() -> None:
-    run(PRELUDE + SEARCHES, *PLANS)
+each_openmp = pytest.mark.parametrize("loaded", [TORCH_FIRST, ""], ids=["torch first", "faiss alone"])
+
+
+@each_openmp
+def test_a_forked_process_searches(loaded: str) -> None:
+    run(loaded + PRELUDE + SEARCHES, *PLANS)
 
 
 def test_a_forked_process_builds() -> None:
-    run(PRELUDE + BUILDS)
+    run(TORCH_FIRST + PRELUDE + BUILDS)
+
+
+def test_a_forked_process_encodes() -> None:
+    run(PRELUDE + ENCODERS)
 
 
 def test_a_thread_may_fork_while_others_search() -> None:
@@ -141,4 +169,5 @@ def test_the_workers_of_a_loader_search() -> None:
 
 
 def test_threads_that_cannot_be_ended_are_not_waited_for() -> None:
-    run(WITHOUT_A_PAUSE + PRELUDE + SEARCHES, "flat@full", "ivf16@full > flat@full", "hnsw8@full > flat@full")
+    plans = ("flat@full", "ivf16@full > flat@full", "hnsw8@full > flat@full")
+    run(TORCH_FIRST + PRELUDE + WITHOUT_A_PAUSE + SEARCHES, *plans)
