@@ -110,8 +110,7 @@ for _ in "cold", "warm":
 def fit(seed):
     adapter = NestedAdapter(nesting="dim=8,32", max_steps=3, batch_size=64, seed=seed)
     return adapter.fit(x[:600]).transform(x[:9]).shape
-assert fit(0) == (9, 32)
-assert in_children(fit, range(2)) == [(9, 32)] * 2
+assert in_children(fit, range(1)) == [(9, 32)]
 """
 WITHOUT_A_PAUSE = """
 import ctypes
