@@ -56,6 +56,15 @@ def test_answers_are_filtered(saved: Path) -> None:
         assert [hit.id for hit in collection.search("x", where=f"text='{TEXTS[0]}'")] == ["c"]
 
 
+def test_a_closed_collection_is_refused(saved: Path) -> None:
+    with Collection.open(saved, read_only=True) as opened:
+        assert repr(opened).startswith("Collection(AdaptiveIndex(")
+        assert "3 rows of 64 dims" in repr(opened)
+    assert "closed" in repr(opened)
+    with pytest.raises(StorageError, match="was closed; open it again"):
+        opened.search("a bird")
+
+
 @pytest.mark.parametrize("before", ["none", "layer_norm"])
 def test_scores_are_cosines_at_the_granularity(before: Any, tmp_path: Path) -> None:
     plain = TextEncoder.open("wordllama")

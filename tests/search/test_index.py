@@ -196,8 +196,31 @@ def test_filters(tmp_path: Path) -> None:
             index.search(queries, filter=["a"])
     with create(tmp_path / "named", data[:3], ["a", "b", "c"]) as index:
         assert index.search(data[:1], 3, filter={"b", "c"}).ids[0].tolist()[2] == ""
-        with pytest.raises(DataError, match="give the ids themselves"):
-            index.search(queries, filter=np.array([True, False, True]))
+        index.add(data[3:5], ["0", "e"])
+        index.update(data[:1], ["a"])  # which goes to the end
+        flags = np.isin(index.ids(), ["0", "a", "c"])
+        hits, same = index.search(queries, 4, filter=flags), index.search(queries, 4, filter=["0", "a", "c"])
+        np.testing.assert_array_equal(hits.ids, same.ids)
+        assert set(hits.ids[0].tolist()) == {"0", "a", "c", ""}
+        for wrong in (flags[:3], flags[None]):
+            with pytest.raises(DataError, match=r"for each of the 5 rows, in the order of ids\(\).*where="):
+                index.search(queries, filter=wrong)
+
+
+def test_a_closed_index_is_refused_and_says_so(tmp_path: Path) -> None:
+    index = create(tmp_path / "index", vectors(3), plan="flat@full")
+    reader = AdaptiveIndex.open(tmp_path / "index", read_only=True)
+    for each in (index, reader):
+        assert "3 rows of" in repr(each)
+        assert f"plan '{each.plan}'" in repr(each)
+        assert str(each.folder) in repr(each)
+        each.close()
+        each.close()
+        assert "closed" in repr(each)
+        for use in (each.ids, each.verify, each.rows, lambda each=each: each.search(vectors(1))):
+            with pytest.raises(StorageError, match="was closed; open it again"):
+                use()
+        assert (len(each), each.info().rows, each.dim) == (3, 3, DIM)
 
 
 def test_more_rows_are_asked_for_than_there_are(tmp_path: Path) -> None:

@@ -194,6 +194,9 @@ class Collection:
     def __len__(self) -> int:
         return len(self.index)
 
+    def __repr__(self) -> str:
+        return f"Collection({self.index!r})"
+
     @property
     def text_column(self) -> str:
         """The field that holds the texts."""
@@ -248,7 +251,7 @@ class Collection:
             at: a smaller granularity to search at.
             point: parameters of the search; see :class:`~nestling.search.point.Point`.
             recall: take the fastest point that was measured to find this share, in place of ``point``.
-            filter: ids that may be found.
+            filter: ids that may be found, or flags; see :meth:`.AdaptiveIndex.search`.
             where: a condition on the fields; see :func:`~nestling.search.where.read_where`.
 
         Raises:

@@ -54,6 +54,7 @@ class AdaptiveIndex(IndexReader):
         self.folder, self.nesting = folder, state.generation.nesting
         self._read_state, self._writer = state, writer
         self._remove: Callable[[], object] = lambda: None
+        self._is_closed = False
 
     @classmethod
     def create(
@@ -170,8 +171,19 @@ class AdaptiveIndex(IndexReader):
         """:meth:`open`, for writing."""
         return cls.open(folder)
 
+    def __repr__(self) -> str:
+        closed = ", closed" if self._is_closed else ""
+        about = f"{len(self):,} rows of {self.dim} dims, plan {str(self.plan)!r}"
+        return f"AdaptiveIndex({self.folder}, {about}{closed})"
+
     @property
     def _state(self) -> State:
+        if self._is_closed:
+            raise StorageError(f"{self.folder} was closed; open it again")
+        return self._last_state
+
+    @property
+    def _last_state(self) -> State:
         return self._read_state if self._writer is None else self._writer.state
 
     def add(self, vectors: Any, ids: Any = None, fields: Any = None) -> Ids:
@@ -308,7 +320,11 @@ class AdaptiveIndex(IndexReader):
         return not before.same_as(self._read_state)
 
     def close(self) -> None:
-        """Let another writer open the index; everything is on the disk already."""
+        """Let another writer open the index; everything is on the disk already.
+
+        Rows are then neither read nor changed; what the index tells of itself stays.
+        """
+        self._is_closed = True
         if self._writer is not None:
             self._writer.close()
         self._remove()

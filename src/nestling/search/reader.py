@@ -43,12 +43,18 @@ class IndexReader:
 
     @property
     def _state(self) -> State:
+        """What rows are read from; refused where it was closed."""
+        raise NotImplementedError
+
+    @property
+    def _last_state(self) -> State:
+        """What is told of the index, also of one that was closed."""
         raise NotImplementedError
 
     @property
     def generation(self) -> Generation:
         """What lies on the disk: settings and files."""
-        return self._state.generation
+        return self._last_state.generation
 
     @property
     def plan(self) -> Plan:
@@ -81,7 +87,7 @@ class IndexReader:
         return self.generation.settings.table
 
     def __len__(self) -> int:
-        return len(self._state.snapshot)
+        return len(self._last_state.snapshot)
 
     def __contains__(self, name: object) -> bool:
         ids = read_ids([name])
@@ -166,8 +172,8 @@ class IndexReader:
             point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``; by default
                 the point that was chosen when the index was built or tuned.
             recall: in place of ``point``, the fastest that was measured to find this share.
-            filter: ids that may be found, or flags: row with number ``i`` may be if ``filter[i]``,
-                numbers beyond its end not.
+            filter: ids that may be found, or flags. Where ids are numbers, row with number ``i`` may be if
+                ``filter[i]``, numbers beyond its end not; where they are texts, row ``i`` of :meth:`ids`.
             where: a condition on the fields of rows, such as ``{"year": {"gte": 2020}, "brand": ["a", "b"]}``
                 or ``"year>=2020 and brand in (a, b)"``; see :func:`~nestling.search.where.read_where`.
             workers: threads.
@@ -227,4 +233,4 @@ class IndexReader:
 
     def info(self) -> IndexInfo:
         """What the index holds and how it is searched."""
-        return describe(self._state)
+        return describe(self._last_state)

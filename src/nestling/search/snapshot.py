@@ -223,7 +223,7 @@ class Snapshot:
         workers: int | None,
     ) -> Hits:
         """The ``k`` best rows of all parts; queries are as wide as the vectors."""
-        choose = Filter.read(allow, self.id_kind, where)
+        choose = Filter.read(allow, self, where)
         found: list[tuple[Ids, Neighbours]] = []
         for part in self.segments:
             planned = part.segment.record.plan == self.terms.plan_text
@@ -333,26 +333,28 @@ class Filter:
     where: Condition | None = None
 
     @classmethod
-    def read(cls, given: Any, kind: IdKind | None, where: Condition | None) -> Filter:
+    def read(cls, given: Any, rows: Snapshot, where: Condition | None) -> Filter:
         """The filter that arguments name.
 
         Raises:
-            DataError: for ids of another kind than the index has, or a mask where ids are strings.
+            DataError: for ids of another kind than the index has, or flags of another length or shape.
         """
         if given is None:
             return cls(where=where)
         if not isinstance(given, (set, frozenset)):
             array = np.asarray(given)
             if array.dtype.kind == "b":
-                if kind == "str" or array.ndim != 1:
+                if array.ndim != 1 or (rows.id_kind == "str" and len(array) != len(rows)):
+                    allowed = f"one for each of the {len(rows):,} rows" if rows.id_kind == "str" else "a list"
                     raise DataError(
-                        "a mask says for each number whether it is allowed, so it needs one dimension and "
-                        f"ids that are numbers, not shape {array.shape} and "
-                        f"{'strings' if kind == 'str' else 'numbers'}; give the ids themselves"
+                        f"flags in filter must be {allowed}, in the order of ids(), not of shape "
+                        f"{array.shape}; give ids themselves, such as those of ids_where, or where="
                     )
+                if rows.id_kind == "str":
+                    return cls(ids=np.unique(rows.ids()[array]), where=where)
                 return cls(flags=array, where=where)
         ids = read_ids(given, "the ids of a filter", any_order=True)
-        check_kind(ids, kind)
+        check_kind(ids, rows.id_kind)
         return cls(ids=np.unique(ids), where=where)
 
     def of(self, segment: Segment) -> Mask | None:
