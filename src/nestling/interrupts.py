@@ -1,9 +1,12 @@
-"""What Ctrl-C leaves: work that can go on notes on the interrupt what was kept."""
+"""Ctrl-C: what it leaves is said, and where it would leave half of a change it waits."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 
 @contextmanager
@@ -20,5 +23,35 @@ def on_interrupt(told: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stopped:
-        stopped.add_note(told())
+        with suppress(KeyboardInterrupt), held_interrupts():  # a second one has nothing more to stop
+            stopped.add_note(told())
         raise
+
+
+@contextmanager
+def held_interrupts() -> Iterator[None]:
+    """Delays Ctrl-C to the end of the block; pressed a second time, it breaks in at once."""
+    before = signal.getsignal(signal.SIGINT)
+    # Other threads never receive the signal, and a handler that is not Python's cannot be put back.
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    is_over = pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if is_over or pressed:
+            before(number, frame)
+        pressed = True
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pressed = False  # it is on its way already
+        raise
+    finally:
+        is_over = True  # an exception between two blocks may leave this handler in place
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)

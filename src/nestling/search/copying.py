@@ -19,10 +19,10 @@ from nestling.search.creation import new_folder
 from nestling.search.durable import discard, flush_folder
 from nestling.search.generation import Generation, switch
 from nestling.search.log import HEADER_BYTES, LogContent, LogWriter, Record, create_log
+from nestling.search.next_generation import write_deleted
 from nestling.search.pipeline import cut_plan
 from nestling.search.segments import SegmentRecord, copy_segment
 from nestling.search.state import State
-from nestling.search.writer import write_deleted
 
 
 def write_copy(state: State, root: Path, at: Granularity) -> None:

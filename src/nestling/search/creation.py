@@ -26,11 +26,12 @@ from nestling.search.generation import Generation, IndexSettings, leftovers, str
 from nestling.search.ids import check_new_ids
 from nestling.search.incoming import as_matrix, prepared_blocks
 from nestling.search.lock import WriterLock, check_wait
+from nestling.search.next_generation import write_files
 from nestling.search.plan import Plan
 from nestling.search.segments import SEGMENTS, Rows, is_being_built, segment_name
 from nestling.search.stages import SLICEABLE
 from nestling.search.state import Loaded, Numbering, load
-from nestling.search.writer import Writer, write_files
+from nestling.search.writer import Writer
 
 
 def create_index(

@@ -22,7 +22,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import storage_errors
+from nestling.artifact import reason_of, storage_errors
 from nestling.data.columns import Columns, Kinds
 from nestling.errors import ArtifactError, StorageError
 from nestling.search.durable import write_all, write_new
@@ -207,7 +207,6 @@ class LogWriter:
 
     def __init__(self, name: LogName, content: LogContent) -> None:
         self.name, self.length, self._number = name, content.length, len(content.records)
-        self._is_broken = False
         binary = getattr(os, "O_BINARY", 0)
         with storage_errors(name.path):
             self._log = os.open(name.path, os.O_WRONLY | binary)
@@ -216,45 +215,44 @@ class LogWriter:
             self.close = weakref.finalize(self, _close, (self._log, self._mark))
             if content.torn_bytes:
                 os.ftruncate(self._log, self.length)
-                os.fsync(self._log)
-            # A record may have been flushed and not marked; from here on it is acknowledged.
+            # A record may have been written whole and not marked; from here on it is acknowledged.
+            os.fsync(self._log)
             self._write_mark(self.length)
 
     def append(self, record: Record) -> None:
         """Write one record; when this returns, it survives anything that leaves the disk whole.
 
         Raises:
-            StorageError: if it could not be written; the log is then as before. If even that could not be
-                restored, every further write is refused until the index is opened again.
+            StorageError: if it could not be written; the log is then as before, or the error says that it
+                may not be. After any other exception the log is read again, as it may hold the record.
         """
-        if self._is_broken:
-            raise StorageError(
-                f"{self.name.path} could not be restored after a failed write; close the index and open it "
-                "again, which reads what the disk holds"
-            )
         data = record.encode(self._number)
+        end = self.length + len(data)
         with storage_errors(self.name.path):
             try:
                 os.lseek(self._log, self.length, os.SEEK_SET)
                 write_all(self._log, data)
                 os.fsync(self._log)
-                self._write_mark(self.length + len(data))
-            except BaseException:
-                self._restore()
+                self._write_mark(end)
+            except BaseException as error:
+                self._restore(error)
                 raise
-        self.length += len(data)
-        self._number += 1
+        self.length, self._number = end, self._number + 1
 
     def _write_mark(self, length: int) -> None:
         os.lseek(self._mark, 0, os.SEEK_SET)
         write_all(self._mark, self.name.mark(length))
 
-    def _restore(self) -> None:
-        self._is_broken = True
-        os.ftruncate(self._log, self.length)
-        os.fsync(self._log)
-        self._write_mark(self.length)
-        self._is_broken = False
+    def _restore(self, cause: BaseException) -> None:
+        try:
+            os.ftruncate(self._log, self.length)
+            os.fsync(self._log)
+            self._write_mark(self.length)
+        except OSError as error:
+            raise StorageError(
+                f"{self.name.path} could not be written ({reason_of(error)}), nor be put back as it was: "
+                "look whether the change is in the index before you repeat it"
+            ) from cause
 
 
 def _close(descriptors: Iterable[int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import FileRecord, read_manifest, storage_errors
+from nestling.artifact import storage_errors
 from nestling.data.columns import Columns, parts_of
-from nestling.errors import ConfigError, DataError, StorageError
+from nestling.errors import ConfigError, DataError, NestlingError, StorageError
 from nestling.ids import as_ids
-from nestling.interrupts import on_interrupt
-from nestling.search.durable import discard, flush_folder, npy_chunks, write_new
-from nestling.search.engine import Engine
+from nestling.interrupts import held_interrupts, on_interrupt
+from nestling.search.durable import discard, flush_folder
 from nestling.search.generation import Generation, leftovers, switch
 from nestling.search.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
 from nestling.search.incoming import prepared_blocks
 from nestling.search.lock import WriterLock
-from nestling.search.log import HEADER_BYTES, LogContent, LogWriter, Record, create_log
+from nestling.search.log import HEADER_BYTES, LogContent, LogWriter, Record
 from nestling.search.memory import MemoryPart
-from nestling.search.segments import SEGMENTS, Rows, SegmentRecord, segment_name, write_segment
+from nestling.search.next_generation import write_files
+from nestling.search.segments import Rows
 from nestling.search.snapshot import LiveSegment, Snapshot
-from nestling.search.state import Loaded, Numbering, State, apply
+from nestling.search.state import Loaded, Numbering, State, apply, load
 from nestling.search.widening import check_floats
 
 _LONGEST_LOG = 1 << 30
@@ -65,14 +65,10 @@ class Writer:
     def __init__(
         self, root: Path, lock: WriterLock, loaded: Loaded, *, log_bytes: int, workers: int | None
     ) -> None:
-        self.state = loaded.state
         self._root, self._lock, self._log_bytes, self._workers = root, lock, log_bytes, workers
-        self._memory = loaded.memory
-        self._log = LogWriter(loaded.state.generation.log(root), loaded.content)
         self._turn = threading.RLock()
-        self._is_torn = self._is_closed = False
-        for path in leftovers(root, self.state.generation, resume=True):
-            discard(path)
+        self._is_closed = False
+        self._go_on_from(loaded)
 
     def put(
         self,
@@ -181,12 +177,37 @@ class Writer:
         with self._turn:
             if self._is_closed:
                 raise StorageError(f"{self._root} was closed; open it again")
-            if self._is_torn:
-                raise StorageError(
-                    f"a write into {self._root} failed and could not be undone; close the index and open it "
-                    "again, which reads what the disk holds"
-                )
+            self._mend()
+            try:
+                yield
+            except BaseException:
+                with suppress(NestlingError):  # the next change tries again, and says why it cannot
+                    self._mend()
+                raise
+
+    @contextmanager
+    def _in_one(self) -> Iterator[None]:
+        """What changes the disk and then memory: Ctrl-C waits, and whatever breaks in is mended."""
+        with held_interrupts():
+            self._is_torn = True
             yield
+            self._is_torn = False
+
+    def _mend(self) -> None:
+        """After a change that broke off between disk and memory, go on from what the disk holds."""
+        if self._is_torn:
+            loaded = load(self._root, self.state)
+            with storage_errors(self._root):
+                flush_folder(self._root)  # its manifest may be new
+            self._log.close()
+            loaded.state = replace(loaded.state, messages=self.state.messages)
+            self._go_on_from(loaded)
+
+    def _go_on_from(self, loaded: Loaded) -> None:
+        log = LogWriter(loaded.state.generation.log(self._root), loaded.content)
+        self.state, self._memory, self._log = loaded.state, loaded.memory, log
+        self._is_torn = False
+        self._discard_leftovers(resume=True)
 
     def _names(self, given: Any, count: int) -> Ids:
         kind, next_id = self.state.numbering
@@ -230,20 +251,32 @@ class Writer:
     @contextmanager
     def _interrupts_told(self) -> Iterator[None]:
         """Ctrl-C inside says whether the change is on the disk; it is there whole or not at all."""
-        before = self.state.generation.settings.generation, self._log.length
+        before = self._version
 
         def told() -> str:
-            if (read_manifest(self._root).settings["generation"], self._log.length) == before:
-                return f"the index {self._root} is as it was; repeat it to go on"
+            try:
+                self._mend()
+            except NestlingError as error:
+                return f"whether the change is in the index {self._root} cannot be read now: {error}"
+            if self._version == before:
+                return self._as_it_was()
             return f"the change is in the index {self._root}; there is nothing to repeat"
 
         with on_interrupt(told):
             yield
 
+    @property
+    def _version(self) -> tuple[int, int]:
+        return self.state.generation.settings.generation, self._log.length
+
+    def _as_it_was(self) -> str:
+        return f"the index {self._root} is as it was; repeat it to go on"
+
     def _append(self, record: Record) -> None:
         if self._log.length > HEADER_BYTES and self._log.length + record.vectors.nbytes > self._log_bytes:
-            self._flush()
-        with self._interrupts_told():
+            with on_interrupt(self._as_it_was):  # with its rows in other files, or not
+                self._flush()
+        with self._interrupts_told(), self._in_one():
             self._log.append(record)
             numbering = self.state.numbering.after(record)
             snapshot = apply(self.state.snapshot, self._memory, record, numbering)
@@ -299,26 +332,20 @@ class Writer:
         """
         generation, segments, log = self._prepare(kept, rows, numbering, settings)
         memory = MemoryPart(generation.settings.dim, generation.terms.fields)
-        before = self.state.generation
-        self._is_torn = True  # until what is in memory and on the disk is the same again
         try:
-            switch(self._root, generation)
-            self.state = State(
-                generation,
-                Snapshot(generation.terms, numbering.kind, segments, memory.view()),
-                numbering,
-                self.state.messages,
-            )
-            self._memory, self._log, old_log = memory, log, self._log
-            self._is_torn = False
-        except BaseException:
-            log.close()
-            if read_manifest(self._root).settings["generation"] == before.settings.generation:
-                self._is_torn = False
+            with self._in_one():
+                switch(self._root, generation)
+                self.state = State(
+                    generation,
+                    Snapshot(generation.terms, numbering.kind, segments, memory.view()),
+                    numbering,
+                    self.state.messages,
+                )
+                self._memory, self._log, log = memory, log, self._log
+        finally:
+            log.close()  # the one that is not in force
+            if not self._is_torn:
                 self._discard_leftovers()
-            raise
-        old_log.close()
-        self._discard_leftovers()
 
     def _prepare(
         self,
@@ -341,58 +368,3 @@ class Writer:
     def _discard_leftovers(self, *, resume: bool = False) -> None:
         for path in leftovers(self._root, self.state.generation, resume=resume):
             discard(path)
-
-
-def write_files(
-    root: Path,
-    before: Generation,
-    kept: Sequence[LiveSegment],
-    rows: Rows,
-    numbering: Numbering,
-    workers: int | None,
-    built: Engine | None = None,
-) -> tuple[Generation, tuple[LiveSegment, ...]]:
-    """Write and flush the files of the generation after ``before``: new rows, deletions, an empty log."""
-    number = before.settings.generation + 1
-    fields = before.terms.fields
-    segments = [LiveSegment(part.segment.under(fields), part.live) for part in kept if part.live_count]
-    names = {part.segment.record.name for part in segments}
-    files = {
-        name: record
-        for name, record in before.files.items()
-        if name.startswith(f"{SEGMENTS}/") and name.split("/")[1] in names
-    }
-    if len(rows.ids):
-        segment, written = write_segment(root, segment_name(number), rows, before.terms, workers, built)
-        segments.append(LiveSegment(segment, np.ones(len(rows.ids), np.bool_)))
-        files |= written
-    generation = _after(before, number, [part.segment.record for part in segments], files, numbering)
-    if (deleted := write_deleted(root / generation.deleted_name, segments)) is not None:
-        generation = replace(generation, files={**files, generation.deleted_name: deleted})
-    create_log(generation.log(root))
-    flush_folder(root)
-    return generation, tuple(segments)
-
-
-def _after(
-    before: Generation,
-    number: int,
-    records: list[SegmentRecord],
-    files: dict[str, FileRecord],
-    numbering: Numbering,
-) -> Generation:
-    changes = {
-        "generation": number,
-        "segments": tuple(records),
-        "id_kind": numbering.kind,
-        "next_id": numbering.next_id,
-    }
-    return replace(before, settings=before.settings.model_copy(update=changes), files=files)
-
-
-def write_deleted(path: Path, segments: Sequence[LiveSegment]) -> FileRecord | None:
-    """Write which rows of the segments are no longer found; None where all are."""
-    if all(part.live_count == len(part.segment) for part in segments):
-        return None
-    bits = np.packbits(~np.concatenate([part.live for part in segments]))
-    return write_new(path, npy_chunks([bits], bits.shape, bits.dtype))

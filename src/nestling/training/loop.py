@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from nestling.errors import StorageError
+from nestling.interrupts import held_interrupts
 from nestling.paths import home_path
 from nestling.progress import Progress
 from nestling.training.batches import Batches
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.config import TrainConfig
-from nestling.training.interrupts import held_interrupts
 from nestling.training.learner import Learner, Objective, StepReport
 from nestling.training.log import LogFiles, LogRow, Means, TrainLog
 from nestling.training.processes import launched
