@@ -170,7 +170,11 @@ def read_manifest(folder: str | Path) -> Manifest:
     path = home_path(folder) / MANIFEST
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+    except NotADirectoryError as error:
+        raise ArtifactError(f"{folder} is a file, and not a folder saved by nestling") from error
     except FileNotFoundError as error:
+        if not path.parent.exists():
+            raise ArtifactError(f"{folder} does not exist; give a folder saved by nestling") from error
         raise ArtifactError(f"{folder} is not a folder saved by nestling: it holds no {MANIFEST}") from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from error

@@ -96,10 +96,15 @@ def meant(name: object, allowed: Iterable[str]) -> str:
 
     >>> meant("prise", ["price", "brand"])
     "did you mean 'price'?"
+    >>> meant("BRAND", ["price", "brand"])
+    "did you mean 'brand'?"
     """
     names = [*allowed]
     close = [option for option in names if _is_short_for(option, str(name))]
     close = close or difflib.get_close_matches(str(name), names, n=2, cutoff=0.5)
+    folded = {str(option).casefold(): option for option in names}
+    exact = folded.get(str(name).casefold())
+    close = [exact] if exact is not None else close
     return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

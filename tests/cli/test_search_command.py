@@ -71,3 +71,49 @@ def test_words_are_not_cut_to_the_size_of_vectors_whose_maker_is_unknown(place: 
     told = run("search", place / "cut", "words", "--encoder", "wordllama")
     assert "wordllama makes vectors of 256 dims" in str(told.exception)
     assert "holds some of 64" in str(told.exception)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("search texts.csv x", "texts.csv is a file, and not a folder saved by nestling"),
+        ("index info texts.csv", "texts.csv is a file, and not a folder saved by nestling"),
+        ("index info none", "none does not exist"),
+        ("index verify none", "none does not exist"),
+        ("index compact none", "none does not exist"),
+        ("index delete none 1", "none does not exist"),
+        (
+            "index add c texts.csv",
+            "id 's' stands in the index already; replace it with update",
+        ),
+        (
+            "index update c years.csv",
+            "id 'z' is not in the index; give texts (the column 'title')",
+        ),
+        ("search c x --where sku=s", "'sku' holds the ids of the rows, which are no field"),
+        ("search c x --where YEAR=2001", "unknown field 'YEAR'; did you mean 'year'"),
+    ],
+)
+def test_what_a_newcomer_gets_wrong_is_named(
+    line: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts.csv").write_text("sku,title,year\ns,the ship left the harbour,2001\n", encoding="utf-8")
+    Path("years.csv").write_text("sku,year\nz,2002\n", encoding="utf-8")
+    built = run(
+        *[
+            "index",
+            "build",
+            "texts.csv",
+            "--encoder",
+            "wordllama",
+            "--column",
+            "title",
+            "--id-column",
+            "sku",
+            "-o",
+            "c",
+        ]
+    )
+    assert "1 segment, 0 rows in no segment yet" in built.stdout
+    assert words in str(run(*line.split()).exception)

@@ -135,7 +135,7 @@ class IndexReader:
 
     def ids_where(self, where: Any) -> Ids:
         """The ids of the rows that meet a condition on their fields; see :meth:`search`."""
-        condition = read_where(where, self.fields)
+        condition = read_where(where, self.fields, id_column=self.columns.get("id"))
         return self._state.snapshot.ids_where(condition)
 
     def fields_of(self, ids: Any) -> list[dict[str, Value]]:
@@ -209,7 +209,9 @@ class IndexReader:
         if found is not None:  # of the plan, also where no segment is large enough yet to follow it
             generation.terms.plan.check_point(found)
         check_prefixes(asked, generation.rule, generation.smallest_dim, "the queries")
-        condition = read_where(where, generation.settings.fields)
+        condition = read_where(
+            where, generation.settings.fields, id_column=generation.settings.columns.get("id")
+        )
         return {
             g: state.snapshot.search(
                 asked, int(k), dim=g["dim"], point=found, allow=allow, where=condition, workers=workers

@@ -18,7 +18,9 @@ _DEEPEST = 64
 _EXAMPLE = 'such as {"year": {"gte": 2020}, "brand": ["a", "b"]} or "year>=2020 and brand in (a, b)"'
 
 
-def read_where(given: Any, fields: Mapping[str, FieldKind] | None = None) -> Condition | None:
+def read_where(
+    given: Any, fields: Mapping[str, FieldKind] | None = None, *, id_column: str | None = None
+) -> Condition | None:
     """The condition that an argument ``where`` names; None is none.
 
     A mapping names fields: each with a value (equal), a list (one of these), or a mapping of ``eq``, ``ne``,
@@ -29,6 +31,7 @@ def read_where(given: Any, fields: Mapping[str, FieldKind] | None = None) -> Con
     Args:
         given: a mapping, a text, or a condition.
         fields: the kind of each field, where that is known: names and values are then held to it.
+        id_column: what the column of ids was called, which is no field.
 
     Raises:
         DataError: for anything else, a field that is not among ``fields`` (the nearest are named), or a
@@ -41,7 +44,7 @@ def read_where(given: Any, fields: Mapping[str, FieldKind] | None = None) -> Con
         condition = _read(given, fields or {})
         if condition is not None and _depth(condition) > _DEEPEST:
             raise DataError(f"where is nested more than {_DEEPEST} levels deep; say it with fewer")
-        return condition if condition is None or fields is None else check_where(condition, fields)
+        return condition if condition is None or fields is None else check_where(condition, fields, id_column)
     except RecursionError:
         raise DataError(f"where is nested too deeply; {_DEEPEST} levels are the most") from None
 
@@ -65,17 +68,24 @@ def _depth(condition: Condition) -> int:
     return 1 + max(map(_depth, parts), default=0)
 
 
-def check_where(condition: Condition, fields: Mapping[str, FieldKind]) -> Condition:
+def check_where(
+    condition: Condition, fields: Mapping[str, FieldKind], id_column: str | None = None
+) -> Condition:
     """``condition`` with its values of the kinds of ``fields``.
 
     Raises:
         DataError: for a field that is not among them (the nearest are named), or a value of another kind.
     """
     if isinstance(condition, Not):
-        return Not(check_where(condition.part, fields))
+        return Not(check_where(condition.part, fields, id_column))
     if isinstance(condition, All | Either):
-        return type(condition)(tuple(check_where(part, fields) for part in condition.parts))
+        return type(condition)(tuple(check_where(part, fields, id_column) for part in condition.parts))
     if condition.field not in fields:
+        if condition.field == id_column:
+            raise DataError(
+                f"where: {id_column!r} holds the ids of the rows, which are no field; give ids with filter=, or "
+                "build the index from a table that has them in a second column too"
+            )
         known = unknown("field", condition.field, fields) if fields else "there are no fields to filter by"
         raise DataError(f"where: {known}")
     kind = fields[condition.field]
