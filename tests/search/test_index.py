@@ -314,7 +314,7 @@ def test_ids_that_cannot_be_used(tmp_path: Path, ids: Any, message: str) -> None
 
 def test_ids_that_are_taken_or_missing(tmp_path: Path) -> None:
     with create(tmp_path / "index", vectors(10)) as index:
-        with pytest.raises(DataError, match="id 3 stands in the index already; replace it with update"):
+        with pytest.raises(DataError, match="id 3 stands in the index already; replace rows with update"):
             index.add(vectors(2), [3, 50])
         with pytest.raises(DataError, match="id 50 is not in the index, so nothing was deleted"):
             index.delete([3, 50])

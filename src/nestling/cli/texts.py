@@ -123,8 +123,8 @@ def _search_texts(
         # A cut is right only of vectors that are known to be its own.
         if not index.encoder and full != index.dim:
             raise ConfigError(
-                f"{name} makes vectors of {full} dims, and {folder} holds some of {index.dim}; name "
-                f"what made them with --encoder, or, if it is a cut of {name}, build the index with --made-by {name}"
+                f"{name} makes vectors of {full} dims, and {folder} holds some of {index.dim}; "
+                f"name what made them with --encoder, or build the index with --made-by {name} if it did"
             )
         size = index.dim if index.dim in made.nesting.sizes("dim") else None
         return _of_rows(index.search(made.encode([query], size), **asked))[0]

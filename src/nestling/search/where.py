@@ -83,8 +83,8 @@ def check_where(
     if condition.field not in fields:
         if condition.field == id_column:
             raise DataError(
-                f"where: {id_column!r} holds the ids of the rows, which are no field; give ids with filter=, or "
-                "build the index from a table that has them in a second column too"
+                f"where: {id_column!r} holds the ids of the rows, which are no field; give filter=, "
+                "or build the index from a table that has them in a second column too"
             )
         known = unknown("field", condition.field, fields) if fields else "there are no fields to filter by"
         raise DataError(f"where: {known}")

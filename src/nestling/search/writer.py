@@ -94,9 +94,8 @@ class Writer:
             taken = self._taken(names)
             if taken.any() and not replaces:
                 raise DataError(
-                    f"{name_ids(names[taken], 'stand')} in the index already; replace "
-                    f"{'it' if taken.sum() == 1 else 'them'} with update (nestling index update), or choose "
-                    "other ids"
+                    f"{name_ids(names[taken], 'stand')} in the index already; replace rows with update "
+                    "(nestling index update), or choose other ids"
                 )
             columns = self._columns(fields, names, taken)
             if vectors is None:
@@ -242,7 +241,7 @@ class Writer:
     def _vectors_there(self, names: Ids, taken: NDArray[np.bool_]) -> NDArray[np.float32]:
         if not taken.all():
             text = self.state.generation.settings.columns.get("text")
-            needed = "vectors" if text is None else f"texts (the column {text!r})"
+            needed = f"texts (the column {text!r})" if text else "vectors"
             raise DataError(f"{name_ids(names[~taken], 'are')} not in the index; give {needed} for new rows")
         return self.state.snapshot.vectors_of(names)
 
