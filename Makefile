@@ -5,7 +5,7 @@ TORCH ?= 2.13.0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types docs figures tests constraints clean
+.PHONY: demo test lint types docs figures tests nightly constraints clean
 
 demo: $(STAMP)
 	$(BIN)/nestling demo
@@ -36,6 +36,10 @@ figures: $(STAMP)
 # One worker a core, so each keeps to one thread; no test may reach a model hub.
 tests: $(STAMP)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2
+
+# All of them, the slow ones too: whole tours of papers.
+nightly: lint types docs
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 -m "slow or not slow"
 
 # The newest versions that fit together, but for torch, which is chosen by hand. Run `make test` afterwards.
 constraints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import string
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 # Before any test imports a library of the hub: the suite needs no network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and the processes of tests inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -82,7 +82,7 @@ COMMANDS = {
     "index export ix --to postgres://host/db/items": None,
     "bench x.npy --plans flat@full": "Chosen",
     "bench x.npy --plans flat@full -o report": None,
-    "search ix --vectors x.npy": "1.0000",
+    "search ix --vectors x.npy": "1.000",
     "reproduce mrl --quick": TEXT,
     "reproduce starbucks --quick": MINILM,
     "reproduce trsa --quick": TEXT,

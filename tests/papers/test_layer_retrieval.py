@@ -82,6 +82,7 @@ def test_the_figures_of_each_layer_are_those_of_the_encoder_cut_there(few_texts:
         assert found[g] == pytest.approx(100 * row.value)
 
 
+@pytest.mark.slow
 def test_training_to_search_is_measured_and_reported(few_texts: None, tmp_path: Path) -> None:
     report = reproduce("starbucks", claims=["S7b"], seeds=2, quick=True, output=tmp_path / "out")
     (claim,) = report.claims

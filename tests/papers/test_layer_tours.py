@@ -51,6 +51,7 @@ def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     layer_study._pairs.cache_clear()
 
 
+@pytest.mark.slow
 def test_2dmse_is_measured_and_reported(tmp_path: Path) -> None:
     report = reproduce(
         "2dmse", claims=["D1", "D4", "D5b", "D8"], seeds=2, quick=True, output=tmp_path / "out"
@@ -66,6 +67,7 @@ def test_2dmse_is_measured_and_reported(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["2dmse.json", "2dmse.md"]
 
 
+@pytest.mark.slow
 def test_each_method_is_trained_once_and_an_interrupted_study_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

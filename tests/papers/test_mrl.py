@@ -81,6 +81,7 @@ def study_of(ours: nn.Module, full: nn.Module, data: LabelledData | None = None)
 FORWARD, BACKWARD = Columns(range(64)), Columns(range(63, -1, -1))
 
 
+@pytest.mark.slow
 def test_whole_tour_measures_every_claim_where_it_should(on_the_spot):
     report = reproduce("mrl", seeds=2, quick=True)
     found = [(claim.id, claim.data) for claim in report.claims]

@@ -98,6 +98,7 @@ def test_the_tour_is_measured_and_reported(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trsa.json", "trsa.md"]
 
 
+@pytest.mark.slow
 def test_every_claim_runs_on_few_samples(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NESTLING_DATA", str(shared_data))
     claims = ["C3", "C3b", "C3c", "C3d", "C4", "C5", "C6"]

@@ -441,8 +441,11 @@ def test_there_is_one_writer(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="was closed"):
         index.add(vectors(1))
     AdaptiveIndex.open(tmp_path / "index").close()
-    for path in (tmp_path / "missing", tmp_path):
-        with pytest.raises(ArtifactError, match="not a folder saved by nestling"):
+    for path, message in (
+        (tmp_path / "missing", "does not exist"),
+        (tmp_path, "not a folder saved by nestling"),
+    ):
+        with pytest.raises(ArtifactError, match=message):
             AdaptiveIndex.open(path)
     assert not (tmp_path / "missing").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
