@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nestling.encoders.text import TextEncoder
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, GradientCache, InfoNCE, Nested
+from nestling.losses.nested import Views
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import STS, Retrieval
 from record import Ratios, grown_megabytes, in_turn, ratio, stamp
@@ -60,10 +61,9 @@ def our_step(nesting: Nesting | None, batch: int = BATCH, chunk: int | None = No
     model = TextEncoder.open("minilm", GRID).train()
     queries, documents = (texts(batch, seed, words=12 if chunk else 24) for seed in (0, 1))
     loss = InfoNCE() if nesting is None else nested(nesting)
-    layers = {} if nesting is None else {"layers": nesting.sizes("layer")}
 
-    def encode(some: list[str]) -> Tensor:
-        return model(some, **layers)
+    def encode(some: list[str]) -> Tensor | Views:
+        return model(some) if nesting is None else model.views(some, nesting.rests)
 
     if chunk is not None:
         cached = GradientCache(encode, loss, chunk_size=chunk)

@@ -53,9 +53,7 @@ class Granularity(Mapping[str, int]):
     def __init__(self, **sizes: int) -> None:
         for axis in sizes:
             if not _AXIS_NAME.fullmatch(axis):
-                raise GranularityError(
-                    f"{axis!r} is not an axis name; use lower-case letters such as {', '.join(AXES)}"
-                )
+                raise GranularityError(f"{axis!r} is not an axis name; use lower-case letters, as in dim")
         ordered = sorted(sizes.items(), key=lambda item: _axis_order(item[0]))
         object.__setattr__(self, "_sizes", tuple((a, _size(a, v)) for a, v in ordered))
 
@@ -81,6 +79,11 @@ class Granularity(Mapping[str, int]):
         """A copy with some axes set anew; ``None`` un-names an axis (uses it in full)."""
         merged = {**dict(self._sizes), **sizes}
         return Granularity(**{axis: size for axis, size in merged.items() if size is not None})
+
+    @property
+    def rest(self) -> Granularity:
+        """Everything but ``dim``: what has to be computed apart, while dims are cut from one answer."""
+        return self.replace(dim=None)
 
     def __getitem__(self, axis: str) -> int:
         return dict(self._sizes)[axis]
@@ -282,6 +285,35 @@ class Nesting(Sequence[Granularity]):
         if axis not in self.full:
             raise GranularityError(f"the nesting {self} has no axis {axis!r}; it has {', '.join(self.axes)}")
         return tuple(sorted({g[axis] for g in self.granularities}))
+
+    @property
+    def rests(self) -> tuple[Granularity, ...]:
+        """The rests of the granularities, each once; that of the full one is ``full.rest``."""
+        return tuple(dict.fromkeys(g.rest for g in self.granularities))
+
+    def within(self, thing: str, *, needs: Sequence[str] = ("dim",), **limits: int | None) -> Nesting:
+        """This nesting, if a thing can be cut so.
+
+        Args:
+            thing: what errors call it, such as ``"an adapter"``.
+            needs: axes that the nesting has to name.
+            limits: the axes that the thing has, each with its largest size or None.
+
+        Raises:
+            GranularityError: for another axis, one that is missing, or a size beyond the limit.
+        """
+        has = f"{thing} has the {'axis' if len(limits) == 1 else 'axes'} {' and '.join(limits)}"
+        for axis in {**self.full, **dict.fromkeys(needs)}:
+            size = self.full.get(axis)
+            if axis not in limits:
+                raise GranularityError(f"{has}, not {axis}; leave {axis} out of the nesting {self}")
+            if size is None:
+                raise GranularityError(f"{has}; add {axis}, in full if no other size is meant, to {self}")
+            if size > (most := limits[axis] or size):
+                raise GranularityError(
+                    f"the nesting {self} ends at {axis}={size}, but {thing} has {axis}={most}; end it there"
+                )
+        return self
 
     def resolve(self, at: At) -> Granularity:
         """The granularity of this nesting that ``at`` names; ``None`` and ``"full"`` are the full one.

@@ -165,7 +165,7 @@ def test_nestings_and_backbones_that_do_not_fit_are_refused(digits):
         encoder(nesting=Nesting.parse("dim=8,32"))
     with pytest.raises(GranularityError, match="16 dims"):
         encoder(nesting=Nesting.parse("dim=8,32"), last=None)(digits[0][:2])
-    with pytest.raises(GranularityError, match="axis dim alone"):
+    with pytest.raises(GranularityError, match="the axis dim, not layer"):
         encoder(nesting=Nesting.parse("layer=1,2"))
     with pytest.raises(ConfigError, match="did you mean 'fc'"):
         encoder(last="fcc")

@@ -174,7 +174,7 @@ def test_a_map_of_another_number_of_rows_is_refused(tmp_path):
         (lambda x: StoredVectors(x, [8, 8, 16]), GranularityError, "without repeats"),
         (lambda x: StoredVectors(x, [0, 16]), GranularityError, "at least 1"),
         (lambda x: StoredVectors(x, [2.5, 16]), GranularityError, "whole number"),
-        (lambda x: StoredVectors(x, "layer=2,16"), GranularityError, "axis dim alone"),
+        (lambda x: StoredVectors(x, "layer=2,16"), GranularityError, "the axis dim, not layer"),
         (lambda x: StoredVectors(x, ids=[1, 2]), DataError, "50 rows"),
         (lambda x: StoredVectors(x, ids=[1.5] * 50), DataError, "whole numbers or of strings"),
         (lambda x: StoredVectors(x, ids=["a", *"ab", *map(str, range(47))]), DataError, "id a occurs more"),

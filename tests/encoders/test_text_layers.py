@@ -20,7 +20,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from nestling.cut import RAW, CutRule
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ConfigError, DataError, GranularityError
-from nestling.granularity import Nesting
+from nestling.granularity import Granularity, Nesting
 from nestling.nn.layers import LayerStack
 from nestling.testing import check_elastic
 
@@ -130,12 +130,12 @@ def test_exactly_so_many_layers_run(folders: dict[str, Path]) -> None:
 def test_the_layers_of_a_training_step_come_from_one_pass(folders: dict[str, Path]) -> None:
     encoder = encoder_of(folders["ModernBert"], rule=RAW)
     with counted_layers(encoder) as calls:
-        together = encoder(TEXTS, layers=(1, 2, 4))
+        views = encoder.views(TEXTS, [Granularity(layer=depth) for depth in (1, 2, 4)])
     assert calls == [1, 2, 3, 4]
-    assert together.shape == (len(TEXTS), 3, 32)
-    for place, depth in enumerate((1, 2, 4)):
-        torch.testing.assert_close(together[:, place], encoder(TEXTS, at={"layer": depth}))
-    together.sum().backward()
+    for rest, vectors in views.items():
+        torch.testing.assert_close(vectors, encoder(TEXTS, at=rest))
+    torch.testing.assert_close(encoder.views(TEXTS)[Granularity()], views[Granularity(layer=4)])
+    torch.stack(list(views.values())).sum().backward()
     assert next(encoder.model[0].auto_model.layers[0].parameters()).grad is not None
 
 
@@ -227,7 +227,7 @@ def test_a_config_that_says_more_layers_than_there_are_is_refused(
 
 
 def test_what_cannot_be_cut_in_layers_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(GranularityError, match="the model has 4 layers"):
+    with pytest.raises(GranularityError, match="the text encoder has layer=4; end it"):
         encoder_of(folders["Bert"], Nesting.parse("layer=2,5 x dim=8,32"))
     with pytest.raises(ConfigError, match="StaticEmbedding, which has no layers"):
         TextEncoder.open("wordllama", Nesting.parse("layer=1,2 x dim=8,32"))
@@ -237,6 +237,8 @@ def test_what_cannot_be_cut_in_layers_is_refused(folders: dict[str, Path]) -> No
     ):
         encoder(TEXTS, at="layer=3")
     with pytest.raises(GranularityError, match="layers 1 to 4"):
-        encoder(TEXTS, layers=(1, 5))
-    with pytest.raises(GranularityError, match="name dim"):
+        encoder.views(TEXTS, [Granularity(layer=5)])
+    with pytest.raises(GranularityError, match="the axis layer, not tokens"):
+        encoder.views(TEXTS, [Granularity(tokens=5)])
+    with pytest.raises(GranularityError, match="add dim, in full"):
         encoder_of(folders["Bert"], Nesting.parse("layer=1,2"))

@@ -325,7 +325,7 @@ def test_the_same_rows_are_held_out_however_they_come(tmp_path, compared):
     ("make", "error", "message"),
     [
         (lambda x: PCARotation("dim=8,32").fit(x), GranularityError, "end it at 24"),
-        (lambda x: PCARotation("layer=8,24").fit(x), GranularityError, "axis dim alone"),
+        (lambda x: PCARotation("layer=8,24").fit(x), GranularityError, "the axis dim, not layer"),
         (lambda x: PCARotation([8, 8, 24]).fit(x), GranularityError, "without repeats"),
         (lambda x: PCARotation(n_components=25).fit(x), ConfigError, "choose 1 to 24"),
         (lambda x: PCARotation("dim=8,24", n_components=8).fit(x), ConfigError, "different full sizes"),

@@ -165,7 +165,7 @@ def test_layers_are_trained_by_the_trainer_from_one_pass(cached, bert, train):
     value = loss([bert.preprocess(data[column][:5]) for column in ("anchor", "positive")])
     hook.remove()
     assert len(calls) == 2  # once a column, whatever the layers
-    columns = [encoder(data[column][:5], layers=(1, 2)) for column in ("anchor", "positive")]
+    columns = [encoder.views(data[column][:5], nesting.rests) for column in ("anchor", "positive")]
     wanted = Nested(InfoNCE(1 / 20), nesting, align=AlignScores())(*columns)
     torch.testing.assert_close(value, wanted)
     trainer = train(bert, loss, data, steps=30)
@@ -177,6 +177,8 @@ def test_losses_for_texts_see_every_layer(bert):
     features = [bert.eval().preprocess(pairs()[column][:6]) for column in ("anchor", "positive")]
     scores = torch.linspace(0, 1, 6)
     value = NestedLoss(bert, st.CoSENTLoss(bert), nesting)(features, scores)
-    columns = [TextEncoder(bert, nesting)(pairs()[c][:6], layers=(1, 2)) for c in ("anchor", "positive")]
+    columns = [
+        TextEncoder(bert, nesting).views(pairs()[c][:6], nesting.rests) for c in ("anchor", "positive")
+    ]
     wanted = Nested(CoSENT(), nesting)(*columns, scores=scores)
     torch.testing.assert_close(value, wanted)

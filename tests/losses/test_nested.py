@@ -239,8 +239,6 @@ def test_bad_weights_are_refused(weights: list[float]) -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    with pytest.raises(GranularityError, match="axis dim, or on dim and layer"):
-        Nested(InfoNCE(), Nesting.parse("width=1,2 x dim=4,8"))
     with pytest.raises(ConfigError, match="did you mean 'mean'"):
         Nested(InfoNCE(), NESTING, reduction="means")  # type: ignore[arg-type]
     with pytest.raises(GranularityError, match="use a nesting whose last size is 8"):

@@ -27,6 +27,7 @@ from nestling.losses import (
     InfoNCE,
     Nested,
 )
+from nestling.losses.nested import Views
 from nestling.schedules import Cross
 
 BATCH, LAYERS, DIM = 9, 3, 8
@@ -36,8 +37,13 @@ SCORES = torch.linspace(0, 1, BATCH, dtype=torch.float64)
 
 
 def column(seed: int) -> Tensor:
+    """Embeddings of every layer, ``Float64[batch, layers, dim]``."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(BATCH, LAYERS, DIM, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def views(x: Tensor) -> Views:
+    return {rest: x[:, place] for place, rest in enumerate(GRID.rests)}
 
 
 def at(x: Tensor, g: Granularity) -> Tensor:
@@ -56,7 +62,7 @@ def test_the_loss_is_the_plain_sum_over_layers_and_dims(nesting: Nesting, base: 
     columns = [column(0), column(1)]
     rest = {"scores": SCORES} if isinstance(base, CoSENT) else {}
     weights = np.linspace(0.5, 2, len(nesting)).tolist()
-    parts = Nested(base, nesting, weights=weights, deep_documents=deep).parts(*columns, **rest)
+    parts = Nested(base, nesting, weights=weights, deep_documents=deep).parts(*map(views, columns), **rest)
     plain = {}
     for g in nesting:
         document = g.replace(layer=4) if deep else g
@@ -79,7 +85,7 @@ def test_scores_are_aligned_with_those_of_the_full_granularity() -> None:
     columns = [column(0), column(1), column(2)]
     temperature, weight = 0.3, 0.7
     align = AlignScores(weight, temperature)
-    parts = Nested(InfoNCE().double(), PAIRS, align=align).parts(*columns)
+    parts = Nested(InfoNCE().double(), PAIRS, align=align).parts(*map(views, columns))
 
     def scores(g: Granularity) -> Tensor:
         query, *documents = (F.normalize(at(x, g), dim=1) for x in columns)
@@ -88,7 +94,7 @@ def test_scores_are_aligned_with_those_of_the_full_granularity() -> None:
     teacher = scores(PAIRS.full).detach()
     wanted = weight * sum(kl(teacher, scores(g)) for g in PAIRS[:-1])
     torch.testing.assert_close(parts.terms["align"], wanted.detach())
-    alone = Nested(InfoNCE().double(), PAIRS).parts(*columns).total + wanted
+    alone = Nested(InfoNCE().double(), PAIRS).parts(*map(views, columns)).total + wanted
     for found, plain in zip(gradients(parts.total, columns), gradients(alone, columns), strict=True):
         torch.testing.assert_close(found, plain)
 
@@ -99,7 +105,7 @@ def test_vectors_are_aligned_with_those_of_the_full_layer(detach: bool, whole: b
     columns = [column(0), column(1)]
     temperature = 0.5
     align = AlignVectors(2.0, temperature, whole=whole, detach=detach)
-    found = Nested(InfoNCE().double(), GRID, align=align).parts(*columns)
+    found = Nested(InfoNCE().double(), GRID, align=align).parts(*map(views, columns))
     wanted = torch.zeros((), dtype=torch.float64)
     for g in GRID:
         if g["layer"] < 4 and (g["dim"] == DIM or not whole):
@@ -108,7 +114,7 @@ def test_vectors_are_aligned_with_those_of_the_full_layer(detach: bool, whole: b
             )
             wanted = wanted + 2.0 * temperature**2 * kl(teacher.detach() if detach else teacher, student)
     torch.testing.assert_close(found.terms["align"], wanted.detach())
-    plain = Nested(InfoNCE().double(), GRID).parts(*columns).total + wanted
+    plain = Nested(InfoNCE().double(), GRID).parts(*map(views, columns)).total + wanted
     for one, other in zip(gradients(found.total, columns), gradients(plain, columns), strict=True):
         torch.testing.assert_close(one, other)
 
@@ -209,8 +215,8 @@ def test_gradient_caching_works_with_layers() -> None:
     inputs = torch.randn(2, BATCH, 5, dtype=torch.float64)
     loss = Nested(InfoNCE().double(), PAIRS, align=AlignScores())
 
-    def encode(chunk: Tensor) -> Tensor:
-        return (chunk @ weight).tanh().reshape(len(chunk), LAYERS, DIM)
+    def encode(chunk: Tensor) -> Views:
+        return views((chunk @ weight).tanh().reshape(len(chunk), LAYERS, DIM))
 
     plain = loss(encode(inputs[0]), encode(inputs[1]))
     (wanted,) = torch.autograd.grad(plain, weight)
@@ -240,10 +246,10 @@ def test_aligned_scores_are_never_negative_and_nothing_for_equals(
 
 def test_what_cannot_be_is_refused() -> None:
     flat = column(0)[:, 0]
-    with pytest.raises(GranularityError, match=r"Float\[batch, layers, dim\]"):
+    with pytest.raises(GranularityError, match=r"at layer=1; layer=2; layer=4, .* at full alone"):
         Nested(InfoNCE(), GRID)(flat, flat)
-    with pytest.raises(GranularityError, match="its 3 layers"):
-        Nested(InfoNCE(), GRID)(column(0)[:, :2], column(1)[:, :2])
+    with pytest.raises(GranularityError, match="at layer=4, and there are some at layer=1; layer=2"):
+        Nested(InfoNCE(), GRID)(*[dict(list(views(column(seed)).items())[:2]) for seed in (0, 1)])
     with pytest.raises(ConfigError, match="deep_documents"):
         Nested(InfoNCE(), Nesting.parse("dim=2,8"), deep_documents=True)
     with pytest.raises(ConfigError, match="temperature must be above 0"):
@@ -258,7 +264,7 @@ def test_what_cannot_be_is_refused() -> None:
         Compress(8)(lambda g: [torch.ones(9, g["dim"])], {Granularity(dim=4): 1.0}, Granularity(dim=4))
     with pytest.raises(DataError, match="needs an even size, not 3"):
         Nested(AnglE(), Nesting.pairs(layer=[1, 2], dim=[3, 8]))(
-            column(0)[:, :2], column(1)[:, :2], scores=torch.arange(len(flat))
+            views(column(0)), views(column(1)), scores=torch.arange(len(flat))
         )
     with pytest.raises(DataError, match="at least 8 vectors"):
         Compress(8)(lambda g: [torch.ones(3, g["dim"])], {Granularity(dim=8): 1.0}, Granularity(dim=8))
@@ -267,7 +273,9 @@ def test_what_cannot_be_is_refused() -> None:
 def test_the_rule_of_the_loss_is_that_of_the_aligned_vectors() -> None:
     columns = [column(0), column(1)]
     raw, unit = (
-        Nested(InfoNCE().double(), GRID, rule=rule, align=AlignVectors()).parts(*columns).terms["align"]
+        Nested(InfoNCE().double(), GRID, rule=rule, align=AlignVectors())
+        .parts(*map(views, columns))
+        .terms["align"]
         for rule in (RAW, CutRule())
     )
     # Of unit vectors the softmax over entries is flatter, the more so the more entries there are.

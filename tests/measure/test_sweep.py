@@ -185,7 +185,7 @@ class Empty:
 def test_bad_requests_are_refused() -> None:
     with pytest.raises(ConfigError, match="no nesting of its own"):
         sweep(identity, TASK)
-    with pytest.raises(GranularityError, match="axis dim alone"):
+    with pytest.raises(GranularityError, match="the axis dim, not layer"):
         sweep(identity, TASK, Nesting.parse("layer=1,2 x dim=4,8"))
     with pytest.raises(DataError, match="do not fit vectors of 16 entries"):
         sweep(identity, TASK, Nesting.parse("dim=4,32"))

@@ -92,7 +92,7 @@ def test_bad_input_is_refused(adapter: Adapter) -> None:
         adapter(torch.randn(3, 16))
     with pytest.raises(GranularityError, match="nearest"):
         adapter(torch.randn(3, 20), at=5)
-    with pytest.raises(GranularityError, match="axis dim alone"):
+    with pytest.raises(GranularityError, match="the axis dim, not layer"):
         Adapter(Nesting.parse("layer=1,2"), 20)
     with pytest.raises(ConfigError, match="hidden must be at least 1"):
         Adapter(NESTING, 20, hidden=0)

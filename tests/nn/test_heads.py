@@ -67,5 +67,5 @@ def test_bad_input_is_refused(head: NestedClassifier) -> None:
         head(torch.randn(3, 16), at=5)
     with pytest.raises(ConfigError, match="at least 2"):
         NestedClassifier(NESTING, 1)
-    with pytest.raises(GranularityError, match="axis dim alone"):
+    with pytest.raises(GranularityError, match="the axis dim, not layer"):
         NestedClassifier(Nesting.parse("layer=1,2"), 3)

@@ -343,7 +343,7 @@ def test_ids_that_are_taken_or_missing(tmp_path: Path) -> None:
         ({"metric": "manhattan"}, ConfigError, "unknown metric"),
         ({"nesting": "dim=4,8"}, GranularityError, "must end at 16"),
         ({"nesting": "dim=4,32"}, GranularityError, "up to 32"),
-        ({"nesting": "layer=1,2"}, GranularityError, "axis dim alone"),
+        ({"nesting": "layer=1,2"}, GranularityError, "the axis dim, not layer"),
         ({"dim": 12}, DataError, "12 are expected"),
     ],
 )

@@ -39,7 +39,7 @@ def test_a_layout_comes_back_from_its_text(
         ({"shortlist_dim": 12}, GranularityError, "12"),
         ({"rerank_dims": (20,)}, GranularityError, "20"),
         ({"rerank_dims": (8,)}, GranularityError, "below"),
-        ({"nesting": Nesting.grid(dim=(8, 16), layer=(1, 2))}, GranularityError, "axis dim alone"),
+        ({"nesting": Nesting.grid(dim=(8, 16), layer=(1, 2))}, GranularityError, "the axis dim, not layer"),
         ({"metric": "cosine"}, ConfigError, "dot, euclidean"),
         ({"ids": "uuid"}, ConfigError, "int, str"),
     ],

@@ -138,7 +138,7 @@ def test_reading_a_plan_costs_no_torch() -> None:
 
 def test_layers_need_an_encoder_that_is_tuned() -> None:
     nesting = "layer=1,2 zip dim=8,16"
-    with pytest.raises(ConfigError, match="an adapter has no layers to train"):
+    with pytest.raises(ConfigError, match="an adapter is cut on dim alone"):
         read_plan(None, {"nesting": nesting})
     plan = read_plan(None, {"nesting": nesting, "tune": "encoder", "align": "vectors", "draw": "cross"})
     assert plan.model.nesting == "dim=8,16 zip layer=1,2"

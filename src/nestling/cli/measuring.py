@@ -76,7 +76,7 @@ def sweep(
         check_model(model)
         task = text_task(flags)
 
-        of_layers = wanted if wanted is not None and "layer" in wanted.axes else None
+        of_layers = wanted if wanted is not None and wanted.axes != ("dim",) else None
         curve = measure(open_encoder(model, of_layers), task, wanted, **how)
     if output is not None:
         _write(curve, output)

@@ -181,7 +181,7 @@ def _subject(plan: FidelityPlan, nesting: Nesting | None) -> tuple[Any, Any]:
     check_model(model.encoder)
     texts = plan.data.read()
     if model.layers is None:
-        return open_encoder(model.encoder, nesting if nesting and "layer" in nesting.axes else None), texts
+        return open_encoder(model.encoder, nesting if nesting and nesting.axes != ("dim",) else None), texts
     from nestling.encoders.activations import ModuleLayers
     from nestling.encoders.text import TextEncoder
 

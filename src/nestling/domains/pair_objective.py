@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,15 @@ from torch.utils.data import Dataset
 
 from nestling.encoders.origin import TrainedFrom
 from nestling.encoders.text import TextEncoder
+from nestling.encoders.views import ViewsOf
 from nestling.losses import GradientCache, Nested, Parts
+from nestling.losses.nested import Views
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import Task
 from nestling.training import fit
 from nestling.training.plan import TrainPlan
+
+ToViews: TypeAlias = Callable[..., Views]
 
 
 def train_on_pairs(
@@ -44,7 +49,7 @@ def train_on_pairs(
         return {f"{row.metric}@{row.granularity}": row.value for row in curve.rows}
 
     fit(
-        model,
+        ViewsOf(model),
         objective,
         rows,
         plan.train,
@@ -67,24 +72,34 @@ class PairObjective(nn.Module):
     def __init__(self, loss: Nested, name: str, chunk_size: int | None = None) -> None:
         super().__init__()
         self.loss, self.name, self.chunk_size = loss, name, chunk_size
-        nesting = loss.nesting
-        self.layers = {"layers": nesting.sizes("layer")} if "layer" in nesting.axes else {}
 
-    def forward(self, model: Callable[..., Tensor], batch: Sequence[tuple[str, str, float]]) -> Parts:
-        """Loss of a batch, with what each granularity adds to it."""
+    def forward(self, model: ToViews, batch: Sequence[tuple[str, str, float]]) -> Parts:
+        """Loss of a batch, with what each granularity adds to it.
+
+        Args:
+            model: gives the views of texts, as :class:`~nestling.encoders.views.ViewsOf` does.
+            batch: rows (text, text, value).
+        """
         first, second, values = map(list, zip(*batch, strict=True))
+        rests = self.loss.nesting.rests
         if self.chunk_size is None:
-            vectors = model([*first, *second], **self.layers)
-            return self._parts(vectors[: len(first)], vectors[len(first) :], values=values)
+            views = model([*first, *second], rests=rests)
+            columns = [{rest: x[rows] for rest, x in views.items()} for rows in _halves(len(first))]
+            return self._parts(*columns, values=values)
         found: list[Parts] = []
 
-        def total(*columns: Tensor) -> Tensor:
+        def total(*columns: Views) -> Tensor:
             found.append(self._parts(*columns, values=values))
             return found[0].total
 
-        encode = partial(model, **self.layers)
+        encode = partial(model, rests=rests)
         value = GradientCache(encode, total, chunk_size=self.chunk_size)(first, second)
         return found[0]._replace(total=value)
 
-    def _parts(self, *columns: Tensor, values: list[float]) -> Parts:
-        return self.loss.parts(*columns, **{self.name: torch.tensor(values, device=columns[0].device)})
+    def _parts(self, *columns: Views, values: list[float]) -> Parts:
+        device = next(iter(columns[0].values())).device
+        return self.loss.parts(*columns, **{self.name: torch.tensor(values, device=device)})
+
+
+def _halves(rows: int) -> tuple[slice, slice]:
+    return slice(rows), slice(rows, None)

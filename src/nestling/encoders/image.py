@@ -57,9 +57,7 @@ class ImageEncoder(nn.Module):
         last: str | None = None,
     ) -> None:
         super().__init__()
-        nesting = Nesting.of(nesting)
-        if nesting.axes != ("dim",):
-            raise GranularityError(f"an image encoder is cut on the axis dim alone, not on {nesting}")
+        nesting = Nesting.of(nesting).within("an image encoder", dim=None)
         self.backbone, self.nesting, self.rule = backbone, nesting, rule
         self.input_shape, self.last = tuple(input_shape), last
         self._timm: dict[str, Any] | None = None

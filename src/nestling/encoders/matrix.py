@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.errors import GranularityError
 from nestling.granularity import AnyNesting, Nesting
 
 Vectors: TypeAlias = NDArray[np.floating[Any]]
@@ -34,12 +33,4 @@ def read_sizes(given: Sizes, full: int) -> Nesting:
     """
     if given is None:
         return Nesting.doubling(min(_SMALLEST_DIM, full), full)
-    nesting = Nesting.of(given)
-    if nesting.axes != ("dim",):
-        raise GranularityError(f"vectors are cut on the axis dim alone, not on {nesting}")
-    if nesting.full["dim"] > full:
-        raise GranularityError(
-            f"the nesting {nesting} goes up to {nesting.full['dim']}, but the vectors have {full} entries; "
-            f"end it at {full} or before"
-        )
-    return nesting
+    return Nesting.of(given).within("a set of vectors", dim=full)

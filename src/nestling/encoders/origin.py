@@ -48,7 +48,7 @@ def origin_of(encoder: TextEncoder | StaticEncoder) -> Origin:
         return encoder.under_map(known.modules)
     if not known.encoder:
         return Origin(note=_STOCK if encoder.nesting_is_assumed else _UNKNOWN)
-    layered = encoder.nesting if "layer" in encoder.nesting.axes else None
+    layered = encoder.nesting if encoder.nesting.axes != ("dim",) else None
     try:
         return Origin(open_encoder(known.encoder, layered))
     except NestlingError:

@@ -28,7 +28,6 @@ from nestling.encoders.texts import (
     usual_dims,
     warn_if_smaller,
 )
-from nestling.errors import GranularityError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.paths import home_path
 from nestling.progress import Progress
@@ -301,13 +300,4 @@ def _own(layer: Layer) -> Layer:
 
 
 def _check_nesting(nesting: Nesting, full: int) -> None:
-    if nesting.axes != ("dim",):
-        raise GranularityError(
-            f"an encoder of static vectors is cut on the axis dim alone, not as in {nesting}; it has no "
-            "layers to leave out"
-        )
-    if nesting.full["dim"] > full:
-        raise GranularityError(
-            f"the nesting {nesting} goes up to {nesting.full['dim']}, but the model has {full} dims; end the "
-            f"nesting at {full}"
-        )
+    nesting.within("an encoder of static vectors", dim=full)

@@ -33,7 +33,7 @@ from nestling.encoders.mapped_text import Adaptable, put_together, take_apart
 from nestling.encoders.origin import TrainedFrom, origin_of
 from nestling.encoders.pretrained import quiet_unless_terminal, read_model
 from nestling.encoders.serving import prepare_for_servers, warn_of_others
-from nestling.encoders.text_inputs import Pooling, check_nesting, prepare, usual_rule
+from nestling.encoders.text_inputs import Pooling, check_nesting, check_rest, prepare, usual_rule
 from nestling.encoders.texts import (
     check_batch_size,
     check_found,
@@ -135,22 +135,35 @@ class TextEncoder(nn.Module):
             model, dims = read_model(str(folder if folder.is_dir() else name), device)
         return cls(prepare(model, pooling, max_length), nesting or dims, rule)
 
-    def forward(
-        self, texts: Sequence[str], /, at: At = None, *, layers: Sequence[int] | None = None
-    ) -> Tensor:
+    def forward(self, texts: Sequence[str], /, at: At = None) -> Tensor:
         """Vectors ``Float[texts, dim]`` of one pass over ``texts``; ``encode`` goes batch by batch.
 
         Args:
             texts: none of them empty.
             at: the granularity.
-            layers: in place of ``at``, for training: the vectors ``Float[texts, layers, dim]`` of these
-                layers at full size, before any cut or normalisation, as a nested loss takes them.
         """
-        if layers is None:
-            granularity = self._resolve(at)
-            return self._vectors(check_texts(texts), [granularity], prompt_of(self.model))[granularity]
-        found = embeddings_each(self.model, self._features(check_texts(texts), prompt_of(self.model)), layers)
-        return torch.stack([found[layer] for layer in layers], dim=1)
+        granularity = self._resolve(at)
+        return self._vectors(check_texts(texts), [granularity], prompt_of(self.model))[granularity]
+
+    def views(
+        self, texts: Sequence[str], rests: Iterable[Granularity] = (Granularity(),)
+    ) -> dict[Granularity, Tensor]:
+        """What a nested loss is trained on: vectors ``Float[texts, dim]`` before any cut or normalisation.
+
+        Args:
+            texts: none of them empty.
+            rests: such as ``nesting.rests``: each names a ``layer`` or nothing, which is the last layer.
+
+        Returns:
+            The vectors at every rest, from one pass of the encoder.
+
+        Raises:
+            GranularityError: for another axis than ``layer``, or a layer that the model does not have.
+        """
+        wanted = {rest: check_rest(rest).get("layer") for rest in rests}
+        features = self._features(check_texts(texts), prompt_of(self.model))
+        found = embeddings_each(self.model, features, wanted.values())
+        return {rest: found[depth] for rest, depth in wanted.items()}
 
     def forward_each(
         self, texts: Sequence[str], /, granularities: Iterable[At] | None = None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from nestling.cut import RAW, CutRule
 from nestling.encoders.depth import depth_of
 from nestling.encoders.export import modules_of, stock_modules, width_of, with_modules
-from nestling.errors import ConfigError, GranularityError, unknown
-from nestling.granularity import Nesting
+from nestling.errors import ConfigError, unknown
+from nestling.granularity import Granularity, Nesting
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -53,15 +53,12 @@ def usual_rule(model: SentenceTransformer) -> CutRule:
 
 def check_nesting(nesting: Nesting, model: SentenceTransformer) -> None:
     """Refuse a nesting that the model cannot be cut to."""
-    if nesting.axes not in (("dim",), ("dim", "layer")):
-        raise GranularityError(
-            f"a text encoder is cut on the axis dim, or on dim and layer, not as in {nesting}; name dim, "
-            "with the full width alone if that is meant"
-        )
-    limits = {"dim": width_of(model), **({"layer": depth_of(model)} if "layer" in nesting.axes else {})}
-    for axis, limit in limits.items():
-        if nesting.full[axis] > limit:
-            raise GranularityError(
-                f"the nesting {nesting} goes up to {nesting.full[axis]}, but the model has {limit} {axis}s; "
-                f"end the nesting at {limit}"
-            )
+    depth = depth_of(model) if "layer" in nesting.axes else None  # static vectors have none
+    nesting.within("the text encoder", dim=width_of(model), layer=depth)
+
+
+def check_rest(rest: Granularity) -> Granularity:
+    """``rest``, if a text encoder can be run so: at a layer, or whole."""
+    if rest:
+        Nesting((rest,)).within("the text encoder", needs=(), layer=None)
+    return rest

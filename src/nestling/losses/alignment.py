@@ -104,8 +104,8 @@ class AlignVectors(nn.Module):
         """See :class:`Alignment`."""
         terms = []
         for g, factor in draw.items():
-            at_full = full.replace(dim=g["dim"])
-            if g == at_full or (self.whole and g["dim"] != full["dim"]):
+            at_full = full.replace(dim=g.get("dim"))
+            if g == at_full or (self.whole and g.get("dim") != full.get("dim")):
                 continue
             teacher, student = (torch.cat(list(vectors(each))) / self.temperature for each in (at_full, g))
             terms.append(factor * _divergence(teacher.detach() if self.detach else teacher, student))

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nestling.cut import RAW, CutRule, cut
-from nestling.errors import ConfigError, DataError, GranularityError, require
-from nestling.granularity import AnyNesting, Nesting
+from nestling.errors import ConfigError, DataError, require
+from nestling.granularity import AnyNesting, Granularity, Nesting
 from nestling.losses.alignment import Alignment
 from nestling.losses.contrastive import InfoNCE
 from nestling.losses.gradient_cache import GradientCache
@@ -83,12 +83,7 @@ class NestedLoss(nn.Module):
         super().__init__()
         require("sentence_transformers", "text")
         nesting, self.weights = _read_sizes(matryoshka_dims, matryoshka_weights)
-        width = model.get_embedding_dimension()
-        if width is not None and nesting.full["dim"] > width:
-            raise GranularityError(
-                f"matryoshka_dims go up to {nesting.full['dim']}, but the model gives {width} dims; "
-                f"end them at {width}"
-            )
+        nesting.within("the model", dim=model.get_embedding_dimension(), layer=None)
         self.model, self.loss, self.n_dims_per_step = model, loss, n_dims_per_step
         self.nested = Nested(
             _base_of(loss, model, rule),
@@ -101,7 +96,6 @@ class NestedLoss(nn.Module):
             deep_documents=deep_documents,
             seed=seed,
         )
-        self._layers = nesting.sizes("layer") if "layer" in nesting.axes else ()
 
     @property
     def nesting(self) -> Nesting:
@@ -121,27 +115,27 @@ class NestedLoss(nn.Module):
             return cache(*map(_Rows, columns), labels=labels)  # type: ignore[arg-type]
         embeddings = [self._embed(features) for features in columns]
         if isinstance(base, _OnGivenEmbeddings):
-            full = embeddings[0].shape[-1]
+            full = embeddings[0][self.nesting.full.rest].shape[-1]
             return self.nested(*embeddings, features=columns, labels=labels, full=full)  # type: ignore[no-any-return]
         return self.nested(*embeddings, **_label_argument(base, labels))  # type: ignore[no-any-return]
 
-    def _embed(self, features: Features) -> Tensor:
-        """``Float[batch, dim]``, or of each layer ``Float[batch, layers, dim]``."""
-        if self._layers:
-            return torch.stack([self._after_layers(each) for each in self._each_layer(features)], dim=1)
-        # A copy: the model adds its own entries to what it is given.
-        embedding: Tensor = self.model(dict(features))[_EMBEDDING]
-        return embedding
-
-    def _each_layer(self, features: Features) -> Iterable[Features]:
+    def _embed(self, features: Features) -> dict[Granularity, Tensor]:
+        """Embeddings ``Float[batch, dim]`` at every rest of the nesting, from one pass."""
+        depths = {rest: rest["layer"] for rest in self.nesting.rests if "layer" in rest}
+        if not depths:
+            # A copy: the model adds its own entries to what it is given.
+            return {Granularity(): self.model(dict(features))[_EMBEDDING]}
         if isinstance(self.model, DistributedDataParallel):
             raise ConfigError(
                 "layers are trained on one process here: a model wrapped for several can only be called "
                 "whole. Train on several with nestling.training.fit, whose model is a TextEncoder"
             )
-        first = next(self.model.children())
-        found = states_each(first, features, self._layers)
-        return [found[layer] for layer in self._layers]
+        found = states_each(next(self.model.children()), features, depths.values())
+        return {rest: self._after_layers(found[depth]) for rest, depth in depths.items()}
+
+    def _dims(self) -> list[int] | str:
+        dims_alone = self.nesting.axes == ("dim",)
+        return list(self.nesting.sizes("dim")) if dims_alone else str(self.nesting)
 
     def _after_layers(self, features: Features) -> Tensor:
         for module in list(self.model.children())[1:]:
@@ -153,7 +147,7 @@ class NestedLoss(nn.Module):
         """The settings, for the model card."""
         return {
             "loss": type(self.loss).__name__,
-            "matryoshka_dims": str(self.nesting) if self._layers else list(self.nesting.sizes("dim")),
+            "matryoshka_dims": self._dims(),
             "matryoshka_weights": self.weights,
             "n_dims_per_step": self.n_dims_per_step,
             "rule": self.nested.rule.to_json(),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from torch.autograd.graph import register_multi_grad_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from nestling.errors import ConfigError
+
+Encoded: TypeAlias = Tensor | Mapping[Any, Tensor]
+_ALONE = None
 
 
 class GradientCache:
@@ -22,7 +26,8 @@ class GradientCache:
     both times. One loss over B rows costs two forward passes and one backward pass of the encoder.
 
     Args:
-        encode: one chunk of inputs -> embeddings ``Float[chunk, dim]``.
+        encode: one chunk of inputs -> embeddings ``Float[chunk, dim]``, or a mapping to such, such as the
+            views of an encoder; the loss gets what a whole batch would give.
         loss: as it would be called with the embeddings of the whole batch.
         chunk_size: inputs encoded at a time.
 
@@ -30,7 +35,7 @@ class GradientCache:
     """
 
     def __init__(
-        self, encode: Callable[[Any], Tensor], loss: Callable[..., Tensor], *, chunk_size: int
+        self, encode: Callable[[Any], Encoded], loss: Callable[..., Tensor], *, chunk_size: int
     ) -> None:
         if chunk_size < 1:
             raise ConfigError(f"chunk_size must be at least 1, not {chunk_size}")
@@ -49,51 +54,81 @@ class GradientCache:
             for column in columns
         ]
         states = [[_RandomState() for _ in column] for column in chunks]
-        embeddings = [
-            torch.cat([self._encode_first(*pair) for pair in zip(*column, strict=True)])
+        encoded = [
+            _joined([self._encode_first(*pair) for pair in zip(*column, strict=True)])
             for column in zip(chunks, states, strict=True)
         ]
-        if not torch.is_grad_enabled():
-            return self.loss(*embeddings, **rest)
-        leaves = [embedding.requires_grad_() for embedding in embeddings]
-        value = self.loss(*leaves, **rest)
+        leaves = [part for parts in encoded for part in parts.values()]
+        wants_gradients = torch.is_grad_enabled()
+        for leaf in leaves:
+            leaf.requires_grad_(wants_gradients)
+        value = self.loss(*map(_as_encoded, encoded), **rest)
+        if not wants_gradients:
+            return value
         # Backward usually runs outside autocast, but both passes must compute in the same precision.
         precision = _autocast(leaves[0].device.type)
 
         def replay(gradients: Sequence[Tensor | None]) -> None:
+            found = iter(gradients)
             with precision():
-                self._encode_again(chunks, states, gradients)
+                self._encode_again(
+                    chunks, states, [{name: next(found) for name in parts} for parts in encoded]
+                )
 
         register_multi_grad_hook(leaves, replay)
         return value
 
-    def _encode_first(self, chunk: Any, state: _RandomState) -> Tensor:
+    def _encode_first(self, chunk: Any, state: _RandomState) -> dict[Hashable, Tensor]:
         state.note()
         with torch.no_grad():
-            return self.encode(chunk).detach()
+            return {name: part.detach() for name, part in _parts(self.encode(chunk)).items()}
 
     def _encode_again(
         self,
         chunks: list[list[Any]],
         states: list[list[_RandomState]],
-        gradients: Sequence[Tensor | None],
+        gradients: Sequence[Mapping[Hashable, Tensor | None]],
     ) -> None:
         """Carry the gradients of the embeddings into the encoder, chunk by chunk."""
         work = [
             piece
-            for column, column_states, gradient in zip(chunks, states, gradients, strict=True)
-            if gradient is not None
-            for piece in zip(column, column_states, torch.split(gradient, self.chunk_size), strict=True)
+            for column, column_states, of_parts in zip(chunks, states, gradients, strict=True)
+            for piece in zip(column, column_states, self._split(of_parts, len(column)), strict=True)
+            if piece[2]
         ]
-        for number, (chunk, state, gradient) in enumerate(work, start=1):
+        for number, (chunk, state, wanted) in enumerate(work, start=1):
             with self._unsynchronised(number < len(work)), state.restored(), torch.enable_grad():
-                torch.autograd.backward(self.encode(chunk), gradient)
+                parts = _parts(self.encode(chunk))
+                torch.autograd.backward([parts[name] for name in wanted], list(wanted.values()))
+
+    def _split(self, gradients: Mapping[Hashable, Tensor | None], count: int) -> list[dict[Hashable, Tensor]]:
+        """The gradients of each chunk, of those parts that have one."""
+        found: list[dict[Hashable, Tensor]] = [{} for _ in range(count)]
+        for name, gradient in gradients.items():
+            if gradient is not None:
+                for of_chunk, piece in zip(found, torch.split(gradient, self.chunk_size), strict=True):
+                    of_chunk[name] = piece
+        return found
 
     def _unsynchronised(self, wanted: bool) -> AbstractContextManager[Any]:
         """With several processes, only the last chunk exchanges gradients (they are sums by then)."""
-        if wanted and isinstance(self.encode, DistributedDataParallel):
-            return self.encode.no_sync()
+        model = self.encode.func if isinstance(self.encode, partial) else self.encode
+        if wanted and isinstance(model, DistributedDataParallel):
+            return model.no_sync()
         return nullcontext()
+
+
+def _parts(encoded: Encoded) -> dict[Hashable, Tensor]:
+    """The tensors of what was encoded by name; a tensor alone is called None."""
+    return {_ALONE: encoded} if isinstance(encoded, Tensor) else dict(encoded)
+
+
+def _as_encoded(parts: dict[Hashable, Tensor]) -> Encoded:
+    return parts[_ALONE] if list(parts) == [_ALONE] else parts
+
+
+def _joined(chunks: Sequence[Mapping[Hashable, Tensor]]) -> dict[Hashable, Tensor]:
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def _autocast(device: str) -> Callable[[], torch.autocast]:

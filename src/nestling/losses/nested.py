@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,10 @@ from nestling.losses.prefix import PrefixLosses
 from nestling.schedules import Draw, Every, Schedule
 
 Reduction = Literal["sum", "mean"]
+
+Views: TypeAlias = Mapping[Granularity, Tensor]
+"""Embeddings ``Float[batch, dim]`` before any cut, one for each rest of a nesting's granularities (a layer,
+a number of tokens, ...), as ``encoder.views(inputs, nesting.rests)`` gives them."""
 
 
 class Parts(NamedTuple):
@@ -53,13 +57,13 @@ class Nested(nn.Module):
     Works on the tensors of ONE forward pass, and on any base: a loss of nestling, of
     pytorch-metric-learning, or a function of tensors. Positional tensors are embeddings
     ``Float[batch, dim]`` and are cut; keyword arguments (labels, scores) pass through whole. Over a
-    nesting with layers the embeddings are ``Float[batch, layers, dim]``, one for each of its layers, as
-    ``encoder(texts, layers=nesting.sizes("layer"))`` gives them.
+    nesting with other axes than ``dim`` each positional argument is a mapping from ``nesting.rests`` to
+    such tensors, as ``encoder.views(texts, nesting.rests)`` gives it.
 
     Args:
         base: the loss at one size; called with the cut embeddings.
-        nesting: sizes on the axis ``dim``, or on ``dim`` and ``layer``; the full dim is the width of the
-            embeddings.
+        nesting: sizes on any axes; the full dim is the width of the embeddings, which are used whole where
+            no ``dim`` is named.
         weights: the importance c_m of each size, all 1 by default; a list in the order of the nesting
             or a mapping from granularities.
         schedule: which sizes one training step uses; drawn sizes are weighted so that the expected
@@ -71,13 +75,13 @@ class Nested(nn.Module):
             so the default is plain slicing, which leaves norm-sensitive losses as they are.
         align: a term that draws small granularities towards the full one, such as
             :class:`~nestling.losses.alignment.AlignScores`; its size is logged.
-        deep_documents: all embeddings but the first (the queries) are taken from the full layer, for
-            serving documents at full depth and queries at any.
+        deep_documents: all embeddings but the first (the queries) are those of the full layer (or tokens,
+            width, ...), for serving documents computed in full and queries at any granularity.
         seed: of the draws of the schedule.
         fast: use the base's way to all prefixes at once where it has one; the result is the same.
 
     Raises:
-        GranularityError: if the nesting has other axes, or is wider than the embeddings.
+        GranularityError: if the nesting is wider than the embeddings, or views are missing.
         ConfigError: for weights that are negative, not finite, all zero or of another number.
 
     Source: MRL, arXiv 2205.13147, equation 1; with layers 2DMSE, arXiv 2402.14776, over a grid or
@@ -107,15 +111,10 @@ class Nested(nn.Module):
     ) -> None:
         super().__init__()
         nesting = Nesting.of(nesting)
-        if nesting.axes not in (("dim",), ("dim", "layer")):
-            raise GranularityError(
-                f"a nested loss cuts embeddings on the axis dim, or on dim and layer; the nesting {nesting} "
-                f"has {', '.join(nesting.axes)}"
-            )
-        self._layers = nesting.sizes("layer") if "layer" in nesting.axes else ()
-        if deep_documents and not self._layers:
+        if deep_documents and nesting.axes == ("dim",):
             raise ConfigError(
-                "deep_documents says which layer documents come from; give a nesting with layers"
+                "deep_documents takes documents from the full layer; give a nesting with layers, or with "
+                "another axis besides dim"
             )
         if reduction not in get_args(Reduction):
             raise ConfigError(unknown("reduction", reduction, get_args(Reduction)))
@@ -125,40 +124,40 @@ class Nested(nn.Module):
         self._weights = _read_weights(nesting, weights)
         self._steps = 0
 
-    def forward(self, *embeddings: Tensor, **rest: Any) -> Tensor:
+    def forward(self, *embeddings: Tensor | Views, **rest: Any) -> Tensor:
         """The weighted loss over the sizes of this step."""
         return self.parts(*embeddings, **rest).total
 
-    def parts(self, *embeddings: Tensor, **rest: Any) -> Parts:
+    def parts(self, *embeddings: Tensor | Views, **rest: Any) -> Parts:
         """The weighted loss and, detached, the loss at each size of this step."""
-        self._check_widths(embeddings)
+        columns = [self._read(column) for column in embeddings]
         draw = self._draw()
-        if self.rule.before != "none":
-            before = CutRule(self.rule.before, "none")
-            embeddings = tuple(cut(x, x.shape[-1], before) for x in embeddings)
         totals: list[Tensor] = []
         losses: dict[Granularity, Tensor] = {}
-        for layer, drawn in _by_layer(draw).items():
-            total, found = self._at_one_layer(self._of_layer(embeddings, layer), drawn, rest)
+        for view, drawn in _by_rest(draw).items():
+            total, found = self._at_one_rest(self._at(columns, view), drawn, rest)
             totals.append(total)
             losses |= found
-        terms = {} if self.align is None else {"align": self._aligned(self.align, embeddings, draw)}
+        terms = {} if self.align is None else {"align": self._aligned(self.align, columns, draw)}
         total = torch.stack([*totals, *terms.values()]).sum()
         in_order = {g: losses[g] for g in draw}
         return Parts(total, in_order, {name: term.detach() for name, term in terms.items()})
 
-    def _at_one_layer(
-        self, embeddings: tuple[Tensor, ...], draw: Draw, rest: dict[str, Any]
+    def _at_one_rest(
+        self, embeddings: Sequence[Tensor], draw: Draw, rest: dict[str, Any]
     ) -> tuple[Tensor, dict[Granularity, Tensor]]:
         """The weighted sum, and the losses (detached), over sizes of the same embeddings."""
-        dims = [g["dim"] for g in draw]
+        dims = [g.get("dim", embeddings[0].shape[-1]) for g in draw]
         if self.fast and self.rule.after == "none" and isinstance(self.base, PrefixLoss):
             found = self.base.prefix_losses(*embeddings, dims=dims, weights=list(draw.values()), **rest)
             if found is not None:
                 return found.total, dict(zip(draw, found.each.unbind(), strict=True))
         after = CutRule("none", self.rule.after)
         prefixes = [cut_each(x, dims, after) for x in embeddings]
-        losses = {g: self._base_loss([each[g["dim"]] for each in prefixes], rest) for g in draw}
+        losses = {
+            g: self._base_loss([each[dim] for each in prefixes], rest)
+            for g, dim in zip(draw, dims, strict=True)
+        }
         total = torch.stack([draw[g] * loss for g, loss in losses.items()]).sum()
         return total, {g: loss.detach() for g, loss in losses.items()}
 
@@ -166,7 +165,8 @@ class Nested(nn.Module):
         try:
             loss: Tensor = self.base(*prefixes, **rest)
         except (RuntimeError, ValueError) as error:
-            full, given = self.nesting.full["dim"], prefixes[0].shape[-1]
+            given = prefixes[0].shape[-1]
+            full = self.nesting.full.get("dim", given)
             if given < full and _holds_tensors_of(self.base, full):
                 raise ConfigError(
                     f"{type(self.base).__name__} has weights that read vectors of {full} dims, so it cannot "
@@ -177,20 +177,18 @@ class Nested(nn.Module):
             raise
         return loss
 
-    def _aligned(self, align: Alignment, embeddings: tuple[Tensor, ...], draw: Draw) -> Tensor:
+    def _aligned(self, align: Alignment, columns: Sequence[Views], draw: Draw) -> Tensor:
         after = CutRule("none", self.rule.after)
 
         def vectors(g: Granularity) -> list[Tensor]:
-            return [cut(x, g["dim"], after) for x in self._of_layer(embeddings, g.get("layer"))]
+            return [cut(x, g.get("dim", x.shape[-1]), after) for x in self._at(columns, g.rest)]
 
         return align(vectors, draw, self.nesting.full)
 
-    def _of_layer(self, embeddings: tuple[Tensor, ...], layer: int | None) -> tuple[Tensor, ...]:
-        if layer is None:
-            return embeddings
-        place = self._layers.index(layer)
-        places = [place, *[-1 if self.deep_documents else place] * (len(embeddings) - 1)]
-        return tuple(x[:, each] for x, each in zip(embeddings, places, strict=True))
+    def _at(self, columns: Sequence[Views], rest: Granularity) -> list[Tensor]:
+        """The embeddings of every column at one rest."""
+        others = self.nesting.full.rest if self.deep_documents else rest
+        return [column[rest if place == 0 else others] for place, column in enumerate(columns)]
 
     def _draw(self) -> Draw:
         """The granularities of this step, each with its weight in the total."""
@@ -211,27 +209,36 @@ class Nested(nn.Module):
         scale = 1.0 if self.reduction == "sum" else 1.0 / sum(self._weights.values())
         return {g: factor * self._weights[g] * scale for g, factor in draw.items()}
 
-    def _check_widths(self, embeddings: tuple[Tensor, ...]) -> None:
-        full = self.nesting.full["dim"]
-        for x in embeddings if self._layers else ():
-            if x.ndim != 3 or x.shape[1] != len(self._layers):
-                raise GranularityError(
-                    f"the nesting {self.nesting} needs embeddings of its {len(self._layers)} layers, "
-                    f"Float[batch, layers, dim], not {tuple(x.shape)}; encode with "
-                    'layers=nesting.sizes("layer")'
-                )
-        for x in embeddings:
-            if x.shape[-1] < full:
-                raise GranularityError(
-                    f"the nesting {self.nesting} needs embeddings of {full} dims, but these have "
-                    f"{x.shape[-1]}; use a nesting whose last size is {x.shape[-1]}"
-                )
-        if embeddings and embeddings[0].shape[-1] > full:
+    def _read(self, given: Tensor | Views) -> dict[Granularity, Tensor]:
+        """The embeddings of one column by rest, prepared for the cut."""
+        views = {Granularity(): given} if isinstance(given, Tensor) else given
+        missing = [rest for rest in self.nesting.rests if rest not in views]
+        if missing:
+            raise GranularityError(
+                f"the nesting {self.nesting} needs embeddings at {'; '.join(map(str, missing))}, and there "
+                f"are some at {'; '.join(map(str, views))} alone; give encoder.views(inputs, nesting.rests)"
+            )
+        before = CutRule(self.rule.before, "none")
+        found = {rest: views[rest] for rest in self.nesting.rests}
+        for x in found.values():
+            self._check_width(x)
+        if before == RAW:
+            return found
+        return {rest: cut(x, x.shape[-1], before) for rest, x in found.items()}
+
+    def _check_width(self, x: Tensor) -> None:
+        full = self.nesting.full.get("dim", x.shape[-1])
+        if x.shape[-1] < full:
+            raise GranularityError(
+                f"the nesting {self.nesting} needs embeddings of {full} dims, but these have "
+                f"{x.shape[-1]}; use a nesting whose last size is {x.shape[-1]}"
+            )
+        if x.shape[-1] > full:
             warnings.warn(
-                f"the embeddings have {embeddings[0].shape[-1]} dims and the nesting ends at {full}: "
+                f"the embeddings have {x.shape[-1]} dims and the nesting ends at {full}: "
                 "the dims after it are not trained; end the nesting with the full size",
                 UntrainedGranularityWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
     def get_extra_state(self) -> Tensor:
@@ -252,10 +259,10 @@ def _holds_tensors_of(base: object, size: int) -> bool:
     return any(size in each.shape for each in held)
 
 
-def _by_layer(draw: Draw) -> dict[int | None, Draw]:
-    found: dict[int | None, Draw] = {}
+def _by_rest(draw: Draw) -> dict[Granularity, Draw]:
+    found: dict[Granularity, Draw] = {}
     for g, factor in draw.items():
-        found.setdefault(g.get("layer"), {})[g] = factor
+        found.setdefault(g.rest, {})[g] = factor
     return found
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nestling.arguments import whole
 from nestling.cut import CutRule
 from nestling.elastic import Origin, origin_of
-from nestling.errors import ConfigError, GranularityError
+from nestling.errors import ConfigError
 from nestling.gain import Gain
 from nestling.granularity import AnyNesting, Granularity, Nesting
 from nestling.measure.bootstrap import Estimate, Resampled
@@ -254,13 +254,9 @@ class _Plan:
     def _source(self, granularity: Granularity) -> Granularity | None:
         """The granularity that is encoded; its vectors are cut to ``granularity``."""
         if self.own is None:
-            if self.nesting.axes != ("dim",):
-                raise GranularityError(
-                    f"a plain callable can be cut on the axis dim alone, not on {self.nesting}"
-                )
+            self.nesting.within("a plain callable", dim=None)
             return None
-        others = granularity.replace(dim=None)
-        members = [g for g in self.own if g.replace(dim=None) == others and g >= granularity]
+        members = [g for g in self.own if g.rest == granularity.rest and g >= granularity]
         return members[-1] if members else self.own.resolve(granularity)
 
     def score(self, codes: Mapping[str, list[NDArray[Any]]]) -> Scores:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import RAW, cut_each
 from nestling.elastic import Cost, resolve_each
-from nestling.errors import ConfigError, DataError, GranularityError
+from nestling.errors import ConfigError, DataError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.paths import home_path
 
@@ -52,9 +52,7 @@ class Adapter(nn.Module):
 
     def __init__(self, nesting: AnyNesting, input_dim: int, *, hidden: int | None = None) -> None:
         super().__init__()
-        nesting = Nesting.of(nesting)
-        if nesting.axes != ("dim",):
-            raise GranularityError(f"an adapter is cut on the axis dim alone, not on {nesting}")
+        nesting = Nesting.of(nesting).within("an adapter", dim=None)
         for name, width in (("input_dim", input_dim), ("hidden", hidden)):
             if width is not None and width < 1:
                 raise ConfigError(f"{name} must be at least 1, not {width}")

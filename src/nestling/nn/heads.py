@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from nestling.artifact import read_folder, write_folder
 from nestling.cut import RAW, cut
 from nestling.elastic import Cost, resolve_each
-from nestling.errors import ConfigError, DataError, GranularityError
+from nestling.errors import ConfigError, DataError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.paths import home_path
 
@@ -47,9 +47,7 @@ class NestedClassifier(nn.Module):
         self, nesting: AnyNesting, num_classes: int, *, tied: bool = False, bias: bool = True
     ) -> None:
         super().__init__()
-        nesting = Nesting.of(nesting)
-        if nesting.axes != ("dim",):
-            raise GranularityError(f"a head cuts features on the axis dim alone, not on {nesting}")
+        nesting = Nesting.of(nesting).within("a classification head", dim=None)
         if num_classes < 2:
             raise ConfigError(f"num_classes must be at least 2, not {num_classes}")
         self.nesting, self.num_classes, self.tied = nesting, num_classes, tied

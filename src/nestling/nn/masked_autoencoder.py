@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nestling.cut import RAW, cut
 from nestling.data.masking import IGNORED
-from nestling.errors import ConfigError, GranularityError
+from nestling.errors import ConfigError
 from nestling.granularity import AnyNesting, Granularity, Nesting
 from nestling.nn.layers import LayerStack
 
@@ -39,11 +39,9 @@ class MaskedAutoEncoder(nn.Module):
 
     def __init__(self, model: Any, nesting: AnyNesting, head: nn.Module | None = None) -> None:
         super().__init__()
-        width, nesting = int(model.config.hidden_size), Nesting.of(nesting)
-        if nesting.axes != ("dim", "layer"):
-            raise GranularityError(f"masked auto-encoding needs sizes on dim and layer, not {nesting}")
-        if nesting.full["dim"] > width:
-            raise GranularityError(f"the model gives {width} dims; end the nesting {nesting} there")
+        width = int(model.config.hidden_size)
+        needs = ("dim", "layer")
+        nesting = Nesting.of(nesting).within("masked auto-encoding", needs=needs, dim=width, layer=None)
         self.model, self.nesting = model, nesting
         stack = LayerStack(model)
         stack.first(nesting.full["layer"])  # refuses a nesting that is too deep

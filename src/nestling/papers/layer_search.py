@@ -17,6 +17,7 @@ from nestling.data.docstrings import docstring_pairs
 from nestling.data.pairs import TextPairs
 from nestling.domains.text import PairRows
 from nestling.encoders.text import TextEncoder
+from nestling.encoders.views import ViewsOf
 from nestling.granularity import Nesting
 from nestling.losses import AlignScores, InfoNCE
 from nestling.measure.sweep import sweep
@@ -80,7 +81,7 @@ class SearchStudy:
             weight_decay=0.01,
             seed=seed,
         )
-        fit(model, method.objective(model), PairRows(self._pairs[0]), config, collate=list)
+        fit(ViewsOf(model), method.objective(model), PairRows(self._pairs[0]), config, collate=list)
         return model.eval()
 
     def _develop(self, method: Method, model: TextEncoder) -> dict[str, float]:

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from nestling.cut import RAW, cut
 from nestling.data.sts import ScoredPairs, stsb
-from nestling.domains.pair_objective import PairObjective
+from nestling.domains.pair_objective import PairObjective, ToViews
 from nestling.domains.similarity import ScoredRows
 from nestling.encoders.text import TextEncoder
+from nestling.encoders.views import ViewsOf
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested, Parts
+from nestling.losses.nested import Views
 from nestling.measure.metrics import spearman
 from nestling.papers.checks import Tour
 from nestling.papers.layer_retrieval import ByLayer, find
@@ -77,16 +79,16 @@ class LikeLengths(nn.Module):
         super().__init__()
         self.objective = objective
 
-    def forward(self, model: Callable[..., Tensor], batch: Sequence[tuple[str, str, float]]) -> Parts:
+    def forward(self, model: ToViews, batch: Sequence[tuple[str, str, float]]) -> Parts:
         """Loss of a batch of (first, second, score)."""
         return self.objective(partial(self._encode, model), batch)  # type: ignore[no-any-return]
 
-    def _encode(self, model: Callable[..., Tensor], texts: Sequence[str], **layers: Any) -> Tensor:
+    def _encode(self, model: ToViews, texts: Sequence[str], rests: Sequence[Granularity]) -> Views:
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         chunks = (order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK))
-        parts = [model([texts[row] for row in chunk], **layers) for chunk in chunks]
-        vectors = torch.cat(parts)[torch.tensor(order).argsort()]
-        return cut(vectors, self.objective.loss.nesting.full["dim"], RAW)
+        parts = [model([texts[row] for row in chunk], rests) for chunk in chunks]
+        back, dim = torch.tensor(order).argsort(), self.objective.loss.nesting.full["dim"]
+        return {rest: cut(torch.cat([part[rest] for part in parts])[back], dim, RAW) for rest in rests}
 
 
 class StockPairwise(nn.Module):
@@ -275,7 +277,7 @@ class Study:
     def _train(self, method: Method, config: TrainConfig, first: TextEncoder | None = None) -> TextEncoder:
         model = copy.deepcopy(first or minilm(method.depth))
         data = ScoredRows(_pairs("train", self.quick))
-        fit(model, method.objective(model), data, config, collate=list)
+        fit(ViewsOf(model), method.objective(model), data, config, collate=list)
         return model.eval()
 
 

@@ -86,8 +86,8 @@ class ModelPlan(_Table):
             raise ValueError("a rotation has no hidden layer; leave out hidden or orthogonal")
         if self.tune != "adapter" and (self.orthogonal or self.hidden is not None):
             raise ValueError("hidden and orthogonal describe an adapter; leave them out or tune the adapter")
-        if self.tune == "adapter" and self.nesting and "layer" in Nesting.parse(self.nesting).axes:
-            raise ValueError("an adapter has no layers to train; tune the encoder, or name dims alone")
+        if self.tune == "adapter" and self.nesting and Nesting.parse(self.nesting).axes != ("dim",):
+            raise ValueError("an adapter is cut on dim alone; tune the encoder, or name dims alone")
         return self
 
 

@@ -57,8 +57,7 @@ class Layout:
     fields: Mapping[str, FieldKind] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.nesting.axes != ("dim",):
-            raise GranularityError(f"vectors are cut on the axis dim alone, not on {self.nesting}")
+        self.nesting.within("a table of vectors", dim=None)
         object.__setattr__(self, "rerank_dims", tuple(self.rerank_dims))
         for size in (self.shortlist_dim, *self.rerank_dims):
             self.nesting.resolve(size)
