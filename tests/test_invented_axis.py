@@ -237,7 +237,7 @@ def test_what_cannot_be_is_refused_by_name() -> None:
         mixture(Nesting.parse("layer=1,2 x dim=2,8"))
     with pytest.raises(GranularityError, match="add experts, in full"):
         mixture(Nesting.parse("dim=2,8"))
-    with pytest.raises(GranularityError, match="ends at dim=16, but a mixture has dim=8; end it there"):
+    with pytest.raises(GranularityError, match="goes up to dim=16, but a mixture has 8; end it at 8"):
         mixture(Nesting.parse("experts=1,2 x dim=2,16"))
     with pytest.raises(ConfigError, match="another axis besides dim"):
         Nested(InfoNCE(), Nesting.parse("dim=2,8"), deep_documents=True)

@@ -311,7 +311,7 @@ class Nesting(Sequence[Granularity]):
                 raise GranularityError(f"{has}; add {axis}, in full if no other size is meant, to {self}")
             if size > (most := limits[axis] or size):
                 raise GranularityError(
-                    f"the nesting {self} ends at {axis}={size}, but {thing} has {axis}={most}; end it there"
+                    f"the nesting {self} goes up to {axis}={size}, but {thing} has {most}; end it at {most}"
                 )
         return self
 

@@ -257,7 +257,7 @@ def test_a_size_of_an_assumed_nesting_warns_and_one_that_was_given_does_not(bert
 
 def test_sizes_outside_the_model_are_refused(bert):
     depth = bert[0].auto_model.config.num_hidden_layers
-    with pytest.raises(GranularityError, match="32 dims"):
+    with pytest.raises(GranularityError, match="text encoder has 32; end it at 32"):
         TextEncoder(bert, Nesting.parse("dim=16,64"))
     with pytest.raises(GranularityError, match="on the axis dim, or on dim and layer"):
         TextEncoder(bert, Nesting.parse("width=1,2 x dim=16,32"))

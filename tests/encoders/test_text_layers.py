@@ -227,7 +227,7 @@ def test_a_config_that_says_more_layers_than_there_are_is_refused(
 
 
 def test_what_cannot_be_cut_in_layers_is_refused(folders: dict[str, Path]) -> None:
-    with pytest.raises(GranularityError, match="the text encoder has layer=4; end it"):
+    with pytest.raises(GranularityError, match="the text encoder has 4; end it at 4"):
         encoder_of(folders["Bert"], Nesting.parse("layer=2,5 x dim=8,32"))
     with pytest.raises(ConfigError, match="StaticEmbedding, which has no layers"):
         TextEncoder.open("wordllama", Nesting.parse("layer=1,2 x dim=8,32"))

@@ -333,7 +333,7 @@ def test_losses_that_cannot_be_nested_name_what_to_use(make, message, model):
         (([],), GranularityError, "names no size"),
         (([16, 16],), GranularityError, "without repeats"),
         (([0, 16],), GranularityError, "at least 1"),
-        (([16, 64],), GranularityError, "the model has dim=32; end it there"),
+        (([16, 64],), GranularityError, "the model has 32; end it at 32"),
         (([16, 32], [1.0]), ConfigError, "1 matryoshka_weights are given for 2"),
         (([16, 32], [1.0, -1.0]), ConfigError, "at least 0"),
         (([16, 32], None, 0), ConfigError, "n_dims_per_step"),

@@ -342,7 +342,7 @@ def test_ids_that_are_taken_or_missing(tmp_path: Path) -> None:
         ({"plan": "pq4x4@8 > rerank@16"}, ConfigError, "sizes below cannot be searched"),
         ({"metric": "manhattan"}, ConfigError, "unknown metric"),
         ({"nesting": "dim=4,8"}, GranularityError, "must end at 16"),
-        ({"nesting": "dim=4,32"}, GranularityError, "up to 32"),
+        ({"nesting": "dim=4,32"}, GranularityError, "up to dim=32"),
         ({"nesting": "layer=1,2"}, GranularityError, "the axis dim, not layer"),
         ({"dim": 12}, DataError, "12 are expected"),
     ],
