@@ -255,7 +255,7 @@ def test_the_row_is_named_that_stands_in_a_later_batch(static):
 def test_nestings_that_do_not_fit_are_refused(static, tmp_path):
     with pytest.raises(GranularityError, match="the axis dim, not layer"):
         open_encoder(tmp_path / "model", Nesting.parse("layer=1,2 x dim=4,8"))
-    with pytest.raises(GranularityError, match="end the nesting at 16"):
+    with pytest.raises(GranularityError, match="vectors has 16; end it at 16"):
         open_encoder(tmp_path / "model", Nesting.parse("dim=4,32"))
     with pytest.raises(GranularityError, match="dim=8"):
         static.encode(["cat"], at=9)

@@ -259,9 +259,9 @@ def test_sizes_outside_the_model_are_refused(bert):
     depth = bert[0].auto_model.config.num_hidden_layers
     with pytest.raises(GranularityError, match="text encoder has 32; end it at 32"):
         TextEncoder(bert, Nesting.parse("dim=16,64"))
-    with pytest.raises(GranularityError, match="on the axis dim, or on dim and layer"):
+    with pytest.raises(GranularityError, match="the axes dim and layer, not width"):
         TextEncoder(bert, Nesting.parse("width=1,2 x dim=16,32"))
-    with pytest.raises(GranularityError, match=f"the model has {depth} layers"):
+    with pytest.raises(GranularityError, match=f"text encoder has {depth}; end it at {depth}"):
         TextEncoder(bert, Nesting.parse(f"layer=1,{depth + 1} x dim=16,32"))
     with pytest.raises(GranularityError, match="dim=8 or dim=16"):
         TextEncoder(bert, SMALL).encode(TEXTS, at=12)
