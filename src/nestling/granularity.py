@@ -13,6 +13,7 @@ import numpy as np
 
 from nestling.arguments import shown
 from nestling.errors import GranularityError
+from nestling.nesting_text import doubled, read_axes
 
 AXES = ("dim", "layer", "tokens", "audio", "video", "width")
 _AXIS_NAME = re.compile(r"[a-z][a-z_0-9]*")
@@ -207,14 +208,8 @@ class Nesting(Sequence[Granularity]):
     @classmethod
     def doubling(cls, smallest: int, full: int, axis: str = "dim") -> Nesting:
         """``smallest``, twice that, ... below ``full``, then ``full`` (MRL's logarithmic nesting)."""
-        _size(axis, smallest), _size(axis, full)
-        if smallest > full:
-            raise GranularityError(f"the smallest size {smallest} is larger than the full size {full}")
-        sizes = []
-        while smallest < full:
-            sizes.append(smallest)
-            smallest *= 2
-        return cls.chain(**{axis: [*sizes, full]})
+        sizes = doubled(_size(axis, smallest), _size(axis, full))
+        return cls.chain(**{axis: sizes})
 
     @classmethod
     def grid(cls, **axes: Iterable[int]) -> Nesting:
@@ -267,8 +262,8 @@ class Nesting(Sequence[Granularity]):
             return cls(tuple(Granularity.parse(part) for part in text.split(";")))
         for word, build in ((" zip ", cls.pairs), (" x ", cls.grid)):
             if word in text:
-                return build(**_parse_axes(text.split(word), text))
-        return cls.chain(**_parse_axes([text], text))
+                return build(**read_axes(text.split(word), text))
+        return cls.chain(**read_axes([text], text))
 
     @property
     def full(self) -> Granularity:
@@ -395,30 +390,3 @@ class Nesting(Sequence[Granularity]):
 
 AnyNesting: TypeAlias = Nesting | str | Sequence[int]
 """What a ``nesting`` argument accepts: a nesting, its text, or its sizes on the axis ``dim``."""
-
-
-_AXIS_SIZES = re.compile(
-    r"\s*(?:(?P<axis>\w+)\s*=\s*)?(?:(?P<first>\d{1,9})\s*\.\.\s*(?P<last>\d{1,9})(?:\s*\+\s*(?P<step>\d{1,9}))?"
-    r"|(?P<listed>\d{1,9}(?:\s*,\s*\d{1,9})*))\s*"
-)
-
-
-def _parse_axes(parts: list[str], whole: str) -> dict[str, list[int]]:
-    axes: dict[str, list[int]] = {}
-    for part in parts:
-        match = _AXIS_SIZES.fullmatch(part)
-        axis = match and (match["axis"] or ("dim" if len(parts) == 1 else None))
-        if match is None or axis is None or axis in axes:
-            raise GranularityError(
-                f'{whole!r} is not a nesting; write for example "dim=8,16,32", "dim=8..256" (doubling), '
-                '"dim=16..768+16" (steps), "layer=2,4 x dim=8,16" (grid) or "layer=2,4 zip dim=8,16" (pairs)'
-            )
-        if match["listed"]:
-            axes[axis] = [int(size) for size in match["listed"].split(",")]
-            continue
-        first, last = int(match["first"]), int(match["last"])
-        if match["step"] is None:
-            axes[axis] = list(Nesting.doubling(first, last, axis).sizes(axis))
-        else:
-            axes[axis] = [*range(first, last, max(int(match["step"]), 1)), last]
-    return axes
