@@ -16,7 +16,8 @@ from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.search.engine import Engine, build
 from nestling.search.exact import Metric, nearest
 from nestling.search.plan import Plan, Point
-from nestling.search.rerank import Reranker, fetch_vectors, stored_rows
+from nestling.search.rerank import Reranker, fetch_vectors
+from nestling.search.some_rows import stored_rows
 from nestling.search.space import Space
 from nestling.search.walk import GraphScan
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nestling.compare.moments import Whitening, bures_distance, bures_similarity
 from nestling.compare.pairs import count_stimuli
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms import aligned
 from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError, UndefinedSimilarityWarning, unknown
 from nestling.kernels.concordance import concordance, dense_ranks
@@ -145,32 +145,6 @@ def comparator(method: Method, n: int, sigma: ArrayLike | None = None) -> Compar
             return np.asarray(filled / np.linalg.norm(whitening.apply(filled), axis=(1, 2))[:, None])
 
     return Comparator(method, prepare, join, pool, whole=True)
-
-
-def aligned(a: Any, b: Any) -> tuple[RDMs, RDMs]:
-    """Both as RDMs over the same stimuli in the same order, that of ``a``.
-
-    Raises:
-        DataError: for what is no matrix, or other stimuli; those that are missing are named.
-    """
-    first, second = read(a), read(b)
-    if first.n != second.n:
-        raise DataError(
-            f"matrices over {first.n} and {second.n} stimuli cannot be compared; choose common ones with at()"
-        )
-    if not (isinstance(a, RDMs) and isinstance(b, RDMs)) or first.stimuli == second.stimuli:
-        return first, second
-    if lacking := [name for name in first.stimuli if name not in set(second.stimuli)]:
-        raise DataError(
-            f"the second matrices have no stimulus {', '.join(lacking[:5])}{', ...' * (len(lacking) > 5)}, "
-            "which the first have; choose common ones, with at()"
-        )
-    return first, second.at(first.stimuli)
-
-
-def read(x: Any) -> RDMs:
-    """Matrices as RDMs: those themselves, or vectors, numpy or torch."""
-    return x if isinstance(x, RDMs) else RDMs(x)
 
 
 def usable(vectors: NDArray[np.floating[Any]], chosen: Comparator) -> Floats:

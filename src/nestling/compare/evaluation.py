@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.compare.bootstrap import FEWEST_SUBJECTS, Over, Resamples, bootstrap, two_factor_variance
-from nestling.compare.comparators import Method, aligned, usable
+from nestling.compare.comparators import Method, usable
 from nestling.compare.noise_ceiling import NoiseCeiling, Pools, complete, poolable
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms import RDMs, aligned
 from nestling.compare.significance import Correction, adjusted
 from nestling.compare.subjects import Subjects
 from nestling.cut import name_rows

@@ -9,8 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.comparators import read
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms import RDMs, as_rdms
 from nestling.compare.thresholds import check_thresholds
 from nestling.compare.topology import OrderedDistances
 from nestling.compare.transformer import MatrixTransformer, Vectors
@@ -116,7 +115,7 @@ class Geodesic(MatrixTransformer):
             DataError: for matrices that cannot be used.
         """
         self._check()
-        return self._paths(read(X))
+        return self._paths(as_rdms(X))
 
     def _check(self) -> None:
         for name, given, allowed in (

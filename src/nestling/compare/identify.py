@@ -21,9 +21,8 @@ from nestling.compare.centroids import (
     pair_distances,
     share_right,
 )
-from nestling.compare.comparators import read
 from nestling.compare.labels import labels_for
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms import RDMs, as_rdms
 from nestling.compare.transformer import Vectors
 from nestling.errors import ConfigError, DataError, require, unknown
 
@@ -200,7 +199,7 @@ def identify(
         raise ConfigError(unknown("distance", distance, get_args(Distance)))
     if permutations < 0:
         raise ConfigError(f"permutations={permutations} must be at least 0; 1000 are usual")
-    rdms = read(rdms)
+    rdms = as_rdms(rdms)
     grouping = Grouping.read(rdms, label, subject)
     vectors = _transformed(rdms, transform)
     present, notes = common_pairs(vectors)

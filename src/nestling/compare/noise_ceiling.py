@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.compare.comparators import Comparator, Method, comparator, read, usable
+from nestling.compare.comparators import Comparator, Method, comparator, usable
+from nestling.compare.rdms import as_rdms
 from nestling.compare.subjects import Subjects
 from nestling.errors import ConfigError, DataError
 
@@ -64,7 +65,7 @@ def noise_ceiling(
 
     Source: Nili et al. 2014.
     """
-    given = read(rdms)
+    given = as_rdms(rdms)
     subjects = Subjects.read(given, subject)
     chosen = poolable(method, given.n, sigma)
     if len(subjects) < 2:

@@ -355,3 +355,29 @@ def _refusal(first: str, second: str, value: float, mirrored: float) -> str:
         f"the matrix is not symmetric: {value} from {first} to {second}, but {mirrored} back; "
         "average it with its transpose if that is what you mean"
     )
+
+
+def aligned(a: Any, b: Any) -> tuple[RDMs, RDMs]:
+    """Both as RDMs over the same stimuli in the same order, that of ``a``.
+
+    Raises:
+        DataError: for what is no matrix, or other stimuli; those that are missing are named.
+    """
+    first, second = as_rdms(a), as_rdms(b)
+    if first.n != second.n:
+        raise DataError(
+            f"matrices over {first.n} and {second.n} stimuli cannot be compared; choose common ones with at()"
+        )
+    if not (isinstance(a, RDMs) and isinstance(b, RDMs)) or first.stimuli == second.stimuli:
+        return first, second
+    if lacking := [name for name in first.stimuli if name not in set(second.stimuli)]:
+        raise DataError(
+            f"the second matrices have no stimulus {', '.join(lacking[:5])}{', ...' * (len(lacking) > 5)}, "
+            "which the first have; choose common ones, with at()"
+        )
+    return first, second.at(first.stimuli)
+
+
+def as_rdms(x: Any) -> RDMs:
+    """Matrices as RDMs: those themselves, or vectors, numpy or torch."""
+    return x if isinstance(x, RDMs) else RDMs(x)

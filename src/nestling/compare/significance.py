@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.compare.comparators import Method, aligned, comparator, compare, usable
+from nestling.compare.comparators import Method, comparator, compare, usable
 from nestling.compare.pairs import pair_positions
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms import RDMs, aligned
 from nestling.compare.subjects import Subjects
 from nestling.errors import ConfigError, DataError, require, unknown
 

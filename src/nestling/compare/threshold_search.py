@@ -21,8 +21,8 @@ from nestling.compare.centroids import (
     pair_distances,
     share_right,
 )
-from nestling.compare.comparators import read
 from nestling.compare.identify import Grouping, Identification, common_pairs, missing_classes
+from nestling.compare.rdms import as_rdms
 from nestling.compare.thresholds import check_thresholds, region_of, threshold_grid
 from nestling.compare.topology import OrderedDistances
 from nestling.errors import ConfigError, DataError, require, unknown
@@ -135,7 +135,7 @@ def search_thresholds(
     if distance not in get_args(Distance):
         raise ConfigError(unknown("distance", distance, get_args(Distance)))
     pairs = threshold_grid(step) if thresholds is None else check_thresholds(thresholds)
-    rdms = read(rdms)
+    rdms = as_rdms(rdms)
     grouping = Grouping.read(rdms, label, subject)
     if len(grouping.subjects) < _FEWEST_SUBJECTS:
         raise DataError(

@@ -8,8 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.compare.comparators import read
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms import RDMs, as_rdms
 from nestling.compare.thresholds import check_thresholds
 from nestling.compare.transformer import MatrixTransformer, Vectors
 from nestling.errors import ConfigError, DataError
@@ -108,7 +107,7 @@ def geo_topological(vectors: Any, thresholds: ArrayLike, *, rank: bool = True) -
            [[0. , 0. , 0. , 1. , 1. , 1. ]]])
     """
     pairs = check_thresholds(thresholds)
-    return OrderedDistances.of(read(vectors).vectors, rank=rank).transform(pairs)
+    return OrderedDistances.of(as_rdms(vectors).vectors, rank=rank).transform(pairs)
 
 
 class GeoTopological(MatrixTransformer):

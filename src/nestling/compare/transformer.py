@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.comparators import read
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms import RDMs, as_rdms
 from nestling.errors import ConfigError, require, unknown
 
 Vectors = NDArray[np.floating[Any]]
@@ -40,7 +39,7 @@ class MatrixTransformer:
             DataError: for what are no matrices.
         """
         self._check()
-        self.n_features_in_ = read(X).vectors.shape[1]
+        self.n_features_in_ = as_rdms(X).vectors.shape[1]
         return self
 
     def transform(self, X: Any) -> Any:  # noqa: N803 - scikit-learn's name
@@ -54,7 +53,7 @@ class MatrixTransformer:
             DataError: for matrices that cannot be used.
         """
         self._check()
-        rdms = read(X)
+        rdms = as_rdms(X)
         found = self._map(rdms)
         if not isinstance(X, RDMs):
             return found

@@ -15,9 +15,8 @@ from nestling.data.column_survey import ColumnSurvey, column_of, read_column
 from nestling.data.columns import Column, Columns, Kinds, read_columns, write_columns
 from nestling.data.delimited import header
 from nestling.data.fields import FieldKind, Value, widened
-from nestling.data.table import Table, counted, read_in_parts
+from nestling.data.table import Table, counted, read_in_parts, text_column
 from nestling.data.table_ids import IdKind, check_id_kind, known_ids, table_ids
-from nestling.data.texts import text_column
 from nestling.errors import DataError, unknown
 from nestling.progress import Progress
 

@@ -19,6 +19,8 @@ from nestling.data.text_checks import check_texts
 from nestling.errors import DataError, named, require, unknown
 from nestling.progress import Progress
 
+_TEXT_COLUMNS = ("text", "content", "body", "document", "passage", "sentence", "description", "abstract")
+
 _RECORDS_AT_A_TIME = 1 << 13
 _LINES_LOOKED_AT = 50
 
@@ -273,3 +275,19 @@ _SUFFIXES: dict[str, Callable[[InputFile, IsHeader], Iterator[Table]]] = {
     ".parquet": _of_parquet,
     ".txt": _of_lines,
 }
+
+
+def text_column(table: Table, but: str = "") -> str:
+    """The column of texts: the first of the usual names, or the only one there is besides ``but``.
+
+    Raises:
+        DataError: if there is no such column; those that there are, are named.
+    """
+    others = [name for name in table.columns if name != but]
+    known = table.find_column([name for name in _TEXT_COLUMNS if name != but])
+    if known is None and len(others) != 1:
+        raise DataError(
+            f"{table.path} has no column called {', '.join(_TEXT_COLUMNS[:3])} or the like, but "
+            f"{', '.join(table.columns)}; name the one that holds the texts with text="
+        )
+    return known or others[0]

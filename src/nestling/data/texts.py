@@ -10,11 +10,10 @@ from pathlib import Path
 from nestling.data.delimited import header
 from nestling.data.pairs import TextPairs
 from nestling.data.split import plain_text
-from nestling.data.table import Table, read_in_parts
+from nestling.data.table import read_in_parts, text_column
 from nestling.data.text_checks import check_texts
 from nestling.errors import DataError
 
-_TEXT_COLUMNS = ("text", "content", "body", "document", "passage", "sentence", "description", "abstract")
 _FEWEST_WORDS = 3
 _log = logging.getLogger(__name__)
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+(?=[^\sa-z])|[\u3002\uff01\uff1f]\s*")
@@ -74,22 +73,6 @@ def read_texts(
     if not whole:
         raise DataError(f"{path} is empty: all its texts are blank")
     return whole
-
-
-def text_column(table: Table, but: str = "") -> str:
-    """The column of texts: the first of the usual names, or the only one there is besides ``but``.
-
-    Raises:
-        DataError: if there is no such column; those that there are, are named.
-    """
-    others = [name for name in table.columns if name != but]
-    known = table.find_column([name for name in _TEXT_COLUMNS if name != but])
-    if known is None and len(others) != 1:
-        raise DataError(
-            f"{table.path} has no column called {', '.join(_TEXT_COLUMNS[:3])} or the like, but "
-            f"{', '.join(table.columns)}; name the one that holds the texts with text="
-        )
-    return known or others[0]
 
 
 def pairs_from_texts(texts: Iterable[str]) -> TextPairs:

@@ -20,7 +20,7 @@ from nestling.search.equal import Equal, find_equal
 from nestling.search.graph import Graph, grow_graph
 from nestling.search.journal import Arrays, Journal
 from nestling.search.plan import Plan
-from nestling.search.rerank import inverse_norms
+from nestling.search.some_rows import inverse_norms
 from nestling.search.space import Floats, Ints, Space, read_rows
 from nestling.search.stages import Scan
 from nestling.search.views import faiss

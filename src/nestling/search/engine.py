@@ -26,7 +26,7 @@ from nestling.search.filters import Allowed
 from nestling.search.journal import Arrays, write_array
 from nestling.search.pipeline import Pipeline, cut_centroids, cut_plan, group
 from nestling.search.plan import Plan, PlanCost, Point
-from nestling.search.rerank import inverse_norms
+from nestling.search.some_rows import inverse_norms
 from nestling.search.space import Floats, Space, read_rows
 from nestling.search.views import faiss_threads
 from nestling.search.walking import check_graph

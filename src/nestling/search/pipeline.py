@@ -19,9 +19,9 @@ from nestling.search.filters import Allowed
 from nestling.search.graph import Graph
 from nestling.search.journal import Arrays
 from nestling.search.plan import Plan, Point
-from nestling.search.rerank import Reranker, fetch_codes, fetch_vectors, moved_rows, stored_rows
+from nestling.search.rerank import Reranker, fetch_codes, fetch_vectors, moved_rows
 from nestling.search.scanners import FlatScanner, GraphScanner, ListScanner, Scanner
-from nestling.search.some_rows import SomeRows
+from nestling.search.some_rows import SomeRows, stored_rows
 from nestling.search.space import Floats, Ints, Space
 from nestling.search.views import faiss, faiss_threads
 from nestling.search.walk import GraphScan

@@ -36,23 +36,6 @@ def fetch_codes(code: Code, codes: Codes, positions: Callable[[Ints], Ints] | No
     return lambda rows: code.decode(codes[where(rows)])
 
 
-def stored_rows(values: NDArray[Any], space: Space, inverse_norms: NDArray[Any] | None) -> StoredRows | None:
-    """Prefixes as compiled kernels score them where they stand, or nothing where they cannot.
-
-    Args:
-        values: ``Float[rows, dim]``.
-        space: how they are compared.
-        inverse_norms: ``Float64[rows]``, of these very prefixes; needed where the space scales.
-    """
-    if not isinstance(values, np.ndarray) or values.dtype not in (np.float32, np.float16):
-        return None
-    if values.strides[1] != values.itemsize:
-        return None
-    if space.is_normalised:
-        return None if inverse_norms is None else StoredRows(values, np.array(inverse_norms))
-    return StoredRows(values, None, space.is_rising)
-
-
 def moved_rows(code: Code, copies: Codes, space: Space) -> StoredRows | None:
     """Copies of differences from the mean as kernels score them, or nothing where they cannot.
 
@@ -63,12 +46,6 @@ def moved_rows(code: Code, copies: Codes, space: Space) -> StoredRows | None:
     return StoredRows(
         cut(copies.view(np.float16), code.dim, RAW), None, space.is_rising or space.is_normalised
     )
-
-
-def inverse_norms(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """What rows ``Float[rows, dim]`` are multiplied by to have length one; 0 for those without length."""
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
-    return np.asarray(np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0))
 
 
 class Reranker:

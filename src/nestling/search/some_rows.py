@@ -12,7 +12,6 @@ from nestling import kernels
 from nestling.cut import RAW, cut
 from nestling.kernels.layout import StoredRows
 from nestling.kernels.walking import rank
-from nestling.search.rerank import inverse_norms, stored_rows
 from nestling.search.scores import Comparison
 from nestling.search.space import Floats, Ints, Space
 from nestling.search.views import faiss
@@ -81,3 +80,26 @@ def look_through(stored: StoredRows, queries: Doubles, rows: NDArray[Any], k: in
     candidates = rows.astype(np.int32)[None]
     found = [rank(stored, query[None], candidates, k) for query in queries]
     return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
+
+
+def stored_rows(values: NDArray[Any], space: Space, inverse_norms: NDArray[Any] | None) -> StoredRows | None:
+    """Prefixes as compiled kernels score them where they stand, or nothing where they cannot.
+
+    Args:
+        values: ``Float[rows, dim]``.
+        space: how they are compared.
+        inverse_norms: ``Float64[rows]``, of these very prefixes; needed where the space scales.
+    """
+    if not isinstance(values, np.ndarray) or values.dtype not in (np.float32, np.float16):
+        return None
+    if values.strides[1] != values.itemsize:
+        return None
+    if space.is_normalised:
+        return None if inverse_norms is None else StoredRows(values, np.array(inverse_norms))
+    return StoredRows(values, None, space.is_rising)
+
+
+def inverse_norms(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """What rows ``Float[rows, dim]`` are multiplied by to have length one; 0 for those without length."""
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return np.asarray(np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0))
