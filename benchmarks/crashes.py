@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from nestling.artifact import MANIFEST
 from nestling.search.exact import nearest
 from nestling.search.index import AdaptiveIndex
+from nestling.storage.artifact import MANIFEST
 
 DIM = 32
 LOG_BYTES = 200 * DIM * 4

@@ -18,7 +18,7 @@ import numpy as np
 
 from nestling.errors import NestlingError
 from nestling.search.index import AdaptiveIndex
-from nestling.search.lock import LOCK
+from nestling.storage.lock import LOCK
 
 DIM = 16
 ROWS = 2000

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nestling.artifact import (
+from nestling.cut import CutRule
+from nestling.errors import ArtifactError, StorageError
+from nestling.granularity import Nesting
+from nestling.storage.artifact import (
     MANIFEST,
     SCHEMA_VERSION,
     check_folder_target,
@@ -17,9 +20,6 @@ from nestling.artifact import (
     write_file,
     write_folder,
 )
-from nestling.cut import CutRule
-from nestling.errors import ArtifactError, StorageError
-from nestling.granularity import Nesting
 
 
 @pytest.fixture

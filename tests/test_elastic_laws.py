@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nestling.artifact import read_folder, write_folder
 from nestling.cut import cut
 from nestling.elastic import Cost, Elastic, resolve_each
 from nestling.granularity import At, Granularity, Nesting
+from nestling.storage.artifact import read_folder, write_folder
 from nestling.testing import LawError, check_elastic
 
 

@@ -23,11 +23,11 @@ from nestling.encoders.text import TextEncoder
 from nestling.errors import ConfigError, StorageError
 from nestling.granularity import Nesting
 from nestling.papers.notes import Notes
-from nestling.search import lock as locks
 from nestling.search.index import AdaptiveIndex
-from nestling.search.journal import Journal
-from nestling.search.lock import WriterLock
 from nestling.search.stores import Layout, create_store, open_store
+from nestling.storage import lock as locks
+from nestling.storage.lock import WriterLock
+from nestling.storage.resumable import Journal
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.log import LogFiles, LogRow, TrainLog
 
@@ -262,7 +262,7 @@ def test_a_writer_waits_for_another(tmp_path: Path) -> None:
             AdaptiveIndex.open(tmp_path / "index", wait=0.3)
         assert 0.3 <= time.monotonic() - begun < 5
     code = (
-        "import sys, time; from pathlib import Path; from nestling.search.lock import WriterLock\n"
+        "import sys, time; from pathlib import Path; from nestling.storage.lock import WriterLock\n"
         f"lock = WriterLock(Path({str(tmp_path / 'index')!r})); print('held', flush=True)\n"
         "time.sleep(1)"
     )

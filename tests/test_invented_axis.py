@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nestling.artifact import read_folder, write_folder
 from nestling.cut import RAW, CutRule, cut
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ConfigError, GranularityError
@@ -25,6 +24,7 @@ from nestling.measure.curve import Curve
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks import Retrieval
 from nestling.schedules import Cross, RandomSome, Sandwich, Schedule
+from nestling.storage.artifact import read_folder, write_folder
 from nestling.testing import check_elastic
 from nestling.training import TrainConfig, fit
 

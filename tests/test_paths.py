@@ -14,7 +14,6 @@ import pytest
 
 import nestling
 from nestling import AdaptiveIndex, Curve, Nesting, StoredVectors
-from nestling.artifact import check_file_target, check_folder_target, open_new, read_folder, read_manifest
 from nestling.data import TextPairs, read_beir, read_pairs, read_qrels, read_run
 from nestling.data.images import read_idx
 from nestling.data.retrieval_sets import read_squad
@@ -28,6 +27,13 @@ from nestling.measure import Retrieval, sweep
 from nestling.papers.report import Report
 from nestling.paths import home_path
 from nestling.search.tune import build
+from nestling.storage.artifact import (
+    check_file_target,
+    check_folder_target,
+    open_new,
+    read_folder,
+    read_manifest,
+)
 from nestling.training.plan import read_plan, write_plan
 
 SOURCE = Path(nestling.__file__).parent

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nestling.artifact import check_file_target, write_result
 from nestling.errors import ArtifactError, StorageError
 from nestling.measure import Retrieval, sweep
 from nestling.picture.sheet import draw
 from nestling.search.frontier import Frontier, Trial
+from nestling.storage.artifact import check_file_target, write_result
 from nestling.training.plan import read_plan, write_plan
 
 TEXTS = "read a file\nwrite a file\nsort a list\n"

@@ -27,11 +27,11 @@ from nestling.encoders.stored import StoredVectors, open_vectors
 from nestling.encoders.text import TextEncoder
 from nestling.errors import NestlingError
 from nestling.granularity import Nesting
-from nestling.search import lock as locks
 from nestling.search.certified import CertifiedScan
 from nestling.search.index import AdaptiveIndex
-from nestling.search.journal import Journal
 from nestling.search.walk import GraphScan
+from nestling.storage import lock as locks
+from nestling.storage.resumable import Journal
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.log import LogFiles, LogRow, TrainLog
 

@@ -67,7 +67,7 @@ class Elastic(Protocol):
         ...
 
     def save(self, folder: str | Path, /) -> None:
-        """Write a verified folder (:mod:`nestling.artifact`)."""
+        """Write a verified folder (:mod:`nestling.storage.artifact`)."""
         ...
 
     @classmethod

@@ -18,7 +18,7 @@ from nestling.domains.encoding import encoded
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
 from nestling.granularity import Nesting
-from nestling.search.lock import WriterLock
+from nestling.storage.lock import WriterLock
 
 PART = 7
 # Spelled in letters, as the tiny model reads no digits: texts that it cannot tell apart have equal vectors.

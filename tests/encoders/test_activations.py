@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nestling.artifact import read_folder
 from nestling.compare import rdm
 from nestling.encoders.activations import ModuleLayers, activations, layer_names
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError
 from nestling.measure import Fidelity, sweep
+from nestling.storage.artifact import read_folder
 
 TEXTS = ["a cat", "the dog runs through the garden", "rivers", "bread and butter for breakfast"] * 3
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nestling.artifact import write_folder
 from nestling.encoders.reference import digest_of, has_digest, name_to_open, same_encoder, with_place
 from nestling.errors import ConfigError
+from nestling.storage.artifact import write_folder
 
 ONE, OTHER = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nestling.artifact import read_manifest
 from nestling.cut import RAW, CutRule, cut
 from nestling.encoders.stored import StoredVectors, open_vectors
 from nestling.encoders.vectors import PCARotation
 from nestling.errors import ArtifactError, DataError, GranularityError, StorageError
 from nestling.granularity import Nesting
+from nestling.storage.artifact import read_manifest
 from nestling.testing import ELASTIC_LAWS, ElasticExample
 
 RULES = {

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nestling.artifact import read_folder, write_folder
 from nestling.cut import CutRule
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ArtifactError, ConfigError, DataError
@@ -20,6 +19,7 @@ from nestling.granularity import At, Granularity, Nesting
 from nestling.search.engine import Engine, build
 from nestling.search.exact import Neighbours, nearest
 from nestling.search.plan import Plan, Point
+from nestling.storage.artifact import read_folder, write_folder
 from nestling.testing import check_elastic
 
 # Every kind of scan, with how far each looks when nothing is filtered.

@@ -16,8 +16,8 @@ import pytest
 from nestling.errors import ArtifactError
 from nestling.interrupts import held_interrupts, on_interrupt
 from nestling.search import log, writer
-from nestling.search.durable import write_all
 from nestling.search.index import AdaptiveIndex
+from nestling.storage.durable import write_all
 
 DIM, ROWS, FILES = 8, 12, (writer.__file__, log.__file__)
 DATA = np.random.default_rng(0).normal(size=(ROWS + 40, DIM)).astype(np.float32)

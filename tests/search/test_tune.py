@@ -18,11 +18,11 @@ from nestling.search.engine import build as build_engine
 from nestling.search.exact import Neighbours, nearest
 from nestling.search.frontier import Frontier, Trial
 from nestling.search.index import AdaptiveIndex
-from nestling.search.journal import write_array
 from nestling.search.plan import Plan, PlanCost, Point
 from nestling.search.race import climb
 from nestling.search.recall import Questions, without
 from nestling.search.tune import build, candidate_plans, compare_with_exact, retune, tune
+from nestling.storage.resumable import write_array
 
 N, DIM, SIZES = 3000, 32, (8, 16, 32)
 PLANS = ("int4@16 > rerank@full", "ivf32@16 > int8@32 > rerank@full", "flat@full")

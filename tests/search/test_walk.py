@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nestling.artifact import MANIFEST
 from nestling.cut import RAW, CutRule
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.kernels import native
 from nestling.search.exact import nearest
 from nestling.search.walk import GraphScan
 from nestling.search.walk_steps import usual_view
+from nestling.storage.artifact import MANIFEST
 
 COSINE = CutRule()
 SPACES = [(COSINE, "dot"), (COSINE, "euclidean"), (RAW, "dot"), (RAW, "euclidean")]

@@ -18,11 +18,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nestling.artifact import read_manifest
 from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested, Parts
 from nestling.schedules import RandomSome
+from nestling.storage.artifact import read_manifest
 from nestling.training import TrainConfig, TrainLog, fit
 
 CONFIG = TrainConfig(

@@ -54,7 +54,7 @@ def demo(
 
     check_model(encoder, to_train=True)
     check_results(output, "curve.json", "curve.png", "report.html")
-    from nestling.artifact import check_folder_target
+    from nestling.storage.artifact import check_folder_target
 
     check_folder_target(output / "model", "text_encoder")
     check_folder_target(output / COLLECTION, "collection")

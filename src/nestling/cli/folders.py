@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def is_collection(folder: Path) -> bool:
     """Whether a folder holds texts with their encoder, not vectors alone."""
-    from nestling.artifact import read_manifest
+    from nestling.storage.artifact import read_manifest
 
     return read_manifest(folder).kind == "collection"
 

@@ -103,8 +103,8 @@ def train(
     flags = {key: value for key, value in locals().items() if key not in ("plan", "as_json")}
     if weights is not None:
         flags["weights"] = _numbers(weights)
-    from nestling.artifact import check_file_target, check_folder_target
     from nestling.encoders.opening import check_model
+    from nestling.storage.artifact import check_file_target, check_folder_target
     from nestling.training.plan import check_sources, read_plan
 
     resolved = read_plan(plan, flags)
@@ -160,10 +160,10 @@ def encode(
     Example: nestling encode nestling-demo/model my.jsonl --at dim=64 -o vectors
     """
     find_file(texts)  # before what takes long to import
-    from nestling.artifact import check_file_target, check_folder_target
     from nestling.domains.encoding import encoded
     from nestling.encoders.opening import check_model, open_encoder
     from nestling.encoders.stored import StoredVectors
+    from nestling.storage.artifact import check_file_target, check_folder_target
 
     is_npy = output.suffix.lower() == ".npy"
     if is_npy:
@@ -210,9 +210,9 @@ def extract(
 
     Example: nestling extract nestling-demo/model --at dim=64 -o small
     """
-    from nestling.artifact import check_folder_target
     from nestling.encoders.opening import check_model, open_encoder
     from nestling.encoders.serving import in_words, served_by
+    from nestling.storage.artifact import check_folder_target
 
     check_folder_target(output, "text_encoder")
     check_model(model, at)
@@ -243,9 +243,9 @@ def _numbers(text: str) -> list[float]:
 
 
 def _write_npy(path: Path, matrix: NDArray[np.float32]) -> None:
-    from nestling.artifact import open_new
     from nestling.encoders.matrix import blocks_of
-    from nestling.search.durable import npy_chunks
+    from nestling.storage.artifact import open_new
+    from nestling.storage.durable import npy_chunks
 
     with open_new(path) as stream:
         for chunk in npy_chunks((matrix[rows] for rows in blocks_of(matrix)), matrix.shape, matrix.dtype):

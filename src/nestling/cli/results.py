@@ -21,7 +21,7 @@ def check_results(folder: Path | None, *names: str) -> None:
     """
     if folder is None:
         return
-    from nestling.artifact import check_file_target
+    from nestling.storage.artifact import check_file_target
 
     for name in names:
         check_file_target(folder / name)

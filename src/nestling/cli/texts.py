@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nestling.artifact import MANIFEST
 from nestling.cli.demo import COLLECTION, DEMO_FOLDER
 from nestling.cli.folders import is_collection, readable
 from nestling.cli.options import AsJson, At, Where
 from nestling.cli.talk import one_line, say, show, show_json
 from nestling.errors import ConfigError
+from nestling.storage.artifact import MANIFEST
 
 if TYPE_CHECKING:
     from nestling.search.snapshot import Hits

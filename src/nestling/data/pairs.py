@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nestling.artifact import read_folder, write_folder
 from nestling.data.delimited import header
 from nestling.data.retrieval import RetrievalData
 from nestling.data.split import deal, groups_by_text, plain_text
@@ -16,6 +15,7 @@ from nestling.data.table import Table, read_table
 from nestling.data.text_checks import check_texts
 from nestling.errors import ArtifactError, DataError
 from nestling.paths import home_path
+from nestling.storage.artifact import read_folder, write_folder
 
 KIND = "text-pairs"
 _FILE = "pairs.jsonl"
@@ -104,7 +104,7 @@ class TextPairs:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write a verified folder (:mod:`nestling.artifact`) of JSON lines."""
+        """Write a verified folder (:mod:`nestling.storage.artifact`) of JSON lines."""
         names = ("query", "document", "group")
         rows = zip(self.queries, self.documents, self.groups, strict=True)
         lines = (json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in rows)

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nestling.artifact import open_new
 from nestling.data.catalogue import DATA_SETS, DataSet, RemoteFile
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.paths import home_path
 from nestling.progress import Progress
+from nestling.storage.artifact import open_new
 
 _BLOCK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 30

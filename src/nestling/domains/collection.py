@@ -12,14 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments import type_of
-from nestling.artifact import (
-    MANIFEST,
-    check_folder_target,
-    read_manifest,
-    storage_errors,
-    verify_files,
-    write_folder,
-)
 from nestling.cut import check_vectors
 from nestling.data.columns import Columns, Kinds, read_columns, write_columns
 from nestling.data.description import TableFile
@@ -30,13 +22,21 @@ from nestling.encoders.reference import digest_of
 from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError
 from nestling.granularity import At
-from nestling.kinds import check_kind
 from nestling.paths import home_path
 from nestling.search.frontier import check_targets
 from nestling.search.ids import Ids
 from nestling.search.index import AdaptiveIndex
 from nestling.search.plan import Plan, Point
 from nestling.search.tune import build
+from nestling.storage.artifact import (
+    MANIFEST,
+    check_folder_target,
+    read_manifest,
+    storage_errors,
+    verify_files,
+    write_folder,
+)
+from nestling.storage.kinds import check_kind
 
 if TYPE_CHECKING:
     from nestling.encoders.texts import Encoder

@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nestling.artifact import reading_errors, storage_errors
 from nestling.encoders.texts import Encoder, check_texts
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At
 from nestling.interrupts import on_interrupt
 from nestling.paths import home_path
 from nestling.progress import Progress
-from nestling.search.durable import discard, flush_folder, write_all, write_new
-from nestling.search.lock import WriterLock
+from nestling.storage.artifact import reading_errors, storage_errors
+from nestling.storage.durable import discard, flush_folder, write_all, write_new
+from nestling.storage.lock import WriterLock
 
 _VECTORS, _PROGRESS, _FRESH = "vectors.f32", "progress.json", "progress.new"
 _TEXTS_AT_A_TIME = 2048  # lost at most, when the process is killed

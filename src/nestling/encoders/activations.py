@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nestling.arguments import type_of
-from nestling.artifact import write_folder
 from nestling.cut import RAW
 from nestling.elastic import resolve_each
 from nestling.encoders.inference import evaluating
@@ -26,6 +25,7 @@ from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import At, Granularity, Nesting
 from nestling.paths import home_path
 from nestling.progress import Progress
+from nestling.storage.artifact import write_folder
 
 Pool: TypeAlias = PoolName | Callable[[Tensor], Tensor] | None
 Matrix = NDArray[np.float32]

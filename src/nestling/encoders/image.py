@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from nestling.artifact import read_folder, write_folder
 from nestling.cut import RAW, CutRule, check_vectors, cut_each
 from nestling.elastic import Cost, resolve_each
 from nestling.encoders.inference import evaluating, multiply_adds
@@ -23,6 +22,7 @@ from nestling.errors import ArtifactError, ConfigError, DataError, GranularityEr
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.paths import home_path
 from nestling.progress import Progress
+from nestling.storage.artifact import read_folder, write_folder
 
 _KIND = "image_encoder"
 _WEIGHTS = "model.safetensors"

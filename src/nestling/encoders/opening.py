@@ -7,15 +7,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nestling.artifact import MANIFEST, read_manifest
 from nestling.cut import CutRule
 from nestling.encoders.bundled import minilm_folder, wordllama_files
 from nestling.encoders.static_folder import is_static
 from nestling.errors import DataError, unknown
 from nestling.extras import TRAINING, check_packages
 from nestling.granularity import AnyNesting, At, read_at
-from nestling.kinds import check_kind
 from nestling.paths import home_path
+from nestling.storage.artifact import MANIFEST, read_manifest
+from nestling.storage.kinds import check_kind
 
 if TYPE_CHECKING:
     from nestling.encoders.static import StaticEncoder

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from nestling.artifact import read_folder, write_folder
 from nestling.cut import CutRule
 from nestling.elastic import Cost
 from nestling.encoders.fit_report import FitReport, compare_with_truncation
@@ -21,6 +20,7 @@ from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Nesting
 from nestling.paths import home_path
+from nestling.storage.artifact import read_folder, write_folder
 
 if TYPE_CHECKING:
     from nestling.nn.adapter import AffineLayer

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nestling.artifact import MANIFEST, sha256_of
 from nestling.errors import ConfigError
+from nestling.storage.artifact import MANIFEST, sha256_of
 
 _REFERENCE = re.compile(r"(?:(?P<name>.+)@)?(?P<digest>sha256:[0-9a-f]{64})")
 _BESIDE = "encoder"  # where a collection keeps its own, next to the folder of its index

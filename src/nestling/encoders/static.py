@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from nestling.artifact import MANIFEST, read_folder, write_folder
 from nestling.cut import RAW, CutRule, cut, cut_each
 from nestling.elastic import Cost, Origin, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, wordllama_files
@@ -31,6 +30,7 @@ from nestling.encoders.texts import (
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.paths import home_path
 from nestling.progress import Progress
+from nestling.storage.artifact import MANIFEST, read_folder, write_folder
 
 if TYPE_CHECKING:
     from nestling.encoders.static_layers import Layer, Layers

@@ -9,7 +9,6 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.artifact import open_array, read_folder, reading_errors, write_folder
 from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows, zero_rows
 from nestling.data.columns import Columns, parts_of, read_columns, write_columns
 from nestling.data.description import TableFile, Wanted
@@ -21,6 +20,7 @@ from nestling.errors import DataError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.ids import Ids, as_ids, check_different
 from nestling.paths import home_path
+from nestling.storage.artifact import open_array, read_folder, reading_errors, write_folder
 
 _KIND = "stored_vectors"
 _VALUES = "vectors.npy"

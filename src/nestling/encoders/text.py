@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nestling.artifact import MANIFEST, read_folder, write_folder
 from nestling.cut import CutRule, cut_each
 from nestling.elastic import Cost, Origin, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, minilm_folder, wordllama
@@ -47,6 +46,7 @@ from nestling.encoders.workers import encode_apart
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.paths import home_path
 from nestling.progress import Progress
+from nestling.storage.artifact import MANIFEST, read_folder, write_folder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from nestling.arguments import whole
-from nestling.artifact import write_result
 from nestling.errors import ConfigError, DataError, require, unknown
 from nestling.gain import Gain, told
 from nestling.granularity import At, Granularity, Nesting
@@ -17,6 +16,7 @@ from nestling.measure.choice import CostName, Row, Targets, choose, pareto
 from nestling.measure.identity import check_same_data
 from nestling.measure.table import Format
 from nestling.picture import Style
+from nestling.storage.artifact import write_result
 
 
 @dataclass(frozen=True, repr=False)

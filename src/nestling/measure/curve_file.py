@@ -10,13 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nestling.artifact import malformed
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.gain import Gain
 from nestling.granularity import Granularity
 from nestling.measure.choice import Row
 from nestling.measure.curve import Curve
 from nestling.paths import home_path
+from nestling.storage.artifact import malformed
 
 SCHEMA_VERSION = 1
 

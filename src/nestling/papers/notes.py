@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from nestling.artifact import write_file
 from nestling.errors import ConfigError
 from nestling.interrupts import on_interrupt
-from nestling.owner import Owner
+from nestling.storage.artifact import write_file
+from nestling.storage.owner import Owner
 
 Json = TypeVar("Json")
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nestling.arguments import shown
-from nestling.artifact import write_result
 from nestling.errors import ConfigError, require
 from nestling.paths import home_path
 from nestling.picture.axes import share_legend, share_value_axes
 from nestling.picture.heat import share_colours
 from nestling.picture.style import Style, panels_across, styled
+from nestling.storage.artifact import write_result
 
 Panel = Callable[[Any], None]
 """Draws on matplotlib axes."""

@@ -18,13 +18,13 @@ from nestling.progress import Progress, watched
 from nestling.search.codes import Code
 from nestling.search.equal import Equal, find_equal
 from nestling.search.graph import Graph, grow_graph
-from nestling.search.journal import Arrays, Journal
 from nestling.search.plan import Plan
 from nestling.search.some_rows import inverse_norms
 from nestling.search.space import Floats, Ints, Space, read_rows
 from nestling.search.stages import Scan
 from nestling.search.views import faiss
 from nestling.search.walking import BUILDING, Coding, grow_links
+from nestling.storage.resumable import Arrays, Journal
 
 _ENTRIES_AT_A_TIME = 1 << 22
 _ROWS_A_CENTROID = 256

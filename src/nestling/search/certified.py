@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import kernels
-from nestling.artifact import open_new, write_file
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
 from nestling.errors import ArtifactError, ConfigError, DataError, unknown
@@ -24,6 +23,7 @@ from nestling.search.frame import Aim, Frame, readable
 from nestling.search.plane_codes import PlaneCodes
 from nestling.search.scores import in_single
 from nestling.search.threads import count_workers
+from nestling.storage.artifact import open_new, write_file
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]

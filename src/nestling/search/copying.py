@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from nestling.artifact import storage_errors
 from nestling.cut import RAW, cut
 from nestling.data.columns import Columns
 from nestling.granularity import Granularity
-from nestling.owner import Owner
 from nestling.search.creation import new_folder
-from nestling.search.durable import discard, flush_folder
 from nestling.search.generation import Generation, switch
 from nestling.search.log import HEADER_BYTES, LogContent, LogWriter, Record, create_log
 from nestling.search.next_generation import write_deleted
 from nestling.search.pipeline import cut_plan
 from nestling.search.segments import SegmentRecord, copy_segment
 from nestling.search.state import State
+from nestling.storage.artifact import storage_errors
+from nestling.storage.durable import discard, flush_folder
+from nestling.storage.owner import Owner
 
 
 def write_copy(state: State, root: Path, at: Granularity) -> None:

@@ -12,26 +12,26 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import MANIFEST, storage_errors
 from nestling.cut import CutRule
 from nestling.data.columns import Columns, Kinds, parts_of
 from nestling.encoders.matrix import Sizes, read_sizes
 from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, unknown
 from nestling.granularity import Nesting
-from nestling.search.durable import discard, flush_folder
 from nestling.search.engine import Engine
 from nestling.search.exact import Metric
 from nestling.search.generation import Generation, IndexSettings, leftovers, strangers, switch
 from nestling.search.ids import check_new_ids
 from nestling.search.incoming import as_matrix, prepared_blocks
-from nestling.search.lock import WriterLock, check_wait
 from nestling.search.next_generation import write_files
 from nestling.search.plan import Plan
 from nestling.search.segments import SEGMENTS, Rows, is_being_built, segment_name
 from nestling.search.stages import SLICEABLE
 from nestling.search.state import Loaded, Numbering, load
 from nestling.search.writer import Writer
+from nestling.storage.artifact import MANIFEST, storage_errors
+from nestling.storage.durable import discard, flush_folder
+from nestling.storage.lock import WriterLock, check_wait
 
 
 def create_index(

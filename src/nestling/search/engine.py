@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import open_array, write_file
 from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.encoders.matrix import blocks_of
 from nestling.encoders.vector_files import write_npy
@@ -23,13 +22,14 @@ from nestling.search.codes import Code
 from nestling.search.equal import Equal
 from nestling.search.exact import Metric, Neighbours
 from nestling.search.filters import Allowed
-from nestling.search.journal import Arrays, write_array
 from nestling.search.pipeline import Pipeline, cut_centroids, cut_plan, group
 from nestling.search.plan import Plan, PlanCost, Point
 from nestling.search.some_rows import inverse_norms
 from nestling.search.space import Floats, Space, read_rows
 from nestling.search.views import faiss_threads
 from nestling.search.walking import check_graph
+from nestling.storage.artifact import open_array, write_file
+from nestling.storage.resumable import Arrays, write_array
 
 _SIZES_KEPT = 8
 

@@ -12,11 +12,11 @@ from nestling.errors import ConfigError, DataError
 from nestling.search.codes import Code
 from nestling.search.engine import Engine
 from nestling.search.exact import Metric
-from nestling.search.journal import Arrays
 from nestling.search.plan import Plan
 from nestling.search.space import Floats, Ints, Space, read_rows
 from nestling.search.stages import Coarse, Scan
 from nestling.search.views import Codes, faiss
+from nestling.storage.resumable import Arrays
 
 _UNIT_TOLERANCE = 0.2  # four bits an entry change lengths by a tenth
 _ROWS_CHECKED = 10_000

@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from nestling import __version__
 from nestling.arguments import real
-from nestling.artifact import write_result
 from nestling.errors import ConfigError, DataError
 from nestling.picture import Style, draw, legend, log_axis, look_of, title_of, value_axis
 from nestling.search.plan import Plan, Point
+from nestling.storage.artifact import write_result
 
 
 @dataclass(frozen=True)

@@ -27,26 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nestling.artifact import (
-    MANIFEST,
-    SCHEMA_VERSION,
-    FileRecord,
-    Manifest,
-    malformed,
-    read_manifest,
-    storage_errors,
-    verify_files,
-)
 from nestling.cut import CutRule
 from nestling.data.fields import FieldKind
 from nestling.encoders.reference import same_encoder
 from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import Nesting
-from nestling.kinds import check_kind
-from nestling.search.durable import flush_folder, write_new
 from nestling.search.exact import Metric
 from nestling.search.ids import IdKind
-from nestling.search.lock import LOCK
 from nestling.search.log import LogName
 from nestling.search.plan import Plan, Point
 from nestling.search.segments import (
@@ -57,6 +44,19 @@ from nestling.search.segments import (
     is_being_built,
     segment_name,
 )
+from nestling.storage.artifact import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    FileRecord,
+    Manifest,
+    malformed,
+    read_manifest,
+    storage_errors,
+    verify_files,
+)
+from nestling.storage.durable import flush_folder, write_new
+from nestling.storage.kinds import check_kind
+from nestling.storage.lock import LOCK
 
 KIND = "index"
 _FRESH, _BACKUP = f".{MANIFEST}.new", f".{MANIFEST}.old"

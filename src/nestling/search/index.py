@@ -12,7 +12,6 @@ from nestling.data.columns import Kinds
 from nestling.encoders.matrix import Sizes
 from nestling.errors import DataError, StorageError
 from nestling.granularity import At, Nesting
-from nestling.owner import Owner
 from nestling.paths import home_path
 from nestling.search.copying import remove_temporary_copy, write_copy, write_temporary_copy
 from nestling.search.creation import create_index, open_index
@@ -25,6 +24,7 @@ from nestling.search.reader import IndexReader
 from nestling.search.report import Verification, verify_index
 from nestling.search.state import State, load
 from nestling.search.writer import LOG_BYTES, Writer, check_log_bytes
+from nestling.storage.owner import Owner
 
 
 class AdaptiveIndex(IndexReader):

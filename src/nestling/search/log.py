@@ -22,11 +22,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import reason_of, storage_errors
 from nestling.data.columns import Columns, Kinds
 from nestling.errors import ArtifactError, StorageError
-from nestling.search.durable import write_all, write_new
 from nestling.search.ids import Ids, kind_of
+from nestling.storage.artifact import reason_of, storage_errors
+from nestling.storage.durable import write_all, write_new
 
 Kind: TypeAlias = Literal["put", "delete"]
 

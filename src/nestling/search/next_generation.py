@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nestling.artifact import FileRecord
-from nestling.search.durable import flush_folder, npy_chunks, write_new
 from nestling.search.engine import Engine
 from nestling.search.generation import Generation
 from nestling.search.log import create_log
 from nestling.search.segments import SEGMENTS, Rows, SegmentRecord, segment_name, write_segment
 from nestling.search.snapshot import LiveSegment
 from nestling.search.state import Numbering
+from nestling.storage.artifact import FileRecord
+from nestling.storage.durable import flush_folder, npy_chunks, write_new
 
 
 def write_files(

@@ -17,7 +17,6 @@ from nestling.search.codes import Code
 from nestling.search.equal import MORE_NODES, Equal
 from nestling.search.filters import Allowed
 from nestling.search.graph import Graph
-from nestling.search.journal import Arrays
 from nestling.search.plan import Plan, Point
 from nestling.search.rerank import Reranker, fetch_codes, fetch_vectors, moved_rows
 from nestling.search.scanners import FlatScanner, GraphScanner, ListScanner, Scanner
@@ -26,6 +25,7 @@ from nestling.search.space import Floats, Ints, Space
 from nestling.search.views import faiss, faiss_threads
 from nestling.search.walk import GraphScan
 from nestling.search.walking import WalkScanner
+from nestling.storage.resumable import Arrays
 
 # Slices of unit vectors are found by distance and then put in order by their angle, which differs little.
 _TIMES_MORE_SLICES, _MORE_SLICES = 2, 16

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from nestling.artifact import FileRecord, write_file
 from nestling.cut import RAW, CutRule, cut
 from nestling.data.columns import Columns, Kinds, Mask, parts_of, read_columns, write_columns
 from nestling.data.fields import FieldKind
@@ -21,13 +20,14 @@ from nestling.encoders.matrix import blocks_of
 from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.progress import Progress
 from nestling.search.condition import Condition
-from nestling.search.durable import flush_folder, flush_tree, npy_chunks, write_new
 from nestling.search.engine import Engine, build
 from nestling.search.exact import Metric
 from nestling.search.ids import Ids
 from nestling.search.matching import rows_meeting
 from nestling.search.plan import Plan
 from nestling.search.stages import Scan
+from nestling.storage.artifact import FileRecord, write_file
+from nestling.storage.durable import flush_folder, flush_tree, npy_chunks, write_new
 
 SEGMENTS = "segments"
 _VECTORS = "vectors.npy"

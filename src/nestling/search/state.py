@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from nestling.artifact import MANIFEST, reading_errors
 from nestling.errors import ArtifactError
 from nestling.search.generation import Generation, read_deleted, read_generation
 from nestling.search.ids import IdKind, Ids, kind_of
@@ -14,6 +13,7 @@ from nestling.search.log import LogContent, Record, read_log
 from nestling.search.memory import MemoryPart
 from nestling.search.segments import Segment, load_segment
 from nestling.search.snapshot import LiveSegment, Snapshot
+from nestling.storage.artifact import MANIFEST, reading_errors
 
 # A writer that switches generations while they are read removes files; the next try finds the new ones.
 _TRIES = 20

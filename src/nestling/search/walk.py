@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import kernels
-from nestling.artifact import read_folder, read_manifest, write_folder
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
 from nestling.errors import ArtifactError
@@ -48,6 +47,7 @@ from nestling.search.walk_steps import (
     shares,
     usual_view,
 )
+from nestling.storage.artifact import read_folder, read_manifest, write_folder
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]

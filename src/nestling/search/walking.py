@@ -18,13 +18,13 @@ from nestling.search.equal import Equal
 from nestling.search.exact import Metric
 from nestling.search.filters import Allowed
 from nestling.search.frame import Frame
-from nestling.search.journal import Arrays
 from nestling.search.plan import Plan, Point
 from nestling.search.space import Floats, Ints, Space, read_rows
 from nestling.search.turned import Turn, whole_rows, write_whole
 from nestling.search.views import faiss
 from nestling.search.walk import GraphScan
 from nestling.search.walk_steps import begun_graph, linking_order, usual_view
+from nestling.storage.resumable import Arrays
 
 _WHOLE = ("whole_values", "whole_scales", "whole_norms")
 _RESIDUALS = ("residuals", "residual_steps")

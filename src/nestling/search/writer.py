@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import storage_errors
 from nestling.data.columns import Columns, parts_of
 from nestling.errors import ConfigError, DataError, NestlingError, StorageError
 from nestling.ids import as_ids
 from nestling.interrupts import held_interrupts, on_interrupt
-from nestling.search.durable import discard, flush_folder
 from nestling.search.generation import Generation, leftovers, switch
 from nestling.search.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
 from nestling.search.incoming import prepared_blocks
-from nestling.search.lock import WriterLock
 from nestling.search.log import HEADER_BYTES, LogContent, LogWriter, Record
 from nestling.search.memory import MemoryPart
 from nestling.search.next_generation import write_files
@@ -30,6 +27,9 @@ from nestling.search.segments import Rows
 from nestling.search.snapshot import LiveSegment, Snapshot
 from nestling.search.state import Loaded, Numbering, State, apply, load
 from nestling.search.widening import check_floats
+from nestling.storage.artifact import storage_errors
+from nestling.storage.durable import discard, flush_folder
+from nestling.storage.lock import WriterLock
 
 _LONGEST_LOG = 1 << 30
 _EMPTY_LOG = LogContent((), HEADER_BYTES, 0)

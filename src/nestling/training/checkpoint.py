@@ -13,9 +13,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from nestling.artifact import read_folder, reading_errors, write_folder
 from nestling.errors import ArtifactError, ConfigError, StorageError
-from nestling.owner import Owner
+from nestling.storage.artifact import read_folder, reading_errors, write_folder
+from nestling.storage.owner import Owner
 from nestling.training.log import TrainLog
 from nestling.training.state import pack, unpack
 

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from nestling.artifact import storage_errors, write_file
 from nestling.errors import StorageError
-from nestling.owner import Owner
+from nestling.storage.artifact import storage_errors, write_file
+from nestling.storage.owner import Owner
 
 
 class LogRow(NamedTuple):

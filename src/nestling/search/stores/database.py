@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from nestling.arguments import shown
 from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
-from nestling.owner import Owner
 from nestling.progress import Progress
 from nestling.search.ids import Ids, check_kind, check_new_ids, read_ids
 from nestling.search.prefix import prefix_norms, prepare
@@ -22,6 +21,7 @@ from nestling.search.stores.metadata import read_condition, read_metadata
 from nestling.search.stores.retry import Answer, with_retries
 from nestling.search.stores.store import Batch, Hits, Metadata
 from nestling.search.stores.table import Request, Rows, Table
+from nestling.storage.owner import Owner
 
 _FLOATS_SENT_AT_A_TIME = 1 << 20
 _MOST_ROWS_SENT = 5000

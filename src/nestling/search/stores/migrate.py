@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from nestling.artifact import storage_errors
 from nestling.cut import CutRule
 from nestling.data.columns import Columns, parts_of
 from nestling.data.fields import FieldKind, Value
@@ -33,6 +32,7 @@ from nestling.search.stores.database import DatabaseStore, whole
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.store import Batch, Floats, Store
 from nestling.search.stores.urls import table_at
+from nestling.storage.artifact import storage_errors
 
 _COSINE: Metric = "dot"  # what vectors of a file are compared by
 

@@ -13,7 +13,6 @@ import numpy as np
 from nestling.data.fields import Value
 from nestling.errors import NestlingError, StorageError, StoreBusyError, StoreError, require
 from nestling.paths import home_path
-from nestling.search.lock import WriterLock
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant_points import (
     LAYOUT_POINT,
@@ -31,6 +30,7 @@ from nestling.search.stores.qdrant_points import (
 from nestling.search.stores.qdrant_where import Where, called, index_paths
 from nestling.search.stores.store import Hits
 from nestling.search.stores.table import Request, Rows
+from nestling.storage.lock import WriterLock
 
 
 class EdgeWords:

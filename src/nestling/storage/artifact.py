@@ -20,9 +20,9 @@ from nestling.cut import CutRule
 from nestling.errors import ArtifactError, NestlingError, StorageError
 from nestling.errors import reason_of as reason_of
 from nestling.granularity import Nesting
-from nestling.kinds import check_kind, in_words
 from nestling.paths import home_path
 from nestling.progress import watched
+from nestling.storage.kinds import check_kind, in_words
 
 MANIFEST = "nestling.json"
 SCHEMA_VERSION = 1

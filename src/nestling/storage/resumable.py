@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.artifact import open_array, open_new, storage_errors, write_file
 from nestling.errors import ArtifactError, ConfigError, StorageError
-from nestling.owner import Owner
 from nestling.progress import Progress
+from nestling.storage.artifact import open_array, open_new, storage_errors, write_file
+from nestling.storage.owner import Owner
 
 _STATE = "build.json"
 Arrays = dict[str, NDArray[Any]]

@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from nestling.arguments import shown
-from nestling.artifact import reason_of
 from nestling.errors import ConfigError, StorageError
-from nestling.owner import Owner
+from nestling.storage.artifact import reason_of
+from nestling.storage.owner import Owner
 
 LOCK = "writer.lock"
 _SECONDS_BETWEEN_TRIES = 0.05
