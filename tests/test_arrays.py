@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from nestling.arrays import as_array
 from nestling.compare import rdm
 from nestling.cut import RAW, check_vectors, cut
-from nestling.encoders.stored import StoredVectors
 from nestling.encoders.vectors import NestedAdapter, PCARotation
 from nestling.errors import DataError
 from nestling.measure.tasks import STS, NearestClassMean
 from nestling.search.certified import CertifiedScan
 from nestling.search.exact import nearest
 from nestling.search.index import AdaptiveIndex
+from nestling.vectors.stored import StoredVectors
 
 # Whole numbers up to 8, which every float below holds exactly.
 X = np.random.default_rng(0).integers(-8, 9, (48, 16)).astype(np.float32) + (np.arange(16) == 0) * 0.5

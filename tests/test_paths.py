@@ -21,7 +21,6 @@ from nestling.data.table import read_table
 from nestling.domains.collection import Collection
 from nestling.domains.fidelity import read_fidelity_plan
 from nestling.encoders.opening import check_model, open_encoder
-from nestling.encoders.stored import open_vectors
 from nestling.errors import NestlingError
 from nestling.measure import Retrieval, sweep
 from nestling.papers.report import Report
@@ -35,6 +34,7 @@ from nestling.storage.artifact import (
     read_manifest,
 )
 from nestling.training.plan import read_plan, write_plan
+from nestling.vectors.stored import open_vectors
 
 SOURCE = Path(nestling.__file__).parent
 X = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)

@@ -23,7 +23,6 @@ from nestling.compare.rdms import RDMs
 from nestling.data import TextFile, TextPairs, read_pairs, read_texts
 from nestling.domains.collection import Collection
 from nestling.domains.encoding import encoded
-from nestling.encoders.stored import StoredVectors, open_vectors
 from nestling.encoders.text import TextEncoder
 from nestling.errors import NestlingError
 from nestling.granularity import Nesting
@@ -34,6 +33,7 @@ from nestling.storage import lock as locks
 from nestling.storage.resumable import Journal
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.log import LogFiles, LogRow, TrainLog
+from nestling.vectors.stored import StoredVectors, open_vectors
 
 X = np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)
 NESTING = Nesting.parse("dim=8,16")

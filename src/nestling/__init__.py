@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from nestling.cut import CutRule as CutRule
     from nestling.elastic import Cost as Cost
     from nestling.elastic import Elastic as Elastic
-    from nestling.encoders.stored import StoredVectors as StoredVectors
     from nestling.encoders.text import TextEncoder as TextEncoder
     from nestling.encoders.vectors import NestedAdapter as NestedAdapter
     from nestling.encoders.vectors import PCARotation as PCARotation
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from nestling.nn.heads import NestedClassifier as NestedClassifier
     from nestling.search.index import AdaptiveIndex as AdaptiveIndex
     from nestling.search.plan import Plan as Plan
+    from nestling.vectors.stored import StoredVectors as StoredVectors
 
 name_missing_packages(__name__)
 prepare_forks()  # here: whoever loads faiss or torch, it holds

@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 from nestling.cli import app, main
 from nestling.compare import rdm
 from nestling.compare.comparators import compare
-from nestling.encoders.stored import StoredVectors
 from nestling.measure import Curve
+from nestling.vectors.stored import StoredVectors
 
 
 def run(*arguments: object) -> Result:

@@ -13,11 +13,11 @@ from typer.testing import CliRunner, Result
 
 from nestling.cli import app
 from nestling.cut import RAW, CutRule
-from nestling.encoders.stored import StoredVectors
 from nestling.errors import ConfigError
 from nestling.search.exact import nearest
 from nestling.search.index import AdaptiveIndex
 from nestling.search.stores import open_store, read_store
+from nestling.vectors.stored import StoredVectors
 
 N, DIM = 400, 32
 

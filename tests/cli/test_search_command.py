@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from nestling.cli import app
 from nestling.domains.collection import Collection
 from nestling.encoders.opening import open_encoder
-from nestling.encoders.stored import StoredVectors
 from nestling.search.index import AdaptiveIndex
+from nestling.vectors.stored import StoredVectors
 
 TEXTS = ["a cat sleeps on the roof", "the ship left the harbour", "knead the dough and bake"]
 ASKED = ["baking a loaf", "boats at sea"]

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from nestling.cli import app
 from nestling.cli.flags import in_flags
-from nestling.encoders.stored import StoredVectors
+from nestling.vectors.stored import StoredVectors
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(200, 16)).astype(np.float32)

@@ -8,8 +8,8 @@ import pytest
 from nestling.compare.files import rdms_of_files
 from nestling.compare.rdm import rdm
 from nestling.cut import CutRule
-from nestling.encoders.stored import StoredVectors
 from nestling.errors import ConfigError
+from nestling.vectors.stored import StoredVectors
 
 X = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
 

@@ -13,9 +13,9 @@ from nestling.cut import CutRule
 from nestling.data.description import TableFile
 from nestling.domains.collection import Collection
 from nestling.encoders.opening import open_encoder
-from nestling.encoders.stored import StoredVectors
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
+from nestling.vectors.stored import StoredVectors
 
 TEXTS = [
     "a cat sleeps on the warm roof",

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule, cut
-from nestling.encoders.stored import StoredVectors, open_vectors
 from nestling.encoders.vectors import PCARotation
 from nestling.errors import ArtifactError, DataError, GranularityError, StorageError
 from nestling.granularity import Nesting
 from nestling.storage.artifact import read_manifest
 from nestling.testing import ELASTIC_LAWS, ElasticExample
+from nestling.vectors.stored import StoredVectors, open_vectors
 
 RULES = {
     "cosine": CutRule(),

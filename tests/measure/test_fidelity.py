@@ -10,13 +10,13 @@ from scipy.stats import rankdata
 
 from nestling.cut import RAW, CutRule, cut
 from nestling.elastic import resolve_each
-from nestling.encoders.stored import StoredVectors
 from nestling.encoders.text import TextEncoder
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.measure import Fidelity, Robustness, encode_task, sweep
 from nestling.measure.baselines import random_dims
 from nestling.measure.pair_scores import PairScores
+from nestling.vectors.stored import StoredVectors
 
 NESTING = Nesting.parse("dim=2,4,8,16")
 THRESHOLDS = {"rank": (0.0, 1.0), "topology": (0.4, 0.6), "local": (0.0, 0.1)}

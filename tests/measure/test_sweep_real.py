@@ -14,9 +14,9 @@ from sentence_transformers.sentence_transformer.evaluation import (
 from sentence_transformers.util import cos_sim
 
 from nestling.data import RetrievalData, stsb, xquad
-from nestling.encoders.stored import StoredVectors
 from nestling.encoders.text import TextEncoder
 from nestling.measure import STS, Retrieval, encode_task, sweep
+from nestling.vectors.stored import StoredVectors
 
 
 @pytest.fixture(scope="module")

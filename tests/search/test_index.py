@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule
-from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, StorageError
 from nestling.search.exact import nearest
 from nestling.search.index import AdaptiveIndex
 from nestling.search.plan import Plan
 from nestling.storage.artifact import MANIFEST
 from nestling.testing import check_elastic
+from nestling.vectors.stored import StoredVectors
 
 DIM = 16
 NESTING = "dim=4,8,16"

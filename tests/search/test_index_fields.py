@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nestling.encoders.stored import StoredVectors, open_vectors
 from nestling.errors import ConfigError, DataError
 from nestling.search.condition import meets
 from nestling.search.index import AdaptiveIndex
 from nestling.search.where import read_where
+from nestling.vectors.stored import StoredVectors, open_vectors
 
 _BRANDS = ["acme", "nord", "west", None]
 

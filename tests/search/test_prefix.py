@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule, cut_each
 from nestling.errors import DataError
-from nestling.search.prefix import prefix_pair_scores
+from nestling.vectors.prefix import prefix_pair_scores
 
 
 @given(st.integers(0, 1000), st.sets(st.integers(1, 20), min_size=1), st.sampled_from(["none", "layer_norm"]))

@@ -9,7 +9,6 @@ import pytest
 
 from nestling import kernels
 from nestling.cut import RAW
-from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.search import race, segments
 from nestling.search import tune as tuning
@@ -23,6 +22,7 @@ from nestling.search.race import climb
 from nestling.search.recall import Questions, without
 from nestling.search.tune import build, candidate_plans, compare_with_exact, retune, tune
 from nestling.storage.resumable import write_array
+from nestling.vectors.stored import StoredVectors
 
 N, DIM, SIZES = 3000, 32, (8, 16, 32)
 PLANS = ("int4@16 > rerank@full", "ivf32@16 > int8@32 > rerank@full", "flat@full")

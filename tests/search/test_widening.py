@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nestling.encoders.stored import StoredVectors
 from nestling.errors import ConfigError, DataError
 from nestling.search.index import AdaptiveIndex
 from nestling.search.stores.metadata import read_metadata
 from nestling.search.stores.migrate import _check_fields, _Source
 from nestling.storage.artifact import read_manifest
+from nestling.vectors.stored import StoredVectors
 
 X = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
 WHERE = (

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from nestling.cut import RAW, CutRule, cut
-from nestling.encoders.stored import StoredVectors
 from nestling.errors import ConfigError, DataError, GranularityError, StorageError, StoreBusyError
 from nestling.granularity import Nesting
 from nestling.search import nearest
 from nestling.search.index import AdaptiveIndex
 from nestling.search.stores import Copied, Layout, copy, create_store, export_index, open_store, read_store
+from nestling.vectors.stored import StoredVectors
 
 NESTING = Nesting.chain(dim=(8, 16, 32))
 ROWS = 700

@@ -65,7 +65,7 @@ def sweep(
     how: dict[str, Any] = {"seed": seed, "name": name or model, "latency": latency, "truncation": truncation}
     how["source"] = flags.source
     if flags.are_of_vectors:
-        from nestling.encoders.stored import open_vectors
+        from nestling.vectors.stored import open_vectors
 
         stored = open_vectors(model)
         task = vector_task(stored, flags)

@@ -162,8 +162,8 @@ def encode(
     find_file(texts)  # before what takes long to import
     from nestling.domains.encoding import encoded
     from nestling.encoders.opening import check_model, open_encoder
-    from nestling.encoders.stored import StoredVectors
     from nestling.storage.artifact import check_file_target, check_folder_target
+    from nestling.vectors.stored import StoredVectors
 
     is_npy = output.suffix.lower() == ".npy"
     if is_npy:
@@ -243,9 +243,9 @@ def _numbers(text: str) -> list[float]:
 
 
 def _write_npy(path: Path, matrix: NDArray[np.float32]) -> None:
-    from nestling.encoders.matrix import blocks_of
     from nestling.storage.artifact import open_new
     from nestling.storage.durable import npy_chunks
+    from nestling.vectors.matrix import blocks_of
 
     with open_new(path) as stream:
         for chunk in npy_chunks((matrix[rows] for rows in blocks_of(matrix)), matrix.shape, matrix.dtype):

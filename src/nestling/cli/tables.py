@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from nestling.data.description import TableFile
     from nestling.data.fields import FieldKind
     from nestling.data.table_ids import IdKind
-    from nestling.encoders.stored import StoredVectors
     from nestling.search.index import AdaptiveIndex
+    from nestling.vectors.stored import StoredVectors
 
 Column = Annotated[str | None, typer.Option(help="The column of texts or vectors.")]
 IdColumn = Annotated[
@@ -145,7 +145,7 @@ def open_rows(
     **about: Any,
 ) -> StoredVectors:
     """Vectors with the ids and fields that lie in their own file, or in a table beside it."""
-    from nestling.encoders.stored import open_vectors
+    from nestling.vectors.stored import open_vectors
 
     if table is None:
         if (id_column or fields) and source.suffix.lower() != ".parquet":
@@ -177,7 +177,7 @@ def open_queries(path: Path | None) -> Any:
     if path is None:
         return None
     if path.is_dir() or not is_table(path):
-        from nestling.encoders.stored import open_vectors
+        from nestling.vectors.stored import open_vectors
 
         return open_vectors(path).values
     from nestling.data.texts import read_texts

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nestling.encoders.stored import StoredVectors
     from nestling.measure.qrels import Qrels
     from nestling.measure.tasks import Retrieval, Task
+    from nestling.vectors.stored import StoredVectors
 
 _HELD_OUT = 5  # of so many rows of a class one is a query
 _LABEL = "label"
@@ -112,8 +112,8 @@ def vector_task(stored: StoredVectors, flags: TaskFlags) -> Task:
     Raises:
         DataError: for data that cannot be used.
     """
-    from nestling.encoders.stored import open_vectors
     from nestling.measure.tasks import Retrieval
+    from nestling.vectors.stored import open_vectors
 
     if flags.labels is not None:
         labels = _read_labels(flags.labels, len(stored))

@@ -142,9 +142,9 @@ def bench(
     Example: nestling bench vectors.npy --recall 0.99 -o report
     """
     check_results(output, "frontier.json", "frontier.png")
-    from nestling.encoders.stored import open_vectors
     from nestling.search.frontier import check_targets
     from nestling.search.tune import tune as measure
+    from nestling.vectors.stored import open_vectors
 
     check_targets(recall)
     asked = check_are_vectors(open_queries(queries), queries)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from nestling.compare.rdm import Metric, rdm
 from nestling.compare.rdms import RDMs
 from nestling.cut import RAW
-from nestling.encoders.stored import StoredVectors, open_vectors
 from nestling.errors import ConfigError, DataError
 from nestling.paths import home_path
+from nestling.vectors.stored import StoredVectors, open_vectors
 
 _FEWEST_STIMULI = 3
 
@@ -26,7 +26,7 @@ def rdms_of_files(
     Where all files name their rows (ids), rows belong together by name, and else by place.
 
     Args:
-        paths: files or folders as :func:`~nestling.encoders.stored.open_vectors` reads them. A folder's cut
+        paths: files or folders as :func:`~nestling.vectors.stored.open_vectors` reads them. A folder's cut
             rule is followed; a file is taken as it stands.
         metric: see :func:`~nestling.compare.rdm.rdm`.
         limit: of more rows a sample of so many is used, the same in all files.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nestling.compare.rdms import RDMs
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import require
-from nestling.search.prefix import check_dims, prefix_blocks, prefix_norms, prepare
+from nestling.vectors.prefix import check_dims, prefix_blocks, prefix_norms, prepare
 
 
 def prefix_rdms(

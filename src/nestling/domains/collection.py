@@ -19,7 +19,6 @@ from nestling.data.fields import FieldKind, Value
 from nestling.domains.encoding import encoded
 from nestling.encoders.opening import open_encoder
 from nestling.encoders.reference import digest_of
-from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError
 from nestling.granularity import At
 from nestling.paths import home_path
@@ -37,6 +36,7 @@ from nestling.storage.artifact import (
     write_folder,
 )
 from nestling.storage.kinds import check_kind
+from nestling.vectors.stored import StoredVectors
 
 if TYPE_CHECKING:
     from nestling.encoders.texts import Encoder

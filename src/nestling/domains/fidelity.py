@@ -12,12 +12,12 @@ from nestling.data import docstring_pairs, read_pairs, read_texts
 from nestling.data.roles import PAIR_ROLES, TEXT_ROLES, read_roles
 from nestling.encoders.opening import check_model, open_encoder
 from nestling.encoders.pools import PoolName
-from nestling.encoders.stored import open_vectors
 from nestling.granularity import Nesting
 from nestling.measure.curve import Curve
 from nestling.measure.fidelity import THRESHOLDS, Fidelity
 from nestling.measure.sweep import sweep
 from nestling.plan_file import check_names, read_tables, validated
+from nestling.vectors.stored import open_vectors
 
 
 class _Table(BaseModel):

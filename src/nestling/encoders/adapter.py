@@ -13,12 +13,12 @@ import numpy as np
 from nestling.cut import CutRule
 from nestling.elastic import Cost
 from nestling.encoders.fit_report import FitReport, compare_with_truncation
-from nestling.encoders.matrix import Sizes, Vectors, read_sizes
 from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.paths import home_path
 from nestling.storage.artifact import read_folder, write_folder
+from nestling.vectors.matrix import Sizes, Vectors, read_sizes
 
 if TYPE_CHECKING:
     from nestling.encoders.adapter_training import AdapterSettings

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 from nestling.encoders.adapter_examples import Examples, Ints
-from nestling.encoders.matrix import Vectors, blocks_of
 from nestling.encoders.pca import PCARotation
 from nestling.errors import GranularityError
 from nestling.granularity import Granularity, Nesting
@@ -23,6 +22,7 @@ from nestling.losses.similarity import SimilarityMatch, label_targets, neighbour
 from nestling.nn.adapter import Adapter
 from nestling.training import TrainConfig, TrainLog
 from nestling.training.loop import fit
+from nestling.vectors.matrix import Vectors, blocks_of
 
 _HELD_OUT_BATCHES = 4
 _EVALUATIONS = 10

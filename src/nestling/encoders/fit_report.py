@@ -9,10 +9,10 @@ from typing import Any
 
 from nestling.cut import CutRule
 from nestling.encoders.held_out import FEWEST, SHARE, HeldOut, interval
-from nestling.encoders.matrix import Vectors
 from nestling.errors import NoGainWarning
 from nestling.gain import Gain, told
 from nestling.granularity import Granularity, Nesting
+from nestling.vectors.matrix import Vectors
 
 
 @dataclass(frozen=True)

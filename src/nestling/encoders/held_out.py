@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from nestling.cut import RAW, CutRule, cut
-from nestling.encoders.matrix import Vectors
+from nestling.vectors.matrix import Vectors
 
 FEWEST = 50
 """Held-out rows that a report needs."""

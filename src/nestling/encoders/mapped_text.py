@@ -24,10 +24,10 @@ from nestling.encoders.export import (
     with_modules,
 )
 from nestling.encoders.inference import evaluating
-from nestling.encoders.matrix import blocks_of
 from nestling.encoders.origin import TrainedFrom
 from nestling.errors import DataError
 from nestling.granularity import Nesting
+from nestling.vectors.matrix import blocks_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -15,12 +15,12 @@ from nestling.cut import CutRule
 from nestling.elastic import Cost
 from nestling.encoders.fit_report import FitReport, compare_with_truncation
 from nestling.encoders.held_out import FEWEST, MOST, SHARE, HeldOut
-from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
 from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Nesting
 from nestling.paths import home_path
 from nestling.storage.artifact import read_folder, write_folder
+from nestling.vectors.matrix import Sizes, Vectors, blocks_of, read_sizes
 
 if TYPE_CHECKING:
     from nestling.nn.adapter import AffineLayer

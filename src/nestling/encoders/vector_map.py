@@ -10,9 +10,9 @@ import numpy as np
 from nestling.arrays import as_array
 from nestling.cut import CutRule, check_vectors, cut, cut_each
 from nestling.elastic import Origin, resolve_each
-from nestling.encoders.matrix import Sizes, Vectors, blocks_of
 from nestling.errors import ConfigError, DataError, require
 from nestling.granularity import At, Granularity, Nesting
+from nestling.vectors.matrix import Sizes, Vectors, blocks_of
 
 _sklearn: Any = require("sklearn.base", "train")
 _validation: Any = require("sklearn.utils.validation", "train")

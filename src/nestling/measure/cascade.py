@@ -13,7 +13,7 @@ from nestling.arrays import as_array
 from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError
 from nestling.measure.metrics import check_labels
-from nestling.search.prefix import check_dims
+from nestling.vectors.prefix import check_dims
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -21,7 +21,7 @@ from nestling.measure.classification import (
 from nestling.measure.metrics import check_labels, check_scores
 from nestling.measure.retrieval import Retrieval
 from nestling.measure.scores import RetentionScores, Scores, SpearmanScores, VMeasureScores
-from nestling.search.prefix import prefix_pair_scores
+from nestling.vectors.prefix import prefix_pair_scores
 
 __all__ = [
     "STS",

@@ -33,8 +33,8 @@ from nestling.papers.layer_retrieval import ByLayer, find
 from nestling.papers.notes import Notes
 from nestling.papers.rate_search import RateSearch
 from nestling.schedules import Cross, Every, Schedule
-from nestling.search.prefix import prefix_pair_scores
 from nestling.training import TrainConfig, fit
+from nestling.vectors.prefix import prefix_pair_scores
 
 LAYERS, DIMS = (1, 2, 3, 4, 5, 6), (32, 64, 128, 192, 256, 384)
 PAIRS = Nesting.pairs(layer=LAYERS, dim=DIMS)

@@ -21,8 +21,8 @@ from nestling.nn.heads import NestedClassifier
 from nestling.papers.mrl_data import Floats, Ints, LabelledData, PairedData, Rows
 from nestling.search.exact import nearest, nearest_each
 from nestling.search.funnel import Funnel
-from nestling.search.prefix import prefix_pair_scores
 from nestling.training import TrainConfig, fit
+from nestling.vectors.prefix import prefix_pair_scores
 
 _SEARCH_SEED = 1_000
 _HIDDEN = 256

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from nestling.cut import CutRule
 from nestling.data.columns import Columns, Kinds, parts_of
-from nestling.encoders.matrix import Sizes, read_sizes
-from nestling.encoders.stored import StoredVectors
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, unknown
 from nestling.granularity import Nesting
 from nestling.search.engine import Engine
@@ -32,6 +30,8 @@ from nestling.search.writer import Writer
 from nestling.storage.artifact import MANIFEST, storage_errors
 from nestling.storage.durable import discard, flush_folder
 from nestling.storage.lock import WriterLock, check_wait
+from nestling.vectors.matrix import Sizes, read_sizes
+from nestling.vectors.stored import StoredVectors
 
 
 def create_index(

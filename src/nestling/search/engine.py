@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import RAW, CutRule, check_vectors, cut
-from nestling.encoders.matrix import blocks_of
-from nestling.encoders.vector_files import write_npy
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.paths import home_path
 from nestling.search.building import Task, build_arrays, code_of_store
@@ -30,6 +28,8 @@ from nestling.search.views import faiss_threads
 from nestling.search.walking import check_graph
 from nestling.storage.artifact import open_array, write_file
 from nestling.storage.resumable import Arrays, write_array
+from nestling.vectors.files import write_npy
+from nestling.vectors.matrix import blocks_of
 
 _SIZES_KEPT = 8
 

@@ -17,10 +17,10 @@ from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.progress import watched
 from nestling.search.best import Best
-from nestling.search.prefix import check_dims, finite_squares, prefix_blocks, prefix_norms, unrounded
 from nestling.search.scores import Doubles, in_single, read_prefixes
 from nestling.search.threads import count_workers, worker_pool
 from nestling.search.tiles import Floats, Metric, Terms, Tile
+from nestling.vectors.prefix import check_dims, finite_squares, prefix_blocks, prefix_norms, unrounded
 
 __all__ = ["Metric", "Neighbours", "nearest", "nearest_each"]
 

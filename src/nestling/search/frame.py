@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import SMALLEST_NORM, name_rows
 from nestling.errors import DataError
-from nestling.search.prefix import refuse_beyond_single
+from nestling.vectors.prefix import refuse_beyond_single
 
 Doubles = NDArray[np.float64]
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError
 from nestling.search.exact import Metric, Neighbours, nearest
-from nestling.search.prefix import unrounded
 from nestling.search.scores import Comparison, read_prefixes
+from nestling.vectors.prefix import unrounded
 
 
 @dataclass(frozen=True)

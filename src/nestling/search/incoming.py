@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import RAW, CutRule, check_vectors, cut, name_rows
-from nestling.encoders.matrix import blocks_of
 from nestling.errors import DataError
-from nestling.search.prefix import finite_squares, prefix_norms, prepare
+from nestling.vectors.matrix import blocks_of
+from nestling.vectors.prefix import finite_squares, prefix_norms, prepare
 
 _SAFE_SQUARE = 1e-20  # of lengths far from those that have no direction
 

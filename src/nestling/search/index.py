@@ -9,7 +9,6 @@ from typing import Any, Self
 
 from nestling.cut import CutRule
 from nestling.data.columns import Kinds
-from nestling.encoders.matrix import Sizes
 from nestling.errors import DataError, StorageError
 from nestling.granularity import At, Nesting
 from nestling.paths import home_path
@@ -25,6 +24,7 @@ from nestling.search.report import Verification, verify_index
 from nestling.search.state import State, load
 from nestling.search.writer import LOG_BYTES, Writer, check_log_bytes
 from nestling.storage.owner import Owner
+from nestling.vectors.matrix import Sizes
 
 
 class AdaptiveIndex(IndexReader):
@@ -83,7 +83,7 @@ class AdaptiveIndex(IndexReader):
 
         Args:
             folder: where to; it must not exist, or be empty.
-            vectors: ``Float[n, dim]``, or :class:`~nestling.encoders.stored.StoredVectors`, which say
+            vectors: ``Float[n, dim]``, or :class:`~nestling.vectors.stored.StoredVectors`, which say
                 ids, nesting, rule and encoder where these are not given.
             ids: n different numbers or strings; counted from 0 by default.
             plan: how the rows are searched; see :class:`~nestling.search.plan.Plan`.

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from nestling.cut import CutRule
 from nestling.search.exact import Metric, nearest
-from nestling.search.prefix import unrounded
 from nestling.search.scores import Comparison, Doubles, Ints, read_prefixes
+from nestling.vectors.prefix import unrounded
 
 Names: TypeAlias = NDArray[Any]
 

@@ -13,7 +13,7 @@ from nestling import kernels
 from nestling.cut import RAW, CutRule, cut, name_rows
 from nestling.errors import DataError
 from nestling.kernels.walking import rank
-from nestling.search.prefix import unrounded
+from nestling.vectors.prefix import unrounded
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]

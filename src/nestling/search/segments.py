@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict
 from nestling.cut import RAW, CutRule, cut
 from nestling.data.columns import Columns, Kinds, Mask, parts_of, read_columns, write_columns
 from nestling.data.fields import FieldKind
-from nestling.encoders.matrix import blocks_of
 from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.progress import Progress
 from nestling.search.condition import Condition
@@ -28,6 +27,7 @@ from nestling.search.plan import Plan
 from nestling.search.stages import Scan
 from nestling.storage.artifact import FileRecord, write_file
 from nestling.storage.durable import flush_folder, flush_tree, npy_chunks, write_new
+from nestling.vectors.matrix import blocks_of
 
 SEGMENTS = "segments"
 _VECTORS = "vectors.npy"

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from nestling.data.columns import Columns, parts_of
 from nestling.data.fields import Value
 from nestling.elastic import Cost
-from nestling.encoders.matrix import blocks_of
 from nestling.errors import DataError
 from nestling.search.condition import Condition
 from nestling.search.exact import Neighbours
@@ -22,6 +21,7 @@ from nestling.search.matching import rows_meeting
 from nestling.search.memory import MemoryView
 from nestling.search.plan import Point
 from nestling.search.segments import Rows, Segment, Terms
+from nestling.vectors.matrix import blocks_of
 
 Mask = NDArray[np.bool_]
 _MOST_MET = 0.5  # deleted rows that a query is expected to meet before they are kept out of its search

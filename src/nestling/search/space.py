@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from nestling.cut import RAW, CutRule, cut, name_rows
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.search.exact import Metric
-from nestling.search.prefix import prefix_norms
 from nestling.search.views import faiss
+from nestling.vectors.prefix import prefix_norms
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from nestling.cut import CutRule
 from nestling.search.best import SLACK
-from nestling.search.prefix import (
+from nestling.search.scores import Comparison
+from nestling.vectors.prefix import (
     beyond_single,
     finite_squares,
     prefix_norms,
     refuse_beyond_single,
     unrounded,
 )
-from nestling.search.scores import Comparison
 
 Metric = Literal["dot", "euclidean"]
 Floats = NDArray[np.float32]

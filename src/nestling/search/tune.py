@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from nestling import kernels
 from nestling.arguments import whole
 from nestling.cut import CutRule, check_vectors
-from nestling.encoders.matrix import Sizes, read_sizes
-from nestling.encoders.vector_files import write_npy
 from nestling.errors import ConfigError, DataError
 from nestling.interrupts import on_interrupt
 from nestling.search.engine import Engine
@@ -27,6 +25,8 @@ from nestling.search.index import AdaptiveIndex
 from nestling.search.plan import Plan, Point
 from nestling.search.race import Race, climb, time_search
 from nestling.search.recall import Questions
+from nestling.vectors.files import write_npy
+from nestling.vectors.matrix import Sizes, read_sizes
 
 # Below so many rows an exact scan takes well under a millisecond, and what must be trained saves nothing.
 _FEW_ROWS = 10_000

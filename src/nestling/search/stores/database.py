@@ -15,13 +15,13 @@ from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
 from nestling.progress import Progress
 from nestling.search.ids import Ids, check_kind, check_new_ids, read_ids
-from nestling.search.prefix import prefix_norms, prepare
 from nestling.search.stores.layout import Layout, check_identity
 from nestling.search.stores.metadata import read_condition, read_metadata
 from nestling.search.stores.retry import Answer, with_retries
 from nestling.search.stores.store import Batch, Hits, Metadata
 from nestling.search.stores.table import Request, Rows, Table
 from nestling.storage.owner import Owner
+from nestling.vectors.prefix import prefix_norms, prepare
 
 _FLOATS_SENT_AT_A_TIME = 1 << 20
 _MOST_ROWS_SENT = 5000

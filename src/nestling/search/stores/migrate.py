@@ -17,8 +17,6 @@ from nestling.cut import CutRule
 from nestling.data.columns import Columns, parts_of
 from nestling.data.fields import FieldKind, Value
 from nestling.encoders.reference import same_encoder, with_place
-from nestling.encoders.stored import StoredVectors
-from nestling.encoders.vector_files import write_npy
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting
 from nestling.interrupts import on_interrupt
@@ -33,6 +31,8 @@ from nestling.search.stores.layout import Layout
 from nestling.search.stores.store import Batch, Floats, Store
 from nestling.search.stores.urls import table_at
 from nestling.storage.artifact import storage_errors
+from nestling.vectors.files import write_npy
+from nestling.vectors.stored import StoredVectors
 
 _COSINE: Metric = "dot"  # what vectors of a file are compared by
 

@@ -14,13 +14,13 @@ from nestling.data.columns import Columns, parts_of, read_columns, write_columns
 from nestling.data.description import TableFile, Wanted
 from nestling.data.table_ids import IdKind, check_id_kind, ids_as
 from nestling.elastic import Cost, resolve_each
-from nestling.encoders.matrix import Sizes, Vectors, blocks_of, read_sizes
-from nestling.encoders.vector_files import read_vector_file, write_npy
 from nestling.errors import DataError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.ids import Ids, as_ids, check_different
 from nestling.paths import home_path
 from nestling.storage.artifact import open_array, read_folder, reading_errors, write_folder
+from nestling.vectors.files import read_vector_file, write_npy
+from nestling.vectors.matrix import Sizes, Vectors, blocks_of, read_sizes
 
 _KIND = "stored_vectors"
 _VALUES = "vectors.npy"

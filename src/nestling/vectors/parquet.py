@@ -18,8 +18,8 @@ from nestling.data.arrow import day_columns, lists_of
 from nestling.data.description import ID_COLUMNS
 from nestling.data.input_file import InputFile, find_file
 from nestling.data.table import Table
-from nestling.encoders.matrix import Vectors
 from nestling.errors import DataError, require, unknown
+from nestling.vectors.matrix import Vectors
 
 _ROWS_AT_A_TIME = 1 << 14
 _NUMBERED = re.compile(r"(.*?)(\d+)", re.DOTALL)
@@ -62,11 +62,11 @@ def read_other_columns(
 
     Args:
         path: of the file.
-        column: its column of vectors, as :func:`~nestling.encoders.stored.open_vectors` takes it.
+        column: its column of vectors, as :func:`~nestling.vectors.stored.open_vectors` takes it.
         id_column: its column of ids.
 
     Raises:
-        DataError: as :func:`~nestling.encoders.stored.open_vectors`.
+        DataError: as :func:`~nestling.vectors.stored.open_vectors`.
         MissingExtraError: without pyarrow.
     """
     source = find_file(path)

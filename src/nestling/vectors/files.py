@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from nestling.cut import name_rows
 from nestling.data.input_file import InputFile, find_file
 from nestling.data.table import Table
-from nestling.encoders.matrix import Vectors
-from nestling.encoders.vector_parquet import read_other_columns, read_parquet
 from nestling.errors import DataError, unknown
 from nestling.progress import Progress
+from nestling.vectors.matrix import Vectors
+from nestling.vectors.parquet import read_other_columns, read_parquet
 
 
 class VectorFile(NamedTuple):
