@@ -24,8 +24,8 @@ import numpy as np
 
 from nestling import kernels
 from nestling.encoders.text import TextEncoder
-from nestling.search.certified import Certificate, CertifiedNeighbours, CertifiedScan
-from nestling.search.recall import Questions
+from nestling.search.certified.scan import Certificate, CertifiedNeighbours, CertifiedScan
+from nestling.search.exact.recall import Questions
 from record import in_turn, ratio, stamp, verdict, write_csv
 from sentences import sentences
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from nestling.search.exact import nearest
-from nestling.search.index import AdaptiveIndex
+from nestling.search.exact.neighbours import nearest
+from nestling.search.index.index import AdaptiveIndex
 from nestling.storage.artifact import MANIFEST
 
 DIM = 32

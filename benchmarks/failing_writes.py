@@ -15,8 +15,8 @@ from unittest import mock
 import numpy as np
 
 from nestling.errors import StorageError
-from nestling.search.exact import nearest
-from nestling.search.index import AdaptiveIndex
+from nestling.search.exact.neighbours import nearest
+from nestling.search.index.index import AdaptiveIndex
 
 DIM = 16
 ROWS = 1200

@@ -83,7 +83,7 @@ def _fidelity(demo: Path) -> list[Curve]:
 def _record_index(demo: Path) -> None:
     """How the demo's index compares with the exact scan."""
     from nestling.domains.collection import Collection
-    from nestling.search.tune import compare_with_exact
+    from nestling.search.tuning.planner import compare_with_exact
 
     _, _, test = docstring_pairs().split(seed=0)
     with Collection.open(demo / "collection") as collection:

@@ -17,7 +17,7 @@ import faiss
 import numpy as np
 
 from nestling.errors import NestlingError
-from nestling.search.index import AdaptiveIndex
+from nestling.search.index.index import AdaptiveIndex
 from nestling.storage.lock import LOCK
 
 DIM = 16

@@ -20,9 +20,9 @@ from nestling.cut import RAW, check_vectors, cut
 from nestling.encoders.vectors import NestedAdapter, PCARotation
 from nestling.errors import DataError
 from nestling.measure.tasks import STS, NearestClassMean
-from nestling.search.certified import CertifiedScan
-from nestling.search.exact import nearest
-from nestling.search.index import AdaptiveIndex
+from nestling.search.certified.scan import CertifiedScan
+from nestling.search.exact.neighbours import nearest
+from nestling.search.index.index import AdaptiveIndex
 from nestling.vectors.stored import StoredVectors
 
 # Whole numbers up to 8, which every float below holds exactly.

@@ -27,7 +27,7 @@ PLANS = (
 PRELUDE = """
 import multiprocessing, sys, threading
 import numpy as np
-from nestling.search.engine import build
+from nestling.search.engine.engine import build
 draw = np.random.default_rng(0)
 x = draw.normal(size=(3000, 32)).astype(np.float32)
 fork = multiprocessing.get_context("fork")
@@ -48,7 +48,7 @@ for plan in sys.argv[1:]:
 """
 BUILDS = """
 from nestling.encoders.pca import PCARotation
-from nestling.search.exact import nearest
+from nestling.search.exact.neighbours import nearest
 def make(plan):
     PCARotation().fit(x)
     nearest(x[:600], x, 3, workers=4)

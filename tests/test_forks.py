@@ -23,7 +23,7 @@ from nestling.encoders.text import TextEncoder
 from nestling.errors import ConfigError, StorageError
 from nestling.granularity import Nesting
 from nestling.papers.notes import Notes
-from nestling.search.index import AdaptiveIndex
+from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores import Layout, create_store, open_store
 from nestling.storage import lock as locks
 from nestling.storage.lock import WriterLock
@@ -224,7 +224,7 @@ def test_the_lock_goes_with_the_process_that_took_it(tmp_path: Path) -> None:
     """A fork that lives on - a worker of a data loader, say - neither frees it before nor keeps it after."""
     code = (
         "import os, sys, time, numpy as np\n"
-        "from nestling.search.index import AdaptiveIndex\n"
+        "from nestling.search.index.index import AdaptiveIndex\n"
         f"index = AdaptiveIndex.create({str(tmp_path / 'index')!r}, np.eye(8, dtype='f4'))\n"
         "child = os.fork()\n"
         "if child == 0:\n"

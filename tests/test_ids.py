@@ -10,8 +10,8 @@ import torch
 
 from nestling.errors import DataError
 from nestling.ids import as_ids
-from nestling.search.ids import check_new_ids
-from nestling.search.index import AdaptiveIndex
+from nestling.search.index.ids import check_new_ids
+from nestling.search.index.index import AdaptiveIndex
 from nestling.vectors.stored import StoredVectors
 
 X = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)

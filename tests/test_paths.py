@@ -25,7 +25,7 @@ from nestling.errors import NestlingError
 from nestling.measure import Retrieval, sweep
 from nestling.papers.report import Report
 from nestling.paths import home_path
-from nestling.search.tune import build
+from nestling.search.tuning.planner import build
 from nestling.storage.artifact import (
     check_file_target,
     check_folder_target,

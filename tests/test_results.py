@@ -12,7 +12,7 @@ import pytest
 from nestling.errors import ArtifactError, StorageError
 from nestling.measure import Retrieval, sweep
 from nestling.picture.sheet import draw
-from nestling.search.frontier import Frontier, Trial
+from nestling.search.plan.frontier import Frontier, Trial
 from nestling.storage.artifact import check_file_target, write_result
 from nestling.training.plan import read_plan, write_plan
 
@@ -36,7 +36,7 @@ def frontier():
 
 
 def frontier_trial():
-    from nestling.search.tune import tune
+    from nestling.search.tuning.planner import tune
 
     x = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
     return tune(x, k=1, plans=["flat@full"])[0].to_json()

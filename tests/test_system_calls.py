@@ -26,9 +26,9 @@ from nestling.domains.encoding import encoded
 from nestling.encoders.text import TextEncoder
 from nestling.errors import NestlingError
 from nestling.granularity import Nesting
-from nestling.search.certified import CertifiedScan
-from nestling.search.index import AdaptiveIndex
-from nestling.search.walk import GraphScan
+from nestling.search.certified.scan import CertifiedScan
+from nestling.search.graph.scan import GraphScan
+from nestling.search.index.index import AdaptiveIndex
 from nestling.storage import lock as locks
 from nestling.storage.resumable import Journal
 from nestling.training.checkpoint import Checkpoint, Checkpoints

@@ -83,7 +83,7 @@ def measure(way: Way, vectors: VectorSet, truth: Floats, seconds: float = 1.0) -
 
 def truth_of(vectors: VectorSet) -> Floats:
     """Full-size exact cosine: the score of the ``K``-th neighbour of every query."""
-    from nestling.search.exact import nearest
+    from nestling.search.exact.neighbours import nearest
 
     return nearest(vectors.queries, vectors.base, K, workers=1).scores[:, -1]
 

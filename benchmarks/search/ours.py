@@ -12,9 +12,9 @@ from peers import EF, NPROBE, SHORTLISTS, lists
 from ways import Built, Floats, Ints, Way
 
 from nestling.cut import CutRule
-from nestling.search.engine import build
-from nestling.search.exact import nearest
-from nestling.search.plan import Plan, Point
+from nestling.search.engine.engine import build
+from nestling.search.exact.neighbours import nearest
+from nestling.search.plan.plan import Plan, Point
 
 UNIT = CutRule("none", "l2")
 FROM_DISK = ", vectors on disk"

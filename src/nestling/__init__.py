@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from nestling.measure.curve import Curve as Curve
     from nestling.measure.sweep import sweep as sweep
     from nestling.nn.heads import NestedClassifier as NestedClassifier
-    from nestling.search.index import AdaptiveIndex as AdaptiveIndex
-    from nestling.search.plan import Plan as Plan
+    from nestling.search.index.index import AdaptiveIndex as AdaptiveIndex
+    from nestling.search.plan.plan import Plan as Plan
     from nestling.vectors.stored import StoredVectors as StoredVectors
 
 name_missing_packages(__name__)

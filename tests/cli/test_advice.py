@@ -14,8 +14,8 @@ from nestling.cli import main
 from nestling.cli.flags import in_flags
 from nestling.domains.collection import Collection
 from nestling.encoders.opening import open_encoder
-from nestling.search.index import AdaptiveIndex
-from nestling.search.tune import build
+from nestling.search.index.index import AdaptiveIndex
+from nestling.search.tuning.planner import build
 
 DIM = 16
 

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 from nestling.cli import app
 from nestling.cut import RAW, CutRule
 from nestling.errors import ConfigError
-from nestling.search.exact import nearest
-from nestling.search.index import AdaptiveIndex
+from nestling.search.exact.neighbours import nearest
+from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores import open_store, read_store
 from nestling.vectors.stored import StoredVectors
 

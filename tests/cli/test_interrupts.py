@@ -18,7 +18,7 @@ import pytest
 
 from nestling.domains.collection import Collection
 from nestling.encoders.opening import open_encoder
-from nestling.search.index import AdaptiveIndex
+from nestling.search.index.index import AdaptiveIndex
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
 SECONDS = 120
@@ -36,7 +36,7 @@ main()
 """
 SMALL_PARTS = "from nestling.domains import encoding; encoding._TEXTS_AT_A_TIME = 64"
 SLOW_TABLE = """
-from nestling.search.stores.lance import LanceTable
+from nestling.search.stores.lance.table import LanceTable
 add = LanceTable.upsert
 LanceTable.upsert = lambda *given: (time.sleep(0.3), add(*given))
 """

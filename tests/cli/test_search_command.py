@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from nestling.cli import app
 from nestling.domains.collection import Collection
 from nestling.encoders.opening import open_encoder
-from nestling.search.index import AdaptiveIndex
+from nestling.search.index.index import AdaptiveIndex
 from nestling.vectors.stored import StoredVectors
 
 TEXTS = ["a cat sleeps on the roof", "the ship left the harbour", "knead the dough and bake"]

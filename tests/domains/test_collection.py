@@ -117,7 +117,7 @@ def test_a_failed_add_changes_nothing(encoder: Any, tmp_path: Path, monkeypatch:
 
     with Collection.create(tmp_path / "c", encoder, TEXTS) as collection:
         with monkeypatch.context() as patch:
-            patch.setattr("nestling.search.writer.LogWriter.append", full)
+            patch.setattr("nestling.search.index.writer.LogWriter.append", full)
             with pytest.raises(StorageError):
                 collection.add(["heavy rain"])
         assert len(collection) == 3
@@ -238,7 +238,7 @@ def test_a_build_that_was_interrupted_while_measuring_goes_on_until_its_index_is
 
     folder = tmp_path / "c"
     for _ in range(2):
-        monkeypatch.setattr("nestling.search.tune.retune", stopped)
+        monkeypatch.setattr("nestling.search.tuning.planner.retune", stopped)
         with pytest.raises(KeyboardInterrupt):
             Collection.create(folder, encoder, TEXTS, plan="flat@full")
         assert (folder / "index" / "nestling.json").is_file()

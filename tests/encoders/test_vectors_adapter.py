@@ -21,7 +21,7 @@ from nestling.errors import ConfigError, DataError, GranularityError, NoGainWarn
 from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested, Triplet
 from nestling.schedules import RandomSome
-from nestling.search.exact import nearest, nearest_each
+from nestling.search.exact.neighbours import nearest, nearest_each
 from nestling.testing import ELASTIC_LAWS, ElasticExample
 from nestling.training import TrainConfig
 

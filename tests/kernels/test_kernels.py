@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nestling import kernels
 from nestling.errors import ConfigError
 from nestling.kernels import native, twin
-from nestling.search.certified import CertifiedScan
+from nestling.search.certified.scan import CertifiedScan
 
 LEVELS = native.levels()
 ROOT = Path(__file__).resolve().parents[2]

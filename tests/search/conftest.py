@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nestling.cut import CutRule, cut
-from nestling.search.exact import Metric, Neighbours
+from nestling.search.exact.neighbours import Metric, Neighbours
 
 
 class Nested:

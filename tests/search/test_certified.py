@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from nestling.cut import RAW, CutRule
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.kernels import native
-from nestling.search import certified
-from nestling.search.certified import CertifiedScan
-from nestling.search.exact import nearest
+from nestling.search.certified import scan as certified
+from nestling.search.certified.scan import CertifiedScan
+from nestling.search.exact.neighbours import nearest
 
 COSINE = CutRule()
 ARRAYS = ("coarse", "fine", "floats", "rotation")

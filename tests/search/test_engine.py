@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule
-from nestling.search.engine import Engine, build
-from nestling.search.exact import Metric, nearest
-from nestling.search.plan import Plan, Point
+from nestling.search.engine.engine import Engine, build
+from nestling.search.exact.neighbours import Metric, nearest
+from nestling.search.plan.plan import Plan, Point
 
 SPACES: dict[str, tuple[CutRule, Metric]] = {
     "cosine": (CutRule(), "dot"),

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
-from nestling.search import building, walk_steps
-from nestling.search.engine import Engine, build
-from nestling.search.plan import Point
+from nestling.search.engine import building
+from nestling.search.engine.engine import Engine, build
+from nestling.search.graph import growth as walk_steps
+from nestling.search.plan.plan import Point
 from nestling.storage import resumable as journal
 
 PLANS = [

@@ -16,9 +16,9 @@ from nestling.cut import CutRule
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
-from nestling.search.engine import Engine, build
-from nestling.search.exact import Neighbours, nearest
-from nestling.search.plan import Plan, Point
+from nestling.search.engine.engine import Engine, build
+from nestling.search.exact.neighbours import Neighbours, nearest
+from nestling.search.plan.plan import Plan, Point
 from nestling.storage.artifact import read_folder, write_folder
 from nestling.testing import check_elastic
 

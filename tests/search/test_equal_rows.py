@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nestling.cut import RAW, CutRule
-from nestling.search.engine import Engine, build
-from nestling.search.equal import Equal, find_equal
-from nestling.search.exact import Metric, nearest
-from nestling.search.plan import Point
-from nestling.search.walk import GraphScan
+from nestling.search.engine.engine import Engine, build
+from nestling.search.exact.neighbours import Metric, nearest
+from nestling.search.graph.equal_rows import Equal, find_equal
+from nestling.search.graph.scan import GraphScan
+from nestling.search.plan.plan import Point
 
 Floats = NDArray[np.float32]
 SPACES: dict[str, tuple[CutRule, Metric]] = {

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import ConfigError, DataError
-from nestling.search import exact
-from nestling.search.exact import Neighbours, nearest, nearest_each
+from nestling.search.exact import neighbours as exact
+from nestling.search.exact.neighbours import Neighbours, nearest, nearest_each
 
 DIMS = [3, 8, 16, 48]
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import DataError
-from nestling.search import exact
-from nestling.search.certified import CertifiedScan
-from nestling.search.engine import build as build_engine
-from nestling.search.exact import Metric, nearest, nearest_each
-from nestling.search.funnel import Funnel
-from nestling.search.plan import Point
+from nestling.search.certified.scan import CertifiedScan
+from nestling.search.engine.engine import build as build_engine
+from nestling.search.exact import neighbours as exact
+from nestling.search.exact.funnel import Funnel
+from nestling.search.exact.neighbours import Metric, nearest, nearest_each
+from nestling.search.plan.plan import Point
 
 K = 10
 L2 = CutRule()

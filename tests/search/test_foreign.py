@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW, CutRule
 from nestling.errors import ConfigError, DataError
-from nestling.search.exact import nearest
-from nestling.search.foreign import from_faiss
-from nestling.search.plan import Point
+from nestling.search.engine.from_faiss import from_faiss
+from nestling.search.exact.neighbours import nearest
+from nestling.search.plan.plan import Point
 
 FAISS_INDEXES: dict[str, Callable[[], Any]] = {
     "IVFFlat": lambda: faiss.IndexIVFFlat(faiss.IndexFlatL2(32), 32, 8),

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from nestling.errors import ConfigError, DataError
-from nestling.search.frontier import Frontier, Trial
-from nestling.search.plan import Plan, Point
+from nestling.search.plan.frontier import Frontier, Trial
+from nestling.search.plan.plan import Plan, Point
 
 PLANS = [
     Plan.parse(text) for text in ("flat@full", "int4@full > rerank@full", "ivf8@16 > int8@32 > rerank@full")

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import ConfigError, DataError
-from nestling.search import scores
-from nestling.search.exact import nearest
-from nestling.search.funnel import Funnel
+from nestling.search.exact import scores
+from nestling.search.exact.funnel import Funnel
+from nestling.search.exact.neighbours import nearest
 
 
 def normal(n: int, dim: int = 32, seed: int = 0) -> np.ndarray:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, StorageError
-from nestling.search.exact import nearest
-from nestling.search.index import AdaptiveIndex
-from nestling.search.plan import Plan
+from nestling.search.exact.neighbours import nearest
+from nestling.search.index.index import AdaptiveIndex
+from nestling.search.plan.plan import Plan
 from nestling.storage.artifact import MANIFEST
 from nestling.testing import check_elastic
 from nestling.vectors.stored import StoredVectors

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from nestling.errors import ArtifactError, StorageError
-from nestling.search import creation, generation, next_generation, segments, writer
-from nestling.search.index import AdaptiveIndex
+from nestling.search.index import create as creation
+from nestling.search.index import manifest as generation
+from nestling.search.index import next_generation, segments, writer
+from nestling.search.index.index import AdaptiveIndex
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -154,7 +156,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
 
 def test_an_interrupted_compaction_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was built is kept for the next attempt, and not mistaken for something else."""
-    from nestling.search import building
+    from nestling.search.engine import building
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -184,7 +186,7 @@ def test_an_interrupted_compaction_changes_nothing(tmp_path: Path, monkeypatch: 
 
 
 def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nestling.search import building
+    from nestling.search.engine import building
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

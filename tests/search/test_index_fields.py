@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.errors import ConfigError, DataError
-from nestling.search.condition import meets
-from nestling.search.index import AdaptiveIndex
-from nestling.search.where import read_where
+from nestling.search.index.index import AdaptiveIndex
+from nestling.search.where.argument import read_where
+from nestling.search.where.condition import meets
 from nestling.vectors.stored import StoredVectors, open_vectors
 
 _BRANDS = ["acme", "nord", "west", None]

@@ -15,8 +15,9 @@ import pytest
 
 from nestling.errors import ArtifactError
 from nestling.interrupts import held_interrupts, on_interrupt
-from nestling.search import log, writer
-from nestling.search.index import AdaptiveIndex
+from nestling.search.index import wal as log
+from nestling.search.index import writer
+from nestling.search.index.index import AdaptiveIndex
 from nestling.storage.durable import write_all
 
 DIM, ROWS, FILES = 8, 12, (writer.__file__, log.__file__)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule
-from nestling.search.exact import nearest
-from nestling.search.index import AdaptiveIndex
+from nestling.search.exact.neighbours import nearest
+from nestling.search.index.index import AdaptiveIndex
 
 _DIM = 12
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from nestling.data.columns import Columns, GrowingColumns, parts_of, read_columns, write_columns
 from nestling.errors import ArtifactError, DataError
-from nestling.search.condition import All, Compare, Either, Not, meets
-from nestling.search.matching import rows_meeting
-from nestling.search.where import check_where
+from nestling.search.where.argument import check_where
+from nestling.search.where.condition import All, Compare, Either, Not, meets
+from nestling.search.where.matching import rows_meeting
 
 _KINDS = {"n": "int", "x": "float", "flag": "bool", "name": "text"}
 _WORDS = ["", "a", "ab", "abcdefgh", "abcdefghi", "abcdefgha", "b", "\u00e9", "\U0001f426", "Z", "\uffff"]

@@ -10,9 +10,9 @@ import pytest
 
 from nestling import kernels
 from nestling.cut import RAW, CutRule
-from nestling.search.engine import Engine, build
-from nestling.search.exact import Metric, nearest
-from nestling.search.walk import GraphScan
+from nestling.search.engine.engine import Engine, build
+from nestling.search.exact.neighbours import Metric, nearest
+from nestling.search.graph.scan import GraphScan
 
 ROWS, DIM, K = 2000, 48, 10
 COSINE = CutRule()

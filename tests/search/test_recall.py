@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule
-from nestling.search.exact import Metric, nearest
-from nestling.search.recall import Questions, share_as_near
-from nestling.search.tune import build, compare_with_exact, retune, tune
+from nestling.search.exact.neighbours import Metric, nearest
+from nestling.search.exact.recall import Questions, share_as_near
+from nestling.search.tuning.planner import build, compare_with_exact, retune, tune
 
 
 @given(st.data())

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nestling.errors import ConfigError
-from nestling.search.plan import Plan, Point
-from nestling.search.stages import Coarse, Rerank, Scan
+from nestling.search.plan.plan import Plan, Point
+from nestling.search.plan.stages import Coarse, Rerank, Scan
 
 dims = st.none() | st.sampled_from([8, 16, 64, 128])
 coarse = st.none() | st.builds(Coarse, st.sampled_from(["ivf", "hnsw"]), st.integers(2, 4096), dims)

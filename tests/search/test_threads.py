@@ -8,8 +8,8 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from nestling.errors import ConfigError, DataError
-from nestling.search.exact import nearest
-from nestling.search.threads import count_workers, worker_pool
+from nestling.search.exact.neighbours import nearest
+from nestling.search.exact.threads import count_workers, worker_pool
 
 
 def product_threads(_: object = None) -> set[int]:

@@ -10,17 +10,18 @@ import pytest
 from nestling import kernels
 from nestling.cut import RAW
 from nestling.errors import ArtifactError, ConfigError, DataError
-from nestling.search import race, segments
-from nestling.search import tune as tuning
-from nestling.search.engine import Engine
-from nestling.search.engine import build as build_engine
-from nestling.search.exact import Neighbours, nearest
-from nestling.search.frontier import Frontier, Trial
-from nestling.search.index import AdaptiveIndex
-from nestling.search.plan import Plan, PlanCost, Point
-from nestling.search.race import climb
-from nestling.search.recall import Questions, without
-from nestling.search.tune import build, candidate_plans, compare_with_exact, retune, tune
+from nestling.search.engine.engine import Engine
+from nestling.search.engine.engine import build as build_engine
+from nestling.search.exact.neighbours import Neighbours, nearest
+from nestling.search.exact.recall import Questions, without
+from nestling.search.index import segments
+from nestling.search.index.index import AdaptiveIndex
+from nestling.search.plan.frontier import Frontier, Trial
+from nestling.search.plan.plan import Plan, PlanCost, Point
+from nestling.search.tuning import planner as tuning
+from nestling.search.tuning import race
+from nestling.search.tuning.planner import build, candidate_plans, compare_with_exact, retune, tune
+from nestling.search.tuning.race import climb
 from nestling.storage.resumable import write_array
 from nestling.vectors.stored import StoredVectors
 

@@ -10,9 +10,9 @@ import pytest
 from nestling.cut import RAW, CutRule
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.kernels import native
-from nestling.search.exact import nearest
-from nestling.search.walk import GraphScan
-from nestling.search.walk_steps import usual_view
+from nestling.search.exact.neighbours import nearest
+from nestling.search.graph.growth import usual_view
+from nestling.search.graph.scan import GraphScan
 from nestling.storage.artifact import MANIFEST
 
 COSINE = CutRule()

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nestling.errors import DataError
-from nestling.search.condition import All, Compare, Either, Not, meets
-from nestling.search.where import read_where
+from nestling.search.where.argument import read_where
+from nestling.search.where.condition import All, Compare, Either, Not, meets
 
 _FIELDS = {"year": "int", "price": "float", "brand": "text", "sold": "bool"}
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.errors import ConfigError, DataError
-from nestling.search.index import AdaptiveIndex
+from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores.metadata import read_metadata
 from nestling.search.stores.migrate import _check_fields, _Source
 from nestling.storage.artifact import read_manifest
@@ -162,7 +162,7 @@ _KILLED = """
 import os, sys
 import numpy as np
 from nestling.search import generation, writer
-from nestling.search.index import AdaptiveIndex
+from nestling.search.index.index import AdaptiveIndex
 if sys.argv[2] == "before":
     writer.switch = lambda *_: os._exit(9)
 else:

@@ -21,7 +21,7 @@ from qdrant_client import QdrantClient, models
 from nestling.errors import NestlingError, StorageError, StoreBusyError, StoreError
 from nestling.granularity import Nesting
 from nestling.search.stores import DatabaseStore, Layout, create_store, open_store
-from nestling.search.stores.qdrant import QdrantTable
+from nestling.search.stores.qdrant.table import QdrantTable
 
 LAYOUT = Layout(Nesting.chain(dim=(4, 8)), 4)
 VECTORS = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)

@@ -12,7 +12,7 @@ from nestling.cut import RAW, CutRule, cut
 from nestling.errors import ConfigError, DataError, GranularityError, StorageError, StoreBusyError
 from nestling.granularity import Nesting
 from nestling.search import nearest
-from nestling.search.index import AdaptiveIndex
+from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores import Copied, Layout, copy, create_store, export_index, open_store, read_store
 from nestling.vectors.stored import StoredVectors
 

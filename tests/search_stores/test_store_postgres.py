@@ -12,7 +12,7 @@ import pytest
 from nestling.errors import ArtifactError, ConfigError, StoreBusyError, StoreError
 from nestling.granularity import Nesting
 from nestling.search.stores import DatabaseStore, Layout
-from nestling.search.stores.postgres import PostgresTable
+from nestling.search.stores.postgres.table import PostgresTable
 
 LAYOUT = Layout(Nesting.chain(dim=(16, 32, 64)), 16, ids="int")
 VECTORS = (np.random.default_rng(0).normal(size=(3000, 64)) * np.linspace(2, 0.2, 64)).astype(np.float32)

@@ -17,7 +17,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from nestling.errors import ArtifactError, StoreBusyError, StoreError
 from nestling.granularity import Nesting
 from nestling.search.stores import DatabaseStore, Layout
-from nestling.search.stores.qdrant import QdrantTable
+from nestling.search.stores.qdrant.table import QdrantTable
 from nestling.testing import STORE_LAWS, StoreExample
 
 # The twin compares every row, has no indexes of payloads, and tells so; neither is a fault here.

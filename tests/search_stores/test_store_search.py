@@ -19,7 +19,7 @@ SPACES = ((CutRule(), "dot"), (RAW, "euclidean"))
 @pytest.fixture(autouse=True)
 def indexed_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """LanceDB gets its index of prefixes at fewer rows than are worth it."""
-    monkeypatch.setattr("nestling.search.stores.lance._FEWEST_ROWS_OF_AN_INDEX", 1000)
+    monkeypatch.setattr("nestling.search.stores.lance.table._FEWEST_ROWS_OF_AN_INDEX", 1000)
 
 
 def nested_vectors(count: int, seed: int) -> np.ndarray:

@@ -9,8 +9,8 @@ import pytest
 
 from nestling.errors import DataError, NestlingError
 from nestling.granularity import Nesting
-from nestling.search.condition import Compare, Either, Not, meets
-from nestling.search.where import read_where
+from nestling.search.where.argument import read_where
+from nestling.search.where.condition import Compare, Either, Not, meets
 
 NESTING = Nesting.chain(dim=(8, 16))
 ROWS = 300

@@ -151,7 +151,7 @@ def _collect(
 
 def _compare_with_exact(collection: Collection, queries: Sequence[str]) -> None:
     """Say what the index finds of the exact answers, and how much sooner."""
-    from nestling.search.tune import compare_with_exact
+    from nestling.search.tuning.planner import compare_with_exact
 
     index, asked = collection.index, collection.encoder.encode(list(queries[:_COMPARED]))
     recall, ours_ms, exact_ms = compare_with_exact(index, asked, target=_RECALL)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from nestling.cli.talk import readable_bytes, say, show, show_json
 
 if TYPE_CHECKING:
-    from nestling.search.frontier import Frontier, Trial
-    from nestling.search.index import AdaptiveIndex
+    from nestling.search.index.index import AdaptiveIndex
+    from nestling.search.plan.frontier import Frontier, Trial
 
 
 def is_collection(folder: Path) -> bool:
@@ -21,14 +21,14 @@ def is_collection(folder: Path) -> bool:
 
 def writable(folder: Path, encoder: str = "", *, wait: float = 0) -> AdaptiveIndex:
     """An index to be changed, for vectors of an encoder, where that is known."""
-    from nestling.search.index import AdaptiveIndex
+    from nestling.search.index.index import AdaptiveIndex
 
     return AdaptiveIndex.open(_vectors_of(folder), encoder=encoder or None, wait=wait)
 
 
 def readable(folder: Path) -> AdaptiveIndex:
     """An index to be searched or told of."""
-    from nestling.search.index import AdaptiveIndex
+    from nestling.search.index.index import AdaptiveIndex
 
     return AdaptiveIndex.open(_vectors_of(folder), read_only=True)
 

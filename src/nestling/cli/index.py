@@ -43,8 +43,8 @@ from nestling.errors import ConfigError
 if TYPE_CHECKING:
     from nestling.data.description import TableFile
     from nestling.domains.collection import Collection
-    from nestling.search.exact import Metric
-    from nestling.search.index import AdaptiveIndex
+    from nestling.search.exact.neighbours import Metric
+    from nestling.search.index.index import AdaptiveIndex
 
 index = typer.Typer(name="index", help="Build, change and check an index on the disk.", no_args_is_help=True)
 
@@ -136,7 +136,7 @@ def build(
         )
     if overwrite:
         raise ConfigError("--overwrite is for collections, made with --encoder; give an index a new folder")
-    from nestling.search.tune import build as build_index
+    from nestling.search.tuning.planner import build as build_index
 
     asked = check_are_vectors(open_queries(queries), queries)
     stored = open_rows(
@@ -157,8 +157,8 @@ def build(
 
 def _check_targets(plan: str | None, recall: float) -> None:
     """Refuse a plan that is none, and a recall that is no share, before anything is read."""
-    from nestling.search.frontier import check_targets
-    from nestling.search.plan import Plan
+    from nestling.search.plan.frontier import check_targets
+    from nestling.search.plan.plan import Plan
 
     check_targets(recall)
     if plan is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nestling.data.description import TableFile
     from nestling.data.fields import FieldKind
     from nestling.data.table_ids import IdKind
-    from nestling.search.index import AdaptiveIndex
+    from nestling.search.index.index import AdaptiveIndex
     from nestling.vectors.stored import StoredVectors
 
 Column = Annotated[str | None, typer.Option(help="The column of texts or vectors.")]

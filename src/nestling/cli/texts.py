@@ -17,7 +17,7 @@ from nestling.errors import ConfigError
 from nestling.storage.artifact import MANIFEST
 
 if TYPE_CHECKING:
-    from nestling.search.snapshot import Hits
+    from nestling.search.index.snapshot import Hits
 
 
 def search(
@@ -49,7 +49,7 @@ def search(
 
     Example: nestling search products "warm winter jacket" --where "year>=2020 and brand in (acme, nord)"
     """
-    from nestling.search.point import Point
+    from nestling.search.plan.point import Point
 
     given = list(words or [])
     at_point = None if point is None else Point.parse(point)
@@ -107,7 +107,7 @@ def _search_texts(
             return [asdict(hit) for hit in collection.search(query, **asked)]
     from nestling.encoders.opening import open_encoder
     from nestling.encoders.reference import has_digest, name_to_open, with_place
-    from nestling.search.index import AdaptiveIndex
+    from nestling.search.index.index import AdaptiveIndex
 
     with AdaptiveIndex.open(folder, read_only=True) as index:
         reference = with_place(index.encoder, index.folder)

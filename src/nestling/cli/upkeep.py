@@ -64,8 +64,8 @@ def tune(
 
     Example: nestling index tune my-index --recall 0.99
     """
-    from nestling.search.frontier import check_targets
-    from nestling.search.tune import retune
+    from nestling.search.plan.frontier import check_targets
+    from nestling.search.tuning.planner import retune
 
     check_targets(recall)
     asked = open_queries(queries)
@@ -142,8 +142,8 @@ def bench(
     Example: nestling bench vectors.npy --recall 0.99 -o report
     """
     check_results(output, "frontier.json", "frontier.png")
-    from nestling.search.frontier import check_targets
-    from nestling.search.tune import tune as measure
+    from nestling.search.plan.frontier import check_targets
+    from nestling.search.tuning.planner import tune as measure
     from nestling.vectors.stored import open_vectors
 
     check_targets(recall)

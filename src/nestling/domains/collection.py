@@ -22,11 +22,11 @@ from nestling.encoders.reference import digest_of
 from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError
 from nestling.granularity import At
 from nestling.paths import home_path
-from nestling.search.frontier import check_targets
-from nestling.search.ids import Ids
-from nestling.search.index import AdaptiveIndex
-from nestling.search.plan import Plan, Point
-from nestling.search.tune import build
+from nestling.search.index.ids import Ids
+from nestling.search.index.index import AdaptiveIndex
+from nestling.search.plan.frontier import check_targets
+from nestling.search.plan.plan import Plan, Point
+from nestling.search.tuning.planner import build
 from nestling.storage.artifact import (
     MANIFEST,
     check_folder_target,
@@ -249,10 +249,10 @@ class Collection:
             query: words to search for.
             k: how many.
             at: a smaller granularity to search at.
-            point: parameters of the search; see :class:`~nestling.search.point.Point`.
+            point: parameters of the search; see :class:`~nestling.search.plan.point.Point`.
             recall: take the fastest point that was measured to find this share, in place of ``point``.
             filter: ids that may be found, or flags; see :meth:`.AdaptiveIndex.search`.
-            where: a condition on the fields; see :func:`~nestling.search.where.read_where`.
+            where: a condition on the fields; see :func:`~nestling.search.where.argument.read_where`.
 
         Raises:
             ConfigError: for an empty query, or one that is no text.

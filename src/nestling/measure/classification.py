@@ -14,7 +14,7 @@ from nestling.cut import CutRule, cut, cut_each, name_rows
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.metrics import check_labels
 from nestling.measure.scores import MeanScores
-from nestling.search.exact import Metric, nearest_each
+from nestling.search.exact.neighbours import Metric, nearest_each
 
 Ints = NDArray[np.int64]
 

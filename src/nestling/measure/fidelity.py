@@ -18,7 +18,7 @@ from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.pair_scores import PairScores
 from nestling.measure.scores import Floats, MeanScores, Scores
-from nestling.search.recall import rounding, share_as_near
+from nestling.search.exact.recall import rounding, share_as_near
 from nestling.vectors.prefix import prepare
 
 Thresholds = Mapping[str, tuple[float, float]]

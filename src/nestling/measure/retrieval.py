@@ -17,7 +17,7 @@ from nestling.errors import ConfigError, DataError, unknown
 from nestling.measure import metrics as of
 from nestling.measure.qrels import Floats, Judgements, Labels, Qrels
 from nestling.measure.scores import MeanScores
-from nestling.search.exact import nearest, nearest_each
+from nestling.search.exact.neighbours import nearest, nearest_each
 
 _MEASURES: dict[str, Callable[[Floats, Judgements], Floats]] = {
     "ndcg": lambda found, judged: of.ndcg(found, judged.ideal(found.shape[1])),

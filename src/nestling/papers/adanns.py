@@ -2,7 +2,7 @@
 
 An index reads vectors in stages: few entries are enough to pick the lists to be read, more to compare
 what stands in them, all of them to put the best in order. With nested vectors every stage reads its own
-prefix of one and the same vector. Here every index is a line of text (:mod:`nestling.search.plan`):
+prefix of one and the same vector. Here every index is a line of text (:mod:`nestling.search.plan.plan`):
 
     ivf256@64 > flat@128               AdANNS-IVF: lists by 64 entries, compared by 128
     ivf256@full > flat@full            rigid IVF; cut at a size when searched, it is AdANNS-IVF-D
@@ -43,7 +43,7 @@ from nestling.papers.adanns_study import (
 )
 from nestling.papers.checks import Checks, Run, Tour, measure_checks
 from nestling.papers.report import Claim
-from nestling.search.exact import nearest
+from nestling.search.exact.neighbours import nearest
 
 TITLE = "AdANNS: A Framework for Adaptive Semantic Search (arXiv 2305.19435), claims at small scale"
 

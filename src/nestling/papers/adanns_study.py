@@ -23,10 +23,10 @@ from nestling.papers.adanns_data import (
 )
 from nestling.papers.mrl_data import Floats, Ints, LabelledData, Rows, docstrings, fashion, packages
 from nestling.papers.mrl_study import Effort, Study, label_quality
-from nestling.search.engine import Engine, build
-from nestling.search.exact import Neighbours, nearest, nearest_each
-from nestling.search.plan import Point
-from nestling.search.recall import Questions
+from nestling.search.engine.engine import Engine, build
+from nestling.search.exact.neighbours import Neighbours, nearest, nearest_each
+from nestling.search.exact.recall import Questions
+from nestling.search.plan.plan import Point
 
 NEIGHBOURS = 10
 PROBED = 4  # lists read where nothing else is said; the paper reads 1, 2 or 4

@@ -19,8 +19,8 @@ from nestling.measure import AdaptiveClassifier, NearestClassMean
 from nestling.measure.metrics import average_precision, label_hits, ndcg, spearman
 from nestling.nn.heads import NestedClassifier
 from nestling.papers.mrl_data import Floats, Ints, LabelledData, PairedData, Rows
-from nestling.search.exact import nearest, nearest_each
-from nestling.search.funnel import Funnel
+from nestling.search.exact.funnel import Funnel
+from nestling.search.exact.neighbours import nearest, nearest_each
 from nestling.training import TrainConfig, fit
 from nestling.vectors.prefix import prefix_pair_scores
 

@@ -1,8 +1,8 @@
 """Search among vectors at any prefix size: exact, and by a funnel of growing sizes."""
 
-from nestling.search.certified import CertifiedScan
-from nestling.search.exact import Neighbours, nearest, nearest_each
-from nestling.search.funnel import Funnel
-from nestling.search.plan import Plan, Point
+from nestling.search.certified.scan import CertifiedScan
+from nestling.search.exact.funnel import Funnel
+from nestling.search.exact.neighbours import Neighbours, nearest, nearest_each
+from nestling.search.plan.plan import Plan, Point
 
 __all__ = ["CertifiedScan", "Funnel", "Neighbours", "Plan", "Point", "nearest", "nearest_each"]

@@ -8,8 +8,8 @@ from typing import Any
 
 from nestling.data.fields import FieldKind, Value, converted, read_value, widened
 from nestling.errors import DataError, StoreError, unknown
-from nestling.search.condition import Compare, Condition, Not
-from nestling.search.where import read_where
+from nestling.search.where.argument import read_where
+from nestling.search.where.condition import Compare, Condition, Not
 
 _LONGEST_NAME = 256
 _TORN = re.compile("[\x00\ud800-\udfff]")
@@ -80,7 +80,7 @@ def read_condition(given: Any, fields: Mapping[str, FieldKind]) -> Condition | N
     """The condition of an argument ``where``, held to the fields that are declared, if any are.
 
     Raises:
-        DataError: as :func:`~nestling.search.where.read_where`, and for names
+        DataError: as :func:`~nestling.search.where.argument.read_where`, and for names
             that no field can have and values that none can hold.
     """
     condition = read_where(given, fields or None)

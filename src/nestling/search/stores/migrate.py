@@ -22,9 +22,9 @@ from nestling.granularity import Nesting
 from nestling.interrupts import on_interrupt
 from nestling.paths import home_path
 from nestling.progress import Progress
-from nestling.search.exact import Metric
-from nestling.search.ids import Ids, kind_of
-from nestling.search.index import AdaptiveIndex
+from nestling.search.exact.neighbours import Metric
+from nestling.search.index.ids import Ids, kind_of
+from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores.changes import changes_of, gathered
 from nestling.search.stores.database import DatabaseStore, whole
 from nestling.search.stores.layout import Layout

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nestling.data.fields import Value
-from nestling.search.condition import Condition
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.store import Floats, Hits
+from nestling.search.where.condition import Condition
 
 
 @dataclass(frozen=True, eq=False)

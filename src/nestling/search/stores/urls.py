@@ -126,7 +126,7 @@ def read_url(url: str, timeout_s: float = 30.0) -> _Place:
 
 
 def _postgres(place: _Place) -> Table:
-    from nestling.search.stores.postgres import PostgresTable
+    from nestling.search.stores.postgres.table import PostgresTable
 
     psycopg = require("psycopg", "postgres")
     if len(place.folders) != 1:
@@ -147,10 +147,10 @@ def _postgres(place: _Place) -> Table:
 
 def _qdrant(place: _Place) -> Table:
     if place.url.hostname is None:
-        from nestling.search.stores.qdrant_edge import QdrantEdgeTable
+        from nestling.search.stores.qdrant.edge import QdrantEdgeTable
 
         return QdrantEdgeTable(place.folder, place.table)
-    from nestling.search.stores.qdrant import QdrantTable
+    from nestling.search.stores.qdrant.table import QdrantTable
 
     _refuse_folders(place)
     key = os.environ.get("QDRANT_API_KEY")
@@ -167,7 +167,7 @@ def _qdrant(place: _Place) -> Table:
 
 
 def _milvus(place: _Place) -> Table:
-    from nestling.search.stores.milvus import MilvusTable
+    from nestling.search.stores.milvus.table import MilvusTable
 
     milvus = require("pymilvus", "milvus")
     if place.url.hostname is None:
@@ -197,7 +197,7 @@ def _milvus(place: _Place) -> Table:
 
 
 def _lancedb(place: _Place) -> Table:
-    from nestling.search.stores.lance import LanceTable
+    from nestling.search.stores.lance.table import LanceTable
 
     lancedb = require("lancedb", "lancedb")
     _, _, cloud = place.url.scheme.partition("+")

@@ -1,0 +1,70 @@
+"""The stage that ends certified plans, as an engine uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import CutRule
+from nestling.errors import ConfigError
+from nestling.search.certified.scan import CertifiedScan
+from nestling.search.exact.filters import Allowed
+from nestling.search.exact.neighbours import Metric
+from nestling.search.exact.space import Floats, Ints
+from nestling.search.plan.plan import Plan, Point
+
+_FOLDER = "certified"
+
+
+class CertifiedPipeline:
+    """What answers queries of a certified plan, at full size.
+
+    Args:
+        plan: with sizes as numbers.
+        scan: finds the rows.
+        rows: how many there are.
+    """
+
+    def __init__(self, plan: Plan, scan: CertifiedScan, rows: int) -> None:
+        self.plan, self._scan, self._rows = plan, scan, rows
+        self.whole = None  # nothing walks a graph here
+
+    @classmethod
+    def build(cls, plan: Plan, vectors: NDArray[Any], rule: CutRule, metric: Metric, seed: int) -> Self:
+        """Code the vectors.
+
+        Raises:
+            ConfigError: for a code that has no bounds, or one of a prefix.
+        """
+        if plan.scan.code != "int4" or plan.scan.dim != vectors.shape[1]:
+            raise ConfigError(
+                f"{plan} cannot be certified: bounds are known for int4@full; write int4@full > certify@full"
+            )
+        scan = CertifiedScan.build(vectors, rule=CutRule(after=rule.after), metric=metric, seed=seed)
+        return cls(plan, scan, len(vectors))
+
+    def save(self, folder: Path) -> None:
+        """Write the codes below ``folder``."""
+        (folder / _FOLDER).mkdir(exist_ok=True)
+        self._scan.save(folder / _FOLDER)
+
+    @classmethod
+    def load(cls, plan: Plan, vectors: NDArray[Any], folder: Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        return cls(plan, CertifiedScan.load(folder / _FOLDER, vectors), len(vectors))
+
+    def search(
+        self, queries: Floats, k: int, point: Point, allowed: Allowed | None, workers: int | None
+    ) -> tuple[Ints, Floats]:
+        """Rows ``Int[queries, k]``, -1 where there are fewer, and their scores."""
+        mask = None if allowed is None else allowed.mask
+        found = self._scan.search(
+            queries, min(k, self._rows), confidence=point.confidence, allowed=mask, workers=workers
+        )
+        if k <= self._rows:
+            return found.indices, found.scores
+        missing = ((0, 0), (0, k - self._rows))
+        return np.pad(found.indices, missing, constant_values=-1), np.pad(found.scores, missing)

@@ -1,0 +1,368 @@
+"""What is built once over rows that do not change, by a plan, and searched at any point of it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import RAW, CutRule, check_vectors, cut
+from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.paths import home_path
+from nestling.search.engine.building import Task, build_arrays, code_of_store
+from nestling.search.engine.certified_stage import CertifiedPipeline
+from nestling.search.engine.codes import Code
+from nestling.search.engine.graph_stage import check_graph
+from nestling.search.engine.pipeline import Pipeline, cut_centroids, cut_plan, group
+from nestling.search.exact.faiss_arrays import faiss_threads
+from nestling.search.exact.filters import Allowed
+from nestling.search.exact.neighbours import Metric, Neighbours
+from nestling.search.exact.some_rows import inverse_norms
+from nestling.search.exact.space import Floats, Space, read_rows
+from nestling.search.graph.equal_rows import Equal
+from nestling.search.plan.plan import Plan, PlanCost, Point
+from nestling.storage.artifact import open_array, write_file
+from nestling.storage.resumable import Arrays, write_array
+from nestling.vectors.files import write_npy
+from nestling.vectors.matrix import blocks_of
+
+_SIZES_KEPT = 8
+
+
+class Engine:
+    """An index over immutable rows. Any number of threads may search it at once, each at its own point.
+
+    Made by :func:`build` or :meth:`load`.
+
+    Attributes:
+        plan: with sizes as numbers.
+        vectors: ``Float[rows, full]``, after what comes before a cut; read by re-ordering and by filters
+            that leave few rows.
+        rule: what happens after a cut.
+        metric: ``"dot"`` or ``"euclidean"``.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        arrays: Arrays,
+        vectors: NDArray[Any],
+        rule: CutRule,
+        metric: Metric,
+        certified: CertifiedPipeline | None = None,
+    ) -> None:
+        self.plan, self.vectors, self.rule, self.metric = plan, vectors, rule, metric
+        self._arrays, self._space, self._certified = arrays, Space.of(rule, metric), certified
+        self._full = certified or Pipeline(plan, plan, arrays, vectors, self._space)
+        # Those used last are kept; without a lock, which a fork would inherit while another thread holds it.
+        self._cut = lru_cache(_SIZES_KEPT)(partial(_cut_pipeline, plan, arrays, vectors, self._space))
+        self._last_default = 10, plan.default_point(len(vectors))
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def dim(self) -> int:
+        """The full size of the vectors."""
+        return int(self.vectors.shape[1])
+
+    def search(
+        self,
+        queries: Any,
+        k: int,
+        point: Point | None = None,
+        *,
+        dim: int | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+        workers: int | None = None,
+    ) -> Neighbours:
+        """The ``k`` nearest rows of every query.
+
+        A filter that leaves few rows is answered by comparing them all; otherwise it goes into the scan,
+        which then reads more lists or more of the graph until ``k`` rows are found. A shortlist longer than
+        the rows are many is cut to them.
+
+        Args:
+            queries: ``Float[queries, full]``, or as wide as ``dim`` where that is given.
+            k: at least 1.
+            point: parameters of this call; by default those of ``plan.default_point``.
+            dim: no stage reads more entries than this.
+            allowed: ``Bool[rows]``, true where a row may be found.
+            workers: threads of this call; by default as many as faiss uses.
+
+        Returns:
+            Row numbers and scores, best first; -1 and nan where fewer than ``k`` rows were found.
+
+        Raises:
+            DataError: for queries or a filter that cannot be used, or ``k`` below 1.
+            ConfigError: for a point that does not fit the plan, or codes that cannot be cut to ``dim``.
+        """
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise DataError(f"k={k} neighbours cannot be found; choose a whole number of at least 1")
+        pipeline = self._at(dim)
+        point = self._check_point(point, int(k), pipeline.plan)
+        if pipeline.whole is not None and allowed is None and dim in (None, self.dim) and k <= len(self):
+            # One call does all, and looks at the queries itself.
+            kept = min(max(int(k), point.shortlists[0]), len(self))
+            return pipeline.whole.search(queries, int(k), ef=point.ef or 1, shortlist=kept, workers=workers)
+        asked = self._check_queries(queries, dim)
+        chosen = None if allowed is None else Allowed(allowed, len(self))
+        if chosen is not None and chosen.count == 0:
+            shape = (len(asked), int(k))
+            return Neighbours(np.full(shape, -1), np.full(shape, np.nan, np.float32))
+        if chosen is not None and chosen.count == len(self):
+            chosen = None
+        rows, scores = pipeline.search(asked, int(k), point, chosen, workers)
+        return Neighbours(rows, np.where(rows < 0, np.float32(np.nan), scores))
+
+    def extract(self, dim: int, folder: Path | str | None = None) -> Engine:
+        """A smaller engine that answers as this one does at ``dim``, and shares nothing with it.
+
+        Args:
+            dim: its full size.
+            folder: an existing folder to write its vectors to, as ``vectors.npy``, block by block; None
+                holds them in memory.
+
+        Raises:
+            ConfigError: for codes that cannot be cut to ``dim``.
+        """
+        plan = self._at(dim).plan
+        if self._certified is not None:
+            return self
+        arrays = {name: np.array(part) for name, part in self._arrays.items() if name not in _CUT}
+        if plan.scan.code == "graph":
+            arrays["codes"] = np.array(self._arrays["codes"])
+        else:
+            self._cut_codes(arrays, "scan", "codes", self.plan.scan, int(plan.scan.dim or 0))
+        for number, (stage, cut_stage) in enumerate(zip(self.plan.reranks, plan.reranks, strict=True)):
+            rows, size = self.vectors, int(cut_stage.dim or 0)
+            if f"copies{number}" in self._arrays:
+                kind = code_of_store(stage.store, int(stage.dim or 0))
+                self._cut_codes(arrays, f"store{number}", f"copies{number}", kind, size)
+                rows = arrays[f"copies{number}"].view(np.float16)
+            if f"norms{number}" in arrays and stage != cut_stage:
+                parts = [inverse_norms(cut(rows[some], size, RAW)) for some in blocks_of(rows)]
+                arrays[f"norms{number}"] = np.concatenate(parts)
+        if "coarse.centroids" in arrays and plan.coarse is not None:
+            size = int(plan.coarse.dim or 0)
+            arrays["coarse.centroids"] = cut_centroids(arrays["coarse.centroids"], size, self._space).copy()
+        vectors: NDArray[Any]
+        if folder is None:
+            vectors = np.array(cut(self.vectors, dim, RAW), order="C")
+        else:
+            path, kind_of = home_path(folder) / "vectors.npy", self.vectors.dtype
+            blocks = (cut(self.vectors[rows], dim, RAW) for rows in blocks_of(self.vectors))
+            write_npy(path, blocks, (len(self), dim), kind_of)
+            vectors = open_array(path)
+        return Engine(plan, arrays, vectors, self.rule, self.metric)
+
+    def cost(self, point: Point | None = None, dim: int | None = None) -> PlanCost:
+        """What one query costs at a point and a size, and what is kept for it: of a part, once extracted."""
+        plan, size = self._at(dim).plan, self.dim if dim is None else dim
+        known = {}
+        if plan.scan.code == "graph":
+            rest = self._arrays.get("residuals")
+            known = {
+                "code_bytes": self._arrays["codes"].shape[1],
+                "residual_bytes": int(plan.reranks[0].dim or 0) if rest is None else rest.shape[1],
+            }
+        cost = plan.cost(len(self), size, point, **known)
+        numbers = ("norms", "residual_steps", "equal.first")
+        more = sum(array.nbytes for name, array in self._arrays.items() if name.startswith(numbers))
+        return replace(cost, bytes_stored=cost.bytes_stored + more)
+
+    def save(self, folder: Path | str) -> None:
+        """Write all arrays but the vectors, as plain ``.npy`` files, to an existing folder.
+
+        What was built in that folder stands there already and is not written again.
+
+        Raises:
+            StorageError: if writing fails.
+        """
+        for name, array in self._arrays.items():
+            path = home_path(folder) / f"{name}.npy"
+            where = getattr(array, "filename", None)
+            if where is None or not path.is_file() or not path.samefile(where):
+                write_array(path, array)
+        if self._certified is not None:
+            self._certified.save(home_path(folder))
+        write_file(home_path(folder) / _NAMES, "\n".join(sorted(self._arrays)) + "\n")
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, vectors: NDArray[Any], plan: Plan, rule: CutRule, metric: Metric = "dot"
+    ) -> Self:
+        """Read what :meth:`save` wrote; the caller has verified the files.
+
+        Args:
+            folder: where it was saved.
+            vectors: those that the engine was built over.
+            plan: as it was built or extracted.
+            rule: as it was built.
+            metric: as it was built.
+
+        Raises:
+            ArtifactError: if files are missing or are not of these vectors.
+        """
+        plan = plan.resolve(vectors.shape[1])
+        if plan.certify:
+            return cls(
+                plan, {}, vectors, rule, metric, CertifiedPipeline.load(plan, vectors, home_path(folder))
+            )
+        try:
+            names = (home_path(folder) / _NAMES).read_text(encoding="utf-8").split()
+            arrays = {name: open_array(home_path(folder) / f"{name}.npy") for name in names}
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{folder} cannot be read as an engine: {error}; build it again") from error
+        _check_arrays(plan, arrays, len(vectors), folder)
+        return cls(plan, arrays, vectors, rule, metric)
+
+    def _at(self, dim: int | None) -> Pipeline | CertifiedPipeline:
+        """The stages at one size."""
+        if dim is None or dim == self.dim:
+            return self._full
+        if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not 1 <= dim < self.dim:
+            raise ConfigError(f"dim={dim} does not fit vectors of {self.dim} entries; choose 1 to {self.dim}")
+        if self._certified is not None:
+            raise ConfigError(
+                f"{self.plan} answers at {self.dim} entries, not at {dim}; build over vectors cut to {dim}"
+            )
+        return self._full if cut_plan(self.plan, int(dim)) == self.plan else self._cut(int(dim))
+
+    def _check_point(self, point: Point | None, k: int, plan: Plan) -> Point:
+        if point is None:
+            return self._default_point(k)
+        plan.check_point(point)
+        if point.shortlists and point.shortlists[-1] < min(k, len(self)):
+            raise ConfigError(
+                f"a shortlist of {point.shortlists[-1]} cannot hold k={k} answers; make it at least {k}"
+            )
+        if plan.coarse is not None and (point.nprobe or 0) > plan.coarse.count:
+            warnings.warn(
+                f"nprobe={point.nprobe} reads all {plan.coarse.count} lists; there are no more", stacklevel=3
+            )
+        if (plan.is_listed and point.nprobe is None) or (plan.is_walked and point.ef is None):
+            default = self._default_point(k)
+            return replace(point, nprobe=default.nprobe, ef=default.ef)
+        return point
+
+    def _default_point(self, k: int) -> Point:
+        """Of every size, as it depends on how many stages there are; kept, as it is asked for again."""
+        last = self._last_default
+        if last[0] != k:
+            self._last_default = last = k, self.plan.default_point(len(self), k)
+        return last[1]
+
+    def _check_queries(self, queries: Any, dim: int | None) -> Floats:
+        asked = check_vectors(queries, "queries")
+        if asked.shape[1] not in (self.dim, dim):
+            allowed = f"{self.dim}" if dim is None else f"{self.dim} or {dim}"
+            hint = "; to ask with a prefix, say so with dim=" if dim is None else ""
+            raise DataError(f"queries have {asked.shape[1]} entries, but {allowed} are expected{hint}")
+        return read_rows(asked, "queries") if asked.dtype != np.float32 else np.ascontiguousarray(asked)
+
+    def _cut_codes(self, arrays: Arrays, name: str, codes: str, scan: Any, dim: int) -> None:
+        """Put the codes of a shorter prefix into ``arrays``, and what they mean."""
+        code = Code.from_parts(scan, self._space, group(self._arrays, name))
+        if dim == code.dim:
+            arrays[codes] = np.array(self._arrays[codes])
+            return
+        small = code.cut(dim)
+        arrays[codes] = small.slices(self._arrays[codes])
+        arrays.update({f"{name}.{key}": part for key, part in small.to_parts().items()})
+
+
+def _cut_pipeline(built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space, dim: int) -> Pipeline:
+    """The stages at one size, from what was built for all of them."""
+    return Pipeline(cut_plan(built, dim), built, arrays, vectors, space)
+
+
+_CUT = ("codes",)
+_NAMES = "arrays.txt"
+
+
+def _check_arrays(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> None:
+    """Refuse arrays of other vectors or another plan before faiss reads through them."""
+    counts: dict[str, int | None] = {"codes": rows}
+    if plan.scan.code == "graph":
+        counts |= dict.fromkeys(("graph.basis", "graph.mean", "graph.numbers", "links.hubs"))
+        counts["links.rows"] = rows
+    else:
+        counts["scan.trained"] = None
+    if plan.coarse is not None and plan.coarse.kind == "ivf":
+        lists = plan.coarse.count
+        counts |= {"rows": rows, "starts": lists + 1, "coarse.centroids": lists}
+    if plan.coarse is not None and plan.coarse.kind == "hnsw":
+        counts |= {"graph.levels": rows, "graph.neighbours": None, "graph.entry": 2}
+    for number, stage in enumerate(plan.reranks):
+        if number == 0 and "residuals" in arrays:
+            counts |= {"residuals": rows, "residual_steps": rows}
+        elif stage.store != "flat":
+            counts |= {f"copies{number}": rows, f"store{number}.trained": None}
+        if f"norms{number}" in arrays:
+            counts[f"norms{number}"] = rows
+    if "equal.first" in arrays and not Equal(arrays["equal.first"]).fits(rows):
+        raise ArtifactError(
+            f"{folder} says of rows that they are equal to others that are not there; build it again"
+        )
+    for name, count in counts.items():
+        if name not in arrays:
+            raise ArtifactError(f"{folder} holds no {name}, which {plan} needs; load it with its own plan")
+        if count is not None and len(arrays[name]) != count:
+            raise ArtifactError(
+                f"{folder} holds {len(arrays[name])} {name}, and {plan} over {rows} vectors needs {count}; "
+                "load it with the plan and vectors it was built over, or build it again"
+            )
+    if plan.scan.code == "graph":
+        check_graph(plan, arrays, rows, folder)
+    if "starts" in counts and arrays["starts"][-1] != rows:
+        raise ArtifactError(
+            f"the lists in {folder} end at row {arrays['starts'][-1]} of {rows}; build it again"
+        )
+
+
+def build(
+    plan: Plan | str,
+    vectors: NDArray[Any],
+    *,
+    rule: CutRule = CutRule(),
+    metric: Metric = "dot",
+    seed: int = 0,
+    workers: int | None = None,
+    folder: Path | str | None = None,
+) -> Engine:
+    """Build an engine over ``vectors`` as a stream.
+
+    Lists and codes are learned from samples; then the vectors are read once, block by block, so they may
+    be a memory map larger than memory. With a folder, an interrupted build that is started again with the
+    same arguments goes on where it stopped and gives the same engine (a graph: with ``workers=1``).
+
+    Args:
+        plan: what to build.
+        vectors: ``Float[rows, full]``, after what comes before a cut; kept, not copied.
+        rule: with ``l2`` after the cut every prefix is scaled to length one.
+        metric: ``"dot"`` or ``"euclidean"``.
+        seed: of everything that is drawn.
+        workers: threads; by default as many as faiss uses.
+        folder: where arrays and checkpoints go; None holds them in memory.
+
+    Raises:
+        ConfigError: for a plan that does not fit the vectors, or a folder with the start of another build.
+        DataError: for vectors that cannot be used; rows are named.
+        StorageError: if the folder cannot be written.
+    """
+    space = Space.of(rule, metric)
+    if vectors.ndim != 2 or 0 in vectors.shape or vectors.dtype.kind != "f":
+        check_vectors(vectors)
+    plan = (Plan.parse(plan) if isinstance(plan, str) else plan).resolve(vectors.shape[1])
+    if plan.certify:
+        certified = CertifiedPipeline.build(plan, vectors, rule, metric, seed)
+        return Engine(plan, {}, vectors, rule, metric, certified)
+    with faiss_threads(workers):
+        arrays = build_arrays(Task(plan, vectors, space, seed), None if folder is None else home_path(folder))
+        return Engine(plan, arrays, vectors, rule, metric)

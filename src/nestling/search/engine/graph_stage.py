@@ -1,0 +1,273 @@
+"""The stage that walks a graph by codes of its own, as an engine builds and searches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import RAW, cut
+from nestling.errors import ArtifactError, ConfigError
+from nestling.kernels.layout import StoredRows
+from nestling.kernels.walking import LINE_BYTES, CodedGraph, Residuals, WholeRows, aligned
+from nestling.search.exact.centring import Frame
+from nestling.search.exact.faiss_arrays import faiss
+from nestling.search.exact.filters import Allowed
+from nestling.search.exact.neighbours import Metric
+from nestling.search.exact.space import Floats, Ints, Space, read_rows
+from nestling.search.graph.codes import Turn, whole_rows, write_whole
+from nestling.search.graph.equal_rows import Equal
+from nestling.search.graph.growth import begun_graph, linking_order, usual_view
+from nestling.search.graph.scan import GraphScan
+from nestling.search.plan.plan import Plan, Point
+from nestling.storage.resumable import Arrays
+
+_WHOLE = ("whole_values", "whole_scales", "whole_norms")
+_RESIDUALS = ("residuals", "residual_steps")
+_MOVED = 1.0  # a fifth number: queries are taken relative to the mean
+
+Links = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Coding:
+    """How rows of a graph are coded.
+
+    Attributes:
+        frame: turns scores into inner products; its norms are those of the rows that are coded.
+        turn: the main directions.
+        metric: ``"dot"`` or ``"euclidean"``, as answers show it.
+        with_residuals: whether what the codes leave out is kept in 8 bits.
+    """
+
+    frame: Frame
+    turn: Turn
+    metric: Metric
+    with_residuals: bool = False
+
+    @classmethod
+    def fit(cls, prefixes: NDArray[Any], space: Space, seed: int, block: int) -> Self:
+        """Learn it from rows, which are read block by block.
+
+        Raises:
+            DataError: for rows with NaN or infinity, or of length zero under ``l2``; they are named.
+        """
+        for start in range(0, len(prefixes), block):
+            read_rows(prefixes[start : start + block], "vectors", start)  # which refuses and names them
+        frame = Frame.fit(prefixes, "cosine" if space.is_normalised else space.metric)
+        return cls(frame, Turn.fit(prefixes, frame, seed), space.metric)
+
+    def to_parts(self) -> Arrays:
+        """What has to be stored, by name; the norms are needed while building alone."""
+        turn = self.turn
+        numbers = np.array([self.frame.scale, turn.longest, turn.coded, turn.lines], np.float64)
+        if turn.mean is not None:
+            numbers = np.append(numbers, _MOVED)
+        return {"basis": turn.basis, "mean": self.frame.mean, "numbers": numbers}
+
+    @classmethod
+    def from_parts(cls, parts: Arrays, space: Space, prefixes: NDArray[Any] | None = None) -> Self:
+        """Read what :meth:`to_parts` gave; the rows themselves are needed to go on coding and linking."""
+        scale, longest, coded, lines, *moved = parts["numbers"].tolist()
+        frame_metric = "cosine" if space.is_normalised else space.metric
+        norms = None
+        if space.is_normalised and prefixes is not None:
+            norms = Frame.fit(prefixes, frame_metric).inverse_norms
+        frame = Frame(frame_metric, scale, np.array(parts["mean"]), norms)
+        mean = frame.mean if moved else None
+        turn = Turn(np.array(parts["basis"]), int(coded), int(lines), frame_metric, longest, mean)
+        return cls(frame, turn, space.metric)
+
+    @property
+    def kinds(self) -> dict[str, tuple[Any, int]]:
+        """Type and width of the arrays that :meth:`encode` makes."""
+        width = whole_rows(0, len(self.turn.basis)).values.shape[1]
+        kinds = dict(zip(_WHOLE, ((np.int8, width), (np.float32, 0), (np.float32, 0)), strict=True))
+        if self.with_residuals:
+            kinds |= dict(zip(_RESIDUALS, ((np.int8, self.turn.columns), (np.float32, 0)), strict=True))
+        return {"codes": (np.uint8, self.turn.stride), **kinds}
+
+    def encode(self, prefixes: NDArray[Any], rows: slice) -> Arrays:
+        """Codes of some rows to walk by, of 8 bits to choose links by, and residuals to rank by."""
+        turned = self.turn.turn(self.frame.centre(prefixes, np.arange(rows.start, rows.stop)))
+        codes, whole = np.empty((len(turned), self.turn.stride), np.uint8), whole_rows(*turned.shape)
+        self.turn.code(turned, codes)
+        write_whole(whole, slice(None), turned)
+        made: Arrays = {
+            "codes": codes,
+            **dict(zip(_WHOLE, (whole.values, whole.scales, whole.norms), strict=True)),
+        }
+        if self.with_residuals:
+            rest = self.turn.residuals(turned, codes)
+            made |= dict(zip(_RESIDUALS, (rest.values, rest.steps), strict=True))
+        return made
+
+
+def grow_links(
+    coding: Coding,
+    prefixes: NDArray[Any],
+    arrays: Callable[[str], NDArray[Any]],
+    links: int,
+    seed: int,
+    equal: Equal,
+    begun: tuple[int, Links] | None,
+    note: Callable[[int, Links], None],
+) -> CodedGraph:
+    """Link coded rows.
+
+    Args:
+        coding: of the rows.
+        prefixes: ``Float[rows, dim]``.
+        arrays: those that :meth:`Coding.encode` made, by name.
+        links: of a row.
+        seed: of the order.
+        equal: of which groups one row each is linked.
+        begun: how many rows an interrupted build had linked, and its links.
+        note: told the same after each step.
+    """
+    order = linking_order(equal, seed)
+    graph = begun_graph(_in_lines(arrays("codes")), links, coding.turn, order)
+    linked = 0
+    if begun is not None:
+        linked, graph.links[:] = begun
+    scan = GraphScan(prefixes, coding.frame, coding.turn, graph, coding.metric)
+    whole = WholeRows(*map(arrays, _WHOLE))
+    ef, workers = usual_view(len(prefixes)), faiss.omp_get_max_threads()
+    for done in scan.grow(whole, ef, order, workers=workers, linked=linked):
+        note(done, graph.links)
+    return graph
+
+
+BUILDING = _WHOLE
+"""Arrays that are needed while a graph grows and not after."""
+
+
+class WalkScanner:
+    """Walks the graph. Rows come as promising as their codes say, without scores.
+
+    Args:
+        plan: cut to the size, with sizes as numbers.
+        built: the plan that the arrays were built for.
+        arrays: what was built.
+        vectors: ``Float[rows, at least the size]``.
+        space: how they are compared.
+
+    Raises:
+        ConfigError: for a size below that of the graph.
+    """
+
+    def __init__(self, plan: Plan, built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space) -> None:
+        if plan.scan.dim != built.scan.dim:
+            raise ConfigError(
+                f"the graph {built.scan} mixes all {built.scan.dim} entries and cannot be cut to "
+                f"{plan.scan.dim}; choose a dim of {built.scan.dim} or more, or build with a graph of fewer "
+                f"entries, such as graph{built.scan.links}@{plan.scan.dim}"
+            )
+        self._dim = int(plan.scan.dim or 0)
+        parts = {name: arrays[f"graph.{name}"] for name in ("basis", "mean", "numbers")}
+        self._coding = Coding.from_parts(parts, space)
+        codes, hubs = _in_lines(arrays["codes"]), _in_memory(arrays["links.hubs"])
+        # In memory: a page of a file would be looked up for each row that is met.
+        near = aligned(len(hubs), codes.shape[1])
+        near[:] = codes[hubs]
+        self._graph = CodedGraph(
+            codes, _in_memory(arrays["links.rows"]), hubs, near, self._coding.turn.biased
+        )
+        self._scan = self._over(vectors, self._coding.frame)
+
+    def ranked(self, stored: StoredRows, arrays: Arrays, equal: Equal | None) -> GraphScan:
+        """The same graph with what its answers are ranked by, in one call.
+
+        Args:
+            stored: what they are ranked by.
+            arrays: what was built.
+            equal: groups of rows, if members are to follow the row that stands for them.
+
+        Raises:
+            ArtifactError: for residuals that are not those of the codes.
+        """
+        residuals = None
+        if "residuals" in arrays:
+            residuals = Residuals(*(arrays[name] for name in _RESIDUALS))
+            shape = (len(stored.values), self._coding.turn.columns)
+            shapes = (residuals.values.shape, residuals.steps.shape)
+            kinds = residuals.values.dtype.str + residuals.steps.dtype.str
+            if shapes != (shape, shape[:1]) or kinds != "|i1<f4":
+                raise ArtifactError("the residuals of the graph are not those of its codes; build it again")
+        frame = replace(self._coding.frame, inverse_norms=stored.scale)
+        return self._over(stored.values, frame, residuals, equal)
+
+    def search(
+        self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
+    ) -> tuple[Ints, Floats]:
+        """See :class:`~nestling.search.engine.scanners.Scanner`; with a filter, a walk keeps more rows in view."""
+        asked = np.ascontiguousarray(cut(queries, self._dim, RAW))  # scaled where they are aimed
+        mask = None if allowed is None else np.ascontiguousarray(allowed.mask)
+        ef, workers = max(point.ef or 1, k), faiss.omp_get_max_threads()
+        met = self._scan.meet(asked, k, ef=ef, allowed=mask, workers=workers)
+        return met.astype(np.int64), np.zeros(met.shape, np.float32)
+
+    def positions(self, rows: Ints) -> Ints:
+        """See :class:`~nestling.search.engine.scanners.Scanner`."""
+        return rows
+
+    def _over(
+        self,
+        vectors: NDArray[Any],
+        frame: Frame,
+        residuals: Residuals | None = None,
+        equal: Equal | None = None,
+    ) -> GraphScan:
+        coding = self._coding
+        return GraphScan(vectors, frame, coding.turn, self._graph, coding.metric, residuals, equal)
+
+
+def check_graph(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> None:
+    """Refuse arrays that a walk could not read without leaving them.
+
+    Raises:
+        ArtifactError: for shapes that do not fit each other, or links that lead to no row.
+    """
+    links, hubs, numbers = (arrays[name] for name in ("links.rows", "links.hubs", "graph.numbers"))
+    dim, entries = int(plan.scan.dim or 0), len(arrays["graph.basis"])
+    is_moved = numbers.shape == (5,) and numbers[4] == _MOVED
+    code_bytes = int(numbers[3]) * LINE_BYTES if is_moved or numbers.shape == (4,) else 0
+    shapes = {
+        "codes": (rows, code_bytes),
+        "links.rows": (rows, plan.scan.links),
+        "links.hubs": (min(rows, len(hubs)),),
+        "graph.basis": (entries, entries),
+        "graph.mean": (dim,),
+        "graph.numbers": (4 + is_moved,),
+    }
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ArtifactError(
+                f"{folder} holds {name} of shape {arrays[name].shape}, and {plan} over {rows} vectors needs "
+                f"{shape}; load it with the plan and vectors it was built over, or build it again"
+            )
+    kinds = {"codes": "u1", "links.rows": "i4", "links.hubs": "i4", "graph.basis": "f8", "graph.mean": "f8"}
+    wrong = [name for name, kind in kinds.items() if arrays[name].dtype != np.dtype(kind)]
+    room = 4 * (code_bytes - 4)  # a code ends with at least one number
+    if wrong or entries not in (dim, dim + 1) or not 1 <= numbers[2] <= min(entries, room):
+        raise ArtifactError(f"the codes of the graph in {folder} are malformed; build it again")
+    for each, least in ((links, -1), (hubs, 0)):
+        if not (each.size and each.min() >= least and each.max() < rows):
+            raise ArtifactError(f"the graph in {folder} links rows that are not there; build it again")
+
+
+def _in_lines(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Codes in memory, each in as few lines of the cache as it can."""
+    if not isinstance(codes, np.memmap) and codes.ctypes.data % LINE_BYTES == 0:
+        return codes
+    placed = aligned(*codes.shape)
+    placed[:] = codes
+    return placed
+
+
+def _in_memory(array: NDArray[Any]) -> NDArray[Any]:
+    return np.array(array) if isinstance(array, np.memmap) else array

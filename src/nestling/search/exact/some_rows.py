@@ -1,0 +1,105 @@
+"""Some rows compared with queries where they stand, by the vectors themselves, exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling import kernels
+from nestling.cut import RAW, cut
+from nestling.kernels.layout import StoredRows
+from nestling.kernels.walking import rank
+from nestling.search.exact.faiss_arrays import faiss
+from nestling.search.exact.scores import Comparison
+from nestling.search.exact.space import Floats, Ints, Space
+
+Doubles = NDArray[np.float64]
+
+_FLOATS_READ_AT_A_TIME = 1 << 23
+# For more queries it pays to gather the rows, and to compare them as a product of matrices.
+_FEW_QUERIES = 8
+
+
+class SomeRows:
+    """Finds the best among given rows.
+
+    Args:
+        vectors: ``Float[rows, at least dim]``, which may be a memory map.
+        dim: the prefix that is compared.
+        space: how.
+    """
+
+    def __init__(self, vectors: NDArray[Any], dim: int, space: Space) -> None:
+        self._source, self._dim, self._space = cut(vectors, dim, RAW), dim, space
+        # Of the rows that were asked for, by now; 0 of the others.
+        self._norms = np.zeros(len(vectors) if space.is_normalised else 0)
+        stored = stored_rows(self._source, space, self._norms)
+        self._stored = replace(stored, scale=self._norms) if stored and space.is_normalised else stored
+
+    def best(self, queries: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
+        """The ``k`` best of some rows, in rising order, for each query of full size, and their scores."""
+        if self._stored is None or len(queries) > _FEW_QUERIES or kernels.level() == "off":
+            return self._gathered(self._space.prefix(queries, self._dim, "queries"), k, rows)
+        self._measure(rows)
+        comparison = Comparison(self._space.is_normalised, self._space.is_rising)
+        candidates = np.tile(rows, (len(queries), 1))
+        kept = min(k, len(rows))
+        found, scores = comparison.best_stored(cut(queries, self._dim, RAW), self._stored, candidates, kept)
+        missing = ((0, 0), (0, k - kept))
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; rows are in order
+            return np.pad(found, missing, constant_values=-1), np.pad(scores.astype(np.float32), missing)
+
+    def _measure(self, rows: Ints) -> None:
+        """Know the lengths of these rows. Threads that do so at once write the same."""
+        if not self._space.is_normalised:
+            return
+        unknown = rows[self._norms[rows] == 0]
+        step = max(1, _FLOATS_READ_AT_A_TIME // self._dim)
+        for start in range(0, len(unknown), step):
+            some = unknown[start : start + step]
+            self._norms[some] = inverse_norms(self._source[some])
+
+    def _gathered(self, asked: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
+        space, metric = self._space, self._space.faiss_metric()
+        best = faiss.ResultHeap(len(asked), k, keep_max=metric == faiss.METRIC_INNER_PRODUCT)
+        step = max(1, _FLOATS_READ_AT_A_TIME // self._dim)
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            values = space.scaled(np.asarray(self._source[some], np.float32))
+            distances, places = faiss.knn(asked, values, min(k, len(some)), metric=metric)
+            best.add_result(distances, some[places])
+        best.finalize()
+        return best.I, space.scores(best.D)
+
+
+def look_through(stored: StoredRows, queries: Doubles, rows: NDArray[Any], k: int) -> tuple[Ints, Doubles]:
+    """The ``k`` best of some rows for each of one or more queries, as kernels score them."""
+    candidates = rows.astype(np.int32)[None]
+    found = [rank(stored, query[None], candidates, k) for query in queries]
+    return np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])
+
+
+def stored_rows(values: NDArray[Any], space: Space, inverse_norms: NDArray[Any] | None) -> StoredRows | None:
+    """Prefixes as compiled kernels score them where they stand, or nothing where they cannot.
+
+    Args:
+        values: ``Float[rows, dim]``.
+        space: how they are compared.
+        inverse_norms: ``Float64[rows]``, of these very prefixes; needed where the space scales.
+    """
+    if not isinstance(values, np.ndarray) or values.dtype not in (np.float32, np.float16):
+        return None
+    if values.strides[1] != values.itemsize:
+        return None
+    if space.is_normalised:
+        return None if inverse_norms is None else StoredRows(values, np.array(inverse_norms))
+    return StoredRows(values, None, space.is_rising)
+
+
+def inverse_norms(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """What rows ``Float[rows, dim]`` are multiplied by to have length one; 0 for those without length."""
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    return np.asarray(np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0))

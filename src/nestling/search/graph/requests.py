@@ -1,0 +1,87 @@
+"""What is asked of a graph scan, checked before it is done."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import CutRule, check_vectors
+from nestling.errors import ConfigError, DataError, unknown
+from nestling.search.exact.centring import refuse_zero
+from nestling.search.exact.neighbours import Metric
+
+Rerank = Literal["full", "int8"]
+Doubles = NDArray[np.float64]
+
+_MOST_LINKS = 1024
+
+
+def in_doubles(queries: Any, dim: int) -> Doubles:
+    """Queries in double precision; whether they are finite is seen when they are searched for.
+
+    Raises:
+        DataError: for another shape or type, or no rows.
+    """
+    if not (isinstance(queries, np.ndarray) and queries.dtype.kind == "f" and queries.shape[1:] == (dim,)):
+        queries = check_vectors(queries, "queries", dim=dim)
+    if not len(queries):
+        check_vectors(queries, "queries", dim=dim)
+    return np.asarray(queries.astype(np.float64, order="C"))
+
+
+def check_options(rule: CutRule, metric: str, links: int, ef: int | None, rerank: str) -> None:
+    """Refuse what no graph can be built with.
+
+    Raises:
+        ConfigError: for an unknown metric or ranking, a rule with something before the cut, or numbers
+            outside their range.
+    """
+    if rule.before != "none":
+        raise ConfigError(
+            f"a graph scan takes vectors after the {rule.before} that comes before a cut; do that first "
+            "and give rule.again"
+        )
+    if metric not in get_args(Metric):
+        raise ConfigError(unknown("metric", metric, get_args(Metric)))
+    if rerank not in get_args(Rerank):
+        raise ConfigError(unknown("rerank", rerank, get_args(Rerank)))
+    if not 8 <= links <= _MOST_LINKS:
+        raise ConfigError(f"links={links} are not possible; give 8 to {_MOST_LINKS}, 64 for most")
+    if ef is not None and ef < 1:
+        raise ConfigError(f"ef={ef} keeps nothing in view; give at least 1, better 100")
+
+
+def check_request(
+    rows: int, k: int, ef: int, shortlist: int | None, allowed: NDArray[np.bool_] | None
+) -> None:
+    """Refuse what no search can find.
+
+    Raises:
+        DataError: for ``k`` outside its range, or a mask that does not fit.
+        ConfigError: for ``ef`` below 1, or a shortlist below ``k``.
+    """
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= rows:
+        raise DataError(f"k={k} neighbours cannot be found among {rows} rows; choose k from 1 to {rows}")
+    if ef < 1:
+        raise ConfigError(f"ef={ef} keeps nothing in view; give at least 1, better 100")
+    if shortlist is not None and shortlist < k:
+        raise ConfigError(f"a shortlist of {shortlist} cannot hold k={k} rows; give at least {k}")
+    if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (rows,)):
+        raise DataError(
+            f"allowed must be one boolean for each of {rows} rows, not {allowed.dtype} of shape "
+            f"{allowed.shape}"
+        )
+
+
+def refuse_query(queries: Doubles, row: int) -> None:
+    """Say why a query cannot be searched for.
+
+    Raises:
+        DataError: for queries with NaN or infinity, or that one, which has no direction.
+    """
+    check_vectors(queries, "queries")
+    norms = np.linalg.norm(queries, axis=1)
+    norms[row] = 0  # by any rounding
+    refuse_zero(norms, "queries")

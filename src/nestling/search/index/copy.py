@@ -1,0 +1,96 @@
+"""Copies of an index, whole or of the leading entries alone."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nestling.cut import RAW, cut
+from nestling.data.columns import Columns
+from nestling.granularity import Granularity
+from nestling.search.engine.pipeline import cut_plan
+from nestling.search.index.create import new_folder
+from nestling.search.index.manifest import Generation, switch
+from nestling.search.index.next_generation import write_deleted
+from nestling.search.index.segments import SegmentRecord, copy_segment
+from nestling.search.index.state import State
+from nestling.search.index.wal import HEADER_BYTES, LogContent, LogWriter, Record, create_log
+from nestling.storage.artifact import storage_errors
+from nestling.storage.durable import discard, flush_folder
+from nestling.storage.owner import Owner
+
+
+def write_copy(state: State, root: Path, at: Granularity) -> None:
+    """Write the index as it is in ``state`` to another folder, cut to ``at``.
+
+    Raises:
+        ArtifactError: if the folder holds anything.
+        StorageError: if it cannot be written; nothing is left of it then.
+    """
+    with new_folder(root) as lock:
+        with storage_errors(root):
+            generation = _write_files(state, root, at)
+        switch(root, generation)
+        lock.release()
+
+
+def write_temporary_copy(state: State, at: Granularity) -> Path:
+    """:func:`write_copy` to the only folder in a new temporary one, which the caller removes."""
+    temporary = Path(tempfile.mkdtemp(prefix="nestling-"))
+    try:
+        write_copy(state, temporary / "index", at)
+    except BaseException:
+        discard(temporary)
+        raise
+    return temporary / "index"
+
+
+def remove_temporary_copy(copy: Path, owner: Owner) -> None:
+    """Remove what :func:`write_temporary_copy` made; a fork leaves it to the process that made it."""
+    if owner.is_here:
+        discard(copy.parent)
+
+
+def _write_files(state: State, root: Path, at: Granularity) -> Generation:
+    dim, snapshot = at["dim"], state.snapshot
+    copied = [copy_segment(part.segment, root, snapshot.terms, dim) for part in snapshot.segments]
+    files = {name: file for _, written in copied for name, file in written.items()}
+    generation = _described(state, at, tuple(record for record, _ in copied))
+    if (deleted := write_deleted(root / generation.deleted_name, snapshot.segments)) is not None:
+        files[generation.deleted_name] = deleted
+    generation = replace(generation, files=files)
+    log = generation.log(root)
+    create_log(log)
+    rows = snapshot.rows(())
+    if len(rows.ids):
+        vectors = cut(np.concatenate(list(rows.blocks)), dim, RAW)
+        writer = LogWriter(log, LogContent((), HEADER_BYTES, 0))
+        writer.append(
+            Record("put", rows.ids, vectors, Columns.joined(list(rows.fields), snapshot.terms.fields))
+        )
+        writer.close()
+    flush_folder(root)
+    return generation
+
+
+def _described(state: State, at: Granularity, segments: tuple[SegmentRecord, ...]) -> Generation:
+    before, dim = state.generation, at["dim"]
+    changes: dict[str, Any] = {
+        "index": uuid.uuid4().hex,
+        "dim": dim,
+        "segments": segments,
+        "id_kind": state.numbering.kind,
+        "next_id": state.numbering.next_id,
+    }
+    rule = before.rule
+    if dim < before.settings.dim:  # what was measured of the whole says nothing of the part
+        rule = before.rule.again
+        sources = tuple((width, each.to_json()) for width, each in before.takes.items())
+        changes |= {"plan": str(cut_plan(before.terms.plan, dim)), "table": (), "sources": sources}
+    settings = before.settings.model_copy(update=changes)
+    return Generation(before.nesting.up_to(at), rule, settings, {})

@@ -1,0 +1,128 @@
+"""What an index tells of itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nestling.data.fields import FieldKind
+from nestling.search.index.segments import SegmentRecord
+from nestling.search.index.state import State, load
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What an index holds and how it is searched.
+
+    Args:
+        rows: that are found.
+        deleted: rows of segments that are no longer found and go with the next compaction.
+        in_memory: rows that are in the log and in memory, not in a segment yet.
+        dim: entries of a vector.
+        nesting: sizes it is searched at.
+        cut: how vectors are treated around a cut.
+        metric: of comparisons.
+        encoder: what made the vectors.
+        plan: how large segments are searched.
+        id_kind: ``int`` or ``str``; None before the first row.
+        generation: how often files were switched.
+        segments: name, rows and plan of each.
+        size_bytes: of all files, without the log.
+        kept_bytes: that searches keep in memory, which the vectors on the disk are not.
+        table: what was measured of it.
+        default_point: the point of searches that name none, one of the table; empty for that of the plan.
+        sampled: whether the table was measured with rows of the index as queries.
+        reason: why the plan was chosen; empty where it was given.
+        fields: that rows have, and what each holds.
+        columns: what the columns of the table were called that the rows came from.
+    """
+
+    rows: int
+    deleted: int
+    in_memory: int
+    dim: int
+    nesting: str
+    cut: dict[str, str]
+    metric: str
+    encoder: str
+    plan: str
+    id_kind: str | None
+    generation: int
+    segments: tuple[SegmentRecord, ...]
+    size_bytes: int
+    kept_bytes: int
+    table: tuple[dict[str, Any], ...]
+    default_point: str
+    sampled: bool
+    reason: str
+    fields: dict[str, FieldKind]
+    columns: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {**asdict(self), "segments": [record.model_dump() for record in self.segments]}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found in order.
+
+    Args:
+        files: that were read whole and have the size and sha256 of the manifest.
+        size_bytes: of them.
+        rows: that are found.
+        updates: records in the log.
+        messages: what was put right when the index was opened or is not yet.
+    """
+
+    files: int
+    size_bytes: int
+    rows: int
+    updates: int
+    messages: tuple[str, ...]
+
+
+def describe(state: State) -> IndexInfo:
+    """What an index holds."""
+    generation, snapshot = state.generation, state.snapshot
+    settings = generation.settings
+    return IndexInfo(
+        rows=len(snapshot),
+        deleted=sum(len(part.segment) - part.live_count for part in snapshot.segments),
+        in_memory=snapshot.memory.live_count,
+        dim=settings.dim,
+        nesting=str(generation.nesting),
+        cut=generation.rule.to_json(),
+        metric=settings.metric,
+        encoder=settings.encoder,
+        plan=settings.plan,
+        id_kind=state.numbering.kind,
+        generation=settings.generation,
+        segments=settings.segments,
+        size_bytes=sum(record.size_bytes for record in generation.files.values()),
+        kept_bytes=snapshot.kept_bytes,
+        table=settings.table,
+        default_point=settings.default_point,
+        sampled=settings.sampled,
+        reason=settings.reason,
+        fields=settings.fields,
+        columns=settings.columns,
+    )
+
+
+def verify_index(root: Path, opened: State) -> Verification:
+    """Read and check every file of an index again.
+
+    Raises:
+        ArtifactError: for the first that is missing or altered.
+    """
+    loaded = load(root)
+    generation = loaded.state.generation
+    return Verification(
+        files=len(generation.files),
+        size_bytes=sum(record.size_bytes for record in generation.files.values()),
+        rows=len(loaded.state.snapshot),
+        updates=len(loaded.content.records),
+        messages=tuple(dict.fromkeys((*opened.messages, *loaded.state.messages))),
+    )

@@ -1,0 +1,339 @@
+"""Generations of an index: which files it consists of, switched by the rename of one manifest.
+
+    nestling.json           the manifest of the generation in force, with its own checksum
+    segments/00000003/      vectors.npy, ids.npy, engine/: never changed, named after their generation
+    deleted-00000007.npy    rows of the segments that were deleted since, as bits
+    log-00000007            updates since, and mark-00000007, how many bytes of it were acknowledged
+    writer.lock             held by the process that writes
+
+A switch writes the new files beside the old, flushes them, and renames the new manifest over the old.
+Files of other generations are leftovers of an interruption; the next writer removes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nestling.cut import CutRule
+from nestling.data.fields import FieldKind
+from nestling.encoders.reference import same_encoder
+from nestling.errors import ArtifactError, ConfigError
+from nestling.granularity import Nesting
+from nestling.search.exact.neighbours import Metric
+from nestling.search.index.ids import IdKind
+from nestling.search.index.segments import (
+    SEGMENTS,
+    SegmentRecord,
+    Terms,
+    file_names,
+    is_being_built,
+    segment_name,
+)
+from nestling.search.index.wal import LogName
+from nestling.search.plan.plan import Plan, Point
+from nestling.storage.artifact import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    FileRecord,
+    Manifest,
+    malformed,
+    read_manifest,
+    storage_errors,
+    verify_files,
+)
+from nestling.storage.durable import flush_folder, write_new
+from nestling.storage.kinds import check_kind
+from nestling.storage.lock import LOCK
+
+KIND = "index"
+_FRESH, _BACKUP = f".{MANIFEST}.new", f".{MANIFEST}.old"
+_NO_CHECKSUM = "0" * 64
+_OF_A_GENERATION = re.compile(r"(?:log|mark|deleted)-\d{8}(?:\.npy)?")
+_RESTORE = "restore the index from a copy, or build it again with: nestling index build VECTORS -o FOLDER"
+
+
+class IndexSettings(BaseModel):
+    """The part of the manifest that belongs to indexes.
+
+    Args:
+        checksum: of the manifest itself, taken with zeros in this place.
+        index: what the index is called in its log; of every index another.
+        generation: counts switches.
+        dim: entries of a vector.
+        metric: of comparisons.
+        encoder: what made the vectors.
+        plan: of segments that are large enough for it.
+        seed: of what is drawn while building.
+        sources: of an index that was extracted, entries and cut rule of the vectors of those before it.
+        id_kind: what the ids are; None before the first row.
+        next_id: the number that the next row gets if it is given none.
+        segments: oldest first.
+        table: what was measured of the index, one row a point.
+        fields: that rows have, and what each holds.
+        columns: what the columns of the table were called that the rows came from, by their part in it.
+        default_point: of a search that names none; empty for that of the plan.
+        default_k: neighbours for which that point was measured.
+        sampled: whether the table was measured with rows of the index as queries.
+        reason: why the plan was chosen, in words.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    checksum: str = _NO_CHECKSUM
+    index: str
+    generation: int
+    dim: int
+    metric: Metric
+    encoder: str
+    plan: str
+    seed: int
+    sources: tuple[tuple[int, dict[str, str]], ...]
+    id_kind: IdKind | None
+    next_id: int
+    segments: tuple[SegmentRecord, ...]
+    table: tuple[dict[str, Any], ...]
+    fields: dict[str, FieldKind] = {}
+    columns: dict[str, str] = {}
+    default_point: str = ""
+    default_k: int = 0
+    sampled: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One state of an index, as its manifest tells it.
+
+    Args:
+        nesting: sizes the index can be searched at.
+        rule: how the vectors given to it are treated around a cut.
+        settings: everything else.
+        files: size and checksum of each file by its name.
+    """
+
+    nesting: Nesting
+    rule: CutRule
+    settings: IndexSettings
+    files: Mapping[str, FileRecord]
+
+    # Of every search, so they are found once; a generation never changes.
+    @cached_property
+    def terms(self) -> Terms:
+        """What all segments share; what comes before a cut was done to the vectors that are stored."""
+        s = self.settings
+        plan = Plan.parse(s.plan).resolve(s.dim)
+        return Terms(s.dim, self.rule.again, s.metric, plan, s.seed, s.fields)
+
+    @cached_property
+    def smallest_dim(self) -> int:
+        """The smallest prefix that any search may read."""
+        stages = (stage.dim for stage in self.terms.plan.stages() if stage.dim is not None)
+        return min(*self.nesting.sizes("dim"), *stages)
+
+    @cached_property
+    def takes(self) -> dict[int, CutRule]:
+        """The rule for queries of each width: of this index, and of those it was extracted from."""
+        earlier = {dim: CutRule(**rule) for dim, rule in self.settings.sources}  # type: ignore[arg-type]
+        return {**earlier, self.settings.dim: self.rule}
+
+    @cached_property
+    def _default(self) -> Point | None:
+        text = self.settings.default_point
+        return Point.parse(text) if text else None
+
+    def point_for(self, k: int, point: Point | None = None) -> Point | None:
+        """A measured point, by default that of searches that name none, for so many neighbours.
+
+        For more than were measured, shortlists and views grow in proportion. None is the point of the plan.
+        """
+        found, measured = point or self._default, self.settings.default_k
+        return found if found is None or not measured or k <= measured else found.grown(k / measured)
+
+    @property
+    def deleted_name(self) -> str:
+        """The file of the deleted rows, where any are."""
+        return f"deleted-{self.settings.generation:08d}.npy"
+
+    def log(self, root: Path) -> LogName:
+        """The log of the updates since."""
+        return LogName(root, uuid.UUID(self.settings.index), self.settings.generation)
+
+    def check_identity(self, root: Path, encoder: str | None, rule: CutRule | None) -> None:
+        """Vectors of different encoders, or cut by different rules, cannot be compared.
+
+        Raises:
+            ConfigError: for another encoder or rule than those of the index.
+        """
+        settings = self.settings
+        if encoder is not None and not same_encoder(encoder, settings.encoder):
+            theirs = f"the encoder {settings.encoder!r}" if settings.encoder else "an encoder without a name"
+            raise ConfigError(
+                f"{root} holds vectors of {theirs}, not of {encoder!r}; use the "
+                f"former, or build an index from vectors of the latter: {self._command(encoder, self.rule)}"
+            )
+        if rule is not None and rule != self.rule:
+            raise ConfigError(
+                f"{root} was built with {self.rule}, not with {rule}; use the former, or build an index with "
+                f"the latter: {self._command(settings.encoder, rule)}"
+            )
+
+    def _command(self, encoder: str, rule: CutRule) -> str:
+        """What builds an index like this one from other vectors, to be copied to a shell."""
+        settings = self.settings
+        made_by = f" --made-by {shlex.quote(encoder)}" if encoder else ""
+        return (
+            f"nestling index build VECTORS -o FOLDER --plan {shlex.quote(settings.plan)} "
+            f"--metric {settings.metric} --before {rule.before} --after {rule.after}{made_by}"
+        )
+
+    def encode(self) -> bytes:
+        """The bytes of the manifest, with their checksum."""
+        from nestling import __version__
+
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            kind=KIND,
+            nestling_version=__version__,
+            nesting=str(self.nesting),
+            cut=self.rule.to_json(),
+            settings=self.settings.model_copy(update={"checksum": _NO_CHECKSUM}).model_dump(),
+            files=dict(self.files),
+        )
+        plain = (json.dumps(manifest.model_dump(), indent=1) + "\n").encode()
+        return plain.replace(_NO_CHECKSUM.encode(), hashlib.sha256(plain).hexdigest().encode(), 1)
+
+
+def read_generation(root: Path, known: Mapping[str, FileRecord] | None = None) -> Generation:
+    """Read the manifest and verify it and every file that it lists, before any other reader opens one.
+
+    Args:
+        root: the folder of the index.
+        known: files that this process verified before, which never change and are not read again.
+
+    Raises:
+        ArtifactError: if anything is missing, altered, added to a segment, of another kind or too new.
+    """
+    manifest = read_manifest(root)
+    check_kind(root, manifest.kind, KIND)
+    try:
+        settings = IndexSettings.model_validate(manifest.settings)
+    except ValidationError as error:
+        raise malformed(root / MANIFEST, error, "settings") from error
+    _check_itself(root / MANIFEST, settings.checksum)
+    generation = Generation(manifest.read_nesting(), manifest.read_cut(), settings, manifest.files)
+    for name in (name for record in settings.segments for name in file_names(record)):
+        if name not in manifest.files:
+            raise ArtifactError(f"the manifest of {root} lists no {name}; {_RESTORE}")
+    verify_files(
+        root, {name: record for name, record in manifest.files.items() if (known or {}).get(name) != record}
+    )
+    _refuse_strangers(root, generation)
+    return generation
+
+
+def read_deleted(root: Path, generation: Generation) -> list[NDArray[np.bool_]]:
+    """Which rows of each segment are still there; the file was verified."""
+    counts = [segment.rows for segment in generation.settings.segments]
+    if generation.deleted_name not in generation.files:
+        return [np.ones(count, np.bool_) for count in counts]
+    bits = np.load(root / generation.deleted_name, allow_pickle=False)
+    if bits.dtype != np.uint8 or bits.shape != (-(-sum(counts) // 8),):
+        raise ArtifactError(f"{root / generation.deleted_name} does not fit the segments; {_RESTORE}")
+    live = np.unpackbits(bits, count=sum(counts)) == 0
+    return np.split(live, np.cumsum(counts)[:-1])
+
+
+def switch(root: Path, generation: Generation) -> None:
+    """Put a generation in force, all of whose files lie on the disk.
+
+    Raises:
+        StorageError: if that fails; the generation before it is then in force.
+    """
+    target, fresh, backup = root / MANIFEST, root / _FRESH, root / _BACKUP
+    with storage_errors(target):
+        before = target.read_bytes() if target.exists() else None
+        if before is not None:  # now, as there may be no space for it when it is needed
+            write_new(backup, [before])
+        write_new(fresh, [generation.encode()])
+        try:
+            fresh.replace(target)
+            flush_folder(root)
+        except BaseException:
+            if before is None:
+                target.unlink(missing_ok=True)
+            else:
+                backup.replace(target)
+            raise
+
+
+def leftovers(root: Path, generation: Generation | None, *, resume: bool) -> list[Path]:
+    """What interrupted writers left and no manifest names.
+
+    Args:
+        root: the folder of the index.
+        generation: in force; None where there is none yet.
+        resume: leave the next segment alone if its build can go on.
+    """
+    try:
+        return _leftovers(root, generation, resume=resume)
+    except OSError:  # what cannot be looked at now harms nobody, and the next writer removes it
+        return []
+
+
+def _leftovers(root: Path, generation: Generation | None, *, resume: bool) -> list[Path]:
+    kept = set() if generation is None else {Path(name).parts[0] for name in generation.files}
+    if generation is not None:
+        log = generation.log(root)
+        kept |= {log.path.name, log.mark_path.name}
+    segments = set() if generation is None else {record.name for record in generation.settings.segments}
+    found = [
+        path
+        for path in root.iterdir()
+        if (_OF_A_GENERATION.fullmatch(path.name) or path.name in (_FRESH, _BACKUP)) and path.name not in kept
+    ]
+    if (root / SEGMENTS).is_dir():
+        found += [path for path in (root / SEGMENTS).iterdir() if path.name not in segments]
+    if resume:
+        coming = 1 if generation is None else generation.settings.generation + 1
+        found = [
+            path
+            for path in found
+            if path != root / SEGMENTS / segment_name(coming) or not is_being_built(path)
+        ]
+    return sorted(found)
+
+
+def strangers(root: Path) -> list[str]:
+    """What lies in a folder and was not written by an index."""
+    ours = {MANIFEST, _FRESH, _BACKUP, SEGMENTS, LOCK}
+    names = (path.name for path in root.iterdir())
+    return sorted(name for name in names if name not in ours and not _OF_A_GENERATION.fullmatch(name))
+
+
+def _check_itself(path: Path, checksum: str) -> None:
+    raw = path.read_bytes()
+    plain = raw.replace(checksum.encode(), _NO_CHECKSUM.encode(), 1)
+    if len(checksum) != len(_NO_CHECKSUM) or hashlib.sha256(plain).hexdigest() != checksum:
+        raise ArtifactError(f"{path} was altered: its checksum differs; {_RESTORE}")
+
+
+def _refuse_strangers(root: Path, generation: Generation) -> None:
+    """In the folders of segments, where engines look for their files by name."""
+    for record in generation.settings.segments:
+        for path in (root / SEGMENTS / record.name).rglob("*"):
+            name = path.relative_to(root).as_posix()
+            if path.is_file() and name not in generation.files:
+                raise ArtifactError(f"{path} is not a file of this index; remove it")

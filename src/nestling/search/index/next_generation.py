@@ -1,0 +1,73 @@
+"""The files of the next generation of an index, which nothing names until it is put in force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nestling.search.engine.engine import Engine
+from nestling.search.index.manifest import Generation
+from nestling.search.index.segments import SEGMENTS, Rows, SegmentRecord, segment_name, write_segment
+from nestling.search.index.snapshot import LiveSegment
+from nestling.search.index.state import Numbering
+from nestling.search.index.wal import create_log
+from nestling.storage.artifact import FileRecord
+from nestling.storage.durable import flush_folder, npy_chunks, write_new
+
+
+def write_files(
+    root: Path,
+    before: Generation,
+    kept: Sequence[LiveSegment],
+    rows: Rows,
+    numbering: Numbering,
+    workers: int | None,
+    built: Engine | None = None,
+) -> tuple[Generation, tuple[LiveSegment, ...]]:
+    """Write and flush the files of the generation after ``before``: new rows, deletions, an empty log."""
+    number = before.settings.generation + 1
+    fields = before.terms.fields
+    segments = [LiveSegment(part.segment.under(fields), part.live) for part in kept if part.live_count]
+    names = {part.segment.record.name for part in segments}
+    files = {
+        name: record
+        for name, record in before.files.items()
+        if name.startswith(f"{SEGMENTS}/") and name.split("/")[1] in names
+    }
+    if len(rows.ids):
+        segment, written = write_segment(root, segment_name(number), rows, before.terms, workers, built)
+        segments.append(LiveSegment(segment, np.ones(len(rows.ids), np.bool_)))
+        files |= written
+    generation = _after(before, number, [part.segment.record for part in segments], files, numbering)
+    if (deleted := write_deleted(root / generation.deleted_name, segments)) is not None:
+        generation = replace(generation, files={**files, generation.deleted_name: deleted})
+    create_log(generation.log(root))
+    flush_folder(root)
+    return generation, tuple(segments)
+
+
+def _after(
+    before: Generation,
+    number: int,
+    records: list[SegmentRecord],
+    files: dict[str, FileRecord],
+    numbering: Numbering,
+) -> Generation:
+    changes = {
+        "generation": number,
+        "segments": tuple(records),
+        "id_kind": numbering.kind,
+        "next_id": numbering.next_id,
+    }
+    return replace(before, settings=before.settings.model_copy(update=changes), files=files)
+
+
+def write_deleted(path: Path, segments: Sequence[LiveSegment]) -> FileRecord | None:
+    """Write which rows of the segments are no longer found; None where all are."""
+    if all(part.live_count == len(part.segment) for part in segments):
+        return None
+    bits = np.packbits(~np.concatenate([part.live for part in segments]))
+    return write_new(path, npy_chunks([bits], bits.shape, bits.dtype))

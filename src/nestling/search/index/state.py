@@ -1,0 +1,151 @@
+"""Reading an index as it stands in its folder: the generation in force and the updates since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from nestling.errors import ArtifactError
+from nestling.search.index.ids import IdKind, Ids, kind_of
+from nestling.search.index.manifest import Generation, read_deleted, read_generation
+from nestling.search.index.memtable import MemoryPart
+from nestling.search.index.segments import Segment, load_segment
+from nestling.search.index.snapshot import LiveSegment, Snapshot
+from nestling.search.index.wal import LogContent, Record, read_log
+from nestling.storage.artifact import MANIFEST, reading_errors
+
+# A writer that switches generations while they are read removes files; the next try finds the new ones.
+_TRIES = 20
+
+
+class Numbering(NamedTuple):
+    """What ids of an index are, and the number that the next row gets if it is given none."""
+
+    kind: IdKind | None
+    next_id: int
+
+    def after(self, record: Record) -> Numbering:
+        """The same after an update."""
+        return self if record.kind == "delete" else self.after_put(record.ids)
+
+    def after_put(self, ids: Ids) -> Numbering:
+        """The same after rows of these ids were put."""
+        if not len(ids):
+            return self
+        kind = kind_of(ids)
+        return Numbering(kind, max(self.next_id, int(ids.max()) + 1) if kind == "int" else 0)
+
+
+@dataclass(frozen=True)
+class State:
+    """An index at one moment.
+
+    Args:
+        generation: what lies on the disk.
+        snapshot: what is searched: that, and the updates since.
+        numbering: of ids.
+        messages: what had to be put right when it was read.
+        log_length: bytes of the log that were read.
+    """
+
+    generation: Generation
+    snapshot: Snapshot
+    numbering: Numbering
+    messages: tuple[str, ...] = ()
+    log_length: int = 0
+
+    def same_as(self, other: State) -> bool:
+        """Whether both were read from the same bytes."""
+        ours, theirs = self.generation.settings, other.generation.settings
+        return (ours.index, ours.generation, self.log_length) == (
+            theirs.index,
+            theirs.generation,
+            other.log_length,
+        )
+
+
+@dataclass
+class Loaded:
+    """A state with the parts that a writer goes on with."""
+
+    state: State
+    memory: MemoryPart
+    content: LogContent
+
+
+def load(root: Path, before: State | None = None) -> Loaded:
+    """Verify and read an index whole.
+
+    Args:
+        root: its folder.
+        before: what this process read of it earlier; only what is new is then read.
+
+    Raises:
+        ArtifactError: if anything of it is missing, altered or too new.
+    """
+    for attempt in range(_TRIES):
+        manifest = _manifest_bytes(root)
+        try:
+            return _load(root, before)
+        except OSError as error:
+            if attempt == _TRIES - 1 or _manifest_bytes(root) == manifest:
+                raise ArtifactError(f"{root} cannot be read: {error}") from error
+        except ArtifactError:
+            if attempt == _TRIES - 1 or _manifest_bytes(root) == manifest:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def apply(snapshot: Snapshot, memory: MemoryPart, record: Record, numbering: Numbering) -> Snapshot:
+    """The snapshot after an update, which ``memory`` takes in."""
+    segments = tuple(part.without(record.ids) for part in snapshot.segments)
+    if record.kind == "put":
+        memory.put(record.ids, record.vectors, record.fields)
+    else:
+        memory.delete(record.ids)
+    return replace(snapshot, id_kind=numbering.kind, segments=segments, memory=memory.view())
+
+
+def _load(root: Path, before: State | None) -> Loaded:
+    generation = read_generation(root, None if before is None else before.generation.files)
+    settings, terms = generation.settings, generation.terms
+    content = read_log(generation.log(root), settings.dim, terms.fields)
+    segments = _read_segments(root, generation, before)
+    memory = MemoryPart(settings.dim, terms.fields)
+    snapshot = Snapshot(terms, settings.id_kind, segments, memory.view())
+    numbering = Numbering(settings.id_kind, settings.next_id)
+    for record in content.records:
+        numbering = numbering.after(record)
+        snapshot = apply(snapshot, memory, record, numbering)
+    messages = _messages(generation.log(root).path, content)
+    return Loaded(State(generation, snapshot, numbering, messages, content.length), memory, content)
+
+
+def _read_segments(root: Path, generation: Generation, before: State | None) -> tuple[LiveSegment, ...]:
+    live = read_deleted(root, generation)
+    read: dict[str, Segment] = {}
+    if before is not None and before.generation.settings.index == generation.settings.index:
+        read = {part.segment.record.name: part.segment for part in before.snapshot.segments}
+    segments = [
+        read[record.name].recorded(record)
+        if record.name in read
+        else load_segment(root, record, generation.terms)
+        for record in generation.settings.segments
+    ]
+    return tuple(LiveSegment(segment, rows) for segment, rows in zip(segments, live, strict=True))
+
+
+def _messages(path: Path, content: LogContent) -> tuple[str, ...]:
+    if not content.torn_bytes:
+        return ()
+    return (
+        f"the last {content.torn_bytes} bytes of {path.name} are of an update that was "
+        "cut off before it was acknowledged; they were dropped",
+    )
+
+
+def _manifest_bytes(root: Path) -> bytes:
+    path = root / MANIFEST
+    with reading_errors(path):
+        return path.read_bytes() if path.is_file() else b""

@@ -1,0 +1,372 @@
+"""Changing an index: one writer at a time, every change on the disk before it is acknowledged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.data.columns import Columns, parts_of
+from nestling.errors import ConfigError, DataError, NestlingError, StorageError
+from nestling.ids import as_ids
+from nestling.interrupts import held_interrupts, on_interrupt
+from nestling.search.index.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
+from nestling.search.index.intake import prepared_blocks
+from nestling.search.index.manifest import Generation, leftovers, switch
+from nestling.search.index.memtable import MemoryPart
+from nestling.search.index.next_generation import write_files
+from nestling.search.index.segments import Rows
+from nestling.search.index.snapshot import LiveSegment, Snapshot
+from nestling.search.index.state import Loaded, Numbering, State, apply, load
+from nestling.search.index.wal import HEADER_BYTES, LogContent, LogWriter, Record
+from nestling.search.index.widening import check_floats
+from nestling.storage.artifact import storage_errors
+from nestling.storage.durable import discard, flush_folder
+from nestling.storage.lock import WriterLock
+
+_LONGEST_LOG = 1 << 30
+_EMPTY_LOG = LogContent((), HEADER_BYTES, 0)
+# A new segment takes in smaller ones written before it, as long as that rewrites no more than this many
+# logs: each row is then rewritten a few times, and the segments stay few.
+_MOST_MERGED = 16
+
+LOG_BYTES = 16 << 20
+"""Bytes of a log at which it becomes a segment, unless something else is said."""
+
+
+def check_log_bytes(log_bytes: int) -> None:
+    """The log is read into memory whole when an index is opened.
+
+    Raises:
+        ConfigError: for a length below 1 or above 1 GiB.
+    """
+    if not 1 <= log_bytes <= _LONGEST_LOG:
+        raise ConfigError(f"log_bytes={log_bytes} must be at least 1 and at most {_LONGEST_LOG}")
+
+
+class Writer:
+    """The only one who changes an index. Readers look at ``state``, which is replaced whole.
+
+    Args:
+        root: the folder of the index.
+        lock: keeps other writers out.
+        loaded: what was read from it.
+        log_bytes: how long the log may become before its rows are written into a segment.
+        workers: threads that build.
+    """
+
+    def __init__(
+        self, root: Path, lock: WriterLock, loaded: Loaded, *, log_bytes: int, workers: int | None
+    ) -> None:
+        self._root, self._lock, self._log_bytes, self._workers = root, lock, log_bytes, workers
+        self._turn = threading.RLock()
+        self._is_closed = False
+        self._go_on_from(loaded)
+
+    def put(
+        self,
+        vectors: NDArray[np.floating[Any]] | None,
+        ids: Any,
+        fields: Any = None,
+        *,
+        smallest: int,
+        replaces: bool,
+    ) -> Ids:
+        """Add rows, or put them in the place of those of the same ids.
+
+        Rows that are replaced keep the fields that are not given, and without ``vectors`` their vectors.
+
+        Raises:
+            DataError: for ids that are taken (unless ``replaces``) or cannot be used, or such vectors.
+            StorageError: if they could not be written; nothing was then changed.
+        """
+        with self._changing():
+            if vectors is None:
+                ids = as_ids(ids)
+            names = self._names(ids, len(ids if vectors is None else vectors))
+            taken = self._taken(names)
+            if taken.any() and not replaces:
+                raise DataError(
+                    f"{name_ids(names[taken], 'stand')} in the index already; replace rows with update "
+                    "(nestling index update), or choose other ids"
+                )
+            columns = self._columns(fields, names, taken)
+            if vectors is None:
+                blocks = iter([self._vectors_there(names, taken)])
+            else:
+                blocks = prepared_blocks(vectors, self.state.generation.rule, smallest)
+            settles = len(names) > 0 and columns.kinds != self.state.snapshot.terms.fields  # or widens
+            if settles or len(names) * self.state.snapshot.terms.dim * 4 >= self._log_bytes:
+                with self._interrupts_told():
+                    self._commit_large(names, blocks, columns)
+            elif len(names):
+                self._append(Record("put", names, np.concatenate(list(blocks)), columns))
+            return names
+
+    def delete(self, ids: Any, *, missing_ok: bool) -> int:
+        """Delete rows by their ids; how many there were.
+
+        Raises:
+            DataError: for ids of no row, unless ``missing_ok``; nothing was then deleted.
+            StorageError: if it could not be written; nothing was then changed.
+        """
+        with self._changing():
+            names = np.unique(read_ids(ids, any_order=True))
+            check_kind(names, self.state.numbering.kind)
+            found = self._taken(names)
+            if not found.all() and not missing_ok:
+                raise DataError(
+                    f"{name_ids(names[~found], 'are')} not in the index, so nothing was deleted; "
+                    "pass missing_ok=True to delete those that are"
+                )
+            if found.any():
+                nothing = np.zeros((0, self.state.generation.settings.dim), np.float32)
+                self._append(Record("delete", names[found], nothing, Columns({}, 0)))
+            return int(found.sum())
+
+    def flush(self) -> None:
+        """Write the rows in memory, and what was deleted, into files of a new generation."""
+        with self._changing(), self._interrupts_told():
+            self._flush()
+
+    def compact(self) -> None:
+        """Write all rows that are left into one segment, built by the plan, unless they stand in one."""
+        with self._changing(), self._interrupts_told():
+            parts = self.state.snapshot.segments
+            if self._log.length == HEADER_BYTES and [part.live_count for part in parts] == [
+                len(part.segment) for part in parts[:1]
+            ]:
+                return
+            self._commit((), self.state.snapshot.rows(), self.state.numbering)
+
+    def write_settings(self, **settings: Any) -> None:
+        """Put what was measured of the index, and chosen, into its manifest."""
+        with self._changing(), self._interrupts_told():
+            snapshot = self.state.snapshot
+            self._commit(snapshot.segments, snapshot.rows(()), self.state.numbering, **settings)
+
+    def check(self) -> None:
+        """Refuse to change anything in a fork of the process that opened the index.
+
+        Raises:
+            StorageError: there.
+        """
+        self._lock.check()
+
+    def close(self) -> None:
+        """Let another writer in; nothing needs to be written."""
+        if (
+            not self._lock.is_here
+        ):  # a fork: nothing is its own, and the turn may be another thread's for ever
+            return
+        with self._turn:
+            self._is_closed = True
+            self._log.close()
+            self._lock.release()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        self._lock.check()  # first: in a fork the turn may be another thread's for ever
+        with self._turn:
+            if self._is_closed:
+                raise StorageError(f"{self._root} was closed; open it again")
+            self._mend()
+            try:
+                yield
+            except BaseException:
+                with suppress(NestlingError):  # the next change tries again, and says why it cannot
+                    self._mend()
+                raise
+
+    @contextmanager
+    def _in_one(self) -> Iterator[None]:
+        """What changes the disk and then memory: Ctrl-C waits, and whatever breaks in is mended."""
+        with held_interrupts():
+            self._is_torn = True
+            yield
+            self._is_torn = False
+
+    def _mend(self) -> None:
+        """After a change that broke off between disk and memory, go on from what the disk holds."""
+        if self._is_torn:
+            loaded = load(self._root, self.state)
+            with storage_errors(self._root):
+                flush_folder(self._root)  # its manifest may be new
+            self._log.close()
+            loaded.state = replace(loaded.state, messages=self.state.messages)
+            self._go_on_from(loaded)
+
+    def _go_on_from(self, loaded: Loaded) -> None:
+        log = LogWriter(loaded.state.generation.log(self._root), loaded.content)
+        self.state, self._memory, self._log = loaded.state, loaded.memory, log
+        self._is_torn = False
+        self._discard_leftovers(resume=True)
+
+    def _names(self, given: Any, count: int) -> Ids:
+        kind, next_id = self.state.numbering
+        if given is None:
+            if kind == "str":
+                raise DataError("the rows of this index have strings as ids; give one for each new row")
+            return np.arange(next_id, next_id + count)
+        names = check_new_ids(given, count)
+        check_kind(names, kind)
+        return names
+
+    def _columns(self, given: Any, names: Ids, taken: NDArray[np.bool_]) -> Columns:
+        """The fields of rows that are put; the first rows of an index settle which fields there are.
+
+        Their kinds are those of the index, but that floats widen a field of whole numbers.
+        """
+        snapshot = self.state.snapshot
+        if given is not None and not snapshot.terms.fields and not len(snapshot):
+            return Columns.read(given, len(names))
+        kinds = snapshot.terms.fields
+        columns = Columns.read(given, len(names), kinds, may_widen=True)
+        kinds = {**kinds, **columns.kinds}
+        if taken.any() and kinds:
+            before = snapshot.fields_of(names)
+            if isinstance(given, Sequence):  # each row names fields of its own, and keeps the others
+                rows = zip(before.records(), given, strict=True)
+                columns = Columns.read([old | dict(row) for old, row in rows], len(names), kinds)
+            columns = Columns(before.by_name | columns.by_name, len(names))
+        return columns.with_kinds(kinds)
+
+    def _vectors_there(self, names: Ids, taken: NDArray[np.bool_]) -> NDArray[np.float32]:
+        if not taken.all():
+            text = self.state.generation.settings.columns.get("text")
+            needed = f"texts (the column {text!r})" if text else "vectors"
+            raise DataError(f"{name_ids(names[~taken], 'are')} not in the index; give {needed} for new rows")
+        return self.state.snapshot.vectors_of(names)
+
+    def _taken(self, names: Ids) -> NDArray[np.bool_]:
+        masks = [part.has(names) for part in self.state.snapshot.segments]
+        taken: NDArray[np.bool_] = np.logical_or.reduce([self._memory.has(names), *masks])
+        return taken
+
+    @contextmanager
+    def _interrupts_told(self) -> Iterator[None]:
+        """Ctrl-C inside says whether the change is on the disk; it is there whole or not at all."""
+        before = self._version
+
+        def told() -> str:
+            try:
+                self._mend()
+            except NestlingError as error:
+                return f"whether the change is in the index {self._root} cannot be read now: {error}"
+            if self._version == before:
+                return self._as_it_was()
+            return f"the change is in the index {self._root}; there is nothing to repeat"
+
+        with on_interrupt(told):
+            yield
+
+    @property
+    def _version(self) -> tuple[int, int]:
+        return self.state.generation.settings.generation, self._log.length
+
+    def _as_it_was(self) -> str:
+        return f"the index {self._root} is as it was; repeat it to go on"
+
+    def _append(self, record: Record) -> None:
+        if self._log.length > HEADER_BYTES and self._log.length + record.vectors.nbytes > self._log_bytes:
+            with on_interrupt(self._as_it_was):  # with its rows in other files, or not
+                self._flush()
+        with self._interrupts_told(), self._in_one():
+            self._log.append(record)
+            numbering = self.state.numbering.after(record)
+            snapshot = apply(self.state.snapshot, self._memory, record, numbering)
+            self.state = replace(self.state, snapshot=snapshot, numbering=numbering)
+
+    def _flush(self) -> None:
+        if self._log.length == HEADER_BYTES:
+            return
+        snapshot = self.state.snapshot
+        kept, merged = self._split(snapshot.segments, snapshot.memory.live_count)
+        self._commit(kept, snapshot.rows(merged), self.state.numbering)
+
+    def _split(
+        self, segments: tuple[LiveSegment, ...], count: int
+    ) -> tuple[tuple[LiveSegment, ...], tuple[LiveSegment, ...]]:
+        """Segments that stay, and newer ones no larger than ``count`` rows that become one with them."""
+        most = _MOST_MERGED * self._log_bytes // (4 * self.state.snapshot.terms.dim)
+        place, merged = len(segments), count
+        while place and count and len(segments[place - 1].segment) <= merged and 2 * merged <= most:
+            place -= 1
+            merged += segments[place].live_count
+        return segments[:place], segments[place:]
+
+    def _commit_large(self, names: Ids, blocks: Iterator[NDArray[np.float32]], columns: Columns) -> None:
+        """Many rows go into a segment at once, with newer ones that they do not replace."""
+        before = self.state.snapshot
+        kept, merged = self._split(tuple(part.without(names) for part in before.segments), len(names))
+        live = before.memory.live & ~np.isin(before.memory_ids, names)
+        memory = replace(before.memory, live=live)
+        wider = [name for name, kind in before.terms.fields.items() if columns.kinds[name] != kind]
+        check_floats(Snapshot(before.terms, before.id_kind, (*kept, *merged), memory), wider)
+        rest = Snapshot(before.terms, before.id_kind, merged, memory).rows()
+        ids = np.concatenate([rest.ids, names]) if len(rest.ids) else names
+        rows = Rows(ids, chain(rest.blocks, blocks), chain(rest.fields, parts_of(columns)))
+        # The first rows bring their fields with them, and floats their kind: where they cannot be written,
+        # the fields of the index are as before.
+        self._commit(kept, rows, self.state.numbering.after_put(names), fields=columns.kinds)
+
+    def _commit(
+        self,
+        kept: Sequence[LiveSegment],
+        rows: Rows,
+        numbering: Numbering,
+        **settings: Any,
+    ) -> None:
+        """Switch to a generation of the kept segments and one of ``rows``, with an empty log.
+
+        Args:
+            kept: segments that stay.
+            rows: of a new segment, if there are any.
+            numbering: after these rows.
+            settings: of the manifest that become others.
+        """
+        generation, segments, log = self._prepare(kept, rows, numbering, settings)
+        memory = MemoryPart(generation.settings.dim, generation.terms.fields)
+        try:
+            with self._in_one():
+                switch(self._root, generation)
+                self.state = State(
+                    generation,
+                    Snapshot(generation.terms, numbering.kind, segments, memory.view()),
+                    numbering,
+                    self.state.messages,
+                )
+                self._memory, self._log, log = memory, log, self._log
+        finally:
+            log.close()  # the one that is not in force
+            if not self._is_torn:
+                self._discard_leftovers()
+
+    def _prepare(
+        self,
+        kept: Sequence[LiveSegment],
+        rows: Rows,
+        numbering: Numbering,
+        settings: dict[str, Any],
+    ) -> tuple[Generation, tuple[LiveSegment, ...], LogWriter]:
+        """Write all files of the next generation; nothing names them yet."""
+        before = self.state.generation
+        try:
+            with storage_errors(self._root):
+                before = replace(before, settings=before.settings.model_copy(update=settings))
+                generation, segments = write_files(self._root, before, kept, rows, numbering, self._workers)
+                return generation, segments, LogWriter(generation.log(self._root), _EMPTY_LOG)
+        except BaseException as error:
+            self._discard_leftovers(resume=not isinstance(error, Exception))
+            raise
+
+    def _discard_leftovers(self, *, resume: bool = False) -> None:
+        for path in leftovers(self._root, self.state.generation, resume=resume):
+            discard(path)

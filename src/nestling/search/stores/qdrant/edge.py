@@ -1,0 +1,285 @@
+"""Qdrant in this process: the engine of the server on a folder, for one machine and for tests."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nestling.data.fields import Value
+from nestling.errors import NestlingError, StorageError, StoreBusyError, StoreError, require
+from nestling.paths import home_path
+from nestling.search.stores.layout import Layout, check_name
+from nestling.search.stores.qdrant.points import (
+    LAYOUT_POINT,
+    distance_of,
+    hits_of,
+    known,
+    name_of,
+    payload_of,
+    point_id,
+    rows_of,
+    vector_name,
+    vectors_of,
+    wanted_payload,
+)
+from nestling.search.stores.qdrant.where import Where, called, index_paths
+from nestling.search.stores.store import Hits
+from nestling.search.stores.table import Request, Rows
+from nestling.storage.lock import WriterLock
+
+
+class EdgeWords:
+    """Conditions as ``qdrant_edge`` writes them, which :class:`~.qdrant_where.Where` makes filters of."""
+
+    def __init__(self, edge: Any) -> None:
+        self._edge = edge
+
+    def every(self, parts: list[Any]) -> Any:
+        """All of the parts."""
+        return self._edge.Filter(must=parts)
+
+    def some(self, parts: list[Any]) -> Any:
+        """At least one of the parts."""
+        return self._edge.Filter(should=parts)
+
+    def none(self, parts: list[Any]) -> Any:
+        """None of the parts."""
+        return self._edge.Filter(must_not=parts)
+
+    def equal(self, key: str, value: Value) -> Any:
+        """A value at a place of the payload; Python's True would be taken for 1, numpy's is not."""
+        given = np.bool_(value) if isinstance(value, bool) else value
+        return self._edge.FieldCondition(key, match=self._edge.MatchValue(given))
+
+    def one_of(self, key: str, values: list[Any]) -> Any:
+        """One of several texts, or of several whole numbers."""
+        return self._edge.FieldCondition(key, match=self._edge.MatchAny(values))
+
+    def ranged(self, key: str, op: str, bound: float) -> Any:
+        """A number at a place of the payload."""
+        return self._edge.FieldCondition(key, range=self._edge.RangeFloat(**{op: bound}))
+
+    def absent(self, key: str) -> Any:
+        """No value at a place of the payload."""
+        return self._edge.IsEmptyCondition(key)
+
+    def points(self, ids: Iterable[Any]) -> Any:
+        """These points."""
+        return self._edge.HasIdCondition(set(ids))
+
+
+class QdrantEdgeTable:
+    """A shard of Qdrant Edge in a folder of its own; one process may have it open at a time.
+
+    Args:
+        folder: where shards lie.
+        name: of the shard, and of its folder.
+
+    Raises:
+        ConfigError: for a name that is none.
+        MissingExtraError: without qdrant-edge-py.
+    """
+
+    def __init__(self, folder: str | Path, name: str) -> None:
+        self._edge = require("qdrant_edge", "qdrant")
+        self._words = EdgeWords(self._edge)
+        self._folder = home_path(folder) / check_name(name)
+        self.where = f"the Qdrant Edge shard {name}"
+        self._shard: Any = None
+        self._lock: WriterLock | None = None
+        self._layout: Layout | None = None
+
+    def read_layout(self) -> Layout | None:
+        """The layout, kept in a point without vectors."""
+        with self._errors():
+            if not self._folder.is_dir():
+                return None
+            if self._shard is None:
+                self._take()
+                self._shard = self._edge.EdgeShard.load(str(self._folder))
+            found = self._shard.retrieve([LAYOUT_POINT], with_payload=True, with_vector=False)
+        self._layout = Layout.from_text(found[0].payload["layout"] if found else None, self.where)
+        return self._layout
+
+    def create(self, layout: Layout) -> None:
+        """Make the shard; only the vectors of the first stage get a graph."""
+        edge = self._edge
+        distance = getattr(edge.Distance, distance_of(layout).title())
+        no_graph = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
+        vectors = {
+            vector_name(dim): edge.EdgeVectorParams(
+                size=dim, distance=distance, hnsw_config=None if dim == layout.shortlist_dim else no_graph
+            )
+            for dim in layout.dims
+        }
+        with self._errors():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._take()
+            self._shard = edge.EdgeShard.create(str(self._folder), edge.EdgeConfig(vectors=vectors))
+            made = edge.Point(LAYOUT_POINT, {}, {"layout": layout.to_text()})
+            self._update(edge.UpdateOperation.upsert_points([made]))
+            self._index("id", "KEYWORD")
+        self._layout = layout
+
+    def upsert(self, rows: Rows) -> None:
+        """Add or replace points; others of these names are removed."""
+        edge = self._edge
+        points = [
+            edge.Point(point_id(name), vectors_of(rows, row), payload_of(rows, row))
+            for row, name in enumerate(rows.ids)
+        ]
+        ours = edge.HasIdCondition({LAYOUT_POINT, *map(point_id, rows.ids)})
+        others = edge.Filter(must=[called(self._words, rows.ids)], must_not=[ours])
+        with self._errors():
+            self._update(
+                edge.UpdateOperation.upsert_points(points),
+                edge.UpdateOperation.delete_points_by_filter(others),
+            )
+
+    def _update(self, *operations: Any) -> None:
+        for operation in operations:
+            self._shard.update(operation)
+        self._shard.flush()
+
+    def search(self, request: Request) -> list[Hits]:
+        """All queries in one pass over the segments."""
+        allowed = self._filter(request)
+        asked = [self._query(request, row, allowed) for row in range(len(request))]
+        with self._errors():
+            answers = self._shard.query_batch(self._edge.QueryBatchRequest(asked))
+        return [hits_of(answer, request, self.where) for answer in answers]
+
+    def _query(self, request: Request, row: int, allowed: Any) -> Any:
+        edge = self._edge
+
+        def at(dim: int) -> Any:
+            return edge.Query.Nearest(request.queries[dim][row].tolist(), using=vector_name(dim))
+
+        last = {
+            "limit": request.k,
+            "query": at(request.rerank_dim),
+            "with_payload": wanted_payload(request),
+        }
+        if request.shortlist is None:
+            return edge.QueryRequest(**last, filter=allowed, params=edge.SearchParams(exact=True))
+        first = edge.Prefetch(
+            limit=request.shortlist,
+            query=at(request.shortlist_dim),
+            filter=allowed,
+            params=edge.SearchParams(hnsw_ef=request.shortlist),
+        )
+        return edge.QueryRequest(**last, prefetches=[first])
+
+    def _filter(self, request: Request) -> Any:
+        must = [Where(self._words, self._texts).filter(request.where)] if request.where is not None else []
+        must += [called(self._words, request.ids)] if request.ids is not None else []
+        return self._edge.Filter(must=must) if must else None
+
+    def _texts(self, path: str) -> list[str]:
+        """All different texts of a field, from the index that gives them."""
+        with self._errors():
+            self._index(path, "KEYWORD")
+            asked = self._edge.FacetRequest(path, limit=max(1, self.count()), exact=True)
+            return [hit.value for hit in self._shard.facet(asked).hits if isinstance(hit.value, str)]
+
+    def _index(self, path: str, kind: str) -> None:
+        if path not in self._shard.info().payload_schema:
+            schema = getattr(self._edge.PayloadSchemaType, kind.title())
+            self._update(self._edge.UpdateOperation.create_field_index(path, schema))
+
+    def delete(self, ids: list[str]) -> None:
+        """Remove points."""
+        if ids:
+            with self._errors():
+                self._update(self._edge.UpdateOperation.delete_points_by_filter(self._rows(ids)))
+
+    def _rows(self, ids: list[str] | None) -> Any:
+        """The points of all rows, or of these, without the one of the layout."""
+        must = None if ids is None else [called(self._words, ids)]
+        return self._edge.Filter(must=must, must_not=[self._edge.HasIdCondition({LAYOUT_POINT})])
+
+    def present(self, ids: list[str]) -> set[str]:
+        """Which of these ids there are."""
+        return {name for page in self._pages(len(ids), ids) for name in map(name_of, page)} if ids else set()
+
+    def count(self) -> int:
+        """How many points there are, without the one of the layout."""
+        with self._errors():
+            return int(self._shard.count(self._edge.CountRequest(exact=True))) - 1
+
+    def fits(self, most: int) -> bool:
+        """Whether there are at most so many points; they are counted from what is in memory."""
+        return self.count() <= most
+
+    def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
+        """All points, or those of these ids, in the order of their UUIDs."""
+        layout = known(self._layout, self.where)
+        for page in self._pages(size, ids, vectors=[vector_name(layout.dim)], payload=True):
+            yield rows_of(page, layout, self.where)
+
+    def names(self, size: int) -> Iterator[list[str]]:
+        """The ids of all points, in the order of their UUIDs."""
+        for page in self._pages(size):
+            yield list(map(name_of, page))
+
+    def _pages(
+        self, size: int, ids: list[str] | None = None, *, vectors: Any = False, payload: Any = ("id",)
+    ) -> Iterator[Any]:
+        asked = {"limit": size, "filter": self._rows(ids), "with_vector": vectors, "with_payload": payload}
+        offset: Any = None
+        while True:
+            with self._errors():
+                page, offset = self._shard.scroll(self._edge.ScrollRequest(offset=offset, **asked))
+            if page:
+                yield page
+            if offset is None:
+                return
+
+    def optimize(self) -> None:
+        """Index the declared fields, merge segments and build their graphs, now."""
+        with self._errors():
+            for path, kind in index_paths(self._layout).items():
+                self._index(path, kind)
+            self._shard.optimize()
+
+    def drop(self) -> None:
+        """Remove the folder of the shard."""
+        self.close()
+        with self._errors():
+            if self._folder.exists():
+                shutil.rmtree(self._folder)
+
+    def close(self) -> None:
+        """Close the shard, so that another may open it."""
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _take(self) -> None:
+        """Keep others out: the engine finds out too late, when it has touched the files of who was first."""
+        try:
+            self._lock = self._lock or WriterLock(self._folder)
+        except StorageError as error:
+            if error.__cause__ is not None:  # not held by another, but impossible
+                raise
+            raise StoreBusyError(
+                f"{self.where} is open already, here or in another process, and only one can: close it "
+                "there, or run a Qdrant server for several (qdrant://host:6333/collection)"
+            ) from error
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except NestlingError:
+            raise
+        except Exception as error:  # the engine raises nothing narrower
+            raise StoreError(f"{self.where} refuses: {error}") from error

@@ -1,0 +1,105 @@
+"""Rows as Qdrant's points: what they are called, what they carry, how answers are read."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nestling.data.fields import Value
+from nestling.errors import StoreError
+from nestling.search.stores.layout import Layout
+from nestling.search.stores.metadata import found_metadata
+from nestling.search.stores.qdrant.where import field_of, key_of
+from nestling.search.stores.store import Hits
+from nestling.search.stores.table import Request, Rows
+
+# Qdrant calls points by UUIDs; ours are made from the ids, so that the same id is the same point.
+_SPACE = uuid.UUID("5a0d9c1e-6f0b-4c53-9d39-8f1f4a1f7c21")
+_LAYOUT_SPACE = uuid.UUID("0c2f3a5e-2d0a-4d0e-8a61-6a9c7f5b3d10")
+
+
+def point_id(name: str) -> str:
+    """The UUID of the point for the row of this id."""
+    return str(uuid.uuid5(_SPACE, name))
+
+
+LAYOUT_POINT = str(uuid.uuid5(_LAYOUT_SPACE, "layout"))
+"""A point without vectors, which no search finds; it keeps the layout where collections keep no metadata."""
+
+
+def vector_name(dim: int) -> str:
+    """What the vectors of one size are called."""
+    return f"dim{dim}"
+
+
+def distance_of(layout: Layout) -> str:
+    """Qdrant's distance for a layout; under ``Cosine`` it normalises rows itself, whoever writes them."""
+    if layout.metric == "dot":
+        return "COSINE" if layout.rule.after == "l2" else "DOT"
+    return "EUCLID"
+
+
+def payload_of(rows: Rows, row: int) -> dict[str, Any]:
+    """What the point of one row carries beside its vectors."""
+    return {"id": rows.ids[row], "metadata": {key_of(f): value for f, value in rows.metadata[row].items()}}
+
+
+def vectors_of(rows: Rows, row: int) -> dict[str, list[float]]:
+    """The vectors of one row by name."""
+    return {vector_name(dim): matrix[row].tolist() for dim, matrix in rows.vectors.items()}
+
+
+def wanted_payload(request: Request) -> list[str]:
+    """The parts of payloads that an answer needs."""
+    return ["id", "metadata"] if request.with_metadata else ["id"]
+
+
+def hits_of(points: Iterable[Any], request: Request, where: str) -> Hits:
+    """An answer: Qdrant gives similarities for dot products and distances for Euclid, as we do."""
+    found = list(points)
+    metadata = [metadata_of(point, where) for point in found] if request.with_metadata else []
+    return Hits(list(map(name_of, found)), np.array([p.score for p in found], np.float32), metadata)
+
+
+def name_of(point: Any) -> str:
+    """What a row is called: by the ``id`` in its payload, or else by the id of its point."""
+    name = (point.payload or {}).get("id")
+    return str(point.id) if name is None else str(name)
+
+
+def metadata_of(point: Any, where: str) -> dict[str, Value]:
+    """The metadata in the payload of a point."""
+    found = found_metadata((point.payload or {}).get("metadata"), name_of(point), where)
+    return {field_of(key): value for key, value in found.items()}
+
+
+def known(layout: Layout | None, where: str) -> Layout:
+    """The layout of a table that is open.
+
+    Raises:
+        StoreError: if it is not.
+    """
+    if layout is None:
+        raise StoreError(f"{where} is not open; use DatabaseStore.open or create")
+    return layout
+
+
+def rows_of(found: Sequence[Any], layout: Layout, where: str) -> Rows:
+    """The rows of points that were read with payload and the vectors of the full size.
+
+    Raises:
+        StoreError: if one of them lacks its vector; ``where`` names the table.
+    """
+    name = vector_name(layout.dim)
+    for record in found:
+        if name not in (record.vector or {}):
+            raise StoreError(
+                f"{where} holds a row {name_of(record)!r} without the vector {name}; another program wrote "
+                "it: give it one there, or delete it"
+            )
+    vectors = np.array([record.vector[name] for record in found], np.float32).reshape(-1, layout.dim)
+    metadata = [metadata_of(record, where) for record in found]
+    return Rows(list(map(name_of, found)), {layout.dim: vectors}, metadata)

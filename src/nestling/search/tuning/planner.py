@@ -1,0 +1,331 @@
+"""Choosing a plan by measurement: candidates are built, searched at ever larger points, and compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling import kernels
+from nestling.arguments import whole
+from nestling.cut import CutRule, check_vectors
+from nestling.errors import ConfigError, DataError
+from nestling.interrupts import on_interrupt
+from nestling.search.engine.engine import Engine
+from nestling.search.exact.neighbours import Metric, nearest
+from nestling.search.exact.recall import Questions
+from nestling.search.index.index import AdaptiveIndex
+from nestling.search.plan.frontier import Frontier, Trial, check_targets
+from nestling.search.plan.plan import Plan, Point
+from nestling.search.tuning.race import Race, climb, time_search
+from nestling.vectors.files import write_npy
+from nestling.vectors.matrix import Sizes, read_sizes
+
+# Below so many rows an exact scan takes well under a millisecond, and what must be trained saves nothing.
+_FEW_ROWS = 10_000
+# Codes of less than so small a part of the entries find too little of the neighbours by all of them.
+_FEWEST_MIXED = 8
+
+
+def candidate_plans(rows: int, sizes: Sequence[int], *, nested: bool = False) -> tuple[Plan, ...]:
+    """A small family of plans for so many vectors, those first that read the least for a query.
+
+    Args:
+        rows: vectors to be searched.
+        sizes: prefixes that may be read, the last one the full size.
+        nested: only plans that answer at every one of the sizes: codes that mix entries, such as those of
+            graphs, then hold no more than the first size.
+    """
+    full = sizes[-1]
+    mixed = sizes[0] if nested else full
+    near = {min(sizes, key=lambda size: abs(size - target)) for target in (full // 4, full // 2, full)}
+    texts, short = ["flat@full"], sorted(near)
+    texts += [f"int4@{dim} > rerank@full" for dim in short if dim % 2 == 0]
+    if rows >= _FEW_ROWS:
+        lists = 1 << round(math.log2(4 * math.sqrt(rows)))
+        mixed_enough = [mixed] if _FEWEST_MIXED * mixed >= full else []
+        texts += [f"rabitq@{dim} > rerank@full" for dim in mixed_enough]
+        coded = mixed_enough if nested else short[-2:]
+        texts += [f"pq{dim // 4}x4@{dim} > rerank@full" for dim in coded if dim % 4 == 0]
+        texts += [f"ivf{lists}@{dim} > int8@{dim} > rerank@full" for dim in short[-2:]]
+        # Without compiled kernels numpy walks our own graph row by row, and that of faiss is faster.
+        links = ("graph32", "graph64") if kernels.level() != "off" else ()
+        texts += [f"{graph}@{dim} > rerank@full" for graph in links for dim in mixed_enough]
+        texts += [f"hnsw32@{dim} > int8@{dim} > rerank@full" for dim in short[-2:] if not links]
+    return tuple(sorted(map(Plan.parse, texts), key=lambda plan: plan.cost(rows, full).bytes_read))
+
+
+def tune(
+    vectors: Any,
+    *,
+    queries: Any = None,
+    k: int = 10,
+    recall: float | None = 0.95,
+    max_bytes: float | None = None,
+    max_ms: float | None = None,
+    plans: Sequence[Plan | str] | None = None,
+    sizes: Sequence[int] | None = None,
+    nested: bool = False,
+    rule: CutRule = CutRule(),
+    metric: Metric = "dot",
+    seed: int = 0,
+    workers: int | None = None,
+) -> tuple[Trial, Frontier]:
+    """The plan and point that meet the targets fastest, and all that was measured on the way.
+
+    Candidates are first built over a sample of the rows, for about half as long as the best of them takes to
+    build over all; then that one is, and another only if it is not enough or three such builds are not over.
+    Each is searched at growing points, one parameter doubled at a time, always the one that finds most for
+    the time it takes.
+
+    Args:
+        vectors: ``Float[n, dim]``; may be a memory map.
+        queries: ``Float[m, dim]``, held out from the vectors; rows of the vectors by default, each of which
+            must then find its nearest others.
+        k: neighbours wanted; all others where there are fewer.
+        recall: share of the exact ``k`` nearest to be found; the lower end of its 95 % interval counts.
+            None takes the most that fits ``max_bytes`` and ``max_ms``.
+        max_bytes: in memory for each vector.
+        max_ms: median latency of a single query.
+        plans: what to compare, all of it over all rows; by default some of :func:`candidate_plans`.
+        sizes: prefixes that plans may read, the full size last; quarters of it by default.
+        nested: compare only plans that answer at every one of the sizes, unless plans are named.
+        rule: what happens before and after a cut.
+        metric: ``"dot"`` or ``"euclidean"``.
+        seed: of samples, queries and builds.
+        workers: threads.
+
+    Raises:
+        ConfigError: if no plan meets the targets; the nearest is named.
+        DataError: for vectors or queries that cannot be used.
+    """
+    check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
+    vectors = check_vectors(vectors)
+    k = _as_many(k, len(vectors))
+    family = None if plans is None else tuple(dict.fromkeys(map(_read, plans)))
+    with Race(vectors, queries, k, rule, metric, seed, workers) as race:
+        return _run(race, family, sizes, nested, recall, max_bytes, max_ms)
+
+
+def _as_many(k: int, rows: int) -> int:
+    """As many neighbours as rows have, if ``k`` is more: a search finds no more either."""
+    if rows < 2:
+        raise DataError("a single vector has no neighbours to be measured by; give more vectors")
+    return min(whole("k", k), rows - 1)
+
+
+def _run(
+    race: Race,
+    family: Sequence[Plan] | None,
+    sizes: Sequence[int] | None,
+    nested: bool,
+    recall: float | None,
+    max_bytes: float | None,
+    max_ms: float | None,
+) -> tuple[Trial, Frontier]:
+    rows, full = race.vectors.shape
+    sizes = tuple(sizes or range(-(-full // 4), full, -(-full // 4))) + ((full,) if not sizes else ())
+    is_bounded = family is None  # plans that were named are all to be seen
+    family = candidate_plans(rows, sizes, nested=nested) if family is None else family
+    if not family:
+        raise ConfigError(
+            "there are no plans to compare; give at least one, or none at all for the usual ones"
+        )
+
+    if max_bytes is not None:  # what cannot fit need not be built, unless nothing fits, which is then told
+        small = [plan for plan in family if plan.cost(rows, full).bytes_stored <= max_bytes * rows]
+        family = small or family
+
+    def enough(trial: Trial) -> bool:
+        fits = (max_bytes is None or trial.row_bytes <= max_bytes) and (
+            max_ms is None or trial.latency_ms <= max_ms
+        )
+        return fits and recall is not None and trial.low >= recall
+
+    ranked = partial(_rank, recall=recall, max_bytes=max_bytes)
+    trials = tuple(race.run(family, ranked, enough, is_bounded=is_bounded))
+    reason = _reason(trials, recall, sizes if nested and is_bounded else None)
+    frontier = Frontier(trials, race.k, len(race.queries), race.own is not None, race.seconds, reason)
+    return frontier.choose(recall, max_bytes=max_bytes, max_ms=max_ms), frontier
+
+
+def _reason(trials: Sequence[Trial], recall: float | None, sizes: Sequence[int] | None) -> str:
+    """Why a plan is chosen, in words."""
+    count = len({trial.plan for trial in trials})
+    wanted = "that finds most" if recall is None else f"whose recall is at least {recall:g}"
+    measured = f"the fastest of {count} plans {wanted}, measured on these vectors"
+    if sizes is None or len(sizes) < 2:
+        return measured
+    return (
+        f"{measured}; only plans that answer at every size of dim={','.join(map(str, sizes))} were compared, "
+        f"so none whose codes mix more than {sizes[0]} entries"
+    )
+
+
+def _read(plan: Plan | str) -> Plan:
+    return Plan.parse(plan) if isinstance(plan, str) else plan
+
+
+def _rank(trials: Sequence[Trial], recall: float | None, max_bytes: float | None) -> list[Plan]:
+    """The plans, the most promising first: the fastest to the target, then those that come nearest to it."""
+    target = recall or 1.0
+
+    def promise(plan: Plan) -> tuple[bool, bool, float]:
+        own = [trial for trial in trials if trial.plan == plan]
+        reached = [trial.latency_ms for trial in own if trial.recall >= target]
+        too_large = max_bytes is not None and own[0].row_bytes > max_bytes
+        return too_large, not reached, min(reached) if reached else -max(trial.recall for trial in own)
+
+    return sorted({trial.plan: None for trial in trials}, key=promise)
+
+
+def build(
+    folder: str | Path,
+    vectors: Any,
+    ids: Any = None,
+    *,
+    plan: Plan | str | None = None,
+    recall: float | None = 0.95,
+    k: int = 10,
+    max_bytes: float | None = None,
+    max_ms: float | None = None,
+    queries: Any = None,
+    nesting: Sizes = None,
+    rule: CutRule | None = None,
+    metric: Metric = "dot",
+    encoder: str | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    fields: Any = None,
+) -> AdaptiveIndex:
+    """An index in ``folder``, its plan found by :func:`tune` unless given, with what was measured of it.
+
+    The arguments are those of :func:`tune` and of :meth:`~nestling.search.index.index.AdaptiveIndex.create`. Where
+    sizes are given, by ``nesting`` or by stored vectors whose own were given, the plan answers at every one
+    of them; ``nesting="dim=256"``, the full size alone, allows all plans. Searches that name no point use
+    that which was chosen for ``recall``; why this plan was chosen stands in ``index.info().reason``.
+    """
+    check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
+    stored = vectors if hasattr(vectors, "values") and hasattr(vectors, "nesting") else None
+    matrix = check_vectors(vectors if stored is None else stored.values)
+    found_rule = rule or (CutRule() if stored is None else stored.rule)
+    k = min(whole("k", k), len(matrix) - 1)  # a single row has no neighbours to be measured by
+
+    def create(plan: Plan | str, engine: Engine | None = None) -> AdaptiveIndex:
+        return AdaptiveIndex.create(
+            folder,
+            vectors,
+            ids,
+            plan=plan,
+            nesting=nesting,
+            rule=rule,
+            metric=metric,
+            encoder=encoder,
+            seed=seed,
+            workers=workers,
+            engine=engine,
+            fields=fields,
+        )
+
+    if plan is not None or not k:
+        index = create(plan or "flat@full")
+        if k:
+            options: Any = {"queries": queries, "k": k, "seed": seed, "workers": workers}
+            with suppress(ConfigError):  # a plan that was given stays, whatever it finds
+                retune(index, recall=recall, max_bytes=max_bytes, max_ms=max_ms, **options)
+        return index
+    sizes = read_sizes(nesting if nesting or stored is None else stored.nesting, matrix.shape[1])
+    with Race(matrix, queries, k, found_rule, metric, seed, workers) as race:
+        dims = sizes.sizes("dim")
+        nested = nesting is not None or (stored is not None and stored.is_nested)
+        chosen, frontier = _run(race, None, dims, nested, recall, max_bytes, max_ms)
+        # What comes before a cut is done to the vectors of an index, not to those that were measured.
+        built = race.engines[chosen.plan] if found_rule.before == "none" else None
+        index = create(chosen.plan, built)
+    _keep(index, frontier.of(chosen.plan), chosen)
+    return index
+
+
+def _keep(index: AdaptiveIndex, frontier: Frontier, chosen: Trial) -> None:
+    """Write what was measured of an index into it; searches that name no point use the chosen one."""
+    table = list(frontier.pareto())
+    table += [] if chosen in table else [chosen]
+    point = chosen.point if str(chosen.point) else None
+    rows = (trial.to_json() for trial in table)
+    settings: Any = {"k": frontier.k, "sampled": frontier.sampled, "reason": frontier.reason}
+    index.write_table(rows, point=point, **settings)
+
+
+def retune(
+    index: AdaptiveIndex,
+    *,
+    queries: Any = None,
+    k: int = 10,
+    recall: float | None = 0.95,
+    max_bytes: float | None = None,
+    max_ms: float | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+) -> tuple[Trial, Frontier]:
+    """Measure an index as it stands at ever larger points, and keep the table in it.
+
+    The table is what ``index.search(..., recall=)`` picks its point from, and searches that name none use the
+    point that is chosen here. For the arguments see :func:`tune`.
+    """
+    check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
+    is_kept = on_interrupt(lambda: f"the index {index.folder} is as it was; repeat it to measure its points")
+    with is_kept, TemporaryDirectory(prefix="nestling-tune-") as folder:
+        names, rows, _ = index.rows()
+        k = _as_many(k, len(names))
+        path = Path(folder) / "vectors.npy"
+        write_npy(path, rows, (len(names), index.dim), np.dtype(np.float32))
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        race = Race(vectors, queries, k, index.rule, index.metric, seed, workers)
+        questions = race.ask(vectors, race.own).named(names)
+
+        def search(asked: NDArray[Any], wanted: int, point: Point) -> NDArray[Any]:
+            return index.search(asked, wanted, point=point, workers=workers).ids
+
+        row_bytes = index.info().kept_bytes / len(names)
+        trials = tuple(climb(search, index.plan, questions, len(names), row_bytes, 0.0))
+    frontier = Frontier(trials, k, len(race.queries), queries is None, race.seconds, index.info().reason)
+    wanted = frontier.closest(recall, max_bytes=max_bytes, max_ms=max_ms)
+    _keep(index, frontier, wanted)
+    return frontier.choose(recall, max_bytes=max_bytes, max_ms=max_ms), frontier
+
+
+def compare_with_exact(
+    index: AdaptiveIndex, queries: Any, *, k: int = 10, target: float | None = None
+) -> tuple[float, float, float]:
+    """What an index finds of the exact nearest, and its median milliseconds a query beside those of a scan.
+
+    Args:
+        index: all its vectors are read into memory for the exact scan.
+        queries: ``Float[queries, dim]``.
+        k: neighbours of each.
+        target: the recall whose measured point is used; None is the point of the plan.
+
+    Returns:
+        Recall, milliseconds of the index, milliseconds of the exact scan.
+    """
+    names, blocks, _ = index.rows()
+    vectors = np.concatenate(list(blocks))
+
+    def exact(asked: NDArray[Any], wanted: int, _: Point) -> NDArray[Any]:
+        found = nearest(asked, vectors, wanted, rule=index.rule.again, metric=index.metric)
+        return np.asarray(names[found.indices])
+
+    def ours(asked: NDArray[Any], wanted: int, _: Point) -> NDArray[Any]:
+        return index.search(asked, wanted, recall=target).ids
+
+    asked = check_vectors(queries, "queries", dim=index.dim)
+    questions = Questions.ask(asked, vectors, k, rule=index.rule.again, metric=index.metric).named(names)
+    recalls, ours_ms, _ = time_search(ours, questions, Point())
+    return float(recalls.mean()), ours_ms, time_search(exact, questions, Point())[1]
