@@ -26,13 +26,13 @@ from sklearn.neighbors import NearestCentroid
 from threadpoolctl import threadpool_limits
 
 from nestling.compare import rdm
-from nestling.compare.adaptive import adaptive_dependence
-from nestling.compare.comparators import Method, compare
-from nestling.compare.evaluation import evaluate
-from nestling.compare.geodesic import Geodesic
-from nestling.compare.threshold_search import search_thresholds
-from nestling.compare.thresholds import threshold_grid
-from nestling.compare.topology import geo_topological
+from nestling.compare.inference.evaluation import evaluate
+from nestling.compare.inference.threshold_search import search_thresholds
+from nestling.compare.similarity.adaptive import adaptive_dependence
+from nestling.compare.similarity.comparators import Method, compare
+from nestling.compare.transforms.geodesic import Geodesic
+from nestling.compare.transforms.thresholds import threshold_grid
+from nestling.compare.transforms.topology import geo_topological
 from record import Ratios, in_turn, ratio, stamp
 
 

@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms.rdms import RDMs
 from nestling.data import TextFile, TextPairs, read_pairs, read_texts
 from nestling.domains.collection import Collection
 from nestling.domains.encoding import encoded

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from nestling.cli import app, main
 from nestling.compare import rdm
-from nestling.compare.comparators import compare
+from nestling.compare.similarity.comparators import compare
 from nestling.measure import Curve
 from nestling.vectors.stored import StoredVectors
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist, squareform
 
-from nestling.compare.adaptive import adaptive_dependence
-from nestling.compare.rdms import RDMs
-from nestling.compare.topology import geo_topological
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.similarity.adaptive import adaptive_dependence
+from nestling.compare.transforms.topology import geo_topological
 from nestling.errors import ConfigError, DataError
 
 
@@ -149,7 +149,7 @@ def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     options = {"statistic": "z", "permutations": 9}
     whole = adaptive_dependence(a, b, **options)
     alone = adaptive_dependence(a)
-    monkeypatch.setattr("nestling.compare.adaptive._PRODUCTS_AT_A_TIME", 1)
+    monkeypatch.setattr("nestling.compare.similarity.adaptive._PRODUCTS_AT_A_TIME", 1)
     parts = adaptive_dependence(a, b, **options)
     np.testing.assert_allclose(parts.statistic, whole.statistic)
     np.testing.assert_allclose(parts.p_values, whole.p_values)

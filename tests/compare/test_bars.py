@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from nestling.compare import RDMs, evaluate, plot_evaluation, rdm
-from nestling.compare.evaluation import Evaluation
+from nestling.compare.inference.evaluation import Evaluation
 from nestling.errors import ConfigError
 
 RNG = np.random.default_rng(3)

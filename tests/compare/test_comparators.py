@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
-from nestling.compare.comparators import Method, compare
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.similarity.comparators import Method, compare
 from nestling.errors import ConfigError, DataError, UndefinedSimilarityWarning
 
 METHODS: tuple[Method, ...] = get_args(Method)

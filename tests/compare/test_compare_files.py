@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nestling.compare.files import rdms_of_files
-from nestling.compare.rdm import rdm
+from nestling.compare.rdms.files import rdms_of_files
+from nestling.compare.rdms.from_patterns import rdm
 from nestling.cut import CutRule
 from nestling.errors import ConfigError
 from nestling.vectors.stored import StoredVectors

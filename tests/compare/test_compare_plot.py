@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.spatial.distance import pdist
 
 from nestling.compare import RDMs, map_stimuli, plot_maps, plot_matrices, plot_thresholds
-from nestling.compare.thresholds import threshold_grid
+from nestling.compare.transforms.thresholds import threshold_grid
 from nestling.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestling.compare import crossvalidation, rdm
+from nestling.compare import rdm
+from nestling.compare.rdms import crossvalidation
 from nestling.errors import ConfigError, DataError
 
 FOLDS, N, P = 4, 7, 11

@@ -8,12 +8,12 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
-from nestling.compare import bootstrap as bootstrapping
-from nestling.compare.bootstrap import Resamples, bootstrap, two_factor_variance
-from nestling.compare.comparators import Method, comparator, compare
-from nestling.compare.evaluation import Evaluation, evaluate
-from nestling.compare.noise_ceiling import noise_ceiling
-from nestling.compare.rdms import RDMs
+from nestling.compare.inference import bootstrap as bootstrapping
+from nestling.compare.inference.bootstrap import Resamples, bootstrap, two_factor_variance
+from nestling.compare.inference.ceiling import noise_ceiling
+from nestling.compare.inference.evaluation import Evaluation, evaluate
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.similarity.comparators import Method, comparator, compare
 from nestling.errors import ConfigError, DataError
 
 N, SUBJECTS, MODELS = 12, 5, 3

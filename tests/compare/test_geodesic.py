@@ -16,9 +16,9 @@ from scipy.stats import rankdata
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
-from nestling.compare.geodesic import Geodesic
-from nestling.compare.rdms import RDMs
-from nestling.compare.topology import GeoTopological, geo_topological
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.transforms.geodesic import Geodesic
+from nestling.compare.transforms.topology import GeoTopological, geo_topological
 from nestling.errors import ConfigError, DataError
 
 
@@ -80,7 +80,7 @@ def made(rule: str, amount: float, **others: object) -> Geodesic:
 @given(cases(), st.sampled_from(["keep", "drop"]), st.sampled_from([0.0, 2.0]))
 def test_paths_are_those_of_a_plain_search(case: tuple, zero_edges: str, few: float) -> None:
     """Whether the graph is taken for one of many edges or of few, which decides how paths are looked for."""
-    with mock.patch("nestling.compare.geodesic._FEW_EDGES", few):
+    with mock.patch("nestling.compare.transforms.geodesic._FEW_EDGES", few):
         check_paths(case, zero_edges)
 
 

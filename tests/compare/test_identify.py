@@ -13,9 +13,9 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import confusion_matrix, recall_score
 from sklearn.neighbors import NearestCentroid
 
-from nestling.compare.identify import identify
-from nestling.compare.rdms import RDMs
-from nestling.compare.topology import GeoTopological
+from nestling.compare.inference.identification import identify
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.transforms.topology import GeoTopological
 from nestling.errors import ConfigError, DataError
 
 
@@ -187,7 +187,9 @@ def test_permutations_follow_the_seed_whatever_the_block(monkeypatch: pytest.Mon
     rdms = balanced(1.0)
     nulls = []
     for block in (1, 500, 1 << 21):
-        monkeypatch.setattr(sys.modules["nestling.compare.identify"], "_MEMBERS_AT_A_TIME", block)
+        monkeypatch.setattr(
+            sys.modules["nestling.compare.inference.identification"], "_MEMBERS_AT_A_TIME", block
+        )
         nulls.append(identify(rdms, label="layer", subject="seed", permutations=50, seed=7).null)
     assert np.array_equal(nulls[0], nulls[1])
     assert np.array_equal(nulls[0], nulls[2])

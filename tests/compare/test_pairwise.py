@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from nestling.compare import RDMs, rdm
-from nestling.compare.pairwise import agreements, similarity_by_thresholds
+from nestling.compare.inference.pairwise import agreements, similarity_by_thresholds
 from nestling.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from nestling.compare.prefixes import prefix_distances, prefix_rdms
+from nestling.compare.rdms.prefixes import prefix_distances, prefix_rdms
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import DataError
 

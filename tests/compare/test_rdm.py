@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import pdist
 
-from nestling.compare import RatePrior, RDMs, design, products, rdm
-from nestling.compare.pairs import count_pairs
+from nestling.compare import RatePrior, RDMs, rdm
+from nestling.compare.rdms import design, products
+from nestling.compare.rdms.pairs import count_pairs
 from nestling.errors import ConfigError, DataError
 
 PLAIN = ["euclidean", "sqeuclidean", "correlation", "cosine"]

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import squareform
 
 from nestling.compare import RDMs
-from nestling.compare.pairs import count_pairs, count_stimuli, pair_positions
+from nestling.compare.rdms.pairs import count_pairs, count_stimuli, pair_positions
 from nestling.errors import ArtifactError, DataError, StorageError
 
 vectors = arrays(np.float64, (3, 15), elements=st.floats(-100, 100))  # 3 matrices over 6 stimuli

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
-from nestling.compare.comparators import Method, compare
-from nestling.compare.rdms import RDMs
-from nestling.compare.significance import adjusted, compare_groups, flip_signs, permute_stimuli
+from nestling.compare.inference.significance import adjusted, compare_groups, flip_signs, permute_stimuli
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.similarity.comparators import Method, compare
 from nestling.errors import ConfigError, DataError
 
 N = 10
@@ -76,7 +76,7 @@ def test_related_matrices_are_found() -> None:
 
 
 def test_blocks_of_permutations_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nestling.compare import significance
+    from nestling.compare.inference import significance
 
     a, b = unrelated(2), unrelated(2, seed=1)
     whole = permute_stimuli(a, b, "kendall", permutations=20)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-from nestling.compare.identify import identify
-from nestling.compare.rdms import RDMs
-from nestling.compare.threshold_search import search_thresholds
-from nestling.compare.thresholds import threshold_grid
-from nestling.compare.topology import GeoTopological
+from nestling.compare.inference.identification import identify
+from nestling.compare.inference.threshold_search import search_thresholds
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.transforms.thresholds import threshold_grid
+from nestling.compare.transforms.topology import GeoTopological
 from nestling.data.dissimilarities import pictures92
 from nestling.errors import ConfigError, DataError
 
@@ -102,7 +102,7 @@ def test_blocks_do_not_change_what_is_found(monkeypatch: pytest.MonkeyPatch) -> 
     rdms = networks(1.0)
     whole = search_thresholds(rdms, label="layer", subject="seed", step=0.2)
     for limit in ("_ENTRIES_AT_A_TIME", "_PRODUCTS_AT_A_TIME"):
-        monkeypatch.setattr(f"nestling.compare.threshold_search.{limit}", 1)
+        monkeypatch.setattr(f"nestling.compare.inference.threshold_search.{limit}", 1)
     parts = search_thresholds(rdms, label="layer", subject="seed", step=0.2)
     assert np.array_equal(whole.accuracies, parts.accuracies)
     assert whole.choices == parts.choices

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestling.compare.thresholds import (
+from nestling.compare.transforms.thresholds import (
     REGIONS,
     check_thresholds,
     region_of,

@@ -16,9 +16,14 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 
-from nestling.compare.rdms import RDMs
-from nestling.compare.thresholds import threshold_grid
-from nestling.compare.topology import GeoTopological, OrderedDistances, SmoothTopological, geo_topological
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.transforms.thresholds import threshold_grid
+from nestling.compare.transforms.topology import (
+    GeoTopological,
+    OrderedDistances,
+    SmoothTopological,
+    geo_topological,
+)
 from nestling.errors import ConfigError, DataError
 
 LEVELS = st.integers(0, 20)

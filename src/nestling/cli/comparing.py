@@ -16,9 +16,9 @@ from nestling.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nestling.compare.comparators import Method
-    from nestling.compare.pairwise import Agreement
-    from nestling.compare.rdms import RDMs
+    from nestling.compare.inference.pairwise import Agreement
+    from nestling.compare.rdms.rdms import RDMs
+    from nestling.compare.similarity.comparators import Method
     from nestling.domains.fidelity import FidelityReport
 
 _METHODS = ("spearman", "pearson", "kendall")
@@ -103,8 +103,8 @@ def _draw_fidelity(report: FidelityReport, folder: Path) -> None:
 
 def _compare_files(files: list[Path], given: dict[str, Any], output: Path | None, as_json: bool) -> None:
     check_results(output, "matrices.png", "maps.png", "thresholds.png", "similarities.png")
-    from nestling.compare.files import rdms_of_files
-    from nestling.compare.pairwise import agreements
+    from nestling.compare.inference.pairwise import agreements
+    from nestling.compare.rdms.files import rdms_of_files
 
     if len(files) < 2:
         raise ConfigError(f"{files[0]} needs another file to be compared with")
@@ -120,10 +120,10 @@ def _compare_files(files: list[Path], given: dict[str, Any], output: Path | None
 
 
 def _draw_matrices(rdms: RDMs, method: Method, folder: Path) -> None:
-    from nestling.compare.comparators import compare as compare_matrices
-    from nestling.compare.pairwise import similarity_by_thresholds
-    from nestling.compare.plot import plot_maps, plot_matrices, threshold_panel
-    from nestling.compare.thresholds import threshold_grid
+    from nestling.compare.inference.pairwise import similarity_by_thresholds
+    from nestling.compare.pictures.maps import plot_maps, plot_matrices, threshold_panel
+    from nestling.compare.similarity.comparators import compare as compare_matrices
+    from nestling.compare.transforms.thresholds import threshold_grid
     from nestling.picture import draw, heat_map
 
     plot_matrices(rdms, folder / "matrices.png")

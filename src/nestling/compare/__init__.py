@@ -1,29 +1,29 @@
 """How alike are two representations? Dissimilarity matrices, geometry and topology, inference; no torch."""
 
-from nestling.compare.adaptive import adaptive_dependence
-from nestling.compare.bars import plot_evaluation
-from nestling.compare.comparators import compare
-from nestling.compare.estimators import RatePrior
-from nestling.compare.evaluation import Evaluation, evaluate
-from nestling.compare.geodesic import Geodesic
-from nestling.compare.identify import Identification, identify
-from nestling.compare.layers import LayerSimilarities, compare_layers, plot_layers
-from nestling.compare.noise import noise_precision
-from nestling.compare.noise_ceiling import NoiseCeiling, noise_ceiling
-from nestling.compare.patterns import linear_cka, procrustes
-from nestling.compare.plot import map_stimuli, plot_maps, plot_matrices, plot_thresholds
-from nestling.compare.rdm import rdm
-from nestling.compare.rdms import RDMs
-from nestling.compare.significance import (
+from nestling.compare.inference.ceiling import NoiseCeiling, noise_ceiling
+from nestling.compare.inference.evaluation import Evaluation, evaluate
+from nestling.compare.inference.identification import Identification, identify
+from nestling.compare.inference.significance import (
     PermutationTest,
     adjusted,
     compare_groups,
     flip_signs,
     permute_stimuli,
 )
-from nestling.compare.threshold_search import ThresholdSearch, search_thresholds
-from nestling.compare.thresholds import region_of, sample_thresholds, threshold_grid
-from nestling.compare.topology import GeoTopological, SmoothTopological, geo_topological
+from nestling.compare.inference.threshold_search import ThresholdSearch, search_thresholds
+from nestling.compare.pictures.bars import plot_evaluation
+from nestling.compare.pictures.maps import map_stimuli, plot_maps, plot_matrices, plot_thresholds
+from nestling.compare.rdms.estimators import RatePrior
+from nestling.compare.rdms.from_patterns import rdm
+from nestling.compare.rdms.noise import noise_precision
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.similarity.adaptive import adaptive_dependence
+from nestling.compare.similarity.comparators import compare
+from nestling.compare.similarity.layers import LayerSimilarities, compare_layers, plot_layers
+from nestling.compare.similarity.patterns import linear_cka, procrustes
+from nestling.compare.transforms.geodesic import Geodesic
+from nestling.compare.transforms.thresholds import region_of, sample_thresholds, threshold_grid
+from nestling.compare.transforms.topology import GeoTopological, SmoothTopological, geo_topological
 
 __all__ = [
     "Evaluation",

@@ -14,7 +14,7 @@ from nestling.data.source import locate
 from nestling.errors import ConfigError, DataError, require, unknown
 
 if TYPE_CHECKING:
-    from nestling.compare.rdms import RDMs
+    from nestling.compare.rdms.rdms import RDMs
 
 _PICTURES = 92
 
@@ -40,7 +40,7 @@ class Dissimilarities:
         Raises:
             DataError: for matrices that are not symmetric or not zero on the diagonal.
         """
-        from nestling.compare.rdms import RDMs
+        from nestling.compare.rdms.rdms import RDMs
 
         return RDMs.from_squares(self.squares, labels=self.labels)
 

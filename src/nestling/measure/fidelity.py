@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments import whole
-from nestling.compare.prefixes import prefix_distances
-from nestling.compare.thresholds import check_thresholds
-from nestling.compare.topology import geo_topological
+from nestling.compare.rdms.prefixes import prefix_distances
+from nestling.compare.transforms.thresholds import check_thresholds
+from nestling.compare.transforms.topology import geo_topological
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.pair_scores import PairScores

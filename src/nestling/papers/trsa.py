@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from nestling.compare.adaptive import adaptive_dependence
-from nestling.compare.comparators import compare
-from nestling.compare.geodesic import Geodesic
-from nestling.compare.identify import identify
-from nestling.compare.rdms import RDMs
-from nestling.compare.topology import GeoTopological
+from nestling.compare.inference.identification import identify
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.similarity.adaptive import adaptive_dependence
+from nestling.compare.similarity.comparators import compare
+from nestling.compare.transforms.geodesic import Geodesic
+from nestling.compare.transforms.topology import GeoTopological
 from nestling.errors import MissingExtraError, require
 from nestling.papers.checks import Checks, Run, Tour, measure_checks
 from nestling.papers.report import Claim

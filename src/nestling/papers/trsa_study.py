@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nestling.compare.geodesic import Geodesic
-from nestling.compare.identify import identify
-from nestling.compare.rdm import rdm
-from nestling.compare.rdms import RDMs
-from nestling.compare.thresholds import Region, sample_thresholds
-from nestling.compare.topology import GeoTopological
+from nestling.compare.inference.identification import identify
+from nestling.compare.rdms.from_patterns import rdm
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.transforms.geodesic import Geodesic
+from nestling.compare.transforms.thresholds import Region, sample_thresholds
+from nestling.compare.transforms.topology import GeoTopological
 from nestling.data.dissimilarities import pictures92
 from nestling.data.images import fashion_mnist
 from nestling.data.sts import stsb

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.compare.moments import Whitening, bures_distance, bures_similarity
-from nestling.compare.pairs import count_stimuli
-from nestling.compare.rdms import aligned
+from nestling.compare.rdms.pairs import count_stimuli
+from nestling.compare.rdms.rdms import aligned
+from nestling.compare.similarity.moments import Whitening, bures_distance, bures_similarity
 from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError, UndefinedSimilarityWarning, unknown
 from nestling.kernels.concordance import concordance, dense_ranks
@@ -56,7 +56,7 @@ def compare(a: Any, b: Any, method: Method = "cosine", *, sigma: ArrayLike | Non
 
     Where some models predict ties, ``"rho_a"`` and ``"tau_a"`` are right: the others favour such models. Of
     squared Euclidean distances ``"cosine_whitened"`` is linear CKA, and ``"bures"`` is Procrustes
-    (:mod:`~nestling.compare.patterns`).
+    (:mod:`~nestling.compare.similarity.patterns`).
 
     Pairs of stimuli that one of two matrices lacks (NaN) are left out for those two; where a method needs
     whole matrices (the last three) that is an error. Where a value is undefined, as scipy has it - a

@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.rdms import RDMs, as_rdms
-from nestling.compare.thresholds import check_thresholds
-from nestling.compare.topology import OrderedDistances
-from nestling.compare.transformer import MatrixTransformer, Vectors
+from nestling.compare.rdms.rdms import RDMs, as_rdms
+from nestling.compare.transforms.thresholds import check_thresholds
+from nestling.compare.transforms.topology import OrderedDistances
+from nestling.compare.transforms.transformer import MatrixTransformer, Vectors
 from nestling.errors import ConfigError, DataError, require, unknown
 
 Floats = NDArray[np.float64]

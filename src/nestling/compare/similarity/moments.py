@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.compare.pairs import count_stimuli, first_pairs
+from nestling.compare.rdms.pairs import count_stimuli, first_pairs
 from nestling.errors import ConfigError
 
 Floats = NDArray[np.float64]

@@ -9,7 +9,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nestling.compare.centroids import (
+from nestling.compare.inference.identification import Grouping, Identification, common_pairs, missing_classes
+from nestling.compare.rdms.rdms import as_rdms
+from nestling.compare.similarity.centroids import (
     Distance,
     Flags,
     Floats,
@@ -21,10 +23,8 @@ from nestling.compare.centroids import (
     pair_distances,
     share_right,
 )
-from nestling.compare.identify import Grouping, Identification, common_pairs, missing_classes
-from nestling.compare.rdms import as_rdms
-from nestling.compare.thresholds import check_thresholds, region_of, threshold_grid
-from nestling.compare.topology import OrderedDistances
+from nestling.compare.transforms.thresholds import check_thresholds, region_of, threshold_grid
+from nestling.compare.transforms.topology import OrderedDistances
 from nestling.errors import ConfigError, DataError, require, unknown
 
 # Few enough for a core's cache: they are written, centred and multiplied at once.
@@ -117,7 +117,7 @@ def search_thresholds(
 
     Args:
         rdms: RDMs, or ``Float[m, pairs]``; never changed.
-        label: what is to be identified; see :func:`~nestling.compare.identify.identify`.
+        label: what is to be identified; see :func:`~nestling.compare.inference.identification.identify`.
         subject: who is left out.
         thresholds: pairs ``(lower, upper)``; by default all of a grid.
         step: of the grid.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from nestling.compare.evaluation import Evaluation
-from nestling.compare.significance import Correction
+from nestling.compare.inference.evaluation import Evaluation
+from nestling.compare.inference.significance import Correction
 from nestling.errors import ConfigError
 from nestling.picture import Style, as_they_are, draw, legend, look_of, title_of, value_axis
 
@@ -31,7 +31,7 @@ def plot_evaluation(
     ``found.pairs()`` says so alone.
 
     Args:
-        found: what :func:`~nestling.compare.evaluation.evaluate` gave.
+        found: what :func:`~nestling.compare.inference.evaluation.evaluate` gave.
         target: a file (.png, .svg or .pdf) or matplotlib axes.
         correction: of the p values, for the number of models and of pairs.
         alpha: below which a corrected p value counts, above 0 and below 1.

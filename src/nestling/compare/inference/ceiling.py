@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.compare.comparators import Comparator, Method, comparator, usable
-from nestling.compare.rdms import as_rdms
-from nestling.compare.subjects import Subjects
+from nestling.compare.rdms.rdms import as_rdms
+from nestling.compare.rdms.subjects import Subjects
+from nestling.compare.similarity.comparators import Comparator, Method, comparator, usable
 from nestling.errors import ConfigError, DataError
 
 Floats = NDArray[np.float64]
@@ -55,7 +55,7 @@ def noise_ceiling(
 
     Args:
         rdms: RDMs, or ``Float[m, n(n-1)/2]``.
-        method: of :func:`~nestling.compare.comparators.compare`.
+        method: of :func:`~nestling.compare.similarity.comparators.compare`.
         subject: the label that says whose a matrix is, or one value a matrix; None if each is of another.
         sigma: for the whitened methods.
 
@@ -111,7 +111,7 @@ class Pools:
     Args:
         chosen: what they are compared and pooled by.
         vectors: ``Float[m, pairs]`` as :func:`complete` gives them.
-        average: ``Float[subjects, m]`` of :class:`~nestling.compare.subjects.Subjects`.
+        average: ``Float[subjects, m]`` of :class:`~nestling.compare.rdms.subjects.Subjects`.
     """
 
     def __init__(self, chosen: Comparator, vectors: Floats, average: Floats) -> None:

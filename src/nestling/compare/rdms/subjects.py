@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.labels import labels_for
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms.labels import labels_for
+from nestling.compare.rdms.rdms import RDMs
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,9 @@ from typing import Any, Self, get_args
 
 import numpy as np
 
-from nestling.compare.centroids import (
+from nestling.compare.rdms.labels import labels_for
+from nestling.compare.rdms.rdms import RDMs, as_rdms
+from nestling.compare.similarity.centroids import (
     Distance,
     Flags,
     Floats,
@@ -21,9 +23,7 @@ from nestling.compare.centroids import (
     pair_distances,
     share_right,
 )
-from nestling.compare.labels import labels_for
-from nestling.compare.rdms import RDMs, as_rdms
-from nestling.compare.transformer import Vectors
+from nestling.compare.transforms.transformer import Vectors
 from nestling.errors import ConfigError, DataError, require, unknown
 
 _MEMBERS_AT_A_TIME = 1 << 21
@@ -178,7 +178,7 @@ def identify(
         label: what is to be identified, such as ``"layer"``: a label of the matrices, or one value each.
         subject: who is left out, such as ``"seed"``: likewise.
         transform: applied to all matrices first: anything with ``transform``, or a function. It must treat
-            each matrix by itself, as :class:`~nestling.compare.topology.GeoTopological` does.
+            each matrix by itself, as :class:`~nestling.compare.transforms.topology.GeoTopological` does.
         distance: to the centroids: ``"euclidean"``, as in the paper, ``"correlation"`` or ``"cosine"``.
         permutations: of the classes within each subject, for the p value.
         seed: of the permutations.

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.rdms import RDMs, aligned
-from nestling.compare.topology import OrderedDistances
+from nestling.compare.rdms.rdms import RDMs, aligned
+from nestling.compare.transforms.topology import OrderedDistances
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.progress import watched
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.compare.comparators import Method, compare
-from nestling.compare.evaluation import evaluate
-from nestling.compare.rdms import RDMs
-from nestling.compare.thresholds import check_thresholds
-from nestling.compare.topology import OrderedDistances
+from nestling.compare.inference.evaluation import evaluate
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.similarity.comparators import Method, compare
+from nestling.compare.transforms.thresholds import check_thresholds
+from nestling.compare.transforms.topology import OrderedDistances
 from nestling.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -51,7 +51,7 @@ def agreements(
 
     Args:
         rdms: at least two, named by their label ``"name"`` where they carry it.
-        methods: see :func:`~nestling.compare.evaluation.evaluate`.
+        methods: see :func:`~nestling.compare.inference.evaluation.evaluate`.
         draws: resamples of the stimuli, the same for all.
         confidence: of the intervals.
         seed: draws them.
@@ -99,7 +99,7 @@ def similarity_by_thresholds(rdms: RDMs, thresholds: ArrayLike) -> Floats:
 
     Args:
         rdms: m of them.
-        thresholds: ``Float[t, 2]``, such as :func:`~nestling.compare.thresholds.threshold_grid` gives.
+        thresholds: ``Float[t, 2]``, such as :func:`~nestling.compare.transforms.thresholds.threshold_grid` gives.
 
     Raises:
         ConfigError: for thresholds that are no such pairs.

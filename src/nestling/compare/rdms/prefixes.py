@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms.rdms import RDMs
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import require
 from nestling.vectors.prefix import check_dims, prefix_blocks, prefix_norms, prepare

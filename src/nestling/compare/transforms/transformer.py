@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.rdms import RDMs, as_rdms
+from nestling.compare.rdms.rdms import RDMs, as_rdms
 from nestling.errors import ConfigError, require, unknown
 
 Vectors = NDArray[np.floating[Any]]
@@ -17,7 +17,7 @@ Vectors = NDArray[np.floating[Any]]
 class MatrixTransformer:
     """Base of transforms that treat every dissimilarity matrix by itself and so learn nothing.
 
-    They take ``Float[m, pairs]`` or :class:`~nestling.compare.rdms.RDMs` and give back the same kind, and
+    They take ``Float[m, pairs]`` or :class:`~nestling.compare.rdms.rdms.RDMs` and give back the same kind, and
     have what scikit-learn asks of a transformer without needing it. As nothing is learned they may be used
     without ``fit``, and no held-out matrix leaks into others.
 

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.arrays import as_array
-from nestling.compare.labels import Label, Labels, check_labels, check_stimuli, join_labels
-from nestling.compare.pairs import count_pairs, count_stimuli, first_pairs, pair_positions
+from nestling.compare.rdms.labels import Label, Labels, check_labels, check_stimuli, join_labels
+from nestling.compare.rdms.pairs import count_pairs, count_stimuli, first_pairs, pair_positions
 from nestling.errors import ArtifactError, DataError, unknown
 from nestling.paths import home_path
 from nestling.storage.artifact import open_array, read_folder, write_folder
@@ -250,40 +250,40 @@ class RDMs:
 
     def to_rsatoolbox(self) -> Any:
         """As ``rsatoolbox.rdm.RDMs``, whose methods change their input: it gets a copy in float64."""
-        from nestling.compare.foreign import to_rsatoolbox
+        from nestling.compare.rdms.foreign import to_rsatoolbox
 
         return to_rsatoolbox(self)
 
     @classmethod
     def from_rsatoolbox(cls, theirs: Any, *, stimuli: str | None = None) -> RDMs:
-        """From ``rsatoolbox.rdm.RDMs``; see :func:`nestling.compare.foreign.from_rsatoolbox`."""
-        from nestling.compare.foreign import from_rsatoolbox
+        """From ``rsatoolbox.rdm.RDMs``; see :func:`nestling.compare.rdms.foreign.from_rsatoolbox`."""
+        from nestling.compare.rdms.foreign import from_rsatoolbox
 
         return from_rsatoolbox(theirs, stimuli=stimuli)
 
     def to_xarray(self) -> Any:
-        """As ``xarray.DataArray[matrix, first, second]``; see :mod:`nestling.compare.foreign`."""
-        from nestling.compare.foreign import to_xarray
+        """As ``xarray.DataArray[matrix, first, second]``; see :mod:`nestling.compare.rdms.foreign`."""
+        from nestling.compare.rdms.foreign import to_xarray
 
         return to_xarray(self)
 
     @classmethod
     def from_xarray(cls, array: Any) -> RDMs:
         """From what :meth:`to_xarray` gives, or another array of such dims."""
-        from nestling.compare.foreign import from_xarray
+        from nestling.compare.rdms.foreign import from_xarray
 
         return from_xarray(array)
 
     def to_pandas(self) -> Any:
-        """As a tidy data frame: one row a matrix and pair; see :mod:`nestling.compare.foreign`."""
-        from nestling.compare.foreign import to_pandas
+        """As a tidy data frame: one row a matrix and pair; see :mod:`nestling.compare.rdms.foreign`."""
+        from nestling.compare.rdms.foreign import to_pandas
 
         return to_pandas(self)
 
     @classmethod
     def from_pandas(cls, frame: Any) -> RDMs:
         """From what :meth:`to_pandas` gives, or another frame of such columns."""
-        from nestling.compare.foreign import from_pandas
+        from nestling.compare.rdms.foreign import from_pandas
 
         return from_pandas(frame)
 

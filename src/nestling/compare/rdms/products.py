@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.pairs import first_pairs
+from nestling.compare.rdms.pairs import first_pairs
 from nestling.errors import DataError
 from nestling.progress import watched
 

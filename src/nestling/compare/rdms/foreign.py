@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.pairs import count_pairs, first_pairs
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms.pairs import count_pairs, first_pairs
+from nestling.compare.rdms.rdms import RDMs
 from nestling.errors import DataError, require
 
 _STIMULUS = "stimulus"

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.compare.rdms import RDMs
-from nestling.compare.thresholds import check_thresholds
+from nestling.compare.rdms.rdms import RDMs
+from nestling.compare.transforms.thresholds import check_thresholds
 from nestling.errors import ConfigError, DataError, require, unknown
 from nestling.picture import LOOKS, Panel, Style, draw, heat_map, legend, look_of, title_of
 

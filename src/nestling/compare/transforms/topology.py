@@ -8,9 +8,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.compare.rdms import RDMs, as_rdms
-from nestling.compare.thresholds import check_thresholds
-from nestling.compare.transformer import MatrixTransformer, Vectors
+from nestling.compare.rdms.rdms import RDMs, as_rdms
+from nestling.compare.transforms.thresholds import check_thresholds
+from nestling.compare.transforms.transformer import MatrixTransformer, Vectors
 from nestling.errors import ConfigError, DataError
 
 Floats = NDArray[np.float64]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.rdm import Metric, rdm
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms.from_patterns import Metric, rdm
+from nestling.compare.rdms.rdms import RDMs
 from nestling.cut import RAW
 from nestling.errors import ConfigError, DataError
 from nestling.paths import home_path
@@ -28,7 +28,7 @@ def rdms_of_files(
     Args:
         paths: files or folders as :func:`~nestling.vectors.stored.open_vectors` reads them. A folder's cut
             rule is followed; a file is taken as it stands.
-        metric: see :func:`~nestling.compare.rdm.rdm`.
+        metric: see :func:`~nestling.compare.rdms.from_patterns.rdm`.
         limit: of more rows a sample of so many is used, the same in all files.
         seed: draws it.
 

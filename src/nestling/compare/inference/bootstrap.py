@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.comparators import Comparator
-from nestling.compare.noise_ceiling import Pools
-from nestling.compare.pairs import pair_positions
+from nestling.compare.inference.ceiling import Pools
+from nestling.compare.rdms.pairs import pair_positions
+from nestling.compare.similarity.comparators import Comparator
 from nestling.progress import watched
 
 Floats = NDArray[np.float64]
@@ -73,7 +73,7 @@ def bootstrap(
         chosen: what they are compared by.
         models: ``Float[models, pairs]``, all pairs; NaN for those that any matrix lacks.
         data: ``Float[m, pairs]``, likewise.
-        average: ``Float[subjects, m]`` of :class:`~nestling.compare.subjects.Subjects`.
+        average: ``Float[subjects, m]`` of :class:`~nestling.compare.rdms.subjects.Subjects`.
         resamples: what was drawn.
         over: for ``"both"`` the same draws are also used for subjects alone and for stimuli alone.
 

@@ -9,15 +9,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nestling.compare import estimators
-from nestling.compare.crossvalidation import write_crossnobis, write_poisson_cv
-from nestling.compare.design import Design, Names, read_patterns
-from nestling.compare.estimators import Form, RatePrior, check_counts
-from nestling.compare.labels import Label
-from nestling.compare.noise import whitened, whitener
-from nestling.compare.pairs import count_pairs
-from nestling.compare.products import write_pairs
-from nestling.compare.rdms import RDMs
+from nestling.compare.rdms import estimators
+from nestling.compare.rdms.crossvalidation import write_crossnobis, write_poisson_cv
+from nestling.compare.rdms.design import Design, Names, read_patterns
+from nestling.compare.rdms.estimators import Form, RatePrior, check_counts
+from nestling.compare.rdms.labels import Label
+from nestling.compare.rdms.noise import whitened, whitener
+from nestling.compare.rdms.pairs import count_pairs
+from nestling.compare.rdms.products import write_pairs
+from nestling.compare.rdms.rdms import RDMs
 from nestling.errors import ConfigError, DataError, unknown
 
 Metric = Literal[
@@ -77,10 +77,10 @@ def rdm(
         metric: one of the above.
         stimuli: what each row shows; ``"0"`` to ``"n-1"`` by default. The matrix has them in the order in
             which they first occur.
-        labels: of the matrices; see :class:`~nestling.compare.rdms.RDMs`.
+        labels: of the matrices; see :class:`~nestling.compare.rdms.rdms.RDMs`.
         noise: for ``"mahalanobis"`` and ``"crossnobis"``, the precision of the noise ``Float[p, p]``, or
             ``Float[p]`` without covariances; a mapping with the names of ``x`` gives each its own. See
-            :func:`~nestling.compare.noise.noise_precision`. None is the identity, with which
+            :func:`~nestling.compare.rdms.noise.noise_precision`. None is the identity, with which
             ``"mahalanobis"`` is ``"sqeuclidean"`` over p.
         folds: for ``"crossnobis"`` and ``"poisson_cv"``, which independent measurement (run, session)
             each row is of.

@@ -10,12 +10,18 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.bootstrap import FEWEST_SUBJECTS, Over, Resamples, bootstrap, two_factor_variance
-from nestling.compare.comparators import Method, usable
-from nestling.compare.noise_ceiling import NoiseCeiling, Pools, complete, poolable
-from nestling.compare.rdms import RDMs, aligned
-from nestling.compare.significance import Correction, adjusted
-from nestling.compare.subjects import Subjects
+from nestling.compare.inference.bootstrap import (
+    FEWEST_SUBJECTS,
+    Over,
+    Resamples,
+    bootstrap,
+    two_factor_variance,
+)
+from nestling.compare.inference.ceiling import NoiseCeiling, Pools, complete, poolable
+from nestling.compare.inference.significance import Correction, adjusted
+from nestling.compare.rdms.rdms import RDMs, aligned
+from nestling.compare.rdms.subjects import Subjects
+from nestling.compare.similarity.comparators import Method, usable
 from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError, require, unknown
 
@@ -186,7 +192,7 @@ def evaluate(
         models: RDMs, one a model, named by their label ``"name"`` where they carry it; or
             ``Float[models, n(n-1)/2]``.
         data: RDMs of subjects, or ``Float[m, n(n-1)/2]``, over the same stimuli.
-        method: a similarity of :func:`~nestling.compare.comparators.compare` that matrices can be pooled by.
+        method: a similarity of :func:`~nestling.compare.similarity.comparators.compare` that matrices can be pooled by.
         over: ``"both"``: what is said holds for other subjects and other stimuli; ``"subjects"``: for these
             stimuli; ``"stimuli"``: for these subjects.
         subject: the label that says whose a matrix is, or one value a matrix; None if each is of another.
