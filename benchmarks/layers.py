@@ -22,7 +22,7 @@ from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, GradientCache, InfoNCE, Nested
 from nestling.losses.nested import Views
 from nestling.measure.sweep import sweep
-from nestling.measure.tasks import STS, Retrieval
+from nestling.measure.tasks.tasks import STS, Retrieval
 from record import Ratios, grown_megabytes, in_turn, ratio, stamp
 from sentences import sentences
 

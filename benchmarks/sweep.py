@@ -18,7 +18,7 @@ from sentence_transformers.util import cos_sim
 
 from nestling.granularity import Nesting
 from nestling.measure.sweep import sweep
-from nestling.measure.tasks import Retrieval
+from nestling.measure.tasks.tasks import Retrieval
 from nestling.search.exact.neighbours import nearest, nearest_each
 from record import Ratios, in_turn, ratio, stamp
 

@@ -19,7 +19,7 @@ from nestling.compare import rdm
 from nestling.cut import RAW, check_vectors, cut
 from nestling.encoders.vectors import NestedAdapter, PCARotation
 from nestling.errors import DataError
-from nestling.measure.tasks import STS, NearestClassMean
+from nestling.measure.tasks.tasks import STS, NearestClassMean
 from nestling.search.certified.scan import CertifiedScan
 from nestling.search.exact.neighbours import nearest
 from nestling.search.index.index import AdaptiveIndex

@@ -20,9 +20,9 @@ from nestling.errors import ConfigError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.losses import AlignScores, AlignVectors, GradientCache, InfoNCE, Nested
 from nestling.losses.nested import Views
-from nestling.measure.curve import Curve
+from nestling.measure.curve.curve import Curve
 from nestling.measure.sweep import sweep
-from nestling.measure.tasks import Retrieval
+from nestling.measure.tasks.tasks import Retrieval
 from nestling.schedules import Cross, RandomSome, Sandwich, Schedule
 from nestling.storage.artifact import read_folder, write_folder
 from nestling.testing import check_elastic

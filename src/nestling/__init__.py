@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nestling.granularity import Granularity as Granularity
     from nestling.granularity import Nesting as Nesting
     from nestling.losses.nested import Nested as Nested
-    from nestling.measure.curve import Curve as Curve
+    from nestling.measure.curve.curve import Curve as Curve
     from nestling.measure.sweep import sweep as sweep
     from nestling.nn.heads import NestedClassifier as NestedClassifier
     from nestling.search.index.index import AdaptiveIndex as AdaptiveIndex

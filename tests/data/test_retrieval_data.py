@@ -12,8 +12,8 @@ from nestling.cut import RAW
 from nestling.data import RetrievalData, cranfield, read_beir, read_qrels, read_run, xquad
 from nestling.data.retrieval_sets import read_squad
 from nestling.errors import DataError
-from nestling.measure.qrels import Qrels
-from nestling.measure.tasks import Retrieval
+from nestling.measure.tasks.qrels import Qrels
+from nestling.measure.tasks.tasks import Retrieval
 
 CRAN_DOCUMENTS = """.I 1
 .T

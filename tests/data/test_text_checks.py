@@ -15,7 +15,7 @@ from nestling.data.text_checks import check_texts
 from nestling.encoders.text import TextEncoder
 from nestling.errors import DataError
 from nestling.measure.sweep import sweep
-from nestling.measure.tasks import STS, Retrieval
+from nestling.measure.tasks.tasks import STS, Retrieval
 
 GOOD = ["one two three four five six", "a second text of several words", "ä third"]
 

@@ -8,7 +8,7 @@ from nestling.granularity import Nesting
 from nestling.measure.baselines import pca, random_dims, truncation
 from nestling.measure.encode import encode_task
 from nestling.measure.sweep import sweep
-from nestling.measure.tasks import Retrieval
+from nestling.measure.tasks.tasks import Retrieval
 
 NESTING = Nesting.parse("dim=2..32")
 RNG = np.random.default_rng(0)

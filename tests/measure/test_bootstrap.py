@@ -8,7 +8,7 @@ from sklearn.metrics import v_measure_score
 from nestling.errors import ConfigError, DataError
 from nestling.measure import bootstrap as module
 from nestling.measure.bootstrap import bootstrap
-from nestling.measure.scores import MeanScores, RetentionScores, Scores, SpearmanScores, VMeasureScores
+from nestling.measure.tasks.scores import MeanScores, RetentionScores, Scores, SpearmanScores, VMeasureScores
 
 RNG = np.random.default_rng(0)
 N = 40

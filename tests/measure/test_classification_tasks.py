@@ -10,7 +10,7 @@ from sklearn.preprocessing import normalize
 
 from nestling.cut import RAW, CutRule
 from nestling.errors import ConfigError, DataError
-from nestling.measure.tasks import (
+from nestling.measure.tasks.tasks import (
     HeadClassification,
     LinearProbe,
     NearestClassMean,

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, StorageError
 from nestling.granularity import Granularity, Nesting
-from nestling.measure.choice import Row
-from nestling.measure.curve import Curve
+from nestling.measure.curve.choice import Row
+from nestling.measure.curve.curve import Curve
+from nestling.measure.curve.table import compare
 from nestling.measure.sweep import sweep
-from nestling.measure.table import compare
-from nestling.measure.tasks import Retrieval
+from nestling.measure.tasks.tasks import Retrieval
 
 
 def make(rows: tuple[Row, ...], name: str = "nested", task: str = "retrieval") -> Curve:

@@ -10,7 +10,7 @@ from nestling.errors import ConfigError, DataError
 from nestling.gain import Gain, told
 from nestling.granularity import Granularity
 from nestling.measure import STS, Curve, Retrieval, compare, sweep
-from nestling.measure.table import cells
+from nestling.measure.curve.table import cells
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 8))

@@ -15,7 +15,7 @@ from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.measure import Fidelity, Robustness, encode_task, sweep
 from nestling.measure.baselines import random_dims
-from nestling.measure.pair_scores import PairScores
+from nestling.measure.tasks.pair_scores import PairScores
 from nestling.vectors.stored import StoredVectors
 
 NESTING = Nesting.parse("dim=2,4,8,16")

@@ -11,7 +11,7 @@ import torch
 from nestling.errors import DataError
 from nestling.measure import STS, Curve, LinearProbe, Retrieval, Robustness, compare, encode_task, sweep
 from nestling.measure.baselines import truncation
-from nestling.measure.identity import identity
+from nestling.measure.curve.provenance import identity
 
 RNG = np.random.default_rng(0)
 X, OTHER = RNG.normal(size=(2, 60, 8))

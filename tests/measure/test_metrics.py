@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import ndcg_score, v_measure_score
 
 from nestling.errors import DataError
-from nestling.measure import metrics
+from nestling.measure.tasks import metrics
 
 hits = arrays(np.bool_, st.tuples(st.integers(1, 6), st.integers(1, 12)))
 
@@ -119,7 +119,7 @@ def test_bad_input_is_named(call: object, message: str) -> None:
 @given(hits, st.integers(1, 20))
 def test_map_is_that_of_the_field(table: np.ndarray, more: int) -> None:
     """By plain loops: over min(k, relevant) as sentence-transformers, over all of them as trec_eval."""
-    from nestling.measure.retrieval import Retrieval
+    from nestling.measure.tasks.retrieval import Retrieval
 
     k = table.shape[1]
     documents = k + more
@@ -134,7 +134,7 @@ def test_map_is_that_of_the_field(table: np.ndarray, more: int) -> None:
 
 @given(st.integers(1, 12), st.integers(1, 30))
 def test_a_perfect_search_has_map_1_whatever_is_relevant(k: int, relevant: int) -> None:
-    from nestling.measure.retrieval import Retrieval
+    from nestling.measure.tasks.retrieval import Retrieval
 
     documents = max(k, relevant) + 3
     task = Retrieval(np.zeros((1, 1)), np.zeros((documents, 1)), [list(range(relevant))], k, ("map", "ndcg"))

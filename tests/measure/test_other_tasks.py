@@ -9,7 +9,7 @@ from sklearn.preprocessing import normalize
 
 from nestling.cut import CutRule
 from nestling.errors import ConfigError, DataError
-from nestling.measure.tasks import (
+from nestling.measure.tasks.tasks import (
     STS,
     Clustering,
     HeadClassification,

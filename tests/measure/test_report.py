@@ -15,11 +15,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from nestling.granularity import Granularity
-from nestling.measure.choice import Row
-from nestling.measure.curve import Curve
-from nestling.measure.headline import headline
-from nestling.measure.lines import Chart
-from nestling.measure.report import report
+from nestling.measure.curve.choice import Row
+from nestling.measure.curve.curve import Curve
+from nestling.measure.curve.lines import Chart
+from nestling.measure.curve.report import report
+from nestling.measure.curve.summary import headline
 from nestling.picture.looks import COLOURS, DARK_COLOURS
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -13,8 +13,8 @@ from nestling.cut import CutRule, cut
 from nestling.data.pairs import TextPairs
 from nestling.data.retrieval import RetrievalData
 from nestling.errors import ConfigError, DataError
-from nestling.measure.qrels import Labels, Qrels
-from nestling.measure.retrieval import Retrieval
+from nestling.measure.tasks.qrels import Labels, Qrels
+from nestling.measure.tasks.retrieval import Retrieval
 
 DIMS = [4, 8, 16]
 

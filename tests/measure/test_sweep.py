@@ -14,7 +14,13 @@ from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.measure.encode import encode_task
 from nestling.measure.sweep import sweep
-from nestling.measure.tasks import STS, HeadClassification, NeighbourClassification, Retrieval, Robustness
+from nestling.measure.tasks.tasks import (
+    STS,
+    HeadClassification,
+    NeighbourClassification,
+    Retrieval,
+    Robustness,
+)
 from nestling.nn.heads import NestedClassifier
 
 NESTING = Nesting.parse("dim=4,8,16")

@@ -16,7 +16,7 @@ from nestling.cli.talk import say, show
 if TYPE_CHECKING:
     from nestling.domains.collection import Collection
     from nestling.granularity import Granularity
-    from nestling.measure.curve import Curve
+    from nestling.measure.curve.curve import Curve
     from nestling.training.plan import TrainPlan
 
 DEMO_FOLDER = Path("nestling-demo")
@@ -110,8 +110,8 @@ def _show_all(plan: TrainPlan, encoder: str, output: Path, seed: int, *, has_own
 
 
 def _report(curve: Curve, baselines: list[Curve], chosen: Granularity, output: Path) -> None:
-    from nestling.measure.headline import headline
-    from nestling.measure.table import compare
+    from nestling.measure.curve.summary import headline
+    from nestling.measure.curve.table import compare
 
     curve.save(output / "curve.json")
     for number, each in enumerate([curve, *baselines], start=1):

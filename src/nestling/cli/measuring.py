@@ -11,7 +11,7 @@ from nestling.cli.options import AsJson, Seed
 from nestling.cli.talk import say, show, show_json
 
 if TYPE_CHECKING:
-    from nestling.measure.curve import Curve
+    from nestling.measure.curve.curve import Curve
 
 
 def sweep(
@@ -55,8 +55,8 @@ def sweep(
     from nestling.cli.results import check_results
     from nestling.cli.tasks import TaskFlags, text_task, vector_task
     from nestling.granularity import Nesting
+    from nestling.measure.curve.table import check_format
     from nestling.measure.sweep import sweep as measure
-    from nestling.measure.table import check_format
 
     check_format(format)
     check_results(output, "curve.json", "curve.png", "grid.png", "report.html")
@@ -116,7 +116,7 @@ def choose(
 
     Example: nestling choose nestling-demo/curve.json --keep 0.99
     """
-    from nestling.measure.curve import Curve
+    from nestling.measure.curve.curve import Curve
 
     measured = Curve.load(curve)
     chosen = measured.choose(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nestling.measure.qrels import Qrels
-    from nestling.measure.tasks import Retrieval, Task
+    from nestling.measure.tasks.qrels import Qrels
+    from nestling.measure.tasks.tasks import Retrieval, Task
     from nestling.vectors.stored import StoredVectors
 
 _HELD_OUT = 5  # of so many rows of a class one is a query
@@ -91,7 +91,7 @@ def text_task(flags: TaskFlags) -> Task:
     from nestling.data import read_beir, read_pairs
     from nestling.data.roles import PAIR_ROLES, SCORED_ROLES, read_roles
     from nestling.data.sts import read_scored_pairs
-    from nestling.measure.tasks import STS, Retrieval
+    from nestling.measure.tasks.tasks import STS, Retrieval
 
     if flags.pairs is not None:
         pairs = read_pairs(flags.pairs, **read_roles(flags.columns, PAIR_ROLES))
@@ -112,7 +112,7 @@ def vector_task(stored: StoredVectors, flags: TaskFlags) -> Task:
     Raises:
         DataError: for data that cannot be used.
     """
-    from nestling.measure.tasks import Retrieval
+    from nestling.measure.tasks.tasks import Retrieval
     from nestling.vectors.stored import open_vectors
 
     if flags.labels is not None:
@@ -189,7 +189,7 @@ def _held_out(labels: NDArray[np.generic], seed: int) -> tuple[NDArray[np.int64]
 def _read_relevant(path: Path, queries: StoredVectors, documents: StoredVectors) -> tuple[list[int], Qrels]:
     """Rows of the judged queries and their judgements; rows are named by id, or by number without ids."""
     from nestling.data import RetrievalData, read_qrels
-    from nestling.measure.qrels import Qrels
+    from nestling.measure.tasks.qrels import Qrels
 
     asked, known = _places(queries), _places(documents)
     data = RetrievalData({name: name for name in asked}, {name: name for name in known}, read_qrels(path))

@@ -13,9 +13,9 @@ from nestling.data.roles import PAIR_ROLES, TEXT_ROLES, read_roles
 from nestling.encoders.opening import check_model, open_encoder
 from nestling.encoders.pools import PoolName
 from nestling.granularity import Nesting
-from nestling.measure.curve import Curve
-from nestling.measure.fidelity import THRESHOLDS, Fidelity
+from nestling.measure.curve.curve import Curve
 from nestling.measure.sweep import sweep
+from nestling.measure.tasks.fidelity import THRESHOLDS, Fidelity
 from nestling.plan_file import check_names, read_tables, validated
 from nestling.vectors.stored import open_vectors
 

@@ -17,7 +17,7 @@ from nestling.encoders.views import ViewsOf
 from nestling.losses import GradientCache, Nested, Parts
 from nestling.losses.nested import Views
 from nestling.measure.sweep import sweep
-from nestling.measure.tasks import Task
+from nestling.measure.tasks.tasks import Task
 from nestling.training import fit
 from nestling.training.plan import TrainPlan
 

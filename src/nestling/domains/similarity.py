@@ -14,7 +14,7 @@ from nestling.encoders.text import TextEncoder
 from nestling.errors import ConfigError
 from nestling.granularity import Nesting
 from nestling.losses import CoSENT
-from nestling.measure.tasks import STS
+from nestling.measure.tasks.tasks import STS
 from nestling.training.plan import TrainPlan, write_plan
 
 

@@ -18,10 +18,10 @@ from nestling.encoders.vectors import NestedAdapter
 from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested
 from nestling.measure.baselines import pca, random_dims, truncation
-from nestling.measure.curve import Curve
+from nestling.measure.curve.curve import Curve
 from nestling.measure.encode import encode_task
 from nestling.measure.sweep import sweep
-from nestling.measure.tasks import Retrieval
+from nestling.measure.tasks.tasks import Retrieval
 from nestling.training.plan import DataPlan, TrainPlan, write_plan
 
 _SMALLEST_DIM = 8

@@ -1,12 +1,12 @@
 """Quality and cost at every granularity: tasks, the sweep over them, and the curve that chooses."""
 
 from nestling.measure.cascade import AdaptiveClassifier
-from nestling.measure.curve import Curve
+from nestling.measure.curve.curve import Curve
+from nestling.measure.curve.table import compare
 from nestling.measure.encode import encode_task
-from nestling.measure.fidelity import Fidelity
 from nestling.measure.sweep import sweep
-from nestling.measure.table import compare
-from nestling.measure.tasks import (
+from nestling.measure.tasks.fidelity import Fidelity
+from nestling.measure.tasks.tasks import (
     STS,
     Clustering,
     HeadClassification,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from nestling.cut import CutRule
 from nestling.errors import DataError
 from nestling.granularity import AnyNesting
-from nestling.measure.curve import Curve
+from nestling.measure.curve.curve import Curve
 from nestling.measure.sweep import sweep
-from nestling.measure.tasks import Task
+from nestling.measure.tasks.tasks import Task
 
 Vectors = NDArray[np.floating[Any]]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nestling.arguments import real, whole
 from nestling.errors import ConfigError, DataError
-from nestling.measure.scores import Scores
+from nestling.measure.tasks.scores import Scores
 from nestling.progress import Progress
 
 Floats = NDArray[np.float64]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from nestling.arrays import as_array
 from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError
-from nestling.measure.metrics import check_labels
+from nestling.measure.tasks.metrics import check_labels
 from nestling.vectors.prefix import check_dims
 
 Floats = NDArray[np.float64]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from nestling.arrays import as_array
 from nestling.errors import DataError
 from nestling.granularity import Granularity
-from nestling.measure.identity import remember
-from nestling.measure.tasks import Task
+from nestling.measure.curve.provenance import remember
+from nestling.measure.tasks.tasks import Task
 from nestling.progress import watched
 
 AnyTask = TypeVar("AnyTask", bound=Task)

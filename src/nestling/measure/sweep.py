@@ -19,13 +19,13 @@ from nestling.errors import ConfigError
 from nestling.gain import Gain
 from nestling.granularity import AnyNesting, Granularity, Nesting
 from nestling.measure.bootstrap import Estimate, Resampled
-from nestling.measure.choice import Row
-from nestling.measure.curve import Curve
+from nestling.measure.curve.choice import Row
+from nestling.measure.curve.curve import Curve
+from nestling.measure.curve.provenance import identity
 from nestling.measure.encode import at_rest, encode_inputs, encode_one, encode_task
-from nestling.measure.identity import identity
 from nestling.measure.machine import machine, today, versions
-from nestling.measure.scores import Floats, Scores
-from nestling.measure.tasks import Task, check_task, is_relative, with_full
+from nestling.measure.tasks.scores import Floats, Scores
+from nestling.measure.tasks.tasks import Task, check_task, is_relative, with_full
 from nestling.progress import watched
 
 _TIMINGS = 15
@@ -79,7 +79,7 @@ def sweep(
         GranularityError: for granularities that the thing does not have.
         DataError: for inputs that cannot be encoded or scored.
 
-    >>> from nestling.measure.tasks import Retrieval
+    >>> from nestling.measure.tasks.tasks import Retrieval
     >>> x = np.random.default_rng(0).normal(size=(50, 16))
     >>> task = Retrieval(x + 0.1, x, range(50))
     >>> sweep(lambda vectors: vectors, task, "dim=2..16").choose(keep=0.99)

@@ -24,7 +24,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nestling.measure.metrics import spearman
+from nestling.measure.tasks.metrics import spearman
 from nestling.papers.adanns_study import (
     NEIGHBOURS,
     NESTED,

@@ -11,7 +11,7 @@ from nestling.data.retrieval_sets import cranfield, xquad
 from nestling.encoders.text import TextEncoder
 from nestling.granularity import Granularity, Nesting
 from nestling.measure.sweep import sweep
-from nestling.measure.tasks import Retrieval
+from nestling.measure.tasks.tasks import Retrieval
 from nestling.papers.checks import Run
 
 ByLayer = dict[str, float]

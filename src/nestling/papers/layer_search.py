@@ -21,7 +21,7 @@ from nestling.encoders.views import ViewsOf
 from nestling.granularity import Nesting
 from nestling.losses import AlignScores, InfoNCE
 from nestling.measure.sweep import sweep
-from nestling.measure.tasks import Retrieval
+from nestling.measure.tasks.tasks import Retrieval
 from nestling.papers.checks import Tour
 from nestling.papers.layer_retrieval import ByLayer, find
 from nestling.papers.layer_study import DIMS, PAIRS, UNTOUCHED, Method, find_untouched, minilm, ours

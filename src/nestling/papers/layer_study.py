@@ -27,7 +27,7 @@ from nestling.encoders.views import ViewsOf
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested, Parts
 from nestling.losses.nested import Views
-from nestling.measure.metrics import spearman
+from nestling.measure.tasks.metrics import spearman
 from nestling.papers.checks import Tour
 from nestling.papers.layer_retrieval import ByLayer, find
 from nestling.papers.notes import Notes

@@ -16,7 +16,7 @@ from nestling.errors import NoGainWarning
 from nestling.granularity import Nesting
 from nestling.losses import CoSENT, CrossEntropy, InfoNCE, Nested
 from nestling.measure import AdaptiveClassifier, NearestClassMean
-from nestling.measure.metrics import average_precision, label_hits, ndcg, spearman
+from nestling.measure.tasks.metrics import average_precision, label_hits, ndcg, spearman
 from nestling.nn.heads import NestedClassifier
 from nestling.papers.mrl_data import Floats, Ints, LabelledData, PairedData, Rows
 from nestling.search.exact.funnel import Funnel

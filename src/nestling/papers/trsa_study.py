@@ -25,8 +25,8 @@ from nestling.encoders.text import TextEncoder
 from nestling.granularity import Nesting
 from nestling.measure.baselines import random_dims
 from nestling.measure.encode import encode_task
-from nestling.measure.fidelity import Fidelity
 from nestling.measure.sweep import sweep
+from nestling.measure.tasks.fidelity import Fidelity
 from nestling.training import TrainConfig, fit
 
 Floats = NDArray[np.float64]

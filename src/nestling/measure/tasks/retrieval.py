@@ -14,9 +14,9 @@ from nestling.cut import CutRule, check_vectors
 from nestling.data.pairs import TextPairs
 from nestling.data.retrieval import RetrievalData
 from nestling.errors import ConfigError, DataError, unknown
-from nestling.measure import metrics as of
-from nestling.measure.qrels import Floats, Judgements, Labels, Qrels
-from nestling.measure.scores import MeanScores
+from nestling.measure.tasks import metrics as of
+from nestling.measure.tasks.qrels import Floats, Judgements, Labels, Qrels
+from nestling.measure.tasks.scores import MeanScores
 from nestling.search.exact.neighbours import nearest, nearest_each
 
 _MEASURES: dict[str, Callable[[Floats, Judgements], Floats]] = {
@@ -42,7 +42,7 @@ class Retrieval:
         queries: whatever is to be encoded: texts, vectors, row numbers.
         documents: the same kind.
         qrels: for each query row its relevant documents: one row, several, or rows with grades (see
-            :class:`~nestling.measure.qrels.Qrels`); or any other :class:`~nestling.measure.qrels.Judgements`.
+            :class:`~nestling.measure.tasks.qrels.Qrels`); or any other :class:`~nestling.measure.tasks.qrels.Judgements`.
         k: documents to look at for each query.
         measures: some of those below, the main one first.
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
-from nestling.measure.headline import Choice, headline
-from nestling.measure.lines import Chart
-from nestling.measure.svg import key, line_chart
-from nestling.measure.table import cells, percent, short
+from nestling.measure.curve.lines import Chart
+from nestling.measure.curve.summary import Choice, headline
+from nestling.measure.curve.svg import key, line_chart
+from nestling.measure.curve.table import cells, percent, short
 from nestling.picture.looks import COLOURS, DARK_COLOURS
 
 if TYPE_CHECKING:
-    from nestling.measure.curve import Curve
+    from nestling.measure.curve.curve import Curve
 
 _INTERVAL = re.compile(r"(.+?) \[(.+), (.+)\]")
 _UNIT = re.compile(r"(?<=\d) (?=%|[kMGTP]?B\b)")

@@ -12,7 +12,7 @@ from nestling.arguments import shown
 from nestling.cut import name_rows
 from nestling.data.retrieval import RetrievalData
 from nestling.errors import DataError
-from nestling.measure.metrics import check_labels, label_hits
+from nestling.measure.tasks.metrics import check_labels, label_hits
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

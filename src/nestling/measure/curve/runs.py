@@ -10,18 +10,18 @@ import numpy as np
 
 from nestling.arguments import shown
 from nestling.errors import ConfigError, DataError
-from nestling.measure.choice import Row
-from nestling.measure.identity import check_same_data
+from nestling.measure.curve.choice import Row
+from nestling.measure.curve.provenance import check_same_data
 
 if TYPE_CHECKING:
-    from nestling.measure.curve import Curve
+    from nestling.measure.curve.curve import Curve
 
 _FEWEST = 2
 
 
 def mean(curves: Sequence[Curve], name: str | None = None) -> Curve:
     """The mean of curves, from the lowest to the highest; see :meth:`Curve.mean`."""
-    from nestling.measure.curve import Curve
+    from nestling.measure.curve.curve import Curve
 
     if not isinstance(curves, Sequence) or not all(isinstance(curve, Curve) for curve in curves):
         raise ConfigError(f"mean takes a list of curves, not {shown(curves)}")

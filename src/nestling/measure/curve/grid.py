@@ -11,8 +11,8 @@ from nestling.errors import ConfigError
 from nestling.picture import heat_map
 
 if TYPE_CHECKING:
-    from nestling.measure.choice import Row
-    from nestling.measure.curve import Curve
+    from nestling.measure.curve.choice import Row
+    from nestling.measure.curve.curve import Curve
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.errors import DataError
-from nestling.measure.scores import Floats
+from nestling.measure.tasks.scores import Floats
 
 Pairs = NDArray[np.floating[Any]]
 

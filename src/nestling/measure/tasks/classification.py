@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from nestling.arguments import whole
 from nestling.cut import CutRule, cut, cut_each, name_rows
 from nestling.errors import ConfigError, DataError, require
-from nestling.measure.metrics import check_labels
-from nestling.measure.scores import MeanScores
+from nestling.measure.tasks.metrics import check_labels
+from nestling.measure.tasks.scores import MeanScores
 from nestling.search.exact.neighbours import Metric, nearest_each
 
 Ints = NDArray[np.int64]

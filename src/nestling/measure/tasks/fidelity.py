@@ -16,8 +16,8 @@ from nestling.compare.transforms.thresholds import check_thresholds
 from nestling.compare.transforms.topology import geo_topological
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError, require
-from nestling.measure.pair_scores import PairScores
-from nestling.measure.scores import Floats, MeanScores, Scores
+from nestling.measure.tasks.pair_scores import PairScores
+from nestling.measure.tasks.scores import Floats, MeanScores, Scores
 from nestling.search.exact.recall import rounding, share_as_near
 from nestling.vectors.prefix import prepare
 

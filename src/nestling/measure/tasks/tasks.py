@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from nestling.arguments import type_of, whole
 from nestling.cut import CutRule, cut_each
 from nestling.errors import ConfigError, DataError, require
-from nestling.measure.classification import (
+from nestling.measure.tasks.classification import (
     HeadClassification,
     LinearProbe,
     NearestClassMean,
     NeighbourClassification,
 )
-from nestling.measure.metrics import check_labels, check_scores
-from nestling.measure.retrieval import Retrieval
-from nestling.measure.scores import RetentionScores, Scores, SpearmanScores, VMeasureScores
+from nestling.measure.tasks.metrics import check_labels, check_scores
+from nestling.measure.tasks.retrieval import Retrieval
+from nestling.measure.tasks.scores import RetentionScores, Scores, SpearmanScores, VMeasureScores
 from nestling.vectors.prefix import prefix_pair_scores
 
 __all__ = [

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from nestling.picture import Scale
 
 if TYPE_CHECKING:
-    from nestling.measure.choice import Row
-    from nestling.measure.curve import Curve
+    from nestling.measure.curve.choice import Row
+    from nestling.measure.curve.curve import Curve
 
 _BYTES = "bytes of a vector"
 

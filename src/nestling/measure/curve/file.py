@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.gain import Gain
 from nestling.granularity import Granularity
-from nestling.measure.choice import Row
-from nestling.measure.curve import Curve
+from nestling.measure.curve.choice import Row
+from nestling.measure.curve.curve import Curve
 from nestling.paths import home_path
 from nestling.storage.artifact import malformed
 

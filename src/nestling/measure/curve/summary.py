@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
-from nestling.measure.table import percent, short
+from nestling.measure.curve.table import percent, short
 
 if TYPE_CHECKING:
-    from nestling.measure.choice import Row
-    from nestling.measure.curve import Curve
+    from nestling.measure.curve.choice import Row
+    from nestling.measure.curve.curve import Curve
 
 KEEP = 0.99
 """The share of the full quality that is asked for where nobody says what to choose."""

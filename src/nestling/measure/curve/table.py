@@ -10,13 +10,13 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Literal, get_args
 
 from nestling.errors import ConfigError, DataError, unknown
-from nestling.measure.choice import Row
-from nestling.measure.grid import Grid
-from nestling.measure.identity import check_same_data
+from nestling.measure.curve.choice import Row
+from nestling.measure.curve.grid import Grid
+from nestling.measure.curve.provenance import check_same_data
 
 if TYPE_CHECKING:
-    from nestling.measure.choice import CostName
-    from nestling.measure.curve import Curve
+    from nestling.measure.curve.choice import CostName
+    from nestling.measure.curve.curve import Curve
 
 Format = Literal["text", "markdown", "latex", "csv"]
 

@@ -13,8 +13,8 @@ from nestling.arrays import as_array
 from nestling.errors import DataError
 
 if TYPE_CHECKING:
-    from nestling.measure.curve import Curve
-    from nestling.measure.tasks import Task
+    from nestling.measure.curve.curve import Curve
+    from nestling.measure.tasks.tasks import Task
 
 _DIGITS = 16
 _REMEMBERED = "identity"
@@ -24,7 +24,7 @@ _NOT_DATA = ("measures",)  # which metrics are shown: they have their names
 def identity(task: Task) -> str:
     """A digest of a task's inputs, judgements and settings; that of the texts for a task over their vectors.
 
-    >>> from nestling.measure.tasks import STS
+    >>> from nestling.measure.tasks.tasks import STS
     >>> a, b, c = (STS(["a", "b"], ["c", "d"], scores) for scores in ([1, 2], [1, 2], [1, 3]))
     >>> identity(a) == identity(b), identity(a) == identity(c)
     (True, False)

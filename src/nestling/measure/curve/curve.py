@@ -12,9 +12,9 @@ from nestling.arguments import whole
 from nestling.errors import ConfigError, DataError, require, unknown
 from nestling.gain import Gain, told
 from nestling.granularity import At, Granularity, Nesting
-from nestling.measure.choice import CostName, Row, Targets, choose, pareto
-from nestling.measure.identity import check_same_data
-from nestling.measure.table import Format
+from nestling.measure.curve.choice import CostName, Row, Targets, choose, pareto
+from nestling.measure.curve.provenance import check_same_data
+from nestling.measure.curve.table import Format
 from nestling.picture import Style
 from nestling.storage.artifact import write_result
 
@@ -162,7 +162,7 @@ class Curve:
         Raises:
             DataError: for fewer than two curves, or curves of different data or granularities.
         """
-        from nestling.measure.runs import mean
+        from nestling.measure.curve.runs import mean
 
         return mean(curves, name)
 
@@ -176,13 +176,13 @@ class Curve:
         Raises:
             ConfigError: for another format.
         """
-        from nestling.measure.table import table
+        from nestling.measure.curve.table import table
 
         return table(self, format)
 
     def chart(self, metric: str | None = None, *, width: int = 40) -> str:
         """The curve as bars of text, for a terminal."""
-        from nestling.measure.table import chart
+        from nestling.measure.curve.table import chart
 
         return chart(self, self._metric(metric), whole("width", width))
 
@@ -192,7 +192,7 @@ class Curve:
         Raises:
             ConfigError: for a curve of other than two axes, or a cost that was not measured.
         """
-        from nestling.measure.table import grid
+        from nestling.measure.curve.table import grid
 
         return grid(self, self._metric(metric), cost)
 
@@ -220,7 +220,7 @@ class Curve:
             MissingExtraError: if matplotlib is not installed.
             StorageError: if the file cannot be written.
         """
-        from nestling.measure.plot import heatmap
+        from nestling.measure.curve.plot import heatmap
 
         check_same_data([self, *others], mixed=mixed)
         heatmap([self, *others], target, self._metric(metric), style)
@@ -251,7 +251,7 @@ class Curve:
             MissingExtraError: if matplotlib is not installed.
             StorageError: if the file cannot be written.
         """
-        from nestling.measure.plot import plot
+        from nestling.measure.curve.plot import plot
 
         plot([self, *self._beside(others, mixed=mixed)], target, self._metric(metric), style)
 
@@ -277,7 +277,7 @@ class Curve:
             DataError: for others that were measured on other data, unless ``mixed``.
             StorageError: if the file cannot be written.
         """
-        from nestling.measure.report import report
+        from nestling.measure.curve.report import report
 
         beside, at = self._beside(others, mixed=mixed), self.nesting.resolve(chosen) if chosen else None
         write_result(path, report(self, beside, at, whole("examples", examples)))
@@ -304,7 +304,7 @@ class Curve:
 
     def to_json(self) -> str:
         """The curve as ``save`` writes it."""
-        from nestling.measure.curve_file import to_json
+        from nestling.measure.curve.file import to_json
 
         return to_json(self)
 
@@ -315,7 +315,7 @@ class Curve:
         Raises:
             ArtifactError: for a file that is missing, torn, no curve, or of a newer schema.
         """
-        from nestling.measure.curve_file import load
+        from nestling.measure.curve.file import load
 
         return load(path)
 

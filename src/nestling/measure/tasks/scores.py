@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nestling.errors import DataError
-from nestling.measure.metrics import (
+from nestling.measure.tasks.metrics import (
     check_scores,
     weighted_correlation,
     weighted_ranks,

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nestling.measure.grid import Grid
-from nestling.measure.lines import Chart
+from nestling.measure.curve.grid import Grid
+from nestling.measure.curve.lines import Chart
 from nestling.picture import Panel, Style, draw, legend, look_of, title_of, value_axis
 
 if TYPE_CHECKING:
-    from nestling.measure.curve import Curve
+    from nestling.measure.curve.curve import Curve
 
 _MOST_LABELS = 20
 
