@@ -23,7 +23,7 @@ import faiss
 import numpy as np
 
 from nestling import kernels
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.search.certified.scan import Certificate, CertifiedNeighbours, CertifiedScan
 from nestling.search.exact.recall import Questions
 from record import in_turn, ratio, stamp, verdict, write_csv

@@ -23,8 +23,8 @@ from adapters import MANY, vectors_of
 from nestling import NestedAdapter, PCARotation
 from nestling.cut import CutRule
 from nestling.data import docstring_pairs
-from nestling.encoders.fit_report import compare_with_truncation
-from nestling.encoders.held_out import MOST, HeldOut, interval
+from nestling.encoders.maps.fit_report import compare_with_truncation
+from nestling.encoders.maps.held_out import MOST, HeldOut, interval
 from nestling.errors import NoGainWarning
 from record import Ratios, in_turn, ratio, stamp, write_csv
 

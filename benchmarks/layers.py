@@ -17,7 +17,7 @@ import torch
 from sentence_transformers.sentence_transformer import losses as stock
 from torch import Tensor, nn
 
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, GradientCache, InfoNCE, Nested
 from nestling.losses.nested import Views

@@ -75,7 +75,7 @@ def test_a_nesting_is_taken_in_every_form(given: Any) -> None:
 
 
 def test_trained_things_take_a_nesting_in_every_form() -> None:
-    from nestling.encoders.text import TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder
     from nestling.losses import InfoNCE, Nested
     from nestling.nn.adapter import Adapter
     from nestling.nn.heads import NestedClassifier

@@ -47,7 +47,7 @@ for plan in sys.argv[1:]:
     assert (engine.search(x[:400], 10, workers=4).indices == wanted).mean() > 0.99, plan
 """
 BUILDS = """
-from nestling.encoders.pca import PCARotation
+from nestling.encoders.maps.pca import PCARotation
 from nestling.search.exact.neighbours import nearest
 def make(plan):
     PCARotation().fit(x)
@@ -98,7 +98,7 @@ assert torch.cat(list(loader)).shape == (64, 5)
 """
 ENCODERS = """
 from nestling import NestedAdapter, TextEncoder
-from nestling.encoders.opening import open_encoder
+from nestling.encoders.text.opening import open_encoder
 texts = [f"a cat sleeps on chair {number}" for number in range(16)]
 encoders = [TextEncoder.open("wordllama"), open_encoder("wordllama")]
 def encode(number):

@@ -19,7 +19,7 @@ import pytest
 
 from nestling.domains.collection import Collection
 from nestling.domains.encoding import encoded
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError, StorageError
 from nestling.granularity import Nesting
 from nestling.papers.notes import Notes

@@ -20,7 +20,7 @@ from nestling.data.retrieval_sets import read_squad
 from nestling.data.table import read_table
 from nestling.domains.collection import Collection
 from nestling.domains.fidelity import read_fidelity_plan
-from nestling.encoders.opening import check_model, open_encoder
+from nestling.encoders.text.opening import check_model, open_encoder
 from nestling.errors import NestlingError
 from nestling.measure import Retrieval, sweep
 from nestling.papers.report import Report

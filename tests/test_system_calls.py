@@ -23,7 +23,7 @@ from nestling.compare.rdms.rdms import RDMs
 from nestling.data import TextFile, TextPairs, read_pairs, read_texts
 from nestling.domains.collection import Collection
 from nestling.domains.encoding import encoded
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import NestlingError
 from nestling.granularity import Nesting
 from nestling.search.certified.scan import CertifiedScan

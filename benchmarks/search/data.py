@@ -69,7 +69,7 @@ def make(cache: Path, encoder: str, rows: int, texts: list[str], seed: int = 0) 
 
 
 def _encode(name: str, texts: list[str]) -> NDArray[np.float32]:
-    from nestling.encoders.text import TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder
 
     encoder = TextEncoder.open(name)
     parts = [

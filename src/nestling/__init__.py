@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nestling.cut import CutRule as CutRule
     from nestling.elastic import Cost as Cost
     from nestling.elastic import Elastic as Elastic
-    from nestling.encoders.text import TextEncoder as TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder as TextEncoder
     from nestling.encoders.vectors import NestedAdapter as NestedAdapter
     from nestling.encoders.vectors import PCARotation as PCARotation
     from nestling.granularity import Granularity as Granularity

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from nestling.cli import app
 from nestling.domains.collection import Collection
-from nestling.encoders.opening import open_encoder
+from nestling.encoders.text.opening import open_encoder
 from nestling.errors import ConfigError, DataError
 
 WORDS = ("red", "warm", "old", "small"), ("jacket", "shoe", "hat", "boot"), ("winter", "rain", "city", "farm")

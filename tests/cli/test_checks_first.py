@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nestling.domains.collection import Collection
-from nestling.encoders.opening import open_encoder
+from nestling.encoders.text.opening import open_encoder
 
 RUN = """
 import contextlib, io, json, sys

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from nestling.domains.collection import Collection
-from nestling.encoders.opening import open_encoder
+from nestling.encoders.text.opening import open_encoder
 from nestling.search.index.index import AdaptiveIndex
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")

@@ -12,8 +12,8 @@ import pytest
 from nestling.cut import CutRule
 from nestling.data.description import TableFile
 from nestling.domains.collection import Collection
-from nestling.encoders.opening import open_encoder
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
+from nestling.encoders.text.opening import open_encoder
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
 from nestling.vectors.stored import StoredVectors
 

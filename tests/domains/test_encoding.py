@@ -15,7 +15,7 @@ import pytest
 from nestling.domains import collection, encoding
 from nestling.domains.collection import Collection
 from nestling.domains.encoding import encoded
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
 from nestling.granularity import Nesting
 from nestling.storage.lock import WriterLock
@@ -255,7 +255,7 @@ from pathlib import Path
 import numpy as np, torch
 from nestling.data import TextFile
 from nestling.domains.encoding import encoded
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 
 torch.set_num_threads(1)
 folder, kills = Path(sys.argv[1]), np.random.default_rng(0).uniform(0, 0.1, int(sys.argv[2]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nestling.domains.fidelity import measure_fidelity, read_fidelity_plan
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting
 from nestling.measure import Fidelity, sweep

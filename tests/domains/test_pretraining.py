@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from nestling.data.masking import IGNORED, MaskedTexts
 from nestling.domains.pretraining import pretrain
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import Nesting
 from nestling.nn.masked_autoencoder import MaskedAutoEncoder

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nestling.compare import rdm
 from nestling.encoders.activations import ModuleLayers, activations, layer_names
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError
 from nestling.measure import Fidelity, sweep
 from nestling.storage.artifact import read_folder

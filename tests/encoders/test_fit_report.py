@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from nestling.cut import RAW, CutRule
-from nestling.encoders.fit_report import FitReport, compare_with_truncation
-from nestling.encoders.held_out import FEWEST, HeldOut, interval
+from nestling.encoders.maps.fit_report import FitReport, compare_with_truncation
+from nestling.encoders.maps.held_out import FEWEST, HeldOut, interval
 from nestling.granularity import Nesting
 
 K = 10

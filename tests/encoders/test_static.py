@@ -22,10 +22,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
 from nestling.cut import RAW, CutRule
-from nestling.encoders.opening import open_encoder
-from nestling.encoders.static import StaticEncoder
-from nestling.encoders.static_layers import ACTIVATIONS
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
+from nestling.encoders.text.opening import open_encoder
+from nestling.encoders.text.static import StaticEncoder
+from nestling.encoders.text.static_layers import ACTIVATIONS
 from nestling.errors import (
     ArtifactError,
     ConfigError,
@@ -303,7 +303,7 @@ def test_the_activations_are_those_of_torch():
 
 def test_wordllama_is_encoded_without_torch(tmp_path):
     code = (
-        "import sys; from nestling.encoders.opening import open_encoder\n"
+        "import sys; from nestling.encoders.text.opening import open_encoder\n"
         "encoder = open_encoder('wordllama')\n"
         "encoder.extract('dim=64').save('small')\n"
         "print(open_encoder('small').encode(['read a csv file']).sum(), 'torch' in sys.modules)"

@@ -20,8 +20,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
 from nestling.cut import RAW, CutRule, cut
-from nestling.encoders.export import modules_of
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
+from nestling.encoders.text.export import modules_of
 from nestling.errors import (
     ConfigError,
     DataError,

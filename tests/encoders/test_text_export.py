@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from torch import nn
 
 from nestling.cut import RAW, CutRule
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ArtifactError, ConfigError, UntrainedGranularityWarning
 from nestling.granularity import Nesting
 
@@ -129,7 +129,9 @@ def test_what_was_altered_is_refused_before_anybody_reads_it(bert, tmp_path, mon
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    monkeypatch.setattr("nestling.encoders.text.read_model", lambda *_: pytest.fail("read before verified"))
+    monkeypatch.setattr(
+        "nestling.encoders.text.encoder.read_model", lambda *_: pytest.fail("read before verified")
+    )
     with pytest.raises(ArtifactError, match=r"model\.safetensors is not the file that was saved"):
         TextEncoder.open(tmp_path / "e")
 

@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
 from nestling.cut import RAW, CutRule
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import Granularity, Nesting
 from nestling.nn.layers import LayerStack

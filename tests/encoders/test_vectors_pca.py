@@ -23,10 +23,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from nestling.cut import RAW, CutRule
-from nestling.encoders import pca
-from nestling.encoders.fit_report import compare_with_truncation
-from nestling.encoders.held_out import MOST
-from nestling.encoders.pca import Moments
+from nestling.encoders.maps import pca
+from nestling.encoders.maps.fit_report import compare_with_truncation
+from nestling.encoders.maps.held_out import MOST
+from nestling.encoders.maps.pca import Moments
 from nestling.encoders.vectors import PCARotation
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError
 from nestling.granularity import Nesting

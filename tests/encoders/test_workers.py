@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nestling.encoders import workers
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text import workers
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import DataError, WorkerError
 from nestling.granularity import Nesting
 

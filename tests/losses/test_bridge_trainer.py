@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer import losses as st
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Nesting
 from nestling.losses import AlignScores, CoSENT, InfoNCE, Nested
 from nestling.losses.bridge import NestedLoss

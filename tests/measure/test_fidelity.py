@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 
 from nestling.cut import RAW, CutRule, cut
 from nestling.elastic import resolve_each
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.measure import Fidelity, Robustness, encode_task, sweep

@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.evaluation import (
 from sentence_transformers.util import cos_sim
 
 from nestling.data import RetrievalData, stsb, xquad
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.measure import STS, Retrieval, encode_task, sweep
 from nestling.vectors.stored import StoredVectors
 

@@ -12,9 +12,9 @@ import pytest
 
 from nestling import NestedAdapter, PCARotation, TextEncoder
 from nestling.data.pairs import TextPairs
-from nestling.encoders.opening import open_encoder
-from nestling.encoders.origin import TrainedFrom
-from nestling.encoders.static import StaticEncoder
+from nestling.encoders.text.opening import open_encoder
+from nestling.encoders.text.origin import TrainedFrom
+from nestling.encoders.text.static import StaticEncoder
 from nestling.measure import Curve, Fidelity, Retrieval, compare, encode_task, sweep
 from nestling.measure.baselines import truncation
 

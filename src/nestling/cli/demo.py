@@ -50,7 +50,7 @@ def demo(
 
     Example: nestling demo --pairs my.csv
     """
-    from nestling.encoders.opening import check_model
+    from nestling.encoders.text.opening import check_model
 
     check_model(encoder, to_train=True)
     check_results(output, "curve.json", "curve.png", "report.html")

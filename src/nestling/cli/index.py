@@ -116,7 +116,7 @@ def build(
         how = {"plan": plan, "queries": open_queries(queries), **targets}
         described = open_table(source, column, id_column, fields)
         from nestling.domains.collection import Collection, check_target
-        from nestling.encoders.opening import check_model, open_encoder
+        from nestling.encoders.text.opening import check_model, open_encoder
 
         check_target(output, overwrite=overwrite)
         check_model(encoder, at)

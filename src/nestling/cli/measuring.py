@@ -71,7 +71,7 @@ def sweep(
         task = vector_task(stored, flags)
         curve = measure(_as_stored, task, wanted or stored.nesting, rule=stored.rule, **how)
     else:
-        from nestling.encoders.opening import check_model, open_encoder
+        from nestling.encoders.text.opening import check_model, open_encoder
 
         check_model(model)
         task = text_task(flags)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nestling.encoders.text import TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder
     from nestling.training.plan import TrainPlan
 
 
@@ -103,7 +103,7 @@ def train(
     flags = {key: value for key, value in locals().items() if key not in ("plan", "as_json")}
     if weights is not None:
         flags["weights"] = _numbers(weights)
-    from nestling.encoders.opening import check_model
+    from nestling.encoders.text.opening import check_model
     from nestling.storage.artifact import check_file_target, check_folder_target
     from nestling.training.plan import check_sources, read_plan
 
@@ -161,7 +161,7 @@ def encode(
     """
     find_file(texts)  # before what takes long to import
     from nestling.domains.encoding import encoded
-    from nestling.encoders.opening import check_model, open_encoder
+    from nestling.encoders.text.opening import check_model, open_encoder
     from nestling.storage.artifact import check_file_target, check_folder_target
     from nestling.vectors.stored import StoredVectors
 
@@ -210,8 +210,8 @@ def extract(
 
     Example: nestling extract nestling-demo/model --at dim=64 -o small
     """
-    from nestling.encoders.opening import check_model, open_encoder
-    from nestling.encoders.serving import in_words, served_by
+    from nestling.encoders.text.opening import check_model, open_encoder
+    from nestling.encoders.text.serving import in_words, served_by
     from nestling.storage.artifact import check_folder_target
 
     check_folder_target(output, "text_encoder")

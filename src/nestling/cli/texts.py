@@ -98,15 +98,15 @@ def _search_texts(
 ) -> list[dict[str, Any]]:
     if is_collection(folder):
         from nestling.domains.collection import Collection
-        from nestling.encoders.opening import check_model
+        from nestling.encoders.text.opening import check_model
 
         if encoder is not None:
             raise ConfigError("--encoder is for an index of vectors; a collection has its own")
         check_model(folder / "encoder", asked.get("at"))
         with Collection.open(folder, read_only=True) as collection:
             return [asdict(hit) for hit in collection.search(query, **asked)]
-    from nestling.encoders.opening import open_encoder
     from nestling.encoders.reference import has_digest, name_to_open, with_place
+    from nestling.encoders.text.opening import open_encoder
     from nestling.search.index.index import AdaptiveIndex
 
     with AdaptiveIndex.open(folder, read_only=True) as index:

@@ -70,7 +70,7 @@ def tune(
     check_targets(recall)
     asked = open_queries(queries)
     if isinstance(asked, tuple) and is_collection(folder):
-        from nestling.encoders.opening import open_encoder
+        from nestling.encoders.text.opening import open_encoder
 
         asked = open_encoder(folder / "encoder").encode(list(asked))
     check_are_vectors(asked, queries)

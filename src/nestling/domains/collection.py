@@ -17,8 +17,8 @@ from nestling.data.columns import Columns, Kinds, read_columns, write_columns
 from nestling.data.description import TableFile
 from nestling.data.fields import FieldKind, Value
 from nestling.domains.encoding import encoded
-from nestling.encoders.opening import open_encoder
 from nestling.encoders.reference import digest_of
+from nestling.encoders.text.opening import open_encoder
 from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError
 from nestling.granularity import At
 from nestling.paths import home_path

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from nestling.data import docstring_pairs, read_pairs, read_texts
 from nestling.data.roles import PAIR_ROLES, TEXT_ROLES, read_roles
-from nestling.encoders.opening import check_model, open_encoder
 from nestling.encoders.pools import PoolName
+from nestling.encoders.text.opening import check_model, open_encoder
 from nestling.granularity import Nesting
 from nestling.measure.curve.curve import Curve
 from nestling.measure.sweep import sweep
@@ -183,6 +183,6 @@ def _subject(plan: FidelityPlan, nesting: Nesting | None) -> tuple[Any, Any]:
     if model.layers is None:
         return open_encoder(model.encoder, nesting if nesting and nesting.axes != ("dim",) else None), texts
     from nestling.encoders.activations import ModuleLayers
-    from nestling.encoders.text import TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder
 
     return ModuleLayers(TextEncoder.open(model.encoder).model, model.layers, pool=model.pool), texts

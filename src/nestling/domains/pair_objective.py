@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from nestling.encoders.origin import TrainedFrom
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
+from nestling.encoders.text.origin import TrainedFrom
 from nestling.encoders.views import ViewsOf
 from nestling.losses import GradientCache, Nested, Parts
 from nestling.losses.nested import Views

@@ -15,8 +15,8 @@ from torch import Tensor
 from nestling.data import read_texts
 from nestling.data.masking import MaskedTexts
 from nestling.data.roles import TEXT_ROLES, read_roles
-from nestling.encoders.origin import TrainedFrom
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
+from nestling.encoders.text.origin import TrainedFrom
 from nestling.errors import ConfigError
 from nestling.granularity import Nesting
 from nestling.losses import Parts

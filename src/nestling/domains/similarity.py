@@ -10,7 +10,7 @@ from nestling.data.roles import SCORED_ROLES, read_roles
 from nestling.data.sts import ScoredPairs, read_scored_pairs
 from nestling.domains.pair_objective import PairObjective, train_on_pairs
 from nestling.domains.planned_loss import planned_loss
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError
 from nestling.granularity import Nesting
 from nestling.losses import CoSENT

@@ -13,7 +13,7 @@ from nestling.data import TextPairs, docstring_pairs, pairs_from_texts, read_pai
 from nestling.data.roles import PAIR_ROLES, TEXT_ROLES, read_roles
 from nestling.domains.pair_objective import PairObjective, train_on_pairs
 from nestling.domains.planned_loss import planned_loss
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.vectors import NestedAdapter
 from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from nestling.arguments import type_of
 from nestling.cut import RAW
 from nestling.elastic import resolve_each
-from nestling.encoders.inference import evaluating
 from nestling.encoders.pools import PoolName
 from nestling.encoders.texts import check_texts, prompt_of
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import At, Granularity, Nesting
+from nestling.nn.inference import evaluating
 from nestling.paths import home_path
 from nestling.progress import Progress
 from nestling.storage.artifact import write_folder

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from nestling.cut import RAW, CutRule, check_vectors, cut_each
 from nestling.elastic import Cost, resolve_each
-from nestling.encoders.inference import evaluating, multiply_adds
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, require, unknown
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
+from nestling.nn.inference import evaluating, multiply_adds
 from nestling.paths import home_path
 from nestling.progress import Progress
 from nestling.storage.artifact import read_folder, write_folder

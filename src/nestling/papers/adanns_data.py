@@ -13,7 +13,7 @@ import numpy as np
 from nestling.cut import cut
 from nestling.data.pairs import TextPairs
 from nestling.data.source import data_folder
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.vectors import NestedAdapter
 from nestling.errors import DataError, NoGainWarning
 from nestling.papers.mrl_data import Floats

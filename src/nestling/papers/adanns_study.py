@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache, partial
 import numpy as np
 
 from nestling.cut import cut
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.vectors import PCARotation
 from nestling.granularity import Nesting
 from nestling.papers.adanns_data import (

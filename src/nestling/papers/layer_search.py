@@ -16,7 +16,7 @@ import numpy as np
 from nestling.data.docstrings import docstring_pairs
 from nestling.data.pairs import TextPairs
 from nestling.domains.text import PairRows
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.views import ViewsOf
 from nestling.granularity import Nesting
 from nestling.losses import AlignScores, InfoNCE

@@ -22,7 +22,7 @@ from nestling.cut import RAW, cut
 from nestling.data.sts import ScoredPairs, stsb
 from nestling.domains.pair_objective import PairObjective, ToViews
 from nestling.domains.similarity import ScoredRows
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.views import ViewsOf
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested, Parts

@@ -18,7 +18,7 @@ from functools import partial
 
 import numpy as np
 
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.papers.checks import Check, Run, Tour, measure_checks
 from nestling.papers.mrl_data import (
     LabelledData,

@@ -16,7 +16,7 @@ from nestling.data.docstrings import docstring_pairs
 from nestling.data.images import LabelledImages, digits, fashion_mnist
 from nestling.data.pairs import TextPairs
 from nestling.data.sts import ScoredPairs, stsb
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Nesting
 
 Floats = NDArray[np.float32]

@@ -19,7 +19,7 @@ from nestling.data.masking import MaskedTexts
 from nestling.data.retrieval_sets import cranfield, xquad
 from nestling.data.sts import stsb
 from nestling.domains.pretraining import pretrain
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Granularity
 from nestling.nn.masked_autoencoder import MaskedAutoEncoder
 from nestling.papers import layer_search

@@ -21,7 +21,7 @@ from nestling.data.dissimilarities import pictures92
 from nestling.data.images import fashion_mnist
 from nestling.data.sts import stsb
 from nestling.encoders.activations import activations
-from nestling.encoders.text import TextEncoder
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Nesting
 from nestling.measure.baselines import random_dims
 from nestling.measure.encode import encode_task

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nestling.cut import CutRule
-from nestling.encoders.held_out import FEWEST, SHARE, HeldOut, interval
+from nestling.encoders.maps.held_out import FEWEST, SHARE, HeldOut, interval
 from nestling.errors import NoGainWarning
 from nestling.gain import Gain, told
 from nestling.granularity import Granularity, Nesting

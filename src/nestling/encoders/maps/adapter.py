@@ -12,8 +12,8 @@ import numpy as np
 
 from nestling.cut import CutRule
 from nestling.elastic import Cost
-from nestling.encoders.fit_report import FitReport, compare_with_truncation
-from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
+from nestling.encoders.maps.fit_report import FitReport, compare_with_truncation
+from nestling.encoders.maps.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.paths import home_path
@@ -21,7 +21,7 @@ from nestling.storage.artifact import read_folder, write_folder
 from nestling.vectors.matrix import Sizes, Vectors, read_sizes
 
 if TYPE_CHECKING:
-    from nestling.encoders.adapter_training import AdapterSettings
+    from nestling.encoders.maps.training import AdapterSettings
     from nestling.nn.adapter import AffineLayer
     from nestling.training import TrainConfig
 
@@ -32,7 +32,7 @@ _MODULE = "map"
 class NestedAdapter(VectorMap):
     """A map of existing vectors, learned so that every prefix of the result is a good embedding.
 
-    It starts as :class:`~nestling.encoders.pca.PCARotation` and is trained with a nested loss; what is
+    It starts as :class:`~nestling.encoders.maps.pca.PCARotation` and is trained with a nested loss; what is
     kept are the weights with the smallest loss on held-out rows, the start among them, so that it is never
     worse there than the principal axes. What it learns from is said in ``fit``: nothing but the vectors,
     pairs that belong together, or labels.
@@ -58,7 +58,7 @@ class NestedAdapter(VectorMap):
 
     Attributes:
         report_: the map against plain truncation at every size, on a tenth of the rows that neither taught it
-            nor chose its weights, a :class:`~nestling.encoders.fit_report.FitReport`, empty where a tenth is
+            nor chose its weights, a :class:`~nestling.encoders.maps.fit_report.FitReport`, empty where a tenth is
             fewer than 50 rows; a warning names the sizes where the map is not
             shown to be better.
         module_: the map as a torch module, :class:`nestling.nn.adapter.Adapter`.
@@ -128,8 +128,8 @@ class NestedAdapter(VectorMap):
             GranularityError: for sizes that the vectors do not have, or fewer than all with ``orthogonal``.
             ConfigError: for ``y`` and ``pairs`` at once, or settings that are not possible.
         """
-        from nestling.encoders.adapter_examples import Examples
-        from nestling.encoders.adapter_training import train_adapter
+        from nestling.encoders.maps.examples import Examples
+        from nestling.encoders.maps.training import train_adapter
 
         if y is not None and pairs is not None:
             raise ConfigError("give labels (y) or pairs, not both")
@@ -200,7 +200,7 @@ class NestedAdapter(VectorMap):
         return adapter
 
     def _settings(self) -> AdapterSettings:
-        from nestling.encoders.adapter_training import AdapterSettings
+        from nestling.encoders.maps.training import AdapterSettings
         from nestling.training import TrainConfig
 
         config = self.config or TrainConfig(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nestling.arrays import as_array
 from nestling.cut import name_rows, zero_rows
-from nestling.encoders.held_out import FEWEST, MOST, SHARE, HeldOut
+from nestling.encoders.maps.held_out import FEWEST, MOST, SHARE, HeldOut
 from nestling.errors import DataError, require
 from nestling.vectors.matrix import Vectors, blocks_of
 

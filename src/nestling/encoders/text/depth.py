@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from nestling.encoders.export import (
+from nestling.encoders.text.export import (
     EMBEDDING,
     first_entries,
     last_dense,

@@ -25,7 +25,7 @@ def main(folder: str, device: str) -> None:
 
 
 def _serve(folder: Path, device: str, requests: BinaryIO, answers: BinaryIO) -> None:
-    from nestling.encoders.text import TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder
 
     encoder: Any = None
     for line in requests:

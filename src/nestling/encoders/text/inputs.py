@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nestling.cut import RAW, CutRule
-from nestling.encoders.depth import depth_of
-from nestling.encoders.export import modules_of, stock_modules, width_of, with_modules
+from nestling.encoders.text.depth import depth_of
+from nestling.encoders.text.export import modules_of, stock_modules, width_of, with_modules
 from nestling.errors import ConfigError, unknown
 from nestling.granularity import Granularity, Nesting
 

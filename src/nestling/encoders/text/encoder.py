@@ -18,8 +18,8 @@ from nestling.cut import CutRule, cut_each
 from nestling.elastic import Cost, Origin, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, minilm_folder, wordllama
 from nestling.encoders.declared import declared_dims, write_dims
-from nestling.encoders.depth import embeddings_each, shallower
-from nestling.encoders.export import (
+from nestling.encoders.text.depth import embeddings_each, shallower
+from nestling.encoders.text.export import (
     absorb_rule,
     check_stock,
     cut_model,
@@ -27,12 +27,12 @@ from nestling.encoders.export import (
     stock_modules,
     width_of,
 )
-from nestling.encoders.inference import evaluating, multiply_adds
-from nestling.encoders.mapped_text import Adaptable, put_together, take_apart
-from nestling.encoders.origin import TrainedFrom, origin_of
-from nestling.encoders.pretrained import quiet_unless_terminal, read_model
-from nestling.encoders.serving import prepare_for_servers, warn_of_others
-from nestling.encoders.text_inputs import Pooling, check_nesting, check_rest, prepare, usual_rule
+from nestling.encoders.text.inputs import Pooling, check_nesting, check_rest, prepare, usual_rule
+from nestling.encoders.text.mapped import Adaptable, put_together, take_apart
+from nestling.encoders.text.origin import TrainedFrom, origin_of
+from nestling.encoders.text.pretrained import quiet_unless_terminal, read_model
+from nestling.encoders.text.serving import prepare_for_servers, warn_of_others
+from nestling.encoders.text.workers import encode_apart
 from nestling.encoders.texts import (
     check_batch_size,
     check_found,
@@ -42,8 +42,8 @@ from nestling.encoders.texts import (
     usual_dims,
     warn_if_smaller,
 )
-from nestling.encoders.workers import encode_apart
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
+from nestling.nn.inference import evaluating, multiply_adds
 from nestling.paths import home_path
 from nestling.progress import Progress
 from nestling.storage.artifact import MANIFEST, read_folder, write_folder
@@ -316,7 +316,7 @@ class TextEncoder(nn.Module):
         """Write a verified folder that plain sentence-transformers (6 or newer) loads with the same vectors.
 
         Inference servers find there what they read. A ``ServingWarning`` says why one of them would give
-        other vectors; see :func:`~nestling.encoders.serving.served_by`.
+        other vectors; see :func:`~nestling.encoders.text.serving.served_by`.
 
         Raises:
             ConfigError: if the model holds modules that plain sentence-transformers would not load.

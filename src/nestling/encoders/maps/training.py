@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from nestling.encoders.adapter_examples import Examples, Ints
-from nestling.encoders.pca import PCARotation
+from nestling.encoders.maps.examples import Examples, Ints
+from nestling.encoders.maps.pca import PCARotation
 from nestling.errors import GranularityError
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import InfoNCE, Nested, Parts
@@ -31,7 +31,7 @@ _TEMPERATURES = {"vectors": 0.5, "pairs": 0.05, "labels": 1.0}
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """How a map is trained; :class:`~nestling.encoders.adapter.NestedAdapter` says what each of them does."""
+    """How a map is trained; :class:`~nestling.encoders.maps.adapter.NestedAdapter` says what each of them does."""
 
     config: TrainConfig
     hidden: int | None = None

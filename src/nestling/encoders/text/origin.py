@@ -9,8 +9,8 @@ from nestling.elastic import Origin
 from nestling.errors import NestlingError
 
 if TYPE_CHECKING:
-    from nestling.encoders.static import StaticEncoder
-    from nestling.encoders.text import TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder
+    from nestling.encoders.text.static import StaticEncoder
 
 _STOCK = "The model does not say that it was trained for these sizes, so this is plain truncation."
 _UNKNOWN = "What the model was trained from is not known, so no plain truncation stands beside it."
@@ -41,7 +41,7 @@ class TrainedFrom:
 
 def origin_of(encoder: TextEncoder | StaticEncoder) -> Origin:
     """The encoder under a map, the one that was trained whole, or why there is none."""
-    from nestling.encoders.opening import open_encoder
+    from nestling.encoders.text.opening import open_encoder
 
     known = encoder.trained_from
     if known.modules:

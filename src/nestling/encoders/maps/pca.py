@@ -13,9 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from nestling.cut import CutRule
 from nestling.elastic import Cost
-from nestling.encoders.fit_report import FitReport, compare_with_truncation
-from nestling.encoders.held_out import FEWEST, MOST, SHARE, HeldOut
-from nestling.encoders.vector_map import VectorMap, check_is_fitted, check_rule
+from nestling.encoders.maps.fit_report import FitReport, compare_with_truncation
+from nestling.encoders.maps.held_out import FEWEST, MOST, SHARE, HeldOut
+from nestling.encoders.maps.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Nesting
 from nestling.paths import home_path
@@ -127,7 +127,7 @@ class PCARotation(VectorMap):
     Attributes:
         report_: after ``fit``, the axes against plain truncation at every size: a tenth of the rows (at most
             800) is compared under the axes of the others, see
-            :class:`~nestling.encoders.fit_report.FitReport`. A warning names the sizes where the axes
+            :class:`~nestling.encoders.maps.fit_report.FitReport`. A warning names the sizes where the axes
             are not shown to be better.
         components_: ``Float[dim, features]``, orthonormal rows.
         mean_: ``Float[features]``, what is subtracted (zero unless ``center``).

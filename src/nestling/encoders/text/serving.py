@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nestling.encoders.static_layers import EMBEDDING
+from nestling.encoders.text.static_layers import EMBEDDING
 from nestling.errors import ServingWarning
 from nestling.paths import home_path
 

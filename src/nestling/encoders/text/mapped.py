@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nestling.cut import CutRule
 from nestling.elastic import Origin
-from nestling.encoders.export import (
+from nestling.encoders.text.export import (
     EMBEDDING,
     append,
     linear_module,
@@ -23,16 +23,16 @@ from nestling.encoders.export import (
     width_of,
     with_modules,
 )
-from nestling.encoders.inference import evaluating
-from nestling.encoders.origin import TrainedFrom
+from nestling.encoders.text.origin import TrainedFrom
 from nestling.errors import DataError
 from nestling.granularity import Nesting
+from nestling.nn.inference import evaluating
 from nestling.vectors.matrix import blocks_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from nestling.encoders.text import TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder
 
 
 class Adaptable(Protocol):

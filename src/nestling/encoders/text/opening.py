@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nestling.cut import CutRule
 from nestling.encoders.bundled import minilm_folder, wordllama_files
-from nestling.encoders.static_folder import is_static
+from nestling.encoders.text.static_folder import is_static
 from nestling.errors import DataError, unknown
 from nestling.extras import TRAINING, check_packages
 from nestling.granularity import AnyNesting, At, read_at
@@ -18,8 +18,8 @@ from nestling.storage.artifact import MANIFEST, read_manifest
 from nestling.storage.kinds import check_kind
 
 if TYPE_CHECKING:
-    from nestling.encoders.static import StaticEncoder
-    from nestling.encoders.text import TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder
+    from nestling.encoders.text.static import StaticEncoder
 
 
 BUNDLED = ("wordllama", "minilm")
@@ -118,10 +118,10 @@ def open_encoder(
         MissingExtraError: if the packages that the model needs are not installed.
     """
     if name == "wordllama" or is_static(home_path(name)):
-        from nestling.encoders.static import StaticEncoder
+        from nestling.encoders.text.static import StaticEncoder
 
         return StaticEncoder.open(name, nesting, rule)
     check_model(name)
-    from nestling.encoders.text import TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder
 
     return TextEncoder.open(name, nesting, rule)
