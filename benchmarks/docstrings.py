@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable
 from statistics import median
 
-from nestling.data.docstrings import default_roots, find_files
 from nestling.data.python_source import scan
 from nestling.data.python_source.definitions import UnreadableSourceError, definitions_by_ast, read_source
 from nestling.data.python_source.pool import read_in_parallel
+from nestling.data.sets.docstrings import default_roots, find_files
 from record import in_turn, ratio, stamp, verdict, write_csv
 
 REACH_FILES_PER_SECOND = 2000

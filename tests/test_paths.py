@@ -15,9 +15,9 @@ import pytest
 import nestling
 from nestling import AdaptiveIndex, Curve, Nesting, StoredVectors
 from nestling.data import TextPairs, read_beir, read_pairs, read_qrels, read_run
-from nestling.data.images import read_idx
-from nestling.data.retrieval_sets import read_squad
-from nestling.data.table import read_table
+from nestling.data.sets.images import read_idx
+from nestling.data.sets.retrieval_sets import read_squad
+from nestling.data.tables.table import read_table
 from nestling.domains.collection import Collection
 from nestling.domains.fidelity import read_fidelity_plan
 from nestling.encoders.text.opening import check_model, open_encoder

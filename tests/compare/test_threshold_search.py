@@ -13,7 +13,7 @@ from nestling.compare.inference.threshold_search import search_thresholds
 from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.transforms.thresholds import threshold_grid
 from nestling.compare.transforms.topology import GeoTopological
-from nestling.data.dissimilarities import pictures92
+from nestling.data.sets.dissimilarities import pictures92
 from nestling.errors import ConfigError, DataError
 
 

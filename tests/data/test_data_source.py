@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from nestling.data import catalogue, listing, locate
-from nestling.data.catalogue import DATA_SETS, DataSet, RemoteFile
-from nestling.data.source import cache_folder, download, where
+from nestling.data import listing, locate
+from nestling.data.sets import catalogue
+from nestling.data.sets.catalogue import DATA_SETS, DataSet, RemoteFile
+from nestling.data.sets.source import cache_folder, download, where
 from nestling.errors import ConfigError, DataError, StorageError
 
 BODY = bytes(range(256)) * 4000
@@ -166,7 +167,7 @@ def test_a_download_that_is_broken_off_can_be_started_again(
     target = tmp_path / "a.bin"
     slow = remote(f"{server[0]}/slow")
     code = (
-        "from pathlib import Path\nfrom nestling.data.source import download, RemoteFile\n"
+        "from pathlib import Path\nfrom nestling.data.sets.source import download, RemoteFile\n"
         f"download(RemoteFile({slow.url!r}, {slow.sha256!r}, {slow.size_bytes}), Path({str(target)!r}))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as process:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nestling.data.description import TableFile
+from nestling.data.tables.description import TableFile
 from nestling.errors import DataError
 
 

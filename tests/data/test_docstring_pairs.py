@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from nestling.data import TextPairs, docstring_pairs
-from nestling.data import docstrings as room
-from nestling.data.docstrings import find_files
 from nestling.data.python_source import pool
 from nestling.data.python_source.pool import read_in_parallel
 from nestling.data.python_source.worker import FileReport, read_files
+from nestling.data.sets import docstrings as room
+from nestling.data.sets.docstrings import find_files
 from nestling.errors import ConfigError, DataError
 
 FUNCTION = '''def {name}(self, table, *, key=None):

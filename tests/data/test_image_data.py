@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nestling.data import LabelledImages, digits, fashion_mnist
-from nestling.data.images import read_idx
+from nestling.data.sets.images import read_idx
 from nestling.errors import ConfigError, DataError, MissingExtraError
 
 

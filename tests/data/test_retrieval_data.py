@@ -10,7 +10,7 @@ import pytest
 
 from nestling.cut import RAW
 from nestling.data import RetrievalData, cranfield, read_beir, read_qrels, read_run, xquad
-from nestling.data.retrieval_sets import read_squad
+from nestling.data.sets.retrieval_sets import read_squad
 from nestling.errors import DataError
 from nestling.measure.tasks.qrels import Qrels
 from nestling.measure.tasks.tasks import Retrieval

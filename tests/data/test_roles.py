@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nestling.data.roles import PAIR_ROLES, SCORED_ROLES, read_roles
+from nestling.data.tables.roles import PAIR_ROLES, SCORED_ROLES, read_roles
 from nestling.domains.text import read_data
 from nestling.errors import ConfigError, DataError
 from nestling.training.plan import read_plan

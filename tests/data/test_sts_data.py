@@ -7,7 +7,7 @@ import pytest
 
 from nestling.data import stsb
 from nestling.data.pairs import TextPairs
-from nestling.data.sts import ScoredPairs, read_scored_pairs
+from nestling.data.sets.sts import ScoredPairs, read_scored_pairs
 from nestling.errors import ConfigError, DataError
 
 

@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from nestling.data import read_pairs, read_texts
-from nestling.data.sts import read_scored_pairs
-from nestling.data.table import read_in_parts, read_table
+from nestling.data.sets.sts import read_scored_pairs
+from nestling.data.tables.table import read_in_parts, read_table
 from nestling.errors import DataError
 
 FIELD = st.text('ab "\t\n;,|é', max_size=8)
@@ -296,7 +296,7 @@ CONTENTS = {
 READ_TWICE = """
 import sys
 from nestling.data import TextFile
-from nestling.data.table import read_table
+from nestling.data.tables.table import read_table
 texts = TextFile(sys.argv[1])
 assert tuple(texts) == tuple(texts) == ("one", "two, three"), tuple(texts)
 """
@@ -338,8 +338,8 @@ def test_texts_from_a_named_pipe_and_from_a_file_as_standard_input(tmp_path: Pat
 )
 def test_tables_from_standard_input(code: str, content: bytes) -> None:
     source = (
-        "from nestling.data import read_pairs, read_texts\nfrom nestling.data.sts import read_scored_pairs\n"
-        "from nestling.data.description import TableFile\n"
+        "from nestling.data import read_pairs, read_texts\nfrom nestling.data.sets.sts import read_scored_pairs\n"
+        "from nestling.data.tables.description import TableFile\n"
         f"assert {code}"
     )
     subprocess.run([sys.executable, "-c", source], input=content, check=True, timeout=60)

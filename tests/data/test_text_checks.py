@@ -10,8 +10,8 @@ import pyarrow
 import pytest
 
 from nestling.data import RetrievalData, TextPairs, pairs_from_texts, read_texts
-from nestling.data.sts import ScoredPairs
-from nestling.data.text_checks import check_texts
+from nestling.data.sets.sts import ScoredPairs
+from nestling.data.tables.text_checks import check_texts
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import DataError
 from nestling.measure.sweep import sweep

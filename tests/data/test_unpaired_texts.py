@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestling.data import TextFile, pairs_from_texts, read_texts, table
+from nestling.data import TextFile, pairs_from_texts, read_texts
+from nestling.data.tables import table
 from nestling.errors import DataError
 
 FILLER = "Some other text that can be paired. It has two sentences."

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from nestling.cut import CutRule
-from nestling.data.description import TableFile
+from nestling.data.tables.description import TableFile
 from nestling.domains.collection import Collection
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.opening import open_encoder

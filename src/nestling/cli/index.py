@@ -41,7 +41,7 @@ from nestling.cli.upkeep import compact, export, info, tune, verify
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nestling.data.description import TableFile
+    from nestling.data.tables.description import TableFile
     from nestling.domains.collection import Collection
     from nestling.search.exact.neighbours import Metric
     from nestling.search.index.index import AdaptiveIndex
@@ -283,7 +283,7 @@ def _named(opened: AdaptiveIndex, ids: list[str] | None, table: Path | None, whe
         return opened.ids_where(where)
     if table is None:
         return read_names(list(ids or []), opened.info().id_kind)
-    from nestling.data.description import TableFile
+    from nestling.data.tables.description import TableFile
 
     id_column = opened.columns.get("id")
     described = TableFile.open(table, None, id_column, [], has_texts=False)

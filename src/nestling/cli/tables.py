@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from nestling.cli.talk import say
-from nestling.data.input_file import find_file
+from nestling.data.tables.input_file import find_file
 from nestling.errors import ConfigError, DataError, meant, unknown
 
 if TYPE_CHECKING:
     from nestling.cut import CutRule
-    from nestling.data.description import TableFile
-    from nestling.data.fields import FieldKind
-    from nestling.data.table_ids import IdKind
+    from nestling.data.tables.description import TableFile
+    from nestling.data.tables.fields import FieldKind
+    from nestling.data.tables.table_ids import IdKind
     from nestling.search.index.index import AdaptiveIndex
     from nestling.vectors.stored import StoredVectors
 
@@ -47,7 +47,7 @@ def read_fields(given: str | None) -> dict[str, FieldKind | None] | None:
     """The fields that a flag names, each with its kind or None; None is all columns."""
     if given is None:
         return None
-    from nestling.data.fields import FieldKind
+    from nestling.data.tables.fields import FieldKind
 
     parts = [_with_kind(part, get_args(FieldKind)) for part in given.split(",") if part.strip()]
     return {name: cast("FieldKind | None", kind) for name, kind in parts}
@@ -57,7 +57,7 @@ def read_id_column(given: str | None) -> tuple[str | None, IdKind | None]:
     """The column of ids that a flag names, and what they are, if it says that too."""
     if given is None:
         return None, None
-    from nestling.data.table_ids import IdKind
+    from nestling.data.tables.table_ids import IdKind
 
     name, kind = _with_kind(given, get_args(IdKind))
     return name, cast("IdKind | None", kind)
@@ -78,7 +78,7 @@ def open_table(
 ) -> TableFile:
     """A table as flags describe it; columns that cannot be kept are told."""
     find_file(path)  # before what takes long to import
-    from nestling.data.description import TableFile
+    from nestling.data.tables.description import TableFile
 
     name, kind = read_id_column(id_column)
     table = TableFile.open(path, column, name, read_fields(fields), id_kind=kind, has_texts=has_texts)
@@ -108,7 +108,7 @@ def table_like(
     Raises:
         DataError: as :meth:`TableFile.like`, and for a table by which nothing would be replaced.
     """
-    from nestling.data.description import TableFile
+    from nestling.data.tables.description import TableFile
 
     columns: dict[str, str | None] = {
         part: name for part, name in index.columns.items() if has_texts or part != "text"

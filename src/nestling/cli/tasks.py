@@ -89,8 +89,8 @@ def text_task(flags: TaskFlags) -> Task:
         DataError: for data that cannot be used.
     """
     from nestling.data import read_beir, read_pairs
-    from nestling.data.roles import PAIR_ROLES, SCORED_ROLES, read_roles
-    from nestling.data.sts import read_scored_pairs
+    from nestling.data.sets.sts import read_scored_pairs
+    from nestling.data.tables.roles import PAIR_ROLES, SCORED_ROLES, read_roles
     from nestling.measure.tasks.tasks import STS, Retrieval
 
     if flags.pairs is not None:
@@ -147,7 +147,7 @@ def _read_labels(path: Path, count: int) -> NDArray[np.generic]:
     """One label a row: the column ``label``, or the only one."""
     import numpy as np
 
-    from nestling.data.table import read_table
+    from nestling.data.tables.table import read_table
 
     table = read_table(path)
     columns = table.columns

@@ -6,25 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nestling.data.beir import read_beir as read_beir
-    from nestling.data.beir import read_qrels as read_qrels
-    from nestling.data.beir import read_run as read_run
-    from nestling.data.catalogue import DATA_SETS as DATA_SETS
-    from nestling.data.dissimilarities import Dissimilarities as Dissimilarities
-    from nestling.data.dissimilarities import pictures92 as pictures92
-    from nestling.data.docstrings import docstring_pairs as docstring_pairs
-    from nestling.data.images import LabelledImages as LabelledImages
-    from nestling.data.images import digits as digits
-    from nestling.data.images import fashion_mnist as fashion_mnist
     from nestling.data.pairs import TextPairs as TextPairs
     from nestling.data.pairs import read_pairs as read_pairs
     from nestling.data.retrieval import RetrievalData as RetrievalData
-    from nestling.data.retrieval_sets import cranfield as cranfield
-    from nestling.data.retrieval_sets import xquad as xquad
-    from nestling.data.source import listing as listing
-    from nestling.data.source import locate as locate
-    from nestling.data.sts import ScoredPairs as ScoredPairs
-    from nestling.data.sts import stsb as stsb
+    from nestling.data.sets.beir import read_beir as read_beir
+    from nestling.data.sets.beir import read_qrels as read_qrels
+    from nestling.data.sets.beir import read_run as read_run
+    from nestling.data.sets.catalogue import DATA_SETS as DATA_SETS
+    from nestling.data.sets.dissimilarities import Dissimilarities as Dissimilarities
+    from nestling.data.sets.dissimilarities import pictures92 as pictures92
+    from nestling.data.sets.docstrings import docstring_pairs as docstring_pairs
+    from nestling.data.sets.images import LabelledImages as LabelledImages
+    from nestling.data.sets.images import digits as digits
+    from nestling.data.sets.images import fashion_mnist as fashion_mnist
+    from nestling.data.sets.retrieval_sets import cranfield as cranfield
+    from nestling.data.sets.retrieval_sets import xquad as xquad
+    from nestling.data.sets.source import listing as listing
+    from nestling.data.sets.source import locate as locate
+    from nestling.data.sets.sts import ScoredPairs as ScoredPairs
+    from nestling.data.sets.sts import stsb as stsb
     from nestling.data.texts import TextFile as TextFile
     from nestling.data.texts import pairs_from_texts as pairs_from_texts
     from nestling.data.texts import read_texts as read_texts

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import name_rows
-from nestling.data.text_checks import check_texts
+from nestling.data.tables.text_checks import check_texts
 from nestling.errors import ConfigError, DataError
 
 Ints = NDArray[np.int64]

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nestling.data.delimited import header
 from nestling.data.retrieval import RetrievalData
 from nestling.data.split import deal, groups_by_text, plain_text
-from nestling.data.table import Table, read_table
-from nestling.data.text_checks import check_texts
+from nestling.data.tables.delimited import header
+from nestling.data.tables.table import Table, read_table
+from nestling.data.tables.text_checks import check_texts
 from nestling.errors import ArtifactError, DataError
 from nestling.paths import home_path
 from nestling.storage.artifact import read_folder, write_folder
@@ -138,7 +138,7 @@ def read_pairs(
     ``group``. A file of two columns is taken in its order: query, document.
 
     Args:
-        path: the file (:func:`~nestling.data.table.read_table` says how it is read); ``-`` is standard input.
+        path: the file (:func:`~nestling.data.tables.table.read_table` says how it is read); ``-`` is standard input.
         query: its column of queries.
         document: its column of documents.
         group: its column of groups, which stay together in :meth:`TextPairs.split`.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nestling.arguments import shown, type_of
-from nestling.data.text_checks import is_torn
+from nestling.data.tables.text_checks import is_torn
 from nestling.errors import DataError
 
 

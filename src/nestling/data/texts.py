@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from nestling.data.delimited import header
 from nestling.data.pairs import TextPairs
 from nestling.data.split import plain_text
-from nestling.data.table import read_in_parts, text_column
-from nestling.data.text_checks import check_texts
+from nestling.data.tables.delimited import header
+from nestling.data.tables.table import read_in_parts, text_column
+from nestling.data.tables.text_checks import check_texts
 from nestling.errors import DataError
 
 _FEWEST_WORDS = 3
@@ -24,7 +24,7 @@ class TextFile:
 
     Args:
         path: a ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (one text a line), as
-            :func:`~nestling.data.table.read_table` reads it; ``-`` is standard input. What comes through a
+            :func:`~nestling.data.tables.table.read_table` reads it; ``-`` is standard input. What comes through a
             pipe and is neither JSON lines nor parquet is one text a line, or CSV where ``text`` is named.
         text: its column; by default the only one, or the first of ``text``, ``content``, ``body``, ...
         may_be_blank: take blank texts too, as ``""``; they are refused by default.

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from nestling.arguments import type_of
 from nestling.cut import check_vectors
-from nestling.data.columns import Columns, Kinds, read_columns, write_columns
-from nestling.data.description import TableFile
-from nestling.data.fields import FieldKind, Value
+from nestling.data.tables.columns import Columns, Kinds, read_columns, write_columns
+from nestling.data.tables.description import TableFile
+from nestling.data.tables.fields import FieldKind, Value
 from nestling.domains.encoding import encoded
 from nestling.encoders.reference import digest_of
 from nestling.encoders.text.opening import open_encoder
@@ -104,7 +104,7 @@ class Collection:
             folder: where to; it must not exist, be empty, or hold a collection that was not finished.
             encoder: of texts and queries.
             texts: at least one; gone through three times, so a list, or what makes them anew. A
-                :class:`~nestling.data.description.TableFile` brings its ids and fields.
+                :class:`~nestling.data.tables.description.TableFile` brings its ids and fields.
             ids: of the texts: different numbers or strings; counted from 0 by default.
             fields: of the texts, to be filtered by and answered with: a mapping of names to columns, a data
                 frame, or a list of one mapping a text.

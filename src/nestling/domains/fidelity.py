@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nestling.data import docstring_pairs, read_pairs, read_texts
-from nestling.data.roles import PAIR_ROLES, TEXT_ROLES, read_roles
+from nestling.data.tables.roles import PAIR_ROLES, TEXT_ROLES, read_roles
 from nestling.encoders.pools import PoolName
 from nestling.encoders.text.opening import check_model, open_encoder
 from nestling.granularity import Nesting

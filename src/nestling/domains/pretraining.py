@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nestling.data import read_texts
 from nestling.data.masking import MaskedTexts
-from nestling.data.roles import TEXT_ROLES, read_roles
+from nestling.data.tables.roles import TEXT_ROLES, read_roles
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.origin import TrainedFrom
 from nestling.errors import ConfigError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from nestling.data.roles import SCORED_ROLES, read_roles
-from nestling.data.sts import ScoredPairs, read_scored_pairs
+from nestling.data.sets.sts import ScoredPairs, read_scored_pairs
+from nestling.data.tables.roles import SCORED_ROLES, read_roles
 from nestling.domains.pair_objective import PairObjective, train_on_pairs
 from nestling.domains.planned_loss import planned_loss
 from nestling.encoders.text.encoder import TextEncoder

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from nestling.data import TextPairs, docstring_pairs, pairs_from_texts, read_pairs, read_texts
-from nestling.data.roles import PAIR_ROLES, TEXT_ROLES, read_roles
+from nestling.data.tables.roles import PAIR_ROLES, TEXT_ROLES, read_roles
 from nestling.domains.pair_objective import PairObjective, train_on_pairs
 from nestling.domains.planned_loss import planned_loss
 from nestling.encoders.text.encoder import TextEncoder

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import CutRule, check_vectors, name_rows
-from nestling.data.text_checks import check_texts as whole_texts
+from nestling.data.tables.text_checks import check_texts as whole_texts
 from nestling.elastic import Cost
 from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, unknown
 from nestling.granularity import At, Granularity, Nesting
@@ -78,7 +78,7 @@ def check_texts(texts: Iterable[str], first_row: int = 0) -> list[str]:
         first_row: the number of the first one, if more came before.
 
     Raises:
-        DataError: for no texts, and as :func:`nestling.data.text_checks.check_texts`.
+        DataError: for no texts, and as :func:`nestling.data.tables.text_checks.check_texts`.
     """
     rows = whole_texts(texts, name=lambda wrong: name_rows([row + first_row for row in wrong]))
     if not rows:

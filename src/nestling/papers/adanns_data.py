@@ -12,7 +12,7 @@ import numpy as np
 
 from nestling.cut import cut
 from nestling.data.pairs import TextPairs
-from nestling.data.source import data_folder
+from nestling.data.sets.source import data_folder
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.vectors import NestedAdapter
 from nestling.errors import DataError, NoGainWarning

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from nestling.data.retrieval_sets import cranfield, xquad
+from nestling.data.sets.retrieval_sets import cranfield, xquad
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Granularity, Nesting
 from nestling.measure.sweep import sweep

@@ -13,8 +13,8 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from nestling.data.docstrings import docstring_pairs
 from nestling.data.pairs import TextPairs
+from nestling.data.sets.docstrings import docstring_pairs
 from nestling.domains.text import PairRows
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.views import ViewsOf

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nestling.cut import RAW, cut
-from nestling.data.sts import ScoredPairs, stsb
+from nestling.data.sets.sts import ScoredPairs, stsb
 from nestling.domains.pair_objective import PairObjective, ToViews
 from nestling.domains.similarity import ScoredRows
 from nestling.encoders.text.encoder import TextEncoder

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.data.docstrings import docstring_pairs
-from nestling.data.images import LabelledImages, digits, fashion_mnist
 from nestling.data.pairs import TextPairs
-from nestling.data.sts import ScoredPairs, stsb
+from nestling.data.sets.docstrings import docstring_pairs
+from nestling.data.sets.images import LabelledImages, digits, fashion_mnist
+from nestling.data.sets.sts import ScoredPairs, stsb
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Nesting
 

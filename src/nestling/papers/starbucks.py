@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from nestling.data.masking import MaskedTexts
-from nestling.data.retrieval_sets import cranfield, xquad
-from nestling.data.sts import stsb
+from nestling.data.sets.retrieval_sets import cranfield, xquad
+from nestling.data.sets.sts import stsb
 from nestling.domains.pretraining import pretrain
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Granularity

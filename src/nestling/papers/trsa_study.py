@@ -17,9 +17,9 @@ from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.transforms.geodesic import Geodesic
 from nestling.compare.transforms.thresholds import Region, sample_thresholds
 from nestling.compare.transforms.topology import GeoTopological
-from nestling.data.dissimilarities import pictures92
-from nestling.data.images import fashion_mnist
-from nestling.data.sts import stsb
+from nestling.data.sets.dissimilarities import pictures92
+from nestling.data.sets.images import fashion_mnist
+from nestling.data.sets.sts import stsb
 from nestling.encoders.activations import activations
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Nesting

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import name_rows
-from nestling.data.input_file import InputFile, find_file
-from nestling.data.table import Table
+from nestling.data.tables.input_file import InputFile, find_file
+from nestling.data.tables.table import Table
 from nestling.errors import DataError, unknown
 from nestling.progress import Progress
 from nestling.vectors.matrix import Vectors

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import name_rows
-from nestling.data.arrow import day_columns, lists_of
-from nestling.data.description import ID_COLUMNS
-from nestling.data.input_file import InputFile, find_file
-from nestling.data.table import Table
+from nestling.data.tables.arrow import day_columns, lists_of
+from nestling.data.tables.description import ID_COLUMNS
+from nestling.data.tables.input_file import InputFile, find_file
+from nestling.data.tables.table import Table
 from nestling.errors import DataError, require, unknown
 from nestling.vectors.matrix import Vectors
 

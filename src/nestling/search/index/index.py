@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nestling.cut import CutRule
-from nestling.data.columns import Kinds
+from nestling.data.tables.columns import Kinds
 from nestling.errors import DataError, StorageError
 from nestling.granularity import At, Nesting
 from nestling.paths import home_path

@@ -10,8 +10,8 @@ import numpy as np
 
 from nestling.arguments import whole
 from nestling.cut import CutRule
-from nestling.data.fields import FieldKind, Value
-from nestling.data.table_ids import number_of
+from nestling.data.tables.fields import FieldKind, Value
+from nestling.data.tables.table_ids import number_of
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.data.columns import Columns, parts_of
+from nestling.data.tables.columns import Columns, parts_of
 from nestling.errors import ConfigError, DataError, NestlingError, StorageError
 from nestling.ids import as_ids
 from nestling.interrupts import held_interrupts, on_interrupt

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from nestling.cut import CutRule
-from nestling.data.columns import Columns, parts_of
-from nestling.data.fields import FieldKind, Value
+from nestling.data.tables.columns import Columns, parts_of
+from nestling.data.tables.fields import FieldKind, Value
 from nestling.encoders.reference import same_encoder, with_place
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting

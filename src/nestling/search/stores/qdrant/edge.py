@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nestling.data.fields import Value
+from nestling.data.tables.fields import Value
 from nestling.errors import NestlingError, StorageError, StoreBusyError, StoreError, require
 from nestling.paths import home_path
 from nestling.search.stores.layout import Layout, check_name

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.data.source import locate
+from nestling.data.sets.source import locate
 from nestling.errors import ConfigError, DataError, require, unknown
 from nestling.paths import home_path
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from nestling.arrays import as_array
 from nestling.cut import name_rows
-from nestling.data.delimited import header
 from nestling.data.pairs import DOCUMENT_COLUMNS, QUERY_COLUMNS
-from nestling.data.source import locate
+from nestling.data.sets.source import locate
 from nestling.data.split import deal, groups_by_text
-from nestling.data.table import read_table
-from nestling.data.text_checks import check_texts
+from nestling.data.tables.delimited import header
+from nestling.data.tables.table import read_table
+from nestling.data.tables.text_checks import check_texts
 from nestling.errors import ConfigError, DataError, unknown
 
 
@@ -106,7 +106,7 @@ def read_scored_pairs(
     order, with or without a line of names: one that holds a number is a pair.
 
     Args:
-        path: the file (:func:`~nestling.data.table.read_table` says how it is read); ``-`` is standard input.
+        path: the file (:func:`~nestling.data.tables.table.read_table` says how it is read); ``-`` is standard input.
         first: its column of first texts.
         second: its column of second texts.
         score: its column of scores, finite numbers of any range.

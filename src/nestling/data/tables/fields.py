@@ -14,8 +14,8 @@ import numpy as np
 
 from nestling.arguments import shown, type_of
 from nestling.cut import name_rows
-from nestling.data.times import time_text, time_texts
-from nestling.data.words import INT_END, said_by
+from nestling.data.tables.times import time_text, time_texts
+from nestling.data.tables.words import INT_END, said_by
 from nestling.errors import DataError
 
 FieldKind: TypeAlias = Literal["int", "float", "bool", "text"]
@@ -170,7 +170,7 @@ def converted(
 ) -> list[Value]:
     """Values as those of one kind: None, or what the kind holds.
 
-    Among numbers and truth values, texts are what :func:`~nestling.data.words.said_by` reads in them.
+    Among numbers and truth values, texts are what :func:`~nestling.data.tables.words.said_by` reads in them.
 
     Args:
         values: as :func:`read_value` takes them.

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.data.table import Table
-from nestling.data.words import said_by
+from nestling.data.tables.table import Table
+from nestling.data.tables.words import said_by
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.ids import fault_of
 

@@ -11,12 +11,12 @@ from typing import Any, TypeAlias, get_args
 
 from numpy.typing import NDArray
 
-from nestling.data.column_survey import ColumnSurvey, column_of, read_column
-from nestling.data.columns import Column, Columns, Kinds, read_columns, write_columns
-from nestling.data.delimited import header
-from nestling.data.fields import FieldKind, Value, widened
-from nestling.data.table import Table, counted, read_in_parts, text_column
-from nestling.data.table_ids import IdKind, check_id_kind, known_ids, table_ids
+from nestling.data.tables.columns import Column, Columns, Kinds, read_columns, write_columns
+from nestling.data.tables.delimited import header
+from nestling.data.tables.fields import FieldKind, Value, widened
+from nestling.data.tables.survey import ColumnSurvey, column_of, read_column
+from nestling.data.tables.table import Table, counted, read_in_parts, text_column
+from nestling.data.tables.table_ids import IdKind, check_id_kind, known_ids, table_ids
 from nestling.errors import DataError, unknown
 from nestling.progress import Progress
 
@@ -73,10 +73,10 @@ class TableFile:
 
         Parquet and JSON say types. In CSV, a column holds numbers (or true and false) if all its values say
         them, but for those that are blank or stand for missing ones, such as ``n/a``; see
-        :func:`~nestling.data.words.said_by`.
+        :func:`~nestling.data.tables.words.said_by`.
 
         Args:
-            path: a file that :func:`~nestling.data.table.read_table` reads.
+            path: a file that :func:`~nestling.data.tables.table.read_table` reads.
             text: the column of the texts; by default as :class:`~nestling.data.TextFile` finds it.
             id_column: the one that holds the ids; by default the one called ``id`` or ``_id``, if there is
                 one; ``""`` is none.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nestling.data.catalogue import DATA_SETS, DataSet, RemoteFile
+from nestling.data.sets.catalogue import DATA_SETS, DataSet, RemoteFile
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.paths import home_path
 from nestling.progress import Progress

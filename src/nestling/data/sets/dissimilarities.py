@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.data.source import locate
+from nestling.data.sets.source import locate
 from nestling.errors import ConfigError, DataError, require, unknown
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from nestling.data.retrieval import RetrievalData
-from nestling.data.source import locate
+from nestling.data.sets.source import locate
 from nestling.errors import DataError
 from nestling.paths import home_path
 

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.data.field_lists import field_lists
-from nestling.data.fields import (
+from nestling.data.tables.field_lists import field_lists
+from nestling.data.tables.fields import (
     FieldKind,
     Value,
     check_kinds,

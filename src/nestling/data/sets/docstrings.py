@@ -18,7 +18,7 @@ import numpy as np
 from nestling.data.pairs import TextPairs
 from nestling.data.python_source.pool import read_in_parallel
 from nestling.data.python_source.worker import FileReport
-from nestling.data.source import cache_folder
+from nestling.data.sets.source import cache_folder
 from nestling.data.split import plain_text
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
 from nestling.paths import home_path
