@@ -82,7 +82,7 @@ def _fidelity(demo: Path) -> list[Curve]:
 
 def _record_index(demo: Path) -> None:
     """How the demo's index compares with the exact scan."""
-    from nestling.domains.collection import Collection
+    from nestling.domains.text.collection import Collection
     from nestling.search.tuning.planner import compare_with_exact
 
     _, _, test = docstring_pairs().split(seed=0)

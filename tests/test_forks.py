@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nestling.domains.collection import Collection
-from nestling.domains.encoding import encoded
+from nestling.domains.text.collection import Collection
+from nestling.domains.text.encoding import encoded
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError, StorageError
 from nestling.granularity import Nesting

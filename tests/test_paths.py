@@ -18,8 +18,9 @@ from nestling.data import TextPairs, read_beir, read_pairs, read_qrels, read_run
 from nestling.data.sets.images import read_idx
 from nestling.data.sets.retrieval_sets import read_squad
 from nestling.data.tables.table import read_table
-from nestling.domains.collection import Collection
 from nestling.domains.fidelity import read_fidelity_plan
+from nestling.domains.text.collection import Collection
+from nestling.domains.text.plan import read_plan, write_plan
 from nestling.encoders.text.opening import check_model, open_encoder
 from nestling.errors import NestlingError
 from nestling.measure import Retrieval, sweep
@@ -33,7 +34,6 @@ from nestling.storage.artifact import (
     read_folder,
     read_manifest,
 )
-from nestling.training.plan import read_plan, write_plan
 from nestling.vectors.stored import open_vectors
 
 SOURCE = Path(nestling.__file__).parent

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nestling.domains.text.plan import read_plan, write_plan
 from nestling.errors import ArtifactError, StorageError
 from nestling.measure import Retrieval, sweep
 from nestling.picture.sheet import draw
 from nestling.search.plan.frontier import Frontier, Trial
 from nestling.storage.artifact import check_file_target, write_result
-from nestling.training.plan import read_plan, write_plan
 
 TEXTS = "read a file\nwrite a file\nsort a list\n"
 

@@ -21,8 +21,8 @@ import pytest
 
 from nestling.compare.rdms.rdms import RDMs
 from nestling.data import TextFile, TextPairs, read_pairs, read_texts
-from nestling.domains.collection import Collection
-from nestling.domains.encoding import encoded
+from nestling.domains.text.collection import Collection
+from nestling.domains.text.encoding import encoded
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import NestlingError
 from nestling.granularity import Nesting

@@ -12,7 +12,7 @@ import pytest
 
 from nestling.cli import main
 from nestling.cli.flags import in_flags
-from nestling.domains.collection import Collection
+from nestling.domains.text.collection import Collection
 from nestling.encoders.text.opening import open_encoder
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.tuning.planner import build

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nestling.cli import app
-from nestling.domains.collection import Collection
+from nestling.domains.text.collection import Collection
 from nestling.encoders.text.opening import open_encoder
 from nestling.errors import ConfigError, DataError
 

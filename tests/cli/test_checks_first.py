@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nestling.domains.collection import Collection
+from nestling.domains.text.collection import Collection
 from nestling.encoders.text.opening import open_encoder
 
 RUN = """

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nestling.domains.collection import Collection
+from nestling.domains.text.collection import Collection
 from nestling.encoders.text.opening import open_encoder
 from nestling.search.index.index import AdaptiveIndex
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from nestling.data.tables.roles import PAIR_ROLES, SCORED_ROLES, read_roles
-from nestling.domains.text import read_data
+from nestling.domains.text.plan import read_plan
+from nestling.domains.text.retrieval import read_data
 from nestling.errors import ConfigError, DataError
-from nestling.training.plan import read_plan
 
 
 def test_parts_are_read() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from nestling.cut import CutRule
 from nestling.data.tables.description import TableFile
-from nestling.domains.collection import Collection
+from nestling.domains.text.collection import Collection
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.opening import open_encoder
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nestling.domains import collection, encoding
-from nestling.domains.collection import Collection
-from nestling.domains.encoding import encoded
+from nestling.domains.text import collection, encoding
+from nestling.domains.text.collection import Collection
+from nestling.domains.text.encoding import encoded
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
 from nestling.granularity import Nesting
@@ -254,7 +254,7 @@ import os, signal, sys, time
 from pathlib import Path
 import numpy as np, torch
 from nestling.data import TextFile
-from nestling.domains.encoding import encoded
+from nestling.domains.text.encoding import encoded
 from nestling.encoders.text.encoder import TextEncoder
 
 torch.set_num_threads(1)

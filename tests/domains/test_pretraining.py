@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from torch.nn import functional as F
 
 from nestling.data.masking import IGNORED, MaskedTexts
-from nestling.domains.pretraining import pretrain
+from nestling.domains.text.pretraining import pretrain
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import Nesting

@@ -14,10 +14,10 @@ from nestling.cli.results import check_results
 from nestling.cli.talk import say, show
 
 if TYPE_CHECKING:
-    from nestling.domains.collection import Collection
+    from nestling.domains.text.collection import Collection
+    from nestling.domains.text.plan import TrainPlan
     from nestling.granularity import Granularity
     from nestling.measure.curve.curve import Curve
-    from nestling.training.plan import TrainPlan
 
 DEMO_FOLDER = Path("nestling-demo")
 COLLECTION = "collection"
@@ -58,7 +58,7 @@ def demo(
 
     check_folder_target(output / "model", "text_encoder")
     check_folder_target(output / COLLECTION, "collection")
-    from nestling.training.plan import check_sources, read_plan
+    from nestling.domains.text.plan import check_sources, read_plan
 
     plan = read_plan(
         None,
@@ -79,7 +79,7 @@ def demo(
 
 def _show_all(plan: TrainPlan, encoder: str, output: Path, seed: int, *, has_own: bool) -> None:
     """The five steps, on data of the user's own or on docstrings."""
-    from nestling.domains import text
+    from nestling.domains.text import retrieval as text
 
     say("1 of 5: collecting pairs of texts")
     everything = text.read_data(plan.data)
@@ -133,7 +133,7 @@ def _report(curve: Curve, baselines: list[Curve], chosen: Granularity, output: P
 def _collect(
     encoder: Any, pairs: Any, at: Granularity, folder: Path, asked: Sequence[str], seed: int
 ) -> Collection:
-    from nestling.domains.collection import Collection
+    from nestling.domains.text.collection import Collection
 
     titles = {"title": pairs.queries}
     return Collection.create(

@@ -42,7 +42,7 @@ from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
     from nestling.data.tables.description import TableFile
-    from nestling.domains.collection import Collection
+    from nestling.domains.text.collection import Collection
     from nestling.search.exact.neighbours import Metric
     from nestling.search.index.index import AdaptiveIndex
 
@@ -115,7 +115,7 @@ def build(
             raise ConfigError("--metric and --nesting are for vectors; of texts they are those of --encoder")
         how = {"plan": plan, "queries": open_queries(queries), **targets}
         described = open_table(source, column, id_column, fields)
-        from nestling.domains.collection import Collection, check_target
+        from nestling.domains.text.collection import Collection, check_target
         from nestling.encoders.text.opening import check_model, open_encoder
 
         check_target(output, overwrite=overwrite)
@@ -197,7 +197,7 @@ def _put(
     if is_collection(folder):
         if table is not None:
             raise ConfigError("--table is for vectors; a collection takes one table with the texts in it")
-        from nestling.domains.collection import Collection
+        from nestling.domains.text.collection import Collection
 
         with Collection.open(folder, wait=wait) as texts:
             before, kinds, rows = len(texts), texts.index.fields, _put_texts(texts, source, replaces)

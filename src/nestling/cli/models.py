@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nestling.domains.text.plan import TrainPlan
     from nestling.encoders.text.encoder import TextEncoder
-    from nestling.training.plan import TrainPlan
 
 
 def train(
@@ -103,9 +103,9 @@ def train(
     flags = {key: value for key, value in locals().items() if key not in ("plan", "as_json")}
     if weights is not None:
         flags["weights"] = _numbers(weights)
+    from nestling.domains.text.plan import check_sources, read_plan
     from nestling.encoders.text.opening import check_model
     from nestling.storage.artifact import check_file_target, check_folder_target
-    from nestling.training.plan import check_sources, read_plan
 
     resolved = read_plan(plan, flags)
     check_sources(resolved.data)
@@ -121,14 +121,14 @@ def train(
 
 def _trained(plan: TrainPlan) -> TextEncoder:
     """What a plan trains, by its data and by what it tunes."""
-    from nestling.domains import text
+    from nestling.domains.text import retrieval as text
 
     if plan.model.tune == "masked":
-        from nestling.domains.pretraining import pretrain_by_plan
+        from nestling.domains.text.pretraining import pretrain_by_plan
 
         return pretrain_by_plan(plan)
     if plan.data.scored is not None:
-        from nestling.domains.similarity import train_by_plan
+        from nestling.domains.text.similarity import train_by_plan
 
         return train_by_plan(plan)
     data = text.read_data(plan.data)
@@ -160,7 +160,7 @@ def encode(
     Example: nestling encode nestling-demo/model my.jsonl --at dim=64 -o vectors
     """
     find_file(texts)  # before what takes long to import
-    from nestling.domains.encoding import encoded
+    from nestling.domains.text.encoding import encoded
     from nestling.encoders.text.opening import check_model, open_encoder
     from nestling.storage.artifact import check_file_target, check_folder_target
     from nestling.vectors.stored import StoredVectors

@@ -97,7 +97,7 @@ def _search_texts(
     folder: Path, query: str, encoder: str | None, asked: dict[str, Any]
 ) -> list[dict[str, Any]]:
     if is_collection(folder):
-        from nestling.domains.collection import Collection
+        from nestling.domains.text.collection import Collection
         from nestling.encoders.text.opening import check_model
 
         if encoder is not None:

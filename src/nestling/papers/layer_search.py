@@ -15,7 +15,7 @@ import numpy as np
 
 from nestling.data.pairs import TextPairs
 from nestling.data.sets.docstrings import docstring_pairs
-from nestling.domains.text import PairRows
+from nestling.domains.text.retrieval import PairRows
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.views import ViewsOf
 from nestling.granularity import Nesting

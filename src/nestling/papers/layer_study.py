@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from nestling.cut import RAW, cut
 from nestling.data.sets.sts import ScoredPairs, stsb
-from nestling.domains.pair_objective import PairObjective, ToViews
-from nestling.domains.similarity import ScoredRows
+from nestling.domains.text.pairs import PairObjective, ToViews
+from nestling.domains.text.similarity import ScoredRows
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.views import ViewsOf
 from nestling.granularity import Granularity, Nesting

@@ -18,7 +18,7 @@ import torch
 from nestling.data.masking import MaskedTexts
 from nestling.data.sets.retrieval_sets import cranfield, xquad
 from nestling.data.sets.sts import stsb
-from nestling.domains.pretraining import pretrain
+from nestling.domains.text.pretraining import pretrain
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Granularity
 from nestling.nn.masked_autoencoder import MaskedAutoEncoder

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nestling.domains.text.plan import TrainPlan, read_plan, write_plan
 from nestling.training.config import TrainConfig
 from nestling.training.log import LogRow, TrainLog
-from nestling.training.plan import TrainPlan, read_plan, write_plan
 
 if TYPE_CHECKING:
     from nestling.training.loop import fit as fit

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from nestling.domains.text.plan import TrainPlan
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.origin import TrainedFrom
 from nestling.encoders.views import ViewsOf
@@ -19,7 +20,6 @@ from nestling.losses.nested import Views
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import Task
 from nestling.training import fit
-from nestling.training.plan import TrainPlan
 
 ToViews: TypeAlias = Callable[..., Views]
 

@@ -8,14 +8,14 @@ from torch.utils.data import Dataset
 
 from nestling.data.sets.sts import ScoredPairs, read_scored_pairs
 from nestling.data.tables.roles import SCORED_ROLES, read_roles
-from nestling.domains.pair_objective import PairObjective, train_on_pairs
-from nestling.domains.planned_loss import planned_loss
+from nestling.domains.text.loss import planned_loss
+from nestling.domains.text.pairs import PairObjective, train_on_pairs
+from nestling.domains.text.plan import TrainPlan, write_plan
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError
 from nestling.granularity import Nesting
 from nestling.losses import CoSENT
 from nestling.measure.tasks.tasks import STS
-from nestling.training.plan import TrainPlan, write_plan
 
 
 def train_by_plan(plan: TrainPlan) -> TextEncoder:

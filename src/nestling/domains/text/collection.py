@@ -16,7 +16,7 @@ from nestling.cut import check_vectors
 from nestling.data.tables.columns import Columns, Kinds, read_columns, write_columns
 from nestling.data.tables.description import TableFile
 from nestling.data.tables.fields import FieldKind, Value
-from nestling.domains.encoding import encoded
+from nestling.domains.text.encoding import encoded
 from nestling.encoders.reference import digest_of
 from nestling.encoders.text.opening import open_encoder
 from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError

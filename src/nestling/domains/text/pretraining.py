@@ -15,6 +15,7 @@ from torch import Tensor
 from nestling.data import read_texts
 from nestling.data.masking import MaskedTexts
 from nestling.data.tables.roles import TEXT_ROLES, read_roles
+from nestling.domains.text.plan import TrainPlan, write_plan
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.origin import TrainedFrom
 from nestling.errors import ConfigError
@@ -22,7 +23,6 @@ from nestling.granularity import Nesting
 from nestling.losses import Parts
 from nestling.nn.masked_autoencoder import MaskedAutoEncoder
 from nestling.training import TrainConfig, fit
-from nestling.training.plan import TrainPlan, write_plan
 
 
 def pretrain(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from nestling.domains.text.plan import TrainPlan
 from nestling.granularity import Nesting
 from nestling.losses import AlignScores, AlignVectors, Nested
 from nestling.losses.alignment import Alignment
 from nestling.schedules import Cross, Every, RandomPrefix, RandomSome, Sandwich, Schedule
-from nestling.training.plan import TrainPlan
 
 
 def planned_loss(plan: TrainPlan, base: nn.Module, nesting: Nesting) -> Nested:

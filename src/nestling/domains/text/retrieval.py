@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 
 from nestling.data import TextPairs, docstring_pairs, pairs_from_texts, read_pairs, read_texts
 from nestling.data.tables.roles import PAIR_ROLES, TEXT_ROLES, read_roles
-from nestling.domains.pair_objective import PairObjective, train_on_pairs
-from nestling.domains.planned_loss import planned_loss
+from nestling.domains.text.loss import planned_loss
+from nestling.domains.text.pairs import PairObjective, train_on_pairs
+from nestling.domains.text.plan import DataPlan, TrainPlan, write_plan
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.vectors import NestedAdapter
 from nestling.granularity import Nesting
@@ -22,7 +23,6 @@ from nestling.measure.curve.curve import Curve
 from nestling.measure.encode import encode_task
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import Retrieval
-from nestling.training.plan import DataPlan, TrainPlan, write_plan
 
 _SMALLEST_DIM = 8
 _VALIDATION_PAIRS = 2000
