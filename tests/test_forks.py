@@ -22,7 +22,7 @@ from nestling.domains.text.encoding import encoded
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError, StorageError
 from nestling.granularity import Nesting
-from nestling.papers.notes import Notes
+from nestling.papers.claims.notes import Notes
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores import Layout, create_store, open_store
 from nestling.storage import lock as locks

@@ -24,7 +24,7 @@ from nestling.domains.text.plan import read_plan, write_plan
 from nestling.encoders.text.opening import check_model, open_encoder
 from nestling.errors import NestlingError
 from nestling.measure import Retrieval, sweep
-from nestling.papers.report import Report
+from nestling.papers.claims.report import Report
 from nestling.paths import home_path
 from nestling.search.tuning.planner import build
 from nestling.storage.artifact import (

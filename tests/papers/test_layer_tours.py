@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from nestling.granularity import Granularity
-from nestling.papers import layer_study, reproduce
-from nestling.papers.checks import Tour
-from nestling.papers.layer_study import (
+from nestling.papers import reproduce
+from nestling.papers.claims.checks import Tour
+from nestling.papers.claims.notes import Notes
+from nestling.papers.layers import study as layer_study
+from nestling.papers.layers.study import (
     GRID,
     PAIRS,
     Method,
@@ -25,7 +27,6 @@ from nestling.papers.layer_study import (
     starbucks,
     starbucks_for_full,
 )
-from nestling.papers.notes import Notes
 from nestling.training import TrainConfig
 
 PEOPLE, DEEDS = ("a man", "a woman", "two boys", "a dog"), ("plays", "sleeps", "eats fish", "runs home")

@@ -12,9 +12,11 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from nestling.granularity import Nesting
-from nestling.papers import mrl, mrl_data, reproduce
-from nestling.papers.mrl_data import LabelledData, PairedData, Pairs, Rows
-from nestling.papers.mrl_study import (
+from nestling.papers import reproduce
+from nestling.papers.mrl import data as mrl_data
+from nestling.papers.mrl import tour as mrl
+from nestling.papers.mrl.data import LabelledData, PairedData, Pairs, Rows
+from nestling.papers.mrl.study import (
     Effort,
     Method,
     Model,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nestling.errors import ConfigError
-from nestling.papers.notes import Notes
+from nestling.papers.claims.notes import Notes
 
 
 def test_figures_are_measured_once_and_survive_an_interruption(

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestling.papers.rate_search import climb
+from nestling.papers.claims.rate_search import climb
 
 
 @given(peak=st.floats(-12, 12), start=st.floats(1e-5, 1e-3))

@@ -11,7 +11,7 @@ from scipy import stats
 
 from nestling.errors import ConfigError, DataError
 from nestling.papers import CLAIMS, PAPERS, Claim, Report, machine_stamp, reproduce
-from nestling.papers.report import t_interval
+from nestling.papers.claims.report import t_interval
 
 
 def make_report() -> Report:

@@ -9,18 +9,18 @@ from typing import Protocol, cast
 
 from nestling.errors import ConfigError, unknown
 from nestling.extras import TRAINING, check_packages
-from nestling.papers.checks import Tour
-from nestling.papers.report import Claim, Report, machine_stamp
+from nestling.papers.claims.checks import Tour
+from nestling.papers.claims.report import Claim, Report, machine_stamp
 from nestling.paths import home_path
 
 __all__ = ["CLAIMS", "PAPERS", "Claim", "Report", "machine_stamp", "reproduce"]
 
 PAPERS = {
-    "mrl": "nestling.papers.mrl",
-    "adanns": "nestling.papers.adanns",
-    "2dmse": "nestling.papers.two_d_mse",
-    "starbucks": "nestling.papers.starbucks",
-    "trsa": "nestling.papers.trsa",
+    "mrl": "nestling.papers.mrl.tour",
+    "adanns": "nestling.papers.adanns.tour",
+    "2dmse": "nestling.papers.layers.two_d_mse",
+    "starbucks": "nestling.papers.layers.starbucks",
+    "trsa": "nestling.papers.trsa.tour",
 }
 
 CLAIMS = {

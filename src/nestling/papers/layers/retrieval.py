@@ -12,7 +12,7 @@ from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Granularity, Nesting
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import Retrieval
-from nestling.papers.checks import Run
+from nestling.papers.claims.checks import Run
 
 ByLayer = dict[str, float]
 """Quality x 100 by granularity, in the order of layers; the full size is the last."""

@@ -25,7 +25,7 @@ from dataclasses import replace
 import numpy as np
 
 from nestling.measure.tasks.metrics import spearman
-from nestling.papers.adanns_study import (
+from nestling.papers.adanns.study import (
     NEIGHBOURS,
     NESTED,
     PROBED,
@@ -41,8 +41,8 @@ from nestling.papers.adanns_study import (
     seconds_in_turn,
     speedup,
 )
-from nestling.papers.checks import Checks, Run, Tour, measure_checks
-from nestling.papers.report import Claim
+from nestling.papers.claims.checks import Checks, Run, Tour, measure_checks
+from nestling.papers.claims.report import Claim
 from nestling.search.exact.neighbours import nearest
 
 TITLE = "AdANNS: A Framework for Adaptive Semantic Search (arXiv 2305.19435), claims at small scale"

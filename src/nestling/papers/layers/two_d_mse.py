@@ -18,9 +18,10 @@ from functools import partial
 import numpy as np
 
 from nestling.granularity import Granularity
-from nestling.papers.checks import Checks, Run, Tour
-from nestling.papers.layer_retrieval import mean_lift
-from nestling.papers.layer_study import (
+from nestling.papers.claims.checks import Checks, Run, Tour
+from nestling.papers.claims.report import Claim
+from nestling.papers.layers.retrieval import mean_lift
+from nestling.papers.layers.study import (
     COMPRESSED,
     DIMS,
     GRID,
@@ -32,8 +33,7 @@ from nestling.papers.layer_study import (
     plain,
     two_d_mse,
 )
-from nestling.papers.layer_tour import run_checks
-from nestling.papers.report import Claim
+from nestling.papers.layers.tour import run_checks
 
 TITLE = "2DMSE: 2D Matryoshka Sentence Embeddings (arXiv 2402.14776), claims at small scale"
 

@@ -19,8 +19,9 @@ from functools import partial
 import numpy as np
 
 from nestling.encoders.text.encoder import TextEncoder
-from nestling.papers.checks import Check, Run, Tour, measure_checks
-from nestling.papers.mrl_data import (
+from nestling.papers.claims.checks import Check, Run, Tour, measure_checks
+from nestling.papers.claims.report import Claim
+from nestling.papers.mrl.data import (
     LabelledData,
     Rows,
     descriptions,
@@ -30,8 +31,7 @@ from nestling.papers.mrl_data import (
     sentence_similarity,
     small_digits,
 )
-from nestling.papers.mrl_study import Effort, Method, Study, cascade, new_class_accuracy, retrieval, searches
-from nestling.papers.report import Claim
+from nestling.papers.mrl.study import Effort, Method, Study, cascade, new_class_accuracy, retrieval, searches
 
 TITLE = "MRL: Matryoshka Representation Learning (arXiv 2205.13147), claims at small scale"
 

@@ -22,11 +22,11 @@ from nestling.granularity import Nesting
 from nestling.losses import AlignScores, InfoNCE
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import Retrieval
-from nestling.papers.checks import Tour
-from nestling.papers.layer_retrieval import ByLayer, find
-from nestling.papers.layer_study import DIMS, PAIRS, UNTOUCHED, Method, find_untouched, minilm, ours
-from nestling.papers.notes import Notes
-from nestling.papers.rate_search import RateSearch
+from nestling.papers.claims.checks import Tour
+from nestling.papers.claims.notes import Notes
+from nestling.papers.claims.rate_search import RateSearch
+from nestling.papers.layers.retrieval import ByLayer, find
+from nestling.papers.layers.study import DIMS, PAIRS, UNTOUCHED, Method, find_untouched, minilm, ours
 from nestling.training import TrainConfig, fit
 
 _TEMPERATURE = 0.05

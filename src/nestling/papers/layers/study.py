@@ -28,10 +28,10 @@ from nestling.granularity import Granularity, Nesting
 from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested, Parts
 from nestling.losses.nested import Views
 from nestling.measure.tasks.metrics import spearman
-from nestling.papers.checks import Tour
-from nestling.papers.layer_retrieval import ByLayer, find
-from nestling.papers.notes import Notes
-from nestling.papers.rate_search import RateSearch
+from nestling.papers.claims.checks import Tour
+from nestling.papers.claims.notes import Notes
+from nestling.papers.claims.rate_search import RateSearch
+from nestling.papers.layers.retrieval import ByLayer, find
 from nestling.schedules import Cross, Every, Schedule
 from nestling.training import TrainConfig, fit
 from nestling.vectors.prefix import prefix_pair_scores

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from nestling.papers.report import Claim
+from nestling.papers.claims.report import Claim
 from nestling.progress import Progress
 
 

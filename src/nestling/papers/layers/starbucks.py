@@ -22,10 +22,11 @@ from nestling.domains.text.pretraining import pretrain
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Granularity
 from nestling.nn.masked_autoencoder import MaskedAutoEncoder
-from nestling.papers import layer_search
-from nestling.papers.checks import Checks, Run, Tour
-from nestling.papers.layer_retrieval import least_lift, mean_lift
-from nestling.papers.layer_study import (
+from nestling.papers.claims.checks import Checks, Run, Tour
+from nestling.papers.claims.report import Claim
+from nestling.papers.layers import search as layer_search
+from nestling.papers.layers.retrieval import least_lift, mean_lift
+from nestling.papers.layers.study import (
     GRID,
     PAIRS,
     Cells,
@@ -41,8 +42,7 @@ from nestling.papers.layer_study import (
     unaligned,
     whole_grid,
 )
-from nestling.papers.layer_tour import run_checks
-from nestling.papers.report import Claim
+from nestling.papers.layers.tour import run_checks
 from nestling.training import TrainConfig
 
 TITLE = "Starbucks: improved training for 2D Matryoshka embeddings (arXiv 2410.13230), claims at small scale"

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nestling.measure.machine import versions
-from nestling.papers.checks import Checks, Tour, measure_checks
-from nestling.papers.layer_search import SearchStudy
-from nestling.papers.layer_study import Method, Study
-from nestling.papers.notes import Notes
-from nestling.papers.report import Claim
+from nestling.papers.claims.checks import Checks, Tour, measure_checks
+from nestling.papers.claims.notes import Notes
+from nestling.papers.claims.report import Claim
+from nestling.papers.layers.search import SearchStudy
+from nestling.papers.layers.study import Method, Study
 
 
 def run_checks(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
-from nestling.papers.checks import Named
-from nestling.papers.notes import Json, Notes
+from nestling.papers.claims.checks import Named
+from nestling.papers.claims.notes import Json, Notes
 
 FIRST_RATE = 2e-4
 
