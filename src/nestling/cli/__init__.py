@@ -17,7 +17,7 @@ from nestling.cli.index import index
 from nestling.cli.interrupts import interruptible
 from nestling.cli.measuring import choose, reproduce, sweep
 from nestling.cli.models import encode, extract, train
-from nestling.cli.talk import repeat_the_log, say, show, show_all_letters
+from nestling.cli.output import repeat_the_log, say, show, show_all_letters
 from nestling.cli.texts import data, search
 from nestling.cli.upkeep import bench
 from nestling.errors import NestlingError, missing, reason_of

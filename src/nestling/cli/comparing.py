@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nestling.cli.options import AsJson
+from nestling.cli.output import say, show, show_json
 from nestling.cli.results import check_results
-from nestling.cli.talk import say, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:

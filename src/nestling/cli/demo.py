@@ -10,8 +10,8 @@ import typer
 
 from nestling.cli.interrupts import kept_training
 from nestling.cli.options import Seed
+from nestling.cli.output import say, show
 from nestling.cli.results import check_results
-from nestling.cli.talk import say, show
 
 if TYPE_CHECKING:
     from nestling.domains.text.collection import Collection

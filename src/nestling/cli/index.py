@@ -22,6 +22,7 @@ from nestling.cli.options import (
     Wait,
     Where,
 )
+from nestling.cli.output import say, show, show_json
 from nestling.cli.tables import (
     Column,
     Fields,
@@ -36,7 +37,6 @@ from nestling.cli.tables import (
     read_names,
     table_like,
 )
-from nestling.cli.talk import say, show, show_json
 from nestling.cli.upkeep import compact, export, info, tune, verify
 from nestling.errors import ConfigError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nestling.cli.options import AsJson, Seed
-from nestling.cli.talk import say, show, show_json
+from nestling.cli.output import say, show, show_json
 
 if TYPE_CHECKING:
     from nestling.measure.curve.curve import Curve

@@ -10,8 +10,8 @@ import typer
 
 from nestling.cli.interrupts import kept_training
 from nestling.cli.options import AsJson, At, Model, Wait
+from nestling.cli.output import say, say_left_out, show, show_json
 from nestling.cli.tables import Fields, IdColumn, open_table
-from nestling.cli.talk import say, say_left_out, show, show_json
 from nestling.data.tables.input_file import find_file
 from nestling.errors import ConfigError
 

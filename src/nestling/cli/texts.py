@@ -12,7 +12,7 @@ import typer
 from nestling.cli.demo import COLLECTION, DEMO_FOLDER
 from nestling.cli.folders import is_collection, readable
 from nestling.cli.options import AsJson, At, Where
-from nestling.cli.talk import one_line, say, show, show_json
+from nestling.cli.output import one_line, say, show, show_json
 from nestling.errors import ConfigError
 from nestling.storage.artifact import MANIFEST
 

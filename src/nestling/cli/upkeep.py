@@ -10,9 +10,9 @@ import typer
 
 from nestling.cli.folders import is_collection, readable, show_frontier, show_index, writable
 from nestling.cli.options import AsJson, Folder, K, MaxBytes, MaxMs, Queries, Recall, Seed, Source, Wait
+from nestling.cli.output import readable_bytes, say, show, show_json
 from nestling.cli.results import check_results
 from nestling.cli.tables import check_are_vectors, open_queries
-from nestling.cli.talk import readable_bytes, say, show, show_json
 
 
 def compact(folder: Folder, wait: Wait = 0) -> None:
