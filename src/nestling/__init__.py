@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from nestling._exports import exports
+from nestling._moved import find_moved_modules
 from nestling.extras import name_missing_packages
 from nestling.forks import prepare_forks
 
@@ -28,37 +29,28 @@ if TYPE_CHECKING:
     from nestling.vectors.stored import StoredVectors as StoredVectors
 
 name_missing_packages(__name__)
+find_moved_modules()
 prepare_forks()  # here: whoever loads faiss or torch, it holds
 
 # Loaded when first used, so that importing the package costs no torch.
-_HOMES = {
-    "CutRule": "cut",
-    "Cost": "elastic",
-    "Elastic": "elastic",
-    "StoredVectors": "encoders.stored",
-    "TextEncoder": "encoders.text",
-    "NestedAdapter": "encoders.vectors",
-    "PCARotation": "encoders.vectors",
-    "Granularity": "granularity",
-    "Nesting": "granularity",
-    "Nested": "losses.nested",
-    "Curve": "measure.curve",
-    "sweep": "measure.sweep",
-    "NestedClassifier": "nn.heads",
-    "AdaptiveIndex": "search.index",
-    "Plan": "search.plan",
-}
-
-__all__ = ["__version__", *sorted(_HOMES)]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'nestling' has no attribute {name!r}")
-    value = getattr(import_module(f"nestling.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, _names = exports(
+    __name__,
+    {
+        "CutRule": "cut",
+        "Cost": "elastic",
+        "Elastic": "elastic",
+        "StoredVectors": "vectors.stored",
+        "TextEncoder": "encoders.text.encoder",
+        "NestedAdapter": "encoders.vectors",
+        "PCARotation": "encoders.vectors",
+        "Granularity": "granularity",
+        "Nesting": "granularity",
+        "Nested": "losses.nested",
+        "Curve": "measure.curve.curve",
+        "sweep": "measure.sweep",
+        "NestedClassifier": "nn.heads",
+        "AdaptiveIndex": "search.index.index",
+        "Plan": "search.plan.plan",
+    },
+)
+__all__ = ["__version__", *_names]

@@ -20,7 +20,7 @@ def test_every_public_name_is_there_and_none_of_them_needs_torch() -> None:
 
 
 def test_a_name_stays_a_loader_when_its_file_is_imported() -> None:
-    for file in ("images", "retrieval_sets", "sts", "docstrings", "pairs"):
+    for file in ("sets.images", "sets.retrieval_sets", "sets.sts", "sets.docstrings", "pairs"):
         import_module(f"nestling.data.{file}")
     assert all(callable(getattr(data, name)) for name in data.__all__ if name != "DATA_SETS")
     assert dir(data) == data.__all__

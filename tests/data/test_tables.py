@@ -338,7 +338,8 @@ def test_texts_from_a_named_pipe_and_from_a_file_as_standard_input(tmp_path: Pat
 )
 def test_tables_from_standard_input(code: str, content: bytes) -> None:
     source = (
-        "from nestling.data import read_pairs, read_texts\nfrom nestling.data.sets.sts import read_scored_pairs\n"
+        "from nestling.data import read_pairs, read_texts\n"
+        "from nestling.data.sets.sts import read_scored_pairs\n"
         "from nestling.data.tables.description import TableFile\n"
         f"assert {code}"
     )

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestling.domains.text.plan import HOMES, TABLES
+from nestling.domains.text.plan import HOMES, TABLES, TrainPlan, read_plan, write_plan
 from nestling.errors import ConfigError
-from nestling.training import TrainConfig, TrainPlan, read_plan, write_plan
+from nestling.training import TrainConfig
 
 TEXT = """
 [data]

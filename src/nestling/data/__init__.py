@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nestling._exports import exports
 
 if TYPE_CHECKING:
     from nestling.data.pairs import TextPairs as TextPairs
@@ -30,39 +31,30 @@ if TYPE_CHECKING:
     from nestling.data.texts import read_texts as read_texts
 
 # Loaded when first used: the processes that read docstrings pass through here and need none of it.
-_HOMES = {
-    "DATA_SETS": "catalogue",
-    "Dissimilarities": "dissimilarities",
-    "LabelledImages": "images",
-    "RetrievalData": "retrieval",
-    "ScoredPairs": "sts",
-    "TextFile": "texts",
-    "TextPairs": "pairs",
-    "cranfield": "retrieval_sets",
-    "digits": "images",
-    "docstring_pairs": "docstrings",
-    "fashion_mnist": "images",
-    "listing": "source",
-    "locate": "source",
-    "pairs_from_texts": "texts",
-    "pictures92": "dissimilarities",
-    "read_beir": "beir",
-    "read_pairs": "pairs",
-    "read_qrels": "beir",
-    "read_run": "beir",
-    "read_texts": "texts",
-    "stsb": "sts",
-    "xquad": "retrieval_sets",
-}
-
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'nestling.data' has no attribute {name!r}")
-    return getattr(import_module(f"nestling.data.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "DATA_SETS": "sets.catalogue",
+        "Dissimilarities": "sets.dissimilarities",
+        "LabelledImages": "sets.images",
+        "RetrievalData": "retrieval",
+        "ScoredPairs": "sets.sts",
+        "TextFile": "texts",
+        "TextPairs": "pairs",
+        "cranfield": "sets.retrieval_sets",
+        "digits": "sets.images",
+        "docstring_pairs": "sets.docstrings",
+        "fashion_mnist": "sets.images",
+        "listing": "sets.source",
+        "locate": "sets.source",
+        "pairs_from_texts": "texts",
+        "pictures92": "sets.dissimilarities",
+        "read_beir": "sets.beir",
+        "read_pairs": "pairs",
+        "read_qrels": "sets.beir",
+        "read_run": "sets.beir",
+        "read_texts": "texts",
+        "stsb": "sets.sts",
+        "xquad": "sets.retrieval_sets",
+    },
+)

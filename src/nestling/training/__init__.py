@@ -5,14 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nestling.domains.text.plan import TrainPlan, read_plan, write_plan
 from nestling.training.config import TrainConfig
 from nestling.training.log import LogRow, TrainLog
 
 if TYPE_CHECKING:
     from nestling.training.loop import fit as fit
 
-__all__ = ["LogRow", "TrainConfig", "TrainLog", "TrainPlan", "fit", "read_plan", "write_plan"]
+__all__ = ["LogRow", "TrainConfig", "TrainLog", "fit"]
 
 
 def __getattr__(name: str) -> Any:

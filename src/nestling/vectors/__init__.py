@@ -1,1 +1,17 @@
-"""TODO vectors."""
+"""Vectors with ids, nesting and cut rule: checked where they enter, read from files, cut in prefixes."""
+
+from typing import TYPE_CHECKING
+
+from nestling._exports import exports
+
+if TYPE_CHECKING:
+    from nestling.vectors.stored import StoredVectors as StoredVectors
+    from nestling.vectors.stored import open_vectors as open_vectors
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "StoredVectors": "stored",
+        "open_vectors": "stored",
+    },
+)

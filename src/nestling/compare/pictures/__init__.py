@@ -1,1 +1,1 @@
-"""TODO compare/pictures."""
+"""Pictures of RDMs, of maps of stimuli, and of evaluations."""

@@ -1,1 +1,19 @@
-"""TODO domains/text."""
+"""Text: plans, training on pairs, scores and masked tokens, resumable encoding, searchable collections."""
+
+from typing import TYPE_CHECKING
+
+from nestling._exports import exports
+
+if TYPE_CHECKING:
+    from nestling.domains.text.retrieval import PairRows as PairRows
+    from nestling.domains.text.retrieval import TextStudy as TextStudy
+    from nestling.domains.text.retrieval import read_data as read_data
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "PairRows": "retrieval",
+        "TextStudy": "retrieval",
+        "read_data": "retrieval",
+    },
+)

@@ -80,7 +80,7 @@ def _choice(curve: Curve, chosen: Granularity | None) -> Choice | None:
 
 def _style(widths: Sequence[float]) -> str:
     """The sheet, the colours of series, and below which width each table has to be scrolled."""
-    css = (files("nestling.measure") / "report.css").read_text(encoding="utf-8")
+    css = (files("nestling.measure.curve") / "report.css").read_text(encoding="utf-8")
     light, dark = (
         " ".join(f"--c{number}: {colour};" for number, colour in enumerate(colours))
         for colours in (COLOURS, DARK_COLOURS)

@@ -1,1 +1,33 @@
-"""TODO measure/tasks."""
+"""What a representation is for: retrieval, similarity, classification, clustering, fidelity; metrics."""
+
+from typing import TYPE_CHECKING
+
+from nestling._exports import exports
+
+if TYPE_CHECKING:
+    from nestling.measure.tasks.qrels import Judgements as Judgements
+    from nestling.measure.tasks.qrels import Qrels as Qrels
+    from nestling.measure.tasks.tasks import STS as STS
+    from nestling.measure.tasks.tasks import Clustering as Clustering
+    from nestling.measure.tasks.tasks import ComparesWithFull as ComparesWithFull
+    from nestling.measure.tasks.tasks import Robustness as Robustness
+    from nestling.measure.tasks.tasks import Task as Task
+    from nestling.measure.tasks.tasks import check_task as check_task
+    from nestling.measure.tasks.tasks import is_relative as is_relative
+    from nestling.measure.tasks.tasks import with_full as with_full
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "Clustering": "tasks",
+        "ComparesWithFull": "tasks",
+        "Judgements": "qrels",
+        "Qrels": "qrels",
+        "Robustness": "tasks",
+        "STS": "tasks",
+        "Task": "tasks",
+        "check_task": "tasks",
+        "is_relative": "tasks",
+        "with_full": "tasks",
+    },
+)

@@ -1,1 +1,19 @@
-"""TODO search/plan."""
+"""Plans: which prefix and code each stage of an index reads, what a query costs, what was measured."""
+
+from typing import TYPE_CHECKING
+
+from nestling._exports import exports
+
+if TYPE_CHECKING:
+    from nestling.search.plan.plan import Plan as Plan
+    from nestling.search.plan.plan import PlanCost as PlanCost
+    from nestling.search.plan.point import Point as Point
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "Plan": "plan",
+        "PlanCost": "plan",
+        "Point": "point",
+    },
+)

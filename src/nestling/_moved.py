@@ -1,0 +1,235 @@
+"""Modules that have another path now: the old one works for one minor version, with a warning."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+# In 0.1 these were the paths; they end with 0.3.
+MOVED = {
+    "artifact": "storage.artifact",
+    "cli.talk": "cli.output",
+    "compare.adaptive": "compare.similarity.adaptive",
+    "compare.bars": "compare.pictures.bars",
+    "compare.bootstrap": "compare.inference.bootstrap",
+    "compare.centroids": "compare.similarity.centroids",
+    "compare.comparators": "compare.similarity.comparators",
+    "compare.crossvalidation": "compare.rdms.crossvalidation",
+    "compare.design": "compare.rdms.design",
+    "compare.estimators": "compare.rdms.estimators",
+    "compare.evaluation": "compare.inference.evaluation",
+    "compare.files": "compare.rdms.files",
+    "compare.foreign": "compare.rdms.foreign",
+    "compare.geodesic": "compare.transforms.geodesic",
+    "compare.identify": "compare.inference.identification",
+    "compare.labels": "compare.rdms.labels",
+    "compare.layers": "compare.similarity.layers",
+    "compare.moments": "compare.similarity.moments",
+    "compare.noise": "compare.rdms.noise",
+    "compare.noise_ceiling": "compare.inference.ceiling",
+    "compare.pairs": "compare.rdms.pairs",
+    "compare.pairwise": "compare.inference.pairwise",
+    "compare.patterns": "compare.similarity.patterns",
+    "compare.plot": "compare.pictures.maps",
+    "compare.prefixes": "compare.rdms.prefixes",
+    "compare.products": "compare.rdms.products",
+    "compare.rdm": "compare.rdms.from_patterns",
+    "compare.significance": "compare.inference.significance",
+    "compare.subjects": "compare.rdms.subjects",
+    "compare.threshold_search": "compare.inference.threshold_search",
+    "compare.thresholds": "compare.transforms.thresholds",
+    "compare.topology": "compare.transforms.topology",
+    "compare.transformer": "compare.transforms.transformer",
+    "data.arrow": "data.tables.arrow",
+    "data.beir": "data.sets.beir",
+    "data.catalogue": "data.sets.catalogue",
+    "data.column_survey": "data.tables.survey",
+    "data.columns": "data.tables.columns",
+    "data.delimited": "data.tables.delimited",
+    "data.description": "data.tables.description",
+    "data.dissimilarities": "data.sets.dissimilarities",
+    "data.docstrings": "data.sets.docstrings",
+    "data.field_lists": "data.tables.field_lists",
+    "data.fields": "data.tables.fields",
+    "data.images": "data.sets.images",
+    "data.input_file": "data.tables.input_file",
+    "data.retrieval_sets": "data.sets.retrieval_sets",
+    "data.roles": "data.tables.roles",
+    "data.source": "data.sets.source",
+    "data.sts": "data.sets.sts",
+    "data.table": "data.tables.table",
+    "data.table_ids": "data.tables.table_ids",
+    "data.text_checks": "data.tables.text_checks",
+    "data.times": "data.tables.times",
+    "data.words": "data.tables.words",
+    "domains.collection": "domains.text.collection",
+    "domains.encoding": "domains.text.encoding",
+    "domains.pair_objective": "domains.text.pairs",
+    "domains.planned_loss": "domains.text.loss",
+    "domains.pretraining": "domains.text.pretraining",
+    "domains.similarity": "domains.text.similarity",
+    "encoders.adapter": "encoders.maps.adapter",
+    "encoders.adapter_examples": "encoders.maps.examples",
+    "encoders.adapter_training": "encoders.maps.training",
+    "encoders.depth": "encoders.text.depth",
+    "encoders.export": "encoders.text.export",
+    "encoders.fit_report": "encoders.maps.fit_report",
+    "encoders.held_out": "encoders.maps.held_out",
+    "encoders.inference": "nn.inference",
+    "encoders.mapped_text": "encoders.text.mapped",
+    "encoders.matrix": "vectors.matrix",
+    "encoders.opening": "encoders.text.opening",
+    "encoders.origin": "encoders.text.origin",
+    "encoders.pca": "encoders.maps.pca",
+    "encoders.pretrained": "encoders.text.pretrained",
+    "encoders.serving": "encoders.text.serving",
+    "encoders.static": "encoders.text.static",
+    "encoders.static_folder": "encoders.text.static_folder",
+    "encoders.static_layers": "encoders.text.static_layers",
+    "encoders.stored": "vectors.stored",
+    "encoders.text_inputs": "encoders.text.inputs",
+    "encoders.vector_files": "vectors.files",
+    "encoders.vector_map": "encoders.maps.vector_map",
+    "encoders.vector_parquet": "vectors.parquet",
+    "encoders.worker": "encoders.text.worker",
+    "encoders.workers": "encoders.text.workers",
+    "kinds": "storage.kinds",
+    "measure.choice": "measure.curve.choice",
+    "measure.classification": "measure.tasks.classification",
+    "measure.curve_file": "measure.curve.file",
+    "measure.fidelity": "measure.tasks.fidelity",
+    "measure.grid": "measure.curve.grid",
+    "measure.headline": "measure.curve.summary",
+    "measure.identity": "measure.curve.provenance",
+    "measure.lines": "measure.curve.lines",
+    "measure.metrics": "measure.tasks.metrics",
+    "measure.pair_scores": "measure.tasks.pair_scores",
+    "measure.plot": "measure.curve.plot",
+    "measure.qrels": "measure.tasks.qrels",
+    "measure.report": "measure.curve.report",
+    "measure.retrieval": "measure.tasks.retrieval",
+    "measure.runs": "measure.curve.runs",
+    "measure.scores": "measure.tasks.scores",
+    "measure.svg": "measure.curve.svg",
+    "measure.table": "measure.curve.table",
+    "owner": "storage.owner",
+    "papers.adanns_data": "papers.adanns.data",
+    "papers.adanns_study": "papers.adanns.study",
+    "papers.checks": "papers.claims.checks",
+    "papers.layer_retrieval": "papers.layers.retrieval",
+    "papers.layer_search": "papers.layers.search",
+    "papers.layer_study": "papers.layers.study",
+    "papers.layer_tour": "papers.layers.tour",
+    "papers.mrl_data": "papers.mrl.data",
+    "papers.mrl_study": "papers.mrl.study",
+    "papers.notes": "papers.claims.notes",
+    "papers.rate_search": "papers.claims.rate_search",
+    "papers.report": "papers.claims.report",
+    "papers.starbucks": "papers.layers.starbucks",
+    "papers.trsa_study": "papers.trsa.study",
+    "papers.two_d_mse": "papers.layers.two_d_mse",
+    "search.best": "search.exact.top_k",
+    "search.building": "search.engine.building",
+    "search.calibration": "search.certified.calibration",
+    "search.certifying": "search.engine.certified_stage",
+    "search.codes": "search.engine.codes",
+    "search.condition": "search.where.condition",
+    "search.copying": "search.index.copy",
+    "search.creation": "search.index.create",
+    "search.durable": "storage.durable",
+    "search.equal": "search.graph.equal_rows",
+    "search.filters": "search.exact.filters",
+    "search.foreign": "search.engine.from_faiss",
+    "search.frame": "search.exact.centring",
+    "search.frontier": "search.plan.frontier",
+    "search.funnel": "search.exact.funnel",
+    "search.generation": "search.index.manifest",
+    "search.ids": "search.index.ids",
+    "search.incoming": "search.index.intake",
+    "search.journal": "storage.resumable",
+    "search.lock": "storage.lock",
+    "search.log": "search.index.wal",
+    "search.matching": "search.where.matching",
+    "search.memory": "search.index.memtable",
+    "search.next_generation": "search.index.next_generation",
+    "search.pipeline": "search.engine.pipeline",
+    "search.plane_codes": "search.certified.codes",
+    "search.planes": "search.certified.planes",
+    "search.point": "search.plan.point",
+    "search.prefix": "vectors.prefix",
+    "search.race": "search.tuning.race",
+    "search.reader": "search.index.reader",
+    "search.recall": "search.exact.recall",
+    "search.report": "search.index.info",
+    "search.rerank": "search.engine.rerank",
+    "search.scanners": "search.engine.scanners",
+    "search.scores": "search.exact.scores",
+    "search.segments": "search.index.segments",
+    "search.snapshot": "search.index.snapshot",
+    "search.some_rows": "search.exact.some_rows",
+    "search.space": "search.exact.space",
+    "search.stages": "search.plan.stages",
+    "search.state": "search.index.state",
+    "search.stores.lance_columns": "search.stores.lance.columns",
+    "search.stores.lance_labels": "search.stores.lance.labels",
+    "search.stores.milvus_where": "search.stores.milvus.where",
+    "search.stores.postgres_vectors": "search.stores.postgres.vectors",
+    "search.stores.postgres_where": "search.stores.postgres.where",
+    "search.stores.qdrant_edge": "search.stores.qdrant.edge",
+    "search.stores.qdrant_points": "search.stores.qdrant.points",
+    "search.stores.qdrant_where": "search.stores.qdrant.where",
+    "search.threads": "search.exact.threads",
+    "search.tiles": "search.exact.tiles",
+    "search.tune": "search.tuning.planner",
+    "search.turned": "search.graph.codes",
+    "search.views": "search.exact.faiss_arrays",
+    "search.walk": "search.graph.scan",
+    "search.walk_requests": "search.graph.requests",
+    "search.walk_steps": "search.graph.growth",
+    "search.walking": "search.engine.graph_stage",
+    "search.where_text": "search.where.text",
+    "search.widening": "search.index.widening",
+    "search.writer": "search.index.writer",
+    "training.plan": "domains.text.plan",
+}
+
+
+class _Finder:  # as in nestling.extras: the abstract class would double the time of the import
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        new = MOVED.get(fullname.removeprefix("nestling.")) if fullname.startswith("nestling.") else None
+        if new is None:
+            return None
+        return ModuleSpec(fullname, _Loader(f"nestling.{new}"))  # type: ignore[arg-type]
+
+
+class _Loader:
+    """A module of the old name whose attributes are those of the new one."""
+
+    def __init__(self, new: str) -> None:
+        self.new = new
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        warnings.warn(
+            f"{spec.name} is {self.new} now; import from there, the old path ends with nestling 0.3",
+            DeprecationWarning,
+            stacklevel=2,  # Python leaves out the frames of the import system
+        )
+        return ModuleType(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        new = import_module(self.new)
+        module.__doc__ = new.__doc__
+        vars(module)["__getattr__"] = lambda name: getattr(new, name)
+        vars(module)["__dir__"] = lambda: dir(new)
+
+
+def find_moved_modules() -> None:
+    """Let the old paths be found, from now on."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())
