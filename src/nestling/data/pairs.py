@@ -138,7 +138,8 @@ def read_pairs(
     ``group``. A file of two columns is taken in its order: query, document.
 
     Args:
-        path: the file (:func:`~nestling.data.tables.read_table` says how it is read); ``-``: standard input.
+        path: the file (:func:`~nestling.data.tables.table.read_table` says how it is read); ``-``: standard
+            input.
         query: its column of queries.
         document: its column of documents.
         group: its column of groups, which stay together in :meth:`TextPairs.split`.

@@ -24,7 +24,8 @@ class TextFile:
 
     Args:
         path: a ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (one text a line), as
-            :func:`~nestling.data.tables.read_table` reads it; ``-`` is standard input. What comes through a
+            :func:`~nestling.data.tables.table.read_table` reads it; ``-`` is standard input. What comes
+            through a
             pipe and is neither JSON lines nor parquet is one text a line, or CSV where ``text`` is named.
         text: its column; by default the only one, or the first of ``text``, ``content``, ``body``, ...
         may_be_blank: take blank texts too, as ``""``; they are refused by default.

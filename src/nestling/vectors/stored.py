@@ -29,7 +29,7 @@ _FIELDS = "fields"
 
 
 class Map(Protocol):
-    """A map of vectors, such as :class:`~nestling.encoders.maps.PCARotation`."""
+    """A map of vectors, such as :class:`~nestling.encoders.maps.pca.PCARotation`."""
 
     nesting: Any
     rule: Any

@@ -73,7 +73,7 @@ def bootstrap(
         chosen: what they are compared by.
         models: ``Float[models, pairs]``, all pairs; NaN for those that any matrix lacks.
         data: ``Float[m, pairs]``, likewise.
-        average: ``Float[subjects, m]`` of :class:`~nestling.compare.rdms.Subjects`.
+        average: ``Float[subjects, m]`` of :class:`~nestling.compare.rdms.subjects.Subjects`.
         resamples: what was drawn.
         over: for ``"both"`` the same draws are also used for subjects alone and for stimuli alone.
 

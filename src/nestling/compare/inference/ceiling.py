@@ -55,7 +55,7 @@ def noise_ceiling(
 
     Args:
         rdms: RDMs, or ``Float[m, n(n-1)/2]``.
-        method: of :func:`~nestling.compare.similarity.compare`.
+        method: of :func:`~nestling.compare.similarity.comparators.compare`.
         subject: the label that says whose a matrix is, or one value a matrix; None if each is of another.
         sigma: for the whitened methods.
 
@@ -111,7 +111,7 @@ class Pools:
     Args:
         chosen: what they are compared and pooled by.
         vectors: ``Float[m, pairs]`` as :func:`complete` gives them.
-        average: ``Float[subjects, m]`` of :class:`~nestling.compare.rdms.Subjects`.
+        average: ``Float[subjects, m]`` of :class:`~nestling.compare.rdms.subjects.Subjects`.
     """
 
     def __init__(self, chosen: Comparator, vectors: Floats, average: Floats) -> None:

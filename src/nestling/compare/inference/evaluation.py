@@ -192,7 +192,8 @@ def evaluate(
         models: RDMs, one a model, named by their label ``"name"`` where they carry it; or
             ``Float[models, n(n-1)/2]``.
         data: RDMs of subjects, or ``Float[m, n(n-1)/2]``, over the same stimuli.
-        method: a similarity of :func:`~nestling.compare.similarity.compare` that matrices can be pooled by.
+        method: a similarity of :func:`~nestling.compare.similarity.comparators.compare` that matrices can
+            be pooled by.
         over: ``"both"``: what is said holds for other subjects and other stimuli; ``"subjects"``: for these
             stimuli; ``"stimuli"``: for these subjects.
         subject: the label that says whose a matrix is, or one value a matrix; None if each is of another.

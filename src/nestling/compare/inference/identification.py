@@ -178,7 +178,7 @@ def identify(
         label: what is to be identified, such as ``"layer"``: a label of the matrices, or one value each.
         subject: who is left out, such as ``"seed"``: likewise.
         transform: applied to all matrices first: anything with ``transform``, or a function. It must treat
-            each matrix by itself, as :class:`~nestling.compare.transforms.GeoTopological` does.
+            each matrix by itself, as :class:`~nestling.compare.transforms.topology.GeoTopological` does.
         distance: to the centroids: ``"euclidean"``, as in the paper, ``"correlation"`` or ``"cosine"``.
         permutations: of the classes within each subject, for the p value.
         seed: of the permutations.

@@ -51,7 +51,7 @@ def agreements(
 
     Args:
         rdms: at least two, named by their label ``"name"`` where they carry it.
-        methods: see :func:`~nestling.compare.inference.evaluate`.
+        methods: see :func:`~nestling.compare.inference.evaluation.evaluate`.
         draws: resamples of the stimuli, the same for all.
         confidence: of the intervals.
         seed: draws them.
@@ -99,7 +99,8 @@ def similarity_by_thresholds(rdms: RDMs, thresholds: ArrayLike) -> Floats:
 
     Args:
         rdms: m of them.
-        thresholds: ``Float[t, 2]``, such as :func:`~nestling.compare.transforms.threshold_grid` gives.
+        thresholds: ``Float[t, 2]``, such as :func:`~nestling.compare.transforms.thresholds.threshold_grid`
+            gives.
 
     Raises:
         ConfigError: for thresholds that are no such pairs.

@@ -59,7 +59,7 @@ def permute_stimuli(
     Args:
         a: RDMs, or ``Float[m, n(n-1)/2]``, without missing pairs.
         b: likewise, over the same stimuli.
-        method: of :func:`~nestling.compare.similarity.compare`.
+        method: of :func:`~nestling.compare.similarity.comparators.compare`.
         permutations: at least 1; the smallest p value is one over one more than that.
         alternative: ``"greater"``: more alike than by chance; ``"less"`` is that for ``"bures_distance"``.
         seed: of the permutations.
@@ -143,7 +143,7 @@ def compare_groups(
     Args:
         a: RDMs, or ``Float[m, n(n-1)/2]``, of the first group.
         b: of the second group.
-        method: a similarity of :func:`~nestling.compare.similarity.compare`.
+        method: a similarity of :func:`~nestling.compare.similarity.comparators.compare`.
         subject: the label that says whose a matrix is, whose matrices stay together; None if each is of
             another (``paired``: the same ones in both, in order).
         paired: whether the same subjects are in both groups.

@@ -26,9 +26,9 @@ def rdms_of_files(
     Where all files name their rows (ids), rows belong together by name, and else by place.
 
     Args:
-        paths: files or folders as :func:`~nestling.vectors.open_vectors` reads them. A folder's cut
+        paths: files or folders as :func:`~nestling.vectors.stored.open_vectors` reads them. A folder's cut
             rule is followed; a file is taken as it stands.
-        metric: see :func:`~nestling.compare.rdms.rdm`.
+        metric: see :func:`~nestling.compare.rdms.from_patterns.rdm`.
         limit: of more rows a sample of so many is used, the same in all files.
         seed: draws it.
 

@@ -77,10 +77,10 @@ def rdm(
         metric: one of the above.
         stimuli: what each row shows; ``"0"`` to ``"n-1"`` by default. The matrix has them in the order in
             which they first occur.
-        labels: of the matrices; see :class:`~nestling.compare.rdms.RDMs`.
+        labels: of the matrices; see :class:`~nestling.compare.rdms.rdms.RDMs`.
         noise: for ``"mahalanobis"`` and ``"crossnobis"``, the precision of the noise ``Float[p, p]``, or
             ``Float[p]`` without covariances; a mapping with the names of ``x`` gives each its own. See
-            :func:`~nestling.compare.rdms.noise_precision`. None is the identity, with which
+            :func:`~nestling.compare.rdms.noise.noise_precision`. None is the identity, with which
             ``"mahalanobis"`` is ``"sqeuclidean"`` over p.
         folds: for ``"crossnobis"`` and ``"poisson_cv"``, which independent measurement (run, session)
             each row is of.

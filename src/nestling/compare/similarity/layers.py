@@ -74,7 +74,7 @@ def compare_layers(
         second: those of another model over the same stimuli in the same order; by default ``first`` itself.
         method: ``"cka"``, ``"cka_debiased"`` or ``"procrustes"`` of the patterns
             (:mod:`~nestling.compare.similarity.patterns`), or a method of
-            :func:`~nestling.compare.similarity.compare` for their dissimilarity matrices (RSA).
+            :func:`~nestling.compare.similarity.comparators.compare` for their dissimilarity matrices (RSA).
         metric: of those matrices; the first three methods need none.
 
     Raises:

@@ -17,7 +17,8 @@ Vectors = NDArray[np.floating[Any]]
 class MatrixTransformer:
     """Base of transforms that treat every dissimilarity matrix by itself and so learn nothing.
 
-    They take ``Float[m, pairs]`` or :class:`~nestling.compare.rdms.RDMs` and give back the same kind, and
+    They take ``Float[m, pairs]`` or :class:`~nestling.compare.rdms.rdms.RDMs` and give back the same kind,
+    and
     have what scikit-learn asks of a transformer without needing it. As nothing is learned they may be used
     without ``fit``, and no held-out matrix leaks into others.
 

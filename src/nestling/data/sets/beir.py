@@ -23,7 +23,8 @@ def read_beir(folder: str | Path, split: str = "test") -> RetrievalData:
 
     A document is its title, then its text. Of the queries, which serve all splits, those judged in
     ``split`` are taken. All files may be packed (``corpus.jsonl.gz``, ``qrels/test.tsv.gz``).
-    :class:`~nestling.data.RetrievalData` says what becomes of empty texts and of judgements that do not fit;
+    :class:`~nestling.data.retrieval.RetrievalData` says what becomes of empty texts and of judgements that
+    do not fit;
     its ``left_out`` counts them.
 
     Raises:

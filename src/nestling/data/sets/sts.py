@@ -106,7 +106,8 @@ def read_scored_pairs(
     order, with or without a line of names: one that holds a number is a pair.
 
     Args:
-        path: the file (:func:`~nestling.data.tables.read_table` says how it is read); ``-``: standard input.
+        path: the file (:func:`~nestling.data.tables.table.read_table` says how it is read); ``-``: standard
+            input.
         first: its column of first texts.
         second: its column of second texts.
         score: its column of scores, finite numbers of any range.

@@ -73,11 +73,11 @@ class TableFile:
 
         Parquet and JSON say types. In CSV, a column holds numbers (or true and false) if all its values say
         them, but for those that are blank or stand for missing ones, such as ``n/a``; see
-        :func:`~nestling.data.tables.said_by`.
+        ``said_by``.
 
         Args:
-            path: a file that :func:`~nestling.data.tables.read_table` reads.
-            text: the column of the texts; by default as :class:`~nestling.data.TextFile` finds it.
+            path: a file that :func:`~nestling.data.tables.table.read_table` reads.
+            text: the column of the texts; by default as :class:`~nestling.data.texts.TextFile` finds it.
             id_column: the one that holds the ids; by default the one called ``id`` or ``_id``, if there is
                 one; ``""`` is none.
             fields: the other columns to keep; by default all whose values a field can hold.

@@ -170,7 +170,7 @@ def converted(
 ) -> list[Value]:
     """Values as those of one kind: None, or what the kind holds.
 
-    Among numbers and truth values, texts are what :func:`~nestling.data.tables.said_by` reads in them.
+    Among numbers and truth values, texts are what ``said_by`` reads in them.
 
     Args:
         values: as :func:`read_value` takes them.

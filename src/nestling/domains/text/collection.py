@@ -104,7 +104,7 @@ class Collection:
             folder: where to; it must not exist, be empty, or hold a collection that was not finished.
             encoder: of texts and queries.
             texts: at least one; gone through three times, so a list, or what makes them anew. A
-                :class:`~nestling.data.tables.TableFile` brings its ids and fields.
+                :class:`~nestling.data.tables.description.TableFile` brings its ids and fields.
             ids: of the texts: different numbers or strings; counted from 0 by default.
             fields: of the texts, to be filtered by and answered with: a mapping of names to columns, a data
                 frame, or a list of one mapping a text.
@@ -249,10 +249,10 @@ class Collection:
             query: words to search for.
             k: how many.
             at: a smaller granularity to search at.
-            point: parameters of the search; see :class:`~nestling.search.plan.Point`.
+            point: parameters of the search; see :class:`~nestling.search.plan.point.Point`.
             recall: take the fastest point that was measured to find this share, in place of ``point``.
             filter: ids that may be found, or flags; see :meth:`.AdaptiveIndex.search`.
-            where: a condition on the fields; see :func:`~nestling.search.where.read_where`.
+            where: a condition on the fields; see :func:`~nestling.search.where.argument.read_where`.
 
         Raises:
             ConfigError: for an empty query, or one that is no text.

@@ -73,7 +73,7 @@ def encoded(
     Args:
         encoder: of the texts.
         texts: gone through twice, so a list, or what reads them anew each time, such as
-            :class:`~nestling.data.TextFile`.
+            :class:`~nestling.data.texts.TextFile`.
         target: what the caller makes of the vectors; what is finished lies beside it, in
             ``.NAME.encoding``, until the caller's block ends without an error.
         at: the granularity.

@@ -32,7 +32,7 @@ _MODULE = "map"
 class NestedAdapter(VectorMap):
     """A map of existing vectors, learned so that every prefix of the result is a good embedding.
 
-    It starts as :class:`~nestling.encoders.maps.PCARotation` and is trained with a nested loss; what is
+    It starts as :class:`~nestling.encoders.maps.pca.PCARotation` and is trained with a nested loss; what is
     kept are the weights with the smallest loss on held-out rows, the start among them, so that it is never
     worse there than the principal axes. What it learns from is said in ``fit``: nothing but the vectors,
     pairs that belong together, or labels.
@@ -58,7 +58,8 @@ class NestedAdapter(VectorMap):
 
     Attributes:
         report_: the map against plain truncation at every size, on a tenth of the rows that neither taught it
-            nor chose its weights, a :class:`~nestling.encoders.maps.FitReport`, empty where a tenth is
+            nor chose its weights, a :class:`~nestling.encoders.maps.fit_report.FitReport`, empty where a
+            tenth is
             fewer than 50 rows; a warning names the sizes where the map is not
             shown to be better.
         module_: the map as a torch module, :class:`nestling.nn.adapter.Adapter`.

@@ -127,7 +127,7 @@ class PCARotation(VectorMap):
     Attributes:
         report_: after ``fit``, the axes against plain truncation at every size: a tenth of the rows (at most
             800) is compared under the axes of the others, see
-            :class:`~nestling.encoders.maps.FitReport`. A warning names the sizes where the axes
+            :class:`~nestling.encoders.maps.fit_report.FitReport`. A warning names the sizes where the axes
             are not shown to be better.
         components_: ``Float[dim, features]``, orthonormal rows.
         mean_: ``Float[features]``, what is subtracted (zero unless ``center``).

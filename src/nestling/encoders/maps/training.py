@@ -31,7 +31,10 @@ _TEMPERATURES = {"vectors": 0.5, "pairs": 0.05, "labels": 1.0}
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """How a map is trained; :class:`~nestling.encoders.maps.NestedAdapter` says what each of them does."""
+    """How a map is trained.
+
+    :class:`~nestling.encoders.maps.adapter.NestedAdapter` says what each of them does.
+    """
 
     config: TrainConfig
     hidden: int | None = None

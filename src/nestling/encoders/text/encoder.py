@@ -316,7 +316,7 @@ class TextEncoder(nn.Module):
         """Write a verified folder that plain sentence-transformers (6 or newer) loads with the same vectors.
 
         Inference servers find there what they read. A ``ServingWarning`` says why one of them would give
-        other vectors; see :func:`~nestling.encoders.text.served_by`.
+        other vectors; see :func:`~nestling.encoders.text.serving.served_by`.
 
         Raises:
             ConfigError: if the model holds modules that plain sentence-transformers would not load.

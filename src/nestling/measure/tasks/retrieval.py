@@ -42,7 +42,8 @@ class Retrieval:
         queries: whatever is to be encoded: texts, vectors, row numbers.
         documents: the same kind.
         qrels: for each query row its relevant documents: one row, several, or rows with grades (see
-            :class:`~nestling.measure.tasks.Qrels`); or any other :class:`~nestling.measure.tasks.Judgements`.
+            :class:`~nestling.measure.tasks.qrels.Qrels`); or any other
+            :class:`~nestling.measure.tasks.qrels.Judgements`.
         k: documents to look at for each query.
         measures: some of those below, the main one first.
 

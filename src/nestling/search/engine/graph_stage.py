@@ -204,7 +204,10 @@ class WalkScanner:
     def search(
         self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
     ) -> tuple[Ints, Floats]:
-        """See :class:`~nestling.search.engine.Scanner`; with a filter, a walk keeps more rows in view."""
+        """See :class:`~nestling.search.engine.scanners.Scanner`.
+
+        With a filter, a walk keeps more rows in view.
+        """
         asked = np.ascontiguousarray(cut(queries, self._dim, RAW))  # scaled where they are aimed
         mask = None if allowed is None else np.ascontiguousarray(allowed.mask)
         ef, workers = max(point.ef or 1, k), faiss.omp_get_max_threads()
@@ -212,7 +215,7 @@ class WalkScanner:
         return met.astype(np.int64), np.zeros(met.shape, np.float32)
 
     def positions(self, rows: Ints) -> Ints:
-        """See :class:`~nestling.search.engine.Scanner`."""
+        """See :class:`~nestling.search.engine.scanners.Scanner`."""
         return rows
 
     def _over(

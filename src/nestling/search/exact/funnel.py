@@ -112,7 +112,8 @@ class Funnel:
     ) -> Neighbours:
         """The ``k`` documents that come out first, with their scores at the last size.
 
-        The arguments are those of :func:`~nestling.search.exact.nearest_each`; none of them is changed.
+        The arguments are those of :func:`~nestling.search.exact.neighbours.nearest_each`; none of them is
+        changed.
 
         Raises:
             DataError: if the first shortlist is longer than the documents are many, the last shorter than

@@ -83,10 +83,10 @@ class AdaptiveIndex(IndexReader):
 
         Args:
             folder: where to; it must not exist, or be empty.
-            vectors: ``Float[n, dim]``, or :class:`~nestling.vectors.StoredVectors`, which say
+            vectors: ``Float[n, dim]``, or :class:`~nestling.vectors.stored.StoredVectors`, which say
                 ids, nesting, rule and encoder where these are not given.
             ids: n different numbers or strings; counted from 0 by default.
-            plan: how the rows are searched; see :class:`~nestling.search.plan.Plan`.
+            plan: how the rows are searched; see :class:`~nestling.search.plan.plan.Plan`.
             dim: entries of a vector, where no vectors are given.
             nesting: sizes to search at; 8, 16, ... by default.
             rule: how vectors are treated around a cut; cosines by default.

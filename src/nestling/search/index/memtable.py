@@ -167,7 +167,10 @@ def _nearest_of_few(
     rule: CutRule,
     metric: Metric,
 ) -> Neighbours:
-    """What :func:`~nestling.search.exact.nearest` gives, without what it prepares for many rows."""
+    """What :func:`~nestling.search.exact.neighbours.nearest` gives.
+
+    Without what it prepares for many rows.
+    """
     asked, rows = (cut(values.astype(np.float64), dim, rule) for values in (queries, vectors))
     if metric == "dot":
         keys = -(asked @ rows.T)

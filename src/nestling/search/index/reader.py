@@ -175,7 +175,8 @@ class IndexReader:
             filter: ids that may be found, or flags. Where ids are numbers, row with number ``i`` may be if
                 ``filter[i]``, numbers beyond its end not; where they are texts, row ``i`` of :meth:`ids`.
             where: a condition on the fields of rows, such as ``{"year": {"gte": 2020}, "brand": ["a", "b"]}``
-                or ``"year>=2020 and brand in (a, b)"``; see :func:`~nestling.search.where.read_where`.
+                or ``"year>=2020 and brand in (a, b)"``; see
+                :func:`~nestling.search.where.argument.read_where`.
             workers: threads.
 
         Raises:

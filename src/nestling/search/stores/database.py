@@ -142,7 +142,8 @@ class DatabaseStore:
                 compares all rows at ``rerank_dim`` and so is exact.
             rerank_dim: size whose scores decide, one of ``layout.dims``; the full one by default.
             ids: rows allowed; None allows all.
-            where: what the metadata of a row must meet, as :func:`~nestling.search.where.read_where` takes
+            where: what the metadata of a row must meet, as
+                :func:`~nestling.search.where.argument.read_where` takes
                 it: ``{"year": {"gte": 2020}, "brand": ["a", "b"]}``, or the same in words. The database
                 filters while it searches.
             with_metadata: give the metadata of the hits, too.

@@ -80,7 +80,7 @@ def read_condition(given: Any, fields: Mapping[str, FieldKind]) -> Condition | N
     """The condition of an argument ``where``, held to the fields that are declared, if any are.
 
     Raises:
-        DataError: as :func:`~nestling.search.where.read_where`, and for names
+        DataError: as :func:`~nestling.search.where.argument.read_where`, and for names
             that no field can have and values that none can hold.
     """
     condition = read_where(given, fields or None)

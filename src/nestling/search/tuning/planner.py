@@ -207,7 +207,8 @@ def build(
 ) -> AdaptiveIndex:
     """An index in ``folder``, its plan found by :func:`tune` unless given, with what was measured of it.
 
-    The arguments are those of :func:`tune` and of :meth:`~nestling.search.index.AdaptiveIndex.create`. Where
+    The arguments are those of :func:`tune` and of
+    :meth:`~nestling.search.index.index.AdaptiveIndex.create`. Where
     sizes are given, by ``nesting`` or by stored vectors whose own were given, the plan answers at every one
     of them; ``nesting="dim=256"``, the full size alone, allows all plans. Searches that name no point use
     that which was chosen for ``recall``; why this plan was chosen stands in ``index.info().reason``.
