@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from nestling.cut import RAW, cut
 from nestling.domains.text.plan import TrainPlan
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.origin import TrainedFrom
@@ -97,8 +98,12 @@ class PairObjective(nn.Module):
         return found[0]._replace(total=value)
 
     def _parts(self, *columns: Views, values: list[float]) -> Parts:
-        device = next(iter(columns[0].values())).device
-        return self.loss.parts(*columns, **{self.name: torch.tensor(values, device=device)})
+        device, full = next(iter(columns[0].values())).device, self.loss.nesting.full.get("dim")
+        # An encoder may be wider than what is trained of it.
+        trained = [
+            {rest: cut(x, full or x.shape[-1], RAW) for rest, x in column.items()} for column in columns
+        ]
+        return self.loss.parts(*trained, **{self.name: torch.tensor(values, device=device)})
 
 
 def _halves(rows: int) -> tuple[slice, slice]:
