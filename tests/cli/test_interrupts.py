@@ -34,7 +34,7 @@ progress._SECONDS_BETWEEN_LINES, progress._SECONDS_BETWEEN_LOOKS = 0.2, 0.05
 from nestling.cli import main
 main()
 """
-SMALL_PARTS = "from nestling.domains import encoding; encoding._TEXTS_AT_A_TIME = 64"
+SMALL_PARTS = "from nestling.domains.text import encoding; encoding._TEXTS_AT_A_TIME = 64"
 SLOW_TABLE = """
 from nestling.search.stores.lance.table import LanceTable
 add = LanceTable.upsert

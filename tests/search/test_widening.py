@@ -161,7 +161,7 @@ def test_what_is_no_number_widens_nothing(prices):
 _KILLED = """
 import os, sys
 import numpy as np
-from nestling.search import generation, writer
+from nestling.search.index import writer
 from nestling.search.index.index import AdaptiveIndex
 if sys.argv[2] == "before":
     writer.switch = lambda *_: os._exit(9)
