@@ -118,8 +118,8 @@ def table_like(
     table = TableFile.like(path, index.fields, columns, has_texts=has_texts and not replaces)
     if table.id_column is not None and "id" not in index.columns:
         say(f"the ids of the index were counted, from 0: {table.id_column!r} of {path} is taken for them")
-    missing = [name for name in index.fields if name not in table.kinds and name != columns.get("text")]
     absent = [name for name in index.fields if name not in table.kinds]
+    missing = [name for name in absent if name != columns.get("text")]
     hints = {name: meant(name, absent) for name in table.left_out}
     strangers = [f"{name} ({hint})" if hint else name for name, hint in hints.items()]
     if replaces and table.text is None and not table.kinds and not has_vectors:

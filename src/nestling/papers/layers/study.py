@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nestling.cut import RAW, cut
 from nestling.data.sets.sts import ScoredPairs, stsb
 from nestling.domains.text.pairs import PairObjective, ToViews
 from nestling.domains.text.similarity import ScoredRows
@@ -87,8 +86,8 @@ class LikeLengths(nn.Module):
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         chunks = (order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK))
         parts = [model([texts[row] for row in chunk], rests) for chunk in chunks]
-        back, dim = torch.tensor(order).argsort(), self.objective.loss.nesting.full["dim"]
-        return {rest: cut(torch.cat([part[rest] for part in parts])[back], dim, RAW) for rest in rests}
+        back = torch.tensor(order).argsort()
+        return {rest: torch.cat([part[rest] for part in parts])[back] for rest in rests}
 
 
 class StockPairwise(nn.Module):
