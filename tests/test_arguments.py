@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nestling.arguments import real, whole
+from nestling.arguments.numbers import real, whole
 from nestling.errors import ConfigError
 from nestling.granularity import Nesting
 from nestling.measure import Clustering, Fidelity, NearestClassMean, NeighbourClassification, Retrieval, sweep

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestling.arrays import as_array
+from nestling.arguments.arrays import as_array
 from nestling.compare import rdm
 from nestling.cut import RAW, check_vectors, cut
 from nestling.encoders.vectors import NestedAdapter, PCARotation
@@ -140,7 +140,7 @@ def test_whole_numbers_are_normalised_as_floats():
 
 def test_no_tensor_no_torch():
     code = (
-        "import sys; from nestling.arrays import as_array; from nestling.cut import check_vectors\n"
+        "import sys; from nestling.arguments.arrays import as_array; from nestling.cut import check_vectors\n"
         "check_vectors([[1, 2]]); as_array('ab'); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

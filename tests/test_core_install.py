@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import nestling
-from nestling import extras
 from nestling.errors import MissingExtraError
-from nestling.extras import EXTRAS, check_packages
+from nestling.process import extras
+from nestling.process.extras import EXTRAS, check_packages
 
 HIDDEN = (*EXTRAS, "datasets", "huggingface_hub", "tensorboard", "torchvision")
 HIDE = f"""

@@ -8,8 +8,8 @@ import pyarrow
 import pytest
 import torch
 
+from nestling.arguments.ids import as_ids
 from nestling.errors import DataError
-from nestling.ids import as_ids
 from nestling.search.index.ids import check_new_ids
 from nestling.search.index.index import AdaptiveIndex
 from nestling.vectors.stored import StoredVectors

@@ -14,6 +14,7 @@ import pytest
 
 import nestling
 from nestling import AdaptiveIndex, Curve, Nesting, StoredVectors
+from nestling.arguments.paths import home_path
 from nestling.data import TextPairs, read_beir, read_pairs, read_qrels, read_run
 from nestling.data.sets.images import read_idx
 from nestling.data.sets.retrieval_sets import read_squad
@@ -25,7 +26,6 @@ from nestling.encoders.text.opening import check_model, open_encoder
 from nestling.errors import NestlingError
 from nestling.measure import Retrieval, sweep
 from nestling.papers.claims.report import Report
-from nestling.paths import home_path
 from nestling.search.tuning.planner import build
 from nestling.storage.artifact import (
     check_file_target,
@@ -55,7 +55,7 @@ def user_paths() -> list[tuple[str, str, ast.FunctionDef]]:
     found = []
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.FunctionDef) or path.name == "paths.py":
+            if not isinstance(node, ast.FunctionDef) or path.name == "arguments/paths.py":
                 continue
             for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
                 written = "" if each.annotation is None else ast.unparse(each.annotation)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from nestling import progress
-from nestling.progress import Progress, watched
+from nestling.process import progress
+from nestling.process.progress import Progress, watched
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_fork_shows_nothing_of_its_parent(lines: list[str]) -> None:
 
 ENCODING = """
 import sys, time
-from nestling import progress
+from nestling.process import progress
 progress._SECONDS_UNTIL_A_BAR, progress._SECONDS_BETWEEN_LOOKS = 0.2, 0.05
 with progress.Progress("encoding", 40, "texts") as shown:
     for place in range(40):
@@ -163,4 +163,4 @@ def test_a_terminal_shows_a_bar_and_is_clean_afterwards() -> None:
 def test_no_room_shows_progress_in_another_way() -> None:
     sources = Path(progress.__file__).parent.rglob("*.py")
     users = [path.name for path in sources if "tqdm" in path.read_text(encoding="utf-8")]
-    assert users == ["progress.py"]
+    assert users == ["process/progress.py"]

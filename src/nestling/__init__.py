@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from nestling._exports import exports
 from nestling._moved import find_moved_modules
-from nestling.extras import name_missing_packages
-from nestling.forks import prepare_forks
+from nestling.process.extras import name_missing_packages
+from nestling.process.forks import prepare_forks
 
 __version__ = "0.1.0"
 

@@ -11,6 +11,7 @@ from types import ModuleType
 
 # In 0.1 these were the paths; they end with 0.3.
 MOVED = {
+    "arrays": "arguments.arrays",
     "artifact": "storage.artifact",
     "cli.talk": "cli.output",
     "compare.adaptive": "compare.similarity.adaptive",
@@ -97,6 +98,10 @@ MOVED = {
     "encoders.vector_parquet": "vectors.parquet",
     "encoders.worker": "encoders.text.worker",
     "encoders.workers": "encoders.text.workers",
+    "extras": "process.extras",
+    "forks": "process.forks",
+    "ids": "arguments.ids",
+    "interrupts": "process.interrupts",
     "kinds": "storage.kinds",
     "measure.choice": "measure.curve.choice",
     "measure.classification": "measure.tasks.classification",
@@ -132,6 +137,8 @@ MOVED = {
     "papers.starbucks": "papers.layers.starbucks",
     "papers.trsa_study": "papers.trsa.study",
     "papers.two_d_mse": "papers.layers.two_d_mse",
+    "paths": "arguments.paths",
+    "progress": "process.progress",
     "search.best": "search.exact.top_k",
     "search.building": "search.engine.building",
     "search.calibration": "search.certified.calibration",
@@ -198,7 +205,7 @@ MOVED = {
 }
 
 
-class _Finder:  # as in nestling.extras: the abstract class would double the time of the import
+class _Finder:  # as in nestling.process.extras: the abstract class would double the time of the import
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arrays import as_array
+from nestling.arguments.arrays import as_array
 from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, named, unknown
 from nestling.granularity import Nesting
 
@@ -198,7 +198,7 @@ def check_vectors(x: Any, what: str = "vectors", *, dim: int | None = None) -> N
     """``x`` as a finite float matrix ``Float["n dim"]``, or an error that names what is wrong with it.
 
     Memory maps pass through without being copied; they are checked block by block. Tensors, nested lists
-    and columns of tables are taken as :func:`~nestling.arrays.as_array` says.
+    and columns of tables are taken as :func:`~nestling.arguments.arrays.as_array` says.
 
     Raises:
         DataError: for another shape or type, no rows, rows of several lengths, or rows with NaN or infinity

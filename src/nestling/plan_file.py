@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from nestling.arguments.paths import home_path
 from nestling.errors import ConfigError, unknown
-from nestling.paths import home_path
 
 Plan = TypeVar("Plan", bound=BaseModel)
 

@@ -28,7 +28,7 @@ NOTHING = "nothing of this run was kept; repeat it to begin it again"
 PROGRAM = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.{handler})
-from nestling import progress
+from nestling.process import progress
 progress._SECONDS_BETWEEN_LINES, progress._SECONDS_BETWEEN_LOOKS = 0.2, 0.05
 {more}
 from nestling.cli import main

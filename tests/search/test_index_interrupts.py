@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from nestling.errors import ArtifactError
-from nestling.interrupts import held_interrupts, on_interrupt
+from nestling.process.interrupts import held_interrupts, on_interrupt
 from nestling.search.index import wal as log
 from nestling.search.index import writer
 from nestling.search.index.index import AdaptiveIndex

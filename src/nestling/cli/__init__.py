@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nestling import __version__
+from nestling.arguments.paths import home_path
 from nestling.cli.comparing import compare
 from nestling.cli.demo import demo
 from nestling.cli.flags import command_of, flags_of, in_flags
@@ -21,9 +22,8 @@ from nestling.cli.output import repeat_the_log, say, show, show_all_letters
 from nestling.cli.texts import data, search
 from nestling.cli.upkeep import bench
 from nestling.errors import NestlingError, missing, reason_of
-from nestling.extras import EXTRAS
-from nestling.paths import home_path
-from nestling.progress import Progress
+from nestling.process.extras import EXTRAS
+from nestling.process.progress import Progress
 
 app = typer.Typer(
     name="nestling",

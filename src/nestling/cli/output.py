@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import typer
 
 from nestling.errors import StorageError, reason_of
-from nestling.progress import clear
+from nestling.process.progress import clear
 
 _BREAK = re.compile(r"[\t-\r\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nestling.extras import check_packages
+from nestling.process.extras import check_packages
 
 
 def check_results(folder: Path | None, *names: str) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nestling.arguments.paths import home_path
 from nestling.data.retrieval import RetrievalData
 from nestling.data.split import deal, groups_by_text, plain_text
 from nestling.data.tables.delimited import header
 from nestling.data.tables.table import Table, read_table
 from nestling.data.tables.text_checks import check_texts
 from nestling.errors import ArtifactError, DataError
-from nestling.paths import home_path
 from nestling.storage.artifact import read_folder, write_folder
 
 KIND = "text-pairs"

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nestling.arguments import type_of
+from nestling.arguments.numbers import type_of
+from nestling.arguments.paths import home_path
 from nestling.cut import RAW
 from nestling.elastic import resolve_each
 from nestling.encoders.pools import PoolName
@@ -23,8 +24,7 @@ from nestling.encoders.texts import check_texts, prompt_of
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.inference import evaluating
-from nestling.paths import home_path
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 from nestling.storage.artifact import write_folder
 
 Pool: TypeAlias = PoolName | Callable[[Tensor], Tensor] | None

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from nestling.arguments.paths import home_path
 from nestling.cut import RAW, CutRule, check_vectors, cut_each
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, require, unknown
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.nn.inference import evaluating, multiply_adds
-from nestling.paths import home_path
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 from nestling.storage.artifact import read_folder, write_folder
 
 _KIND = "image_encoder"

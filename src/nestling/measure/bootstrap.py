@@ -9,10 +9,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments import real, whole
+from nestling.arguments.numbers import real, whole
 from nestling.errors import ConfigError, DataError
 from nestling.measure.tasks.scores import Scores
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 
 Floats = NDArray[np.float64]
 

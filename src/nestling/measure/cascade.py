@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.arrays import as_array
+from nestling.arguments.arrays import as_array
 from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError
 from nestling.measure.tasks.metrics import check_labels

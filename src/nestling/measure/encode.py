@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arrays import as_array
+from nestling.arguments.arrays import as_array
 from nestling.errors import DataError
 from nestling.granularity import Granularity
 from nestling.measure.curve.provenance import remember
 from nestling.measure.tasks.tasks import Task
-from nestling.progress import watched
+from nestling.process.progress import watched
 
 AnyTask = TypeVar("AnyTask", bound=Task)
 

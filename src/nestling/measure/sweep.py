@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments import whole
+from nestling.arguments.numbers import whole
 from nestling.cut import CutRule
 from nestling.elastic import Origin, origin_of
 from nestling.errors import ConfigError
@@ -26,7 +26,7 @@ from nestling.measure.encode import at_rest, encode_inputs, encode_one, encode_t
 from nestling.measure.machine import machine, today, versions
 from nestling.measure.tasks.scores import Floats, Scores
 from nestling.measure.tasks.tasks import Task, check_task, is_relative, with_full
-from nestling.progress import watched
+from nestling.process.progress import watched
 
 _TIMINGS = 15
 _TRUNCATION = "truncation"

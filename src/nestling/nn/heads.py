@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestling.arguments.paths import home_path
 from nestling.cut import RAW, cut
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
-from nestling.paths import home_path
 from nestling.storage.artifact import read_folder, write_folder
 
 _WEIGHTS = "model.safetensors"

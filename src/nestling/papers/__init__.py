@@ -7,11 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from nestling.arguments.paths import home_path
 from nestling.errors import ConfigError, unknown
-from nestling.extras import TRAINING, check_packages
 from nestling.papers.claims.checks import Tour
 from nestling.papers.claims.report import Claim, Report, machine_stamp
-from nestling.paths import home_path
+from nestling.process.extras import TRAINING, check_packages
 
 __all__ = ["CLAIMS", "PAPERS", "Claim", "Report", "machine_stamp", "reproduce"]
 

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nestling.arguments import shown
+from nestling.arguments.numbers import shown
+from nestling.arguments.paths import home_path
 from nestling.errors import ConfigError, require
-from nestling.paths import home_path
 from nestling.picture.axes import share_legend, share_value_axes
 from nestling.picture.heat import share_colours
 from nestling.picture.style import Style, panels_across, styled

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from nestling.arguments import shown
+from nestling.arguments.numbers import shown
 from nestling.errors import ConfigError, require, unknown
 
 _RANGES = {"width": (0.5, 100.0), "height": (0.5, 100.0), "font_size": (2.0, 100.0), "dpi": (20.0, 2400.0)}

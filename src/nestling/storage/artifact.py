@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
 from nestling.errors import ArtifactError, NestlingError, StorageError
 from nestling.errors import reason_of as reason_of
 from nestling.granularity import Nesting
-from nestling.paths import home_path
-from nestling.progress import watched
+from nestling.process.progress import watched
 from nestling.storage.kinds import check_kind, in_words
 
 MANIFEST = "nestling.json"

@@ -12,7 +12,7 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from nestling.arguments import shown
+from nestling.arguments.numbers import shown
 from nestling.errors import ConfigError, StorageError
 from nestling.storage.artifact import reason_of
 from nestling.storage.owner import Owner

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.errors import ArtifactError, ConfigError, StorageError
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 from nestling.storage.artifact import open_array, open_new, storage_errors, write_file
 from nestling.storage.owner import Owner
 

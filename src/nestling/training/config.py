@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from nestling.arguments import shown
+from nestling.arguments.numbers import shown
 from nestling.errors import ConfigError, unknown
 
 RateSchedule = Literal["cosine", "linear", "constant"]

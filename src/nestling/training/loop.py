@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from nestling.arguments.paths import home_path
 from nestling.errors import StorageError
-from nestling.interrupts import held_interrupts
-from nestling.paths import home_path
-from nestling.progress import Progress
+from nestling.process.interrupts import held_interrupts
+from nestling.process.progress import Progress
 from nestling.training.batches import Batches
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.config import TrainConfig

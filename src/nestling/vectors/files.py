@@ -14,7 +14,7 @@ from nestling.cut import name_rows
 from nestling.data.tables.input_file import InputFile, find_file
 from nestling.data.tables.table import Table
 from nestling.errors import DataError, unknown
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 from nestling.vectors.matrix import Vectors
 from nestling.vectors.parquet import read_other_columns, read_parquet
 

@@ -9,6 +9,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling.arguments.ids import Ids, as_ids, check_different
+from nestling.arguments.paths import home_path
 from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows, zero_rows
 from nestling.data.tables.columns import Columns, parts_of, read_columns, write_columns
 from nestling.data.tables.description import TableFile, Wanted
@@ -16,8 +18,6 @@ from nestling.data.tables.table_ids import IdKind, check_id_kind, ids_as
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import DataError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
-from nestling.ids import Ids, as_ids, check_different
-from nestling.paths import home_path
 from nestling.storage.artifact import open_array, read_folder, reading_errors, write_folder
 from nestling.vectors.files import read_vector_file, write_npy
 from nestling.vectors.matrix import Sizes, Vectors, blocks_of, read_sizes

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nestling.compare.inference.ceiling import Pools
 from nestling.compare.rdms.pairs import pair_positions
 from nestling.compare.similarity.comparators import Comparator
-from nestling.progress import watched
+from nestling.process.progress import watched
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

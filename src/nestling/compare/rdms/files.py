@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.paths import home_path
 from nestling.compare.rdms.from_patterns import Metric, rdm
 from nestling.compare.rdms.rdms import RDMs
 from nestling.cut import RAW
 from nestling.errors import ConfigError, DataError
-from nestling.paths import home_path
 from nestling.vectors.stored import StoredVectors, open_vectors
 
 _FEWEST_STIMULI = 3

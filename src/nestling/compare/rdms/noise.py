@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arrays import as_array
+from nestling.arguments.arrays import as_array
 from nestling.compare.rdms.design import Design, Names, read_patterns
 from nestling.errors import ConfigError, DataError, require, unknown
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nestling.compare.rdms.pairs import first_pairs
 from nestling.errors import DataError
-from nestling.progress import watched
+from nestling.process.progress import watched
 
 Floats: TypeAlias = NDArray[np.float64]
 Result: TypeAlias = NDArray[np.floating[Any]]

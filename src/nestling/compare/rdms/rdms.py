@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from nestling.arrays import as_array
+from nestling.arguments.arrays import as_array
+from nestling.arguments.paths import home_path
 from nestling.compare.rdms.labels import Label, Labels, check_labels, check_stimuli, join_labels
 from nestling.compare.rdms.pairs import count_pairs, count_stimuli, first_pairs, pair_positions
 from nestling.errors import ArtifactError, DataError, unknown
-from nestling.paths import home_path
 from nestling.storage.artifact import open_array, read_folder, write_folder
 
 Floats: TypeAlias = NDArray[np.floating[Any]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nestling.compare.rdms.rdms import RDMs, aligned
 from nestling.compare.transforms.topology import OrderedDistances
 from nestling.errors import ConfigError, DataError, unknown
-from nestling.progress import watched
+from nestling.process.progress import watched
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nestling.arguments.paths import home_path
 from nestling.data.retrieval import RetrievalData
 from nestling.data.tables.input_file import PACKED, InputFile, find_file
 from nestling.data.tables.table import Table, read_json_lines, read_table
 from nestling.errors import DataError, unknown
-from nestling.paths import home_path
-from nestling.progress import watched
+from nestling.process.progress import watched
 
 
 def read_beir(folder: str | Path, split: str = "test") -> RetrievalData:

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from nestling.arguments.paths import home_path
 from nestling.data.pairs import TextPairs
 from nestling.data.python_source.pool import read_in_parallel
 from nestling.data.python_source.worker import FileReport
 from nestling.data.sets.source import cache_folder
 from nestling.data.split import plain_text
 from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
-from nestling.paths import home_path
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 
 _LARGEST_FILE_BYTES = 4_000_000
 _MOST_NAMES_OF_ONE_TEXT = 3

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.paths import home_path
 from nestling.data.sets.source import locate
 from nestling.errors import ConfigError, DataError, require, unknown
-from nestling.paths import home_path
 
 _FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

@@ -7,10 +7,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from nestling.arguments.paths import home_path
 from nestling.data.retrieval import RetrievalData
 from nestling.data.sets.source import locate
 from nestling.errors import DataError
-from nestling.paths import home_path
 
 _RECORD = re.compile(r"^\.I ", re.MULTILINE)
 _FIELD = re.compile(r"^\.([A-Z])\n", re.MULTILINE)

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nestling.arguments.paths import home_path
 from nestling.data.sets.catalogue import DATA_SETS, DataSet, RemoteFile
 from nestling.errors import ConfigError, DataError, unknown
-from nestling.paths import home_path
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 from nestling.storage.artifact import open_new
 
 _BLOCK_BYTES = 1 << 18

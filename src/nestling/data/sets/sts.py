@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arrays import as_array
+from nestling.arguments.arrays import as_array
 from nestling.cut import name_rows
 from nestling.data.pairs import DOCUMENT_COLUMNS, QUERY_COLUMNS
 from nestling.data.sets.source import locate

@@ -18,7 +18,7 @@ from nestling.data.tables.survey import ColumnSurvey, column_of, read_column
 from nestling.data.tables.table import Table, counted, read_in_parts, text_column
 from nestling.data.tables.table_ids import IdKind, check_id_kind, known_ids, table_ids
 from nestling.errors import DataError, unknown
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 
 ID_COLUMNS = ("id", "_id")
 """Columns that hold ids unless something else is said."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TextIO, cast
 
+from nestling.arguments.paths import home_path
 from nestling.errors import DataError
-from nestling.paths import home_path
 
 _STDIN = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _DESCRIPTORS = ("/dev/fd/", "/proc/self/fd/")

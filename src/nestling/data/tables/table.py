@@ -17,7 +17,7 @@ from nestling.data.tables.delimited import is_table, names_columns, read_fields,
 from nestling.data.tables.input_file import InputFile, find_file
 from nestling.data.tables.text_checks import check_texts
 from nestling.errors import DataError, named, require, unknown
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 
 _TEXT_COLUMNS = ("text", "content", "body", "document", "passage", "sentence", "description", "abstract")
 

@@ -9,10 +9,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.ids import fault_of
 from nestling.data.tables.table import Table
 from nestling.data.tables.words import said_by
 from nestling.errors import ConfigError, DataError, unknown
-from nestling.ids import fault_of
 
 IdKind: TypeAlias = Literal["int", "text"]
 """What ids of a file are."""

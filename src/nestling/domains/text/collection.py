@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments import type_of
+from nestling.arguments.numbers import type_of
+from nestling.arguments.paths import home_path
 from nestling.cut import check_vectors
 from nestling.data.tables.columns import Columns, Kinds, read_columns, write_columns
 from nestling.data.tables.description import TableFile
@@ -21,7 +22,6 @@ from nestling.encoders.reference import digest_of
 from nestling.encoders.text.opening import open_encoder
 from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError
 from nestling.granularity import At
-from nestling.paths import home_path
 from nestling.search.index.ids import Ids
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.plan.frontier import check_targets

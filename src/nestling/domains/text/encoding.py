@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nestling.arguments.paths import home_path
 from nestling.encoders.texts import Encoder, check_texts
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At
-from nestling.interrupts import on_interrupt
-from nestling.paths import home_path
-from nestling.progress import Progress
+from nestling.process.interrupts import on_interrupt
+from nestling.process.progress import Progress
 from nestling.storage.artifact import reading_errors, storage_errors
 from nestling.storage.durable import discard, flush_folder, write_all, write_new
 from nestling.storage.lock import WriterLock

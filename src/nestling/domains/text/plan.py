@@ -11,9 +11,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nestling.arguments.paths import home_path
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import Nesting
-from nestling.paths import home_path
 from nestling.plan_file import check_names, read_tables, validated
 from nestling.storage.artifact import write_result
 from nestling.training.config import TrainConfig

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
 from nestling.elastic import Cost
 from nestling.encoders.maps.fit_report import FitReport, compare_with_truncation
 from nestling.encoders.maps.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
-from nestling.paths import home_path
 from nestling.storage.artifact import read_folder, write_folder
 from nestling.vectors.matrix import Sizes, Vectors, read_sizes
 

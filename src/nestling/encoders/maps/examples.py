@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arrays import as_array
+from nestling.arguments.arrays import as_array
 from nestling.cut import name_rows, zero_rows
 from nestling.encoders.maps.held_out import FEWEST, MOST, SHARE, HeldOut
 from nestling.errors import DataError, require

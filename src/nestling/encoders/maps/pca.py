@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
 from nestling.elastic import Cost
 from nestling.encoders.maps.fit_report import FitReport, compare_with_truncation
@@ -18,7 +19,6 @@ from nestling.encoders.maps.held_out import FEWEST, MOST, SHARE, HeldOut
 from nestling.encoders.maps.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Nesting
-from nestling.paths import home_path
 from nestling.storage.artifact import read_folder, write_folder
 from nestling.vectors.matrix import Sizes, Vectors, blocks_of, read_sizes
 

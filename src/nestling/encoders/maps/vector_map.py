@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from nestling.arrays import as_array
+from nestling.arguments.arrays import as_array
 from nestling.cut import CutRule, check_vectors, cut, cut_each
 from nestling.elastic import Origin, resolve_each
 from nestling.errors import ConfigError, DataError, require

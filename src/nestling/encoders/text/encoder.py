@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, cut_each
 from nestling.elastic import Cost, Origin, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, minilm_folder, wordllama
@@ -44,8 +45,7 @@ from nestling.encoders.texts import (
 )
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.nn.inference import evaluating, multiply_adds
-from nestling.paths import home_path
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 from nestling.storage.artifact import MANIFEST, read_folder, write_folder
 
 if TYPE_CHECKING:

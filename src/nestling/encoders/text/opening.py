@@ -7,13 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
 from nestling.encoders.bundled import minilm_folder, wordllama_files
 from nestling.encoders.text.static_folder import is_static
 from nestling.errors import DataError, unknown
-from nestling.extras import TRAINING, check_packages
 from nestling.granularity import AnyNesting, At, read_at
-from nestling.paths import home_path
+from nestling.process.extras import TRAINING, check_packages
 from nestling.storage.artifact import MANIFEST, read_manifest
 from nestling.storage.kinds import check_kind
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nestling.arguments.paths import home_path
 from nestling.encoders.text.static_layers import EMBEDDING
 from nestling.errors import ServingWarning
-from nestling.paths import home_path
 
 Answer = Literal["same", "other", "none"]
 Rest = Sequence[tuple[str, Any]]

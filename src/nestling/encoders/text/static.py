@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from nestling.arguments.paths import home_path
 from nestling.cut import RAW, CutRule, cut, cut_each
 from nestling.elastic import Cost, Origin, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, wordllama_files
@@ -36,8 +37,7 @@ from nestling.encoders.texts import (
     warn_if_smaller,
 )
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
-from nestling.paths import home_path
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 from nestling.storage.artifact import MANIFEST, read_folder, write_folder
 
 if TYPE_CHECKING:

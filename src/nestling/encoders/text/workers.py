@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from nestling import errors
 from nestling.errors import NestlingError, WorkerError, ending_of
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 
 _LARGEST_PART = 5000
 _PARTS_A_WORKER = 10

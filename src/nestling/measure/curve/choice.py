@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from nestling.arguments import real
+from nestling.arguments.numbers import real
 from nestling.errors import ConfigError, unknown
 from nestling.granularity import Granularity
 

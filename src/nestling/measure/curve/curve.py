@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nestling.arguments import whole
+from nestling.arguments.numbers import whole
 from nestling.errors import ConfigError, DataError, require, unknown
 from nestling.gain import Gain, told
 from nestling.granularity import At, Granularity, Nesting

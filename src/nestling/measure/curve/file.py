@@ -10,12 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nestling.arguments.paths import home_path
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.gain import Gain
 from nestling.granularity import Granularity
 from nestling.measure.curve.choice import Row
 from nestling.measure.curve.curve import Curve
-from nestling.paths import home_path
 from nestling.storage.artifact import malformed
 
 SCHEMA_VERSION = 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nestling.arrays import as_array
+from nestling.arguments.arrays import as_array
 from nestling.errors import DataError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.arguments import whole
+from nestling.arguments.numbers import whole
 from nestling.cut import CutRule, cut, cut_each, name_rows
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.tasks.metrics import check_labels

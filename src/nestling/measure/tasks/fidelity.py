@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments import whole
+from nestling.arguments.numbers import whole
 from nestling.compare.rdms.prefixes import prefix_distances
 from nestling.compare.transforms.thresholds import check_thresholds
 from nestling.compare.transforms.topology import geo_topological

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.arguments import whole
+from nestling.arguments.numbers import whole
 from nestling.cut import CutRule, check_vectors
 from nestling.data.pairs import TextPairs
 from nestling.data.retrieval import RetrievalData

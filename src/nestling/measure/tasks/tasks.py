@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.arguments import type_of, whole
+from nestling.arguments.numbers import type_of, whole
 from nestling.cut import CutRule, cut_each
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.tasks.classification import (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from nestling.papers.claims.report import Claim
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 
 
 @dataclass(frozen=True)

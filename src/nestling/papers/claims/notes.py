@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nestling.errors import ConfigError
-from nestling.interrupts import on_interrupt
+from nestling.process.interrupts import on_interrupt
 from nestling.storage.artifact import write_file
 from nestling.storage.owner import Owner
 

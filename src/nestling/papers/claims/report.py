@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from nestling.arguments.paths import home_path
 from nestling.errors import DataError
 from nestling.measure.machine import machine, today, versions
-from nestling.paths import home_path
 from nestling.storage.artifact import write_result
 
 

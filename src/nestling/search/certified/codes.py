@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nestling import kernels
 from nestling.errors import ArtifactError
-from nestling.progress import watched
+from nestling.process.progress import watched
 from nestling.search.certified.calibration import Calibration
 from nestling.search.certified.planes import PlaneWriter, Quantiser, Turned, planes_of, steps_of, turn
 from nestling.search.exact.centring import Aim, Frame

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import kernels
+from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
 from nestling.errors import ArtifactError, ConfigError, DataError, unknown
-from nestling.paths import home_path
 from nestling.search.certified.calibration import Calibration
 from nestling.search.certified.codes import PlaneCodes
 from nestling.search.exact.centring import Aim, Frame, readable

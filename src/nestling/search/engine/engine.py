@@ -11,9 +11,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.paths import home_path
 from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.errors import ArtifactError, ConfigError, DataError
-from nestling.paths import home_path
 from nestling.search.engine.building import Task, build_arrays, code_of_store
 from nestling.search.engine.certified_stage import CertifiedPipeline
 from nestling.search.engine.codes import Code

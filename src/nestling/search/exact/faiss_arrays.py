@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling import forks
+from nestling.process import forks
 from nestling.search.exact.threads import count_workers
 
 faiss: Any = importlib.import_module("faiss")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.errors import ConfigError, DataError, unknown
-from nestling.progress import watched
+from nestling.process.progress import watched
 from nestling.search.exact.scores import Doubles, in_single, read_prefixes
 from nestling.search.exact.threads import count_workers, worker_pool
 from nestling.search.exact.tiles import Floats, Metric, Terms, Tile

@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-from nestling.arguments import whole
+from nestling.arguments.numbers import whole
 
 # The number of threads of the linear algebra library is one for the process: were two pools to set and
 # restore it in overlap, it could stay at one for ever. A pool keeps all cores busy, so they take turns.

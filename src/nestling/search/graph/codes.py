@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nestling.kernels.layout import pack_rows, unpack_rows
 from nestling.kernels.walking import LINE_BYTES, Lens, Residuals, WholeRows, aligned
-from nestling.progress import watched
+from nestling.process.progress import watched
 from nestling.search.exact.centring import Frame, spans
 
 Doubles = NDArray[np.float64]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import kernels
+from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
 from nestling.errors import ArtifactError
@@ -27,8 +28,7 @@ from nestling.kernels.walking import (
     rank,
     rank_coded,
 )
-from nestling.paths import home_path
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 from nestling.search.exact.centring import Frame, readable
 from nestling.search.exact.filters import keep_allowed, length_to_fetch
 from nestling.search.exact.neighbours import Metric, Neighbours

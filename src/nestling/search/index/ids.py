@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.ids import LAST, LONGEST, as_ids, check_different
 from nestling.errors import DataError, named
-from nestling.ids import LAST, LONGEST, as_ids, check_different
 
 Ids: TypeAlias = NDArray[Any]
 """``Int64[n]`` or ``str_[n]``."""
@@ -28,8 +28,8 @@ def read_ids(given: Any, what: str = "ids", *, any_order: bool = False) -> Ids:
         any_order: take a set too, where no row stands for a place.
 
     Raises:
-        DataError: as :func:`nestling.ids.as_ids`, and for numbers below 0 and strings that are empty or too
-            long.
+        DataError: as :func:`~nestling.arguments.ids.as_ids`, and for numbers below 0 and strings that are
+            empty or too long.
     """
     array = as_ids(list(given) if any_order and isinstance(given, set | frozenset) else given, what)
     if array.dtype.kind == "U":

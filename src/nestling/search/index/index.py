@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
 from nestling.data.tables.columns import Kinds
 from nestling.errors import DataError, StorageError
 from nestling.granularity import At, Nesting
-from nestling.paths import home_path
 from nestling.search.engine.engine import Engine
 from nestling.search.exact.neighbours import Metric
 from nestling.search.index.copy import remove_temporary_copy, write_copy, write_temporary_copy

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nestling.arguments import whole
+from nestling.arguments.numbers import whole
 from nestling.cut import CutRule
 from nestling.data.tables.fields import FieldKind, Value
 from nestling.data.tables.table_ids import number_of

@@ -17,7 +17,7 @@ from nestling.cut import RAW, CutRule, cut
 from nestling.data.tables.columns import Columns, Kinds, Mask, parts_of, read_columns, write_columns
 from nestling.data.tables.fields import FieldKind
 from nestling.errors import ArtifactError, ConfigError, StorageError
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric
 from nestling.search.index.ids import Ids

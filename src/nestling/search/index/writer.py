@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.ids import as_ids
 from nestling.data.tables.columns import Columns, parts_of
 from nestling.errors import ConfigError, DataError, NestlingError, StorageError
-from nestling.ids import as_ids
-from nestling.interrupts import held_interrupts, on_interrupt
+from nestling.process.interrupts import held_interrupts, on_interrupt
 from nestling.search.index.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
 from nestling.search.index.intake import prepared_blocks
 from nestling.search.index.manifest import Generation, leftovers, switch

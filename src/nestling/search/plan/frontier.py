@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nestling import __version__
-from nestling.arguments import real
+from nestling.arguments.numbers import real
 from nestling.errors import ConfigError, DataError
 from nestling.picture import Style, draw, legend, log_axis, look_of, title_of, value_axis
 from nestling.search.plan.plan import Plan, Point

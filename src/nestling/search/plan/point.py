@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 
-from nestling.arguments import shown
+from nestling.arguments.numbers import shown
 from nestling.errors import ConfigError, unknown
 
 

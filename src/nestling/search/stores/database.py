@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments import shown
+from nestling.arguments.numbers import shown
 from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 from nestling.search.index.ids import Ids, check_kind, check_new_ids, read_ids
 from nestling.search.stores.layout import Layout, check_identity
 from nestling.search.stores.metadata import read_condition, read_metadata

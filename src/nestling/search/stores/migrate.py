@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
 from nestling.data.tables.columns import Columns, parts_of
 from nestling.data.tables.fields import FieldKind, Value
 from nestling.encoders.reference import same_encoder, with_place
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting
-from nestling.interrupts import on_interrupt
-from nestling.paths import home_path
-from nestling.progress import Progress
+from nestling.process.interrupts import on_interrupt
+from nestling.process.progress import Progress
 from nestling.search.exact.neighbours import Metric
 from nestling.search.index.ids import Ids, kind_of
 from nestling.search.index.index import AdaptiveIndex

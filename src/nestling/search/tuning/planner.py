@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import kernels
-from nestling.arguments import whole
+from nestling.arguments.numbers import whole
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError
-from nestling.interrupts import on_interrupt
+from nestling.process.interrupts import on_interrupt
 from nestling.search.engine.engine import Engine
 from nestling.search.exact.neighbours import Metric, nearest
 from nestling.search.exact.recall import Questions

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import CutRule, check_vectors
-from nestling.progress import Progress
+from nestling.process.progress import Progress
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.recall import Names, Questions

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from nestling.arguments.paths import home_path
 from nestling.data.tables.fields import Value
 from nestling.errors import NestlingError, StorageError, StoreBusyError, StoreError, require
-from nestling.paths import home_path
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant.points import (
     LAYOUT_POINT,

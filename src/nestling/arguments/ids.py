@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments import type_of
-from nestling.arrays import as_array
+from nestling.arguments.arrays import as_array
+from nestling.arguments.numbers import type_of
 from nestling.errors import DataError, named
 
 Ids = NDArray[Any]

@@ -1,0 +1,1 @@
+"""What people give, checked at the door: numbers, arrays, ids of rows, paths."""

@@ -1,0 +1,1 @@
+"""The running process: progress, Ctrl-C, forks, packages that may be absent."""
