@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import nestling
 from nestling.process import progress
 from nestling.process.progress import Progress, watched
 
@@ -161,6 +162,6 @@ def test_a_terminal_shows_a_bar_and_is_clean_afterwards() -> None:
 
 
 def test_no_room_shows_progress_in_another_way() -> None:
-    sources = Path(progress.__file__).parent.rglob("*.py")
+    sources = Path(nestling.__file__).parent.rglob("*.py")
     users = [path.name for path in sources if "tqdm" in path.read_text(encoding="utf-8")]
-    assert users == ["process/progress.py"]
+    assert users == ["progress.py"]
