@@ -10,7 +10,7 @@ import torch
 
 from nestling.arguments.ids import as_ids
 from nestling.errors import DataError
-from nestling.search.index.ids import check_new_ids
+from nestling.search.index.files.ids import check_new_ids
 from nestling.search.index.index import AdaptiveIndex
 from nestling.vectors.stored import StoredVectors
 

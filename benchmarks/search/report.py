@@ -1,6 +1,6 @@
 """What the measured points say: pareto fronts, QPS at a recall, and ours against the best peer.
 
-Run: python benchmarks/search/index/info.py benchmarks/results/search.csv
+Run: python benchmarks/search/report.py benchmarks/results/search.csv
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import numpy as np
 from test_golden import ANSWERS, DIM, FILES, QUESTIONS, answer
 
 from nestling.cut import CutRule
-from nestling.search.index import segments
+from nestling.search.index.files import segments
 from nestling.search.index.index import AdaptiveIndex
 
 ROWS = 160

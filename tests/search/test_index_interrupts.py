@@ -15,8 +15,8 @@ import pytest
 
 from nestling.errors import ArtifactError
 from nestling.process.interrupts import held_interrupts, on_interrupt
-from nestling.search.index import wal as log
 from nestling.search.index import writer
+from nestling.search.index.files import wal as log
 from nestling.search.index.index import AdaptiveIndex
 from nestling.storage.durable import write_all
 

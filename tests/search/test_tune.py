@@ -14,7 +14,7 @@ from nestling.search.engine.engine import Engine
 from nestling.search.engine.engine import build as build_engine
 from nestling.search.exact.neighbours import Neighbours, nearest
 from nestling.search.exact.recall import Questions, without
-from nestling.search.index import segments
+from nestling.search.index.files import segments
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.plan.frontier import Frontier, Trial
 from nestling.search.plan.plan import Plan, PlanCost, Point

@@ -17,7 +17,7 @@ from nestling.errors import ConfigError
 from nestling.storage.artifact import MANIFEST
 
 if TYPE_CHECKING:
-    from nestling.search.index.snapshot import Hits
+    from nestling.search.index.snapshot.snapshot import Hits
 
 
 def search(

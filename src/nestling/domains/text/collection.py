@@ -22,7 +22,7 @@ from nestling.encoders.reference import digest_of
 from nestling.encoders.text.opening import open_encoder
 from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError
 from nestling.granularity import At
-from nestling.search.index.ids import Ids
+from nestling.search.index.files.ids import Ids
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.plan.frontier import check_targets
 from nestling.search.plan.plan import Plan, Point

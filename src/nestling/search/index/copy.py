@@ -14,12 +14,12 @@ from nestling.cut import RAW, cut
 from nestling.data.tables.columns import Columns
 from nestling.granularity import Granularity
 from nestling.search.engine.pipeline import cut_plan
+from nestling.search.index.commit import write_deleted
 from nestling.search.index.create import new_folder
-from nestling.search.index.manifest import Generation, switch
-from nestling.search.index.next_generation import write_deleted
-from nestling.search.index.segments import SegmentRecord, copy_segment
-from nestling.search.index.state import State
-from nestling.search.index.wal import HEADER_BYTES, LogContent, LogWriter, Record, create_log
+from nestling.search.index.files.manifest import Generation, switch
+from nestling.search.index.files.segments import SegmentRecord, copy_segment
+from nestling.search.index.files.wal import HEADER_BYTES, LogContent, LogWriter, Record, create_log
+from nestling.search.index.snapshot.state import State
 from nestling.storage.artifact import storage_errors
 from nestling.storage.durable import discard, flush_folder
 from nestling.storage.owner import Owner

@@ -18,12 +18,12 @@ from nestling.errors import ArtifactError, ConfigError, DataError, GranularityEr
 from nestling.granularity import Nesting
 from nestling.search.engine.engine import Engine
 from nestling.search.exact.neighbours import Metric
-from nestling.search.index.ids import check_new_ids
+from nestling.search.index.commit import write_files
+from nestling.search.index.files.ids import check_new_ids
+from nestling.search.index.files.manifest import Generation, IndexSettings, leftovers, strangers, switch
+from nestling.search.index.files.segments import SEGMENTS, Rows, is_being_built, segment_name
 from nestling.search.index.intake import as_matrix, prepared_blocks
-from nestling.search.index.manifest import Generation, IndexSettings, leftovers, strangers, switch
-from nestling.search.index.next_generation import write_files
-from nestling.search.index.segments import SEGMENTS, Rows, is_being_built, segment_name
-from nestling.search.index.state import Loaded, Numbering, load
+from nestling.search.index.snapshot.state import Loaded, Numbering, load
 from nestling.search.index.writer import Writer
 from nestling.search.plan.plan import Plan
 from nestling.search.plan.stages import SLICEABLE

@@ -16,11 +16,11 @@ from nestling.search.engine.engine import Engine
 from nestling.search.exact.neighbours import Metric
 from nestling.search.index.copy import remove_temporary_copy, write_copy, write_temporary_copy
 from nestling.search.index.create import create_index, open_index
-from nestling.search.index.ids import Ids
+from nestling.search.index.files.ids import Ids
 from nestling.search.index.info import Verification, verify_index
 from nestling.search.index.intake import as_matrix
 from nestling.search.index.reader import IndexReader
-from nestling.search.index.state import State, load
+from nestling.search.index.snapshot.state import State, load
 from nestling.search.index.writer import LOG_BYTES, Writer, check_log_bytes
 from nestling.search.plan.plan import Plan, Point
 from nestling.storage.owner import Owner

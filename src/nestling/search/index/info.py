@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nestling.data.tables.fields import FieldKind
-from nestling.search.index.segments import SegmentRecord
-from nestling.search.index.state import State, load
+from nestling.search.index.files.segments import SegmentRecord
+from nestling.search.index.snapshot.state import State, load
 
 
 @dataclass(frozen=True)

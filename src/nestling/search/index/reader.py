@@ -16,13 +16,13 @@ from nestling.elastic import Cost, resolve_each
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.search.exact.neighbours import Metric
-from nestling.search.index.ids import Ids, check_kind, kind_of, name_ids, read_ids
+from nestling.search.index.files.ids import Ids, check_kind, kind_of, name_ids, read_ids
+from nestling.search.index.files.manifest import Generation
+from nestling.search.index.files.segments import Rows
 from nestling.search.index.info import IndexInfo, describe
 from nestling.search.index.intake import check_prefixes, read_queries
-from nestling.search.index.manifest import Generation
-from nestling.search.index.segments import Rows
-from nestling.search.index.snapshot import Hits
-from nestling.search.index.state import State
+from nestling.search.index.snapshot.snapshot import Hits
+from nestling.search.index.snapshot.state import State
 from nestling.search.plan.frontier import measured_point
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.where.argument import read_where

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nestling.errors import DataError
-from nestling.search.index.snapshot import Snapshot
+from nestling.search.index.snapshot.snapshot import Snapshot
 
 
 def check_floats(snapshot: Snapshot, names: Iterable[str]) -> None:

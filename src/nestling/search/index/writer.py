@@ -17,15 +17,15 @@ from nestling.arguments.ids import as_ids
 from nestling.data.tables.columns import Columns, parts_of
 from nestling.errors import ConfigError, DataError, NestlingError, StorageError
 from nestling.process.interrupts import held_interrupts, on_interrupt
-from nestling.search.index.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
+from nestling.search.index.commit import write_files
+from nestling.search.index.files.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
+from nestling.search.index.files.manifest import Generation, leftovers, switch
+from nestling.search.index.files.segments import Rows
+from nestling.search.index.files.wal import HEADER_BYTES, LogContent, LogWriter, Record
 from nestling.search.index.intake import prepared_blocks
-from nestling.search.index.manifest import Generation, leftovers, switch
-from nestling.search.index.memtable import MemoryPart
-from nestling.search.index.next_generation import write_files
-from nestling.search.index.segments import Rows
-from nestling.search.index.snapshot import LiveSegment, Snapshot
-from nestling.search.index.state import Loaded, Numbering, State, apply, load
-from nestling.search.index.wal import HEADER_BYTES, LogContent, LogWriter, Record
+from nestling.search.index.snapshot.memtable import MemoryPart
+from nestling.search.index.snapshot.snapshot import LiveSegment, Snapshot
+from nestling.search.index.snapshot.state import Loaded, Numbering, State, apply, load
 from nestling.search.index.widening import check_floats
 from nestling.storage.artifact import storage_errors
 from nestling.storage.durable import discard, flush_folder

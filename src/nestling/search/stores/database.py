@@ -14,7 +14,7 @@ from nestling.arguments.numbers import shown
 from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
 from nestling.process.progress import Progress
-from nestling.search.index.ids import Ids, check_kind, check_new_ids, read_ids
+from nestling.search.index.files.ids import Ids, check_kind, check_new_ids, read_ids
 from nestling.search.stores.layout import Layout, check_identity
 from nestling.search.stores.metadata import read_condition, read_metadata
 from nestling.search.stores.retry import Answer, with_retries

@@ -16,7 +16,7 @@ from nestling.encoders.reference import same_encoder
 from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
 from nestling.granularity import Nesting
 from nestling.search.exact.neighbours import Metric
-from nestling.search.index.ids import IdKind
+from nestling.search.index.files.ids import IdKind
 
 SCHEMA_VERSION = 2  # 1 had no fields
 _COSINE = CutRule()

@@ -23,7 +23,7 @@ from nestling.granularity import Nesting
 from nestling.process.interrupts import on_interrupt
 from nestling.process.progress import Progress
 from nestling.search.exact.neighbours import Metric
-from nestling.search.index.ids import Ids, kind_of
+from nestling.search.index.files.ids import Ids, kind_of
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores.changes import changes_of, gathered
 from nestling.search.stores.database import DatabaseStore, whole

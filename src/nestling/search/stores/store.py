@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.data.tables.fields import Value
-from nestling.search.index.ids import Ids
+from nestling.search.index.files.ids import Ids
 from nestling.search.stores.layout import Layout
 
 Floats: TypeAlias = NDArray[np.float32]

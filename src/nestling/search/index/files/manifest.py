@@ -33,8 +33,8 @@ from nestling.encoders.reference import same_encoder
 from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import Nesting
 from nestling.search.exact.neighbours import Metric
-from nestling.search.index.ids import IdKind
-from nestling.search.index.segments import (
+from nestling.search.index.files.ids import IdKind
+from nestling.search.index.files.segments import (
     SEGMENTS,
     SegmentRecord,
     Terms,
@@ -42,7 +42,7 @@ from nestling.search.index.segments import (
     is_being_built,
     segment_name,
 )
-from nestling.search.index.wal import LogName
+from nestling.search.index.files.wal import LogName
 from nestling.search.plan.plan import Plan, Point
 from nestling.storage.artifact import (
     MANIFEST,

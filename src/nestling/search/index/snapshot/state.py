@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nestling.errors import ArtifactError
-from nestling.search.index.ids import IdKind, Ids, kind_of
-from nestling.search.index.manifest import Generation, read_deleted, read_generation
-from nestling.search.index.memtable import MemoryPart
-from nestling.search.index.segments import Segment, load_segment
-from nestling.search.index.snapshot import LiveSegment, Snapshot
-from nestling.search.index.wal import LogContent, Record, read_log
+from nestling.search.index.files.ids import IdKind, Ids, kind_of
+from nestling.search.index.files.manifest import Generation, read_deleted, read_generation
+from nestling.search.index.files.segments import Segment, load_segment
+from nestling.search.index.files.wal import LogContent, Record, read_log
+from nestling.search.index.snapshot.memtable import MemoryPart
+from nestling.search.index.snapshot.snapshot import LiveSegment, Snapshot
 from nestling.storage.artifact import MANIFEST, reading_errors
 
 # A writer that switches generations while they are read removes files; the next try finds the new ones.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nestling.cut import RAW, CutRule, cut
 from nestling.data.tables.columns import Columns, GrowingColumns, Kinds
 from nestling.search.exact.neighbours import Metric, Neighbours, nearest
-from nestling.search.index.ids import Ids
+from nestling.search.index.files.ids import Ids
 
 _FIRST_CAPACITY = 64
 _FEW_PAIRS = 512  # of queries and rows

@@ -20,7 +20,7 @@ from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.process.progress import Progress
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric
-from nestling.search.index.ids import Ids
+from nestling.search.index.files.ids import Ids
 from nestling.search.plan.plan import Plan
 from nestling.search.plan.stages import Scan
 from nestling.search.where.condition import Condition

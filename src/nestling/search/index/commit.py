@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from nestling.search.engine.engine import Engine
-from nestling.search.index.manifest import Generation
-from nestling.search.index.segments import SEGMENTS, Rows, SegmentRecord, segment_name, write_segment
-from nestling.search.index.snapshot import LiveSegment
-from nestling.search.index.state import Numbering
-from nestling.search.index.wal import create_log
+from nestling.search.index.files.manifest import Generation
+from nestling.search.index.files.segments import SEGMENTS, Rows, SegmentRecord, segment_name, write_segment
+from nestling.search.index.files.wal import create_log
+from nestling.search.index.snapshot.snapshot import LiveSegment
+from nestling.search.index.snapshot.state import Numbering
 from nestling.storage.artifact import FileRecord
 from nestling.storage.durable import flush_folder, npy_chunks, write_new
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from nestling.data.tables.columns import Columns, Kinds
 from nestling.errors import ArtifactError, StorageError
-from nestling.search.index.ids import Ids, kind_of
+from nestling.search.index.files.ids import Ids, kind_of
 from nestling.storage.artifact import reason_of, storage_errors
 from nestling.storage.durable import write_all, write_new
 

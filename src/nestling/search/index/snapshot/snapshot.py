@@ -15,9 +15,9 @@ from nestling.data.tables.fields import Value
 from nestling.elastic import Cost
 from nestling.errors import DataError
 from nestling.search.exact.neighbours import Neighbours
-from nestling.search.index.ids import NO_ID, IdKind, Ids, check_kind, read_ids
-from nestling.search.index.memtable import MemoryView
-from nestling.search.index.segments import Rows, Segment, Terms
+from nestling.search.index.files.ids import NO_ID, IdKind, Ids, check_kind, read_ids
+from nestling.search.index.files.segments import Rows, Segment, Terms
+from nestling.search.index.snapshot.memtable import MemoryView
 from nestling.search.plan.plan import Point
 from nestling.search.where.condition import Condition
 from nestling.search.where.matching import rows_meeting

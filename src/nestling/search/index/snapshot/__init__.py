@@ -1,0 +1,1 @@
+"""What an index holds at one moment: segments and the memtable, searched together."""
