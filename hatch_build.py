@@ -14,7 +14,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = Path("src/nestling/kernels/native")
+SOURCES = Path("src/nestling/kernels/cpp")
 # A name with two dots: one with a single dot would be taken for a module of Python.
 LIBRARY = Path("src/nestling/kernels/_kernels.native" + (".dll" if sys.platform == "win32" else ".so"))
 _OLDEST_GLIBC = 17  # of the oldest systems for which wheels are built

@@ -102,6 +102,8 @@ MOVED = {
     "forks": "process.forks",
     "ids": "arguments.ids",
     "interrupts": "process.interrupts",
+    "kernels.layout": "kernels.scans.layout",
+    "kernels.walking": "kernels.graph",
     "kinds": "storage.kinds",
     "measure.choice": "measure.curve.choice",
     "measure.classification": "measure.tasks.classification",

@@ -8,10 +8,10 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from nestling.kernels import concordance as kernel
-from nestling.kernels import native
+from nestling.kernels.library import levels
 
 pytestmark = pytest.mark.skipif(
-    not native.levels(), reason="the kernels were not compiled: there is nothing to compare with numpy"
+    not levels(), reason="the kernels were not compiled: there is nothing to compare with numpy"
 )
 
 

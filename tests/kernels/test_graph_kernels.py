@@ -3,10 +3,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nestling.kernels import StoredRows, native, pack_rows, walking, walking_native, walking_twin
-from nestling.kernels.walking import CodedGraph, Lens, Residuals, SearchedGraph, Walks, WholeRows
+from nestling.kernels import StoredRows, pack_rows
+from nestling.kernels.graph import (
+    CodedGraph,
+    Lens,
+    Residuals,
+    SearchedGraph,
+    Walks,
+    WholeRows,
+    aligned,
+    native,
+)
+from nestling.kernels.graph import numpy as twin
+from nestling.kernels.library import levels
 
-LEVELS = native.levels()
+LEVELS = levels()
 pytestmark = pytest.mark.skipif(
     not LEVELS, reason="the kernels were not compiled: there is nothing to compare with numpy"
 )
@@ -17,7 +28,7 @@ def some_rows(rng: np.random.Generator, rows: int, lines: int, degree: int, bias
     """Unlinked rows with random codes."""
     stride, numbers = 64 * lines, 8 if biased else 4
     levels = rng.integers(0, 4, (rows, 4 * stride)).astype(np.uint8)
-    codes = walking.aligned(rows, stride)
+    codes = aligned(rows, stride)
     codes[:] = pack_rows(levels)
     ends = rng.uniform(0.5, 1, (rows, 2)).astype(np.float32)
     codes[:, -numbers:] = ends.view(np.uint8)[:, -numbers:]
@@ -68,8 +79,8 @@ def test_a_walk_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool],
     graph = random_links(rng, some_rows(rng, *shape))
     walks = some_walks(rng, graph, 11)
     for allowed in (None, rng.random(shape[0]) < 0.3):
-        ours = walking_native.walk(level, graph, walks, ef, 20, allowed)
-        np.testing.assert_array_equal(ours, walking_twin.walk(graph, walks, ef, 20, allowed))
+        ours = native.walk(level, graph, walks, ef, 20, allowed)
+        np.testing.assert_array_equal(ours, twin.walk(graph, walks, ef, 20, allowed))
         if allowed is not None:
             assert allowed[ours[ours >= 0]].all()
 
@@ -97,11 +108,11 @@ def test_aims_are_those_of_numpy_to_the_last_bit(
     rows[3] = 0
     rows[4, 1:] = 0
     weights = rng.standard_normal(9)
-    ours, theirs = walking_native.aim(level, lens, rows, weights), walking_twin.aim(lens, rows, weights)
+    ours, theirs = native.aim(level, lens, rows, weights), twin.aim(lens, rows, weights)
     for name in ("codes", "sums", "scales", "weights"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
-    shorter = walking_native.aim(level, lens, rows[:, :30], weights)
-    np.testing.assert_array_equal(shorter.codes, walking_twin.aim(lens, rows[:, :30], weights).codes)
+    shorter = native.aim(level, lens, rows[:, :30], weights)
+    np.testing.assert_array_equal(shorter.codes, twin.aim(lens, rows[:, :30], weights).codes)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -119,8 +130,8 @@ def test_a_search_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool
     queries[3] = -queries[2]
     queries[4] *= 1e-6
     for allowed in (None, rng.random(shape[0]) < 0.3):
-        ours = walking_native.search(level, searched, queries, 20, 15, 6, allowed)
-        theirs = walking_twin.search(searched, queries, 20, 15, 6, allowed)
+        ours = native.search(level, searched, queries, 20, 15, 6, allowed)
+        theirs = twin.search(searched, queries, 20, 15, 6, allowed)
         np.testing.assert_array_equal(ours.indices, theirs.indices)
         np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-12)
         assert (ours.few, ours.refused) == (theirs.few, theirs.refused)
@@ -140,8 +151,8 @@ def test_ranking_by_residuals_agrees_with_numpy(
     searched = SearchedGraph(graph, lens, Residuals(values, rng.uniform(0.1, 1, shape[0]).astype(np.float32)))
     queries = rng.standard_normal((7, 37))
     for allowed in (None, rng.random(shape[0]) < 0.3):
-        ours = walking_native.search(level, searched, queries, 20, 15, 6, allowed)
-        theirs = walking_twin.search(searched, queries, 20, 15, 6, allowed)
+        ours = native.search(level, searched, queries, 20, 15, 6, allowed)
+        theirs = twin.search(searched, queries, 20, 15, 6, allowed)
         np.testing.assert_array_equal(ours.indices, theirs.indices)
         np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-9, atol=1e-9)
 
@@ -156,8 +167,8 @@ def test_queries_that_cannot_be_used_are_said(level: str) -> None:
         queries[5, 3] = queries[6] = wrong
         searched = SearchedGraph(graph, some_lens(rng, graph, 37, "cosine" if cosine else "dot"), stored)
         for found in (
-            walking_native.search(level, searched, queries, 5, 5, 5, None),
-            walking_twin.search(searched, queries, 5, 5, 5, None),
+            native.search(level, searched, queries, 5, 5, 5, None),
+            twin.search(searched, queries, 5, 5, 5, None),
         ):
             assert found.refused == (6 if wrong == 0 else 5)
 
@@ -172,11 +183,11 @@ def test_growing_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool]
     for start in range(1, shape[0], 23):
         new, hubs = order[start : start + 23], order[:start][:40]
         walks = some_walks(rng, ours, len(new))
-        walking_native.grow(level, begun_at(ours, hubs), whole, walks, new, 30, 1.1)
-        walking_twin.grow(begun_at(theirs, hubs), whole, walks, new, 30, 1.1)
+        native.grow(level, begun_at(ours, hubs), whole, walks, new, 30, 1.1)
+        twin.grow(begun_at(theirs, hubs), whole, walks, new, 30, 1.1)
         np.testing.assert_array_equal(ours.links, theirs.links)
-        walking_native.link(level, ours, whole, new, 1.1)
-        walking_twin.link(theirs, whole, new, 1.1)
+        native.link(level, ours, whole, new, 1.1)
+        twin.link(theirs, whole, new, 1.1)
         np.testing.assert_array_equal(ours.links, theirs.links)
     assert (ours.links >= 0).any() == (shape[0] > 1)
 
@@ -188,8 +199,8 @@ def test_a_row_with_no_room_chooses_again(level: str) -> None:
     ours.links[0] = np.arange(1, 9)
     ours.links[9:, 0] = 0
     theirs, whole, new = linked(ours, ours.links), some_whole(rng, 60), np.arange(9, 60, dtype=np.int32)
-    walking_native.link(level, ours, whole, new, 1.5)
-    walking_twin.link(theirs, whole, new, 1.5)
+    native.link(level, ours, whole, new, 1.5)
+    twin.link(theirs, whole, new, 1.5)
     np.testing.assert_array_equal(ours.links, theirs.links)
     assert set(ours.links[0]) & set(new)
 
@@ -204,8 +215,8 @@ def test_ranking_agrees_with_numpy(level: str, distance: bool) -> None:
     queries = rng.standard_normal((5, 37))
     candidates = np.argsort(rng.random((5, 300)), axis=1)[:, :150].astype(np.int32)
     candidates[0, 6:] = -1
-    ours = walking_native.rank(level, stored, queries, candidates, 10)
-    theirs = walking_twin.rank(stored, queries, candidates, 10)
+    ours = native.rank(level, stored, queries, candidates, 10)
+    theirs = twin.rank(stored, queries, candidates, 10)
     np.testing.assert_array_equal(ours[0], theirs[0])
     np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-12)
     assert (ours[0][0, 6:] == -1).all()

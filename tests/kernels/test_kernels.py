@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from nestling import kernels
 from nestling.errors import ConfigError
-from nestling.kernels import native, twin
+from nestling.kernels import dispatch, library
+from nestling.kernels.scans import native
+from nestling.kernels.scans import numpy as twin
 from nestling.search.certified.scan import CertifiedScan
 
-LEVELS = native.levels()
+LEVELS = library.levels()
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -184,7 +186,7 @@ def test_the_level_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_level_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "levels", lambda: ("plain",))
+    monkeypatch.setattr(dispatch, "levels", lambda: ("plain",))
     monkeypatch.setenv("NESTLING_KERNELS", "avx512")
     with pytest.raises(ConfigError, match="has only off, plain"):
         kernels.level()
@@ -192,7 +194,7 @@ def test_a_level_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPat
 
 def test_without_a_library_numpy_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NESTLING_KERNELS", raising=False)
-    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(library, "library", lambda: None)
     assert not kernels.available()
     assert kernels.level() == "off"
     vectors = np.random.default_rng(0).standard_normal((40, 6), dtype=np.float32)
@@ -203,12 +205,12 @@ def test_without_a_library_numpy_takes_over(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_library_of_another_machine_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "_kernels.so").write_bytes(b"\x7fELF of another machine")
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
-    native.library.cache_clear()
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    library.library.cache_clear()
     try:
-        assert native.library() is None
+        assert library.library() is None
     finally:
-        native.library.cache_clear()
+        library.library.cache_clear()
 
 
 def test_an_install_without_a_compiler_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_an_install_without_a_compiler_goes_on(monkeypatch: pytest.MonkeyPatch, 
 
     target = tmp_path / hatch_build.LIBRARY
     target.parent.mkdir(parents=True)
-    (target.parent / "native").symlink_to(ROOT / hatch_build.SOURCES)
+    (target.parent / "cpp").symlink_to(ROOT / hatch_build.SOURCES)
     said: list[str] = []
     monkeypatch.setenv("CXX", "a-compiler-that-is-not-there")
     assert not hatch_build.compile_kernels(tmp_path, said.append)
@@ -260,8 +262,8 @@ def test_importing_the_kernels_needs_no_other_room() -> None:
 
 def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its structures may have other fields: numpy stands in until the package is installed again."""
-    if native.library() is None:
-        assert not native.levels()
+    if library.library() is None:
+        assert not library.levels()
         return
-    monkeypatch.setattr(native, "INTERFACE", native.INTERFACE + 1)
-    assert native.library.__wrapped__() is None
+    monkeypatch.setattr(library, "INTERFACE", library.INTERFACE + 1)
+    assert library.library.__wrapped__() is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule
 from nestling.errors import ArtifactError, ConfigError, DataError
-from nestling.kernels import native
+from nestling.kernels.library import levels
 from nestling.search.certified import scan as certified
 from nestling.search.certified.scan import CertifiedScan
 from nestling.search.exact.neighbours import nearest
@@ -75,7 +75,7 @@ def check(
         assert (kth >= skipped - 1e-9 * np.abs(kth)).all()
 
 
-@pytest.mark.parametrize("level", ["off", *native.levels()])
+@pytest.mark.parametrize("level", ["off", *levels()])
 @pytest.mark.parametrize(("rule", "metric"), SPACES, ids=str)
 @pytest.mark.parametrize("k", [1, 10, 1_000])
 @pytest.mark.parametrize("count", [5, 30])
@@ -175,7 +175,7 @@ def test_of_equal_scores_the_first_row_wins(seed: int, dim: int, rows: int) -> N
 @pytest.mark.parametrize(("rule", "metric"), SPACES, ids=str)
 def test_no_bound_is_ever_violated(rule: CutRule, metric: str) -> None:
     """Every bound of every row, coarse and fine, against the score in float64."""
-    from nestling.kernels import twin
+    from nestling.kernels.scans import numpy as twin
 
     vectors, queries = normal(2_000, 40) * np.float32(3), normal(20, 40, seed=1)
     vectors[::7] *= np.float32(1e-4)
@@ -205,7 +205,7 @@ def test_certificates_say_what_was_read() -> None:
     assert (certificate.skipped_bounds <= certificate.kth_scores).all()
 
 
-@pytest.mark.parametrize("level", ["off", *native.levels()[-1:]])
+@pytest.mark.parametrize("level", ["off", *levels()[-1:]])
 def test_a_stated_confidence_is_kept(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to 20,000 true neighbours, among vectors of few directions and near duplicates."""
     monkeypatch.setenv("NESTLING_KERNELS", level)
@@ -236,7 +236,7 @@ def test_only_allowed_rows_are_found(share: float) -> None:
     check(vectors, queries, 20, COSINE, "dot", allowed=allowed)
 
 
-@pytest.mark.parametrize("level", ["off", *native.levels()])
+@pytest.mark.parametrize("level", ["off", *levels()])
 def test_ten_thousand_neighbours(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NESTLING_KERNELS", level)
     vectors = normal(30_000, 16)
@@ -259,7 +259,7 @@ def test_a_query_is_answered_alike_alone_and_among_many(confidence: float, dtype
     assert same == 30 if confidence == 1 else same >= 27
 
 
-@pytest.mark.parametrize("level", ["off", *native.levels()])
+@pytest.mark.parametrize("level", ["off", *levels()])
 @pytest.mark.parametrize("metric", ["dot", "euclidean"])
 def test_threads_that_share_the_rows_find_the_same(
     metric: str, level: str, monkeypatch: pytest.MonkeyPatch
@@ -281,7 +281,7 @@ def test_threads_that_share_the_rows_find_the_same(
     assert (likely.indices == scan.search(queries, 60, workers=1).indices).mean() > 0.97
 
 
-@pytest.mark.parametrize("level", native.levels())
+@pytest.mark.parametrize("level", levels())
 def test_more_doubts_than_may_wait(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Long rows that stand at right angles to the queries: what their codes leave out could be a match."""
     monkeypatch.setenv("NESTLING_KERNELS", level)

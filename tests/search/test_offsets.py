@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nestling import kernels
 from nestling.cut import RAW, CutRule
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric, nearest
@@ -174,7 +173,7 @@ def test_compiled_and_plain_kernels_rank_moved_copies_alike(
     vectors, queries, _ = true_rows(*space, 30.0)
     engine = build("flat@full > rerank:fp16@full", vectors, rule=space[0], metric=space[1])
     ours = engine.search(queries, K)
-    monkeypatch.setattr(kernels, "level", lambda: "off")
+    monkeypatch.setenv("NESTLING_KERNELS", "off")
     plain = engine.search(queries, K)
     np.testing.assert_allclose(ours.scores, plain.scores, rtol=1e-5, atol=1e-6)
     assert recall(ours.indices, plain.indices) >= 0.999

@@ -9,7 +9,7 @@ import pytest
 
 from nestling.cut import RAW, CutRule
 from nestling.errors import ArtifactError, ConfigError, DataError
-from nestling.kernels import native
+from nestling.kernels.library import levels
 from nestling.search.exact.neighbours import nearest
 from nestling.search.graph.growth import usual_view
 from nestling.search.graph.scan import GraphScan
@@ -173,7 +173,7 @@ def test_the_graph_depends_on_nothing_but_vectors_and_seed(tmp_path: Path) -> No
 @pytest.mark.parametrize("level", ["off", "plain", "avx2"])
 @pytest.mark.parametrize("rerank", ["full", "int8"])
 def test_every_level_answers_alike(level: str, rerank: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if level not in ("off", *native.levels()):
+    if level not in ("off", *levels()):
         pytest.skip(f"this machine has no {level}")
     vectors, queries = clustered(250), clustered(8, seed=9)
     best = GraphScan.build(vectors, links=8, ef=20, rerank=rerank).search(queries, 5, ef=12)

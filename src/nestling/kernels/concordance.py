@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling import kernels
-from nestling.kernels.layout import Doubles, Ints
-from nestling.kernels.native import address, library
+from nestling.kernels.dispatch import level
+from nestling.kernels.library import address, declared
+from nestling.kernels.scans.layout import Doubles, Ints
 
 Ranks = NDArray[np.int32]
 
@@ -22,7 +22,7 @@ def dense_ranks(x: Doubles) -> Ranks:
     Args:
         x: ``Float64[rows, size]``, no NaN; infinities are numbers like others, both zeros are one.
     """
-    return ranks_by_numpy(x) if kernels.level() == "off" else ranks_by_library(x)
+    return ranks_by_numpy(x) if level() == "off" else ranks_by_library(x)
 
 
 def concordance(a: Ranks, b: Ranks) -> Ints:
@@ -36,7 +36,7 @@ def concordance(a: Ranks, b: Ranks) -> Ints:
 
     Source: Knight 1966; inversions are counted by bytes of the ranks.
     """
-    return by_numpy(a, b) if kernels.level() == "off" else by_library(a, b)
+    return by_numpy(a, b) if level() == "off" else by_library(a, b)
 
 
 def ranks_by_library(x: Doubles) -> Ranks:
@@ -60,15 +60,13 @@ def by_library(a: Ranks, b: Ranks) -> Ints:
 
 @cache
 def _functions() -> Any:
-    loaded: Any = library()
-    types_of = {
-        "dense_ranks": [c_int64, c_void_p, c_int64, c_void_p],
-        "concordance": [c_int64, c_void_p, c_int64, c_void_p, c_int64, c_void_p],
-    }
-    for name, types in types_of.items():
-        function = getattr(loaded, f"nestling_{name}")
-        function.restype, function.argtypes = c_int64, types
-    return loaded
+    pointer, size = c_void_p, c_int64
+    return declared(
+        {
+            "dense_ranks": [size, pointer, size, pointer],
+            "concordance": [size, pointer, size, pointer, size, pointer],
+        }
+    )
 
 
 def ranks_by_numpy(x: Doubles) -> Ranks:

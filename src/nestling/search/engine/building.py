@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW, cut
 from nestling.errors import ConfigError
-from nestling.kernels.walking import CodedGraph
+from nestling.kernels.graph import CodedGraph
 from nestling.process.progress import Progress, watched
 from nestling.search.engine.codes import Code
 from nestling.search.engine.graph_stage import BUILDING, Coding, grow_links

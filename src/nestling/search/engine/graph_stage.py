@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW, cut
 from nestling.errors import ArtifactError, ConfigError
-from nestling.kernels.layout import StoredRows
-from nestling.kernels.walking import LINE_BYTES, CodedGraph, Residuals, WholeRows, aligned
+from nestling.kernels import StoredRows
+from nestling.kernels.graph import LINE_BYTES, CodedGraph, Residuals, WholeRows, aligned
 from nestling.search.exact.centring import Frame
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.filters import Allowed

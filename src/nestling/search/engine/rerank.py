@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nestling import kernels
 from nestling.cut import RAW, cut
-from nestling.kernels.layout import StoredRows
+from nestling.kernels import StoredRows
 from nestling.search.engine.codes import Code
 from nestling.search.exact.faiss_arrays import Codes
 from nestling.search.exact.scores import Comparison

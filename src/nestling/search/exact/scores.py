@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nestling import kernels
 from nestling.cut import RAW, CutRule, cut, name_rows
 from nestling.errors import DataError
-from nestling.kernels.walking import rank
+from nestling.kernels.graph import rank
 from nestling.vectors.prefix import unrounded
 
 Doubles = NDArray[np.float64]

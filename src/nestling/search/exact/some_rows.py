@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from nestling import kernels
 from nestling.cut import RAW, cut
-from nestling.kernels.layout import StoredRows
-from nestling.kernels.walking import rank
+from nestling.kernels import StoredRows
+from nestling.kernels.graph import rank
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.scores import Comparison
 from nestling.search.exact.space import Floats, Ints, Space

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.kernels.layout import pack_rows, unpack_rows
-from nestling.kernels.walking import LINE_BYTES, Lens, Residuals, WholeRows, aligned
+from nestling.kernels import pack_rows, unpack_rows
+from nestling.kernels.graph import LINE_BYTES, Lens, Residuals, WholeRows, aligned
 from nestling.process.progress import watched
 from nestling.search.exact.centring import Frame, spans
 

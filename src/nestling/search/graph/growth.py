@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.kernels.walking import CodedGraph, aligned
+from nestling.kernels.graph import CodedGraph, aligned
 from nestling.search.exact.threads import count_workers
 from nestling.search.graph.codes import Turn
 from nestling.search.graph.equal_rows import Equal

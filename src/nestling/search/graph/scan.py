@@ -18,8 +18,8 @@ from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
 from nestling.errors import ArtifactError
-from nestling.kernels import walking
-from nestling.kernels.walking import (
+from nestling.kernels import graph as graph_kernels
+from nestling.kernels.graph import (
     CodedGraph,
     Residuals,
     SearchedGraph,
@@ -334,11 +334,11 @@ class GraphScan:
             graph = begun_at(graph.codes, graph.links, order[:start], self._turn)
         parts = [new[part] for part in shares(len(new), workers)]
         list(pool.map(lambda part: self._grow(graph, whole, part, ef), parts))
-        walking.link(graph, whole, new, _ALPHA)
+        graph_kernels.link(graph, whole, new, _ALPHA)
 
     def _grow(self, graph: CodedGraph, whole: WholeRows, new: Links, ef: int) -> None:
-        aimed = walking.aim(self._lens, *self._turn.towards(self._frame, self._vectors, new))
-        walking.grow(graph, whole, aimed, new, ef, _ALPHA)
+        aimed = graph_kernels.aim(self._lens, *self._turn.towards(self._frame, self._vectors, new))
+        graph_kernels.grow(graph, whole, aimed, new, ef, _ALPHA)
 
     def _find(
         self,
@@ -353,7 +353,7 @@ class GraphScan:
         queries, nodes = exact[rows], k if members is None else k + MORE_NODES
         view, kept = max(view, nodes), max(kept, nodes)
         if allowed is None:
-            found = walking.search(self._searched, queries, view, kept, nodes)
+            found = graph_kernels.search(self._searched, queries, view, kept, nodes)
             if found.refused is not None:
                 refuse_query(exact, rows.start + found.refused)
             stand_ins, values = found.indices, found.scores
@@ -387,12 +387,14 @@ class GraphScan:
     def _meet(self, exact: Doubles, kept: int, ef: int, allowed: NDArray[np.bool_] | None) -> Links:
         rows, view = len(self._vectors), max(ef, kept)
         moved = self._lens.moved(exact)
-        aimed = walking.aim(self._lens, moved.rows, moved.weights)
+        aimed = graph_kernels.aim(self._lens, moved.rows, moved.weights)
         if allowed is None:
-            return walking.walk(self._graph, aimed, view, kept)
+            return graph_kernels.walk(self._graph, aimed, view, kept)
         count = int(np.count_nonzero(allowed))
         view = min(rows, max(length_to_fetch(kept, count / rows, rows), view * rows // count))
-        met = keep_allowed(walking.walk(self._graph, aimed, view, view), allowed, kept, min(kept, count))[0]
+        met = keep_allowed(
+            graph_kernels.walk(self._graph, aimed, view, view), allowed, kept, min(kept, count)
+        )[0]
         return np.pad(met, ((0, 0), (0, kept - met.shape[1])), constant_values=-1)
 
     def _rows(self, allowed: NDArray[np.bool_] | None) -> Links:

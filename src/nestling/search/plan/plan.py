@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from nestling.errors import ConfigError
-from nestling.kernels.walking import LINE_BYTES
+from nestling.kernels.graph import LINE_BYTES
 from nestling.search.plan.point import Point as Point
 from nestling.search.plan.stages import (
     BYTES_PER_ENTRY,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from nestling.errors import ConfigError, unknown
-from nestling.kernels.walking import LINE_BYTES
+from nestling.kernels.graph import LINE_BYTES
 
 CoarseKind = Literal["ivf", "hnsw"]
 Code = Literal["flat", "fp16", "int8", "int4", "pq", "opq", "rabitq", "graph"]

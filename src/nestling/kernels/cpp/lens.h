@@ -7,7 +7,7 @@
 #include <cmath>
 #include <vector>
 
-// Filled in by Python; the fields and their order are those of nestling/kernels/walking_native.py.
+// Filled in by Python; the fields and their order are those of nestling/kernels/graph/native.py.
 struct NestlingLens {
     int64_t dim, width, columns;  // entries of a query, of a walk (four to a byte of a code), of a turned query
     const float* basis;           // [at least dim, columns], of which the first `width` are those of a walk

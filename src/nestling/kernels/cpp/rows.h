@@ -10,7 +10,7 @@
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 
-// Filled in by Python; the fields and their order are those of nestling/kernels/native.py.
+// Filled in by Python; the fields and their order are those of nestling/kernels/scans/native.py.
 struct NestlingVectors {
     const uint8_t* data;
     int64_t stride, dim;  // bytes from row to row; entries that count

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.kernels.layout import (
+from nestling.kernels.scans.layout import (
     LANES,
     Doubles,
     Floats,
@@ -28,10 +28,25 @@ def search(
     codes: TwoPlanes,
     probes: Probes,
     k: int,
-    allowed: NDArray[np.bool_] | None,
-    blocks: slice | None,
+    *,
+    allowed: NDArray[np.bool_] | None = None,
+    blocks: slice | None = None,
 ) -> Found:
-    """See :func:`nestling.kernels.search`."""
+    """The ``k`` best rows of every query; a row is left out only if a bound lies below the k-th best score.
+
+    For a few queries coarse codes of all rows are scanned and fine codes of what survives are read; for
+    many, both are unpacked once for all of them and compared as a product of matrices. Exact scores are
+    computed of what survives that. Of equal scores the row that stands first wins. The arrays must fit each
+    other as their classes say; nothing is checked here.
+
+    Args:
+        vectors: what exact scores are computed from.
+        codes: their codes.
+        probes: the queries.
+        k: how many rows to find, at least 1.
+        allowed: ``Bool[rows]``: the rows that may be found; all of them by default.
+        blocks: the blocks of 16 rows to look in, from start to stop; all of them by default.
+    """
     factors = probes.likely if probes.sure is None else probes.sure
     coarse, fine = _bounds_of_planes(codes, probes.codes, factors)
     rows = np.arange(codes.coarse.rows) if allowed is None else np.flatnonzero(allowed)
@@ -48,7 +63,15 @@ def search(
 
 
 def scan(codes: Packed, queries: NDArray[np.int8], factors: Floats) -> list[tuple[Ints, Floats]]:
-    """See :func:`nestling.kernels.scan`."""
+    """The rows whose bound reaches a threshold, in rising order, and those bounds, for every query.
+
+    Several queries share each pass over the codes. A threshold of ``-inf`` gives the bounds of all rows.
+
+    Args:
+        codes: packed codes with their scales.
+        queries: ``Int8[queries, dims of the packed code]``.
+        factors: ``Float32[queries, 4]``: alpha, beta and gamma (:class:`Packed`), and the threshold.
+    """
     parts = []
     for start, end in _spans(len(codes.blocks)):
         sums = _sums(unpack(codes.blocks[start:end], codes.bits), queries)
@@ -59,7 +82,7 @@ def scan(codes: Packed, queries: NDArray[np.int8], factors: Floats) -> list[tupl
 
 
 def score(vectors: StoredRows, query: Doubles, rows: Ints) -> Doubles:
-    """See :func:`nestling.kernels.score`."""
+    """Exact scores ``Float64[rows]`` of one query ``Float64[dim]`` with some rows."""
     scores = np.empty(len(rows), np.float64)
     for start in range(0, len(rows), _ROWS_AT_A_TIME):
         some = rows[start : start + _ROWS_AT_A_TIME]

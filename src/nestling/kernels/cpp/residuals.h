@@ -3,7 +3,7 @@
 #include "lens.h"
 #include "walker.h"
 
-// Filled in by Python; the fields and their order are those of nestling/kernels/walking_native.py.
+// Filled in by Python; the fields and their order are those of nestling/kernels/graph/native.py.
 struct NestlingResiduals {
     const int8_t* values;  // [rows, columns of the lens]
     const float* steps;    // per row

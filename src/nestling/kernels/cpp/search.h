@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-// ---- the fields and their order are those of nestling/kernels/native.py ----
+// ---- the fields and their order are those of nestling/kernels/scans/native.py ----
 
 struct NestlingCodes {
     int64_t rows, lines;

@@ -2,7 +2,7 @@
 #pragma once
 #include "walker.h"
 
-// Filled in by Python; the fields and their order are those of nestling/kernels/walking_native.py.
+// Filled in by Python; the fields and their order are those of nestling/kernels/graph/native.py.
 struct NestlingWalks {
     int64_t count;
     const int8_t* codes;   // [count, 4 * stride]

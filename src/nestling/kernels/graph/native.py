@@ -1,4 +1,4 @@
-"""The compiled kernels of :mod:`nestling.kernels.walking`, called through their C interface."""
+"""The compiled kernels of :mod:`nestling.kernels.graph`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.kernels.graph_layout import (
+from nestling.kernels.graph.layout import (
     Answer,
     CodedGraph,
     Lens,
@@ -20,8 +20,9 @@ from nestling.kernels.graph_layout import (
     Walks,
     WholeRows,
 )
-from nestling.kernels.layout import Doubles, Ints, StoredRows
-from nestling.kernels.native import LEVELS, Vectors, address, library, vectors_of
+from nestling.kernels.library import LEVELS, address, declared
+from nestling.kernels.scans.layout import Doubles, Ints, StoredRows
+from nestling.kernels.scans.native import Vectors, vectors_of
 
 _NO_MEMORY = -1
 
@@ -56,7 +57,6 @@ class _Whole(Structure):
 
 
 def aim(level: str, lens: Lens, rows: Doubles, weights: Doubles) -> Walks:
-    """See :func:`nestling.kernels.walking.aim`."""
     rows, count = np.ascontiguousarray(rows), len(rows)
     codes, sums = np.empty((count, lens.width), np.int8), np.empty(count, np.int32)
     aims = Walks(codes, sums, np.empty(count, np.float32), weights.astype(np.float32))
@@ -76,9 +76,8 @@ def search(
     ef: int,
     kept: int,
     k: int,
-    allowed: NDArray[np.bool_] | None,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> Answer:
-    """See :func:`nestling.kernels.walking.search`."""
     count = len(queries)
     indices, scores = np.empty((count, k), np.int64), np.empty((count, k), np.float64)
     few = _functions().nestling_graph_search(
@@ -100,7 +99,6 @@ def search(
 def walk(
     level: str, graph: CodedGraph, walks: Walks, ef: int, kept: int, allowed: NDArray[np.bool_] | None
 ) -> Links:
-    """See :func:`nestling.kernels.walking.walk`."""
     found = np.empty((len(walks.codes), kept), np.int32)
     places = (address(allowed), kept, address(found))
     _check(_functions().nestling_graph_walk(LEVELS.index(level), _graph(graph), _walks(walks), ef, *places))
@@ -110,13 +108,11 @@ def walk(
 def grow(
     level: str, graph: CodedGraph, whole: WholeRows, walks: Walks, rows: Links, ef: int, alpha: float
 ) -> None:
-    """See :func:`nestling.kernels.walking.grow`."""
     given = (_graph(graph), _whole(whole), _walks(walks), address(rows))
     _check(_functions().nestling_graph_grow(LEVELS.index(level), *given, ef, alpha))
 
 
 def link(level: str, graph: CodedGraph, whole: WholeRows, rows: Links, alpha: float) -> None:
-    """See :func:`nestling.kernels.walking.link`."""
     given = (_graph(graph), _whole(whole), address(rows), len(rows))
     _check(_functions().nestling_graph_link(LEVELS.index(level), *given, alpha))
 
@@ -124,7 +120,6 @@ def link(level: str, graph: CodedGraph, whole: WholeRows, rows: Links, alpha: fl
 def rank(
     level: str, vectors: StoredRows, queries: Doubles, candidates: Links, k: int
 ) -> tuple[Ints, Doubles]:
-    """See :func:`nestling.kernels.walking.rank`."""
     count, length = candidates.shape
     indices, scores = np.empty((count, k), np.int64), np.empty((count, k), np.float64)
     given = (vectors_of(vectors), address(queries), count, address(candidates), length, k)
@@ -134,7 +129,6 @@ def rank(
 
 @cache
 def _functions() -> Any:
-    loaded: Any = library()
     types_of: dict[str, list[Any]] = {
         "graph_aim": [POINTER(_Lens), c_void_p, c_int64, c_void_p, c_int64, *[c_void_p] * 3],
         "graph_search": [
@@ -146,10 +140,7 @@ def _functions() -> Any:
         "graph_link": [POINTER(_Graph), POINTER(_Whole), c_void_p, c_int64, c_float],
         "rank": [POINTER(Vectors), c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p],
     }
-    for name, types in types_of.items():
-        function = getattr(loaded, f"nestling_{name}")
-        function.restype, function.argtypes = c_int64, [c_int32, *types]
-    return loaded
+    return declared({name: [c_int32, *types] for name, types in types_of.items()})
 
 
 def _check(failed: bool) -> None:

@@ -1,4 +1,4 @@
-"""The kernels of :mod:`nestling.kernels.walking` in numpy: slower, the same answers."""
+"""The kernels of graphs in numpy: slower, the same answers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.kernels import twin
-from nestling.kernels.graph_layout import (
+from nestling.kernels.graph.layout import (
     Answer,
     CodedGraph,
     Lens,
@@ -19,7 +18,8 @@ from nestling.kernels.graph_layout import (
     Walks,
     WholeRows,
 )
-from nestling.kernels.layout import Bytes, Doubles, Floats, Ints, StoredRows, unpack_rows
+from nestling.kernels.scans.layout import Bytes, Doubles, Floats, Ints, StoredRows, unpack_rows
+from nestling.kernels.scans.numpy import score as score_rows
 
 _ENTRIES = 2
 _LARGEST = np.float32(127)
@@ -29,7 +29,12 @@ _Key = tuple[float, int]  # the estimate with its sign changed, and the row
 
 
 def aim(lens: Lens, rows: Doubles, weights: Doubles) -> Walks:
-    """See :func:`nestling.kernels.walking.aim`."""
+    """Walks towards rows in terms of the frame, ``Float64[walks, entries or fewer]``, finite.
+
+    ``weights``, ``Float64[walks]``, say how much the biases of rows count.
+
+    Products and sums are rounded one by one and in order, so that every level gives the same walks.
+    """
     largest = np.maximum(np.abs(rows).max(axis=1), _TINY)
     units = (rows / largest[:, None]).astype(np.float32)
     turned = _turned(lens, units)
@@ -48,9 +53,18 @@ def search(
     ef: int,
     kept: int,
     k: int,
-    allowed: NDArray[np.bool_] | None,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> Answer:
-    """See :func:`nestling.kernels.walking.search`."""
+    """The ``k`` best of the rows that walks towards queries meet; of equal ones the lower row wins.
+
+    Args:
+        searched: where to walk, and what with.
+        queries: ``Float64[queries, dim]``, entries of a row side by side.
+        ef: how many rows a walk keeps in view, at least 1.
+        kept: how many of those it meets are scored, at least ``k``.
+        k: at least 1.
+        allowed: ``Bool[rows]``: rows that may be given.
+    """
     lens, norms = searched.lens, np.linalg.norm(queries, axis=1)
     usable = np.isfinite(queries).all(axis=1) & ~(lens.cosine & (norms <= _SMALLEST_NORM))
     if not usable.all():
@@ -66,8 +80,21 @@ def search(
     return Answer(indices, scores, int((indices[:, -1] < 0).sum()))
 
 
-def walk(graph: CodedGraph, walks: Walks, ef: int, kept: int, allowed: NDArray[np.bool_] | None) -> Links:
-    """See :func:`nestling.kernels.walking.walk`."""
+def walk(
+    graph: CodedGraph, walks: Walks, ef: int, kept: int, allowed: NDArray[np.bool_] | None = None
+) -> Links:
+    """Rows that each walk meets, the most promising first: ``Int32[walks, kept]``, -1 where there are fewer.
+
+    A walk follows the links of the best row it met and did not follow yet, until the ``ef`` best are
+    followed (Vamana's greedy search: Subramanya et al., DiskANN, 2019, algorithm 1).
+
+    Args:
+        graph: where to walk.
+        walks: towards what.
+        ef: how many rows a walk keeps in view, at least 1.
+        kept: how many to give, at least 1; without ``allowed`` no more than ``ef`` are found.
+        allowed: ``Bool[rows]``: rows that may be given. Walks lead through all.
+    """
     found = np.full((len(walks.codes), kept), -1, np.int32)
     for number, row in enumerate(found):
         met = _walk(graph, walks, number, ef, kept, allowed)[:kept]
@@ -76,14 +103,26 @@ def walk(graph: CodedGraph, walks: Walks, ef: int, kept: int, allowed: NDArray[n
 
 
 def grow(graph: CodedGraph, whole: WholeRows, walks: Walks, rows: Links, ef: int, alpha: float) -> None:
-    """See :func:`nestling.kernels.walking.grow`."""
+    """Choose links of new rows among what walks towards them meet; threads may share the new rows out.
+
+    A candidate is left out if a nearer one that was chosen is ``alpha`` times nearer to it than the row
+    (in squared distances; DiskANN, algorithm 2).
+
+    Args:
+        graph: of the rows so far; the links of the new ones are written.
+        whole: all rows.
+        walks: one for each of the new rows.
+        rows: ``Int32[walks]``: the new rows.
+        ef: how many rows a walk keeps in view.
+        alpha: at least 1; larger ones leave less out.
+    """
     for number, row in enumerate(rows):
         met = np.array(_walk(graph, walks, number, ef, 0, None), np.int32)
         _choose(graph, whole, int(row), met, graph.links.shape[1], np.float32(alpha))
 
 
 def link(graph: CodedGraph, whole: WholeRows, rows: Links, alpha: float) -> None:
-    """See :func:`nestling.kernels.walking.link`."""
+    """Link what new rows chose with them as well, in the order given; rows with no room choose again."""
     degree = graph.links.shape[1]
     for row in rows:
         for to in graph.links[row][graph.links[row] >= 0]:
@@ -97,8 +136,18 @@ def link(graph: CodedGraph, whole: WholeRows, rows: Links, alpha: float) -> None
 
 
 def rank(vectors: StoredRows, queries: Doubles, candidates: Links, k: int) -> tuple[Ints, Doubles]:
-    """See :func:`nestling.kernels.walking.rank`."""
-    return _rank(candidates, k, lambda number, rows: twin.score(vectors, queries[number], rows))
+    """The ``k`` best candidates of every query by exact scores; of equal ones the lower row wins.
+
+    Args:
+        vectors: what scores are computed from.
+        queries: ``Float64[queries, dim]``.
+        candidates: ``Int32[queries, length]``, -1 behind the last of each.
+        k: at least 1.
+
+    Returns:
+        ``Int64[queries, k]`` and ``Float64[queries, k]``; -1 and nan where there are fewer.
+    """
+    return _rank(candidates, k, lambda number, rows: score_rows(vectors, queries[number], rows))
 
 
 def _rank(candidates: Links, k: int, score: Callable[[int, Ints], Doubles]) -> tuple[Ints, Doubles]:
@@ -114,7 +163,15 @@ def _rank(candidates: Links, k: int, score: Callable[[int, Ints], Doubles]) -> t
 def rank_coded(
     searched: SearchedGraph, residuals: Residuals, queries: Doubles, candidates: Links, k: int
 ) -> tuple[Ints, Doubles]:
-    """See :func:`nestling.kernels.walking.rank_coded`."""
+    """The same by codes and residuals; by numpy alone, as only what a filter leaves of a walk is ranked so.
+
+    Args:
+        searched: where the candidates were met.
+        residuals: what its codes leave out.
+        queries: ``Float64[queries, dim]``, as they are asked.
+        candidates: ``Int32[queries, length]``, -1 behind the last of each.
+        k: at least 1.
+    """
     graph, lens = searched.graph, searched.lens
     direct = queries / np.linalg.norm(queries, axis=1, keepdims=True) if lens.cosine else queries
     moved, weights, factors = lens.moved(direct)

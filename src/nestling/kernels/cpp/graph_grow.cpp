@@ -5,7 +5,7 @@
 
 using namespace nestling;
 
-// Filled in by Python; the fields and their order are those of nestling/kernels/walking_native.py.
+// Filled in by Python; the fields and their order are those of nestling/kernels/graph/native.py.
 struct NestlingFull {
     int64_t dim;  // a multiple of 64
     const int8_t* values;

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.kernels.layout import Bytes, Doubles, Floats, Ints, StoredRows
+from nestling.kernels.scans.layout import Bytes, Doubles, Floats, Ints, StoredRows
 
 Links = NDArray[np.int32]
 Whole = NDArray[np.int8]

@@ -8,7 +8,7 @@
 #include <limits>
 #include <vector>
 
-// Filled in by Python; the fields and their order are those of nestling/kernels/walking_native.py.
+// Filled in by Python; the fields and their order are those of nestling/kernels/graph/native.py.
 struct NestlingGraph {
     int64_t rows, stride, degree, hubs;
     const uint8_t* codes;      // [rows, stride]

@@ -1,21 +1,28 @@
-"""The compiled kernels, called through their C interface; the interpreter's lock is released meanwhile."""
+"""The compiled kernels of :mod:`nestling.kernels.scans`."""
 
 from __future__ import annotations
 
-import ctypes
 from ctypes import POINTER, Structure, c_int32, c_int64, c_void_p
 from functools import cache
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.kernels.layout import LANES, Doubles, Floats, Found, Ints, Packed, Probes, StoredRows, TwoPlanes
+from nestling.kernels.library import LEVELS, address, declared
+from nestling.kernels.scans.layout import (
+    LANES,
+    Doubles,
+    Floats,
+    Found,
+    Ints,
+    Packed,
+    Probes,
+    StoredRows,
+    TwoPlanes,
+)
 
-LEVELS = ("plain", "avx2", "avx512", "neon")  # numbered as in rows.h
-INTERFACE = 2
 _TYPES = {"float32": 0, "float16": 1, "int8": 2}
 
 
@@ -57,53 +64,16 @@ class _Answers(Structure):
     _fields_ = [(name, c_void_p) for name in ("indices", "scores", "refined", "verified", "skipped")]
 
 
-@cache
-def library() -> ctypes.CDLL | None:
-    """The library that was compiled at installation, or nothing."""
-    found = sorted(Path(__file__).parent.glob("_kernels.*"))
-    if not found:
-        return None
-    try:
-        loaded = ctypes.CDLL(str(found[0]))
-    except OSError:  # built for another machine; ``kernels.available`` tells
-        return None
-    interface = getattr(loaded, "nestling_interface", None)
-    if interface is None or interface() != INTERFACE:  # of another version of the sources: install again
-        return None
-    loaded.nestling_levels.restype = c_int32
-    loaded.nestling_search.restype = loaded.nestling_scan.restype = c_int64
-    loaded.nestling_search.argtypes = [
-        c_int32, POINTER(Vectors), POINTER(_Codes), POINTER(_Queries), c_int64, POINTER(_Answers)
-    ]  # fmt: skip
-    loaded.nestling_scan.argtypes = [
-        c_int32, c_void_p, c_int64, c_int64, c_int32, *[c_void_p] * 3, c_int64, *[c_void_p] * 6
-    ]  # fmt: skip
-    loaded.nestling_score.restype = None
-    loaded.nestling_score.argtypes = [c_int32, POINTER(Vectors), c_void_p, c_void_p, c_int64, c_void_p]
-    return loaded
-
-
-def levels() -> tuple[str, ...]:
-    """The instruction sets that this machine has and the library was compiled for, the best last."""
-    return _levels_of(library())
-
-
-@cache
-def _levels_of(loaded: Any) -> tuple[str, ...]:
-    bits = 0 if loaded is None else loaded.nestling_levels()
-    return tuple(name for number, name in enumerate(LEVELS) if bits >> number & 1)
-
-
 def search(
     level: str,
     vectors: StoredRows,
     codes: TwoPlanes,
     probes: Probes,
     k: int,
-    allowed: NDArray[np.bool_] | None,
-    blocks: slice | None,
+    *,
+    allowed: NDArray[np.bool_] | None = None,
+    blocks: slice | None = None,
 ) -> Found:
-    """See :func:`nestling.kernels.search`."""
     count = len(probes.codes)
     counts, skipped = np.empty((2, count), np.int64), np.empty(count, np.float64)
     found = Found(
@@ -113,7 +83,7 @@ def search(
     described = _codes(codes)
     if allowed is not None or blocks is not None:
         described = described.narrowed(address(allowed), blocks)
-    failed = _loaded().nestling_search(
+    failed = _functions().nestling_search(
         LEVELS.index(level),
         vectors_of(vectors),
         described,
@@ -127,11 +97,10 @@ def search(
 
 
 def scan(level: str, codes: Packed, queries: NDArray[np.int8], factors: Floats) -> list[tuple[Ints, Floats]]:
-    """See :func:`nestling.kernels.scan`."""
     count, room = len(queries), (len(codes.blocks) + 1) * LANES
     rows, bounds = np.empty((count, room), np.int32), np.empty((count, room), np.float32)
     counts, sums = np.empty(count, np.int64), queries.sum(axis=1, dtype=np.int32)
-    failed = _loaded().nestling_scan(
+    failed = _functions().nestling_scan(
         LEVELS.index(level),
         address(codes.blocks),
         codes.rows,
@@ -147,15 +116,27 @@ def scan(level: str, codes: Packed, queries: NDArray[np.int8], factors: Floats) 
 
 
 def score(level: str, vectors: StoredRows, query: Doubles, rows: Ints) -> Doubles:
-    """See :func:`nestling.kernels.score`."""
     scores = np.empty(len(rows), np.float64)
     places = map(address, (query, rows))
-    _loaded().nestling_score(LEVELS.index(level), vectors_of(vectors), *places, len(rows), address(scores))
+    _functions().nestling_score(LEVELS.index(level), vectors_of(vectors), *places, len(rows), address(scores))
     return scores
 
 
-def _loaded() -> Any:
-    return library()
+@cache
+def _functions() -> Any:
+    vectors = POINTER(Vectors)
+    loaded = declared(
+        {
+            "search": [c_int32, vectors, POINTER(_Codes), POINTER(_Queries), c_int64, POINTER(_Answers)],
+            "scan": [
+                *[c_int32, c_void_p, c_int64, c_int64, c_int32, *[c_void_p] * 3, c_int64],
+                *[c_void_p] * 6,
+            ],
+            "score": [c_int32, vectors, c_void_p, c_void_p, c_int64, c_void_p],
+        }
+    )
+    loaded.nestling_score.restype = None
+    return loaded
 
 
 # What is searched is described once: that takes longer than a small search, and the arrays stay in place.
@@ -186,8 +167,3 @@ def _codes(codes: TwoPlanes) -> _Codes:
         blocks, lines, _ = coarse.blocks.shape
         _described[codes] = _Codes(coarse.rows, lines, *places, None, 0, blocks)
     return _described[codes]  # type: ignore[no-any-return]
-
-
-def address(array: Any) -> int | None:
-    """Where an array begins; nothing for nothing."""
-    return None if array is None else array.__array_interface__["data"][0]
