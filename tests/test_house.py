@@ -66,7 +66,7 @@ def test_what_needs_no_torch_imports_none(module: str) -> None:
 
 
 def test_the_commands_help_needs_no_torch() -> None:
-    code = "import nestling.cli, sys; print('torch' in sys.modules)"
+    code = "import nestling.cli.command, sys; print('torch' in sys.modules)"
     assert python(code).stdout.strip() == "False"
 
 

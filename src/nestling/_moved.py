@@ -13,7 +13,7 @@ from types import ModuleType
 MOVED = {
     "arrays": "arguments.arrays",
     "artifact": "storage.artifact",
-    "cli.talk": "cli.output",
+    "cli.talk": "cli.terminal.output",
     "compare.adaptive": "compare.similarity.adaptive",
     "compare.bars": "compare.pictures.bars",
     "compare.bootstrap": "compare.inference.bootstrap",

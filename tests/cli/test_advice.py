@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nestling.cli import main
-from nestling.cli.flags import in_flags
+from nestling.cli.terminal.messages import in_flags
 from nestling.domains.text.collection import Collection
 from nestling.encoders.text.opening import open_encoder
 from nestling.search.index.index import AdaptiveIndex

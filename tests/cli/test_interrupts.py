@@ -216,7 +216,7 @@ CASES = [
         "3 of 5: measuring",
         "what was trained is kept in made/training; repeat it to go on from there",
         ("made",),
-        "import nestling.cli; sys.modules['nestling.cli.demo']._TRAINING.update(epochs=1)",
+        "import nestling.cli.demo; nestling.cli.demo._TRAINING.update(epochs=1)",
     ),
     Case("index add texts more.csv", "encoding", NOTHING),
     Case("index update texts more.csv", "encoding", NOTHING),

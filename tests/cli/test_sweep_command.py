@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nestling.cli import app
-from nestling.cli.flags import in_flags
+from nestling.cli.terminal.messages import in_flags
 from nestling.vectors.stored import StoredVectors
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nestling.cli import app
-from nestling.cli.tables import read_fields, read_id_column
+from nestling.cli.flags.tables import read_fields, read_id_column
 from nestling.errors import ConfigError
 
 

@@ -17,7 +17,7 @@ import typer
 
 import nestling
 from nestling.cli import app
-from nestling.cli.flags import command_of, flags_of, in_flags
+from nestling.cli.terminal.messages import command_of, flags_of, in_flags
 from nestling.granularity import AXES
 
 SOURCES = sorted(Path(nestling.__file__).parent.rglob("*.py"))
@@ -136,7 +136,7 @@ def test_letters_that_a_console_cannot_show_are_escaped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("letters", ["caf\u00e9 \u2615", "\U0001f600", "\ud83d"], ids=["cup", "face", "half"])
 def test_results_are_shown_in_every_encoding(letters: str, encoding: str) -> None:
     code = (
-        "from nestling.cli.output import show, show_all_letters, show_json, say\n"
+        "from nestling.cli.terminal.output import show, show_all_letters, show_json, say\n"
         f"show_all_letters(); show_json({[letters]!r}); say({letters!r}); show({letters!r})"
     )
     environment = {**os.environ, "PYTHONIOENCODING": encoding}

@@ -1,105 +1,12 @@
 """The command ``nestling``: one verb a line. Data goes to stdout, talk to stderr."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import sys
-import warnings
-from collections.abc import Callable
-from typing import Annotated
+from nestling._exports import exports
 
-import typer
+if TYPE_CHECKING:
+    from nestling.cli.command import VERBS as VERBS
+    from nestling.cli.command import app as app
+    from nestling.cli.command import main as main
 
-from nestling import __version__
-from nestling.arguments.paths import home_path
-from nestling.cli.comparing import compare
-from nestling.cli.demo import demo
-from nestling.cli.flags import command_of, flags_of, in_flags
-from nestling.cli.index import index
-from nestling.cli.interrupts import interruptible
-from nestling.cli.measuring import choose, reproduce, sweep
-from nestling.cli.models import encode, extract, train
-from nestling.cli.output import repeat_the_log, say, show, show_all_letters
-from nestling.cli.texts import data, search
-from nestling.cli.upkeep import bench
-from nestling.errors import NestlingError, missing, reason_of
-from nestling.process.extras import EXTRAS
-from nestling.process.progress import Progress
-
-app = typer.Typer(
-    name="nestling",
-    help="One model, every budget: representations whose cost is chosen at the moment of use.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-VERBS: tuple[Callable[..., None], ...] = (
-    demo,
-    train,
-    encode,
-    sweep,
-    choose,
-    compare,
-    extract,
-    search,
-    bench,
-    reproduce,
-    data,
-)
-for verb in VERBS:
-    app.command()(verb)
-app.add_typer(index)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        show(f"nestling {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _nestling(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    pass
-
-
-def main() -> None:
-    """Run the command line; an error of ours becomes one line and an exit code.
-
-    Exit codes: 0 done, 1 a request that cannot be met, 2 wrong usage, 3 data that cannot be used, 130 and
-    143 interrupted by Ctrl-C and SIGTERM.
-    """
-    show_all_letters()
-    sys.argv[1:] = map(_at_home, sys.argv[1:])
-    warnings.showwarning = lambda message, *_, **__: say(f"warning: {_in_flags(message)}")
-    repeat_the_log()
-    try:
-        with interruptible(_in_flags), Progress("working"):
-            app()
-    except NestlingError as error:
-        say(f"error: {_in_flags(error)}")
-        sys.exit(error.exit_code)
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        say(f"error: {missing(error.name, EXTRAS[error.name])}")
-        sys.exit(NestlingError.exit_code)
-    except OSError as error:
-        what = error.filename or "what was asked for"
-        say(f"error: {what} cannot be read or written: {reason_of(error)}")
-        sys.exit(1)
-
-
-def _at_home(word: str) -> str:
-    """An argument or ``--flag=value`` that begins with ``~/``, as shells write it where it is not quoted."""
-    flag, is_set, value = word.partition("=") if word.startswith("-") else ("", "", word)
-    return f"{flag}{is_set}{home_path(value)}" if value.startswith("~/") else word
-
-
-def _in_flags(message: object) -> str:
-    """What the library says, in the words of the command that was called."""
-    group = typer.main.get_command(app)
-    return in_flags(str(message), flags_of(command_of(group, sys.argv[1:])))
+__getattr__, __dir__, __all__ = exports(__name__, {"VERBS": "command", "app": "command", "main": "command"})

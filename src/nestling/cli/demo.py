@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nestling.cli.interrupts import kept_training
-from nestling.cli.options import Seed
-from nestling.cli.output import say, show
-from nestling.cli.results import check_results
+from nestling.cli.flags.options import Seed
+from nestling.cli.terminal.interrupts import kept_training
+from nestling.cli.terminal.output import check_results, say, show
 
 if TYPE_CHECKING:
     from nestling.domains.text.collection import Collection

@@ -1,168 +1,31 @@
-"""``nestling index build``, ``add``, ``update`` and ``delete``: the rows of an index on the disk."""
+"""``nestling index``: build, change, check and export an index on the disk."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nestling.cli.folders import is_collection, show_index, writable
-from nestling.cli.options import (
-    VECTORS,
-    AsJson,
-    At,
-    Folder,
-    K,
-    MaxBytes,
-    MaxMs,
-    Queries,
-    Recall,
-    Seed,
-    Wait,
-    Where,
-)
-from nestling.cli.output import say, show, show_json
-from nestling.cli.tables import (
-    Column,
-    Fields,
-    IdColumn,
-    TableOption,
-    check_are_vectors,
-    cut_rule,
-    is_table,
-    open_queries,
-    open_rows,
-    open_table,
-    read_names,
-    table_like,
-)
-from nestling.cli.upkeep import compact, export, info, tune, verify
+from nestling.cli.build import build, tune
+from nestling.cli.flags.options import VECTORS, AsJson, Folder, Wait, Where
+from nestling.cli.flags.tables import TableOption, is_table, read_names, table_like
+from nestling.cli.index_folder import is_collection, readable, show_index, writable
+from nestling.cli.terminal.output import readable_bytes, say, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
     from nestling.data.tables.description import TableFile
     from nestling.domains.text.collection import Collection
-    from nestling.search.exact.neighbours import Metric
     from nestling.search.index.index import AdaptiveIndex
 
 index = typer.Typer(name="index", help="Build, change and check an index on the disk.", no_args_is_help=True)
 
-SourceOrTexts = Annotated[
-    Path, typer.Argument(metavar="SOURCE", help=f"{VECTORS} or, with --encoder, a table of texts.")
-]
 More = Annotated[Path, typer.Argument(metavar="SOURCE", help=f"{VECTORS}, or texts for a collection.")]
 
 
-@index.command("build")
-def build(
-    source: SourceOrTexts,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
-    encoder: Annotated[
-        str | None,
-        typer.Option(help="A model that encodes texts: wordllama, minilm, a folder, or a name on the hub."),
-    ] = None,
-    column: Column = None,
-    id_column: IdColumn = None,
-    fields: Fields = None,
-    table: TableOption = None,
-    at: At = None,
-    nesting: Annotated[str | None, typer.Option(help="Sizes to search at, such as dim=32,64,256.")] = None,
-    metric: Annotated[str, typer.Option(help="dot (of unit vectors: the cosine) or euclidean.")] = "dot",
-    made_by: Annotated[str | None, typer.Option(help="What made the vectors: the name of a model.")] = None,
-    before: Annotated[
-        str | None, typer.Option(help="Done to vectors before a cut: none (without this flag) or layer_norm.")
-    ] = None,
-    after: Annotated[
-        str | None, typer.Option(help="Done to vectors after a cut: l2 (without this flag) or none.")
-    ] = None,
-    plan: Annotated[
-        str | None,
-        typer.Option(help="How it is searched, such as 'int4@full > rerank@full'; measured by default."),
-    ] = None,
-    recall: Recall = 0.95,
-    max_bytes: MaxBytes = None,
-    max_ms: MaxMs = None,
-    queries: Queries = None,
-    k: K = 10,
-    seed: Seed = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="With --encoder, replace a collection that exists.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Build an index: the fastest plan that finds enough, chosen by measuring.
-
-    The ids and the other columns of a table are kept: answers carry them, and searches filter by them. Texts
-    that were encoded when the command was interrupted are not encoded again when it is repeated.
-
-    Example: nestling index build products.csv --encoder wordllama --column title --id-column sku -o products
-    """
-    targets: dict[str, Any] = {
-        "recall": recall,
-        "max_bytes": max_bytes,
-        "max_ms": max_ms,
-        "k": k,
-        "seed": seed,
-    }
-    _check_targets(plan, recall)
-    if encoder is not None:
-        if (made_by, before, after, table) != (None, None, None, None):
-            raise ConfigError(
-                "--made-by, --before, --after and --table are for vectors; texts get theirs from --encoder"
-            )
-        if (metric, nesting) != ("dot", None):
-            raise ConfigError("--metric and --nesting are for vectors; of texts they are those of --encoder")
-        how = {"plan": plan, "queries": open_queries(queries), **targets}
-        described = open_table(source, column, id_column, fields)
-        from nestling.domains.text.collection import Collection, check_target
-        from nestling.encoders.text.opening import check_model, open_encoder
-
-        check_target(output, overwrite=overwrite)
-        check_model(encoder, at)
-        model = open_encoder(encoder)
-        with Collection.create(output, model, described, at=at, overwrite=overwrite, **how) as made:
-            show_index(made.index, as_json)
-        return
-    if at is not None:
-        raise ConfigError(
-            "--at is for texts; vectors are cut with --nesting, such as --nesting dim=32,64,128"
-        )
-    if is_table(source):
-        raise ConfigError(
-            f"{source} holds no vectors; to encode the texts of a table: nestling index build {source} "
-            f"--encoder wordllama -o {output}; or give the vectors of its rows, and the table beside them: "
-            f"nestling index build vectors.npy --table {source} -o {output}"
-        )
-    if overwrite:
-        raise ConfigError("--overwrite is for collections, made with --encoder; give an index a new folder")
-    from nestling.search.tuning.planner import build as build_index
-
-    asked = check_are_vectors(open_queries(queries), queries)
-    stored = open_rows(
-        source,
-        column=column,
-        id_column=id_column,
-        fields=fields,
-        table=table,
-        nesting=nesting,
-        rule=cut_rule(before, after),
-        encoder=made_by,
-    )
-    with build_index(
-        output, stored, plan=plan, queries=asked, nesting=nesting, metric=cast("Metric", metric), **targets
-    ) as made_index:
-        show_index(made_index, as_json)
-
-
-def _check_targets(plan: str | None, recall: float) -> None:
-    """Refuse a plan that is none, and a recall that is no share, before anything is read."""
-    from nestling.search.plan.frontier import check_targets
-    from nestling.search.plan.plan import Plan
-
-    check_targets(recall)
-    if plan is not None:
-        Plan.parse(plan)
+index.command()(build)
 
 
 @index.command("add")
@@ -292,5 +155,79 @@ def _named(opened: AdaptiveIndex, ids: list[str] | None, table: Path | None, whe
     return opened.ids_like(described.ids)
 
 
-for verb in (compact, info, verify, tune, export):
-    index.command()(verb)
+@index.command("compact")
+def compact(folder: Folder, wait: Wait = 0) -> None:
+    """Merge all segments into one, without what was deleted.
+
+    Example: nestling index compact my-index
+    """
+    with writable(folder, wait=wait) as opened:
+        opened.compact()
+        show(str(len(opened)))
+
+
+@index.command("info")
+def info(folder: Folder, as_json: AsJson = False) -> None:
+    """Tell what an index holds, how it is searched, and what was measured of it.
+
+    Example: nestling index info my-index
+    """
+    with readable(folder) as opened:
+        show_index(opened, as_json)
+
+
+@index.command("verify")
+def verify(folder: Folder, as_json: AsJson = False) -> None:
+    """Read and check every file of an index.
+
+    Example: nestling index verify my-index
+    """
+    with readable(folder) as opened:
+        found = opened.verify()
+    for message in found.messages:
+        say(message)
+    if as_json:
+        show_json(asdict(found))
+    else:
+        show(f"{found.files} files, {readable_bytes(found.size_bytes)}, {found.rows:,} rows: all in order")
+
+
+index.command()(tune)
+
+
+@index.command("export")
+def export(
+    folder: Folder,
+    to: Annotated[
+        str,
+        typer.Option(help="A table, such as postgres://host/db/table; secrets come from the environment."),
+    ],
+    shortlist_dim: Annotated[
+        int | None, typer.Option(help="Size of the prefix that the database searches first.")
+    ] = None,
+    delete_missing: Annotated[
+        bool, typer.Option("--delete-missing", help="Delete rows of the table that the index does not have.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy an index to a database, without encoding anything again; repeat it to bring what changed.
+
+    Rows that the table has already are compared and left as they are, so that it also goes on after an
+    interruption.
+
+    Example: nestling index export my-index --to lancedb:///data/vectors/items
+    """
+    from nestling.search.stores.urls import read_url
+
+    read_url(to)
+    from nestling.search.stores import export_index
+
+    with readable(folder) as opened:
+        done = export_index(opened, to, shortlist_dim=shortlist_dim, delete_missing=delete_missing)
+    say(
+        f"{done.added:,} rows added, {done.changed:,} changed, {done.deleted:,} deleted, "
+        f"{done.unchanged:,} unchanged; {done.seconds:.1f} s"
+    )
+    if done.extra:
+        say(f"{done.extra:,} rows of the table are not in the index; --delete-missing deletes them")
+    show_json({"rows": done.rows, **asdict(done)}) if as_json else show(str(done.rows))

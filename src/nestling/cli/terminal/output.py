@@ -10,11 +10,13 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 import typer
 
 from nestling.errors import StorageError, reason_of
+from nestling.process.extras import check_packages
 from nestling.process.progress import clear
 
 _BREAK = re.compile(r"[\t-\r\x1c-\x1e\x85\u2028\u2029]")
@@ -78,6 +80,28 @@ def show_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
     # An escape of show_all_letters is none of JSON for letters beyond four digits.
     is_utf = str(getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
     show(json.dumps(value, indent=2, ensure_ascii=not is_utf))
+
+
+def check_results(folder: Path | None, *names: str) -> None:
+    """Refuse a folder where results cannot or may not be written.
+
+    Args:
+        folder: where to; None is nowhere.
+        names: of the files.
+
+    Raises:
+        ArtifactError: if one of them is there and nestling did not write it.
+        StorageError: if nothing can be written there.
+        MissingExtraError: for pictures without matplotlib.
+    """
+    if folder is None:
+        return
+    from nestling.storage.artifact import check_file_target
+
+    for name in names:
+        check_file_target(folder / name)
+    if any(name.endswith(".png") for name in names):
+        check_packages("matplotlib")
 
 
 def one_line(value: Any) -> str:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nestling.cli.options import AsJson
-from nestling.cli.output import say, show, show_json
-from nestling.cli.results import check_results
+from nestling.cli.flags.options import AsJson
+from nestling.cli.terminal.output import check_results, say, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nestling.cli.output import say, say_left_out
+from nestling.cli.terminal.output import say, say_left_out
 from nestling.errors import ConfigError, DataError, named
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from nestling.cli.output import say
+from nestling.cli.terminal.output import say
 
 # True also where an earlier run left something that this one would have gone on with.
 _NOTHING = "nothing of this run was kept; repeat it to begin it again"

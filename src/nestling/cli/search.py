@@ -1,4 +1,4 @@
-"""``nestling search`` and ``data``."""
+"""``nestling search``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nestling.cli.demo import COLLECTION, DEMO_FOLDER
-from nestling.cli.folders import is_collection, readable
-from nestling.cli.options import AsJson, At, Where
-from nestling.cli.output import one_line, say, show, show_json
+from nestling.cli.flags.options import AsJson, At, Where
+from nestling.cli.index_folder import is_collection, readable
+from nestling.cli.terminal.output import one_line, say, show, show_json
 from nestling.errors import ConfigError
 from nestling.storage.artifact import MANIFEST
 
@@ -178,19 +178,3 @@ def _show_answer(answer: dict[str, Any]) -> None:
     fields = {name: value for name, value in answer.get("fields", {}).items() if value is not None}
     if fields:
         show("       " + "  ".join(f"{one_line(name)}={one_line(value)}" for name, value in fields.items()))
-
-
-def data(as_json: AsJson = False) -> None:
-    """List the data sets that have a reader here, and where they lie on this machine.
-
-    Example: NESTLING_DATA=my/data nestling data
-    """
-    from nestling.data import listing
-
-    rows = listing()
-    if as_json:
-        show_json([asdict(row) for row in rows])
-        return
-    for row in rows:
-        place = "here" if row.here else "not here"
-        show(f"{row.name:14} {row.what}\n{'':14} {row.licence}; {place}: {row.place}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nestling.cli.output import readable_bytes, say, show, show_json
+from nestling.cli.terminal.output import readable_bytes, say, show, show_json
 
 if TYPE_CHECKING:
     from nestling.search.index.index import AdaptiveIndex

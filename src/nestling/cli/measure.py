@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nestling.cli.options import AsJson, Seed
-from nestling.cli.output import say, show, show_json
+from nestling.cli.flags.options import AsJson, Seed
+from nestling.cli.terminal.output import say, show, show_json
 
 if TYPE_CHECKING:
     from nestling.measure.curve.curve import Curve
@@ -52,8 +52,8 @@ def sweep(
 
     Example: nestling sweep nestling-demo/model --pairs my.csv -o report
     """
-    from nestling.cli.results import check_results
-    from nestling.cli.tasks import TaskFlags, text_task, vector_task
+    from nestling.cli.flags.tasks import TaskFlags, text_task, vector_task
+    from nestling.cli.terminal.output import check_results
     from nestling.granularity import Nesting
     from nestling.measure.curve.table import check_format
     from nestling.measure.sweep import sweep as measure
@@ -149,7 +149,7 @@ def reproduce(
 
     Example: nestling reproduce mrl --claims C1,C3
     """
-    from nestling.cli.results import check_results
+    from nestling.cli.terminal.output import check_results
     from nestling.papers import reproduce as measure
 
     check_results(output, f"{paper}.json", f"{paper}.md")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from nestling.cli.output import say
+from nestling.cli.terminal.output import say
 from nestling.data.tables.input_file import find_file
 from nestling.errors import ConfigError, DataError, meant, unknown
 

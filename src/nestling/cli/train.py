@@ -1,24 +1,18 @@
-"""``nestling train``, ``encode`` and ``extract``."""
+"""``nestling train``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nestling.cli.interrupts import kept_training
-from nestling.cli.options import AsJson, At, Model, Wait
-from nestling.cli.output import say, say_left_out, show, show_json
-from nestling.cli.tables import Fields, IdColumn, open_table
-from nestling.data.tables.input_file import find_file
+from nestling.cli.flags.options import AsJson
+from nestling.cli.terminal.interrupts import kept_training
+from nestling.cli.terminal.output import say, say_left_out, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from nestling.domains.text.plan import TrainPlan
     from nestling.encoders.text.encoder import TextEncoder
 
@@ -138,101 +132,6 @@ def _trained(plan: TrainPlan) -> TextEncoder:
     return study.train()
 
 
-def encode(
-    model: Model,
-    texts: Annotated[
-        Path, typer.Argument(metavar="TEXTS", help="A file: .txt, .csv, .tsv, .jsonl, .parquet.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or a .npy file.")],
-    at: At = None,
-    column: Annotated[str | None, typer.Option(help="The column that holds the texts.")] = None,
-    id_column: IdColumn = None,
-    fields: Fields = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded at a time.")] = 64,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a .npy file that exists.")] = False,
-    wait: Wait = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Turn texts into vectors at a granularity; an interrupted command goes on when it is repeated.
-
-    A folder keeps the ids and the columns of the table with the vectors.
-
-    Example: nestling encode nestling-demo/model my.jsonl --at dim=64 -o vectors
-    """
-    find_file(texts)  # before what takes long to import
-    from nestling.domains.text.encoding import encoded
-    from nestling.encoders.text.opening import check_model, open_encoder
-    from nestling.storage.artifact import check_file_target, check_folder_target
-    from nestling.vectors.stored import StoredVectors
-
-    is_npy = output.suffix.lower() == ".npy"
-    if is_npy:
-        check_file_target(output, overwrite=overwrite)
-    else:
-        check_folder_target(output, "stored_vectors")
-    source = open_table(texts, column, id_column, fields)
-    check_model(model, at)
-    encoder = open_encoder(model)
-    granularity = encoder.nesting.resolve(at)
-    work = encoded(encoder, source, output, granularity, batch_size=batch_size, wait=wait)
-    with work as matrix:
-        rows, dim = matrix.shape
-        if is_npy:
-            _write_npy(output, matrix)
-            if source.ids is not None or len(source.kinds) > 1:
-                say(f"{output} holds vectors alone; give -o a folder to keep the ids and columns of {texts}")
-        else:
-            nesting = encoder.nesting.up_to(granularity)
-            with TemporaryDirectory(dir=output.resolve().parent, prefix=".nestling-") as place:
-                kept = source.spooled_fields(Path(place) / "fields")
-                stored = StoredVectors(
-                    matrix,
-                    nesting,
-                    encoder.rule.again,
-                    ids=source.ids,
-                    encoder=model,
-                    fields=kept,
-                    columns=source.columns,
-                )
-                stored.save(output)
-    say(f"{rows:,} vectors of {dim} dims")
-    answer = {"vectors": str(output), "rows": rows, "granularity": str(granularity)}
-    show_json(answer) if as_json else show(str(output))
-
-
-def extract(
-    model: Model,
-    at: Annotated[str, typer.Option(help="The size to keep, such as dim=64.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
-    as_json: AsJson = False,
-) -> None:
-    """Write a standalone, smaller model, which plain sentence-transformers (6 or newer) loads too.
-
-    Example: nestling extract nestling-demo/model --at dim=64 -o small
-    """
-    from nestling.encoders.text.opening import check_model, open_encoder
-    from nestling.encoders.text.serving import in_words, served_by
-    from nestling.storage.artifact import check_folder_target
-
-    check_folder_target(output, "text_encoder")
-    check_model(model, at)
-    encoder = open_encoder(model)
-    small = encoder.extract(at)
-    small.save(output)
-    before, after = encoder.cost(), small.cost()
-    say(f"{before.parameters:,} parameters became {after.parameters:,}")
-    served = served_by(output)
-    if said := in_words(each for each in served if each.vectors != "other"):  # of those save warns
-        say(said)
-    answer = {
-        "model": str(output),
-        "parameters_before": before.parameters,
-        "parameters": after.parameters,
-        "served_by": {each.server: each.vectors for each in served},
-    }
-    show_json(answer) if as_json else show(str(output))
-
-
 def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
@@ -240,13 +139,3 @@ def _numbers(text: str) -> list[float]:
         raise ConfigError(
             f"weights must be numbers with commas between, such as 4,2,1; got {text!r}"
         ) from error
-
-
-def _write_npy(path: Path, matrix: NDArray[np.float32]) -> None:
-    from nestling.storage.artifact import open_new
-    from nestling.storage.durable import npy_chunks
-    from nestling.vectors.matrix import blocks_of
-
-    with open_new(path) as stream:
-        for chunk in npy_chunks((matrix[rows] for rows in blocks_of(matrix)), matrix.shape, matrix.dtype):
-            stream.write(chunk)
