@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from nestling.errors import DataError
 from nestling.losses.prefix import PrefixLosses, prefix_softmax_losses
+from nestling.losses.shapes import check_columns
 from nestling.nn.heads import NestedClassifier
 
 
@@ -55,6 +56,7 @@ class CrossEntropy(nn.Module):
         )
 
     def _check_labels(self, features: Tensor, labels: Tensor) -> None:
+        check_columns("features", features)
         if labels.is_floating_point() or labels.shape != features.shape[:1]:
             raise DataError(
                 f"labels must be one integer for each of the {len(features)} rows, "

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from nestling.errors import ConfigError, DataError
 from nestling.losses.prefix import PrefixLosses, prefix_softmax_losses
+from nestling.losses.shapes import check_columns
 
 
 class InfoNCE(nn.Module):
@@ -126,13 +127,7 @@ _LARGEST_LOG_SCALE = math.log(100.0)
 def _check_shapes(
     anchors: Tensor, positives: Tensor, hard_negatives: tuple[Tensor, ...], ids: Tensor | None
 ) -> None:
-    shapes = [tuple(x.shape) for x in (anchors, positives, *hard_negatives)]
-    if shapes[0][:1] == (0,):
-        raise DataError("the batch is empty; give at least two pairs")
-    if anchors.ndim != 2 or len(set(shapes)) > 1:
-        raise DataError(
-            f"anchors, positives and hard negatives must be matrices of one shape [batch, dim], not {shapes}"
-        )
+    check_columns("anchors, positives and hard negatives", anchors, positives, *hard_negatives)
     if ids is not None and ids.shape != anchors.shape[:1]:
         raise DataError(
             f"ids must be one integer for each of the {len(anchors)} rows, not {tuple(ids.shape)}"

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.losses.prefix import PrefixLosses, prefix_pair_cosines
+from nestling.losses.shapes import check_columns
 
 
 def _over_sizes(loss: Callable[..., Tensor], weights: Sequence[float], *cosines: Tensor) -> PrefixLosses:
@@ -20,18 +21,17 @@ def _over_sizes(loss: Callable[..., Tensor], weights: Sequence[float], *cosines:
     return PrefixLosses((each * each.new_tensor(weights)).sum(), each.detach())
 
 
-def _check_scores(a: Tensor, scores: Tensor) -> None:
+def _check_pairs(a: Tensor, b: Tensor, scores: Tensor) -> None:
+    check_columns("a and b", a, b)
     if scores.shape != a.shape[:1]:
         raise DataError(
             f"scores must be one number for each of the {len(a)} pairs, not {tuple(scores.shape)}"
         )
-    if not len(a):
-        raise DataError("the batch is empty; give at least two pairs")
 
 
-def _check_order(a: Tensor, scores: Tensor) -> None:
+def _check_order(a: Tensor, b: Tensor, scores: Tensor) -> None:
     """Of losses that rank."""
-    _check_scores(a, scores)
+    _check_pairs(a, b, scores)
     if bool((scores == scores[0]).all()):
         warnings.warn(
             f"all {len(a)} scores of a batch are equal, so that there is nothing to rank and its loss is 0; "
@@ -63,14 +63,14 @@ class CoSENT(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor, *, scores: Tensor) -> Tensor:
         """Loss of pairs ``a``, ``b``: ``Float[batch, dim]`` with ``scores``: ``Float[batch]``."""
-        _check_order(a, scores)
+        _check_order(a, b, scores)
         return ranking_loss(F.cosine_similarity(a, b), scores, self.scale)
 
     def prefix_losses(
         self, a: Tensor, b: Tensor, *, scores: Tensor, dims: Sequence[int], weights: Sequence[float]
     ) -> PrefixLosses:
         """The losses of all prefixes from running cosines."""
-        _check_order(a, scores)
+        _check_order(a, b, scores)
         cosines = prefix_pair_cosines(a, b, dims)
         return _over_sizes(lambda c: ranking_loss(c, scores, self.scale), weights, cosines)
 
@@ -93,13 +93,16 @@ class AnglE(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor, *, scores: Tensor) -> Tensor:
         """Loss of pairs ``a``, ``b``: ``Float[batch, dim]``, dim even, with ``scores``: ``Float[batch]``."""
-        _check_order(a, scores)
+        _check_order(a, b, scores)
         if a.shape[-1] % 2:
             raise DataError(f"AnglE splits a vector in halves and needs an even size, not {a.shape[-1]}")
         (re_a, im_a), (re_b, im_b) = a.chunk(2, dim=1), b.chunk(2, dim=1)
         quotient = (re_a * re_b + im_a * im_b + im_a * re_b - re_a * im_b).sum(1)
         lengths = (a.norm(dim=1) * b.norm(dim=1)).clamp_min(torch.finfo(a.dtype).tiny)
         return ranking_loss((quotient / lengths).abs(), scores, self.scale)
+
+
+_TRIPLE = "anchors, positives and negatives"
 
 
 class Triplet(nn.Module):
@@ -118,6 +121,7 @@ class Triplet(nn.Module):
 
     def forward(self, anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Loss of three ``Float[batch, dim]``."""
+        check_columns(_TRIPLE, anchors, positives, negatives)
         if self.distance == "euclidean":
             near, far = (F.pairwise_distance(anchors, other) for other in (positives, negatives))
         else:
@@ -136,6 +140,7 @@ class Triplet(nn.Module):
         """The losses of all prefixes from running cosines (none for Euclidean distance)."""
         if self.distance == "euclidean":
             return None
+        check_columns(_TRIPLE, anchors, positives, negatives)
         near, far = (prefix_pair_cosines(anchors, other, dims) for other in (positives, negatives))
         return _over_sizes(lambda p, n: F.relu(n - p + self.margin).mean(), weights, near, far)
 
@@ -145,13 +150,13 @@ class CosineRegression(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor, *, scores: Tensor) -> Tensor:
         """Loss of pairs ``a``, ``b``: ``Float[batch, dim]`` with ``scores``: ``Float[batch]``."""
-        _check_scores(a, scores)
+        _check_pairs(a, b, scores)
         return F.mse_loss(F.cosine_similarity(a, b), scores.to(a.dtype))
 
     def prefix_losses(
         self, a: Tensor, b: Tensor, *, scores: Tensor, dims: Sequence[int], weights: Sequence[float]
     ) -> PrefixLosses:
         """The losses of all prefixes from running cosines."""
-        _check_scores(a, scores)
+        _check_pairs(a, b, scores)
         cosines = prefix_pair_cosines(a, b, dims)
         return _over_sizes(lambda c: F.mse_loss(c, scores.to(c.dtype)), weights, cosines)
