@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 import sys
 import tempfile
 import warnings
@@ -19,10 +18,7 @@ import numpy as np
 from nestling.elastic import Cost, Elastic
 from nestling.errors import GranularityError
 from nestling.granularity import Granularity
-
-
-class LawError(AssertionError):
-    """An elastic thing breaks one of the laws; the message names the law and the granularity."""
+from nestling.testing.laws import LawError, random_state
 
 
 @dataclass(frozen=True)
@@ -159,7 +155,7 @@ def refusal(example: ElasticExample) -> None:
 def innocence(example: ElasticExample) -> None:
     """Law 7: use changes neither inputs, nor weights, nor the global random state."""
     thing = example.thing
-    before, weights, state = copy.deepcopy(example.x), _weights(thing), _random_state()
+    before, weights, state = copy.deepcopy(example.x), _weights(thing), random_state()
     for g in thing.nesting:
         thing(example.x, at=g)
         thing.extract(g)
@@ -169,7 +165,7 @@ def innocence(example: ElasticExample) -> None:
         raise LawError("innocence: the input was changed")
     if not exact.equal(weights, _weights(thing)):
         raise LawError("innocence: the weights were changed")
-    if state != _random_state():
+    if state != random_state():
         raise LawError("innocence: the global random state was changed")
 
 
@@ -248,17 +244,6 @@ def _weights(thing: object) -> dict[str, Any]:
         return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
     arrays = {name: value for name, value in vars(thing).items() if isinstance(value, np.ndarray)}
     return copy.deepcopy(arrays)
-
-
-def _random_state() -> tuple[Any, ...]:
-    torch = sys.modules.get("torch")
-    legacy: Any = np.random.get_state()  # noqa: NPY002 - it is the global state that must stay as it is
-    return (
-        random.getstate(),
-        legacy[1].tobytes(),
-        legacy[2:],
-        None if torch is None else torch.get_rng_state().numpy().tobytes(),
-    )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nestling.cut import RAW, CutRule, cut
-from nestling.testing.elastic import LawError
+from nestling.testing.laws import LawError
 from nestling.testing.store_example import (
     FULL,
     HOSTILE,

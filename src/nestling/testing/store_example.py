@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import NestlingError
 from nestling.granularity import Nesting
-from nestling.testing.elastic import LawError
+from nestling.testing.laws import LawError
 
 NESTING = Nesting.chain(dim=(8, 16, 32))
 SMALL, MIDDLE, FULL = NESTING.sizes("dim")

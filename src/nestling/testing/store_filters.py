@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.testing.elastic import LawError
+from nestling.testing.laws import LawError
 from nestling.testing.store_example import HOSTILE, StoreExample, exact, names_of, refused, same, vectors_of
 
 _BOUNDS: dict[str, Callable[[Any, Any], bool]] = {

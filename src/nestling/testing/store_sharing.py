@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nestling.cut import CutRule, cut_each
-from nestling.testing.elastic import LawError
+from nestling.testing.laws import LawError
 from nestling.testing.store_example import StoreExample, exact, names_of, refused, same, scanned, vectors_of
 
 
