@@ -293,7 +293,7 @@ def test_the_guide_to_layers_follows_from_its_curves() -> None:
     text = (ROOT / "docs" / "guides" / "layers.md").read_text(encoding="utf-8")
     before, after = script("figures").curves("layers")
     at = "dim=128,layer=3"
-    said = re.search(r"now keep (\d+) % of the quality\s+of the whole, in (\d+) % .* kept (\d+) %", text)
+    said = re.search(r"now keep (\d+) % of the\s+full quality, at (\d+) % .* kept (\d+) %", text)
     assert [int(each) for each in said.groups()] == [
         round(100 * ratio)
         for ratio in (
@@ -320,7 +320,7 @@ def test_the_guide_to_layers_follows_from_its_curves() -> None:
 def test_what_the_guide_to_comparing_says_of_layers() -> None:
     values = np.array(json.loads((FIGURES / "cka.json").read_text(encoding="utf-8"))["values"])
     text = (ROOT / "docs" / "guides" / "compare.md").read_text(encoding="utf-8")
-    first, last, third = re.search(r"stay what they were \((\S+), (\S+)\).*\n\((\S+)\): what", text).groups()
+    first, last, third = re.search(r"hardly change \((\S+), (\S+)\)\..*\n.*\((\S+)\): the", text).groups()
     check(f"{first} {last} {third}", [values[0, 0], values[5, 5], values[4, 2]])
     assert values[:, 2].argmax() == 4
 
