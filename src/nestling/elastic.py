@@ -1,4 +1,4 @@
-"""The contract of everything that can be cut: one nesting, use at any granularity, extract, cost."""
+"""The interface of everything that can be cut: a nesting, use at any granularity, extract, cost."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nestling.granularity import At, Granularity, Nesting
 
 @dataclass(frozen=True)
 class Cost:
-    """What using a thing at one granularity takes; every field is monotone in the granularity.
+    """The cost of one use at one granularity; no field falls as the granularity grows.
 
     Args:
-        flops: multiply-adds for one item (one text, picture, row, query).
-        parameters: weights that have to be held.
+        flops: multiply-adds for one item (a text, an image, a row, a query).
+        parameters: number of weights in memory.
         size_bytes: bytes of those weights, or of an index.
-        output_bytes: bytes of one answer, such as one stored vector.
+        output_bytes: bytes of one output, such as one stored vector.
     """
 
     flops: float = 0.0
@@ -27,7 +27,7 @@ class Cost:
     output_bytes: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        """Cost of one part after the other: the answer is the other's."""
+        """Cost of two parts in sequence; the output is that of the second."""
         return Cost(
             self.flops + other.flops,
             self.parameters + other.parameters,
@@ -42,50 +42,49 @@ class Cost:
 
 @runtime_checkable
 class Elastic(Protocol):
-    """A thing that can be cut. The laws it keeps are asked by ``nestling.testing.check_elastic``.
+    """A model that can be used at every granularity of its nesting; ``check_elastic`` checks its laws.
 
-    ``thing(x, at=g)`` uses it at granularity ``g``; ``at=None`` is the full one; an ``at`` outside
+    ``model(x, at=g)`` uses it at granularity ``g``; ``at=None`` is the full one. An ``at`` outside
     ``nesting`` raises :class:`~nestling.errors.GranularityError` (``nesting.resolve`` does that).
     """
 
     nesting: Nesting
 
     def __call__(self, x: Any, /, at: At = None) -> Any:
-        """The answer for ``x`` at one granularity."""
+        """The output for ``x`` at one granularity."""
         ...
 
     def forward_each(self, x: Any, /, granularities: Iterable[At] | None = None) -> dict[Granularity, Any]:
-        """The answers at several granularities (all by default), with the common work done once."""
+        """The outputs at several granularities (all by default); shared work is done once."""
         ...
 
     def extract(self, at: At) -> Elastic:
-        """A standalone, smaller thing whose full granularity is ``at``; it shares nothing with this one."""
+        """A standalone, smaller model whose full granularity is ``at``; it shares no memory with this one."""
         ...
 
     def cost(self, at: At = None) -> Cost:
-        """What one use at ``at`` takes."""
+        """The cost of one use at ``at``."""
         ...
 
     def save(self, folder: str | Path, /) -> None:
-        """Write a verified folder (:mod:`nestling.storage.artifact`)."""
+        """Write a folder with checksums (:mod:`nestling.storage.artifact`)."""
         ...
 
     @classmethod
     def load(cls, folder: str | Path, /) -> Self:
-        """Read what ``save`` wrote."""
+        """Read a folder that ``save`` wrote, after verifying its checksums."""
         ...
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a thing was trained from, so that the plain truncation of that can stand beside it.
+    """The model that another one was trained from; its plain truncation is the baseline of a sweep.
 
     Args:
-        thing: elastic, or a callable from the same inputs to vectors; None where there is nothing to put
-            beside.
-        lift: turns full vectors of ``thing`` into the full answers of what was trained from it, where that
-            saves encoding twice.
-        note: where ``thing`` is None, why.
+        thing: elastic, or a callable from the same inputs to vectors; None if there is no baseline.
+        lift: maps full vectors of ``thing`` to full outputs of the trained model, if that saves encoding
+            twice.
+        note: why ``thing`` is None.
     """
 
     thing: Any = None
@@ -94,11 +93,11 @@ class Origin:
 
 
 def origin_of(thing: Any) -> Origin:
-    """What ``thing`` says that it was trained from by a method ``origin``; nothing if it has none."""
+    """The result of ``thing.origin()``, or an empty origin if it has no such method."""
     method = getattr(thing, "origin", None)
     return method() if callable(method) else Origin()
 
 
 def resolve_each(nesting: Nesting, granularities: Iterable[At] | None) -> tuple[Granularity, ...]:
-    """The granularities a ``forward_each`` is asked for: all of the nesting by default."""
+    """The granularities that ``forward_each`` has to return: all of the nesting by default."""
     return tuple(nesting) if granularities is None else tuple(nesting.resolve(g) for g in granularities)

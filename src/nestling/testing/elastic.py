@@ -1,4 +1,4 @@
-"""The seven laws of elastic things as checks that anybody can run on theirs."""
+"""Conformance suite for elastic models: run it on your own with ``check_elastic``."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from nestling.testing.laws import LawError, random_state
 
 @dataclass(frozen=True)
 class ElasticExample:
-    """A thing under test.
+    """An elastic model under test.
 
     Args:
-        thing: what is asked.
-        x: an input it accepts.
-        load: how to read what ``thing.save`` wrote; ``type(thing).load`` by default.
-        counted: (object, method name) pairs of the common work, which ``forward_each`` may call no more
-            often than one full use does. The submodules of a torch module are always counted: none may
-            see the same input more often.
-        tolerance: largest absolute difference that counts as equal.
+        thing: the model.
+        x: an input that it accepts.
+        load: reads what ``thing.save`` wrote; ``type(thing).load`` by default.
+        counted: (object, method name) pairs of shared work, which ``forward_each`` may call no more often
+            than one full use does. The submodules of a torch module are always counted: none may see the
+            same input more often.
+        tolerance: largest relative and absolute difference that counts as equal.
     """
 
     thing: Elastic
@@ -42,7 +42,7 @@ class ElasticExample:
     tolerance: float = 1e-5
 
     def equal(self, left: Any, right: Any) -> bool:
-        """Whether two answers are the same to the tolerance."""
+        """Whether two outputs are equal within the tolerance."""
         if isinstance(left, Mapping) and isinstance(right, Mapping):
             return set(left) == set(right) and all(self.equal(left[key], right[key]) for key in left)
         if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
@@ -54,7 +54,7 @@ class ElasticExample:
 
 
 def extraction(example: ElasticExample) -> None:
-    """Law 1: what is extracted answers as the whole does, and is really smaller."""
+    """Law 1: an extracted model gives the same outputs as the whole, and is really smaller."""
     thing = example.thing
     for g in thing.nesting:
         small = thing.extract(g)
@@ -70,24 +70,24 @@ def extraction(example: ElasticExample) -> None:
 
 
 def fullness(example: ElasticExample) -> None:
-    """Law 2: without ``at`` the thing is used in full."""
+    """Law 2: without ``at`` the model is used in full."""
     thing = example.thing
     if not example.equal(thing(example.x), thing(example.x, at=thing.nesting.full)):
         raise LawError("fullness: thing(x) differs from thing(x, at=thing.nesting.full)")
 
 
 def sharing(example: ElasticExample) -> None:
-    """Law 3: ``forward_each`` answers as single uses do, and does the common work once."""
+    """Law 3: ``forward_each`` gives the outputs of single calls, and does shared work once."""
     thing, nesting = example.thing, example.thing.nesting
     together = thing.forward_each(example.x)
     if list(together) != list(nesting):
-        raise LawError(f"sharing: forward_each(x) answers for {list(together)}, not for {list(nesting)}")
+        raise LawError(f"sharing: forward_each(x) returns {list(together)}, not {list(nesting)}")
     for g, answer in together.items():
         if not example.equal(answer, thing(example.x, at=g)):
             raise LawError(f"sharing: forward_each differs from thing(x, at={g})")
     some = list(nesting)[::2]
     if list(thing.forward_each(example.x, some)) != some:
-        raise LawError(f"sharing: forward_each(x, {some}) answers for other granularities")
+        raise LawError(f"sharing: forward_each(x, {some}) returns other granularities")
     with _counted_calls(example) as once:
         thing(example.x)
     with _counted_calls(example) as all_at_once:
@@ -99,7 +99,7 @@ def sharing(example: ElasticExample) -> None:
 
 
 def order(example: ElasticExample) -> None:
-    """Law 4: cost does not fall as the granularity grows, and what is not used is really skipped."""
+    """Law 4: cost does not fall as the granularity grows, and unused work is really skipped."""
     thing, nesting = example.thing, example.thing.nesting
     for small in nesting:
         for large in nesting:
@@ -114,12 +114,12 @@ def order(example: ElasticExample) -> None:
     for g, flops in measured.items():
         if flops > full or (thing.cost(g).flops < thing.cost().flops and 0 < full <= flops):
             raise LawError(
-                f"order: {flops} FLOPs are really done at {g} and {full} in full: masked, not skipped"
+                f"order: {flops} FLOPs are executed at {g} and {full} in full: masked, not skipped"
             )
 
 
 def round_trip(example: ElasticExample) -> None:
-    """Law 5: saved and loaded, it answers the same at every granularity."""
+    """Law 5: a saved and loaded model gives the same outputs at every granularity."""
     thing = example.thing
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "thing"
@@ -129,7 +129,7 @@ def round_trip(example: ElasticExample) -> None:
             raise LawError(f"round trip: saved with {thing.nesting}, loaded with {loaded.nesting}")
         for g in thing.nesting:
             if not example.equal(thing(example.x, at=g), loaded(example.x, at=g)):
-                raise LawError(f"round trip: the loaded thing answers differently at {g}")
+                raise LawError(f"round trip: the loaded model gives another output at {g}")
 
 
 def refusal(example: ElasticExample) -> None:
@@ -147,9 +147,11 @@ def refusal(example: ElasticExample) -> None:
                 use(*arguments)
             except GranularityError as error:
                 if not any(str(near) in str(error) for near in nesting.nearest(g)):
-                    raise LawError(f"refusal: the error for {g} names no valid neighbour: {error}") from error
+                    raise LawError(
+                        f"refusal: the error for {g} names no valid granularity nearby: {error}"
+                    ) from error
             else:
-                raise LawError(f"refusal: {g} lies outside {nesting} and was accepted")
+                raise LawError(f"refusal: {g} is outside {nesting} and was accepted")
 
 
 def innocence(example: ElasticExample) -> None:
@@ -178,7 +180,7 @@ ELASTIC_LAWS: tuple[Callable[[ElasticExample], None], ...] = (
     refusal,
     innocence,
 )
-"""The laws one by one, for a parametrised test; :func:`check_elastic` asks them all."""
+"""The laws one by one, for a parametrised test; :func:`check_elastic` runs them all."""
 
 
 def check_elastic(
@@ -189,13 +191,13 @@ def check_elastic(
     counted: Sequence[tuple[object, str]] = (),
     tolerance: float = 1e-5,
 ) -> None:
-    """Ask every law of an elastic thing, as scikit-learn's ``check_estimator`` does of estimators.
+    """Check every law of an elastic model, like scikit-learn's ``check_estimator`` for estimators.
 
     Args:
-        thing: the elastic thing.
-        x: an input it accepts.
-        load: how to read a saved one, where ``type(thing).load(folder)`` does not suffice.
-        counted: (object, method name) pairs of common work that must be done once for all granularities.
+        thing: the elastic model.
+        x: an input that it accepts.
+        load: reads a saved model, if ``type(thing).load(folder)`` does not.
+        counted: (object, method name) pairs of shared work that must be done once for all granularities.
         tolerance: largest relative and absolute difference that counts as equal.
 
     Raises:
@@ -233,7 +235,7 @@ def _is_numeric(value: Any) -> bool:
 
 
 def _torch_module(thing: object) -> Any:
-    """The thing itself if it is a torch module; asked without importing torch."""
+    """The model itself if it is a torch module; does not import torch."""
     torch = sys.modules.get("torch")
     return thing if torch is not None and isinstance(thing, torch.nn.Module) else None
 
@@ -248,7 +250,7 @@ def _weights(thing: object) -> dict[str, Any]:
 
 @contextmanager
 def _counted_calls(example: ElasticExample) -> Iterator[Counter[_Call]]:
-    """Calls of the submodules of a torch thing, each with its input, and of the methods the example names."""
+    """Counts calls of the submodules of a torch module, by input, and of the methods in ``counted``."""
     calls: Counter[_Call] = Counter()
     undo: list[Callable[[], None]] = []
     module = _torch_module(example.thing)
@@ -276,7 +278,7 @@ def _counted_calls(example: ElasticExample) -> Iterator[Counter[_Call]]:
 
 
 def _prints(value: Any) -> Iterator[Hashable]:
-    """What tells tensors apart by their content, for all that ``value`` holds."""
+    """A fingerprint of the content of every tensor in ``value``."""
     if isinstance(value, Mapping):
         value = tuple(value.values())
     if isinstance(value, (list, tuple)):
@@ -288,7 +290,7 @@ def _prints(value: Any) -> Iterator[Hashable]:
 
 
 def _measured_flops(thing: Elastic, x: Any, at: Granularity) -> float:
-    """Multiply-adds that torch really does, 0 for what is not a torch module."""
+    """Multiply-adds that torch executes; 0 if the model is not a torch module."""
     if _torch_module(thing) is None:
         return 0.0
     from torch.utils.flop_counter import FlopCounterMode

@@ -1,4 +1,4 @@
-"""The error of a broken law, and the comparisons that every suite makes."""
+"""``LawError``, which every suite raises, and the comparison of global random states."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""The laws of base losses as checks that anybody can run on theirs."""
+"""Conformance suite for base losses: run it on your own with ``check_loss``."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +34,7 @@ class LossExample:
         tolerance: largest relative and absolute difference that counts as equal in float64.
     """
 
-    loss: Callable[..., Tensor]
+    loss: Any
     embeddings: Sequence[Tensor]
     rest: Mapping[str, Any] = field(default_factory=dict)
     nesting: AnyNesting | None = None
@@ -190,7 +191,7 @@ def refusal(example: LossExample) -> None:
     ways = {"": batch.loss, ", by prefix_losses,": Nested(batch.loss, _chain(example))}
     for case, columns, rest in _misfits(batch):
         for way, loss in ways.items():
-            _refused(f"{case}{way}", lambda loss=loss: loss(*columns, **rest))  # noqa: B023 - called at once
+            _refused(f"{case}{way}", partial(loss, *columns, **rest))
     spoilt = first.detach().clone()
     spoilt[0, 0] = torch.nan
     try:
@@ -227,7 +228,7 @@ LOSS_LAWS: tuple[Callable[[LossExample], None], ...] = (
     refusal,
     innocence,
 )
-"""The laws one by one, for a parametrised test; :func:`check_loss` asks them all."""
+"""The laws one by one, for a parametrised test; :func:`check_loss` runs them all."""
 
 
 def check_loss(

@@ -1,4 +1,4 @@
-"""The laws of stores as checks that anybody can run on theirs, against a database that really runs."""
+"""Conformance suite for stores: run it on your own, on a real database, with ``check_store``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from nestling.testing.store_sharing import closed, foreign_rows, lengths, two_ha
 
 
 def exactness(example: StoreExample) -> None:
-    """With a shortlist of all rows, ids and scores are those of comparing every row."""
+    """A search with all rows in the shortlist returns the ids and scores of an exact scan."""
     queries = vectors_of(5, seed=1)
     for number, (rule, metric) in enumerate(SPACES):
         kept = {"rerank_dims": (MIDDLE,), "rule": rule, "metric": metric}
@@ -45,12 +45,12 @@ def exactness(example: StoreExample) -> None:
                 if not all(
                     np.allclose(h.scores, s, rtol=1e-4, atol=1e-5) for h, s in zip(found, scores, strict=True)
                 ):
-                    raise LawError(f"exactness: other scores than those of every row, at {case}")
+                    raise LawError(f"exactness: scores differ from those of an exact scan, with {case}")
         store.drop()
 
 
 def shortlists(example: StoreExample) -> None:
-    """A small shortlist finds what a funnel over all rows does, before and after indexing."""
+    """A small shortlist has the recall of an exact two-stage search, before and after ``optimize``."""
     queries = vectors_of(20, seed=1)
     store, vectors = example.filled("shortlists")
     expected = funnel(queries, vectors, 10, 40)
@@ -59,7 +59,7 @@ def shortlists(example: StoreExample) -> None:
         shares = [len(set(h.ids) & set(names_of(e))) / 10 for h, e in zip(found, expected, strict=True)]
         if np.mean(shares) < example.recall:
             raise LawError(
-                f"shortlists: recall {np.mean(shares):.3f} of the funnel's answers {state} optimize()"
+                f"shortlists: recall {np.mean(shares):.3f} of an exact two-stage search, {state} optimize()"
             )
         if any((np.diff(hits.scores) > 0).any() for hits in found):
             raise LawError(f"shortlists: scores rise {state} optimize()")
@@ -68,7 +68,7 @@ def shortlists(example: StoreExample) -> None:
 
 
 def replacement(example: StoreExample) -> None:
-    """A row added under an id that exists takes its place, and doing so twice changes nothing."""
+    """Adding a row under an existing id replaces the old row; adding it twice changes nothing more."""
     store, vectors = example.filled("replacement")
     query = -vectors[:1]
     for _ in range(2):
@@ -78,12 +78,12 @@ def replacement(example: StoreExample) -> None:
     same("replacement", "where new", store.search(query, 5, where={"kind": "new"})[0].ids, ["row7"])
     old = store.search(query, example.rows, shortlist=None, where={"kind": "k2"})[0].ids
     if "row7" in old:
-        raise LawError("replacement: a row is still found by metadata that were replaced")
+        raise LawError("replacement: a row is still found by its old metadata")
     store.drop()
 
 
 def deletion(example: StoreExample) -> None:
-    """Deleted rows are found by nothing; ids that there are not are no error."""
+    """Deleted rows are not found any more; deleting an unknown id is no error."""
     store, vectors = example.filled("deletion")
     gone = names_of(range(0, example.rows, 2))
     store.delete([*gone, "never"])
@@ -92,14 +92,14 @@ def deletion(example: StoreExample) -> None:
     same("deletion", "present", store.present(["row0", "row1"]).tolist(), [False, True])
     found = store.search(vectors[:3], example.rows, shortlist=None)
     if any(set(hits.ids) & set(gone) for hits in found):
-        raise LawError("deletion: deleted rows are found by searching")
+        raise LawError("deletion: search() returns deleted rows")
     if set(scanned(store)) & set(gone):
-        raise LawError("deletion: deleted rows are found by scanning")
+        raise LawError("deletion: scan() returns deleted rows")
     store.drop()
 
 
 def names(example: StoreExample) -> None:
-    """Ids and metadata are data, whatever they hold."""
+    """Any string can be an id or a metadata value: quotes, SQL, line breaks, other scripts."""
     store = example.empty("names")
     vectors = vectors_of(len(HOSTILE))
     store.add(list(HOSTILE), vectors, [{"text": name} for name in HOSTILE])
@@ -116,7 +116,7 @@ def names(example: StoreExample) -> None:
 
 
 def numbers(example: StoreExample) -> None:
-    """Rows called by whole numbers are called by whole numbers."""
+    """A store with ``ids="int"`` takes and returns whole numbers as ids."""
     store = example.empty("numbers", ids="int")
     ids, vectors = [0, 7, 2**62], vectors_of(3)
     store.add(np.array(ids), vectors)
@@ -128,7 +128,7 @@ def numbers(example: StoreExample) -> None:
 
 
 def bounds(example: StoreExample) -> None:
-    """An empty store answers nothing, a small one all it has, and equal vectors are all found."""
+    """An empty store returns no hits, a small one returns all rows, and equal vectors are all found."""
     store = example.empty("bounds")
     query = vectors_of(2, seed=1)
     for _ in range(2):
@@ -144,14 +144,14 @@ def bounds(example: StoreExample) -> None:
 
 
 def round_trip(example: StoreExample) -> None:
-    """Scanning gives every row once, with its metadata and its vector as the rule leaves it."""
+    """``scan`` returns every row once, with its metadata and its vector after the cut rule."""
     for number, (rule, metric) in enumerate(SPACES[:2]):
         store, vectors = example.filled(f"round_trip{number}", rule=rule, metric=metric)
         expected = cut(vectors, FULL, rule)
         seen: dict[str, tuple[Vectors, dict[str, Any]]] = {}
         for batch in store.scan(64):
             if not 1 <= len(batch.ids) <= 64 or len(batch.vectors) != len(batch.ids):
-                raise LawError(f"round trip: scan(64) gives a batch of {len(batch.ids)} rows")
+                raise LawError(f"round trip: scan(64) returns a batch of {len(batch.ids)} rows")
             seen |= dict(
                 zip(batch.ids.tolist(), zip(batch.vectors, batch.metadata, strict=True), strict=True)
             )
@@ -160,12 +160,12 @@ def round_trip(example: StoreExample) -> None:
             vector, tags = seen[name]
             same("round trip", f"metadata of {name}", tags, {"parity": row % 2, "kind": f"k{row % 5}"})
             if not np.allclose(vector, expected[row], rtol=1e-5, atol=1e-6):
-                raise LawError(f"round trip: the vector of {name} came back as another, under {rule}")
+                raise LawError(f"round trip: scan() returns another vector for {name}, under {rule}")
         store.drop()
 
 
 def some_rows(example: StoreExample) -> None:
-    """Rows asked for by their ids are those that a scan of all gives, and ids are those of all rows."""
+    """``scan(ids=)`` returns those rows as a scan of all rows does, and ``ids`` returns all ids."""
     store, vectors = example.filled("some_rows")
     same(
         "some rows", "ids()", sorted(n for ids in store.ids(64) for n in ids.tolist()), sorted(scanned(store))
@@ -175,12 +175,12 @@ def some_rows(example: StoreExample) -> None:
     seen: list[str] = []
     for batch in store.scan(50, ids=wanted):
         if not 1 <= len(batch.ids) <= 50:
-            raise LawError(f"some rows: scan(50, ids=) gives a batch of {len(batch.ids)} rows")
+            raise LawError(f"some rows: scan(50, ids=) returns a batch of {len(batch.ids)} rows")
         for name, vector, tags in zip(batch.ids.tolist(), batch.vectors, batch.metadata, strict=True):
             row = int(name.removeprefix("row"))
             same("some rows", f"metadata of {name}", tags, {"parity": row % 2, "kind": f"k{row % 5}"})
             if not np.allclose(vector, expected[row], rtol=1e-5, atol=1e-6):
-                raise LawError(f"some rows: the vector of {name} came back as another")
+                raise LawError(f"some rows: scan(ids=) returns another vector for {name}")
             seen.append(name)
     same("some rows", "scan(ids=)", sorted(seen), sorted(wanted[:-1]))
     same("some rows", "scan(ids=[])", list(store.scan(ids=[])), [])
@@ -188,7 +188,7 @@ def some_rows(example: StoreExample) -> None:
 
 
 def identity(example: StoreExample) -> None:
-    """The layout lives in the database; another encoder or cut rule is refused."""
+    """The layout is stored in the database; opening with another encoder or cut rule is an error."""
     if example.reopen is None:
         return
     rule = CutRule("layer_norm", "l2")
@@ -210,7 +210,7 @@ def identity(example: StoreExample) -> None:
 
 
 def refusal(example: StoreExample) -> None:
-    """What cannot be used is an error of ours, and nothing of it is written."""
+    """Wrong arguments are a ``NestlingError``, and nothing is written."""
     store, good = example.empty("refusal"), vectors_of(3)
     ids = names_of(3)
     bad = good.copy()
@@ -261,7 +261,7 @@ def refusal(example: StoreExample) -> None:
 
 
 def innocence(example: StoreExample) -> None:
-    """What is given stays as it is."""
+    """Vectors and metadata of the caller are not changed."""
     store = example.empty("innocence")
     vectors, metadata = vectors_of(3), [{"a": 1}, {"a": 2}, {"a": 3}]
     before = vectors.copy()
@@ -294,7 +294,7 @@ STORE_LAWS: tuple[Callable[[StoreExample], None], ...] = (
     foreign_rows,
     lengths,
 )
-"""The laws one by one, for a parametrised test; :func:`check_store` asks them all."""
+"""The laws one by one, for a parametrised test; :func:`check_store` runs them all."""
 
 
 def check_store(
@@ -307,18 +307,18 @@ def check_store(
     exclusive: bool = False,
     delay_s: float = 0.0,
 ) -> None:
-    """Ask every law of a kind of stores, on a database that really runs.
+    """Check every law of a store, on a real database.
 
     Args:
-        make_store: ``make_store(name, **layout)`` gives a new, empty store.
-        reopen: ``reopen(name, encoder=, rule=)`` gives another handle of the store made before; None leaves
-            out the laws that need one.
-        rows: how many rows the laws use.
-        recall: share of a plain funnel's answers that small shortlists must find.
+        make_store: ``make_store(name, **layout)`` returns a new, empty store.
+        reopen: ``reopen(name, encoder=, rule=)`` returns another handle of an existing store; None skips the
+            laws that need one.
+        rows: number of rows that the laws use.
+        recall: the recall that small shortlists must reach, against an exact two-stage search.
         write: writes rows as another program would; see
-            :class:`~nestling.testing.store_example.StoreExample`. None leaves out the laws of foreign rows.
-        exclusive: only one handle may have a store open.
-        delay_s: how long after a change other handles may not see it.
+            :class:`~nestling.testing.store_example.StoreExample`. None skips the laws about such rows.
+        exclusive: only one handle can have a store open.
+        delay_s: seconds after which other handles see a change.
 
     Raises:
         LawError: for the first law that is broken.

@@ -1,4 +1,4 @@
-"""Example stores for the laws of stores, and what all of these laws compare with."""
+"""Stores, vectors and exact searches that the laws of stores compare with."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class StoreExample:
-    """How to get at stores of the kind under test.
+    """A store under test: how to create it, open it again and write to it from outside.
 
     Args:
-        make: called with a name and the fields of a layout (``nesting``, ``shortlist_dim``, ``rule``, ...)
-            it gives a new, empty store.
-        reopen: called with such a name, and perhaps ``encoder=`` and ``rule=``, it gives another handle of
-            the store made before; None leaves out the laws that need one.
-        rows: how many rows the laws use.
-        recall: share of a plain funnel's answers that small shortlists must find once the index is built.
-        write: ``write(name, ids, vectors, metadata)`` puts rows into the store of that name as another
+        make: called with a name and the fields of a layout (``nesting``, ``shortlist_dim``, ``rule``, ...),
+            returns a new, empty store.
+        reopen: called with the name of an existing store, and perhaps ``encoder=`` and ``rule=``, returns
+            another handle of it; None skips the laws that need one.
+        rows: number of rows that the laws use.
+        recall: the recall that small shortlists must reach, against an exact two-stage search.
+        write: ``write(name, ids, vectors, metadata)`` writes rows into the store of that name as another
             program would, with the database's own client: ids as strings, ``Float[n, dim]`` by size, and one
-            dict a row. It may raise what that client raises. None leaves out the laws of foreign rows.
-        exclusive: only one handle may have a store open, and further ones must be refused.
-        delay_s: how long after a change other handles may not see it, as the store documents.
+            dict per row. It may raise the errors of that client. None skips the laws about such rows.
+        exclusive: only one handle can have a store open; a second one must be refused.
+        delay_s: seconds after which other handles see a change, as the store documents.
     """
 
     make: Callable[..., Any]
@@ -60,7 +60,7 @@ class StoreExample:
     delay_s: float = 0.0
 
     def filled(self, name: str, **layout: Any) -> tuple[Any, Vectors]:
-        """A store of rows called ``row0``, ``row1``, ... with metadata, and their vectors."""
+        """A store with rows ``row0``, ``row1``, ... and metadata, and the vectors of the rows."""
         store = self.empty(name, **layout)
         vectors = vectors_of(self.rows)
         store.add(
@@ -76,13 +76,13 @@ class StoreExample:
 
 
 def vectors_of(count: int, seed: int = 0) -> Vectors:
-    """Entries that matter less and less, as those of nested vectors do."""
+    """Random vectors whose entries get smaller, like those of nested embeddings."""
     scales = np.linspace(2, 0.2, FULL)
     return np.asarray(np.random.default_rng(seed).normal(size=(count, FULL)) * scales, np.float32)
 
 
 def names_of(rows: int | Iterable[Any]) -> list[str]:
-    """What rows are called: so many, or these."""
+    """Ids for so many rows, or for these row numbers."""
     return [f"row{row}" for row in (range(rows) if isinstance(rows, int) else rows)]
 
 
@@ -94,7 +94,7 @@ def exact(
     rule: CutRule = CutRule(),
     metric: str = "dot",
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Every row compared in float64: rows of the ``k`` best of every query, and their scores."""
+    """Exact search in float64: the rows of the ``k`` best of every query, and their scores."""
     asked, offered = (cut(x.astype(np.float64), dim, rule) for x in (queries, vectors))
     if metric == "dot":
         scores = asked @ offered.T
@@ -106,7 +106,7 @@ def exact(
 
 
 def funnel(queries: Vectors, vectors: Vectors, k: int, shortlist: int) -> list[NDArray[np.int64]]:
-    """Rows of the ``k`` best of a shortlist by the smallest prefix, for each query."""
+    """Exact two-stage search: a shortlist by the smallest prefix, then the ``k`` best of it."""
     kept = exact(queries, vectors, shortlist, SMALL)[0]
     return [
         rows[exact(query[None], vectors[rows], k)[0][0]] for query, rows in zip(queries, kept, strict=True)
@@ -114,22 +114,22 @@ def funnel(queries: Vectors, vectors: Vectors, k: int, shortlist: int) -> list[N
 
 
 def scanned(store: Any) -> list[Any]:
-    """The ids that a scan gives."""
+    """The ids that ``scan`` returns."""
     return [name for batch in store.scan(64) for name in batch.ids.tolist()]
 
 
 def same(law: str, what: str, found: object, expected: object) -> None:
-    """Hold what was found to what is expected.
+    """Raise unless two values are equal.
 
     Raises:
         LawError: if they differ.
     """
     if found != expected:
-        raise LawError(f"{law}: {what} gives {found!r}, not {expected!r}")
+        raise LawError(f"{law}: {what} is {found!r}, not {expected!r}")
 
 
 def refused(law: str, what: str, action: Callable[[], Any], naming: str = "") -> None:
-    """Hold an action to being refused by an error of ours, one that names something.
+    """Raise unless an action raises a ``NestlingError`` whose message contains ``naming``.
 
     Raises:
         LawError: if it is not.

@@ -1,4 +1,4 @@
-"""The laws of what rows carry beside their vectors: what comes back, and what is found by it."""
+"""Laws about metadata and filters: values come back unchanged, and conditions select the right rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CONDITIONS = 120
 
 
 def filters(example: StoreExample) -> None:
-    """What a filter forbids is not found, and what it allows is, at any shortlist."""
+    """A filter returns exactly the rows that pass it, with any shortlist."""
     store, vectors = example.filled("filters")
     queries, rows = vectors_of(3, seed=1), np.arange(example.rows)
     few = [3, 30, 60, 99]
@@ -53,10 +53,10 @@ def filters(example: StoreExample) -> None:
 
 
 def where(example: StoreExample) -> None:
-    """A condition allows the rows that meet it and no other, whatever their fields hold.
+    """A condition selects the rows that meet it and no others, for all types of values.
 
-    Missing values meet no comparison; ``not`` allows all rows that its part does not, those without a value
-    too; numbers are compared by value, texts by code points, and what is of another type is never equal,
+    No comparison is true for a missing value; ``not`` inverts its condition, so it selects rows without a
+    value too; numbers are compared by value, texts by code point; values of different types are never equal,
     less or greater.
     """
     random, store = np.random.default_rng(0), example.empty("where")
@@ -83,7 +83,7 @@ def where(example: StoreExample) -> None:
 
 
 def metadata(example: StoreExample) -> None:
-    """Metadata come back as they were given, with their types, by searching and by scanning."""
+    """``search`` and ``scan`` return metadata unchanged, with their types."""
     store = example.empty("metadata")
     plain = [
         {"any": value, name: row} for row, (name, value) in enumerate(zip(_names(), _values(), strict=True))
@@ -114,7 +114,7 @@ def metadata(example: StoreExample) -> None:
 
 
 def declared(example: StoreExample) -> None:
-    """Fields that a layout declares are of their kind, and no others are taken."""
+    """Values of declared fields have the declared type, and other fields are refused."""
     fields = {"year": "int", "price": "float", "brand": "text", "new": "bool"}
     store, vectors = example.empty("declared", fields=fields), vectors_of(4)
     given = [
@@ -219,7 +219,7 @@ def _random_condition(random: np.random.Generator, depth: int) -> dict[str, Any]
 
 
 def _meets(condition: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """The plain form of a condition with one key."""
+    """Whether a row meets a condition with one key, evaluated in plain Python."""
     [(name, wanted)] = condition.items()
     if name == "not":
         return not _meets(wanted, row)

@@ -1,4 +1,4 @@
-"""The laws of stores that others use too: other handles, closed ones, and other programs."""
+"""Laws about sharing a store: several handles, closed handles, and rows that other programs write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nestling.testing.store_example import StoreExample, exact, names_of, refuse
 
 
 def two_handles(example: StoreExample) -> None:
-    """What one handle of a store changes, another that is open sees; or further ones are refused."""
+    """An open handle sees the changes of another one; an exclusive store refuses a second handle."""
     if example.reopen is None:
         return
     first, vectors = example.filled("two_handles")
@@ -39,7 +39,7 @@ def two_handles(example: StoreExample) -> None:
             same("two handles", what, (found.ids, found.metadata), (["new"], [{"fresh": "yes"}]))
         same("two handles", "a row that was replaced", reader.search(moved, 1)[0].ids, ["row1"])
         if "row0" in scanned(reader) or "row0" in reader.search(vectors[:1], 5, shortlist=None)[0].ids:
-            raise LawError("two handles: a row that was deleted is still found")
+            raise LawError("two handles: a deleted row is still found")
         writer.add(["row0", "row1"], vectors[:2], [{"kind": "k0"}, {"kind": "k1"}])
         writer.delete(["new"])
         time.sleep(example.delay_s)
@@ -48,7 +48,7 @@ def two_handles(example: StoreExample) -> None:
 
 
 def closed(example: StoreExample) -> None:
-    """What was closed refuses every call and says so; to close it again is nothing."""
+    """Every call on a closed store is an error that says so; closing it twice is no error."""
     if example.reopen is None:
         return
     store, vectors = example.filled("closed")
@@ -84,9 +84,9 @@ def closed(example: StoreExample) -> None:
 
 
 def foreign_rows(example: StoreExample) -> None:
-    """Rows that another program wrote are rows: found, filtered, given, replaced and deleted by their ids.
+    """Rows that another program wrote can be found, filtered, scanned, replaced and deleted by id.
 
-    A database may refuse them when they are written; to take them and then to do nothing is no choice.
+    A database may refuse such rows when they are written, but must not accept and then ignore them.
     """
     if example.reopen is None or example.write is None:
         return
@@ -126,12 +126,12 @@ def foreign_rows(example: StoreExample) -> None:
     same("foreign rows", "count() after deleting all", store.count(), example.rows)
     same("foreign rows", "present() after deleting all", store.present(names).any(), False)
     if set(scanned(store)) & set(names) or set(store.search(vectors, 5, shortlist=None)[0].ids) & set(names):
-        raise LawError("foreign rows: rows that were deleted are still found")
+        raise LawError("foreign rows: deleted rows are still found")
     store.drop()
 
 
 def lengths(example: StoreExample) -> None:
-    """Under ``l2`` a row that others wrote at another length scores as its direction does, or is refused."""
+    """Under ``l2``, a foreign row that is not of unit length is scored by its cosine, or refused."""
     if example.reopen is None or example.write is None:
         return
     store, ours = example.filled("lengths")
@@ -154,8 +154,8 @@ def lengths(example: StoreExample) -> None:
         if not all(
             np.allclose(h.scores, s, rtol=1e-4, atol=1e-5) for h, s in zip(found, scores, strict=True)
         ):
-            raise LawError("lengths: scores are no cosines")
+            raise LawError("lengths: scores are not cosines")
     most = max(float(hits.scores.max()) for hits in store.search(queries, 10, shortlist=20))
     if most > 1 + 1e-5:
-        raise LawError(f"lengths: a short shortlist gives a cosine of {most}")
+        raise LawError(f"lengths: with a short shortlist a score is {most}, above 1")
     store.drop()

@@ -1,4 +1,4 @@
-"""The laws of tasks as checks that anybody can run on theirs."""
+"""Conformance suite for tasks: run it on your own with ``check_task``."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ TASK_LAWS: tuple[Callable[[TaskExample], None], ...] = (
     refusal,
     innocence,
 )
-"""The laws one by one, for a parametrised test; :func:`check_task` asks them all."""
+"""The laws one by one, for a parametrised test; :func:`check_task` runs them all."""
 
 
 def check_task(
