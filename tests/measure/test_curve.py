@@ -289,6 +289,6 @@ def test_layers_are_drawn_over_layers_and_dims_over_bytes() -> None:
     layers = [Granularity(layer=n) for n in (1, 2, 6)]
     assert drawn(*layers) == ("layer", "linear", [1, 2, 6])
     dims = [Granularity(dim=n) for n in (8, 16)]
-    assert drawn(*dims) == ("bytes of a vector", "log", [32, 64])
+    assert drawn(*dims) == ("bytes per vector", "log", [32, 64])
     both = [Granularity(layer=n, dim=8 * n) for n in (1, 2)]
-    assert drawn(*both)[0] == "bytes of a vector"
+    assert drawn(*both)[0] == "bytes per vector"

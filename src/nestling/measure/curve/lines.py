@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nestling.measure.curve.choice import Row
     from nestling.measure.curve.curve import Curve
 
-_BYTES = "bytes of a vector"
+_BYTES = "bytes per vector"
 
 
 class Line(NamedTuple):

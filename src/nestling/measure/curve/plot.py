@@ -17,7 +17,7 @@ _MOST_LABELS = 20
 
 
 def plot(curves: Sequence[Curve], target: Any, metric: str, style: Style | None = None) -> None:
-    """Draw a metric of every curve over the bytes of a vector, or their only other axis, with intervals.
+    """Plot a metric of every curve against bytes per vector, or against their only other axis.
 
     Args:
         curves: the first gives title and labels.
@@ -31,7 +31,7 @@ def plot(curves: Sequence[Curve], target: Any, metric: str, style: Style | None 
         StorageError: if the file cannot be written.
     """
     chart = Chart.of(curves, metric)
-    title = f"{curves[0].task}: {metric} with {curves[0].confidence:.0%} intervals"
+    title = f"{curves[0].task}: {metric} with {curves[0].confidence:.0%} CI"
     draw(target, lambda axes: _draw(chart, axes, title), style=style)
 
 
