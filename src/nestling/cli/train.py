@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nestling.cli.flags.options import AsJson
 from nestling.cli.terminal.interrupts import kept_training
-from nestling.cli.terminal.output import say, say_left_out, show, show_json
+from nestling.cli.terminal.output import show, show_json
 from nestling.errors import ConfigError
-
-if TYPE_CHECKING:
-    from nestling.domains.text.plan import TrainPlan
-    from nestling.encoders.text.encoder import TextEncoder
 
 
 def train(
@@ -97,39 +93,19 @@ def train(
     flags = {key: value for key, value in locals().items() if key not in ("plan", "as_json")}
     if weights is not None:
         flags["weights"] = _numbers(weights)
-    from nestling.domains.text.plan import check_sources, read_plan
-    from nestling.encoders.text.opening import check_model
-    from nestling.storage.artifact import check_file_target, check_folder_target
+    from nestling.domains.text.plan import read_plan
+    from nestling.domains.text.training import check_plan
+    from nestling.domains.text.training import train as train_by_plan
+    from nestling.storage.artifact import check_folder_target
 
     resolved = read_plan(plan, flags)
-    check_sources(resolved.data)
-    check_model(resolved.model.encoder, to_train=True)
     model = Path(resolved.output.folder) / "model"
+    check_plan(resolved)
     check_folder_target(model, "text_encoder")
-    check_file_target(model.with_name("plan.toml"))
     with kept_training(model.parent):
-        trained = _trained(resolved)
+        trained = train_by_plan(resolved)
         trained.save(model)
     show_json({"model": str(model), "nesting": str(trained.nesting)}) if as_json else show(str(model))
-
-
-def _trained(plan: TrainPlan) -> TextEncoder:
-    """What a plan trains, by its data and by what it tunes."""
-    from nestling.domains.text import retrieval as text
-
-    if plan.model.tune == "masked":
-        from nestling.domains.text.pretraining import pretrain_by_plan
-
-        return pretrain_by_plan(plan)
-    if plan.data.scored is not None:
-        from nestling.domains.text.similarity import train_by_plan
-
-        return train_by_plan(plan)
-    data = text.read_data(plan.data)
-    say_left_out(data.left_out)
-    study = text.TextStudy(plan, data)
-    say(f"{len(study.training):,} pairs to train, {len(study.validation):,} to validate")
-    return study.train()
 
 
 def _numbers(text: str) -> list[float]:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from nestling.domains.text.retrieval import PairRows as PairRows
     from nestling.domains.text.retrieval import TextStudy as TextStudy
     from nestling.domains.text.retrieval import read_data as read_data
+    from nestling.domains.text.training import train as train
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
@@ -15,5 +16,6 @@ __getattr__, __dir__, __all__ = exports(
         "PairRows": "retrieval",
         "TextStudy": "retrieval",
         "read_data": "retrieval",
+        "train": "training",
     },
 )
