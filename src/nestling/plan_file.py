@@ -1,11 +1,15 @@
-"""Plans as TOML files: tables that hold known keys, and errors that say what is wrong in which."""
+"""Plans as TOML files: known tables with known keys, described once, and errors that name table and key."""
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import cleandoc
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,6 +17,62 @@ from nestling.arguments.paths import home_path
 from nestling.errors import ConfigError, unknown
 
 Plan = TypeVar("Plan", bound=BaseModel)
+
+_ENTRY = re.compile(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
+_QUOTED = re.compile(r"``\"?([^`]*?)\"?``")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key of a plan.
+
+    Args:
+        name: of the key.
+        table: the table that it belongs to.
+        kind: type of its value, other than None.
+        options: names that it may have; empty where it is no choice.
+        default: value where the plan does not give the key.
+        description: entry in the docstring of the table's class, as one line of plain text.
+    """
+
+    name: str
+    table: str
+    kind: type
+    options: tuple[str, ...]
+    default: Any
+    description: str
+
+
+def settings_of(plan: type[BaseModel]) -> tuple[Setting, ...]:
+    """All keys of a plan, in their order.
+
+    Args:
+        plan: whose fields are the tables: pydantic models, or dataclasses, with a default for every key and
+            a Google docstring that describes each.
+    """
+    return tuple(
+        setting
+        for table, info in plan.model_fields.items()
+        for setting in _settings(table, cast(type, info.annotation))
+    )
+
+
+def _settings(table: str, kind: type) -> Iterator[Setting]:
+    hints, described, default = get_type_hints(kind), _descriptions(kind), kind()
+    for name, value in dict(default if isinstance(default, BaseModel) else vars(default)).items():
+        # An optional value is a union with None.
+        hint = next(
+            (each for each in get_args(hints[name]) if NoneType in get_args(hints[name])), hints[name]
+        )
+        options = get_args(hint) if get_origin(hint) is Literal else ()
+        own = str if options else get_origin(hint) or hint
+        yield Setting(name, table, own, options, value, described.get(name, ""))
+
+
+def _descriptions(kind: type) -> dict[str, str]:
+    """The entries below ``Args:`` in the docstring of a class."""
+    entries = _ENTRY.findall(cleandoc(kind.__doc__ or "").partition("Args:\n")[2])
+    return {name: _QUOTED.sub(r"\1", " ".join(text.split())) for name, text in entries}
 
 
 def read_tables(path: str | Path) -> dict[str, Any]:
@@ -30,19 +90,19 @@ def read_tables(path: str | Path) -> dict[str, Any]:
 
 
 def check_names(tables: Mapping[str, Any], known: Mapping[str, Sequence[str]]) -> None:
-    """Refuse tables and keys that are not known; the nearest are named, and where a key stands.
+    """Refuse unknown tables and keys; the error names the nearest, and the table that a key belongs to.
 
     Args:
         tables: as they were read.
         known: the keys of each table.
 
     Raises:
-        ConfigError: for an unknown table or key, or a table that is none.
+        ConfigError: for an unknown table or key, or a value in the place of a table.
     """
     homes = {key: name for name, keys in known.items() for key in keys}
     for name, table in tables.items():
         if name not in known:
-            hint = f"; {name!r} stands in [{homes[name]}]" if name in homes else ""
+            hint = f"; {name!r} is a key of [{homes[name]}]" if name in homes else ""
             raise ConfigError(unknown("table", name, known) + hint)
         if not isinstance(table, dict):
             raise ConfigError(
@@ -50,7 +110,7 @@ def check_names(tables: Mapping[str, Any], known: Mapping[str, Sequence[str]]) -
             )
         for key in table:
             if key not in known[name]:
-                hint = f"; {key!r} stands in [{homes[key]}]" if key in homes else ""
+                hint = f"; {key!r} is a key of [{homes[key]}]" if key in homes else ""
                 raise ConfigError(unknown(f"key of [{name}]", key, known[name]) + hint)
 
 

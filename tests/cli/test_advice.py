@@ -61,7 +61,7 @@ def told(
     ("line", "message"),
     [
         ("search", 'nestling search INDEX "warm winter jacket"'),
-        ("search products", 'say what to look for: nestling search products "warm winter jacket"'),
+        ("search products", 'give a query: nestling search products "warm winter jacket"'),
         ("search products warm jacket", 'nestling search products "warm jacket"'),
         ("search warm winter jacket", 'nestling search "warm winter jacket"'),
         ("search nowhere coat", 'nestling search INDEX "coat"'),
@@ -127,7 +127,7 @@ def test_fewer_rows_than_ten_lower_k_with_a_word(
 ) -> None:
     code, out, err = told(line, place, monkeypatch, capsys)
     assert code == 0, err
-    assert f"so that --k {count} is measured, not --k 10" in err
+    assert f"so --k {count} is measured, not --k 10" in err
     assert f"@{count}" in out
 
 

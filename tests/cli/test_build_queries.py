@@ -44,14 +44,14 @@ def test_texts_and_vectors_of_them_are_the_queries_of_a_build(
 ) -> None:
     told = build(files, tmp_path / "i", "--queries", files / queries, "--k", 5)
     assert told.exit_code == 0, told.exception
-    assert "rows of its own" not in told.stdout
+    assert "rows of the index" not in told.stdout
     with Collection.open(tmp_path / "i") as made:
         assert made.index.generation.settings.default_k == 5
         assert not made.index.info().sampled
 
 
 def test_without_queries_it_is_said_what_recall_was_measured_with(files: Path, tmp_path: Path) -> None:
-    words = "recall was measured with rows of its own; words may find less: give --queries"
+    words = "recall was measured with rows of the index; on real queries it may be lower (see --queries)"
     assert words in build(files, tmp_path / "i").stdout
     assert words in run("index", "info", tmp_path / "i").stdout
     assert json.loads(run("index", "info", tmp_path / "i", "--json").stdout)["sampled"]

@@ -199,7 +199,7 @@ def test_data_sets_are_listed() -> None:
     ("arguments", "code", "message"),
     [
         (["search", "nowhere", "x"], 1, "make one with nestling index build"),
-        (["search"], 1, "say what to look for"),
+        (["search"], 1, "give a query"),
         (["search", "x", "--point", "probes=3"], 1, "did you mean 'nprobe'"),
         (["search", "--vectors", "q.npy"], 1, "name the index"),
         (["index", "build", "missing.npy", "-o", "i"], 3, "missing.npy"),

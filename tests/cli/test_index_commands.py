@@ -142,6 +142,19 @@ def test_a_collection_that_was_exported_and_read_back_is_searched_by_words(tmp_p
         answer("search", tmp_path / "i", "baking", "--encoder", "wordllama")
 
 
+def test_vectors_are_cut_to_the_size_of_at(files: Path, vectors: np.ndarray, tmp_path: Path) -> None:
+    """As for texts: the index holds the smaller size alone, and is searched with vectors of that size."""
+    built = answer(
+        "index", "build", files / "all.npy", "-o", tmp_path / "i", "--at", 16, "--plan", "flat@full"
+    )
+    assert (built["dim"], built["nesting"]) == (16, "dim=8,16")
+    queries = np.load(files / "queries.npy")[:, :16]
+    np.save(tmp_path / "q.npy", queries)
+    found = answer("search", tmp_path / "i", "--vectors", tmp_path / "q.npy", "--k", 3)
+    expected = nearest(queries, vectors[:, :16], 3).indices
+    assert [[each["id"] for each in row] for row in found] == expected.tolist()
+
+
 def test_plans_are_compared_on_ones_own_vectors(files: Path, tmp_path: Path) -> None:
     found = answer(
         "bench", files / "all.npy", "--plans", "flat@full; int4@16 > rerank@full", "-o", tmp_path / "report"
@@ -156,7 +169,7 @@ def test_plans_are_compared_on_ones_own_vectors(files: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["build", "all.npy", "-o", "x", "--at", "dim=8"], 1, "--at is for texts"),
+        (["build", "all.npy", "-o", "x", "--at", "dim=9"], 1, "nearest valid granularity is dim=8"),
         (["build", "all.npy", "-o", "x", "--overwrite"], 1, "--overwrite is for collections"),
         (["build", "all.npy", "-o", "x", "--plan", "flat@64"], 1, "choose 1 to 32"),
         (["build", "all.npy", "-o", "x", "--max-bytes", "1"], 1, "no plan fits"),
@@ -306,7 +319,7 @@ def test_encoded_tables_keep_ids_and_columns(tmp_path: Path) -> None:
     assert (lamp["id"], lamp["fields"]) == ("B", {"title": "a blue lamp", "year": 2002})
     assert answer("index", "info", tmp_path / "i")["columns"] == {"text": "title", "id": "sku"}
     alone = run("encode", "wordllama", table, *flags, "-o", tmp_path / "v.npy")
-    assert "give -o a folder to keep the ids and columns" in alone.stderr
+    assert "give a folder as -o to keep the ids and columns" in alone.stderr
     run("encode", "wordllama", table, *flags, "--fields", "", "-o", tmp_path / "w")
     assert StoredVectors.load(tmp_path / "w").fields.kinds == {"title": "text"}
 

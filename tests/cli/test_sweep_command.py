@@ -80,7 +80,7 @@ def test_few_pairs_can_be_measured(tmp_path: Path) -> None:
     path.write_text("query,document\n" + "".join(f"ask {i},text number {i}\n" for i in "abcd"))
     few = run("wordllama", "--pairs", path)
     assert "ndcg@4" in few.stdout
-    assert "4 documents, so that --k 4 is measured" in few.stderr
+    assert "4 documents, so --k 4 is measured" in few.stderr
     assert "ndcg@3" in run("wordllama", "--pairs", path, "--k", 3).stdout
 
 

@@ -81,7 +81,7 @@ def test_a_float_widens_a_field_and_that_is_told(vectors: Path, tmp_path: Path) 
     built = answer("index", "build", vectors, "--table", first, *BUILD, index)
     assert built["fields"] == {"price": "int"}
     changed = run("index", "update", index, write(tmp_path / "b.csv", "id,price\n2,2.5\n"))
-    assert "price held whole numbers, and holds floats from now on" in changed.stderr
+    assert "price: changed from whole numbers to floats" in changed.stderr
     assert answer("index", "info", index)["fields"] == {"price": "float"}
     found = answer("search", index, "--vectors", vectors, "--where", "price>=1 and price<=2.5", "--k", 3)
     assert {hit["id"]: hit["fields"] for hit in found[0]} == {1: {"price": 1.0}, 2: {"price": 2.5}}
@@ -115,12 +115,12 @@ def test_a_misspelt_column_of_an_update_is_told(vectors: Path, tmp_path: Path) -
 def test_why_a_column_is_text_is_told(vectors: Path, tmp_path: Path) -> None:
     table = write(tmp_path / "a.csv", "id,price,zip\n1,1,01\n2,abc,02\n3,3,03\n")
     told = run("index", "build", vectors, "--table", table, *BUILD, tmp_path / "i").stderr
-    assert "price is text: line 3 holds 'abc' (1 of 3 values say no number)" in told
+    assert "price is kept as text: line 3 holds 'abc' (1 of 3 values say no number)" in told
     assert "zip" not in told
     told = run(
         "index", "build", vectors, "--table", table, "--fields", "price:text", *BUILD, tmp_path / "j"
     ).stderr
-    assert "is text" not in told
+    assert "as text" not in told
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
@@ -156,7 +156,7 @@ def test_an_update_of_counted_rows_says_which_column_numbers_them(tmp_path: Path
     build = ["index", "build", table, "--encoder", "wordllama", "--column", "text", "-o", index]
     assert run(*build, "--id-column", "", "--fields", "").exit_code == 0
     changed = run("index", "update", index, table)
-    assert "the ids of the index were counted, from 0: 'id' of" in changed.stderr
+    assert "the index numbers its rows from 0; column 'id' of" in changed.stderr
     assert "0 added, 3 replaced" in changed.stderr
     # A column that is a field of the index is none of ids.
     assert run(*build, "--id-column", "", "--fields", "id", "--overwrite").exit_code == 0

@@ -3,166 +3,159 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nestling.cli.flags.options import (
-    VECTORS,
-    AsJson,
-    At,
-    Folder,
-    K,
-    MaxBytes,
-    MaxMs,
-    Queries,
-    Recall,
-    Seed,
-    Source,
-    Wait,
-)
+from nestling.cli.flags.completion import models
+from nestling.cli.flags.generated import with_groups
+from nestling.cli.flags.options import VECTORS, AsJson, At, Folder, Source, Wait
+from nestling.cli.flags.registration import home_name
 from nestling.cli.flags.tables import (
-    Column,
-    Fields,
-    IdColumn,
-    TableOption,
+    ColumnFlags,
     check_are_vectors,
-    cut_rule,
     is_table,
     open_queries,
     open_rows,
     open_table,
 )
+from nestling.cli.flags.targets import PANEL, Targets
+from nestling.cli.flags.vectors import VectorFlags
 from nestling.cli.index_folder import is_collection, show_frontier, show_index, writable
 from nestling.cli.terminal.output import check_results, say
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nestling.domains.text.collection import Collection
     from nestling.search.exact.neighbours import Metric
+    from nestling.search.index.index import AdaptiveIndex
 
 SourceOrTexts = Annotated[
     Path, typer.Argument(metavar="SOURCE", help=f"{VECTORS} or, with --encoder, a table of texts.")
 ]
+_TEXTS = "Texts (with --encoder)"
 
 
+@with_groups
 def build(
     source: SourceOrTexts,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
+    *,
     encoder: Annotated[
         str | None,
-        typer.Option(help="A model that encodes texts: wordllama, minilm, a folder, or a name on the hub."),
+        typer.Option(
+            help="Encoder of the texts: wordllama, minilm, a folder, or a name on the Hugging Face hub.",
+            rich_help_panel=_TEXTS,
+            callback=home_name,
+            autocompletion=models,
+        ),
     ] = None,
-    column: Column = None,
-    id_column: IdColumn = None,
-    fields: Fields = None,
-    table: TableOption = None,
-    at: At = None,
-    nesting: Annotated[str | None, typer.Option(help="Sizes to search at, such as dim=32,64,256.")] = None,
-    metric: Annotated[str, typer.Option(help="dot (of unit vectors: the cosine) or euclidean.")] = "dot",
-    made_by: Annotated[str | None, typer.Option(help="What made the vectors: the name of a model.")] = None,
-    before: Annotated[
-        str | None, typer.Option(help="Done to vectors before a cut: none (without this flag) or layer_norm.")
-    ] = None,
-    after: Annotated[
-        str | None, typer.Option(help="Done to vectors after a cut: l2 (without this flag) or none.")
-    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace a collection that exists.", rich_help_panel=_TEXTS),
+    ] = False,
+    columns: ColumnFlags,
+    vectors: VectorFlags,
     plan: Annotated[
         str | None,
-        typer.Option(help="How it is searched, such as 'int4@full > rerank@full'; measured by default."),
+        typer.Option(
+            help="The plan, such as 'int4@full > rerank@full'; by default the fastest that reaches --recall.",
+            rich_help_panel=PANEL,
+        ),
     ] = None,
-    recall: Recall = 0.95,
-    max_bytes: MaxBytes = None,
-    max_ms: MaxMs = None,
-    queries: Queries = None,
-    k: K = 10,
-    seed: Seed = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="With --encoder, replace a collection that exists.")
-    ] = False,
+    targets: Targets,
+    at: At = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build an index: the fastest plan that finds enough, chosen by measuring.
+    """Build an index of vectors, or of texts with --encoder.
 
-    The ids and the other columns of a table are kept: answers carry them, and searches filter by them. Texts
-    that were encoded when the command was interrupted are not encoded again when it is repeated.
+    By default several plans are measured, and the fastest that reaches --recall is built. The ids and the
+    other columns of a table are kept: answers return them, and searches filter by them. If it is interrupted,
+    repeat it: finished texts are not encoded again.
 
     Example: nestling index build products.csv --encoder wordllama --column title --id-column sku -o products
     """
-    targets: dict[str, Any] = {
-        "recall": recall,
-        "max_bytes": max_bytes,
-        "max_ms": max_ms,
-        "k": k,
-        "seed": seed,
-    }
-    _check_targets(plan, recall)
-    if encoder is not None:
-        if (made_by, before, after, table) != (None, None, None, None):
-            raise ConfigError(
-                "--made-by, --before, --after and --table are for vectors; texts get theirs from --encoder"
-            )
-        if (metric, nesting) != ("dot", None):
-            raise ConfigError("--metric and --nesting are for vectors; of texts they are those of --encoder")
-        how = {"plan": plan, "queries": open_queries(queries), **targets}
-        described = open_table(source, column, id_column, fields)
-        from nestling.domains.text.collection import Collection, check_target
-        from nestling.encoders.text.opening import check_model, open_encoder
+    targets.check()
+    if plan is not None:
+        from nestling.search.plan.plan import Plan
 
-        check_target(output, overwrite=overwrite)
-        check_model(encoder, at)
-        model = open_encoder(encoder)
-        with Collection.create(output, model, described, at=at, overwrite=overwrite, **how) as made:
-            show_index(made.index, as_json)
-        return
-    if at is not None:
-        raise ConfigError(
-            "--at is for texts; vectors are cut with --nesting, such as --nesting dim=32,64,128"
-        )
-    if is_table(source):
-        raise ConfigError(
-            f"{source} holds no vectors; to encode the texts of a table: nestling index build {source} "
-            f"--encoder wordllama -o {output}; or give the vectors of its rows, and the table beside them: "
-            f"nestling index build vectors.npy --table {source} -o {output}"
-        )
-    if overwrite:
-        raise ConfigError("--overwrite is for collections, made with --encoder; give an index a new folder")
+        Plan.parse(plan)
+    if encoder is None:
+        if overwrite:
+            raise ConfigError(
+                "--overwrite is for collections, made with --encoder; give an index a new folder"
+            )
+        if is_table(source):
+            raise ConfigError(
+                f"{source} holds no vectors; to encode the texts of a table: nestling index build {source} "
+                f"--encoder wordllama -o {output}; or give the vectors of its rows and this table: "
+                f"nestling index build vectors.npy --table {source} -o {output}"
+            )
+        with _of_vectors(source, output, columns, vectors, targets, at, plan) as made:
+            show_index(made, as_json)
+    else:
+        vectors.check_absent()
+        with _of_texts(
+            source, output, columns, targets, encoder, at, plan, overwrite=overwrite
+        ) as collection:
+            show_index(collection.index, as_json)
+
+
+def _of_texts(
+    source: Path,
+    output: Path,
+    columns: ColumnFlags,
+    targets: Targets,
+    encoder: str,
+    at: str | None,
+    plan: str | None,
+    *,
+    overwrite: bool,
+) -> Collection:
+    queries, table = open_queries(targets.queries), open_table(source, columns)
+    from nestling.domains.text.collection import Collection, check_target
+    from nestling.encoders.text.opening import check_model, open_encoder
+
+    check_target(output, overwrite=overwrite)
+    check_model(encoder, at)
+    return Collection.create(
+        output,
+        open_encoder(encoder),
+        table,
+        at=at,
+        plan=plan,
+        queries=queries,
+        overwrite=overwrite,
+        **targets.limits,
+    )
+
+
+def _of_vectors(
+    source: Path,
+    output: Path,
+    columns: ColumnFlags,
+    vectors: VectorFlags,
+    targets: Targets,
+    at: str | None,
+    plan: str | None,
+) -> AdaptiveIndex:
     from nestling.search.tuning.planner import build as build_index
 
-    asked = check_are_vectors(open_queries(queries), queries)
-    stored = open_rows(
-        source,
-        column=column,
-        id_column=id_column,
-        fields=fields,
-        table=table,
-        nesting=nesting,
-        rule=cut_rule(before, after),
-        encoder=made_by,
-    )
-    with build_index(
-        output, stored, plan=plan, queries=asked, nesting=nesting, metric=cast("Metric", metric), **targets
-    ) as made_index:
-        show_index(made_index, as_json)
+    queries = check_are_vectors(open_queries(targets.queries), targets.queries)
+    stored = open_rows(source, columns, vectors.table, **vectors.about)
+    metric = cast("Metric", vectors.metric)
+    if at is None:
+        return build_index(output, stored, plan=plan, queries=queries, metric=metric, **targets.limits)
+    with TemporaryDirectory(prefix="nestling-cut-") as place:
+        small = stored.extract(at, Path(place) / "vectors")
+        return build_index(output, small, plan=plan, queries=queries, metric=metric, **targets.limits)
 
 
-def _check_targets(plan: str | None, recall: float) -> None:
-    """Refuse a plan that is none, and a recall that is no share, before anything is read."""
-    from nestling.search.plan.frontier import check_targets
-    from nestling.search.plan.plan import Plan
-
-    check_targets(recall)
-    if plan is not None:
-        Plan.parse(plan)
-
-
+@with_groups
 def tune(
     folder: Folder,
-    recall: Recall = 0.95,
-    max_bytes: MaxBytes = None,
-    max_ms: MaxMs = None,
-    queries: Queries = None,
-    k: K = 10,
-    seed: Seed = 0,
+    targets: Targets,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -170,70 +163,58 @@ def tune(
 
     Example: nestling index tune my-index --recall 0.99
     """
-    from nestling.search.plan.frontier import check_targets
     from nestling.search.tuning.planner import retune
 
-    check_targets(recall)
-    asked = open_queries(queries)
+    targets.check()
+    asked = open_queries(targets.queries)
     if isinstance(asked, tuple) and is_collection(folder):
         from nestling.encoders.text.opening import open_encoder
 
         asked = open_encoder(folder / "encoder").encode(list(asked))
-    check_are_vectors(asked, queries)
+    check_are_vectors(asked, targets.queries)
     with writable(folder, wait=wait) as opened:
-        chosen, frontier = retune(
-            opened, queries=asked, k=k, recall=recall, max_bytes=max_bytes, max_ms=max_ms, seed=seed
-        )
-    show_frontier(chosen, frontier, k, as_json)
+        chosen, frontier = retune(opened, queries=asked, **targets.limits)
+    show_frontier(chosen, frontier, targets.k, as_json)
 
 
+@with_groups
 def bench(
     source: Source,
-    recall: Recall = 0.95,
-    max_bytes: MaxBytes = None,
-    max_ms: MaxMs = None,
-    queries: Queries = None,
-    k: K = 10,
+    targets: Targets,
     plans: Annotated[
         str | None,
         typer.Option(
-            help="Plans to compare, such as 'flat@full; int4@full > rerank@full'; found by default."
+            help="Plans to compare, such as 'flat@full; int4@full > rerank@full'; by default a usual family."
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder for table and picture.")
+        Path | None, typer.Option("--output", "-o", help="A folder for the table and the picture.")
     ] = None,
-    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what plans of an index find, take and cost on your own vectors; nothing is kept.
+    """Measure recall, latency and memory of search plans on your own vectors; no index is kept.
 
     Example: nestling bench vectors.npy --recall 0.99 -o report
     """
     check_results(output, "frontier.json", "frontier.png")
-    from nestling.search.plan.frontier import check_targets
     from nestling.search.tuning.planner import tune as measure
     from nestling.vectors.stored import open_vectors
 
-    check_targets(recall)
-    asked = check_are_vectors(open_queries(queries), queries)
+    targets.check()
+    asked = check_are_vectors(open_queries(targets.queries), targets.queries)
 
     stored = open_vectors(source)
     chosen, frontier = measure(
         stored.values,
         queries=asked,
-        k=k,
-        recall=recall,
-        max_bytes=max_bytes,
-        max_ms=max_ms,
         plans=None if plans is None else [*(text.strip() for text in plans.split(";")), "flat@full"],
         sizes=stored.nesting.sizes("dim"),
         nested=stored.is_nested,
         rule=stored.rule,
-        seed=seed,
+        **targets.limits,
     )
     if output is not None:
         frontier.save(output / "frontier.json")
         frontier.plot(output / "frontier.png")
         say(f"written to {output}")
-    show_frontier(chosen, frontier, k, as_json)
+    show_frontier(chosen, frontier, targets.k, as_json)

@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from nestling import __version__
-from nestling.arguments.paths import home_path
 from nestling.cli.build import bench
 from nestling.cli.compare import compare
 from nestling.cli.data import data
 from nestling.cli.demo import demo
 from nestling.cli.encode import encode, extract
+from nestling.cli.flags.registration import add_command
 from nestling.cli.index import index
 from nestling.cli.measure import choose, reproduce, sweep
 from nestling.cli.search import search
@@ -49,7 +49,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     data,
 )
 for verb in VERBS:
-    app.command()(verb)
+    add_command(app, verb)
 app.add_typer(index)
 
 
@@ -75,7 +75,6 @@ def main() -> None:
     143 interrupted by Ctrl-C and SIGTERM.
     """
     show_all_letters()
-    sys.argv[1:] = map(_at_home, sys.argv[1:])
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {_in_flags(message)}")
     repeat_the_log()
     try:
@@ -93,12 +92,6 @@ def main() -> None:
         what = error.filename or "what was asked for"
         say(f"error: {what} cannot be read or written: {reason_of(error)}")
         sys.exit(1)
-
-
-def _at_home(word: str) -> str:
-    """An argument or ``--flag=value`` that begins with ``~/``, as shells write it where it is not quoted."""
-    flag, is_set, value = word.partition("=") if word.startswith("-") else ("", "", word)
-    return f"{flag}{is_set}{home_path(value)}" if value.startswith("~/") else word
 
 
 def _in_flags(message: object) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nestling.cli.flags.completion import options_of
 from nestling.cli.flags.options import AsJson
 from nestling.cli.terminal.output import check_results, say, show, show_json
 from nestling.errors import ConfigError
@@ -27,30 +28,39 @@ _GRID_STEP = 0.05
 def compare(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILES", help="Vectors of the same rows by two models or more."),
+        typer.Argument(metavar="FILES", help="Vectors of the same rows, by two or more models."),
     ] = None,
     layers: Annotated[
-        Path | None, typer.Option(help="A TOML plan: what sizes or layers of a model keep of the whole.")
+        Path | None,
+        typer.Option(help="A TOML plan: how much sizes or layers of one model keep of the full model."),
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Distance of two rows; cosine by default.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="Distance between two rows; by default cosine.",
+            autocompletion=options_of("compare.rdms.from_patterns", "Metric"),
+        ),
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="How matrices are compared; spearman, pearson and kendall by default; may be repeated.",
+            help="Comparator of two matrices, may be repeated; by default spearman, pearson and kendall.",
+            autocompletion=options_of("compare.similarity.comparators", "Method"),
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=3, help="The most rows to look at, drawn at random; 300 by default.")
+        int | None, typer.Option(min=3, help="The most rows to compare, drawn at random; by default 300.")
     ] = None,
     resamples: Annotated[
-        int | None, typer.Option(min=2, help="Resamples for the intervals; 200 by default.")
+        int | None,
+        typer.Option(min=2, help="Bootstrap resamples for confidence intervals; by default 200."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of rows and resamples; 0 by default.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of rows and resamples; by default 0.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for the pictures.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how alike representations are, or what parts of a model keep of the whole.
+    """Measure how similar representations are, or how much of a model its parts keep.
 
     Example: nestling compare small.npy large.npy -o comparison
     """
@@ -60,9 +70,7 @@ def compare(
     given = {name: value for name, value in settings.items() if value not in (None, [])}
     if layers is not None:
         if given:
-            raise ConfigError(
-                f"with --layers the plan says how it is measured; leave out --{next(iter(given))}"
-            )
+            raise ConfigError(f"with --layers the plan has the settings; leave out --{next(iter(given))}")
         _compare_layers(layers, output, as_json)
     else:
         _compare_files(list(files or []), given, output, as_json)
@@ -106,7 +114,7 @@ def _compare_files(files: list[Path], given: dict[str, Any], output: Path | None
     from nestling.compare.rdms.files import rdms_of_files
 
     if len(files) < 2:
-        raise ConfigError(f"{files[0]} needs another file to be compared with")
+        raise ConfigError(f"{files[0]} alone cannot be compared; give two files or more")
     seed = given.get("seed", 0)
     rdms = rdms_of_files(files, given.get("metric", "cosine"), limit=given.get("limit", 300), seed=seed)
     found = agreements(rdms, given.get("method", _METHODS), draws=given.get("resamples", 200), seed=seed)
@@ -115,7 +123,7 @@ def _compare_files(files: list[Path], given: dict[str, Any], output: Path | None
     if as_json:
         show_json({"metric": rdms.metric, "stimuli": rdms.n, "agreements": [asdict(row) for row in found]})
         return
-    show(f"{rdms.metric} distances of {rdms.n:,} rows, 95 % intervals over rows\n{_table(found)}")
+    show(f"{rdms.metric} distances of {rdms.n:,} rows, 95 % confidence intervals over rows\n{_table(found)}")
 
 
 def _draw_matrices(rdms: RDMs, method: Method, folder: Path) -> None:

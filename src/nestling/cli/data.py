@@ -9,7 +9,7 @@ from nestling.cli.terminal.output import show, show_json
 
 
 def data(as_json: AsJson = False) -> None:
-    """List the data sets that have a reader here, and where they lie on this machine.
+    """List the data sets that nestling reads, with their licence and their place on this machine.
 
     Example: NESTLING_DATA=my/data nestling data
     """

@@ -1,4 +1,4 @@
-"""``nestling demo``: from real text to a chosen granularity, step by step."""
+"""``nestling demo``: from real text to a chosen granularity and a search, in five steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nestling.cli.flags.completion import models
 from nestling.cli.flags.options import Seed
+from nestling.cli.flags.registration import home_name
 from nestling.cli.terminal.interrupts import kept_training
 from nestling.cli.terminal.output import check_results, say, show
 
@@ -36,16 +38,23 @@ _COMPARED = 500
 
 
 def demo(
-    pairs: Annotated[Path | None, typer.Option(help="A file of (query, document) pairs of your own.")] = None,
-    texts: Annotated[Path | None, typer.Option(help="A file of texts of your own.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="Your own file of (query, document) pairs.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Your own file of texts.")] = None,
     encoder: Annotated[
-        str, typer.Option(help="wordllama, minilm, a folder, or a name on the hub.")
+        str,
+        typer.Option(
+            help="The text encoder: wordllama, minilm, a folder, or a name on the Hugging Face hub.",
+            callback=home_name,
+            autocompletion=models,
+        ),
     ] = "wordllama",
     nesting: Annotated[str | None, typer.Option(help="Sizes to train, such as dim=8..256.")] = None,
-    output: Annotated[Path, typer.Option(help="Where everything goes.")] = DEMO_FOLDER,
+    output: Annotated[Path, typer.Option(help="The folder for everything that it makes.")] = DEMO_FOLDER,
     seed: Seed = 0,
 ) -> None:
-    """Train a nested text model on real text, see what every size costs, choose one, and search.
+    """Train a nested text model, measure every size, choose one, and search with it.
+
+    By default it trains on the docstrings of your installed Python packages.
 
     Example: nestling demo --pairs my.csv
     """
@@ -77,7 +86,7 @@ def demo(
 
 
 def _show_all(plan: TrainPlan, encoder: str, output: Path, seed: int, *, has_own: bool) -> None:
-    """The five steps, on data of the user's own or on docstrings."""
+    """The five steps, on the user's own data or on docstrings."""
     from nestling.domains.text import retrieval as text
 
     say("1 of 5: collecting pairs of texts")
@@ -86,7 +95,7 @@ def _show_all(plan: TrainPlan, encoder: str, output: Path, seed: int, *, has_own
     trained, held_out = len(study.training), len(study.test)
     show(f"{len(everything):,} pairs: {trained:,} to train, {held_out:,} held out in other groups")
 
-    say(f"2 of 5: encoding with {encoder}, training a nested map")
+    say(f"2 of 5: encoding with {encoder}, training a nested adapter")
     nested = study.train()
 
     say("3 of 5: measuring every size on the held-out pairs")
@@ -123,7 +132,7 @@ def _report(curve: Curve, baselines: list[Curve], chosen: Granularity, output: P
     show(curve.table())
     show("")
     show(curve.chart())
-    show(f"\nChosen: {chosen}, the cheapest that keeps {_KEEP:.0%} of the full quality.")
+    show(f"\nChosen: {chosen}, the cheapest size that keeps {_KEEP:.0%} of the full quality.")
     for sentence in headline(curve, baselines, chosen, _MILLION):
         show(sentence)
     show(f"Written: {output / 'curve.json'}, {output / 'curve.png'}, {output / 'report.html'}")
@@ -149,13 +158,13 @@ def _collect(
 
 
 def _compare_with_exact(collection: Collection, queries: Sequence[str]) -> None:
-    """Say what the index finds of the exact answers, and how much sooner."""
+    """Show the recall of the index, and its latency beside that of an exact scan."""
     from nestling.search.tuning.planner import compare_with_exact
 
     index, asked = collection.index, collection.encoder.encode(list(queries[:_COMPARED]))
     recall, ours_ms, exact_ms = compare_with_exact(index, asked, target=_RECALL)
-    show(f"The index is {index.plan}. For {len(asked):,} held-out queries it finds {recall:.1%} of the ten")
-    show(f"exact nearest, in {ours_ms:.2f} ms a query where the exact scan takes {exact_ms:.2f} ms.")
+    show(f"The index is {index.plan}. On {len(asked):,} held-out queries its recall@10 is {recall:.1%},")
+    show(f"with a median latency of {ours_ms:.2f} ms; an exact scan takes {exact_ms:.2f} ms.")
 
 
 def _show_hits(collection: Collection, query: str) -> None:

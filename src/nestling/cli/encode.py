@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nestling.cli.flags.completion import sizes_of_thing
+from nestling.cli.flags.generated import with_groups
 from nestling.cli.flags.options import AsJson, At, Model, Wait
-from nestling.cli.flags.tables import Fields, IdColumn, open_table
+from nestling.cli.flags.tables import ColumnFlags, open_table
 from nestling.cli.terminal.output import say, show, show_json
 from nestling.data.tables.input_file import find_file
 
@@ -18,24 +20,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+@with_groups
 def encode(
     model: Model,
     texts: Annotated[
         Path, typer.Argument(metavar="TEXTS", help="A file: .txt, .csv, .tsv, .jsonl, .parquet.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or a .npy file.")],
+    columns: ColumnFlags,
     at: At = None,
-    column: Annotated[str | None, typer.Option(help="The column that holds the texts.")] = None,
-    id_column: IdColumn = None,
-    fields: Fields = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts encoded at a time.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of texts encoded at a time.")] = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a .npy file that exists.")] = False,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Turn texts into vectors at a granularity; an interrupted command goes on when it is repeated.
+    """Encode texts as vectors, at any granularity of the model.
 
-    A folder keeps the ids and the columns of the table with the vectors.
+    An output folder keeps the ids and the columns of the table with the vectors. If it is interrupted, repeat
+    it to resume.
 
     Example: nestling encode nestling-demo/model my.jsonl --at dim=64 -o vectors
     """
@@ -50,7 +52,7 @@ def encode(
         check_file_target(output, overwrite=overwrite)
     else:
         check_folder_target(output, "stored_vectors")
-    source = open_table(texts, column, id_column, fields)
+    source = open_table(texts, columns)
     check_model(model, at)
     encoder = open_encoder(model)
     granularity = encoder.nesting.resolve(at)
@@ -60,7 +62,9 @@ def encode(
         if is_npy:
             _write_npy(output, matrix)
             if source.ids is not None or len(source.kinds) > 1:
-                say(f"{output} holds vectors alone; give -o a folder to keep the ids and columns of {texts}")
+                say(
+                    f"{output} holds vectors only; give a folder as -o to keep the ids and columns of {texts}"
+                )
         else:
             nesting = encoder.nesting.up_to(granularity)
             with TemporaryDirectory(dir=output.resolve().parent, prefix=".nestling-") as place:
@@ -82,11 +86,13 @@ def encode(
 
 def extract(
     model: Model,
-    at: Annotated[str, typer.Option(help="The size to keep, such as dim=64.")],
+    at: Annotated[str, typer.Option(help="The size to keep, such as dim=64.", autocompletion=sizes_of_thing)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a standalone, smaller model, which plain sentence-transformers (6 or newer) loads too.
+    """Cut a model to one granularity, as a smaller model of its own.
+
+    Plain sentence-transformers (6 or newer) loads it too.
 
     Example: nestling extract nestling-demo/model --at dim=64 -o small
     """

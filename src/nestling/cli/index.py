@@ -10,6 +10,7 @@ import typer
 
 from nestling.cli.build import build, tune
 from nestling.cli.flags.options import VECTORS, AsJson, Folder, Wait, Where
+from nestling.cli.flags.registration import add_command
 from nestling.cli.flags.tables import TableOption, is_table, read_names, table_like
 from nestling.cli.index_folder import is_collection, readable, show_index, writable
 from nestling.cli.terminal.output import readable_bytes, say, show, show_json
@@ -25,29 +26,24 @@ index = typer.Typer(name="index", help="Build, change and check an index on the 
 More = Annotated[Path, typer.Argument(metavar="SOURCE", help=f"{VECTORS}, or texts for a collection.")]
 
 
-index.command()(build)
-
-
-@index.command("add")
 def add(
     folder: Folder, source: More, table: TableOption = None, wait: Wait = 0, as_json: AsJson = False
 ) -> None:
-    """Add vectors, or texts to a collection; they are on the disk when this returns.
+    """Add vectors, or texts to a collection; they are on disk when the command ends.
 
-    Their columns are those of the table that the index was built from.
+    A table needs the same columns as the one that the index was built from.
 
     Example: nestling index add products more.csv
     """
     _put(folder, source, table, wait, as_json, replaces=False)
 
 
-@index.command("update")
 def update(
     folder: Folder, source: More, table: TableOption = None, wait: Wait = 0, as_json: AsJson = False
 ) -> None:
-    """Replace rows by their ids, and add those that are new; they are on the disk when this returns.
+    """Replace rows by their ids, and add new ones; they are on disk when the command ends.
 
-    Columns that the table does not have are kept.
+    Fields that the table does not have keep their values.
 
     Example: nestling index update products changed.csv
     """
@@ -59,7 +55,7 @@ def _put(
 ) -> None:
     if is_collection(folder):
         if table is not None:
-            raise ConfigError("--table is for vectors; a collection takes one table with the texts in it")
+            raise ConfigError("leave out --table: a collection takes one table with the texts in it")
         from nestling.domains.text.collection import Collection
 
         with Collection.open(folder, wait=wait) as texts:
@@ -70,7 +66,7 @@ def _put(
             before, kinds, rows = len(vectors), vectors.fields, _put_vectors(vectors, source, table, replaces)
             after, later = len(vectors), vectors.fields
     if wider := [name for name, kind in kinds.items() if later[name] != kind]:
-        say(f"{', '.join(wider)} held whole numbers, and holds floats from now on")
+        say(f"{', '.join(wider)}: changed from whole numbers to floats")
     added = after - before
     say(f"{added:,} added, {rows - added:,} replaced; {after:,} in all")
     answer = {"added": added, "replaced": rows - added, "rows": after}
@@ -78,7 +74,7 @@ def _put(
 
 
 def _put_texts(texts: Collection, source: Path, replaces: bool) -> int:
-    """Add or replace texts; a table without them changes fields alone. How many rows it has."""
+    """Add or replace texts; a table without texts changes fields only. Returns its number of rows."""
     rows = table_like(source, texts.index, has_texts=True, replaces=replaces)
     if rows.text is None:
         return _put_fields(texts.index, rows)
@@ -87,7 +83,7 @@ def _put_texts(texts: Collection, source: Path, replaces: bool) -> int:
 
 
 def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, replaces: bool) -> int:
-    """Add or replace vectors; a table alone changes fields. How many rows it has."""
+    """Add or replace vectors; a table alone changes fields only. Returns the number of rows."""
     from nestling.vectors.stored import open_vectors
 
     if replaces and table is None and is_table(source):
@@ -106,33 +102,31 @@ def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, repla
 
 def _put_fields(index: AdaptiveIndex, rows: TableFile) -> int:
     if rows.ids is None:
-        raise ConfigError(f"{rows.path} has no column of ids, which say whose fields change; call it id")
+        raise ConfigError(f"{rows.path} has no column of ids; name the one of the rows to change id")
     return len(index.update(None, index.ids_like(rows.ids), rows.all_fields()))
 
 
-@index.command("delete")
 def delete(
     folder: Folder,
     ids: Annotated[list[str] | None, typer.Argument(metavar="IDS", help="Ids of the rows to delete.")] = None,
-    table: Annotated[
-        Path | None, typer.Option("--table", help="A table whose ids are to be deleted.")
-    ] = None,
+    table: Annotated[Path | None, typer.Option("--table", help="A table with the ids to delete.")] = None,
     where: Where = None,
     missing_ok: Annotated[
         bool,
         typer.Option(
-            "--missing-ok", help="Pass over ids that are not there; without it nothing is deleted then."
+            "--missing-ok",
+            help="Ignore unknown ids; by default they are an error.",
         ),
     ] = False,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Delete rows by their ids, by the ids of a table, or by what their fields hold.
+    """Delete rows by their ids, by the ids of a table, or by a condition on their fields.
 
     Example: nestling index delete products 17 23
     """
     if sum(given is not None and given != [] for given in (ids, table, where)) != 1:
-        raise ConfigError("say which rows to delete by one of: ids, --table FILE, --where CONDITION")
+        raise ConfigError("name the rows to delete by one of: ids, --table FILE, --where CONDITION")
     with writable(folder, wait=wait) as opened:
         count = opened.delete(_named(opened, ids, table, where), missing_ok=missing_ok)
         rows = len(opened)
@@ -141,7 +135,7 @@ def delete(
 
 
 def _named(opened: AdaptiveIndex, ids: list[str] | None, table: Path | None, where: str | None) -> Any:
-    """The ids of the rows that are to go."""
+    """The ids of the rows to delete."""
     if where is not None:
         return opened.ids_where(where)
     if table is None:
@@ -151,13 +145,12 @@ def _named(opened: AdaptiveIndex, ids: list[str] | None, table: Path | None, whe
     id_column = opened.columns.get("id")
     described = TableFile.open(table, None, id_column, [], has_texts=False)
     if described.ids is None:
-        raise ConfigError(f"{table} has no column of ids; call it id")
+        raise ConfigError(f"{table} has no column of ids; name it id")
     return opened.ids_like(described.ids)
 
 
-@index.command("compact")
 def compact(folder: Folder, wait: Wait = 0) -> None:
-    """Merge all segments into one, without what was deleted.
+    """Merge all segments into one, without the deleted rows.
 
     Example: nestling index compact my-index
     """
@@ -166,9 +159,8 @@ def compact(folder: Folder, wait: Wait = 0) -> None:
         show(str(len(opened)))
 
 
-@index.command("info")
 def info(folder: Folder, as_json: AsJson = False) -> None:
-    """Tell what an index holds, how it is searched, and what was measured of it.
+    """Show what an index holds, its plan, and what was measured of it.
 
     Example: nestling index info my-index
     """
@@ -176,9 +168,8 @@ def info(folder: Folder, as_json: AsJson = False) -> None:
         show_index(opened, as_json)
 
 
-@index.command("verify")
 def verify(folder: Folder, as_json: AsJson = False) -> None:
-    """Read and check every file of an index.
+    """Verify every file of an index.
 
     Example: nestling index verify my-index
     """
@@ -189,13 +180,9 @@ def verify(folder: Folder, as_json: AsJson = False) -> None:
     if as_json:
         show_json(asdict(found))
     else:
-        show(f"{found.files} files, {readable_bytes(found.size_bytes)}, {found.rows:,} rows: all in order")
+        show(f"{found.files} files, {readable_bytes(found.size_bytes)}, {found.rows:,} rows: no damage found")
 
 
-index.command()(tune)
-
-
-@index.command("export")
 def export(
     folder: Folder,
     to: Annotated[
@@ -203,17 +190,18 @@ def export(
         typer.Option(help="A table, such as postgres://host/db/table; secrets come from the environment."),
     ],
     shortlist_dim: Annotated[
-        int | None, typer.Option(help="Size of the prefix that the database searches first.")
+        int | None,
+        typer.Option(help="Size of the prefix that the database searches before it reranks."),
     ] = None,
     delete_missing: Annotated[
-        bool, typer.Option("--delete-missing", help="Delete rows of the table that the index does not have.")
+        bool, typer.Option("--delete-missing", help="Delete rows of the table that are not in the index.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copy an index to a database, without encoding anything again; repeat it to bring what changed.
+    """Copy an index to a database; nothing is encoded again.
 
-    Rows that the table has already are compared and left as they are, so that it also goes on after an
-    interruption.
+    Repeat it to copy what has changed, or to resume after an interruption: rows that are already there and
+    equal are skipped.
 
     Example: nestling index export my-index --to lancedb:///data/vectors/items
     """
@@ -231,3 +219,7 @@ def export(
     if done.extra:
         say(f"{done.extra:,} rows of the table are not in the index; --delete-missing deletes them")
     show_json({"rows": done.rows, **asdict(done)}) if as_json else show(str(done.rows))
+
+
+for verb in (build, add, update, delete, compact, info, verify, tune, export):
+    add_command(index, verb)

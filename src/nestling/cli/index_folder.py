@@ -1,4 +1,4 @@
-"""Folders that hold an index: of vectors, or of a collection of texts."""
+"""Folders that hold an index of vectors, or a collection of texts: how they are opened and shown."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ def is_collection(folder: Path) -> bool:
 
 
 def writable(folder: Path, encoder: str = "", *, wait: float = 0) -> AdaptiveIndex:
-    """An index to be changed, for vectors of an encoder, where that is known."""
+    """An index opened for changes; ``encoder`` is checked against the one that made its vectors."""
     from nestling.search.index.index import AdaptiveIndex
 
     return AdaptiveIndex.open(_vectors_of(folder), encoder=encoder or None, wait=wait)
 
 
 def readable(folder: Path) -> AdaptiveIndex:
-    """An index to be searched or told of."""
+    """An index opened for reading."""
     from nestling.search.index.index import AdaptiveIndex
 
     return AdaptiveIndex.open(_vectors_of(folder), read_only=True)
 
 
 def show_index(opened: AdaptiveIndex, as_json: bool) -> None:
-    """Say what an index holds and how it is searched."""
+    """Show what an index holds and how it is searched."""
     found = opened.info()
     if as_json:
         show_json(found.to_json())
         return
     show(f"{found.rows:,} vectors of {found.dim} dims, {readable_bytes(found.size_bytes)}: {found.plan}")
-    show(f"searched at {found.nesting}, with {readable_bytes(found.kept_bytes)} kept in memory")
+    show(f"searched at {found.nesting}, {readable_bytes(found.kept_bytes)} in memory")
     segments, waiting = len(found.segments), found.in_memory
     show(
         f"{segments} segment{'s' * (segments != 1)}, {waiting:,} row{'s' * (waiting != 1)} in no segment yet"
@@ -50,16 +50,16 @@ def show_index(opened: AdaptiveIndex, as_json: bool) -> None:
     if found.reason:
         show(f"the plan is {found.reason}")
     if found.table and found.sampled:
-        show("recall was measured with rows of its own; words may find less: give --queries")
+        show("recall was measured with rows of the index; on real queries it may be lower (see --queries)")
     for row in found.table:
         mark = "*" if row["point"] == found.default_point else " "
         show(f"{mark} recall {row['recall']:.4f} in {row['latency_ms']:.3g} ms {row['point']}".rstrip())
 
 
 def show_frontier(chosen: Trial, frontier: Frontier, k: int, as_json: bool) -> None:
-    """Show what plans were measured for ``k`` neighbours, and the one that was chosen."""
+    """Show the plans measured for ``k`` neighbours, and the chosen one."""
     if frontier.k < k:
-        say(f"each vector has {frontier.k} others, so that --k {frontier.k} is measured, not --k {k}")
+        say(f"each vector has {frontier.k} others, so --k {frontier.k} is measured, not --k {k}")
     if as_json:
         show_json({"chosen": chosen.to_json(), "trials": [trial.to_json() for trial in frontier]})
         return

@@ -7,62 +7,66 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nestling.cli.flags.options import AsJson, Seed
-from nestling.cli.terminal.output import say, show, show_json
+from nestling.cli.flags.completion import claims_of_paper, metrics_of_curve, models, options_of
+from nestling.cli.flags.generated import with_groups
+from nestling.cli.flags.options import AsJson
+from nestling.cli.flags.registration import home_name
+from nestling.cli.flags.tasks import TaskFlags, text_task, vector_task
+from nestling.cli.terminal.output import check_results, say, show, show_json
 
 if TYPE_CHECKING:
     from nestling.measure.curve.curve import Curve
 
 
+@with_groups
 def sweep(
     model: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="wordllama, minilm, a folder, a name on the hub, or vectors."),
+        typer.Argument(
+            metavar="MODEL",
+            help="wordllama, minilm, a folder, a name on the Hugging Face hub, or a file of vectors.",
+            callback=home_name,
+            autocompletion=models,
+        ),
     ],
-    pairs: Annotated[Path | None, typer.Option(help="A file of (query, document) pairs.")] = None,
-    beir: Annotated[Path | None, typer.Option(help="A folder in the format of BEIR.")] = None,
-    scored: Annotated[Path | None, typer.Option(help="A file of (text, text, score).")] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(help="Which column of --pairs or --scored is what, such as query=title,document=body."),
+    flags: TaskFlags,
+    nesting: Annotated[
+        str | None, typer.Option(help="Sizes to measure; by default those that the model was trained for.")
     ] = None,
-    queries: Annotated[Path | None, typer.Option(help="Vectors; row i asks for row i of MODEL.")] = None,
-    relevant: Annotated[
-        Path | None, typer.Option(help="Judgements (query, document, grade) of --queries by id or row.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help="The class of each vector of MODEL.")] = None,
-    k: Annotated[
-        int | None, typer.Option(min=1, help="Documents to look at; 10 by default, or all of fewer.")
-    ] = None,
-    measures: Annotated[str | None, typer.Option(help="What is measured, such as map,recall,mrr.")] = None,
-    nesting: Annotated[str | None, typer.Option(help="Other sizes than the model's own.")] = None,
-    truncation: Annotated[bool, typer.Option(help="Plain truncation beside a trained model.")] = True,
-    latency: Annotated[bool, typer.Option(help="Also measure the time of one use.")] = False,
-    name: Annotated[str | None, typer.Option(help="What the curve is called; MODEL by default.")] = None,
+    truncation: Annotated[
+        bool, typer.Option(help="Compare a trained model with plain truncation of its base model.")
+    ] = True,
+    latency: Annotated[bool, typer.Option(help="Also measure the latency of one use.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the curve; by default MODEL.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for the report.")] = None,
     format: Annotated[  # noqa: A002 - the name of the flag
-        str, typer.Option(help="Form of the table: text, markdown, latex or csv.")
+        str,
+        typer.Option(
+            help="Format of the table: text, markdown, latex or csv.",
+            autocompletion=options_of("measure.curve.table", "Format"),
+        ),
     ] = "text",
-    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure quality and cost of a model, or of vectors, at every granularity.
 
-    A model that was trained for its sizes stands beside the plain truncation of what it was trained from.
+    A model that nestling trained is compared with plain truncation of its base model.
 
     Example: nestling sweep nestling-demo/model --pairs my.csv -o report
     """
-    from nestling.cli.flags.tasks import TaskFlags, text_task, vector_task
-    from nestling.cli.terminal.output import check_results
     from nestling.granularity import Nesting
     from nestling.measure.curve.table import check_format
     from nestling.measure.sweep import sweep as measure
 
     check_format(format)
     check_results(output, "curve.json", "curve.png", "grid.png", "report.html")
-    flags = TaskFlags(pairs, beir, scored, columns, queries, relevant, labels, k, measures, seed)
     wanted = None if nesting is None else Nesting.parse(nesting)
-    how: dict[str, Any] = {"seed": seed, "name": name or model, "latency": latency, "truncation": truncation}
+    how: dict[str, Any] = {
+        "seed": flags.seed,
+        "name": name or model,
+        "latency": latency,
+        "truncation": truncation,
+    }
     how["source"] = flags.source
     if flags.are_of_vectors:
         from nestling.vectors.stored import open_vectors
@@ -98,21 +102,27 @@ def _write(curve: Curve, output: Path) -> None:
 
 
 def choose(
-    curve: Annotated[Path, typer.Argument(metavar="CURVE", help="A curve.json of a sweep.")],
-    keep: Annotated[float | None, typer.Option(help="Share of the full quality, such as 0.99.")] = None,
+    curve: Annotated[Path, typer.Argument(metavar="CURVE", help="A curve.json that sweep wrote.")],
+    keep: Annotated[
+        float | None, typer.Option(help="The least fraction of the full quality, such as 0.99.")
+    ] = None,
     at_least: Annotated[float | None, typer.Option(help="The least value of the metric.")] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="The most bytes of a vector.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="The most bytes of one vector.")] = None,
     max_ms: Annotated[
-        float | None, typer.Option(help="The most milliseconds, where the sweep measured them.")
+        float | None, typer.Option(help="The longest latency in milliseconds; needs sweep --latency.")
     ] = None,
     max_flops: Annotated[float | None, typer.Option(help="The most multiply-adds for one input.")] = None,
     max_model_bytes: Annotated[float | None, typer.Option(help="The most bytes of the model.")] = None,
     metric: Annotated[
-        str | None, typer.Option(help="The metric that is meant; the first of the curve by default.")
+        str | None,
+        typer.Option(
+            help="The metric of --keep and --at-least; by default the main one of the curve.",
+            autocompletion=metrics_of_curve,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name the cheapest granularity of a curve that meets a target.
+    """Choose the cheapest granularity of a curve that meets all targets.
 
     Example: nestling choose nestling-demo/curve.json --keep 0.99
     """
@@ -136,20 +146,33 @@ def choose(
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(metavar="PAPER", help="mrl, adanns, 2dmse, starbucks or trsa.")],
-    seeds: Annotated[int, typer.Option(min=2, help="How many seeds; intervals are over them.")] = 3,
+    paper: Annotated[
+        str,
+        typer.Argument(
+            metavar="PAPER",
+            help="mrl, adanns, 2dmse, starbucks or trsa.",
+            autocompletion=options_of("papers", "PAPERS"),
+        ),
+    ],
+    seeds: Annotated[
+        int, typer.Option(min=2, help="Number of seeds; confidence intervals are over seeds.")
+    ] = 3,
     claims: Annotated[
-        str | None, typer.Option(help="Claims to measure, such as C1,C3; all by default.")
+        str | None,
+        typer.Option(
+            help="Claims to measure, such as C1,C3; by default all.", autocompletion=claims_of_paper
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for the results.")] = None,
-    quick: Annotated[bool, typer.Option(help="See that it runs; the figures mean nothing.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="A short run, to see that everything works; its figures mean nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the claims of a paper at small scale; each holds or does not hold.
+    """Measure the claims of a paper at small scale, and say whether each holds.
 
     Example: nestling reproduce mrl --claims C1,C3
     """
-    from nestling.cli.terminal.output import check_results
     from nestling.papers import reproduce as measure
 
     check_results(output, f"{paper}.json", f"{paper}.md")

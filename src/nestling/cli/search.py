@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nestling.arguments.paths import home_path
 from nestling.cli.demo import COLLECTION, DEMO_FOLDER
+from nestling.cli.flags.completion import models
 from nestling.cli.flags.options import AsJson, At, Where
+from nestling.cli.flags.registration import home_name
 from nestling.cli.index_folder import is_collection, readable
 from nestling.cli.terminal.output import one_line, say, show, show_json
 from nestling.errors import ConfigError
@@ -24,28 +27,37 @@ def search(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[INDEX] [QUERY]", help="A folder to search, and what to look for (- reads it)."
+            metavar="[INDEX] [QUERY]",
+            help="The folder of an index or a collection (by default the demo's), and the query "
+            "(- reads it from standard input).",
         ),
     ] = None,
-    vectors: Annotated[Path | None, typer.Option(help="A file of query vectors, in place of words.")] = None,
-    k: Annotated[int, typer.Option(min=1, help="How many answers.")] = 10,
+    vectors: Annotated[Path | None, typer.Option(help="A file of query vectors, instead of a query.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="Number of answers to each query.")] = 10,
     at: At = None,
     point: Annotated[
-        str | None, typer.Option(help="How far to look, such as nprobe=16,shortlist=200.")
+        str | None, typer.Option(help="Search parameters, such as nprobe=16,shortlist=200.")
     ] = None,
     recall: Annotated[
         float | None,
         typer.Option(
-            help="Take the fastest point that was measured to find this share of the exact nearest."
+            help="Use the fastest measured search parameters that reach this recall, instead of --point."
         ),
     ] = None,
     where: Where = None,
     encoder: Annotated[
-        str | None, typer.Option(help="What made the vectors of an index that does not say it.")
+        str | None,
+        typer.Option(
+            help="The model that made the vectors, where the index does not name it.",
+            callback=home_name,
+            autocompletion=models,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search a collection of texts, or an index of vectors; answers carry ids and fields.
+    """Search a collection of texts, or an index of vectors.
+
+    Answers have a score, an id, and the fields of the row.
 
     Example: nestling search products "warm winter jacket" --where "year>=2020 and brand in (acme, nord)"
     """
@@ -56,12 +68,10 @@ def search(
     asked: dict[str, Any] = {"k": k, "at": at, "point": at_point, "recall": recall, "where": where}
     if vectors is not None:
         if len(given) > 1:
-            raise ConfigError("--vectors are searched for in place of words; give one of both")
+            raise ConfigError("give a query or --vectors, not both")
         if not given:
-            raise ConfigError(
-                "name the index that the vectors are searched in: nestling search INDEX --vectors FILE"
-            )
-        _show_rows(_search_vectors(Path(given[0]), vectors, asked), as_json)
+            raise ConfigError("name the index to search: nestling search INDEX --vectors FILE")
+        _show_rows(_search_vectors(home_path(given[0]), vectors, asked), as_json)
         return
     folder = _folder_of(given)
     query = sys.stdin.readline().strip() if given[-1] == "-" else given[-1]
@@ -70,24 +80,24 @@ def search(
         show_json(answers)
         return
     if not answers:
-        say("no row is there that may be found" if where is None else "no row meets --where")
+        say("the index has no rows" if where is None else "no row meets --where")
     for answer in answers:
         _show_answer(answer)
 
 
 def _folder_of(given: list[str]) -> Path:
-    """The folder that is searched for the last of the words: the one before it, or that of the demo."""
-    first = Path(given[0]) if given else None
+    """The folder to search: the word before the query, or the demo's."""
+    first = home_path(given[0]) if given else None
     has_folder = first is not None and (first / MANIFEST).is_file()
     if first is None or (has_folder and len(given) == 1):
-        raise ConfigError(f'say what to look for: nestling search {first or "INDEX"} "warm winter jacket"')
+        raise ConfigError(f'give a query: nestling search {first or "INDEX"} "warm winter jacket"')
     if len(given) > 2:
         words = f'{first} "{" ".join(given[1:])}"' if has_folder else f'"{" ".join(given)}"'
-        raise ConfigError(f"put the words between quotes, so that they are one: nestling search {words}")
+        raise ConfigError(f"put the words of the query in quotes: nestling search {words}")
     folder = first if len(given) == 2 else DEMO_FOLDER / COLLECTION
     if not folder.exists():
         raise ConfigError(
-            f"there is no index at {folder}; make one with nestling index build, or nestling demo, and name "
+            f"there is no index at {folder}; make one with nestling index build or nestling demo, and name "
             f'it: nestling search INDEX "{given[-1]}"'
         )
     return folder
@@ -101,7 +111,7 @@ def _search_texts(
         from nestling.encoders.text.opening import check_model
 
         if encoder is not None:
-            raise ConfigError("--encoder is for an index of vectors; a collection has its own")
+            raise ConfigError("leave out --encoder: a collection has its own")
         check_model(folder / "encoder", asked.get("at"))
         with Collection.open(folder, read_only=True) as collection:
             return [asdict(hit) for hit in collection.search(query, **asked)]
@@ -114,7 +124,7 @@ def _search_texts(
         name = name_to_open(reference, encoder)
         if not name:
             raise ConfigError(
-                f"{folder} does not say what made its vectors; name it with --encoder, or give --vectors"
+                f"{folder} does not say what model made its vectors; name it with --encoder, or use --vectors"
             )
         if index.encoder and not has_digest(reference):
             index.check_encoder(encoder or "")
@@ -123,8 +133,8 @@ def _search_texts(
         # A cut is right only of vectors that are known to be its own.
         if not index.encoder and full != index.dim:
             raise ConfigError(
-                f"{name} makes vectors of {full} dims, and {folder} holds some of {index.dim}; "
-                f"name what made them with --encoder, or build the index with --made-by {name} if it did"
+                f"{name} makes vectors of {full} dims, but those of {folder} have {index.dim}; name the "
+                f"model that made them with --encoder, or build the index with --made-by {name} if it did"
             )
         size = index.dim if index.dim in made.nesting.sizes("dim") else None
         return _of_rows(index.search(made.encode([query], size), **asked))[0]
@@ -149,7 +159,7 @@ def _search_vectors(folder: Path, vectors: Path, asked: dict[str, Any]) -> list[
 
 
 def _of_rows(hits: Hits) -> list[list[dict[str, Any]]]:
-    """For each query the rows that were found, with their fields where the index has any."""
+    """The answers to each query, with their fields where the index has any."""
     return [
         [
             {"id": name, "score": score, **({"fields": fields} if fields else {})}
@@ -171,7 +181,7 @@ def _show_rows(answers: list[list[dict[str, Any]]], as_json: bool) -> None:
 
 
 def _show_answer(answer: dict[str, Any]) -> None:
-    """One answer: score and id, then the text, then what else is known of it."""
+    """One answer: score and id, then the text, then the other fields."""
     show(f"{answer['score']:.3f}  {one_line(answer['id'])}")
     if "text" in answer:
         show(f"       {one_line(answer['text'])}")

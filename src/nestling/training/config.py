@@ -25,24 +25,24 @@ class TrainConfig:
 
     Args:
         epochs: passes over the data; at least 1.
-        max_steps: optimiser steps, in place of ``epochs`` when given.
-        batch_size: rows that one loss sees, over all processes together; less data than that is one batch.
-        drop_last: leave out the last, shorter batch of an epoch. Contrastive losses mean something else
-            with fewer negatives, hence the default; each epoch leaves out other rows.
-        lr: the highest learning rate of AdamW; above 0.
-        weight_decay: of matrices; biases, norms and scalars never decay. At least 0.
-        schedule: after the warm-up the rate falls as a half ``"cosine"``, falls on a line
-            (``"linear"``), or stays (``"constant"``).
-        warmup: fraction of the steps over which the rate rises to ``lr``; from 0 to below 1.
-        mixed_precision: ``"bf16"`` or ``"fp16"`` runs the objective under autocast (fp16 with loss
-            scaling); weights stay as they are. Goes before what ``accelerate launch`` says.
+        max_steps: number of optimiser steps, in place of ``epochs``.
+        batch_size: rows in one batch, over all processes together; a smaller data set makes one batch.
+        drop_last: leave out the last, shorter batch of an epoch; each epoch leaves out different rows. Fewer
+            negatives change the meaning of a contrastive loss, hence the default.
+        lr: highest learning rate of AdamW; above 0.
+        weight_decay: weight decay of matrices; biases, norms and scalars never decay. At least 0.
+        schedule: how the learning rate falls after the warm-up: as a half ``"cosine"``, on a line
+            (``"linear"``), or not at all (``"constant"``).
+        warmup: fraction of the steps in which the learning rate rises to ``lr``; from 0 to below 1.
+        mixed_precision: precision of the loss: ``"no"`` (float32), or ``"bf16"`` or ``"fp16"`` by autocast
+            (fp16 with loss scaling); weights stay float32. Overrides what ``accelerate launch`` says.
         gradient_accumulation: batches per optimiser step; their losses are weighted by rows.
-        max_grad_norm: gradients are scaled down to this norm; None (or infinity) leaves them.
-        seed: of the order of rows and of all that is random in the model and the data.
-        workers: processes that prepare batches; 0 prepares them in the training process.
-        log_every: steps between lines of the log; each is the mean since the line before.
-        checkpoint_every: steps between checkpoints; None is the end of each epoch.
-        evaluate_every: steps between evaluations; None is once, at the end.
+        max_grad_norm: gradients are clipped to this norm; ``inf`` does not clip.
+        seed: seed of the order of rows, and of everything random in the model and the data.
+        workers: number of processes that prepare batches; 0 prepares them in the training process.
+        log_every: steps between lines of the log; each line is the mean since the line before.
+        checkpoint_every: steps between checkpoints; by default one at the end of each epoch.
+        evaluate_every: steps between evaluations; by default one at the end.
 
     Raises:
         ConfigError: for a value outside these ranges.

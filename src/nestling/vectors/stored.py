@@ -158,11 +158,14 @@ class StoredVectors:
         blocks = self._prepared(granularity["dim"])
         if folder is not None:
             self._write(folder, blocks, nesting, rule, self.values.dtype, self.encoder)
-            return StoredVectors.load(folder)
-        values = self._join(blocks, granularity["dim"])
-        ids = None if self.ids is None else self.ids.copy()
-        small = StoredVectors.__new__(StoredVectors)
-        return small._fill(values, nesting, rule, ids, self.encoder, self.fields, self.columns)
+            small = StoredVectors.load(folder)
+        else:
+            values = self._join(blocks, granularity["dim"])
+            ids = None if self.ids is None else self.ids.copy()
+            small = StoredVectors.__new__(StoredVectors)
+            small._fill(values, nesting, rule, ids, self.encoder, self.fields, self.columns)
+        small.is_nested = self.is_nested
+        return small
 
     def mapped(self, by: Map, folder: str | Path, *, encoder: str | None = None) -> StoredVectors:
         """These vectors under a map, written to a folder block by block and read from it as a memory map.

@@ -1,12 +1,16 @@
-"""What the flags of ``nestling sweep`` measure on: texts of a file, or vectors with their judgements."""
+"""Flags of ``nestling sweep`` for the task: texts of a file, or vectors with relevance judgements."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from nestling.cli.flags.completion import options_of
+from nestling.cli.flags.options import Seed
 from nestling.cli.terminal.output import say, say_left_out
 from nestling.errors import ConfigError, DataError, named
 
@@ -23,33 +27,62 @@ _LABEL = "label"
 _K = 10
 
 
+_TEXTS, _VECTORS, _HOW = "Texts (for a text model)", "Vectors (for a file of vectors)", "Metrics"
+
+
 @dataclass(frozen=True)
 class TaskFlags:
-    """The flags as they were given.
+    """The data to measure on, and the measures."""
 
-    Args:
-        pairs: a file of (query, document) pairs.
-        beir: a folder in the format of BEIR.
-        scored: a file of (text, text, score).
-        columns: of one of these two, by their part.
-        queries: a file of vectors.
-        relevant: a file of judgements of them.
-        labels: a file of classes.
-        k: documents to look at.
-        measures: names with commas between.
-        seed: of the rows that are held out as queries.
-    """
-
-    pairs: Path | None
-    beir: Path | None
-    scored: Path | None
-    columns: str | None
-    queries: Path | None
-    relevant: Path | None
-    labels: Path | None
-    k: int | None
-    measures: str | None
-    seed: int
+    pairs: Annotated[
+        Path | None, typer.Option(help="A file of (query, document) pairs.", rich_help_panel=_TEXTS)
+    ] = None
+    beir: Annotated[
+        Path | None, typer.Option(help="A folder in the BEIR format.", rich_help_panel=_TEXTS)
+    ] = None
+    scored: Annotated[
+        Path | None, typer.Option(help="A file of (text, text, score) rows.", rich_help_panel=_TEXTS)
+    ] = None
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Which column of --pairs or --scored is what, such as query=title,document=body.",
+            rich_help_panel=_TEXTS,
+        ),
+    ] = None
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            help="Query vectors; without --relevant, row i of MODEL answers row i.", rich_help_panel=_VECTORS
+        ),
+    ] = None
+    relevant: Annotated[
+        Path | None,
+        typer.Option(
+            help="Relevance judgements (query, document, grade), by id or by row number.",
+            rich_help_panel=_VECTORS,
+        ),
+    ] = None
+    labels: Annotated[
+        Path | None, typer.Option(help="The class of each vector of MODEL.", rich_help_panel=_VECTORS)
+    ] = None
+    k: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Documents to retrieve for each query; by default 10, or all where there are fewer.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None
+    measures: Annotated[
+        str | None,
+        typer.Option(
+            help="Metrics, the main one first, such as map,recall,mrr; by default ndcg,recall,mrr.",
+            rich_help_panel=_HOW,
+            autocompletion=options_of("measure.tasks.retrieval", "MEASURES", several=True),
+        ),
+    ] = None
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         sources = ("pairs", "beir", "scored", "queries", "labels")
@@ -135,7 +168,7 @@ def _to_depth(task: Retrieval, k: int | None) -> Retrieval:
     if k is None:
         k = min(_K, len(task.documents))
         if k < _K:
-            say(f"there are {k} documents, so that --k {k} is measured, not --k {_K}")
+            say(f"there are {k} documents, so --k {k} is measured, not --k {_K}")
     return replace(task, k=k)
 
 

@@ -1,11 +1,15 @@
-"""A training run as a TOML file: what data, which model and loss, how it is trained, where it goes."""
+"""Plans of training runs: the data, the model, the loss, the training and the output, as a TOML file.
+
+The description of a setting in a docstring below is also the help of its flag on the command line.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from nestling.arguments.paths import home_path
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import Nesting
-from nestling.plan_file import check_names, read_tables, validated
+from nestling.plan_file import check_names, read_tables, settings_of, validated
 from nestling.storage.artifact import write_result
 from nestling.training.config import TrainConfig
 
@@ -28,16 +32,16 @@ class _Table(BaseModel):
 
 
 class DataPlan(_Table):
-    """Where the texts come from; the docstrings of the installed packages if nothing is named.
+    """The texts to train on; by default the docstrings of the installed packages.
 
     Args:
         pairs: a file of (query, document) pairs.
-        scored: a file of (text, text, score), the similarity that people see in a pair.
+        scored: a file of (text, text, score) rows; the score is the similarity that people see in a pair.
         texts: a file of single texts.
-        docstrings: a folder of Python sources whose docstrings are the pairs.
-        columns: of the file, by their part: ``query=...,document=...,group=...`` of pairs,
-            ``first=...,second=...,score=...`` of scored pairs, ``text=...`` of texts.
-        limit: the most rows to use.
+        docstrings: a folder of Python packages; their docstrings make the pairs.
+        columns: which column of the file is what, such as ``query=title,document=body,group=topic`` for
+            pairs, ``first=a,second=b,score=rating`` for scored pairs, or ``text=body`` for texts.
+        limit: the largest number of rows to use.
     """
 
     pairs: str | None = None
@@ -57,16 +61,16 @@ class DataPlan(_Table):
 
 
 class ModelPlan(_Table):
-    """The encoder and the map that is trained on top of it.
+    """The encoder, and what of it is trained.
 
     Args:
-        encoder: the name or folder of a text encoder.
-        nesting: the sizes that are trained, such as ``"dim=8..256"``, or with every weight tuned
-            ``"layer=2,4,6 zip dim=32,128,384"``; None doubles the dim up to the full one.
-        hidden: width of the hidden layer of the map; None for a linear map.
-        orthogonal: keep the map a rotation, so that full-size similarities stay as they are.
-        tune: what is trained: ``"adapter"``, the map on top; ``"encoder"``, every weight of the encoder; or
-            ``"masked"``, every weight by telling masked words of texts (pre-training).
+        encoder: the text encoder: ``wordllama``, ``minilm``, a folder, or a name on the Hugging Face hub.
+        tune: what to train: ``adapter`` (a map on top of the encoder's vectors), ``encoder`` (all weights) or
+            ``masked`` (all weights, by masked-language modelling on texts).
+        nesting: the granularities to train, such as ``dim=8..256``, or with all weights tuned
+            ``layer=2,4,6 zip dim=32,128,384``; by default dims are doubled from 8 to the full size.
+        hidden: width of the adapter's hidden layer; by default the adapter is linear.
+        orthogonal: keep the adapter a rotation, so that similarities at full size do not change.
     """
 
     encoder: str = "wordllama"
@@ -83,28 +87,34 @@ class ModelPlan(_Table):
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         if self.orthogonal and self.hidden is not None:
-            raise ValueError("a rotation has no hidden layer; leave out hidden or orthogonal")
+            raise ValueError("an orthogonal adapter has no hidden layer; leave out hidden or orthogonal")
         if self.tune != "adapter" and (self.orthogonal or self.hidden is not None):
             raise ValueError("hidden and orthogonal describe an adapter; leave them out or tune the adapter")
         if self.tune == "adapter" and self.nesting and Nesting.parse(self.nesting).axes != ("dim",):
-            raise ValueError("an adapter is cut on dim alone; tune the encoder, or name dims alone")
+            raise ValueError(
+                "an adapter is cut on dim alone; tune the encoder, or give a nesting of dims alone"
+            )
         return self
 
 
 class LossPlan(_Table):
-    """InfoNCE, or CoSENT for scored pairs, at each size, and how the sizes are weighted and drawn.
+    """InfoNCE (CoSENT for scored pairs) at each granularity, and how the granularities are combined.
 
     Args:
-        temperature: of the softmax, or of the differences of CoSENT; above 0.
-        symmetric: also let each document pick its query.
-        weights: the importance of each size, in the order of the nesting; None is 1 for all.
-        draw: which sizes one step uses.
-        draw_count: how many sizes ``random_some`` and ``sandwich`` draw at random.
-        align: draw small granularities towards the full one: its ``"scores"`` or its ``"vectors"``.
-        align_weight: of that term.
-        align_temperature: of its softmax; by default that of the loss for scores and 1 for vectors.
-        deep_documents: take documents from the full layer at every granularity.
-        chunk_size: texts that are encoded at a time, by gradient caching; None encodes a batch at once.
+        temperature: temperature of the softmax, or for scored pairs of the score differences; above 0.
+        symmetric: add the loss of finding each document's query.
+        weights: weight of each granularity in the loss, in the order of the nesting, such as ``4,2,1,1``; by
+            default all are 1.
+        draw: which granularities one step trains: ``every``, ``random_some``, ``sandwich``, ``random_prefix``
+            or ``cross``.
+        draw_count: number of granularities that ``random_some`` and ``sandwich`` draw.
+        align: self-distillation from the full granularity to the smaller ones, of its ``scores`` or its
+            ``vectors``.
+        align_weight: weight of the self-distillation term.
+        align_temperature: temperature of its softmax; by default that of the loss for scores, 1 for vectors.
+        deep_documents: take documents from the last layer at every granularity.
+        chunk_size: number of texts encoded at a time, by gradient caching, to save memory; by default a whole
+            batch.
     """
 
     temperature: float = Field(default=0.05, gt=0)
@@ -120,12 +130,12 @@ class LossPlan(_Table):
 
 
 class MaskingPlan(_Table):
-    """What pre-training hides.
+    """Which words masked-language modelling hides.
 
     Args:
-        encoder_rate: share of the words that the encoder does not see.
-        decoder_rate: share of the words that the decoder does not see.
-        max_length: tokens of a text; longer ones are cut at random places.
+        encoder_rate: fraction of the words that are masked for the encoder; between 0 and 1.
+        decoder_rate: fraction of the words that are masked for the decoder; between 0 and 1.
+        max_length: length of the longest text in tokens, at least 3; longer texts are cut at a random place.
     """
 
     encoder_rate: float = Field(default=0.2, gt=0, lt=1)
@@ -134,7 +144,11 @@ class MaskingPlan(_Table):
 
 
 class OutputPlan(_Table):
-    """Where the trained model, its checkpoints and its log go."""
+    """Where the results go.
+
+    Args:
+        folder: the folder for the model, the resolved plan, the log and the checkpoints.
+    """
 
     folder: str = "runs/train"
 
@@ -142,7 +156,7 @@ class OutputPlan(_Table):
 class TrainPlan(_Table):
     """A whole training run.
 
-    A key stands in one table only, so that each is also an unambiguous flag of the command line.
+    Each key is in one table only, so each is also a flag of ``nestling train``.
     """
 
     data: DataPlan = DataPlan()
@@ -156,7 +170,7 @@ class TrainPlan(_Table):
     def _scored_pairs_tune_the_encoder(self) -> Self:
         if self.data.scored is not None and (self.model.tune != "encoder" or self.loss.symmetric):
             raise ValueError(
-                "scored pairs train every weight of the encoder, and neither text is the query: set "
+                "scored pairs train all weights of the encoder, and neither text is a query: set "
                 'tune = "encoder" and leave out symmetric'
             )
         return self
@@ -167,24 +181,22 @@ class TrainPlan(_Table):
         return "\n".join(f"[{name}]\n{_to_lines(table)}" for name, table in tables.items())
 
 
-def _keys(table: Any) -> tuple[str, ...]:
-    return (
-        tuple(table.model_fields) if hasattr(table, "model_fields") else tuple(f.name for f in fields(table))
-    )
-
-
-TABLES = {name: _keys(info.annotation) for name, info in TrainPlan.model_fields.items()}
+SETTINGS = settings_of(TrainPlan)
+"""Every key of a plan, with its table, type, default and description."""
+TABLES = {
+    table: tuple(each.name for each in group) for table, group in groupby(SETTINGS, lambda each: each.table)
+}
 """The keys of each table."""
 HOMES = {key: name for name, keys in TABLES.items() for key in keys}
 """The table of each key."""
 
 
 def read_plan(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> TrainPlan:
-    """Read a plan from a TOML file and set some of its keys anew.
+    """Read a plan from a TOML file, and override some of its keys.
 
     Args:
         path: the file; None starts from the defaults.
-        overrides: values by key, as they come from the command line; those that are None are left out.
+        overrides: values by key, as from the command line; None leaves a key as it is.
 
     Raises:
         ConfigError: for a file that cannot be read, an unknown table or key (the nearest is named), or
@@ -204,7 +216,7 @@ def read_plan(path: str | Path | None = None, overrides: Mapping[str, Any] | Non
 
 
 def check_sources(plan: DataPlan) -> None:
-    """Refuse files and folders of data that do not exist, before anything is made of the others.
+    """Refuse files and folders of data that do not exist.
 
     Raises:
         DataError: naming the first of them.
@@ -212,17 +224,17 @@ def check_sources(plan: DataPlan) -> None:
     for name in ("pairs", "scored", "texts", "docstrings"):
         path = getattr(plan, name)
         if path is not None and not home_path(path).exists():
-            raise DataError(f"{path} does not exist; give a file that does as {name}=")
+            raise DataError(f"{path} does not exist; give a file or folder that does as {name}=")
 
 
 def write_plan(plan: TrainPlan, path: str | Path) -> None:
     """Write the plan with every setting as it was resolved.
 
     Raises:
-        ArtifactError: if another plan is there, which nestling did not write.
+        ArtifactError: if a file is there that nestling did not write.
         StorageError: if writing fails.
     """
-    write_result(path, f"# nestling: every setting of a training, as it was resolved\n{plan.to_toml()}")
+    write_result(path, f"# nestling: every setting of a training run, as resolved\n{plan.to_toml()}")
 
 
 def _as_dict(table: Any) -> dict[str, Any]:

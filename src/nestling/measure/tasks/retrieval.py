@@ -19,7 +19,7 @@ from nestling.measure.tasks.qrels import Floats, Judgements, Labels, Qrels
 from nestling.measure.tasks.scores import MeanScores
 from nestling.search.exact.neighbours import nearest, nearest_each
 
-_MEASURES: dict[str, Callable[[Floats, Judgements], Floats]] = {
+MEASURES: dict[str, Callable[[Floats, Judgements], Floats]] = {
     "ndcg": lambda found, judged: of.ndcg(found, judged.ideal(found.shape[1])),
     "recall": lambda found, judged: of.recall(found, judged.relevant),
     "mrr": lambda found, _: of.reciprocal_rank(found),
@@ -200,7 +200,7 @@ class Retrieval:
 
     def _judge(self, indices: NDArray[np.int64]) -> Floats:
         grades = self.qrels.grades(indices)
-        return np.stack([_MEASURES[measure](grades, self.qrels) for measure in self.measures], axis=1)
+        return np.stack([MEASURES[measure](grades, self.qrels) for measure in self.measures], axis=1)
 
     def answer_one(self, encoded: Mapping[str, NDArray[Any]], dim: int, rule: CutRule) -> None:
         """What one use takes once a query is encoded, for measuring its time: one search."""
@@ -212,12 +212,12 @@ def _read_measures(given: Sequence[str]) -> tuple[str, ...]:
     """Names of measures; one alone may stand without a list."""
     measures = (given,) if isinstance(given, str) else tuple(given)
     for measure in measures:
-        if measure not in _MEASURES:
+        if measure not in MEASURES:
             name, _, rank = str(measure).partition("@")
-            hint = f"; say how many documents with k={rank}" if rank and name in _MEASURES else ""
-            raise ConfigError(unknown("measure", measure, _MEASURES) + hint)
+            hint = f"; say how many documents with k={rank}" if rank and name in MEASURES else ""
+            raise ConfigError(unknown("measure", measure, MEASURES) + hint)
     if not measures:
-        raise ConfigError(f"name at least one measure: {', '.join(_MEASURES)}")
+        raise ConfigError(f"name at least one measure: {', '.join(MEASURES)}")
     return measures
 
 
