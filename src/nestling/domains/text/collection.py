@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from nestling.arguments.numbers import type_of
 from nestling.arguments.paths import home_path
 from nestling.cut import check_vectors
-from nestling.data.tables.columns import Columns, Kinds, read_columns, write_columns
+from nestling.data.tables.columns import Columns, read_columns, write_columns
 from nestling.data.tables.description import TableFile
-from nestling.data.tables.fields import FieldKind, Value
+from nestling.data.tables.fields import Value
 from nestling.domains.text.encoding import encoded
+from nestling.domains.text.source import TEXT, TextSource
 from nestling.encoders.reference import digest_of
 from nestling.encoders.text.opening import open_encoder
-from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError
+from nestling.errors import ArtifactError, ConfigError, NestlingError
 from nestling.granularity import At
 from nestling.search.index.files.ids import Ids
 from nestling.search.index.index import AdaptiveIndex
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 _KIND = "collection"
 _ENCODER, _INDEX, _INCOMING = "encoder", "index", "incoming"
 _BEFORE_FIELDS = "records.sqlite"
-_TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Collection:
         targets: Any = {"recall": recall, "max_bytes": max_bytes, "max_ms": max_ms}
         check_targets(**targets)
         chosen = Plan.parse(plan) if isinstance(plan, str) else plan
-        source = _Source.of(texts, ids, fields)
+        source = TextSource.of(texts, ids, fields, TEXT)
         granularity = encoder.nesting.resolve(at)
         small = encoder if granularity == encoder.nesting.full else encoder.extract(granularity)
         asked = _as_vectors(small, queries)
@@ -200,7 +200,7 @@ class Collection:
     @property
     def text_column(self) -> str:
         """The field that holds the texts."""
-        return self.index.columns.get("text", _TEXT)
+        return self.index.columns.get("text", TEXT)
 
     def add(self, texts: TableFile | Iterable[str], ids: Any = None, *, fields: Any = None) -> Ids:
         """Add texts; when this returns they are on the disk. Their ids.
@@ -283,45 +283,10 @@ class Collection:
 
     def _read(self, texts: TableFile | Iterable[str], ids: Any, fields: Any) -> tuple[Any, Any, Columns]:
         """Vectors, ids and columns of texts that come to those that are there."""
-        source = _Source.of(texts, ids, fields, self.text_column)
+        source = TextSource.of(texts, ids, fields, self.text_column)
         matrix = self.encoder.encode(list(source.texts))
         names = self.index.ids_like(source.ids) if isinstance(texts, TableFile) else source.ids
         return matrix, names, Columns.joined(list(source.fields()), source.kinds)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Texts with their ids and fields, each of which can be gone through anew."""
-
-    texts: Iterable[str]
-    ids: Any
-    kinds: Kinds
-    fields: Callable[[], Iterator[Columns]]
-    columns: Mapping[str, str]
-
-    @classmethod
-    def of(cls, texts: TableFile | Iterable[str], ids: Any, fields: Any, name: str = _TEXT) -> _Source:
-        if isinstance(texts, TableFile):
-            if fields is not None:
-                raise ConfigError("a table of texts says its fields itself; leave out fields")
-            return cls(texts, texts.ids if ids is None else ids, texts.kinds, texts.fields, texts.columns)
-        if isinstance(texts, Mapping) or hasattr(texts, "columns"):
-            raise DataError(
-                "texts must be a list of texts, not a table; give one column as texts and others as fields"
-            )
-        if isinstance(texts, str):
-            raise DataError("texts must be a list of texts, not one text; put it in a list")
-        rows = list(texts)
-        given = Columns.read(fields, len(rows))
-        if name in given.by_name:
-            raise DataError(f"the field {name!r} is taken by the texts themselves; rename yours")
-        kinds: dict[str, FieldKind] = {name: "text", **given.kinds}
-
-        def columns() -> Iterator[Columns]:
-            own = Columns.read({name: rows}, len(rows), {name: "text"})
-            yield Columns({**own.by_name, **given.by_name}, len(rows))
-
-        return cls(rows, ids, kinds, columns, {"text": name})
 
 
 def _as_vectors(encoder: Encoder, queries: Sequence[str] | NDArray[Any] | None) -> NDArray[Any] | None:
