@@ -180,7 +180,7 @@ def test_bad_requests_are_told(saved: Path, encoder: Any, tmp_path: Path) -> Non
         Collection.create(tmp_path / "c", encoder, [])
     with pytest.raises(DataError, match="put it in a list"):
         Collection.create(tmp_path / "c", encoder, "one text")
-    with pytest.raises(DataError, match="taken by the texts"):
+    with pytest.raises(DataError, match="reserved for the texts"):
         Collection.create(tmp_path / "c", encoder, TEXTS, fields={"text": TEXTS})
     with pytest.raises(ArtifactError):
         Collection.open(tmp_path / "nowhere")

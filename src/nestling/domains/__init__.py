@@ -1,1 +1,1 @@
-"""One field each: data readers, models and metrics, composed from the other rooms."""
+"""One folder for each field: its plans, data, models and metrics, composed from the other rooms."""

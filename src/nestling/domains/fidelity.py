@@ -1,4 +1,4 @@
-"""What granularities or layers keep of a whole model on texts or vectors, by a plan."""
+"""How much granularities or layers of a model keep of the full model, on texts or vectors, by a plan."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class _Table(BaseModel):
 
 
 class SubjectPlan(_Table):
-    """What is cut: a text encoder in dims and layers, named layers of its modules, or vectors of a file.
+    """The model to measure: a text encoder at its granularities or named layers, or vectors of a file.
 
     Args:
         encoder: the name or folder of a text encoder.
-        vectors: a file or folder of vectors, in place of an encoder.
-        nesting: the granularities, such as ``"layer=2,4,6 x dim=64,384"``; by default those it was made for.
-        layers: in place of a nesting, names of layers of the encoder, or patterns such as
-            ``"0.*.encoder.layer.*"``; the last of them is the full one.
-        pool: how the tokens of a named layer become one vector, by default their mean.
+        vectors: a file or folder of vectors, instead of an encoder.
+        nesting: the granularities, such as ``"layer=2,4,6 x dim=64,384"``; by default the encoder's own.
+        layers: instead of a nesting, names of layers of the encoder, or patterns such as
+            ``"0.*.encoder.layer.*"``; the last one counts as the full model.
+        pool: pooling of a named layer's tokens into one vector; by default the mean.
     """
 
     encoder: str = "wordllama"
@@ -50,22 +50,22 @@ class SubjectPlan(_Table):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if self.vectors is not None and "encoder" in self.model_fields_set:
-            raise ValueError("encoder and vectors are both given; name one of them")
+            raise ValueError("encoder and vectors are both given; give one of them")
         if self.layers is not None and (self.nesting is not None or self.vectors is not None):
-            raise ValueError("named layers are of an encoder and take no nesting; leave one of them out")
+            raise ValueError("layers are for an encoder; leave out layers, or nesting and vectors")
         if self.pool is not None and self.layers is None:
-            raise ValueError("pool says what becomes of the tokens of named layers; name layers")
+            raise ValueError("pool is for named layers; give layers too")
         return self
 
 
 class StimuliPlan(_Table):
-    """The texts that are compared; the docstrings of the installed packages if nothing is named.
+    """The texts to compare; by default the docstrings of the installed packages.
 
     Args:
         texts: a file of texts.
-        pairs: a file of (query, document) pairs, whose documents are taken.
-        docstrings: a folder of Python sources.
-        columns: of the file, by their part: ``text=...``, or ``query=...,document=...`` of pairs.
+        pairs: a file of (query, document) pairs; the documents are used.
+        docstrings: a folder of Python packages.
+        columns: which column is what: ``text=...``, or ``query=...,document=...`` for pairs.
     """
 
     texts: str | None = None
@@ -77,7 +77,7 @@ class StimuliPlan(_Table):
     def _one_source(self) -> Self:
         named = sorted(self.model_fields_set - {"columns"})
         if len(named) > 1:
-            raise ValueError(f"{' and '.join(named)} are both given; name one source of texts")
+            raise ValueError(f"{' and '.join(named)} are both given; give one source of texts")
         return self
 
     def read(self) -> list[str]:
@@ -101,7 +101,7 @@ class StimuliPlan(_Table):
 
 
 class MeasurePlan(_Table):
-    """How it is measured, as ``Fidelity`` says it; ``k = 0`` looks at no neighbours."""
+    """Settings of :class:`~nestling.measure.tasks.fidelity.Fidelity`; ``k = 0`` measures no neighbours."""
 
     thresholds: dict[str, tuple[float, float]] = dict(THRESHOLDS)
     k: int = Field(default=10, ge=0)
@@ -111,7 +111,7 @@ class MeasurePlan(_Table):
 
 
 class FidelityPlan(_Table):
-    """A whole measurement: what is cut, which inputs it is given, and how it is compared."""
+    """A measurement: the model, its inputs, and the settings."""
 
     model: SubjectPlan = SubjectPlan()
     data: StimuliPlan = StimuliPlan()
@@ -120,16 +120,16 @@ class FidelityPlan(_Table):
     @model_validator(mode="after")
     def _texts_are_encoded(self) -> Self:
         if self.model.vectors is not None and self.data.model_fields_set:
-            raise ValueError("vectors are compared as they are and need no texts; leave out [data]")
+            raise ValueError("vectors need no texts; leave out [data]")
         return self
 
 
 class FidelityReport(NamedTuple):
-    """What was measured.
+    """The result.
 
     Args:
         curve: fidelity at every granularity.
-        layers: the names of the layers that ``layer=1``, ``2``, ... stand for, if they were named.
+        layers: names of the layers ``layer=1``, ``2``, ..., if the plan names layers.
     """
 
     curve: Curve
@@ -153,11 +153,11 @@ def read_fidelity_plan(path: str | Path) -> FidelityPlan:
 
 
 def measure_fidelity(plan: FidelityPlan) -> FidelityReport:
-    """Do what a plan says.
+    """Measure fidelity by a plan.
 
     Raises:
-        ConfigError: for layers that the encoder does not have.
-        GranularityError: for granularities that it does not have.
+        ConfigError: for unknown layers.
+        GranularityError: for granularities that the model does not have.
         DataError: for inputs that cannot be used.
     """
     how, nesting = plan.fidelity, _nesting(plan.model)
@@ -173,7 +173,7 @@ def _nesting(model: SubjectPlan) -> Nesting | None:
 
 
 def _subject(plan: FidelityPlan, nesting: Nesting | None) -> tuple[Any, Any]:
-    """What is swept, and over which inputs."""
+    """The thing to sweep, and its inputs."""
     model = plan.model
     if model.vectors is not None:
         stored = open_vectors(model.vectors)

@@ -1,4 +1,4 @@
-"""Text: plans, training on pairs, scores and masked tokens, resumable encoding, searchable collections."""
+"""Text: training by plans, resumable encoding, searchable collections."""
 
 from typing import TYPE_CHECKING
 

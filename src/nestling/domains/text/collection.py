@@ -1,4 +1,4 @@
-"""A searchable collection of texts: an encoder, and an index of their vectors that keeps texts and fields."""
+"""A searchable collection of texts: an encoder, and an index of vectors with the texts among its fields."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ _BEFORE_FIELDS = "records.sqlite"
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer.
+    """One answer to a query.
 
     Args:
-        id: what the row is called.
-        score: the cosine with the query by default.
-        text: of the row.
-        fields: the other columns of the row.
+        id: of the text.
+        score: similarity to the query, the cosine by default.
+        text: the text.
+        fields: its other fields.
     """
 
     id: int | str
@@ -65,13 +65,13 @@ class Hit:
 
 
 class Collection:
-    """Texts in a folder that are searched by what they mean, and may be added to, changed and deleted.
+    """Texts in a folder, searched by meaning. Texts can be added, updated and deleted.
 
     Made by :meth:`create` or :meth:`open`; ``with`` closes it.
 
     Args:
-        encoder: encodes the queries; the same that encoded the texts.
-        index: of the texts' vectors, with the texts among its fields.
+        encoder: encodes queries and texts.
+        index: the vectors of the texts, with the texts among their fields.
     """
 
     def __init__(self, encoder: Encoder, index: AdaptiveIndex) -> None:
@@ -98,30 +98,30 @@ class Collection:
     ) -> Self:
         """Encode the texts and build an index of their vectors in ``folder``.
 
-        An interrupted call goes on where it was when it is repeated; see :func:`~.encoding.encoded`.
+        Repeat an interrupted call to resume it; see :func:`~.encoding.encoded`.
 
         Args:
-            folder: where to; it must not exist, be empty, or hold a collection that was not finished.
+            folder: to write; it must not exist, be empty, or hold an unfinished collection.
             encoder: of texts and queries.
-            texts: at least one; gone through three times, so a list, or what makes them anew. A
-                :class:`~nestling.data.tables.description.TableFile` brings its ids and fields.
-            ids: of the texts: different numbers or strings; counted from 0 by default.
-            fields: of the texts, to be filtered by and answered with: a mapping of names to columns, a data
-                frame, or a list of one mapping a text.
-            at: the granularity that is kept; the index may still be searched at less.
-            plan: of the index; by default the fastest that reaches ``recall``, found by measuring.
-            recall: share of the exact nearest that the index is to find.
+            texts: at least one, as a list or another iterable that can be read three times. A
+                :class:`~nestling.data.tables.description.TableFile` has its own ids and fields.
+            ids: different integers or strings; by default 0, 1, ...
+            fields: of the texts, for filters and answers: a mapping of names to columns, a data frame, or a
+                list of mappings, one for each text.
+            at: the granularity to keep; the index can still be searched at smaller ones.
+            plan: of the index; by default the fastest that reaches ``recall``, chosen by measuring.
+            recall: fraction of the exact nearest neighbours that the index must find.
             max_bytes: the most bytes in memory for each text.
-            max_ms: the longest median latency of a query.
-            queries: to measure that with: texts such as people ask, or vectors of them by the encoder; some
-                of the texts themselves by default, which are often easier to find the neighbours of.
-            k: neighbours to find for each.
-            seed: of what is drawn while planning and building.
+            max_ms: the longest median latency of a query, in milliseconds.
+            queries: held-out queries to measure with, as texts or as vectors of the encoder; by default some
+                of the texts, whose neighbours are often easier to find.
+            k: neighbours to find for each query.
+            seed: of samples and builds.
             overwrite: replace a finished collection.
 
         Raises:
             DataError: for no texts, texts that cannot be encoded (named), or ids and fields that do not fit.
-            ConfigError: if an interrupted call was about other texts or another encoder.
+            ConfigError: if an interrupted call had other texts or another encoder.
             ArtifactError: if ``folder`` holds anything else.
         """
         root = home_path(folder)
@@ -163,15 +163,15 @@ class Collection:
 
     @classmethod
     def open(cls, folder: str | Path, *, read_only: bool = False, wait: float = 0) -> Self:
-        """Read what :meth:`create` made, every file verified.
+        """Open a collection that :meth:`create` made, and verify its files.
 
         Args:
             folder: of the collection.
-            read_only: leave the right to write to others.
+            read_only: open it for reading only, beside another process that writes.
             wait: seconds to wait for another writer to close it.
 
         Raises:
-            ArtifactError: if the folder is none, not finished, or anything in it is missing or altered.
+            ArtifactError: if the folder holds no finished collection, or a file is missing or altered.
             StorageError: if another writer has it open.
         """
         root = home_path(folder)
@@ -187,7 +187,7 @@ class Collection:
             raise ArtifactError(f"{root} was not finished: it has no index; build the collection again")
         encoder = open_encoder(root / _ENCODER)
         index = AdaptiveIndex.open(root / _INDEX, encoder=_identity(root), read_only=read_only, wait=wait)
-        if not read_only:  # rows may come from now on, so that an interrupted build counts as finished
+        if not read_only:  # once rows can be added, an interrupted build counts as finished
             shutil.rmtree(root / _INCOMING, ignore_errors=True)
         return cls(encoder, index)
 
@@ -203,32 +203,38 @@ class Collection:
         return self.index.columns.get("text", TEXT)
 
     def add(self, texts: TableFile | Iterable[str], ids: Any = None, *, fields: Any = None) -> Ids:
-        """Add texts; when this returns they are on the disk. Their ids.
+        """Add texts; they are on disk when this returns.
+
+        Returns:
+            Their ids.
 
         Raises:
-            DataError: for texts that cannot be encoded (named), ids that are taken, or fields that the first
-                texts did not have.
+            DataError: for texts that cannot be encoded (named), ids that exist already, or fields that the
+                collection does not have.
         """
-        self.index.check_writable()  # first: in a fork the encoder itself may wait for ever
+        self.index.check_writable()  # first: in a fork the encoder may hang
         vectors, names, columns = self._read(texts, ids, fields)
         return self.index.add(vectors, names, columns)
 
     def update(self, texts: TableFile | Iterable[str] | None, ids: Any = None, *, fields: Any = None) -> Ids:
-        """Put texts in the place of those of the same ids, and add those that are new; see :meth:`add`.
+        """Replace texts by their ids, and add new ones; see :meth:`add`.
 
-        Fields that are not given are kept, and with ``texts=None`` the texts too.
+        Fields that are not given keep their values; with ``texts=None`` so do the texts.
         """
-        self.index.check_writable()  # first: in a fork the encoder itself may wait for ever
+        self.index.check_writable()  # first: in a fork the encoder may hang
         if texts is None:
             return self.index.update(None, ids, fields)
         vectors, names, columns = self._read(texts, ids, fields)
         return self.index.update(vectors, names, columns)
 
     def delete(self, ids: Any, *, missing_ok: bool = False) -> int:
-        """Delete texts by their ids; how many there were.
+        """Delete texts by their ids.
+
+        Returns:
+            How many were deleted.
 
         Raises:
-            DataError: for ids of no text (unless ``missing_ok``); nothing was then deleted.
+            DataError: for unknown ids (unless ``missing_ok``); then nothing is deleted.
         """
         return self.index.delete(ids, missing_ok=missing_ok)
 
@@ -243,19 +249,19 @@ class Collection:
         filter: Any = None,  # noqa: A002 - the word of the field
         where: Any = None,
     ) -> list[Hit]:
-        """The ``k`` texts nearest to a query, best first; fewer where fewer exist or are allowed.
+        """The ``k`` nearest texts to a query, best first; fewer if fewer exist or are allowed.
 
         Args:
-            query: words to search for.
-            k: how many.
+            query: the text to search for.
+            k: number of answers.
             at: a smaller granularity to search at.
-            point: parameters of the search; see :class:`~nestling.search.plan.point.Point`.
-            recall: take the fastest point that was measured to find this share, in place of ``point``.
-            filter: ids that may be found, or flags; see :meth:`.AdaptiveIndex.search`.
+            point: search parameters; see :class:`~nestling.search.plan.point.Point`.
+            recall: use the fastest measured point that reaches this recall, instead of ``point``.
+            filter: allowed ids, or flags; see :meth:`.AdaptiveIndex.search`.
             where: a condition on the fields; see :func:`~nestling.search.where.argument.read_where`.
 
         Raises:
-            ConfigError: for an empty query, or one that is no text.
+            ConfigError: for a query that is empty or not a ``str``.
             DataError: for ``k`` below 1, or a condition that does not fit the fields.
         """
         if not isinstance(query, str):
@@ -269,7 +275,7 @@ class Collection:
         return [self._hit(name, score, fields) for name, score, fields in rows if fields]
 
     def close(self) -> None:
-        """Let another writer open the collection; everything is on the disk already."""
+        """Let another writer open the collection; everything is on disk already."""
         self.index.close()
 
     def __enter__(self) -> Self:
@@ -282,7 +288,7 @@ class Collection:
         return Hit(name, score, str(fields.pop(self.text_column)), fields)
 
     def _read(self, texts: TableFile | Iterable[str], ids: Any, fields: Any) -> tuple[Any, Any, Columns]:
-        """Vectors, ids and columns of texts that come to those that are there."""
+        """Vectors, ids and columns of new texts."""
         source = TextSource.of(texts, ids, fields, self.text_column)
         matrix = self.encoder.encode(list(source.texts))
         names = self.index.ids_like(source.ids) if isinstance(texts, TableFile) else source.ids
@@ -290,18 +296,18 @@ class Collection:
 
 
 def _as_vectors(encoder: Encoder, queries: Sequence[str] | NDArray[Any] | None) -> NDArray[Any] | None:
-    """Queries as vectors of the encoder, before its texts are encoded; they are refused where they cannot."""
+    """Queries as vectors of the encoder; checked before the texts are encoded."""
     if isinstance(queries, np.ndarray) and queries.dtype.kind not in "OU":
         return check_vectors(queries, "queries", dim=encoder.nesting.full["dim"])
     return None if queries is None else encoder.encode(list(queries))
 
 
 def check_target(folder: Path, *, overwrite: bool = False) -> None:
-    """Refuse a place for a collection where anything lies but a collection that was not finished.
+    """Refuse a folder for a new collection that holds anything but an unfinished collection.
 
     Args:
-        folder: of the collection that is to be.
-        overwrite: allow a finished one, to be replaced.
+        folder: of the new collection.
+        overwrite: also allow a finished collection, to replace it.
 
     Raises:
         ArtifactError: if ``folder`` holds anything else.
@@ -318,16 +324,16 @@ def check_target(folder: Path, *, overwrite: bool = False) -> None:
 
 
 def _is_begun(root: Path, encoder: Encoder) -> bool:
-    """Whether an interrupted call left an index of this encoder's vectors, whose build can go on."""
+    """Whether an interrupted call left an index of this encoder's vectors, whose build can resume."""
     try:
         if not (root / _INCOMING).exists() or (root / _INDEX / MANIFEST).exists():
             return False
         verify_files(root, read_manifest(root).files)
         return open_encoder(root / _ENCODER).fingerprint() == encoder.fingerprint()
-    except (OSError, NestlingError):  # what cannot be used is written anew
+    except (OSError, NestlingError):  # what cannot be used is written again
         return False
 
 
 def _identity(root: Path) -> str:
-    """What names the encoder in the index, so that vectors of another one are never compared with it."""
+    """Identity of the encoder, kept in the index so that vectors of another encoder are refused."""
     return digest_of(root / _ENCODER)

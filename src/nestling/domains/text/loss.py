@@ -1,4 +1,4 @@
-"""The nested loss that a plan describes."""
+"""The nested loss of a plan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nestling.schedules import Cross, Every, RandomPrefix, RandomSome, Sandwich,
 
 
 def planned_loss(plan: TrainPlan, base: nn.Module, nesting: Nesting) -> Nested:
-    """``base`` over ``nesting``, with the schedule, the weights and the aligning term of a plan."""
+    """``base`` over ``nesting``, with the weights, the schedule and the self-distillation of a plan."""
     loss = plan.loss
     schedules: dict[str, Schedule] = {
         "every": Every(),

@@ -1,4 +1,4 @@
-"""Training an encoder whole on pairs of texts: what a batch loses, from one pass of the encoder."""
+"""Training all weights of an encoder on pairs of texts, with one forward pass for each batch."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def train_on_pairs(
     objective: PairObjective,
     held_out: Task | None,
 ) -> TextEncoder:
-    """A copy of ``start``, trained whole as planned on rows (text, text, value).
+    """A copy of ``start`` with all weights trained on rows (text, text, value).
 
     Args:
         plan: of the run; the log and the checkpoints go into its folder.
-        start: is left as it is.
-        rows: what is trained on.
-        objective: what a batch of them loses; its nesting is that of the result.
-        held_out: sweeps of it are logged on the way, if there is any.
+        start: the initial encoder; it is not changed.
+        rows: the training data.
+        objective: the loss of a batch; its nesting becomes that of the result.
+        held_out: a task whose sweeps are logged during training; None logs none.
     """
     model = TextEncoder(copy.deepcopy(start.model), objective.loss.nesting, start.rule)
     model.trained_from = TrainedFrom(plan.model.encoder)
@@ -62,12 +62,12 @@ def train_on_pairs(
 
 
 class PairObjective(nn.Module):
-    """A nested loss of rows (text, text, value), encoded at once or a chunk of texts at a time.
+    """A nested loss of rows (text, text, value), encoded in one batch or in chunks.
 
     Args:
         loss: at every granularity.
-        name: the keyword by which it takes the values, such as ``"ids"`` or ``"scores"``.
-        chunk_size: texts that are encoded at a time, by gradient caching; None encodes a batch at once.
+        name: the keyword argument of the loss for the values, such as ``"ids"`` or ``"scores"``.
+        chunk_size: number of texts encoded at a time, by gradient caching; None encodes a batch at once.
     """
 
     def __init__(self, loss: Nested, name: str, chunk_size: int | None = None) -> None:
@@ -75,10 +75,10 @@ class PairObjective(nn.Module):
         self.loss, self.name, self.chunk_size = loss, name, chunk_size
 
     def forward(self, model: ToViews, batch: Sequence[tuple[str, str, float]]) -> Parts:
-        """Loss of a batch, with what each granularity adds to it.
+        """Loss of a batch, with the part of each granularity.
 
         Args:
-            model: gives the views of texts, as :class:`~nestling.encoders.views.ViewsOf` does.
+            model: returns the views of texts, as :class:`~nestling.encoders.views.ViewsOf` does.
             batch: rows (text, text, value).
         """
         first, second, values = map(list, zip(*batch, strict=True))
@@ -99,7 +99,7 @@ class PairObjective(nn.Module):
 
     def _parts(self, *columns: Views, values: list[float]) -> Parts:
         device, full = next(iter(columns[0].values())).device, self.loss.nesting.full.get("dim")
-        # An encoder may be wider than what is trained of it.
+        # The encoder may be wider than the full size of the nesting.
         trained = [
             {rest: cut(x, full or x.shape[-1], RAW) for rest, x in column.items()} for column in columns
         ]

@@ -1,4 +1,4 @@
-"""Pre-training a text encoder at every granularity, on texts alone."""
+"""Pre-training a text encoder by masked-language modelling at every granularity."""
 
 from __future__ import annotations
 
@@ -36,23 +36,24 @@ def pretrain(
     head: torch.nn.Module | None = None,
     folder: str | Path | None = None,
 ) -> MaskedAutoEncoder:
-    """Train the transformer of ``encoder`` in place to tell masked words at each of its granularities.
+    """Train the transformer of ``encoder`` in place to predict masked words at each granularity.
 
     Args:
         encoder: with a nesting of dims and layers.
         texts: at least one word each.
         config: of the run.
-        encoder_rate: share of the words that the encoder does not see.
-        decoder_rate: share of the words that the decoder does not see.
-        max_length: tokens of a text; longer ones are cut at random places.
-        head: a model for masked words whose head to start from.
-        folder: for checkpoints and the log; an interrupted run goes on from there.
+        encoder_rate: fraction of the words that are masked for the encoder.
+        decoder_rate: fraction of the words that are masked for the decoder.
+        max_length: length of the longest text in tokens; longer texts are cut at a random place.
+        head: a masked language model whose head to start from; None starts from a random head.
+        folder: for checkpoints and the log; an interrupted run resumes from there.
 
     Returns:
-        The encoder's transformer with head and decoder, for going on or measuring; they can be forgotten.
+        The encoder's transformer with the head and the decoder, for more training or for measuring; the
+        encoder does not need them.
 
     Raises:
-        ConfigError: for rates or a tokenizer that do not do.
+        ConfigError: for rates outside (0, 1), or a tokenizer without a mask token.
         DataError: for texts without words.
 
     Source: Starbucks, arXiv 2410.13230.
@@ -60,19 +61,19 @@ def pretrain(
     transformer: Any = encoder.model[0]
     masks = MaskedTexts(transformer.tokenizer, encoder_rate, decoder_rate, max_length)
     model = MaskedAutoEncoder(transformer.auto_model, encoder.nesting, head)
-    fit(model, _told, _Texts(texts), config, collate=partial(_batch, masks), folder=folder)
+    fit(model, _loss, _Texts(texts), config, collate=partial(_batch, masks), folder=folder)
     encoder.eval()
     return model
 
 
 def pretrain_by_plan(plan: TrainPlan) -> TextEncoder:
-    """Pre-train as planned (``tune = "masked"``); plan, log and checkpoints go into the plan's folder.
+    """Pre-train by a plan with ``tune = "masked"``; plan, log and checkpoints go into its folder.
 
     Raises:
-        ConfigError: for a plan that names no file of texts or no nesting.
+        ConfigError: for a plan without a file of texts or without a nesting.
     """
     if plan.data.texts is None or plan.model.nesting is None:
-        raise ConfigError('tune = "masked" needs a file of texts and a nesting of dims and layers; name both')
+        raise ConfigError('tune = "masked" needs a file of texts and a nesting of dims and layers; give both')
     texts = read_texts(plan.data.texts, **read_roles(plan.data.columns, TEXT_ROLES), leave_out_blank=True)
     start = TextEncoder.open(plan.model.encoder)
     encoder = TextEncoder(copy.deepcopy(start.model), Nesting.parse(plan.model.nesting), start.rule)
@@ -102,13 +103,13 @@ class _Texts(torch.utils.data.Dataset[str]):
 
 
 def _batch(masks: MaskedTexts, texts: list[str]) -> dict[str, Tensor]:
-    # The loop seeds torch by the number of the batch: a run that goes on draws the same masks.
+    # The loop seeds torch by the number of the batch, so a resumed run draws the same masks.
     generator = np.random.default_rng(int(torch.randint(1 << 62, (1,))))
     return {name: torch.from_numpy(rows) for name, rows in masks.batch(texts, generator).items()}
 
 
-def _told(model: MaskedAutoEncoder, batch: dict[str, Tensor]) -> Parts:
-    """The mean over the granularities of both losses; the log shows them apart."""
+def _loss(model: MaskedAutoEncoder, batch: dict[str, Tensor]) -> Parts:
+    """The mean over granularities of the encoder's and the decoder's loss; the log shows both."""
     found = model(**batch)
     losses = {g: (own + again) / 2 for g, (own, again) in found.items()}
     apart = {

@@ -1,4 +1,4 @@
-"""Retrieval among texts, from pairs: read them, train a nested encoder, measure every size."""
+"""Retrieval, learned from pairs of texts: read them, train a nested encoder, measure every size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _AT_FULL_SIZE = "trained at full size"
 
 
 def read_data(plan: DataPlan) -> TextPairs:
-    """The pairs that a plan names: a file of pairs, a file of texts, or the docstrings of packages.
+    """Read the pairs of a plan: from a file of pairs, a file of texts, or the docstrings of packages.
 
     Raises:
         DataError: if the file cannot be used.
@@ -47,23 +47,23 @@ def read_data(plan: DataPlan) -> TextPairs:
 
 
 def _source(plan: DataPlan) -> str:
-    """What a report calls the data of a plan."""
+    """Name of a plan's data in reports."""
     named = plan.pairs or plan.texts or plan.docstrings
     return "docstrings of installed packages" if named is None else Path(named).name
 
 
 class TextStudy:
-    """One course of work on pairs of texts: train as planned, then measure what was held out.
+    """Training by a plan on pairs of texts, and measuring on held-out pairs.
 
     Args:
-        plan: what is trained, and how.
-        pairs: divided by group into what trains, validates and tests.
+        plan: of the training.
+        pairs: split by group into training, validation and test pairs.
 
     Attributes:
-        plain: the encoder as it was.
-        training: pairs that train.
-        validation: pairs that choose between settings.
-        test: pairs that are measured; none of their groups is in the others.
+        plain: the encoder before training.
+        training: pairs to train on.
+        validation: pairs to choose settings with.
+        test: pairs to measure on; their groups are in no other part.
     """
 
     def __init__(self, plan: TrainPlan, pairs: TextPairs) -> None:
@@ -76,7 +76,7 @@ class TextStudy:
         """Train; the resolved plan, the log and the checkpoints go into the plan's folder.
 
         Returns:
-            The encoder followed by a trained map, or (``tune = "encoder"``) the encoder trained whole.
+            The encoder followed by a trained adapter, or with ``tune = "encoder"`` the trained encoder.
         """
         write_plan(self.plan, Path(self.plan.output.folder) / "plan.toml")
         return self._train_encoder() if self.plan.model.tune == "encoder" else self._train_adapter()
@@ -85,8 +85,8 @@ class TextStudy:
         """Retrieval on the test pairs at every size.
 
         Returns:
-            The curve of ``nested``, and of the plain vectors cut by truncation, by a map that is trained at
-            full size alone, by PCA and at random.
+            The curve of ``nested``, and of the encoder's vectors cut by truncation, after an adapter that was
+            trained at full size only, after PCA, and to random dims.
         """
         seed = self.plan.train.seed
         task = Retrieval.from_pairs(self.test)
@@ -115,7 +115,7 @@ class TextStudy:
         return self.plain.encode(self.training.queries), self.plain.encode(self.training.documents)
 
     def _train_adapter(self) -> TextEncoder:
-        """Encode once, then train a map on the vectors; the encoder stays as it is."""
+        """Encode once, then train an adapter on the vectors; the encoder is not changed."""
         return self.plain.with_adapter(self._fit_map(self._loss(), self.plan.output.folder))
 
     def _fit_map(self, loss: Nested, folder: str) -> NestedAdapter:
@@ -131,7 +131,7 @@ class TextStudy:
         return adapter.fit(queries, pairs=documents, groups=self.training.groups, folder=folder)
 
     def _train_encoder(self) -> TextEncoder:
-        """Train every weight of the encoder; sweeps of validation pairs are logged on the way."""
+        """Train all weights of the encoder; sweeps of validation pairs are logged during training."""
         held_out = self.validation.head(_VALIDATION_PAIRS)
         objective = PairObjective(self._loss(), "ids", self.plan.loss.chunk_size)
         task = Retrieval.from_pairs(held_out)
@@ -139,7 +139,7 @@ class TextStudy:
 
 
 class PairRows(Dataset[tuple[str, str, int]]):
-    """Query, document and the number of its text: rows with the same document are no negatives."""
+    """Query, document, and a number for the document's text: equal documents are no negatives."""
 
     def __init__(self, pairs: TextPairs) -> None:
         self.pairs = pairs
@@ -154,7 +154,7 @@ class PairRows(Dataset[tuple[str, str, int]]):
 
 
 def _read_nesting(plan: TrainPlan, encoder: TextEncoder) -> Nesting:
-    """The nesting to train: the plan's, or 8, 16, ... up to the width of the encoder."""
+    """The nesting of the plan, or 8, 16, ... up to the encoder's full dim."""
     if plan.model.nesting is not None:
         return Nesting.parse(plan.model.nesting)
     full = encoder.nesting.full["dim"]

@@ -1,4 +1,4 @@
-"""Similarity of texts, from pairs that people scored: an encoder is trained whole."""
+"""Similarity of texts: all weights of an encoder are trained on pairs that people scored."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from nestling.measure.tasks.tasks import STS
 
 
 def train_by_plan(plan: TrainPlan) -> TextEncoder:
-    """Train as planned on scored pairs, with CoSENT; plan, log and checkpoints go into the plan's folder.
+    """Train on scored pairs by a plan, with CoSENT; plan, log and checkpoints go into its folder.
 
-    All pairs train. With ``evaluate_every`` a tenth of them, whose sentences are in no other pair, is held
-    out, and sweeps of it are logged on the way.
+    With ``evaluate_every`` a tenth of the pairs is held out, and sweeps of it are logged during training; its
+    texts are in no other pair. Otherwise all pairs are used for training.
 
     Raises:
-        ConfigError: for a plan that names no file of scored pairs or no nesting.
-        DataError: if the file cannot be used, or its pairs all hang together and a tenth is to be held out.
+        ConfigError: for a plan without a file of scored pairs or without a nesting.
+        DataError: if the file cannot be used, or no tenth can be held out because all pairs share texts.
     """
     if plan.data.scored is None or plan.model.nesting is None:
-        raise ConfigError("training on scored pairs needs their file and a nesting; name both")
+        raise ConfigError("training on scored pairs needs their file and a nesting; give both")
     pairs = read_scored_pairs(plan.data.scored, **read_roles(plan.data.columns, SCORED_ROLES)).head(
         plan.data.limit
     )

@@ -17,7 +17,15 @@ TEXT = "text"
 
 @dataclass(frozen=True)
 class TextSource:
-    """Texts with their ids and fields, each of which can be gone through anew."""
+    """Texts with their ids and fields.
+
+    Args:
+        texts: can be iterated over several times.
+        ids: of the texts; None numbers them.
+        kinds: type of each field.
+        fields: gives the columns of the fields, from the start at each call.
+        columns: names of the columns in the table, by their part (``text``, ``id``).
+    """
 
     texts: Iterable[str]
     ids: Any
@@ -27,9 +35,21 @@ class TextSource:
 
     @classmethod
     def of(cls, texts: TableFile | Iterable[str], ids: Any, fields: Any, name: str = TEXT) -> TextSource:
+        """Texts as a table, or as a list with ids and fields beside it.
+
+        Args:
+            texts: a table, which has its own fields, or texts.
+            ids: of the texts; None takes those of the table, if there are any.
+            fields: of a list of texts.
+            name: the field for the texts of a list.
+
+        Raises:
+            ConfigError: for fields beside a table.
+            DataError: for one text instead of a list, or a field called ``name``.
+        """
         if isinstance(texts, TableFile):
             if fields is not None:
-                raise ConfigError("a table of texts says its fields itself; leave out fields")
+                raise ConfigError("a table of texts has its own fields; leave out fields=")
             return cls(texts, texts.ids if ids is None else ids, texts.kinds, texts.fields, texts.columns)
         if isinstance(texts, Mapping) or hasattr(texts, "columns"):
             raise DataError(
@@ -40,7 +60,7 @@ class TextSource:
         rows = list(texts)
         given = Columns.read(fields, len(rows))
         if name in given.by_name:
-            raise DataError(f"the field {name!r} is taken by the texts themselves; rename yours")
+            raise DataError(f"the field {name!r} is reserved for the texts; rename yours")
         kinds: dict[str, FieldKind] = {name: "text", **given.kinds}
 
         def columns() -> Iterator[Columns]:
