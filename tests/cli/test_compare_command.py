@@ -106,7 +106,7 @@ def test_a_plan_measures_layers(tmp_path: Path, tiny_bert_folder: Path) -> None:
         (["--layers", "wrong.toml"], 1, "did you mean 'encoder'"),
         (["--layers", "layer.toml"], 1, "no layer is called 'embeding'; near are '0.embedding'"),
         (["--layers", "torn.toml", "--seed", "0"], 1, "leave out --seed"),
-        (["whole.npy"], 1, "needs another file"),
+        (["whole.npy"], 1, "alone cannot be compared"),
         (["whole.npy", "whole.npy"], 1, "named twice"),
         (["whole.npy", "short.npy"], 3, "short.npy has 59 rows and whole.npy has 60"),
         (["whole.npy", "missing.npy"], 3, "missing.npy does not exist"),

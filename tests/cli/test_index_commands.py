@@ -294,7 +294,7 @@ def test_a_table_beside_vectors_gives_ids_and_columns(files: Path, tmp_path: Pat
     more.write_text('{"id": "x", "n": 1}\n{"id": "y"}\n{"id": "z", "group": "c"}\n', encoding="utf-8")
     assert answer("index", "add", folder, files / "more.npy", "--table", more)["rows"] == N + 3
     wrong = run("index", "build", files / "all.npy", "-o", tmp_path / "i", "--table", more)
-    assert "400 vectors; give a row for each" in str(wrong.exception)
+    assert "400 vectors; give one row for each" in str(wrong.exception)
 
 
 def test_words_are_looked_for_in_an_index_of_vectors_that_knows_its_encoder(tmp_path: Path) -> None:

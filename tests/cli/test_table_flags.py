@@ -97,8 +97,8 @@ def test_a_misspelt_column_of_an_update_is_told(vectors: Path, tmp_path: Path) -
     first = write(tmp_path / "a.csv", "id,price,brand\n1,1.5,a\n2,2,b\n3,3,c\n")
     answer("index", "build", vectors, "--table", first, *BUILD, index)
     for text, expected in (
-        ("id,prise\n1,9\n", r"no column that the index has a field for.*prise (did you mean 'price'?)"),
-        ("id\n1\n", "it holds ids alone; the fields are: price, brand"),
+        ("id,prise\n1,9\n", r"no column for a field of the index.*prise (did you mean 'price'?)"),
+        ("id\n1\n", "it holds ids only; the fields are: price, brand"),
     ):
         wrong = run("index", "update", index, write(tmp_path / "b.csv", text))
         assert wrong.exit_code != 0
