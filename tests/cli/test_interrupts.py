@@ -214,7 +214,7 @@ CASES = [
     Case(
         "demo --pairs pairs.csv --output made",
         "3 of 5: measuring",
-        "what was trained is kept in made/training; repeat it to go on from there",
+        "the trained steps are kept in made/training; repeat it to resume from there",
         ("made",),
         "import nestling.cli.demo; nestling.cli.demo._TRAINING.update(epochs=1)",
     ),

@@ -1,4 +1,4 @@
-"""The command ``nestling``: one verb a line. Data goes to stdout, talk to stderr."""
+"""The command ``nestling``, with one verb for each task; results go to stdout, messages to stderr."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The command ``nestling``: one verb a line. Data goes to stdout, talk to stderr."""
+"""The program ``nestling``: its verbs, and how errors and warnings end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from nestling.process.progress import Progress
 
 app = typer.Typer(
     name="nestling",
-    help="One model, every budget: representations whose cost is chosen at the moment of use.",
+    help="One model, every budget: embeddings whose size is chosen at use.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -69,10 +69,10 @@ def _nestling(
 
 
 def main() -> None:
-    """Run the command line; an error of ours becomes one line and an exit code.
+    """Run the command line; an error of nestling becomes one line and an exit code.
 
-    Exit codes: 0 done, 1 a request that cannot be met, 2 wrong usage, 3 data that cannot be used, 130 and
-    143 interrupted by Ctrl-C and SIGTERM.
+    Exit codes: 0 done, 1 the request cannot be met, 2 wrong usage, 3 unusable data, 130 and 143 interrupted
+    by Ctrl-C and SIGTERM.
     """
     show_all_letters()
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {_in_flags(message)}")
@@ -89,12 +89,12 @@ def main() -> None:
         say(f"error: {missing(error.name, EXTRAS[error.name])}")
         sys.exit(NestlingError.exit_code)
     except OSError as error:
-        what = error.filename or "what was asked for"
+        what = error.filename or "a file"
         say(f"error: {what} cannot be read or written: {reason_of(error)}")
         sys.exit(1)
 
 
 def _in_flags(message: object) -> str:
-    """What the library says, in the words of the command that was called."""
+    """A message of the library in the words of the command line."""
     group = typer.main.get_command(app)
     return in_flags(str(message), flags_of(command_of(group, sys.argv[1:])))

@@ -1,7 +1,6 @@
-"""What the shell completes on Tab: names of models, metrics and papers, options, and sizes of a saved thing.
+"""Shell completion: names of models, metrics and papers, options, and sizes of a saved model or index.
 
-Nothing here imports torch, and what cannot be read completes to nothing. Where a word has no completion here,
-the shell completes the names of files.
+Nothing here imports torch. An unreadable file completes to nothing; then the shell completes file names.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def _first_argument(ctx: typer.Context) -> str:
 
 
 def _in_list(options: Iterable[str], incomplete: str) -> list[str]:
-    """The words that go on with one more of the options after the last comma."""
+    """The list so far, with one more of the options after its last comma."""
     before, comma, last = incomplete.rpartition(",")
     taken = before.split(",")
     return [f"{before}{comma}{each}" for each in options if each.startswith(last) and each not in taken]

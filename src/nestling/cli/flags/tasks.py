@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nestling.measure.tasks.tasks import Retrieval, Task
     from nestling.vectors.stored import StoredVectors
 
-_HELD_OUT = 5  # of so many rows of a class one is a query
+_HELD_OUT = 5  # one of so many rows of a class is a query
 _LABEL = "label"
 _K = 10
 
@@ -92,31 +92,31 @@ class TaskFlags:
                 "or, where the model is a file of vectors, --queries FILE or --labels FILE"
             )
         if self.relevant is not None and self.queries is None:
-            raise ConfigError("--relevant says which rows answer the vectors of --queries; give both")
+            raise ConfigError("--relevant is for the vectors of --queries; give both")
         if self.columns is not None and self.pairs is None and self.scored is None:
-            raise ConfigError("--columns names those of --pairs or --scored; leave it out")
+            raise ConfigError("--columns is for --pairs or --scored; leave it out")
         if self.scored is not None and (self.k, self.measures) != (None, None):
-            raise ConfigError("--scored is measured by rank correlation alone; leave out --k and --measures")
+            raise ConfigError("--scored is measured by rank correlation only; leave out --k and --measures")
 
     @property
     def source(self) -> str:
-        """The name of the file or folder that is measured on."""
+        """Name of the data's file or folder."""
         given = (self.pairs, self.beir, self.scored, self.queries, self.labels)
         return next((path.name for path in given if path is not None), "")
 
     @property
     def are_of_vectors(self) -> bool:
-        """Whether the model is a file of vectors."""
+        """Whether the data is for a file of vectors."""
         return self.queries is not None or self.labels is not None
 
     @property
     def how(self) -> dict[str, Any]:
-        """The settings of a retrieval task, but for ``k``; see :func:`_to_depth`."""
+        """Settings of a retrieval task, except ``k``; see :func:`_to_depth`."""
         return {"k": 1, **({} if self.measures is None else {"measures": _names(self.measures)})}
 
 
 def text_task(flags: TaskFlags) -> Task:
-    """The task over texts that the flags name.
+    """The task on texts that the flags describe.
 
     Raises:
         DataError: for data that cannot be used.
@@ -140,7 +140,7 @@ def text_task(flags: TaskFlags) -> Task:
 
 
 def vector_task(stored: StoredVectors, flags: TaskFlags) -> Task:
-    """The task over vectors: ``stored`` are the documents, or with labels queries and documents.
+    """The task on vectors: ``stored`` are the documents, or with labels both queries and documents.
 
     Raises:
         DataError: for data that cannot be used.
@@ -164,7 +164,7 @@ def vector_task(stored: StoredVectors, flags: TaskFlags) -> Task:
 
 
 def _to_depth(task: Retrieval, k: int | None) -> Retrieval:
-    """The task that looks at ``k`` documents: by default at ten, or at all where there are fewer."""
+    """The task at depth ``k``: by default 10, or the number of documents if that is less."""
     if k is None:
         k = min(_K, len(task.documents))
         if k < _K:
@@ -186,14 +186,14 @@ def _read_labels(path: Path, count: int) -> NDArray[np.generic]:
     columns = table.columns
     if _LABEL not in columns and len(columns) > 1:
         raise DataError(
-            f"{path} has the columns {', '.join(columns)}; call the one of the classes {_LABEL!r}"
+            f"{path} has the columns {', '.join(columns)}; name the one of the classes {_LABEL!r}"
         )
     labels = columns.get(_LABEL, next(iter(columns.values())))
     blank = [row for row, label in enumerate(labels) if label is None or not str(label).strip()]
     if blank:
         raise DataError(f"{path} has no label in {table.name_rows(blank)}; give one for each vector")
     if len(labels) != count:
-        # Readers pass over blank lines, which the numbers of the others still tell.
+        # Readers skip blank lines; the line numbers of the rows show where they were.
         passed = sorted({*range(table.numbers[0], table.numbers[-1])} - {*table.numbers})
         lines = f"; blank: {named('line', [str(line) for line in passed], len(passed))}" if passed else ""
         raise DataError(
@@ -204,7 +204,7 @@ def _read_labels(path: Path, count: int) -> NDArray[np.generic]:
 
 
 def _held_out(labels: NDArray[np.generic], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows that ask, a fifth of each class, and rows that are found, at least one of each class."""
+    """Query rows, a fifth of each class, and document rows, at least one of each class."""
     import numpy as np
 
     shuffled = np.random.default_rng(seed).permutation(len(labels))
@@ -215,12 +215,12 @@ def _held_out(labels: NDArray[np.generic], seed: int) -> tuple[NDArray[np.int64]
     asks = np.zeros(len(labels), np.bool_)
     asks[order] = place % _HELD_OUT == 1
     if not asks.any():
-        raise DataError("every label stands for one vector alone, so no vector has another to find")
+        raise DataError("every class has one vector only, so no query has a document to find")
     return np.sort(shuffled[asks]), np.sort(shuffled[~asks])
 
 
 def _read_relevant(path: Path, queries: StoredVectors, documents: StoredVectors) -> tuple[list[int], Qrels]:
-    """Rows of the judged queries and their judgements; rows are named by id, or by number without ids."""
+    """Rows of the judged queries, and their judgements; rows are named by id, or else by number."""
     from nestling.data import RetrievalData, read_qrels
     from nestling.measure.tasks.qrels import Qrels
 

@@ -11,16 +11,16 @@ from types import FrameType
 
 from nestling.cli.terminal.output import say
 
-# True also where an earlier run left something that this one would have gone on with.
+# True also where an earlier run left something that this one would have resumed from.
 _NOTHING = "nothing of this run was kept; repeat it to begin it again"
 
 
 @contextmanager
 def interruptible(in_flags: Callable[[str], str]) -> Iterator[None]:
-    """Ends the program with 130 on Ctrl-C, and 143 on SIGTERM, as shells do; work stops as on Ctrl-C.
+    """End the program with 130 on Ctrl-C and 143 on SIGTERM, as shells do; both stop the work alike.
 
     Args:
-        in_flags: puts what the library says into the words of the command.
+        in_flags: puts a message of the library into the words of the command.
     """
     by = signal.SIGINT
 
@@ -28,7 +28,7 @@ def interruptible(in_flags: Callable[[str], str]) -> Iterator[None]:
         nonlocal by
         by = signal.SIGTERM
         on_ctrl_c = signal.getsignal(signal.SIGINT)
-        if not callable(on_ctrl_c):  # a shell starts what runs in the background without it
+        if not callable(on_ctrl_c):  # a shell ignores it for jobs in the background
             raise KeyboardInterrupt
         on_ctrl_c(signal.SIGINT, frame)
 
@@ -39,7 +39,7 @@ def interruptible(in_flags: Callable[[str], str]) -> Iterator[None]:
         stopped = _interrupt_behind(end)
         if stopped is None:
             raise
-        say(f"interrupted: {in_flags(told(stopped))}")
+        say(f"interrupted: {in_flags(_in_one_line(stopped))}")
         sys.exit(128 + by)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -47,23 +47,23 @@ def interruptible(in_flags: Callable[[str], str]) -> Iterator[None]:
 
 @contextmanager
 def kept_training(folder: Path) -> Iterator[None]:
-    """Ctrl-C around the steps of a training says what is kept of them; in the steps it tells itself."""
+    """On Ctrl-C after the training steps, say that they are kept; during them the loop says it."""
     try:
         yield
     except KeyboardInterrupt as stopped:
         if not stopped.args and any(folder.glob("checkpoints/step-*")):
-            stopped.add_note(f"what was trained is kept in {folder}; repeat it to go on from there")
+            stopped.add_note(f"the trained steps are kept in {folder}; repeat it to resume from there")
         raise
 
 
-def told(stopped: KeyboardInterrupt) -> str:
-    """What was kept, in one line, the innermost work first."""
+def _in_one_line(stopped: KeyboardInterrupt) -> str:
+    """What was kept, the innermost work first."""
     notes = [*map(str, stopped.args), *getattr(stopped, "__notes__", ())]
     return ". ".join(" ".join(note.split()) for note in notes) or _NOTHING
 
 
 def _interrupt_behind(end: BaseException | None) -> KeyboardInterrupt | None:
-    """Typer ends the program with 130 itself, and keeps the interrupt as the cause."""
+    """The interrupt itself: typer turns it into an exit with 130, and keeps it as the cause."""
     if isinstance(end, SystemExit) and end.code != 128 + signal.SIGINT:
         return None
     while end is not None and not isinstance(end, KeyboardInterrupt):

@@ -1,7 +1,7 @@
-"""Errors in the words of the command line: where the library names an argument, the flag is named.
+"""Messages of the library in the words of the command line, with flags in place of arguments.
 
-In errors of the library an argument is written ``name=`` or ``name=value``. Here it becomes the flag of the
-command that was called. Advice that needs an argument without a flag is of no use here and is left out.
+Errors of the library write an argument as ``name=`` or ``name=value``. Here it becomes a flag of the command.
+Advice about an argument without a flag is left out.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from itertools import dropwhile
 from typing import Any
 
 _ALIASES = {"text": "column", "draws": "resamples", "encoder": "made_by"}
-"""Parameters of commands that are called otherwise than the argument that they set."""
+"""Arguments whose flag has another name."""
 
 _OF_POINTS = ("nprobe", "ef", "shortlist", "confidence")
 
 _ARGUMENT = re.compile(
     r"""(?<![\w./'"=<>!*-])(?P<name>[a-z][a-z_]*)=(?![=>])(?P<value>"[^"]*"|'[^']*'|[^\s,;:()]*)"""
-    r"""|(?<!\w)(?:'[^']*'|"[^"]*")(?!\w)"""  # what is quoted was given by the user
+    r"""|(?<!\w)(?:'[^']*'|"[^"]*")(?!\w)"""  # quoted text comes from the user
 )
 _HAS_VERB = re.compile(r"[a-z]+ ")
 _CLAUSES, _ALTERNATIVES = "; ", ", or "
@@ -28,8 +28,8 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
     """A message of the library in the words of a command.
 
     Args:
-        message: as the library writes it.
-        flags: of the command, by the names of the arguments that they set.
+        message: of the library.
+        flags: of the command, by the name of the argument.
 
     >>> flags = {"missing_ok": "--missing-ok", "wait": "--wait"}
     >>> in_flags("9 is not here; pass missing_ok=True to delete the others", flags)
@@ -42,14 +42,14 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
     for clause in advice:
         ways = clause.split(_ALTERNATIVES)
         open_ways = [way for way in ways if set(_arguments(way)) <= set(flags)]
-        if open_ways and open_ways[0] != ways[0]:  # the verb went with the first
+        if open_ways and open_ways[0] != ways[0]:  # the first alternative had the verb
             open_ways = list(dropwhile(lambda way: not _HAS_VERB.match(way), open_ways))
         kept += [_in_words(_ALTERNATIVES.join(open_ways), flags)] if open_ways else []
     return _CLAUSES.join(kept)
 
 
 def command_of(group: Any, words: Sequence[str]) -> Any:
-    """The command that a command line calls, which begins with its name."""
+    """The command that the words of a command line call."""
     for word in words:
         found = getattr(group, "commands", {}).get(word)
         if found is None:
@@ -59,22 +59,22 @@ def command_of(group: Any, words: Sequence[str]) -> Any:
 
 
 def flags_of(command: Any) -> dict[str, str]:
-    """The flags of a command of click, by the names of the arguments that they set."""
+    """The flags of a command, by the name of the argument."""
     options = (each for each in command.params if each.param_type_name == "option")
     found = {option.name: max(option.opts, key=len) for option in options}
     return found | {name: found[flag] for name, flag in _ALIASES.items() if flag in found}
 
 
 def _arguments(text: str) -> Iterator[str]:
-    """The names of the arguments of the library in a text."""
+    """Names of the library's arguments in a text."""
     for found in _ARGUMENT.finditer(text):
         if found["name"] is not None and not _is_text_form(found):
             yield found["name"]
 
 
 def _is_text_form(found: re.Match[str]) -> bool:
-    """Whether it stands in a granularity or a point, which the command line takes as the same text."""
-    from nestling.granularity import AXES  # when an error is told: it takes long
+    """Whether it is part of a granularity or a point, which the command line writes in the same way."""
+    from nestling.granularity import AXES  # slow to import, and only errors need it
 
     return found["name"] in (*AXES, *_OF_POINTS) and found["value"] != ""
 

@@ -1,4 +1,4 @@
-"""What the command line prints: data on stdout, talk on stderr."""
+"""What the command line prints: results on stdout, messages on stderr."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _PIPE_CLOSED = 141  # 128 and the number of SIGPIPE, as shells say it
 
 
 def show_all_letters() -> None:
-    """Write letters that stdout or stderr cannot show as escapes, a cup as ``u2615`` after a backslash."""
+    """Write letters that stdout or stderr cannot encode as escapes, such as a backslash and ``u2615``."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:
-    """Talk to the person at the terminal; if nobody can hear, the work goes on."""
+    """Write a message to stderr; if that is closed, the work continues."""
     clear()
     with suppress(OSError):
         typer.echo(f"nestling: {text}", err=True)
@@ -41,7 +41,7 @@ def say(text: str) -> None:
 
 
 def repeat_the_log() -> None:
-    """Say what the library tells its log, such as the progress of long work where there is no terminal."""
+    """Write what the library logs to stderr, such as progress where there is no terminal."""
     log = logging.getLogger("nestling")
     log.setLevel(logging.INFO)
     log.addHandler(_Repeating())
@@ -53,17 +53,17 @@ class _Repeating(logging.Handler):
 
 
 def say_left_out(counts: Mapping[str, int]) -> None:
-    """Say what of the data was not used, and why."""
+    """Say how many rows of the data were left out, and why."""
     for reason, count in counts.items():
         say(f"left out: {count:,} {reason}")
 
 
 def show(text: str) -> None:
-    """Put a result on stdout.
+    """Write a result to stdout.
 
     Raises:
         StorageError: if it cannot be written, as on a full disk.
-        SystemExit: if who reads it has closed the pipe.
+        SystemExit: if the reader has closed the pipe.
     """
     clear()
     try:
@@ -76,23 +76,23 @@ def show(text: str) -> None:
 
 
 def show_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Put a result on stdout for machines."""
-    # An escape of show_all_letters is none of JSON for letters beyond four digits.
+    """Write a result to stdout as JSON."""
+    # show_all_letters writes escapes of more than four digits, which are not JSON.
     is_utf = str(getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
     show(json.dumps(value, indent=2, ensure_ascii=not is_utf))
 
 
 def check_results(folder: Path | None, *names: str) -> None:
-    """Refuse a folder where results cannot or may not be written.
+    """Refuse an output folder before the work begins.
 
     Args:
-        folder: where to; None is nowhere.
+        folder: to write to; None writes nothing.
         names: of the files.
 
     Raises:
-        ArtifactError: if one of them is there and nestling did not write it.
-        StorageError: if nothing can be written there.
-        MissingExtraError: for pictures without matplotlib.
+        ArtifactError: if one of the files exists and nestling did not write it.
+        StorageError: if the folder cannot be written.
+        MissingExtraError: for pictures, if matplotlib is not installed.
     """
     if folder is None:
         return
@@ -105,7 +105,7 @@ def check_results(folder: Path | None, *names: str) -> None:
 
 
 def one_line(value: Any) -> str:
-    r"""A value within a line of a listing: breaks and tabs are blanks, and what steers a terminal is escaped.
+    r"""A value within one line of a listing: breaks and tabs become spaces, control characters are escaped.
 
     >>> print(one_line("two\nlines\x1b[31m"))
     two lines\x1b[31m
@@ -116,7 +116,7 @@ def one_line(value: Any) -> str:
 
 
 def _silence(stream: TextIO) -> None:
-    """Let what is left in a stream go nowhere, so that Python does not try to write it at its end."""
+    """Discard what is left in a stream, so that Python does not try to write it at exit."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
