@@ -77,7 +77,7 @@ COMMANDS = {
     "index delete ix 3": "119",
     "index compact ix": "119",
     "index info ix": "119 vectors",
-    "index verify ix": "in order",
+    "index verify ix": "no damage found",
     "index export ix --to lancedb:///nowhere/items": None,
     "index export ix --to postgres://host/db/items": None,
     "bench x.npy --plans flat@full": "Chosen",

@@ -55,7 +55,7 @@ def test_the_table_is_for_people(files: list[Path]) -> None:
     result = run("compare", *files[:2], "--resamples", 20, "--limit", 30, "--method", "pearson")
     assert result.exit_code == 0, result.output
     said, header, row = result.stdout.splitlines()
-    assert said == "cosine distances of 30 rows, 95 % intervals over rows"
+    assert said == "cosine distances of 30 rows, 95 % confidence intervals over rows"
     assert header.split() == ["first", "second", "method", "similarity"]
     assert row.split()[:3] == ["whole", "half", "pearson"]
 
