@@ -1,4 +1,4 @@
-"""One model, every budget: representations whose cost is chosen at the moment of use."""
+"""One model, every budget: embeddings whose size and cost are chosen at use."""
 
 from __future__ import annotations
 

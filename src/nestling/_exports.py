@@ -1,4 +1,4 @@
-"""Names that a package has and loads when they are first asked for, so that its own import stays light."""
+"""Lazy exports: a package loads a name on first use, so importing the package stays fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modules that have another path now: the old one works for one minor version, with a warning."""
+"""Old paths of moved modules: they work for one minor version, with a deprecation warning."""
 
 from __future__ import annotations
 

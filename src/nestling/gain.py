@@ -1,4 +1,4 @@
-"""How much better a trained thing is than plain truncation at every size, on the same examples."""
+"""Gain over plain truncation at every size: differences on the same examples, and what they show."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from nestling.granularity import Granularity
 
 @dataclass(frozen=True)
 class Gain:
-    """A metric of the trained thing minus that of plain truncation at one granularity.
+    """The difference between a trained model and plain truncation, by one metric at one granularity.
 
     Args:
-        granularity: where both were measured.
-        metric: what was measured.
-        value: the difference; above 0 the trained thing is better.
-        low: lower end of its interval, from the same resamples of both.
+        granularity: at which both were measured.
+        metric: name of the metric.
+        value: the difference; above 0 the trained model is better.
+        low: lower end of its confidence interval, from bootstrap resamples that both share.
         high: upper end.
     """
 
@@ -29,14 +29,14 @@ class Gain:
 
     @property
     def verdict(self) -> Literal["better", "as good", "worse"]:
-        """What training made of it, as far as the interval says."""
+        """Whether the confidence interval is above 0, below 0, or contains it."""
         if self.low > 0:
             return "better"
         return "worse" if self.high < 0 else "as good"
 
 
 def told(gains: Sequence[Gain], metric: str, what: str = "Training") -> str:
-    """One sentence: at which granularities training, or what else was done, pays.
+    """One sentence that says at which granularities training (or another method, ``what``) pays.
 
     >>> sizes = [Granularity(dim=8), Granularity(dim=64)]
     >>> told([Gain(g, "ndcg@10", v, v - 0.01, v + 0.01) for g, v in zip(sizes, (0.1, 0.0))], "ndcg@10")

@@ -1,4 +1,4 @@
-"""The text of a nesting: sizes on each axis, listed, doubling, or in steps."""
+"""Parser for the text of a nesting: the sizes on each axis, as a list, doubling, or in steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _AXIS_SIZES = re.compile(
 
 
 def doubled(smallest: int, full: int) -> list[int]:
-    """``smallest``, twice that, ... below ``full``, then ``full``.
+    """The sizes ``smallest``, twice that, and so on below ``full``, then ``full``.
 
     Raises:
         GranularityError: if ``smallest`` is larger.
@@ -28,7 +28,7 @@ def doubled(smallest: int, full: int) -> list[int]:
 
 
 def read_axes(parts: list[str], whole: str) -> dict[str, list[int]]:
-    """The sizes on each axis, as ``"dim=8,16"``, ``"dim=8..256"`` and ``"dim=16..768+16"`` write them.
+    """The sizes on each axis from text such as ``"dim=8,16"``, ``"dim=8..256"`` or ``"dim=16..768+16"``.
 
     Raises:
         GranularityError: for text of another form; ``whole`` is what was given.

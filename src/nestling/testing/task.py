@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class TaskExample:
         tolerance: largest difference between scores that counts as equal.
     """
 
-    task: Task
+    task: Any
     dims: Sequence[int] | None = None
     limits: tuple[float, float] = (0.0, 1.0)
     best: float | None = None
@@ -92,7 +92,8 @@ class TaskExample:
 
     def values(self, scores: Any) -> Floats:
         """``Float[sizes, metrics]`` where every example counts once."""
-        return np.asarray(scores.statistic(np.ones((1, sum(scores.groups)))))[0]
+        found: Floats = scores.statistic(np.ones((1, sum(scores.groups))))
+        return np.asarray(found[0])
 
 
 def protocol(example: TaskExample) -> None:
@@ -198,15 +199,11 @@ def refusal(example: TaskExample) -> None:
         spoilt = x.astype(np.float64)
         spoilt[:, 0] = np.nan
         cases: dict[str, Callable[[], Any]] = {
-            f"{name} with a row too few": lambda x=x, name=name: task.with_inputs(
-                {**task.inputs, name: x[:-1]}
-            ),
-            f"{name} without rows": lambda x=x, name=name: task.with_inputs({**task.inputs, name: x[:0]}),
+            f"{name} with a row too few": partial(task.with_inputs, {**task.inputs, name: x[:-1]}),
+            f"{name} without rows": partial(task.with_inputs, {**task.inputs, name: x[:0]}),
         }
         if task.needs == "vectors":
-            cases[f"{name} with NaN"] = lambda spoilt=spoilt, name=name: example.values(
-                example.scored(example.perfect | {name: spoilt})
-            )
+            cases[f"{name} with NaN"] = partial(_values, example, example.perfect | {name: spoilt})
         for case, action in cases.items():
             _refused(case, action)
 
@@ -274,6 +271,10 @@ _MEMBERS = ("name", "needs", "metrics", "inputs", "with_inputs", "score")
 def _same(what: str, found: Any, expected: Any, example: TaskExample) -> None:
     if not np.allclose(found, expected, rtol=0, atol=example.tolerance, equal_nan=True):
         raise LawError(f"{what}, gives {np.round(found, 6)}, not {np.round(expected, 6)}")
+
+
+def _values(example: TaskExample, codes: Codes) -> Floats:
+    return example.values(example.scored(codes))
 
 
 def _drawn(rng: np.random.Generator, groups: Iterable[int]) -> Floats:
