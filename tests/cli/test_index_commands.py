@@ -170,6 +170,11 @@ def test_plans_are_compared_on_ones_own_vectors(files: Path, tmp_path: Path) -> 
     ("arguments", "code", "message"),
     [
         (["build", "all.npy", "-o", "x", "--at", "dim=9"], 1, "nearest valid granularity is dim=8"),
+        (
+            ["build", "all.npy", "-o", "x", "--nesting", "dim=8,32", "--plan", "rabitq@full > rerank@full"],
+            1,
+            "cannot be searched",
+        ),
         (["build", "all.npy", "-o", "x", "--overwrite"], 1, "--overwrite is for collections"),
         (["build", "all.npy", "-o", "x", "--plan", "flat@64"], 1, "choose 1 to 32"),
         (["build", "all.npy", "-o", "x", "--max-bytes", "1"], 1, "no plan fits"),

@@ -144,12 +144,17 @@ def _of_vectors(
 
     queries = check_are_vectors(open_queries(targets.queries), targets.queries)
     stored = open_rows(source, columns, vectors.table, **vectors.about)
-    metric = cast("Metric", vectors.metric)
-    if at is None:
-        return build_index(output, stored, plan=plan, queries=queries, metric=metric, **targets.limits)
     with TemporaryDirectory(prefix="nestling-cut-") as place:
-        small = stored.extract(at, Path(place) / "vectors")
-        return build_index(output, small, plan=plan, queries=queries, metric=metric, **targets.limits)
+        rows = stored if at is None else stored.extract(at, Path(place) / "vectors")
+        return build_index(
+            output,
+            rows,
+            plan=plan,
+            queries=queries,
+            nesting=None if vectors.nesting is None else rows.nesting,  # sizes that must be searchable
+            metric=cast("Metric", vectors.metric),
+            **targets.limits,
+        )
 
 
 @with_groups
@@ -159,7 +164,9 @@ def tune(
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the plan of an index at many points and keep the table in it, for search --recall.
+    """Measure the plan of an index again, at many points.
+
+    The results are kept in the index, for search --recall.
 
     Example: nestling index tune my-index --recall 0.99
     """
@@ -184,7 +191,7 @@ def bench(
     plans: Annotated[
         str | None,
         typer.Option(
-            help="Plans to compare, such as 'flat@full; int4@full > rerank@full'; by default a usual family."
+            help="Plans to compare, such as 'flat@full; int4@full > rerank@full'; by default the usual ones."
         ),
     ] = None,
     output: Annotated[
@@ -192,7 +199,9 @@ def bench(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure recall, latency and memory of search plans on your own vectors; no index is kept.
+    """Measure recall, latency and memory of search plans.
+
+    They are built over your own vectors and discarded afterwards.
 
     Example: nestling bench vectors.npy --recall 0.99 -o report
     """

@@ -60,7 +60,9 @@ def compare(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for the pictures.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how similar representations are, or how much of a model its parts keep.
+    """Measure how similar representations are.
+
+    With --layers: how much of a model its sizes and layers keep.
 
     Example: nestling compare small.npy large.npy -o comparison
     """

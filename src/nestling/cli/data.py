@@ -9,7 +9,9 @@ from nestling.cli.terminal.output import show, show_json
 
 
 def data(as_json: AsJson = False) -> None:
-    """List the data sets that nestling reads, with their licence and their place on this machine.
+    """List the public data sets that nestling reads.
+
+    For each: its licence, and where it is on this machine or where to put it.
 
     Example: NESTLING_DATA=my/data nestling data
     """

@@ -52,9 +52,9 @@ def demo(
     output: Annotated[Path, typer.Option(help="The folder for everything that it makes.")] = DEMO_FOLDER,
     seed: Seed = 0,
 ) -> None:
-    """Train a nested text model, measure every size, choose one, and search with it.
+    """Train a nested model on real text, choose a size, and search.
 
-    By default it trains on the docstrings of your installed Python packages.
+    By default the text is the docstrings of your installed Python packages.
 
     Example: nestling demo --pairs my.csv
     """

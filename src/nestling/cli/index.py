@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nestling.domains.text.collection import Collection
     from nestling.search.index.index import AdaptiveIndex
 
-index = typer.Typer(name="index", help="Build, change and check an index on the disk.", no_args_is_help=True)
+index = typer.Typer(name="index", help="Build, change and check an index on disk.", no_args_is_help=True)
 
 More = Annotated[Path, typer.Argument(metavar="SOURCE", help=f"{VECTORS}, or texts for a collection.")]
 
@@ -29,9 +29,10 @@ More = Annotated[Path, typer.Argument(metavar="SOURCE", help=f"{VECTORS}, or tex
 def add(
     folder: Folder, source: More, table: TableOption = None, wait: Wait = 0, as_json: AsJson = False
 ) -> None:
-    """Add vectors, or texts to a collection; they are on disk when the command ends.
+    """Add vectors, or texts to a collection.
 
-    A table needs the same columns as the one that the index was built from.
+    They are on disk when the command ends. A table needs the same columns as the one that the index was
+    built from.
 
     Example: nestling index add products more.csv
     """
@@ -41,9 +42,9 @@ def add(
 def update(
     folder: Folder, source: More, table: TableOption = None, wait: Wait = 0, as_json: AsJson = False
 ) -> None:
-    """Replace rows by their ids, and add new ones; they are on disk when the command ends.
+    """Replace rows by their ids, and add new ones.
 
-    Fields that the table does not have keep their values.
+    They are on disk when the command ends. Fields that the table does not have keep their values.
 
     Example: nestling index update products changed.csv
     """
@@ -121,7 +122,7 @@ def delete(
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Delete rows by their ids, by the ids of a table, or by a condition on their fields.
+    """Delete rows by id, by a table of ids, or by a condition.
 
     Example: nestling index delete products 17 23
     """
@@ -160,7 +161,7 @@ def compact(folder: Folder, wait: Wait = 0) -> None:
 
 
 def info(folder: Folder, as_json: AsJson = False) -> None:
-    """Show what an index holds, its plan, and what was measured of it.
+    """Show the contents of an index, its plan and its measurements.
 
     Example: nestling index info my-index
     """

@@ -17,6 +17,8 @@ from nestling.cli.terminal.output import check_results, say, show, show_json
 if TYPE_CHECKING:
     from nestling.measure.curve.curve import Curve
 
+_TARGETS = "Targets"
+
 
 @with_groups
 def sweep(
@@ -48,9 +50,10 @@ def sweep(
     ] = "text",
     as_json: AsJson = False,
 ) -> None:
-    """Measure quality and cost of a model, or of vectors, at every granularity.
+    """Measure quality and cost at every granularity.
 
-    A model that nestling trained is compared with plain truncation of its base model.
+    MODEL is a text model or a file of vectors. A model that nestling trained is compared with plain
+    truncation of its base model.
 
     Example: nestling sweep nestling-demo/model --pairs my.csv -o report
     """
@@ -104,15 +107,28 @@ def _write(curve: Curve, output: Path) -> None:
 def choose(
     curve: Annotated[Path, typer.Argument(metavar="CURVE", help="A curve.json that sweep wrote.")],
     keep: Annotated[
-        float | None, typer.Option(help="The least fraction of the full quality, such as 0.99.")
+        float | None,
+        typer.Option(help="The least fraction of the full quality, such as 0.99.", rich_help_panel=_TARGETS),
     ] = None,
-    at_least: Annotated[float | None, typer.Option(help="The least value of the metric.")] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="The most bytes of one vector.")] = None,
+    at_least: Annotated[
+        float | None, typer.Option(help="The least value of the metric.", rich_help_panel=_TARGETS)
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(help="The most bytes of one vector.", rich_help_panel=_TARGETS)
+    ] = None,
     max_ms: Annotated[
-        float | None, typer.Option(help="The longest latency in milliseconds; needs sweep --latency.")
+        float | None,
+        typer.Option(
+            help="The longest latency in milliseconds; needs sweep --latency.", rich_help_panel=_TARGETS
+        ),
     ] = None,
-    max_flops: Annotated[float | None, typer.Option(help="The most multiply-adds for one input.")] = None,
-    max_model_bytes: Annotated[float | None, typer.Option(help="The most bytes of the model.")] = None,
+    max_flops: Annotated[
+        float | None,
+        typer.Option(help="The most multiply-adds for one input.", rich_help_panel=_TARGETS),
+    ] = None,
+    max_model_bytes: Annotated[
+        float | None, typer.Option(help="The most bytes of the model.", rich_help_panel=_TARGETS)
+    ] = None,
     metric: Annotated[
         str | None,
         typer.Option(
@@ -122,7 +138,7 @@ def choose(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose the cheapest granularity of a curve that meets all targets.
+    """Choose the cheapest granularity that meets all targets.
 
     Example: nestling choose nestling-demo/curve.json --keep 0.99
     """
@@ -169,7 +185,9 @@ def reproduce(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the claims of a paper at small scale, and say whether each holds.
+    """Measure the claims of a paper at small scale.
+
+    For each claim, the result is "holds" or "does not hold".
 
     Example: nestling reproduce mrl --claims C1,C3
     """
