@@ -186,7 +186,7 @@ def differences(index: AdaptiveIndex, rows: dict[int, tuple[int, int]]) -> list[
 def complete_point(index: AdaptiveIndex) -> str | None:
     """Parameters with which the plan reads everything, so that its answers are exact."""
     if index.plan.coarse is not None:
-        return f"nprobe={index.plan.coarse.count}"
+        return f"nprobe={index.plan.coarse.lists}"
     return "shortlist=500" if index.plan.reranks else None
 
 

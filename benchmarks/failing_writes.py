@@ -193,7 +193,7 @@ def differences(index: AdaptiveIndex, rows: Rows) -> Iterator[str]:
         return
     names = np.array(list(rows))
     data = np.ascontiguousarray(np.stack(list(rows.values()))[:, : index.nesting.full["dim"]])
-    point = None if index.plan.coarse is None else f"nprobe={index.plan.coarse.count}"
+    point = None if index.plan.coarse is None else f"nprobe={index.plan.coarse.lists}"
     hits = index.search(data[-60:], 1, point=point, workers=1)
     if not (hits.ids == names[nearest(data[-60:], data, 1, workers=1).indices]).all():
         yield "wrong answers"

@@ -288,16 +288,16 @@ def test_a_command_ends_in_one_line_and_leaves_nothing_half_written(
 
 
 OFTEN_COPIED = """
-from nestling.search import building
-building._SECONDS_BETWEEN_COPIES_OF_A_GRAPH = 0.0
+from nestling.search.stages import graph
+graph._SECONDS_BETWEEN_COPIES = 0.0
 """
 BEGUN = """
-from nestling.search import building
-grow = building.grow_links
+from nestling.search.stages import graph
+grow = graph.grow_links
 def grown(*given):
     assert given[6] is not None, "it begins anew"
     return grow(*given)
-building.grow_links = grown
+graph.grow_links = grown
 """
 
 

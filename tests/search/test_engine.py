@@ -53,8 +53,8 @@ SYSTEMS = {
 
 def far(plan: Plan, k: int = 100) -> Point:
     return Point(
-        nprobe=12 if plan.is_listed else None,
-        ef=150 if plan.is_walked else None,
+        nprobe=12 if "nprobe" in plan.parameters else None,
+        ef=150 if "ef" in plan.parameters else None,
         shortlists=(k,) * len(plan.reranks),
     )
 
@@ -120,8 +120,8 @@ def test_slices_of_codes_agree_with_an_index_built_small(
     vectors, queries = nested.vectors(1500, 64), nested.vectors(30, 64, seed=1)
     whole = build(f"{coarse}{code}@full", vectors, rule=rule, metric=metric, workers=1)
     small = build(f"{coarse.replace('64', '16')}{code}@16", vectors, rule=rule, metric=metric, workers=1)
-    kind = None if whole.plan.coarse is None else whole.plan.coarse.kind
-    point = Point(nprobe=6 if kind == "ivf" else None, ef=200 if kind == "hnsw" else None)
+    takes = whole.plan.parameters
+    point = Point(nprobe=6 if "nprobe" in takes else None, ef=200 if "ef" in takes else None)
     truth = nearest(queries, vectors, 10, dim=16, rule=rule, metric=metric)
     cut, fresh = whole.search(queries, 10, point, dim=16), small.search(queries, 10, point)
     assert nested.recall(cut, truth) >= nested.recall(fresh, truth) - 0.04
@@ -206,8 +206,8 @@ def test_threads_at_different_points_get_their_own_answers(nested: Any) -> None:
         engine = engines[turn % 4]
         plan, dim = engine.plan, (None, 32, 24)[turn // 4 % 3]
         point = Point(
-            nprobe=1 + turn % 9 if plan.is_listed else None,
-            ef=8 + turn if plan.is_walked else None,
+            nprobe=1 + turn % 9 if "nprobe" in plan.parameters else None,
+            ef=8 + turn if "ef" in plan.parameters else None,
             shortlists=(20 + turn,) * len(plan.reranks),
         )
         allowed = vectors[:, 0] > 0 if turn % 5 == 0 else None

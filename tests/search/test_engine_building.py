@@ -16,6 +16,8 @@ from nestling.search.engine import building
 from nestling.search.engine.engine import Engine, build
 from nestling.search.graph import growth as walk_steps
 from nestling.search.plan.plan import Point
+from nestling.search.stages import building as stage_building
+from nestling.search.stages import graph, hnsw, ivf
 from nestling.storage import resumable as journal
 
 PLANS = [
@@ -32,9 +34,10 @@ PLANS = [
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven blocks of 100 rows, sorted 64 KB at a time, and a copy of a graph after each of a dozen steps."""
     monkeypatch.setattr(walk_steps, "_NEW_SHARE", 1.0)
-    monkeypatch.setattr(building, "_ENTRIES_AT_A_TIME", 3200)
-    monkeypatch.setattr(building, "_BYTES_SORTED_AT_A_TIME", 1 << 13)
-    monkeypatch.setattr(building, "_SECONDS_BETWEEN_COPIES_OF_A_GRAPH", 0.0)
+    monkeypatch.setattr(stage_building, "_ENTRIES_AT_A_TIME", 3200)
+    monkeypatch.setattr(ivf, "_BYTES_SORTED_AT_A_TIME", 1 << 13)
+    for each in (graph, hnsw):
+        monkeypatch.setattr(each, "_SECONDS_BETWEEN_COPIES", 0.0)
 
 
 @pytest.fixture

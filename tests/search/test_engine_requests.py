@@ -91,8 +91,8 @@ def test_as_many_rows_are_found_as_there_are(engines: dict[str, Engine], data: s
     seed = data.draw(st.integers(0, 99), label="seed")
     plan, draw = engine.plan, np.random.default_rng(seed)
     point = Point(
-        nprobe=data.draw(st.integers(1, 3), label="nprobe") if plan.is_listed else None,
-        ef=data.draw(st.integers(1, 30), label="ef") if plan.is_walked else None,
+        nprobe=data.draw(st.integers(1, 3), label="nprobe") if "nprobe" in plan.parameters else None,
+        ef=data.draw(st.integers(1, 30), label="ef") if "ef" in plan.parameters else None,
         shortlists=(k,) * len(plan.reranks),
     )
     share = data.draw(st.sampled_from([None, 0.0, 0.001, 0.02, 0.4, 0.98]), label="share")

@@ -157,7 +157,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
 
 def test_an_interrupted_compaction_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was built is kept for the next attempt, and not mistaken for something else."""
-    from nestling.search.engine import building
+    from nestling.search.stages import ivf
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -165,7 +165,7 @@ def test_an_interrupted_compaction_changes_nothing(tmp_path: Path, monkeypatch: 
     data, folder = vectors(2000), tmp_path / "index"
     index = AdaptiveIndex.create(folder, data, nesting="dim=4,8", log_bytes=999, plan="ivf8@4 > flat@full")
     index.delete([1, 2, 3])
-    monkeypatch.setattr(building, "_sort_by_list", interrupted)
+    monkeypatch.setattr(ivf._ListBuilder, "_sort", interrupted)
     for change in (index.compact, lambda: index.add(vectors(1500, 1))):
         with pytest.raises(KeyboardInterrupt):
             change()
@@ -187,7 +187,7 @@ def test_an_interrupted_compaction_changes_nothing(tmp_path: Path, monkeypatch: 
 
 
 def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nestling.search.engine import building
+    from nestling.search.stages import ivf
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -196,7 +196,7 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         return AdaptiveIndex.create(folder, vectors(2000), nesting="dim=4,8", plan="ivf8@4 > flat@full")
 
     folder = tmp_path / "index"
-    monkeypatch.setattr(building, "_sort_by_list", interrupted)
+    monkeypatch.setattr(ivf._ListBuilder, "_sort", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build()
     with pytest.raises(ArtifactError, match="not a folder saved by nestling"):

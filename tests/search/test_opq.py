@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from nestling.cut import CutRule, cut
-from nestling.search.engine.codes import Code
 from nestling.search.exact.space import Space
 from nestling.search.plan.plan import Plan
+from nestling.search.stages.codes import Code
 
 DIM, ROWS = 32, 3000
 

@@ -8,16 +8,25 @@ from hypothesis import strategies as st
 
 from nestling.errors import ConfigError
 from nestling.search.plan.plan import Plan, Point
-from nestling.search.plan.stages import Coarse, Rerank, Scan
+from nestling.search.stages.flat import Flat
+from nestling.search.stages.graph import Graph
+from nestling.search.stages.hnsw import HNSW
+from nestling.search.stages.int8 import Fp16, Int4, Int8
+from nestling.search.stages.ivf import IVF
+from nestling.search.stages.pq import OPQ, PQ
+from nestling.search.stages.rabitq import RaBitQ
+from nestling.search.stages.rerank import Rerank
+from nestling.search.stages.stage import Coarse
 
 dims = st.none() | st.sampled_from([8, 16, 64, 128])
-coarse = st.none() | st.builds(Coarse, st.sampled_from(["ivf", "hnsw"]), st.integers(2, 4096), dims)
-plain = st.builds(Scan, st.sampled_from(["flat", "fp16", "int8", "int4", "rabitq"]), dims)
-quantised = st.builds(
-    Scan, st.sampled_from(["pq", "opq"]), dims, st.sampled_from([1, 2, 4, 8]), st.sampled_from([4, 8])
+lists = st.builds(IVF, dims, lists=st.integers(1, 4096))
+coarse = st.none() | lists | st.builds(HNSW, dims, links=st.integers(2, 4096))
+plain = st.sampled_from([Flat, Fp16, Int8, Int4, RaBitQ]).flatmap(lambda kind: st.builds(kind, dims))
+quantised = st.sampled_from([PQ, OPQ]).flatmap(
+    lambda kind: st.builds(kind, dims, subspaces=st.sampled_from([1, 2, 4, 8]), bits=st.sampled_from([4, 8]))
 )
 reranks = st.lists(st.builds(Rerank, dims, st.sampled_from(["flat", "fp16", "int8"])), max_size=3)
-graphs = st.builds(Scan, st.just("graph"), dims, links=st.integers(8, 1024))
+graphs = st.builds(Graph, dims, links=st.integers(8, 1024))
 plans = (
     st.builds(Plan, plain | quantised, coarse, reranks.map(tuple))
     | st.builds(Plan, plain | quantised, certify=st.just(True))

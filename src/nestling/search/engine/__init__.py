@@ -7,13 +7,11 @@ from nestling._exports import exports
 if TYPE_CHECKING:
     from nestling.search.engine.engine import Engine as Engine
     from nestling.search.engine.engine import build as build
-    from nestling.search.engine.scanners import Scanner as Scanner
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "Engine": "engine",
-        "Scanner": "scanners",
         "build": "engine",
     },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,18 +14,16 @@ from numpy.typing import NDArray
 from nestling.arguments.paths import home_path
 from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.errors import ArtifactError, ConfigError, DataError
-from nestling.search.engine.building import Task, build_arrays, code_of_store
-from nestling.search.engine.certified_stage import CertifiedPipeline
-from nestling.search.engine.codes import Code
-from nestling.search.engine.graph_stage import check_graph
-from nestling.search.engine.pipeline import Pipeline, cut_centroids, cut_plan, group
+from nestling.search.engine.building import build_arrays
+from nestling.search.engine.pipeline import Pipeline
 from nestling.search.exact.faiss_arrays import faiss_threads
 from nestling.search.exact.filters import Allowed
 from nestling.search.exact.neighbours import Metric, Neighbours
-from nestling.search.exact.some_rows import inverse_norms
 from nestling.search.exact.space import Floats, Space, read_rows
-from nestling.search.graph.equal_rows import Equal
 from nestling.search.plan.plan import Plan, PlanCost, Point
+from nestling.search.stages.building import Built, Task
+from nestling.search.stages.certified import CertifiedPipeline
+from nestling.search.stages.stage import Stage
 from nestling.storage.artifact import open_array, write_file
 from nestling.storage.resumable import Arrays, write_array
 from nestling.vectors.files import write_npy
@@ -58,7 +56,7 @@ class Engine:
     ) -> None:
         self.plan, self.vectors, self.rule, self.metric = plan, vectors, rule, metric
         self._arrays, self._space, self._certified = arrays, Space.of(rule, metric), certified
-        self._full = certified or Pipeline(plan, plan, arrays, vectors, self._space)
+        self._full = certified or Pipeline(Built(plan, plan, arrays, vectors, self._space))
         # Those used last are kept; without a lock, which a fork would inherit while another thread holds it.
         self._cut = lru_cache(_SIZES_KEPT)(partial(_cut_pipeline, plan, arrays, vectors, self._space))
         self._last_default = 10, plan.default_point(len(vectors))
@@ -107,9 +105,8 @@ class Engine:
         pipeline = self._at(dim)
         point = self._check_point(point, int(k), pipeline.plan)
         if pipeline.whole is not None and allowed is None and dim in (None, self.dim) and k <= len(self):
-            # One call does all, and looks at the queries itself.
-            kept = min(max(int(k), point.shortlists[0]), len(self))
-            return pipeline.whole.search(queries, int(k), ef=point.ef or 1, shortlist=kept, workers=workers)
+            # One call does all, and checks the queries itself.
+            return pipeline.whole.answer(queries, int(k), point, workers)
         asked = self._check_queries(queries, dim)
         chosen = None if allowed is None else Allowed(allowed, len(self))
         if chosen is not None and chosen.count == 0:
@@ -134,23 +131,10 @@ class Engine:
         plan = self._at(dim).plan
         if self._certified is not None:
             return self
-        arrays = {name: np.array(part) for name, part in self._arrays.items() if name not in _CUT}
-        if plan.scan.code == "graph":
-            arrays["codes"] = np.array(self._arrays["codes"])
-        else:
-            self._cut_codes(arrays, "scan", "codes", self.plan.scan, int(plan.scan.dim or 0))
-        for number, (stage, cut_stage) in enumerate(zip(self.plan.reranks, plan.reranks, strict=True)):
-            rows, size = self.vectors, int(cut_stage.dim or 0)
-            if f"copies{number}" in self._arrays:
-                kind = code_of_store(stage.store, int(stage.dim or 0))
-                self._cut_codes(arrays, f"store{number}", f"copies{number}", kind, size)
-                rows = arrays[f"copies{number}"].view(np.float16)
-            if f"norms{number}" in arrays and stage != cut_stage:
-                parts = [inverse_norms(cut(rows[some], size, RAW)) for some in blocks_of(rows)]
-                arrays[f"norms{number}"] = np.concatenate(parts)
-        if "coarse.centroids" in arrays and plan.coarse is not None:
-            size = int(plan.coarse.dim or 0)
-            arrays["coarse.centroids"] = cut_centroids(arrays["coarse.centroids"], size, self._space).copy()
+        built = Built(plan, self.plan, self._arrays, self.vectors, self._space)
+        arrays: Arrays = {}
+        for number, stage in _numbered(plan):
+            arrays |= stage.extract(built, number)
         vectors: NDArray[Any]
         if folder is None:
             vectors = np.array(cut(self.vectors, dim, RAW), order="C")
@@ -164,16 +148,8 @@ class Engine:
     def cost(self, point: Point | None = None, dim: int | None = None) -> PlanCost:
         """What one query costs at a point and a size, and what is kept for it: of a part, once extracted."""
         plan, size = self._at(dim).plan, self.dim if dim is None else dim
-        known = {}
-        if plan.scan.code == "graph":
-            rest = self._arrays.get("residuals")
-            known = {
-                "code_bytes": self._arrays["codes"].shape[1],
-                "residual_bytes": int(plan.reranks[0].dim or 0) if rest is None else rest.shape[1],
-            }
-        cost = plan.cost(len(self), size, point, **known)
-        numbers = ("norms", "residual_steps", "equal.first")
-        more = sum(array.nbytes for name, array in self._arrays.items() if name.startswith(numbers))
+        cost = plan.cost(len(self), size, point, **plan.scan.known_sizes(self._arrays))
+        more = sum(stage.uncounted_bytes(self._arrays, number) for number, stage in _numbered(plan))
         return replace(cost, bytes_stored=cost.bytes_stored + more)
 
     def save(self, folder: Path | str) -> None:
@@ -219,7 +195,7 @@ class Engine:
             arrays = {name: open_array(home_path(folder) / f"{name}.npy") for name in names}
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{folder} cannot be read as an engine: {error}; build it again") from error
-        _check_arrays(plan, arrays, len(vectors), folder)
+        _check_arrays(Built(plan, plan, arrays, vectors, Space.of(rule, metric)), str(folder))
         return cls(plan, arrays, vectors, rule, metric)
 
     def _at(self, dim: int | None) -> Pipeline | CertifiedPipeline:
@@ -232,7 +208,7 @@ class Engine:
             raise ConfigError(
                 f"{self.plan} answers at {self.dim} entries, not at {dim}; build over vectors cut to {dim}"
             )
-        return self._full if cut_plan(self.plan, int(dim)) == self.plan else self._cut(int(dim))
+        return self._full if self.plan.cut(int(dim)) == self.plan else self._cut(int(dim))
 
     def _check_point(self, point: Point | None, k: int, plan: Plan) -> Point:
         if point is None:
@@ -242,12 +218,10 @@ class Engine:
             raise ConfigError(
                 f"a shortlist of {point.shortlists[-1]} cannot hold k={k} answers; make it at least {k}"
             )
-        if plan.coarse is not None and (point.nprobe or 0) > plan.coarse.count:
-            warnings.warn(
-                f"nprobe={point.nprobe} reads all {plan.coarse.count} lists; there are no more", stacklevel=3
-            )
-        if (plan.is_listed and point.nprobe is None) or (plan.is_walked and point.ef is None):
-            default = self._default_point(k)
+        if plan.coarse is not None:
+            plan.coarse.check_point(point)
+        default = self._default_point(k)
+        if (point.nprobe is None) != (default.nprobe is None) or (point.ef is None) != (default.ef is None):
             return replace(point, nprobe=default.nprobe, ef=default.ef)
         return point
 
@@ -266,64 +240,35 @@ class Engine:
             raise DataError(f"queries have {asked.shape[1]} entries, but {allowed} are expected{hint}")
         return read_rows(asked, "queries") if asked.dtype != np.float32 else np.ascontiguousarray(asked)
 
-    def _cut_codes(self, arrays: Arrays, name: str, codes: str, scan: Any, dim: int) -> None:
-        """Put the codes of a shorter prefix into ``arrays``, and what they mean."""
-        code = Code.from_parts(scan, self._space, group(self._arrays, name))
-        if dim == code.dim:
-            arrays[codes] = np.array(self._arrays[codes])
-            return
-        small = code.cut(dim)
-        arrays[codes] = small.slices(self._arrays[codes])
-        arrays.update({f"{name}.{key}": part for key, part in small.to_parts().items()})
-
 
 def _cut_pipeline(built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space, dim: int) -> Pipeline:
     """The stages at one size, from what was built for all of them."""
-    return Pipeline(cut_plan(built, dim), built, arrays, vectors, space)
+    return Pipeline(Built(built.cut(dim), built, arrays, vectors, space))
 
 
-_CUT = ("codes",)
 _NAMES = "arrays.txt"
 
 
-def _check_arrays(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> None:
+def _numbered(plan: Plan) -> Iterator[tuple[int, Stage]]:
+    """The stages, each with its place among the re-ordering stages."""
+    yield from ((0, stage) for stage in (plan.coarse, plan.scan) if stage is not None)
+    yield from enumerate(plan.reranks)
+
+
+def _check_arrays(built: Built, where: str) -> None:
     """Refuse arrays of other vectors or another plan before faiss reads through them."""
-    counts: dict[str, int | None] = {"codes": rows}
-    if plan.scan.code == "graph":
-        counts |= dict.fromkeys(("graph.basis", "graph.mean", "graph.numbers", "links.hubs"))
-        counts["links.rows"] = rows
-    else:
-        counts["scan.trained"] = None
-    if plan.coarse is not None and plan.coarse.kind == "ivf":
-        lists = plan.coarse.count
-        counts |= {"rows": rows, "starts": lists + 1, "coarse.centroids": lists}
-    if plan.coarse is not None and plan.coarse.kind == "hnsw":
-        counts |= {"graph.levels": rows, "graph.neighbours": None, "graph.entry": 2}
-    for number, stage in enumerate(plan.reranks):
-        if number == 0 and "residuals" in arrays:
-            counts |= {"residuals": rows, "residual_steps": rows}
-        elif stage.store != "flat":
-            counts |= {f"copies{number}": rows, f"store{number}.trained": None}
-        if f"norms{number}" in arrays:
-            counts[f"norms{number}"] = rows
-    if "equal.first" in arrays and not Equal(arrays["equal.first"]).fits(rows):
-        raise ArtifactError(
-            f"{folder} says of rows that they are equal to others that are not there; build it again"
-        )
-    for name, count in counts.items():
+    plan, arrays, rows = built.plan, built.arrays, built.rows
+    lengths = {name: n for number, each in _numbered(plan) for name, n in each.lengths(built, number).items()}
+    for name, length in lengths.items():
         if name not in arrays:
-            raise ArtifactError(f"{folder} holds no {name}, which {plan} needs; load it with its own plan")
-        if count is not None and len(arrays[name]) != count:
+            raise ArtifactError(f"{where} holds no {name}, which {plan} needs; load it with its own plan")
+        if length is not None and len(arrays[name]) != length:
             raise ArtifactError(
-                f"{folder} holds {len(arrays[name])} {name}, and {plan} over {rows} vectors needs {count}; "
+                f"{where} holds {len(arrays[name])} {name}, and {plan} over {rows} vectors needs {length}; "
                 "load it with the plan and vectors it was built over, or build it again"
             )
-    if plan.scan.code == "graph":
-        check_graph(plan, arrays, rows, folder)
-    if "starts" in counts and arrays["starts"][-1] != rows:
-        raise ArtifactError(
-            f"the lists in {folder} end at row {arrays['starts'][-1]} of {rows}; build it again"
-        )
+    for stage in plan.stages():
+        stage.check_arrays(built, where)
 
 
 def build(

@@ -1,7 +1,8 @@
-"""Indexes that faiss users have already, made adaptive without encoding anything anew."""
+"""Indexes that faiss users have already, made adaptive without encoding again."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,16 @@ from numpy.typing import NDArray
 
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError
-from nestling.search.engine.codes import Code
 from nestling.search.engine.engine import Engine
 from nestling.search.exact.faiss_arrays import Codes, faiss
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.space import Floats, Ints, Space, read_rows
 from nestling.search.plan.plan import Plan
-from nestling.search.plan.stages import Coarse, Scan
+from nestling.search.stages.coded_scan import CodedScan
+from nestling.search.stages.codes import Code
+from nestling.search.stages.flat import Flat
+from nestling.search.stages.int8 import Fp16, Int4, Int8
+from nestling.search.stages.ivf import IVF
 from nestling.storage.resumable import Arrays
 
 _UNIT_TOLERANCE = 0.2  # four bits an entry change lengths by a tenth
@@ -50,11 +54,11 @@ def from_faiss(index: Any, *, rule: CutRule = CutRule(), vectors: NDArray[Any] |
     """
     # What faiss downcasts to only borrows: the argument, which may be a temporary, owns what is read.
     read = _downcast(index)
-    scan = Scan(_code_of(read), read.d)
+    scan = _scan_of(read)(read.d)
     if read.ntotal == 0:
         raise DataError("the faiss index holds no rows; add some first")
     is_inverted = isinstance(read, faiss.IndexIVF)
-    coarse = Coarse("ivf", read.nlist, read.d) if is_inverted else None
+    coarse = IVF(read.d, lists=read.nlist) if is_inverted else None
     metric: Metric = "euclidean" if read.metric_type == faiss.METRIC_L2 and rule.after == "none" else "dot"
     space = Space.of(rule, metric)
     code = _adopt(read, scan, space)
@@ -83,7 +87,7 @@ def _downcast(index: Any) -> Any:
     )
 
 
-def _code_of(index: Any) -> Any:
+def _scan_of(index: Any) -> type[CodedScan]:
     # The class itself: subclasses such as those of Panorama store their codes in another order.
     if type(index) not in (*_OF_FLOATS, *_OF_SCALARS):
         raise ConfigError(
@@ -97,16 +101,16 @@ def _code_of(index: Any) -> Any:
             "METRIC_INNER_PRODUCT or METRIC_L2 only"
         )
     if type(index) in _OF_FLOATS:
-        return "flat"
+        return Flat
     if getattr(index, "by_residual", False):
         raise ConfigError(
             "the codes of the faiss index are of residuals to full-size centroids, whose prefixes mean "
             "nothing; make it with by_residual=False, or build an engine over the vectors"
         )
-    kinds = {
-        faiss.ScalarQuantizer.QT_8bit: "int8",
-        faiss.ScalarQuantizer.QT_4bit: "int4",
-        faiss.ScalarQuantizer.QT_fp16: "fp16",
+    kinds: dict[int, type[CodedScan]] = {
+        faiss.ScalarQuantizer.QT_8bit: Int8,
+        faiss.ScalarQuantizer.QT_4bit: Int4,
+        faiss.ScalarQuantizer.QT_fp16: Fp16,
     }
     if index.sq.qtype not in kinds:
         raise ConfigError("the scalar quantiser of the faiss index is none of QT_8bit, QT_4bit and QT_fp16")
@@ -135,12 +139,11 @@ def _check_given(vectors: Any, codes: Codes, dim: int) -> NDArray[Any]:
     return given
 
 
-def _adopt(index: Any, scan: Scan, space: Space) -> Code:
-    if scan.code == "flat":
-        return Code(scan, space, faiss.IndexFlat(index.d, space.faiss_metric()))
-    trained = faiss.IndexScalarQuantizer(index.d, index.sq.qtype, space.faiss_metric())
-    trained.sq, trained.is_trained = index.sq, True
-    return Code(scan, space, trained)
+def _adopt(index: Any, scan: CodedScan, space: Space) -> Code:
+    trained = scan.empty(space.faiss_metric())
+    if scan.is_scalar:
+        trained.sq, trained.is_trained = index.sq, True
+    return scan.code_type(scan, space, trained)
 
 
 def _read_lists(index: Any) -> tuple[Codes, Ints, Ints]:
@@ -170,6 +173,6 @@ def _with_energy(code: Code, vectors: NDArray[Any]) -> Code:
             "the vectors of the faiss index are not of length one, so they were not made for cosines; "
             "normalise before adding, or give rule=CutRule(after='none')"
         )
-    if code.scan.code == "flat":
+    if not code.scan.is_scalar:
         return code
-    return Code(code.scan, code.space, code.trained, energy=np.mean(sample * sample, axis=0))
+    return replace(code, energy=np.mean(sample * sample, axis=0))

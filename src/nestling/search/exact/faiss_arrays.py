@@ -1,4 +1,4 @@
-"""Arrays of numpy as faiss reads them, without a copy, and threads of faiss for one call."""
+"""faiss, loaded when first used; arrays of numpy as it reads them, without a copy; its threads."""
 
 from __future__ import annotations
 
@@ -13,8 +13,21 @@ from numpy.typing import NDArray
 from nestling.process import forks
 from nestling.search.exact.threads import count_workers
 
-faiss: Any = importlib.import_module("faiss")
-"""Untyped: the stubs that it brings lack half of what it has."""
+
+class _Faiss:
+    """The package, imported by the first name that is asked of it: plans are read without it."""
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(importlib.import_module("faiss"), name)
+        setattr(self, name, value)  # found without this call from now on
+        return value
+
+    def __dir__(self) -> list[str]:
+        return dir(importlib.import_module("faiss"))
+
+
+faiss: Any = _Faiss()
+"""Untyped: the stubs of faiss lack half of what it has."""
 
 Codes = NDArray[np.uint8]
 

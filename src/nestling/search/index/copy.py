@@ -13,7 +13,6 @@ import numpy as np
 from nestling.cut import RAW, cut
 from nestling.data.tables.columns import Columns
 from nestling.granularity import Granularity
-from nestling.search.engine.pipeline import cut_plan
 from nestling.search.index.commit import write_deleted
 from nestling.search.index.create import new_folder
 from nestling.search.index.files.manifest import Generation, switch
@@ -91,6 +90,6 @@ def _described(state: State, at: Granularity, segments: tuple[SegmentRecord, ...
     if dim < before.settings.dim:  # what was measured of the whole says nothing of the part
         rule = before.rule.again
         sources = tuple((width, each.to_json()) for width, each in before.takes.items())
-        changes |= {"plan": str(cut_plan(before.terms.plan, dim)), "table": (), "sources": sources}
+        changes |= {"plan": str(before.terms.plan.cut(dim)), "table": (), "sources": sources}
     settings = before.settings.model_copy(update=changes)
     return Generation(before.nesting.up_to(at), rule, settings, {})

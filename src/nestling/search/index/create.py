@@ -26,7 +26,7 @@ from nestling.search.index.intake import as_matrix, prepared_blocks
 from nestling.search.index.snapshot.state import Loaded, Numbering, load
 from nestling.search.index.writer import Writer
 from nestling.search.plan.plan import Plan
-from nestling.search.plan.stages import SLICEABLE
+from nestling.search.stages.table import sliceable_names
 from nestling.storage.artifact import MANIFEST, storage_errors
 from nestling.storage.durable import discard, flush_folder
 from nestling.storage.lock import WriterLock, check_wait
@@ -175,12 +175,12 @@ def _nothing(
 def _check_lists(plan: Plan | str, matrix: NDArray[np.floating[Any]] | None) -> None:
     """A plan that the first rows cannot fill is a mistake; later segments may be smaller."""
     coarse = (Plan.parse(plan) if isinstance(plan, str) else plan).coarse
-    if matrix is not None and coarse is not None and coarse.kind == "ivf" and coarse.count > len(matrix):
-        raise ConfigError(
-            f"{coarse} needs at least as many vectors as lists, and there are {len(matrix)}; choose fewer "
-            f"lists (about {max(1, round(4 * len(matrix) ** 0.5))} suit them), or make the index empty with "
-            "dim= and add to it"
-        )
+    if matrix is None or coarse is None:
+        return
+    try:
+        coarse.check_rows(len(matrix))
+    except ConfigError as error:
+        raise ConfigError(f"{error}, or make the index empty with dim= and add to it") from error
 
 
 def _sizes(given: Sizes, dim: int, plan: Plan, *, is_asked: bool) -> Nesting:
@@ -198,7 +198,7 @@ def _sizes(given: Sizes, dim: int, plan: Plan, *, is_asked: bool) -> Nesting:
     if is_asked and len(large) < len(sizes):
         raise ConfigError(
             f"the code {plan.scan} mixes {smallest} entries, so that sizes below cannot be searched; leave "
-            f"them out of the nesting {sizes}, or scan with {', '.join(SLICEABLE)}"
+            f"them out of the nesting {sizes}, or scan with {', '.join(sliceable_names())}"
         )
     return Nesting.chain(dim=large)
 

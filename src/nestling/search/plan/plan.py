@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self
 
 from nestling.errors import ConfigError
-from nestling.kernels.graph import LINE_BYTES
 from nestling.search.plan.point import Point as Point
-from nestling.search.plan.stages import (
-    BYTES_PER_ENTRY,
-    EXAMPLE,
-    LINK_BYTES,
-    QUANTISERS,
-    Coarse,
-    Rerank,
-    Scan,
-    parse_stage,
-)
+from nestling.search.stages.certified import Certify
+from nestling.search.stages.rerank import Rerank
+from nestling.search.stages.stage import EXAMPLE, Coarse, Scan, Stage, StageCost
+from nestling.search.stages.table import parse_stage
 
-_ROW_NUMBER_BYTES = 8  # as faiss holds them in inverted lists
-_NUMBER_BYTES = 8  # in double precision
-_FEWEST_LINKS, _MOST_LINKS = 8, 1024
-_HUBS = 512
+# What an error says of a plan that does not read a parameter.
+_LACKING = {"nprobe": "reads no lists", "ef": "searches no graph"}
 
 
 @dataclass(frozen=True)
@@ -76,72 +68,36 @@ class Plan:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reranks", tuple(self.reranks))
-        if self.coarse is not None and self.coarse.count < (2 if self.coarse.kind == "hnsw" else 1):
-            raise ConfigError(
-                f"{self.coarse} is too small; give a graph at least 2 links, or at least 1 list"
-            )
-        self._check_scan()
-        if self.scan.code == "graph":
-            self._check_graph()
+        self.scan.check_neighbours(self.coarse, self.reranks)
         if self.certify and (self.reranks or self.coarse is not None):
             raise ConfigError(
                 f"certify must follow a scan of all rows and ends the plan, but here it is {self}; "
                 "leave out the other stages"
             )
 
-    def _check_scan(self) -> None:
-        scan = self.scan
-        quantised = scan.code in QUANTISERS
-        if quantised != (scan.subspaces is not None and scan.bits is not None):
-            wanted = "needs its parts, such as pq32x4@128" if quantised else "takes no parts"
-            raise ConfigError(f"the code {scan} {wanted}")
-        if quantised and (scan.bits not in (4, 8) or not scan.subspaces):
-            raise ConfigError(f"the code {scan} has {scan.bits} bits; choose 4 or 8, of at least one part")
-
-    def _check_graph(self) -> None:
-        # The graph is a scan and no coarse stage: its links lead past codes of its own, so nothing else
-        # could be scanned along them, and it takes the place of both.
-        links = self.scan.links or 0
-        if not _FEWEST_LINKS <= links <= _MOST_LINKS:
-            raise ConfigError(
-                f"{self.scan} has {links} links a row; choose {_FEWEST_LINKS} to {_MOST_LINKS}, 64 for most"
-            )
-        if self.coarse is not None:
-            raise ConfigError(f"{self.scan} picks its rows itself; leave out {self.coarse} before it")
-        if not self.reranks:
-            raise ConfigError(
-                f"the two bits an entry of {self.scan} pick rows but do not put them in order; "
-                f"let a rerank follow: {self.scan} > rerank:fp16@full"
-            )
-
     def is_exact(self, full: int) -> bool:
         """Whether it compares all vectors of ``full`` entries as they are, so that nothing is missed."""
-        is_whole = self.scan.code == "flat" and self.scan.dim in (None, full)
+        is_whole = self.scan.is_exact and self.scan.dim in (None, full)
         return is_whole and self.coarse is None and not self.reranks
 
-    @property
-    def is_walked(self) -> bool:
-        """Whether a graph is walked, so that points say how many nodes the walk keeps in view."""
-        return self.scan.code == "graph" or (self.coarse is not None and self.coarse.kind == "hnsw")
+    @cached_property
+    def parameters(self) -> frozenset[str]:
+        """What its stages read of a point: ``"nprobe"``, the lists, or ``"ef"``, the width of a beam."""
+        return frozenset(name for stage in self.stages() for name in stage.parameters)
 
     @property
-    def keeps_residuals(self) -> bool:
-        """Whether the first re-ordering reads 8 bits an entry of what the codes of a graph leave out."""
-        return self.scan.code == "graph" and self.reranks[0] == Rerank(self.scan.dim, "int8")
+    def reads_all(self) -> bool:
+        """Whether the codes of all rows are compared."""
+        return self.coarse is None and self.scan.reads_all
 
     @property
     def smallest_dim(self) -> int:
         """The smallest size that a built index answers at; of a plan whose sizes are numbers."""
         return 1 if self.scan.is_sliceable else self.scan.dim or 1
 
-    @property
-    def is_listed(self) -> bool:
-        """Whether inverted lists are read, so that points say how many."""
-        return self.coarse is not None and self.coarse.kind == "ivf"
-
     def __str__(self) -> str:
         coarse = [] if self.coarse is None else [self.coarse]
-        end = ["certify@full"] if self.certify else [*self.reranks]
+        end = [Certify()] if self.certify else [*self.reranks]
         return " > ".join(map(str, [*coarse, self.scan, *end]))
 
     @classmethod
@@ -157,7 +113,7 @@ class Plan:
             if isinstance(stage, Rerank):
                 found["reranks"].append(stage)
                 continue
-            name = "coarse" if isinstance(stage, Coarse) else "scan" if isinstance(stage, Scan) else "certify"
+            name = _role(stage)
             # A stage stands before those that take its rows: coarse, scan, rerank or certify.
             later = {"coarse": ("scan", "certify"), "scan": ("certify",), "certify": ()}[name]
             if name in found or found["reranks"] or any(other in found for other in later):
@@ -167,7 +123,7 @@ class Plan:
             raise ConfigError(f"the plan {text!r} scans nothing; add a code, {EXAMPLE}")
         return cls(**found)
 
-    def stages(self) -> Iterator[Coarse | Scan | Rerank]:
+    def stages(self) -> Iterator[Stage]:
         """The stages that read a prefix, in the order in which a query meets them."""
         if self.coarse is not None:
             yield self.coarse
@@ -186,49 +142,59 @@ class Plan:
                 raise ConfigError(
                     f"the stage {stage} does not fit vectors of {full} entries; choose 1 to {full}"
                 )
-        coarse = None if self.coarse is None else replace(self.coarse, dim=self.coarse.dim or full)
-        reranks = tuple(replace(stage, dim=stage.dim or full) for stage in self.reranks)
-        found = replace(
-            self, coarse=coarse, scan=replace(self.scan, dim=self.scan.dim or full), reranks=reranks
-        )
-        found._check_sizes()
-        return found
-
-    def _check_sizes(self) -> None:
-        """Of a plan whose sizes are all numbers."""
-        scan, dim = self.scan, self.scan.dim or 0
-        ordered: list[Scan | Rerank] = [scan, *self.reranks]
-        for before, after in pairwise(ordered):
-            if (after.dim or 0) < (before.dim or 0):
+        found = self._with(lambda stage: stage.resolve(full))
+        for before, after in pairwise([found.scan, *found.reranks]):
+            if after.size < before.size:
                 raise ConfigError(
                     f"{after} re-orders by less than {before} before it; re-order by longer prefixes"
                 )
-        if scan.subspaces is not None and dim % scan.subspaces:
-            raise ConfigError(
-                f"{scan} cannot divide {dim} entries into {scan.subspaces} parts of the same size; "
-                f"choose a divisor of {dim}"
-            )
-        if scan.code == "int4" and dim % 2:
-            raise ConfigError(f"{scan} packs two entries into a byte; choose an even prefix")
+        for stage in found.stages():
+            stage.check_size()
+        return found
+
+    def cut(self, dim: int) -> Plan:
+        """The plan with no stage that reads more than ``dim`` entries; it has as many stages as before.
+
+        A code that mixes all entries of its prefix stays as it is, and so do the lists before it.
+        """
+        return self._with(lambda stage: stage.cut(dim))
+
+    def _with(self, change: Callable[[Stage], Any]) -> Plan:
+        """The plan with each stage changed."""
+        coarse = None if self.coarse is None else change(self.coarse)
+        return replace(self, coarse=coarse, scan=change(self.scan), reranks=tuple(map(change, self.reranks)))
 
     @property
     def answer_dim(self) -> int:
         """The prefix that the last stage compares, of a plan whose sizes are numbers."""
-        last = self.reranks[-1] if self.reranks else self.scan
-        return int(last.dim or 0)
+        last: Stage = self.reranks[-1] if self.reranks else self.scan
+        return last.size
 
     def default_point(self, rows: int, k: int = 10) -> Point:
-        """A point to start from: a twentieth of the lists, views and shortlists of some times ``k``."""
-        ef, first = max(64, 4 * k), 10 * k
-        if self.scan.code == "graph":
-            ef = max(100, 4 * k)
-            first = ef * 3 // 4
+        """A point to start from: a twentieth of the lists, beams and shortlists of some times ``k``."""
+        first = self.scan.first_shortlist(k)
         lengths = [max(k, first >> stage) for stage in range(len(self.reranks))]
-        return Point(
-            nprobe=max(1, round(self.coarse.count / 20)) if self.coarse and self.is_listed else None,
-            ef=ef if self.is_walked else None,
-            shortlists=tuple(max(1, min(rows, length)) for length in lengths),
+        return self._point(
+            (stage.default_point(rows, k) for stage in self.stages()),
+            tuple(max(1, min(rows, length)) for length in lengths),
         )
+
+    def smallest_point(self, rows: int, k: int) -> Point:
+        """The smallest point that can find ``k``: where tuning begins."""
+        parameters = (stage.smallest_point(rows, k) for stage in self.stages())
+        return self._point(parameters, (min(rows, k),) * len(self.reranks))
+
+    def larger_points(self, point: Point, rows: int) -> Iterator[Point]:
+        """The point with each parameter but the shortlists doubled in turn, as far as that reads more."""
+        for stage in self.stages():
+            more: Mapping[str, Any] = stage.larger_point(point, rows)
+            if more:
+                yield replace(point, **more)
+
+    @staticmethod
+    def _point(parameters: Iterable[Mapping[str, int]], shortlists: tuple[int, ...]) -> Point:
+        known: dict[str, Any] = {name: value for each in parameters for name, value in each.items()}
+        return Point(**known, shortlists=shortlists)
 
     def check_point(self, point: Point) -> None:
         """Whether a point is one of this plan.
@@ -236,11 +202,9 @@ class Plan:
         Raises:
             ConfigError: for parameters of stages that the plan does not have, or too few or many shortlists.
         """
-        for name, value, known, lacking in (
-            ("nprobe", point.nprobe, self.is_listed, "reads no lists"),
-            ("ef", point.ef, self.is_walked, "walks no graph"),
-        ):
-            if value is not None and not known:
+        for name, lacking in _LACKING.items():
+            value = getattr(point, name)
+            if value is not None and name not in self.parameters:
                 raise ConfigError(f"{name}={value} has no meaning for {self}, which {lacking}")
         if len(point.shortlists) != len(self.reranks):
             raise ConfigError(
@@ -255,7 +219,7 @@ class Plan:
         point: Point | None = None,
         *,
         code_bytes: int | None = None,
-        residual_bytes: int | None = None,
+        copy_bytes: int | None = None,
     ) -> PlanCost:
         """What one query over ``rows`` vectors of ``full`` entries costs at ``point``.
 
@@ -267,7 +231,7 @@ class Plan:
             full: entries of each.
             point: by default that of :meth:`default_point`.
             code_bytes: of a row of the scan, where that is known better than the plan can tell.
-            residual_bytes: of what a row's code in a graph leaves out, likewise.
+            copy_bytes: of a copy of a row that the scan keeps for the re-ordering after it, likewise.
 
         Source: AdANNS, section 4.1 and appendix: ``d_c * lists + nprobe * d_s * rows / lists``.
 
@@ -276,54 +240,22 @@ class Plan:
         """
         plan = self.resolve(full)
         point = self.default_point(rows) if point is None else point
-        scan, dim = plan.scan, plan.scan.dim or full
-        code_bytes = code_bytes or scan.row_bytes(dim)
-        if scan.code == "graph":
-            scanned, operations, bytes_read, bytes_stored = plan._graph_cost(rows, point, code_bytes)
-        else:
-            scanned, operations, bytes_read, bytes_stored = plan._coarse_cost(rows, point)
-        operations += scanned * _operations(scan, dim) + _preparation(scan, dim)
-        bytes_read += scanned * code_bytes
-        bytes_stored += rows * code_bytes
-        for place, (stage, length) in enumerate(zip(plan.reranks, point.shortlists, strict=True)):
-            size = stage.dim or full
-            row_bytes = int(size * BYTES_PER_ENTRY[stage.store])
-            if place == 0 and plan.keeps_residuals:
-                row_bytes = residual_bytes or max(4 * code_bytes, -(-size // LINE_BYTES) * LINE_BYTES)
-            operations += length * size
-            bytes_read += length * row_bytes
-            bytes_stored += 0 if stage.store == "flat" else rows * row_bytes
-        return PlanCost(operations / 1e6, bytes_read, int(bytes_stored), rows * full * 4)
-
-    def _coarse_cost(self, rows: int, point: Point) -> tuple[float, float, float, float]:
-        """Rows that are scanned, and the operations, bytes read and bytes stored before that."""
-        coarse = self.coarse
-        if coarse is None or coarse.dim is None:
-            return rows, 0.0, 0.0, 0.0
-        if coarse.kind == "ivf":
-            centroids = 4.0 * coarse.dim * coarse.count
-            share = min(point.nprobe or 1, coarse.count) / coarse.count
-            return rows * share, coarse.dim * coarse.count, centroids, centroids + rows * _ROW_NUMBER_BYTES
-        links = 2.0 * coarse.count * LINK_BYTES
-        visited = min(rows, (point.ef or 1) * coarse.count)
-        return visited, 0.0, (point.ef or 1) * links, rows * links
-
-    def _graph_cost(self, rows: int, point: Point, code_bytes: int) -> tuple[float, float, float, float]:
-        """The same of a graph that is scanned: rows whose codes are met, and before that the hubs."""
-        dim, links = self.scan.dim or 0, (self.scan.links or 0) * LINK_BYTES
-        hubs = min(_HUBS, rows)
-        hub_bytes = hubs * code_bytes
-        visited = min(rows, (point.ef or 1) * (self.scan.links or 0))
-        tables = hub_bytes + hubs * LINK_BYTES + (dim * dim + dim) * _NUMBER_BYTES
-        return visited, hubs * dim, (point.ef or 1) * links + hub_bytes, rows * links + tables
+        code_bytes = code_bytes or plan.scan.row_bytes(plan.scan.size)
+        picked = StageCost(rows=rows) if plan.coarse is None else plan.coarse.cost(rows, point)
+        costs = [picked, plan.scan.cost(rows, picked.rows, point, code_bytes)]
+        for number, (stage, length) in enumerate(zip(plan.reranks, point.shortlists, strict=True)):
+            kept = None
+            if plan.scan.copies(stage, number):
+                kept = copy_bytes or plan.scan.copy_bytes(code_bytes)
+            costs.append(stage.cost(rows, length, kept))
+        return PlanCost(
+            sum(each.operations for each in costs) / 1e6,
+            sum(each.bytes_read for each in costs),
+            int(sum(each.bytes_stored for each in costs)),
+            rows * full * 4,
+        )
 
 
-def _operations(scan: Scan, dim: int) -> float:
-    """Multiply-adds (or table sums) to compare one row; eight bits at a time for one-bit codes."""
-    return scan.subspaces or (dim / 8 if scan.code == "rabitq" else dim)
-
-
-def _preparation(scan: Scan, dim: int) -> float:
-    """Multiply-adds for one query before its scan: a rotation and the tables of distances."""
-    rotation = dim * dim if scan.code in ("opq", "rabitq", "graph") else 0
-    return rotation + (0 if scan.bits is None else dim * (1 << scan.bits))
+def _role(stage: Stage) -> str:
+    """The part of a plan that a stage is."""
+    return "coarse" if isinstance(stage, Coarse) else "scan" if isinstance(stage, Scan) else "certify"

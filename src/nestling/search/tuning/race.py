@@ -220,7 +220,7 @@ def climb(
         low, high = max(0.0, mean - half), min(1.0, mean + half)
         return Trial(plan, point, rows, mean, low, high, latency_ms, qps, row_bytes, build_s)
 
-    best = measured(_smallest(plan, rows, questions.wanted))
+    best = measured(plan.smallest_point(rows, questions.wanted))
     yield best
     while best.recall < 1:
         larger = [measured(point) for point in _larger(plan, best.point, rows, questions.wanted)]
@@ -252,21 +252,10 @@ def time_search(
     return questions.recalls(found), 1e3 * float(np.median(singles)), len(queries) / batch_s
 
 
-def _smallest(plan: Plan, rows: int, k: int) -> Point:
-    return Point(
-        nprobe=1 if plan.is_listed else None,
-        ef=max(k, 16) if plan.is_walked else None,
-        shortlists=(min(rows, k),) * len(plan.reranks),
-    )
-
-
 def _larger(plan: Plan, point: Point, rows: int, k: int) -> Iterator[Point]:
     """The point with each parameter doubled in turn, as far as that makes sense."""
-    if point.nprobe is not None and plan.coarse is not None and point.nprobe < plan.coarse.count:
-        yield replace(point, nprobe=min(2 * point.nprobe, plan.coarse.count))
-    if point.ef is not None and point.ef < rows:
-        yield replace(point, ef=min(2 * point.ef, rows))
+    yield from plan.larger_points(point, rows)
     if point.shortlists and point.shortlists[0] < min(rows, _LARGEST_SHORTLIST_PER_K * k):
         doubled = tuple(min(rows, 2 * length) for length in point.shortlists)
-        ef = None if point.ef is None else max(point.ef, doubled[0])  # a walk keeps a shortlist in view
+        ef = None if point.ef is None else max(point.ef, doubled[0])  # a beam holds the shortlist
         yield replace(point, ef=ef, shortlists=doubled)

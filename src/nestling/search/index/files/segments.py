@@ -22,7 +22,7 @@ from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric
 from nestling.search.index.files.ids import Ids
 from nestling.search.plan.plan import Plan
-from nestling.search.plan.stages import Scan
+from nestling.search.stages.flat import Flat
 from nestling.search.where.condition import Condition
 from nestling.search.where.matching import rows_meeting
 from nestling.storage.artifact import FileRecord, write_file
@@ -95,7 +95,7 @@ class Terms:
 
     def plan_for(self, rows: int) -> Plan:
         """The plan, or a plain scan at the size of its last stage where the rows are too few to train it."""
-        return self.plan if rows >= _rows_to_train(self.plan) else Plan(Scan("flat", self.answer_dim))
+        return self.plan if rows >= _rows_to_train(self.plan) else Plan(Flat(self.answer_dim))
 
     @property
     def answer_dim(self) -> int:
@@ -329,6 +329,4 @@ def _watched(blocks: Iterable[Any], count: int) -> Iterator[Any]:
 
 
 def _rows_to_train(plan: Plan) -> int:
-    lists = plan.coarse.count if plan.coarse is not None and plan.coarse.kind == "ivf" else 0
-    words = 1 << plan.scan.bits if plan.scan.bits is not None else 0
-    return max(_FEWEST_PLANNED, _ROWS_PER_CENTROID * lists, _ROWS_PER_CENTROID * words)
+    return max(_FEWEST_PLANNED, *(_ROWS_PER_CENTROID * stage.centroids for stage in plan.stages()))

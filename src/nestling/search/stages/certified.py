@@ -1,9 +1,10 @@
-"""The stage that ends certified plans, as an engine uses it."""
+"""``certify@full``: search until no row that was left out can be among the answers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,28 @@ from nestling.search.certified.scan import CertifiedScan
 from nestling.search.exact.filters import Allowed
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.space import Floats, Ints
-from nestling.search.plan.plan import Plan, Point
+from nestling.search.stages.int8 import Int4
+from nestling.search.stages.stage import Stage, StageText
+
+if TYPE_CHECKING:
+    from nestling.search.plan.plan import Plan
+    from nestling.search.plan.point import Point
 
 _FOLDER = "certified"
+
+
+@dataclass(frozen=True)
+class Certify(Stage):
+    """Ends a plan that scans 4-bit codes of full size: error bounds prove that no neighbour was missed."""
+
+    name = "certify"
+
+    @classmethod
+    def parse(cls, text: StageText) -> Self:
+        """See :class:`~nestling.search.stages.stage.Stage`."""
+        if text.only().dim is not None:
+            raise ConfigError(f"{text.text!r} can only certify the full size; write certify@full")
+        return cls()
 
 
 class CertifiedPipeline:
@@ -30,7 +50,7 @@ class CertifiedPipeline:
 
     def __init__(self, plan: Plan, scan: CertifiedScan, rows: int) -> None:
         self.plan, self._scan, self._rows = plan, scan, rows
-        self.whole = None  # nothing walks a graph here
+        self.whole = None  # no single call that checks the queries itself
 
     @classmethod
     def build(cls, plan: Plan, vectors: NDArray[Any], rule: CutRule, metric: Metric, seed: int) -> Self:
@@ -39,7 +59,7 @@ class CertifiedPipeline:
         Raises:
             ConfigError: for a code that has no bounds, or one of a prefix.
         """
-        if plan.scan.code != "int4" or plan.scan.dim != vectors.shape[1]:
+        if plan.scan != Int4(vectors.shape[1]):
             raise ConfigError(
                 f"{plan} cannot be certified: bounds are known for int4@full; write int4@full > certify@full"
             )

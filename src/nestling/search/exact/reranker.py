@@ -1,4 +1,4 @@
-"""Stages that put a shortlist in order by a longer prefix, or by a better copy of it."""
+"""Putting shortlists in order by exact scores of rows that are fetched."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from nestling import kernels
 from nestling.cut import RAW, cut
 from nestling.kernels import StoredRows
-from nestling.search.engine.codes import Code
-from nestling.search.exact.faiss_arrays import Codes
 from nestling.search.exact.scores import Comparison
 from nestling.search.exact.space import Floats, Ints, Space
 
@@ -21,31 +19,13 @@ _FLOATS_GATHERED_AT_A_TIME = 1 << 22
 Doubles = NDArray[np.float64]
 
 Fetch = Callable[[Ints], NDArray[Any]]
-"""Rows, ``Float[rows, dim]``, of which space compares the direction or all."""
+"""Reads rows, ``Float[rows, dim]``."""
 
 
 def fetch_vectors(vectors: NDArray[Any], dim: int) -> Fetch:
     """Prefixes of the vectors themselves; from a memory map only those rows are read."""
     source = cut(vectors, dim, RAW)
     return lambda rows: np.asarray(source[rows], np.float32)
-
-
-def fetch_codes(code: Code, codes: Codes, positions: Callable[[Ints], Ints] | None = None) -> Fetch:
-    """Prefixes as codes tell them, where ``positions`` says the codes of rows stand."""
-    where = positions or (lambda rows: rows)
-    return lambda rows: code.decode(codes[where(rows)])
-
-
-def moved_rows(code: Code, copies: Codes, space: Space) -> StoredRows | None:
-    """Copies of differences from the mean as kernels score them, or nothing where they cannot.
-
-    Unit vectors are compared by distance, which their cosine follows from: close ones differ in that alone.
-    """
-    if code.scan.code != "fp16" or code.is_sliced:
-        return None
-    return StoredRows(
-        cut(copies.view(np.float16), code.dim, RAW), None, space.is_rising or space.is_normalised
-    )
 
 
 class Reranker:
@@ -67,7 +47,7 @@ class Reranker:
         stored: StoredRows | None = None,
         origin: Doubles | None = None,
     ) -> None:
-        self._space, self._dim, self._fetch = space, dim, fetch
+        self._space, self.dim, self._fetch = space, dim, fetch
         self.stored, self.origin = stored, origin
 
     def order(self, queries: Floats, shortlist: Ints, k: int) -> tuple[Ints, Floats]:
@@ -75,17 +55,17 @@ class Reranker:
 
         Rows are read in rising order, forward on a disk; of equal scores the lower row wins.
         """
-        asked = self._space.prefix(queries, self._dim, "queries")
+        asked = self._space.prefix(queries, self.dim, "queries")
         if self.stored is not None and kernels.level() != "off":
-            return self._rank(cut(queries, self._dim, RAW), shortlist, k)
+            return self._rank(cut(queries, self.dim, RAW), shortlist, k)
         if self._space.is_rising:  # scaled in double precision, with the rows
-            asked = cut(queries, self._dim, RAW)
+            asked = cut(queries, self.dim, RAW)
         shortlist = np.sort(shortlist, axis=1)
-        step = max(1, _FLOATS_GATHERED_AT_A_TIME // (shortlist.shape[1] * self._dim))
+        step = max(1, _FLOATS_GATHERED_AT_A_TIME // (shortlist.shape[1] * self.dim))
         scores = np.empty(shortlist.shape, np.float64)
         for start in range(0, len(asked), step):
             rows = shortlist[start : start + step]
-            found = self._fetch(np.maximum(rows, 0).ravel()).reshape(*rows.shape, self._dim)
+            found = self._fetch(np.maximum(rows, 0).ravel()).reshape(*rows.shape, self.dim)
             scores[start : start + step] = self._space.compare(asked[start : start + step], found)
         found, kept = self._space.best_first(shortlist, scores, k)
         return found, kept.astype(np.float32)

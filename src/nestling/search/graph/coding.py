@@ -1,29 +1,24 @@
-"""The stage that walks a graph by codes of its own, as an engine builds and searches it."""
+"""How rows of a graph are coded, as arrays that an index keeps, and how coded rows are linked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.cut import RAW, cut
-from nestling.errors import ArtifactError, ConfigError
-from nestling.kernels import StoredRows
+from nestling.errors import ArtifactError
 from nestling.kernels.graph import LINE_BYTES, CodedGraph, Residuals, WholeRows, aligned
 from nestling.search.exact.centring import Frame
 from nestling.search.exact.faiss_arrays import faiss
-from nestling.search.exact.filters import Allowed
 from nestling.search.exact.neighbours import Metric
-from nestling.search.exact.space import Floats, Ints, Space, read_rows
+from nestling.search.exact.space import Space, read_rows
 from nestling.search.graph.codes import Turn, whole_rows, write_whole
 from nestling.search.graph.equal_rows import Equal
 from nestling.search.graph.growth import begun_graph, linking_order, usual_view
 from nestling.search.graph.scan import GraphScan
-from nestling.search.plan.plan import Plan, Point
 from nestling.storage.resumable import Arrays
 
 _WHOLE = ("whole_values", "whole_scales", "whole_norms")
@@ -70,8 +65,10 @@ class Coding:
         return {"basis": turn.basis, "mean": self.frame.mean, "numbers": numbers}
 
     @classmethod
-    def from_parts(cls, parts: Arrays, space: Space, prefixes: NDArray[Any] | None = None) -> Self:
-        """Read what :meth:`to_parts` gave; the rows themselves are needed to go on coding and linking."""
+    def from_parts(
+        cls, parts: Mapping[str, NDArray[Any]], space: Space, prefixes: NDArray[Any] | None = None
+    ) -> Self:
+        """Read what :meth:`to_parts` gave; the rows themselves are needed for more coding and linking."""
         scale, longest, coded, lines, *moved = parts["numbers"].tolist()
         frame_metric = "cosine" if space.is_normalised else space.metric
         norms = None
@@ -92,7 +89,7 @@ class Coding:
         return {"codes": (np.uint8, self.turn.stride), **kinds}
 
     def encode(self, prefixes: NDArray[Any], rows: slice) -> Arrays:
-        """Codes of some rows to walk by, of 8 bits to choose links by, and residuals to rank by."""
+        """Codes of some rows to search by, of 8 bits to choose links by, and residuals to rank by."""
         turned = self.turn.turn(self.frame.centre(prefixes, np.arange(rows.start, rows.stop)))
         codes, whole = np.empty((len(turned), self.turn.stride), np.uint8), whole_rows(*turned.shape)
         self.turn.code(turned, codes)
@@ -130,7 +127,7 @@ def grow_links(
         note: told the same after each step.
     """
     order = linking_order(equal, seed)
-    graph = begun_graph(_in_lines(arrays("codes")), links, coding.turn, order)
+    graph = begun_graph(in_lines(arrays("codes")), links, coding.turn, order)
     linked = 0
     if begun is not None:
         linked, graph.links[:] = begun
@@ -146,102 +143,43 @@ BUILDING = _WHOLE
 """Arrays that are needed while a graph grows and not after."""
 
 
-class WalkScanner:
-    """Walks the graph. Rows come as promising as their codes say, without scores.
-
-    Args:
-        plan: cut to the size, with sizes as numbers.
-        built: the plan that the arrays were built for.
-        arrays: what was built.
-        vectors: ``Float[rows, at least the size]``.
-        space: how they are compared.
+def residuals_of(arrays: Arrays, rows: int, columns: int) -> Residuals | None:
+    """The residuals among some arrays, if there are any.
 
     Raises:
-        ConfigError: for a size below that of the graph.
+        ArtifactError: for residuals that are not those of the codes.
     """
-
-    def __init__(self, plan: Plan, built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space) -> None:
-        if plan.scan.dim != built.scan.dim:
-            raise ConfigError(
-                f"the graph {built.scan} mixes all {built.scan.dim} entries and cannot be cut to "
-                f"{plan.scan.dim}; choose a dim of {built.scan.dim} or more, or build with a graph of fewer "
-                f"entries, such as graph{built.scan.links}@{plan.scan.dim}"
-            )
-        self._dim = int(plan.scan.dim or 0)
-        parts = {name: arrays[f"graph.{name}"] for name in ("basis", "mean", "numbers")}
-        self._coding = Coding.from_parts(parts, space)
-        codes, hubs = _in_lines(arrays["codes"]), _in_memory(arrays["links.hubs"])
-        # In memory: a page of a file would be looked up for each row that is met.
-        near = aligned(len(hubs), codes.shape[1])
-        near[:] = codes[hubs]
-        self._graph = CodedGraph(
-            codes, _in_memory(arrays["links.rows"]), hubs, near, self._coding.turn.biased
-        )
-        self._scan = self._over(vectors, self._coding.frame)
-
-    def ranked(self, stored: StoredRows, arrays: Arrays, equal: Equal | None) -> GraphScan:
-        """The same graph with what its answers are ranked by, in one call.
-
-        Args:
-            stored: what they are ranked by.
-            arrays: what was built.
-            equal: groups of rows, if members are to follow the row that stands for them.
-
-        Raises:
-            ArtifactError: for residuals that are not those of the codes.
-        """
-        residuals = None
-        if "residuals" in arrays:
-            residuals = Residuals(*(arrays[name] for name in _RESIDUALS))
-            shape = (len(stored.values), self._coding.turn.columns)
-            shapes = (residuals.values.shape, residuals.steps.shape)
-            kinds = residuals.values.dtype.str + residuals.steps.dtype.str
-            if shapes != (shape, shape[:1]) or kinds != "|i1<f4":
-                raise ArtifactError("the residuals of the graph are not those of its codes; build it again")
-        frame = replace(self._coding.frame, inverse_norms=stored.scale)
-        return self._over(stored.values, frame, residuals, equal)
-
-    def search(
-        self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
-    ) -> tuple[Ints, Floats]:
-        """See :class:`~nestling.search.engine.scanners.Scanner`.
-
-        With a filter, a walk keeps more rows in view.
-        """
-        asked = np.ascontiguousarray(cut(queries, self._dim, RAW))  # scaled where they are aimed
-        mask = None if allowed is None else np.ascontiguousarray(allowed.mask)
-        ef, workers = max(point.ef or 1, k), faiss.omp_get_max_threads()
-        met = self._scan.meet(asked, k, ef=ef, allowed=mask, workers=workers)
-        return met.astype(np.int64), np.zeros(met.shape, np.float32)
-
-    def positions(self, rows: Ints) -> Ints:
-        """See :class:`~nestling.search.engine.scanners.Scanner`."""
-        return rows
-
-    def _over(
-        self,
-        vectors: NDArray[Any],
-        frame: Frame,
-        residuals: Residuals | None = None,
-        equal: Equal | None = None,
-    ) -> GraphScan:
-        coding = self._coding
-        return GraphScan(vectors, frame, coding.turn, self._graph, coding.metric, residuals, equal)
+    if _RESIDUALS[0] not in arrays:
+        return None
+    residuals = Residuals(*(arrays[name] for name in _RESIDUALS))
+    shapes = (residuals.values.shape, residuals.steps.shape)
+    kinds = residuals.values.dtype.str + residuals.steps.dtype.str
+    if shapes != ((rows, columns), (rows,)) or kinds != "|i1<f4":
+        raise ArtifactError("the residuals of the graph are not those of its codes; build it again")
+    return residuals
 
 
-def check_graph(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> None:
-    """Refuse arrays that a walk could not read without leaving them.
+def check_graph(arrays: Arrays, rows: int, dim: int, links: int, plan: str, where: str) -> None:
+    """Refuse arrays that a search could not read without leaving them.
+
+    Args:
+        arrays: of the graph, by name.
+        rows: how many vectors there are.
+        dim: the prefix that was linked.
+        links: of a row.
+        plan: as errors name it.
+        where: the folder, as errors name it.
 
     Raises:
         ArtifactError: for shapes that do not fit each other, or links that lead to no row.
     """
-    links, hubs, numbers = (arrays[name] for name in ("links.rows", "links.hubs", "graph.numbers"))
-    dim, entries = int(plan.scan.dim or 0), len(arrays["graph.basis"])
+    lists, hubs, numbers = (arrays[name] for name in ("links.rows", "links.hubs", "graph.numbers"))
+    entries = len(arrays["graph.basis"])
     is_moved = numbers.shape == (5,) and numbers[4] == _MOVED
     code_bytes = int(numbers[3]) * LINE_BYTES if is_moved or numbers.shape == (4,) else 0
     shapes = {
         "codes": (rows, code_bytes),
-        "links.rows": (rows, plan.scan.links),
+        "links.rows": (rows, links),
         "links.hubs": (min(rows, len(hubs)),),
         "graph.basis": (entries, entries),
         "graph.mean": (dim,),
@@ -250,20 +188,20 @@ def check_graph(plan: Plan, arrays: Arrays, rows: int, folder: Path | str) -> No
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise ArtifactError(
-                f"{folder} holds {name} of shape {arrays[name].shape}, and {plan} over {rows} vectors needs "
+                f"{where} holds {name} of shape {arrays[name].shape}, and {plan} over {rows} vectors needs "
                 f"{shape}; load it with the plan and vectors it was built over, or build it again"
             )
     kinds = {"codes": "u1", "links.rows": "i4", "links.hubs": "i4", "graph.basis": "f8", "graph.mean": "f8"}
     wrong = [name for name, kind in kinds.items() if arrays[name].dtype != np.dtype(kind)]
     room = 4 * (code_bytes - 4)  # a code ends with at least one number
     if wrong or entries not in (dim, dim + 1) or not 1 <= numbers[2] <= min(entries, room):
-        raise ArtifactError(f"the codes of the graph in {folder} are malformed; build it again")
-    for each, least in ((links, -1), (hubs, 0)):
+        raise ArtifactError(f"the codes of the graph in {where} are malformed; build it again")
+    for each, least in ((lists, -1), (hubs, 0)):
         if not (each.size and each.min() >= least and each.max() < rows):
-            raise ArtifactError(f"the graph in {folder} links rows that are not there; build it again")
+            raise ArtifactError(f"the graph in {where} links rows that are not there; build it again")
 
 
-def _in_lines(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def in_lines(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Codes in memory, each in as few lines of the cache as it can."""
     if not isinstance(codes, np.memmap) and codes.ctypes.data % LINE_BYTES == 0:
         return codes
@@ -272,5 +210,6 @@ def _in_lines(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return placed
 
 
-def _in_memory(array: NDArray[Any]) -> NDArray[Any]:
+def in_memory(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy of what is read from a file."""
     return np.array(array) if isinstance(array, np.memmap) else array
