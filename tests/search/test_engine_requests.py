@@ -142,7 +142,7 @@ BAD_REQUESTS: dict[str, tuple[Callable[[Engine, Any], Any], type[Exception], str
     "extract 0": (lambda e, q: e.extract(0), ConfigError, "choose 1 to 32"),
     "shortlists": (lambda e, q: e.search(q, 3, Point(1)), ConfigError, "has 0 shortlists"),
     "short": (lambda e, q: e.search(q, 9, Point(1, shortlists=(8,))), ConfigError, "cannot hold k=9"),
-    "ef": (lambda e, q: e.search(q, 3, Point(ef=9, shortlists=(8,))), ConfigError, "walks no graph"),
+    "ef": (lambda e, q: e.search(q, 3, Point(ef=9, shortlists=(8,))), ConfigError, "searches no graph"),
     "mask length": (lambda e, q: e.search(q, 3, allowed=np.ones(3, np.bool_)), DataError, "each of the 500"),
     "mask type": (lambda e, q: e.search(q, 3, allowed=np.ones(500)), DataError, "one bool"),
     "mask list": (lambda e, q: e.search(q, 3, allowed=[True]), DataError, "one bool"),
@@ -213,7 +213,7 @@ def test_codes_that_mix_entries_are_not_cut(nested: Any, code: str) -> None:
 
 def test_half_a_byte_is_not_cut(nested: Any) -> None:
     engine = build("int4@full", nested.vectors(100, 32), workers=1)
-    with pytest.raises(ConfigError, match="choose an even dim, not 15"):
+    with pytest.raises(ConfigError, match="choose an even prefix"):
         engine.search(nested.vectors(2, 32), 3, dim=15)
 
 
@@ -228,7 +228,7 @@ def test_what_was_saved_must_fit(nested: Any, tmp_path: Path) -> None:
     engine = build("ivf4@8 > int8@full", vectors, workers=1)
     engine.save(tmp_path)
     cases: list[tuple[Any, Any, str]] = [
-        (vectors[:99], "ivf4@8 > int8@full", "100 codes, and .* 99 vectors needs 99"),
+        (vectors[:99], "ivf4@8 > int8@full", "100 rows, and .* 99 vectors needs 99"),
         (vectors, "ivf5@8 > int8@full", "needs 6"),
         (vectors, "hnsw4@8 > int8@full", "holds no graph.levels"),
         (vectors, "ivf4@8 > int8@16", "not the code int8@16"),

@@ -19,15 +19,7 @@ from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
 from nestling.errors import ArtifactError
 from nestling.kernels import graph as graph_kernels
-from nestling.kernels.graph import (
-    CodedGraph,
-    Residuals,
-    SearchedGraph,
-    WholeRows,
-    aligned,
-    rank,
-    rank_coded,
-)
+from nestling.kernels.graph import CodedGraph, Residuals, SearchedGraph, WholeRows, aligned
 from nestling.process.progress import Progress
 from nestling.search.exact.centring import Frame, readable
 from nestling.search.exact.filters import keep_allowed, length_to_fetch
@@ -361,13 +353,15 @@ class GraphScan:
             direct = self._frame.direct(check_vectors(queries, "queries"))
             met = self._meet(direct, kept, view, allowed if members is None else members.reached)
             if self._residuals is None:
-                stand_ins, values = rank(self._stored, direct, met, nodes)
+                stand_ins, values = graph_kernels.rank(self._stored, direct, met, nodes)
             else:
-                stand_ins, values = rank_coded(self._searched, self._residuals, queries, met, nodes)
+                stand_ins, values = graph_kernels.rank_coded(
+                    self._searched, self._residuals, queries, met, nodes
+                )
         indices, scores = stand_ins[:, :k], values[:, :k]
         if members is not None and members.is_needed(indices):
             candidates = members.expand(stand_ins, k).astype(np.int32)
-            indices, scores = rank(self._stored, self._frame.direct(queries), candidates, k)
+            indices, scores = graph_kernels.rank(self._stored, self._frame.direct(queries), candidates, k)
         possible = len(self._vectors) if allowed is None else int(np.count_nonzero(allowed))
         short = np.flatnonzero(indices[:, min(k, possible) - 1] < 0)
         if len(short):
@@ -389,12 +383,11 @@ class GraphScan:
         moved = self._lens.moved(exact)
         aimed = graph_kernels.aim(self._lens, moved.rows, moved.weights)
         if allowed is None:
-            return graph_kernels.walk(self._graph, aimed, view, kept)
+            return graph_kernels.walk(self._graph, aimed, view, kept, None)
         count = int(np.count_nonzero(allowed))
         view = min(rows, max(length_to_fetch(kept, count / rows, rows), view * rows // count))
-        met = keep_allowed(
-            graph_kernels.walk(self._graph, aimed, view, view), allowed, kept, min(kept, count)
-        )[0]
+        met = graph_kernels.walk(self._graph, aimed, view, view, None)
+        met = keep_allowed(met, allowed, kept, min(kept, count))[0]
         return np.pad(met, ((0, 0), (0, kept - met.shape[1])), constant_values=-1)
 
     def _rows(self, allowed: NDArray[np.bool_] | None) -> Links:

@@ -54,7 +54,7 @@ class HNSW(Coarse):
     def __post_init__(self) -> None:
         if self.links < 2:
             raise ConfigError(
-                f"{self} is too small to connect the rows; give it 2 links or more, such as hnsw32"
+                f"{self} is too small; give it at least 2 links to connect the rows, such as hnsw32"
             )
 
     @classmethod
