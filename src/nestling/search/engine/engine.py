@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,7 +22,6 @@ from nestling.search.exact.space import Floats, Space, read_rows
 from nestling.search.plan.plan import Plan, PlanCost, Point
 from nestling.search.stages.building import Built, Task
 from nestling.search.stages.certified import CertifiedPipeline
-from nestling.search.stages.stage import Stage
 from nestling.storage.artifact import open_array, write_file
 from nestling.storage.resumable import Arrays, write_array
 from nestling.vectors.files import write_npy
@@ -63,6 +61,11 @@ class Engine:
 
     def __len__(self) -> int:
         return len(self.vectors)
+
+    @property
+    def space(self) -> Space:
+        """How vectors are compared."""
+        return self._space
 
     @property
     def dim(self) -> int:
@@ -133,7 +136,7 @@ class Engine:
             return self
         built = Built(plan, self.plan, self._arrays, self.vectors, self._space)
         arrays: Arrays = {}
-        for number, stage in _numbered(plan):
+        for number, stage in plan.numbered():
             arrays |= stage.extract(built, number)
         vectors: NDArray[Any]
         if folder is None:
@@ -149,7 +152,7 @@ class Engine:
         """What one query costs at a point and a size, and what is kept for it: of a part, once extracted."""
         plan, size = self._at(dim).plan, self.dim if dim is None else dim
         cost = plan.cost(len(self), size, point, **plan.scan.known_sizes(self._arrays))
-        more = sum(stage.uncounted_bytes(self._arrays, number) for number, stage in _numbered(plan))
+        more = sum(stage.uncounted_bytes(self._arrays, number) for number, stage in plan.numbered())
         return replace(cost, bytes_stored=cost.bytes_stored + more)
 
     def save(self, folder: Path | str) -> None:
@@ -249,16 +252,10 @@ def _cut_pipeline(built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Spa
 _NAMES = "arrays.txt"
 
 
-def _numbered(plan: Plan) -> Iterator[tuple[int, Stage]]:
-    """The stages, each with its place among the re-ordering stages."""
-    yield from ((0, stage) for stage in (plan.coarse, plan.scan) if stage is not None)
-    yield from enumerate(plan.reranks)
-
-
 def _check_arrays(built: Built, where: str) -> None:
     """Refuse arrays of other vectors or another plan before faiss reads through them."""
     plan, arrays, rows = built.plan, built.arrays, built.rows
-    lengths = {name: n for number, each in _numbered(plan) for name, n in each.lengths(built, number).items()}
+    lengths = {name: n for number, each in plan.numbered() for name, n in each.lengths(built, number).items()}
     for name, length in lengths.items():
         if name not in arrays:
             raise ArtifactError(f"{where} holds no {name}, which {plan} needs; load it with its own plan")

@@ -1,0 +1,287 @@
+"""The laws of stages as checks that anybody can run on theirs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.cut import RAW, CutRule, cut
+from nestling.errors import ArtifactError, ConfigError
+from nestling.search.engine.engine import Engine, build
+from nestling.search.exact.neighbours import Metric, Neighbours, nearest
+from nestling.search.plan.plan import Plan, Point
+from nestling.search.stages.building import Built
+from nestling.search.stages.table import parse_stage
+from nestling.testing.laws import LawError, random_state
+
+_ROWS, _QUERIES, _K = 400, 8, 7
+_SPACES: tuple[tuple[CutRule, Metric], ...] = ((CutRule(), "dot"), (RAW, "dot"), (RAW, "euclidean"))
+
+
+@dataclass(frozen=True)
+class StageExample:
+    """A stage under test, in a plan that loses nothing where everything is scanned.
+
+    Args:
+        plan: text of a plan for vectors of ``dim`` entries. Let ``rerank@full`` end it where codes lose.
+        refused: texts of the stage with parameters that do not exist or lie outside their range.
+        dim: entries of the vectors.
+        rows: how many there are.
+        tolerance: largest difference between scores that counts as equal, relative and absolute.
+    """
+
+    plan: str
+    refused: Sequence[str] = ()
+    dim: int = 32
+    rows: int = _ROWS
+    tolerance: float = 1e-3
+
+    @cached_property
+    def vectors(self) -> NDArray[np.float32]:
+        """Clusters, whose early entries tell more than the late ones."""
+        return self._drawn(0, self.rows)
+
+    @cached_property
+    def queries(self) -> NDArray[np.float32]:
+        """Of the same clusters."""
+        return self._drawn(1, _QUERIES)
+
+    def _drawn(self, seed: int, rows: int) -> NDArray[np.float32]:
+        draw, centres = np.random.default_rng(seed), np.random.default_rng(9).normal(size=(20, self.dim))
+        values = centres[draw.integers(20, size=rows)] + draw.normal(size=(rows, self.dim))
+        return (values / np.sqrt(np.arange(1, self.dim + 1))).astype(np.float32)
+
+    @cached_property
+    def engines(self) -> list[Engine]:
+        """The plan, built for cosines, inner products and distances."""
+        return [self.build(rule, metric) for rule, metric in _SPACES]
+
+    def build(self, rule: CutRule, metric: Metric, vectors: NDArray[Any] | None = None) -> Engine:
+        """The plan over some vectors, all by default."""
+        rows = self.vectors if vectors is None else vectors
+        return build(self.plan, rows, rule=rule, metric=metric, seed=3, workers=1)
+
+    def widest(self, plan: Plan) -> Point:
+        """The point at which all rows are scanned: reached from the smallest, as tuning does."""
+        point = plan.smallest_point(self.rows, _K)
+        while larger := next(plan.larger_points(point, self.rows), None):
+            point = larger
+        return replace(point, shortlists=(self.rows,) * len(plan.reranks))
+
+    def search(self, engine: Engine, k: int = _K, **options: Any) -> Neighbours:
+        """What an engine finds where everything is scanned."""
+        return engine.search(self.queries, k, self.widest(engine.plan), workers=1, **options)
+
+    def equal(self, found: NDArray[Any], wanted: NDArray[Any]) -> bool:
+        """Whether scores are the same to the tolerance."""
+        limits = {"rtol": self.tolerance, "atol": self.tolerance}
+        return found.shape == wanted.shape and np.allclose(found, wanted, equal_nan=True, **limits)
+
+
+def text(example: StageExample) -> None:
+    """A plan and its stages are what their text says; equal ones are equal."""
+    plan = Plan.parse(example.plan)
+    if Plan.parse(str(plan)) != plan or hash(Plan.parse(str(plan))) != hash(plan):
+        raise LawError(f"text: {str(plan)!r} is read as another plan than {example.plan!r}")
+    for stage in plan.stages():
+        if parse_stage(str(stage)) != stage:
+            raise LawError(f"text: {str(stage)!r} is read as {parse_stage(str(stage))!r}, not as {stage!r}")
+
+
+def truth(example: StageExample) -> None:
+    """Where everything is scanned, the ground truth is found, in every space."""
+    for engine in example.engines:
+        found = example.search(engine)
+        wanted = nearest(example.queries, example.vectors, _K, rule=engine.rule, metric=engine.metric)
+        if not example.equal(found.scores, wanted.scores):
+            raise LawError(f"truth: {_named(engine)} finds {found.scores[0]}, not {wanted.scores[0]}")
+
+
+def filters(example: StageExample) -> None:
+    """No row is found that a filter forbids; -1 and nan stand where there are fewer than ``k``."""
+    some = np.arange(example.rows) % 3 == 0
+    few = np.arange(example.rows) < _K - 2
+    for engine in example.engines:
+        for allowed in (some, few):
+            found, count = example.search(engine, allowed=allowed), min(_K, int(allowed.sum()))
+            hits = found.indices[:, :count]
+            if (hits < 0).any() or not allowed[hits].all():
+                raise LawError(f"filters: {_named(engine)} gives rows {hits[0]}, of which some are forbidden")
+            if (found.indices[:, count:] != -1).any() or not np.isnan(found.scores[:, count:]).all():
+                raise LawError(f"filters: {_named(engine)} gives more rows than the {count} that are allowed")
+
+
+def saved(example: StageExample) -> None:
+    """What was saved and loaded answers the same."""
+    for engine in example.engines:
+        with _folder_of(engine) as folder:
+            again = _load(folder, engine)
+            if not _same(example.search(engine), example.search(again)):
+                raise LawError(f"saved: {_named(engine)} answers otherwise once it is saved and loaded")
+
+
+def sizes(example: StageExample) -> None:
+    """A cut index answers as the ground truth of its size, extracted or not; other sizes are refused."""
+    for engine in example.engines:
+        for dim in (example.dim // 2, example.dim // 4):
+            if engine.plan.certify or dim < engine.plan.smallest_dim:
+                _refused(f"sizes: dim={dim}", lambda e=engine, d=dim: e.search(example.queries, _K, dim=d))  # type: ignore[misc]
+                continue
+            found, small = example.search(engine, dim=dim), engine.extract(dim)
+            wanted = _truth_of(example, engine, dim)
+            if wanted is not None and not example.equal(found.scores, wanted):
+                raise LawError(f"sizes: {_named(engine)} at {dim} finds {found.scores[0]}, not {wanted[0]}")
+            part = small.search(cut(example.queries, dim, RAW), _K, example.widest(small.plan), workers=1)
+            if not example.equal(found.scores, part.scores):
+                raise LawError(f"sizes: {_named(engine)} at {dim} answers otherwise than its extract({dim})")
+
+
+def cost(example: StageExample) -> None:
+    """Costs are positive, and do not fall with the rows or with any parameter."""
+    plan = Plan.parse(example.plan).resolve(example.dim)
+    points = [replace(plan.smallest_point(example.rows, _K), shortlists=(_K,) * len(plan.reranks))]
+    while larger := next(plan.larger_points(points[-1], example.rows), None):
+        points.append(larger)
+    points.append(example.widest(plan))
+    costs = [plan.cost(example.rows, example.dim, point) for point in points]
+    costs.append(plan.cost(3 * example.rows, example.dim, points[-1]))
+    for each in costs:
+        if min(each.mflops, each.bytes_read, each.bytes_stored) <= 0:
+            raise LawError(f"cost: {plan} costs {each}; nothing is free")
+    for less, more in pairwise(costs):
+        if more.mflops < less.mflops or more.bytes_read < less.bytes_read:
+            raise LawError(f"cost: {plan} costs {more} where more is read than for {less}")
+    if example.engines[0].cost().bytes_stored <= 0:
+        raise LawError(f"cost: what was built of {plan} takes no bytes")
+
+
+def refusal(example: StageExample) -> None:
+    """Parameters that do not fit are a ``ConfigError``: of a text, a size, or a point."""
+    for wrong in example.refused:
+        _refused(f"refusal: {wrong!r}", lambda text=wrong: Plan.parse(text).resolve(example.dim))  # type: ignore[misc]
+    plan = Plan.parse(example.plan)
+    for stage in plan.stages():
+        for size in (0, example.dim + 1):
+            _refused(f"refusal: {stage} at {size}", lambda s=stage, d=size: _resized(plan, s, d))  # type: ignore[misc]
+    for name in {"nprobe", "ef"} - plan.parameters:
+        given: dict[str, Any] = {name: 1}
+        point = replace(example.widest(plan), **given)
+        _refused(f"refusal: {name}=1 of {plan}", lambda p=point: plan.check_point(p))  # type: ignore[misc]
+
+
+def damage(example: StageExample) -> None:
+    """A file that lacks, or an array of another length, is an ``ArtifactError`` before it is read."""
+    engine = example.engines[0]
+    with _folder_of(engine) as folder:
+        for path in sorted(folder.rglob("*.npy")):
+            content = path.read_bytes()
+            path.unlink()
+            _refused(f"damage: without {path.name}", lambda: _load(folder, engine), ArtifactError)
+            path.write_bytes(content)
+        if engine.plan.certify:  # whose codes lie in a folder of their own
+            return
+        built = Built(engine.plan, engine.plan, _arrays(folder), engine.vectors, engine.space)
+        for number, stage in engine.plan.numbered():
+            for name in (name for name, length in stage.lengths(built, number).items() if length):
+                array = built.arrays[name]
+                np.save(folder / f"{name}.npy", array[:-1], allow_pickle=False)
+                _refused(f"damage: a shorter {name}", lambda: _load(folder, engine), ArtifactError)
+                np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def innocence(example: StageExample) -> None:
+    """Equal seeds build equal engines; vectors, queries and the global random state do not change."""
+    vectors, queries, before = example.vectors.copy(), example.queries.copy(), random_state()
+    (rule, metric), engine = _SPACES[0], example.engines[0]
+    if not _same(example.search(engine), example.search(example.build(rule, metric))):
+        raise LawError(f"innocence: {_named(engine)} answers otherwise when it is built again by one seed")
+    if random_state() != before:
+        raise LawError(f"innocence: {_named(engine)} draws from the global random state")
+    if not (np.array_equal(vectors, example.vectors) and np.array_equal(queries, example.queries)):
+        raise LawError(f"innocence: {_named(engine)} changes its vectors or queries")
+
+
+STAGE_LAWS = (text, truth, filters, saved, sizes, cost, refusal, damage, innocence)
+"""The laws one by one, for a parametrised test; :func:`check_stage` asks them all."""
+
+
+def check_stage(plan: str, *, refused: Sequence[str] = (), tolerance: float = 1e-3) -> None:
+    """Check a stage that was added to :data:`~nestling.search.stages.table.STAGES`.
+
+    Args:
+        plan: text of a plan with the stage, for vectors of 32 entries, which finds the ground truth where
+            everything is scanned. Let ``rerank@full`` end it where codes lose.
+        refused: texts of the stage with parameters that do not exist or lie outside their range.
+        tolerance: largest difference between scores that counts as equal.
+
+    Raises:
+        LawError: for the first law that is broken.
+
+    >>> check_stage("ivf8@16 > flat@full", refused=["ivf@16", "ivf0@16"])
+    """
+    example = StageExample(plan, refused, tolerance=tolerance)
+    for law in STAGE_LAWS:
+        law(example)
+
+
+def _named(engine: Engine) -> str:
+    return f"{engine.plan} ({'cosine' if engine.rule.after == 'l2' else engine.metric})"
+
+
+def _truth_of(example: StageExample, engine: Engine, dim: int) -> NDArray[Any] | None:
+    """Ground truth at a size, of plans that end in what reads vectors as they are."""
+    last = engine.plan.reranks[-1] if engine.plan.reranks else engine.plan.scan
+    if str(last) not in (f"rerank@{example.dim}", f"flat@{example.dim}"):
+        return None
+    options: Any = {"dim": dim, "rule": engine.rule, "metric": engine.metric}
+    return nearest(example.queries, example.vectors, _K, **options).scores
+
+
+def _resized(plan: Plan, stage: Any, dim: int) -> Plan:
+    """The plan, one of whose stages reads another size; of vectors that are one entry shorter than that."""
+    full = max(1, dim - 1)
+    return Plan.parse(
+        " > ".join(str(replace(each, dim=dim) if each == stage else each) for each in plan.stages())
+    ).resolve(full)
+
+
+def _same(one: Neighbours, other: Neighbours) -> bool:
+    return np.array_equal(one.indices, other.indices) and np.array_equal(
+        one.scores, other.scores, equal_nan=True
+    )
+
+
+@contextmanager
+def _folder_of(engine: Engine) -> Iterator[Path]:
+    """What an engine saves."""
+    with tempfile.TemporaryDirectory() as name:
+        engine.save(name)
+        yield Path(name)
+
+
+def _load(folder: Path, engine: Engine) -> Engine:
+    return Engine.load(folder, engine.vectors, engine.plan, engine.rule, engine.metric)
+
+
+def _arrays(folder: Path) -> dict[str, NDArray[Any]]:
+    return {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
+
+
+def _refused(case: str, action: Callable[[], Any], kind: type[Exception] = ConfigError) -> None:
+    advice = f"raise a nestling.errors.{kind.__name__} that says what is wrong"
+    try:
+        action()
+    except kind:
+        return
+    except Exception as error:
+        raise LawError(f"{case} raises {type(error).__name__} ({error}); {advice}") from error
+    raise LawError(f"{case} is accepted; {advice}")
