@@ -70,8 +70,8 @@ class IVF(Coarse):
         """See :class:`~nestling.search.stages.stage.Stage`."""
         if self.lists > rows:
             raise ConfigError(
-                f"{self} needs at least as many vectors as lists, and there are {rows}; build with at most "
-                f"{rows} lists (about {max(1, round(4 * rows**0.5))} suit them)"
+                f"{self} needs at least as many vectors as lists, and there are {rows}; choose fewer lists "
+                f"(about {max(1, round(4 * rows**0.5))} suit them)"
             )
 
     def default_point(self, rows: int, k: int) -> Mapping[str, int]:
