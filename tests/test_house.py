@@ -232,6 +232,19 @@ def test_local_links_of_the_readme_lead_somewhere(path: Path) -> None:
     assert targets
 
 
+ROOMS = [path.name for path in (ROOT / "src" / "nestling").iterdir() if (path / "__init__.py").is_file()]
+PATH_IN_TEXT = re.compile(rf"`((?:benchmarks|docs|src|tests|{'|'.join(sorted(ROOMS))})/[\w/.-]*)`")
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, ROOT / "CONTRIBUTING.md"], ids=named)
+def test_paths_named_in_a_document_exist(path: Path) -> None:
+    """``NAME`` stands for a name of the reader's own."""
+    named_here = PATH_IN_TEXT.findall(path.read_text(encoding="utf-8"))
+    homes = (ROOT, ROOT / "src" / "nestling")
+    missing = [each for each in named_here if not any((home / each).exists() for home in homes)]
+    assert [each for each in missing if "NAME" not in each] == []
+
+
 def test_every_room_has_its_page() -> None:
     """A module that no page of the API documents would be invisible to a reader."""
     pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))

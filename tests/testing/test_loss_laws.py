@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestling import losses
 from nestling.errors import DataError
 from nestling.granularity import Nesting
 from nestling.losses import (
@@ -61,6 +62,12 @@ BUILT_IN = {
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_built_in_loss_keeps_the_law(name: str, law: Callable[[LossExample], None]) -> None:
     law(BUILT_IN[name])
+
+
+def test_every_built_in_loss_is_checked() -> None:
+    terms_and_wrappers = {"AlignScores", "AlignVectors", "Compress", "GradientCache", "Nested", "Parts"}
+    checked = {type(example.loss).__name__ for example in BUILT_IN.values()}
+    assert checked == set(losses.__all__) - terms_and_wrappers
 
 
 class Honest(nn.Module):

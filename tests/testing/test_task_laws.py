@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nestling import measure
 from nestling.cut import CutRule, cut
 from nestling.errors import DataError
 from nestling.measure import (
@@ -67,6 +68,12 @@ BUILT_IN = {
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_built_in_task_keeps_the_law(name: str, law: Callable[[TaskExample], None]) -> None:
     law(BUILT_IN[name])
+
+
+def test_every_built_in_task_is_checked() -> None:
+    offered = (getattr(measure, name) for name in measure.__all__)
+    tasks = {each for each in offered if hasattr(each, "with_inputs") and each is not measure.Task}
+    assert tasks == {type(example.task) for example in BUILT_IN.values()}
 
 
 @dataclass(frozen=True)
