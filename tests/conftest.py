@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import string
+import sys
 from pathlib import Path
 
 import pytest
+
+import forked_python
 
 # Before any test imports a library of the hub: the suite needs no network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,6 +19,30 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
+EXECUTABLE = "NESTLING_TEST_PYTHON"
+
+# Otherwise each program that a test starts compiles the library again, and each run rewrites all tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server of forked interpreters, which imports nothing until it is asked."""
+    if hasattr(os, "fork") and EXECUTABLE not in os.environ:  # the workers of xdist inherit it
+        started = forked_python.started()
+        os.environ[EXECUTABLE] = str(started.__enter__())
+
+        def end() -> None:
+            del os.environ[EXECUTABLE]
+            started.__exit__(None, None, None)
+
+        config.add_cleanup(end)
+
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    """An interpreter that has imported torch and the library; for programs that do not ask about imports."""
+    return os.environ.get(EXECUTABLE, sys.executable)
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,7 @@ class Ended:
 
 
 def interrupted(
+    python: str,
     arguments: list[object],
     when: str,
     *,
@@ -65,7 +66,7 @@ def interrupted(
 ) -> Ended:
     """A command that is sent a signal as soon as a line of its talk matches ``when``."""
     program = PROGRAM.format(more=more, handler=handler)
-    command = [sys.executable, "-c", program, *map(str, arguments)]
+    command = [python, "-c", program, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         watchdog = threading.Timer(SECONDS, process.kill)
@@ -97,18 +98,23 @@ main()
 """
 
 
-def test_at_any_moment_of_the_imports(tmp_path: Path) -> None:
-    """Of the command line itself, then of torch: the first half second, in steps of 20 ms."""
+@pytest.mark.parametrize(
+    "moments",
+    [range(0, 500, 60), pytest.param(range(0, 500, 20), marks=pytest.mark.slow)],
+    ids=["some", "all"],
+)
+def test_at_any_moment_of_the_imports(moments: range, tmp_path: Path) -> None:
+    """Of the command line itself, then of torch: at each of ``moments`` in ms of the first half second."""
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("query,document\n" + "\n".join(f"day {n},the day number {n}" for n in range(99)))
     train = ["train", "--pairs", str(pairs), "--encoder", "wordllama", "--max-steps", "1000000000"]
     told = set[str]()
-    for moment in range(25):
+    for moment in moments:
         command = [sys.executable, "-c", IMPORTING, *train, "--folder", str(tmp_path / "run")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             process.stdout.readline()
-            time.sleep(0.02 * moment)
+            time.sleep(moment / 1000)
             process.send_signal(signal.SIGINT)
             said = process.communicate(timeout=SECONDS)[1]
         assert (process.returncode, said.count("\n")) == (130, 1), said
@@ -139,11 +145,17 @@ def texts(tmp_path: Path) -> Path:
     ids=["ctrl-c", "terminated in the background"],
 )
 def test_encode(
-    by: signal.Signals, handler: str, code: int, texts: Path, tiny_bert_folder: Path, tmp_path: Path
+    python: str,
+    by: signal.Signals,
+    handler: str,
+    code: int,
+    texts: Path,
+    tiny_bert_folder: Path,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "out.npy"
     arguments = ["encode", tiny_bert_folder, texts, "-o", out, "--batch-size", 16]
-    ended = interrupted(arguments, "00 of 30,000", more=SMALL_PARTS, by=by, handler=handler)
+    ended = interrupted(python, arguments, "00 of 30,000", more=SMALL_PARTS, by=by, handler=handler)
     assert ended.code == code
     kept = tmp_path / ".out.npy.encoding"
     assert ended.last.startswith("nestling: interrupted: ")
@@ -152,20 +164,20 @@ def test_encode(
     assert not out.exists()
 
 
-def test_train(texts: Path, tiny_bert_folder: Path, tmp_path: Path) -> None:
+def test_train(python: str, texts: Path, tiny_bert_folder: Path, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("query,document\n" + "\n".join(f"day {n},the day number {n}" for n in range(2000)))
     arguments = ["train", "--pairs", pairs, "--encoder", tiny_bert_folder, "--tune", "encoder", "--nesting"]
     arguments += ["dim=16,32", "--folder", tmp_path / "run", "--batch-size", 8, "--epochs", 50]
-    ended = interrupted(arguments, "0 of ", more="")
+    ended = interrupted(python, arguments, "0 of ", more="")
     assert ended.code == 130
     assert "nestling: interrupted: " in ended.last
     assert "repeat it to go on from there" in ended.last or "begin" in ended.last
 
 
-def test_index_build_and_compact(vectors: Path, tmp_path: Path) -> None:
+def test_index_build_and_compact(python: str, vectors: Path, tmp_path: Path) -> None:
     plan = ["--plan", "hnsw32@full > int8@full"]
-    built = interrupted(["index", "build", vectors, "-o", tmp_path / "index", *plan], "linking")
+    built = interrupted(python, ["index", "build", vectors, "-o", tmp_path / "index", *plan], "linking")
     assert built.code == 130
     words = f"what was built of the index is kept in {tmp_path / 'index'}; repeat it to go on"
     assert built.last == f"nestling: interrupted: {words}"
@@ -175,7 +187,7 @@ def test_index_build_and_compact(vectors: Path, tmp_path: Path) -> None:
     ).close()
     with AdaptiveIndex.open(tmp_path / "other", log_bytes=1 << 30) as index:
         index.add(np.load(vectors))
-    compacted = interrupted(["index", "compact", tmp_path / "other"], "linking")
+    compacted = interrupted(python, ["index", "compact", tmp_path / "other"], "linking")
     words = f"the index {tmp_path / 'other'} is as it was; repeat it to go on"
     assert compacted == Ended(130, f"nestling: interrupted: {words}")
     with AdaptiveIndex.open(tmp_path / "other", read_only=True) as index:
@@ -264,7 +276,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_command_ends_in_one_line_and_leaves_nothing_half_written(
-    case: Case, desk: Path, monkeypatch: pytest.MonkeyPatch
+    python: str, case: Case, desk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(desk)
     before = {path.name for path in desk.iterdir()}
@@ -273,7 +285,7 @@ def test_a_command_ends_in_one_line_and_leaves_nothing_half_written(
         shutil.copytree("texts", "copy")
         command[2] = "copy"
     try:
-        ended = interrupted(command, case.when, more=case.more)
+        ended = interrupted(python, command, case.when, more=case.more)
         left = {path.name for path in desk.iterdir()} - before - {"copy"}
         assert ended.code == 130
         assert re.fullmatch(f"nestling: interrupted: {case.told}", ended.last)
@@ -301,17 +313,17 @@ graph.grow_links = grown
 """
 
 
-def test_a_collection_keeps_the_vectors_and_what_was_built(desk: Path, tmp_path: Path) -> None:
+def test_a_collection_keeps_the_vectors_and_what_was_built(python: str, desk: Path, tmp_path: Path) -> None:
     build = ["index", "build", desk / "more.csv", "--encoder", "wordllama", "--at", "dim=64", "-o"]
     build += [tmp_path / "made", "--plan", "graph32@full > rerank@full"]
-    ended = interrupted(build, "linking [1-9]", more=OFTEN_COPIED)
+    ended = interrupted(python, build, "linking [1-9]", more=OFTEN_COPIED)
     words = f"what was built of the index is kept in {tmp_path / 'made' / 'index'}; repeat it to go on"
     assert ended.code == 130
     assert ended.last.startswith(
         f"nestling: interrupted: {words}. {ROWS:,} of {ROWS:,} texts are encoded and "
     )
     again = [
-        sys.executable,
+        python,
         "-c",
         PROGRAM.format(more=BEGUN, handler="default_int_handler"),
         *map(str, build),
@@ -324,30 +336,35 @@ def test_a_collection_keeps_the_vectors_and_what_was_built(desk: Path, tmp_path:
         assert made.search(made.index.fields_of([77])[0]["text"], k=1)[0].id == 77
 
 
-def test_index_export(tmp_path: Path) -> None:
+def test_index_export(python: str, tmp_path: Path) -> None:
     pytest.importorskip("lancedb")
     vectors = np.random.default_rng(0).normal(size=(30_000, 16)).astype(np.float32)
     AdaptiveIndex.create(tmp_path / "index", vectors).close()
     url = f"lancedb://{tmp_path}/vectors/items"
     ended = interrupted(
-        ["index", "export", tmp_path / "index", "--to", url], r"000 of 30,000 rows \(", more=SLOW_TABLE
+        python,
+        ["index", "export", tmp_path / "index", "--to", url],
+        r"000 of 30,000 rows \(",
+        more=SLOW_TABLE,
     )
     assert ended.code == 130
     assert ended.last.endswith("of 30,000 rows are copied; repeat it to go on")
 
 
-def test_index_export_while_the_database_builds_its_index(tmp_path: Path) -> None:
+def test_index_export_while_the_database_builds_its_index(python: str, tmp_path: Path) -> None:
     pytest.importorskip("lancedb")
     AdaptiveIndex.create(tmp_path / "index", np.eye(400, 16, dtype=np.float32) + 0.1).close()
     url = f"lancedb://{tmp_path}/vectors/items"
-    ended = interrupted(["index", "export", tmp_path / "index", "--to", url], "building", more=SLOW_INDEX)
+    ended = interrupted(
+        python, ["index", "export", tmp_path / "index", "--to", url], "building", more=SLOW_INDEX
+    )
     assert ended == Ended(130, "nestling: interrupted: 400 of 400 rows are copied; repeat it to go on")
 
 
-def test_a_command_that_ends_by_itself_says_nothing_of_interrupts(tmp_path: Path) -> None:
+def test_a_command_that_ends_by_itself_says_nothing_of_interrupts(python: str, tmp_path: Path) -> None:
     program = PROGRAM.format(more="", handler="default_int_handler")
     done = subprocess.run(
-        [sys.executable, "-c", program, "index", "info", str(tmp_path)],
+        [python, "-c", program, "index", "info", str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -286,13 +285,13 @@ assert os.waitpid(begin(), 0)[1] == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="children are forked, which this system cannot")
-def test_killed_at_random_moments(tmp_path: Path) -> None:
+def test_killed_at_random_moments(python: str, tmp_path: Path) -> None:
     texts = [f"text {number} of many" for number in range(8 * 2048)]
     lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     (tmp_path / "texts.jsonl").write_text(lines, encoding="utf-8")
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, tmp_path, "4"],
+        [python, "-c", KILLED, tmp_path, "4"],
         capture_output=True,
         text=True,
         check=False,

@@ -24,11 +24,18 @@ TEXTS = [f"text number {number} tells of day {number**2}" for number in range(60
 SECONDS = 60
 
 
+@pytest.fixture
+def quick_workers(python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that have imported torch before they are started."""
+    monkeypatch.setattr(sys, "executable", python)
+
+
 @pytest.fixture(scope="module")
 def encoder(tiny_bert_folder: Path) -> TextEncoder:
     return TextEncoder.open(tiny_bert_folder, Nesting.parse("layer=1,2 x dim=16,32"))
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_vectors_are_those_of_one_process(
     encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,6 +58,7 @@ def test_a_script_from_standard_input_needs_no_guard() -> None:
     assert done.stdout.strip() == "(2, 256)", done.stderr
 
 
+@pytest.mark.usefixtures("quick_workers")
 @pytest.mark.parametrize("when", ["while it starts", "while it works"])
 def test_a_killed_process_is_noticed(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, when: str
@@ -83,6 +91,7 @@ def test_a_process_that_cannot_start_says_why(encoder: TextEncoder, monkeypatch:
         encoder.encode(TEXTS, devices=["cpu"])
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_errors_of_the_processes_are_ours(encoder: TextEncoder) -> None:
     with pytest.raises(WorkerError, match="encoded on cuda:99, ended with exit code 1"):
         encoder.encode(TEXTS, devices=["cuda:99"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -23,12 +22,12 @@ def load_worker() -> ModuleType:
     return module
 
 
-def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+def test_two_processes_agree_with_one(python: str, tmp_path: Path) -> None:
     worker = load_worker()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, str(WORKER)]
+    command = [python, str(WORKER)]
     processes = [
         subprocess.Popen([*command, str(rank), str(port), str(tmp_path)]) for rank in range(worker.WORLD)
     ]

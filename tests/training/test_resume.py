@@ -98,11 +98,9 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path, whole: Any) -> None:
+def test_a_killed_run_goes_on_to_the_same_bits(python: str, tmp_path: Path, whole: Any) -> None:
     """SIGKILL from outside, at another moment each time, perhaps while a checkpoint is written."""
-    child = subprocess.Popen(
-        [sys.executable, __file__, str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    child = subprocess.Popen([python, __file__, str(tmp_path)], env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("checkpoints/step-*")):
         assert child.poll() is None, "the child ended before its first checkpoint"

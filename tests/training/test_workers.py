@@ -79,8 +79,8 @@ if __name__ == "__main__":
 """
 
 
-def test_processes_end_when_whoever_asks_is_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", ASKING], stdout=subprocess.PIPE, text=True) as asking:
+def test_processes_end_when_whoever_asks_is_killed(python: str) -> None:
+    with subprocess.Popen([python, "-c", ASKING], stdout=subprocess.PIPE, text=True) as asking:
         assert asking.stdout is not None
         workers = list(map(int, asking.stdout.readline().split()))
         asking.kill()
