@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nestling.compare import rdm
-from nestling.compare.rdms import crossvalidation
+from nestling.compare.rdms.estimation import crossvalidation
 from nestling.errors import ConfigError, DataError
 
 FOLDS, N, P = 4, 7, 11

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.distance import pdist
 
 from nestling.compare import RatePrior, RDMs, rdm
-from nestling.compare.rdms import design, products
+from nestling.compare.rdms.estimation import design, products
 from nestling.compare.rdms.pairs import count_pairs
 from nestling.errors import ConfigError, DataError
 

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pandas._libs.parsers import STR_NA_VALUES
 
-from nestling.data.tables.columns import Columns
 from nestling.data.tables.description import TableFile
-from nestling.data.tables.words import MISSING_WORDS
+from nestling.data.tables.fields.columns import Columns
+from nestling.data.tables.fields.words import MISSING_WORDS
 from nestling.errors import DataError
 
 IN_FOLDER = settings(

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nestling.data.tables.fields import check_kinds, converted, kind_of, read_value
-from nestling.data.tables.words import said_by
+from nestling.data.tables.fields.kinds import check_kinds, converted, kind_of, read_value
+from nestling.data.tables.fields.words import said_by
 from nestling.errors import DataError
 
 

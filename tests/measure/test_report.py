@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from nestling.granularity import Granularity
 from nestling.measure.curve.choice import Row
 from nestling.measure.curve.curve import Curve
-from nestling.measure.curve.lines import Chart
-from nestling.measure.curve.report import report
+from nestling.measure.curve.pictures.lines import Chart
+from nestling.measure.curve.pictures.report import report
 from nestling.measure.curve.summary import headline
 from nestling.picture.looks import COLOURS, DARK_COLOURS
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nestling.data.tables.columns import Columns, GrowingColumns, parts_of, read_columns, write_columns
+from nestling.data.tables.fields.columns import Columns, GrowingColumns, parts_of, read_columns, write_columns
 from nestling.errors import ArtifactError, DataError
 from nestling.search.where.argument import check_where
 from nestling.search.where.condition import All, Compare, Either, Not, meets

@@ -13,9 +13,9 @@ from nestling.compare.inference.significance import (
 from nestling.compare.inference.threshold_search import ThresholdSearch, search_thresholds
 from nestling.compare.pictures.bars import plot_evaluation
 from nestling.compare.pictures.maps import map_stimuli, plot_maps, plot_matrices, plot_thresholds
-from nestling.compare.rdms.estimators import RatePrior
+from nestling.compare.rdms.estimation.estimators import RatePrior
+from nestling.compare.rdms.estimation.noise import noise_precision
 from nestling.compare.rdms.from_patterns import rdm
-from nestling.compare.rdms.noise import noise_precision
 from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.similarity.adaptive import adaptive_dependence
 from nestling.compare.similarity.comparators import compare

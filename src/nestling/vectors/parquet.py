@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import name_rows
-from nestling.data.tables.arrow import day_columns, lists_of
 from nestling.data.tables.description import ID_COLUMNS
+from nestling.data.tables.fields.arrow import day_columns, lists_of
 from nestling.data.tables.input_file import InputFile, find_file
 from nestling.data.tables.table import Table
 from nestling.errors import DataError, require, unknown

@@ -15,7 +15,7 @@ from nestling.errors import ConfigError, DataError, meant, unknown
 
 if TYPE_CHECKING:
     from nestling.data.tables.description import TableFile
-    from nestling.data.tables.fields import FieldKind
+    from nestling.data.tables.fields.kinds import FieldKind
     from nestling.data.tables.table_ids import IdKind
     from nestling.search.index.index import AdaptiveIndex
     from nestling.vectors.stored import StoredVectors
@@ -66,7 +66,7 @@ def read_fields(given: str | None) -> dict[str, FieldKind | None] | None:
     """The fields named by a flag, each with its kind or None; None is all columns."""
     if given is None:
         return None
-    from nestling.data.tables.fields import FieldKind
+    from nestling.data.tables.fields.kinds import FieldKind
 
     parts = [_with_kind(part, get_args(FieldKind)) for part in given.split(",") if part.strip()]
     return {name: cast("FieldKind | None", kind) for name, kind in parts}

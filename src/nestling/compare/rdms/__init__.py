@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from nestling._exports import exports
 
 if TYPE_CHECKING:
+    from nestling.compare.rdms.estimation.noise import noise_precision as noise_precision
+    from nestling.compare.rdms.estimation.products import write_pairs as write_pairs
     from nestling.compare.rdms.from_patterns import rdm as rdm
-    from nestling.compare.rdms.noise import noise_precision as noise_precision
-    from nestling.compare.rdms.products import write_pairs as write_pairs
     from nestling.compare.rdms.rdms import RDMs as RDMs
     from nestling.compare.rdms.rdms import aligned as aligned
     from nestling.compare.rdms.rdms import as_rdms as as_rdms
@@ -20,8 +20,8 @@ __getattr__, __dir__, __all__ = exports(
         "Subjects": "subjects",
         "aligned": "rdms",
         "as_rdms": "rdms",
-        "noise_precision": "noise",
+        "noise_precision": "estimation.noise",
         "rdm": "from_patterns",
-        "write_pairs": "products",
+        "write_pairs": "estimation.products",
     },
 )

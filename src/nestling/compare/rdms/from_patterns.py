@@ -9,14 +9,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nestling.compare.rdms import estimators
-from nestling.compare.rdms.crossvalidation import write_crossnobis, write_poisson_cv
-from nestling.compare.rdms.design import Design, Names, read_patterns
-from nestling.compare.rdms.estimators import Form, RatePrior, check_counts
+from nestling.compare.rdms.estimation import estimators
+from nestling.compare.rdms.estimation.crossvalidation import write_crossnobis, write_poisson_cv
+from nestling.compare.rdms.estimation.design import Design, Names, read_patterns
+from nestling.compare.rdms.estimation.estimators import Form, RatePrior, check_counts
+from nestling.compare.rdms.estimation.noise import whitened, whitener
+from nestling.compare.rdms.estimation.products import write_pairs
 from nestling.compare.rdms.labels import Label
-from nestling.compare.rdms.noise import whitened, whitener
 from nestling.compare.rdms.pairs import count_pairs
-from nestling.compare.rdms.products import write_pairs
 from nestling.compare.rdms.rdms import RDMs
 from nestling.errors import ConfigError, DataError, unknown
 
@@ -80,7 +80,7 @@ def rdm(
         labels: of the matrices; see :class:`~nestling.compare.rdms.rdms.RDMs`.
         noise: for ``"mahalanobis"`` and ``"crossnobis"``, the precision of the noise ``Float[p, p]``, or
             ``Float[p]`` without covariances; a mapping with the names of ``x`` gives each its own. See
-            :func:`~nestling.compare.rdms.noise.noise_precision`. None is the identity, with which
+            :func:`~nestling.compare.rdms.estimation.noise.noise_precision`. None is the identity, with which
             ``"mahalanobis"`` is ``"sqeuclidean"`` over p.
         folds: for ``"crossnobis"`` and ``"poisson_cv"``, which independent measurement (run, session)
             each row is of.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.rdms.design import read_patterns
+from nestling.compare.rdms.estimation.design import read_patterns
 from nestling.errors import DataError
 
 Floats = NDArray[np.float64]

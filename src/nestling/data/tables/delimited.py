@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO
 
-from nestling.data.tables.words import MISSING_WORDS
+from nestling.data.tables.fields.words import MISSING_WORDS
 from nestling.errors import DataError
 
 Row = tuple[int, list[str]]

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias, get_args
 
 from numpy.typing import NDArray
 
-from nestling.data.tables.columns import Column, Columns, Kinds, read_columns, write_columns
 from nestling.data.tables.delimited import header
-from nestling.data.tables.fields import FieldKind, Value, widened
+from nestling.data.tables.fields.columns import Column, Columns, Kinds, read_columns, write_columns
+from nestling.data.tables.fields.kinds import FieldKind, Value, widened
 from nestling.data.tables.survey import ColumnSurvey, column_of, read_column
 from nestling.data.tables.table import Table, counted, read_in_parts, text_column
 from nestling.data.tables.table_ids import IdKind, check_id_kind, known_ids, table_ids

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
-from nestling.data.tables.fields import FieldKind, Value, converted, kind_of, read_value
+from nestling.data.tables.fields.kinds import FieldKind, Value, converted, kind_of, read_value
+from nestling.data.tables.fields.words import said_by
 from nestling.data.tables.table import Table
-from nestling.data.tables.words import said_by
 from nestling.errors import DataError
 
 _Sort: TypeAlias = Literal["missing", "int", "long", "float", "infinite", "bool", "text"]

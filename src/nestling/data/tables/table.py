@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nestling.data.tables.arrow import day_columns, lists_of
 from nestling.data.tables.delimited import is_table, names_columns, read_fields, with_decimal_commas
+from nestling.data.tables.fields.arrow import day_columns, lists_of
 from nestling.data.tables.input_file import InputFile, find_file
 from nestling.data.tables.text_checks import check_texts
 from nestling.errors import DataError, named, require, unknown

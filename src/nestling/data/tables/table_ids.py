@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments.ids import fault_of
+from nestling.data.tables.fields.words import said_by
 from nestling.data.tables.table import Table
-from nestling.data.tables.words import said_by
 from nestling.errors import ConfigError, DataError, unknown
 
 IdKind: TypeAlias = Literal["int", "text"]

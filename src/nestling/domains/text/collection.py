@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from nestling.arguments.numbers import type_of
 from nestling.arguments.paths import home_path
 from nestling.cut import check_vectors
-from nestling.data.tables.columns import Columns, read_columns, write_columns
 from nestling.data.tables.description import TableFile
-from nestling.data.tables.fields import Value
+from nestling.data.tables.fields.columns import Columns, read_columns, write_columns
+from nestling.data.tables.fields.kinds import Value
 from nestling.domains.text.encoding import encoded
 from nestling.domains.text.source import TEXT, TextSource
 from nestling.encoders.reference import digest_of

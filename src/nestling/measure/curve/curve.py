@@ -220,7 +220,7 @@ class Curve:
             MissingExtraError: if matplotlib is not installed.
             StorageError: if the file cannot be written.
         """
-        from nestling.measure.curve.plot import heatmap
+        from nestling.measure.curve.pictures.plot import heatmap
 
         check_same_data([self, *others], mixed=mixed)
         heatmap([self, *others], target, self._metric(metric), style)
@@ -251,7 +251,7 @@ class Curve:
             MissingExtraError: if matplotlib is not installed.
             StorageError: if the file cannot be written.
         """
-        from nestling.measure.curve.plot import plot
+        from nestling.measure.curve.pictures.plot import plot
 
         plot([self, *self._beside(others, mixed=mixed)], target, self._metric(metric), style)
 
@@ -277,7 +277,7 @@ class Curve:
             DataError: for others that were measured on other data, unless ``mixed``.
             StorageError: if the file cannot be written.
         """
-        from nestling.measure.curve.report import report
+        from nestling.measure.curve.pictures.report import report
 
         beside, at = self._beside(others, mixed=mixed), self.nesting.resolve(chosen) if chosen else None
         write_result(path, report(self, beside, at, whole("examples", examples)))

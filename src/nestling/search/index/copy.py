@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nestling.cut import RAW, cut
-from nestling.data.tables.columns import Columns
+from nestling.data.tables.fields.columns import Columns
 from nestling.granularity import Granularity
 from nestling.search.index.commit import write_deleted
 from nestling.search.index.create import new_folder

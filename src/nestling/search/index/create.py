@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import CutRule
-from nestling.data.tables.columns import Columns, Kinds, parts_of
+from nestling.data.tables.fields.columns import Columns, Kinds, parts_of
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, unknown
 from nestling.granularity import Nesting
 from nestling.search.engine.engine import Engine

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
-from nestling.data.tables.columns import Kinds
+from nestling.data.tables.fields.columns import Kinds
 from nestling.errors import DataError, StorageError
 from nestling.granularity import At, Nesting
 from nestling.search.engine.engine import Engine

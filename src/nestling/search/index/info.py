@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nestling.data.tables.fields import FieldKind
+from nestling.data.tables.fields.kinds import FieldKind
 from nestling.search.index.files.segments import SegmentRecord
 from nestling.search.index.snapshot.state import State, load
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nestling.arguments.numbers import whole
 from nestling.cut import CutRule
-from nestling.data.tables.fields import FieldKind, Value
+from nestling.data.tables.fields.kinds import FieldKind, Value
 from nestling.data.tables.table_ids import number_of
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import ConfigError, DataError

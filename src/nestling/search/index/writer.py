@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments.ids import as_ids
-from nestling.data.tables.columns import Columns, parts_of
+from nestling.data.tables.fields.columns import Columns, parts_of
 from nestling.errors import ConfigError, DataError, NestlingError, StorageError
 from nestling.process.interrupts import held_interrupts, on_interrupt
 from nestling.search.index.commit import write_files

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import CutRule, cut
-from nestling.data.tables.fields import Value
+from nestling.data.tables.fields.kinds import Value
 from nestling.search.stores.metadata import read_metadata
 from nestling.search.stores.store import Batch, Floats, Store
 

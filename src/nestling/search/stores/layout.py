@@ -11,7 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.cut import CutRule
-from nestling.data.tables.fields import FieldKind
+from nestling.data.tables.fields.kinds import FieldKind
 from nestling.encoders.reference import same_encoder
 from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
 from nestling.granularity import Nesting

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nestling.data.tables.fields import FieldKind, Value, converted, read_value, widened
+from nestling.data.tables.fields.kinds import FieldKind, Value, converted, read_value, widened
 from nestling.errors import DataError, StoreError, unknown
 from nestling.search.where.argument import read_where
 from nestling.search.where.condition import Compare, Condition, Not

@@ -15,8 +15,8 @@ import numpy as np
 
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
-from nestling.data.tables.columns import Columns, parts_of
-from nestling.data.tables.fields import FieldKind, Value
+from nestling.data.tables.fields.columns import Columns, parts_of
+from nestling.data.tables.fields.kinds import FieldKind, Value
 from nestling.encoders.reference import same_encoder, with_place
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting

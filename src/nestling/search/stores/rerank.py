@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nestling.data.tables.fields import Value
+from nestling.data.tables.fields.kinds import Value
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.store import Floats, Hits
 

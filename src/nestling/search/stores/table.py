@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from nestling.data.tables.fields import Value
+from nestling.data.tables.fields.kinds import Value
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.store import Floats, Hits
 from nestling.search.where.condition import Condition

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from nestling.data.tables.fields import Value
+from nestling.data.tables.fields.kinds import Value
 
 Operator: TypeAlias = Literal["eq", "in", "gt", "gte", "lt", "lte"]
 

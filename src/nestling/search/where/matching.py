@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nestling.data.tables.columns import Column, Columns, Mask
-from nestling.data.tables.fields import FieldKind
+from nestling.data.tables.fields.columns import Column, Columns, Mask
+from nestling.data.tables.fields.kinds import FieldKind
 from nestling.search.where.condition import All, Compare, Condition, Either, Not, Operator, family_of
 
 _INT64 = np.iinfo(np.int64)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from nestling.data.tables.fields import FieldKind, Value, kind_of
-from nestling.data.tables.words import said_by
+from nestling.data.tables.fields.kinds import FieldKind, Value, kind_of
+from nestling.data.tables.fields.words import said_by
 from nestling.errors import DataError
 from nestling.search.where.condition import All, Compare, Condition, Either, Not, Operator
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.cut import CutRule
-from nestling.data.tables.fields import FieldKind
+from nestling.data.tables.fields.kinds import FieldKind
 from nestling.encoders.reference import same_encoder
 from nestling.errors import ArtifactError, ConfigError
 from nestling.granularity import Nesting

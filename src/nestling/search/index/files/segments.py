@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from nestling.cut import RAW, CutRule, cut
-from nestling.data.tables.columns import Columns, Kinds, Mask, parts_of, read_columns, write_columns
-from nestling.data.tables.fields import FieldKind
+from nestling.data.tables.fields.columns import Columns, Kinds, Mask, parts_of, read_columns, write_columns
+from nestling.data.tables.fields.kinds import FieldKind
 from nestling.errors import ArtifactError, ConfigError, StorageError
 from nestling.process.progress import Progress
 from nestling.search.engine.engine import Engine, build

@@ -22,7 +22,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.data.tables.columns import Columns, Kinds
+from nestling.data.tables.fields.columns import Columns, Kinds
 from nestling.errors import ArtifactError, StorageError
 from nestling.search.index.files.ids import Ids, kind_of
 from nestling.storage.artifact import reason_of, storage_errors

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import RAW, CutRule, cut
-from nestling.data.tables.columns import Columns, GrowingColumns, Kinds
+from nestling.data.tables.fields.columns import Columns, GrowingColumns, Kinds
 from nestling.search.exact.neighbours import Metric, Neighbours, nearest
 from nestling.search.index.files.ids import Ids
 

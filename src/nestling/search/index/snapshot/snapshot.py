@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.data.tables.columns import Columns, parts_of
-from nestling.data.tables.fields import Value
+from nestling.data.tables.fields.columns import Columns, parts_of
+from nestling.data.tables.fields.kinds import Value
 from nestling.elastic import Cost
 from nestling.errors import DataError
 from nestling.search.exact.neighbours import Neighbours

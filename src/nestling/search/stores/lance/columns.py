@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 from urllib.parse import quote, unquote
 
-from nestling.data.tables.fields import FieldKind, Value
+from nestling.data.tables.fields.kinds import FieldKind, Value
 from nestling.search.stores.numbers import LEAST, for_doubles, for_integers
 from nestling.search.where.condition import All, Compare, Condition, Not
 

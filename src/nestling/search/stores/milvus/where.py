@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from nestling.data.tables.fields import FieldKind, Value
+from nestling.data.tables.fields.kinds import FieldKind, Value
 from nestling.search.where.condition import All, Compare, Condition, Not, family_of
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from nestling.data.tables.fields import FieldKind, Value
+from nestling.data.tables.fields.kinds import FieldKind, Value
 from nestling.errors import require
 from nestling.search.stores.numbers import EXACT
 from nestling.search.where.condition import All, Compare, Condition, Not, family_of

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nestling.arguments.paths import home_path
-from nestling.data.tables.fields import Value
+from nestling.data.tables.fields.kinds import Value
 from nestling.errors import NestlingError, StorageError, StoreBusyError, StoreError, require
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant.points import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nestling.data.tables.fields import Value
+from nestling.data.tables.fields.kinds import Value
 from nestling.errors import StoreError
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.metadata import found_metadata

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nestling.data.tables.fields import Value
+from nestling.data.tables.fields.kinds import Value
 from nestling.errors import StoreBusyError, StoreError, require
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant.points import (

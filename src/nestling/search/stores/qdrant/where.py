@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
-from nestling.data.tables.fields import FieldKind, Value
+from nestling.data.tables.fields.kinds import FieldKind, Value
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.numbers import EXACT, Number, Order, rounded_to
 from nestling.search.where.condition import All, Compare, Condition, Not

@@ -14,8 +14,8 @@ import numpy as np
 
 from nestling.arguments.numbers import shown, type_of
 from nestling.cut import name_rows
-from nestling.data.tables.times import time_text, time_texts
-from nestling.data.tables.words import INT_END, said_by
+from nestling.data.tables.fields.times import time_text, time_texts
+from nestling.data.tables.fields.words import INT_END, said_by
 from nestling.errors import DataError
 
 FieldKind: TypeAlias = Literal["int", "float", "bool", "text"]

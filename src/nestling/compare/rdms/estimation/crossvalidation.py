@@ -8,9 +8,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.rdms.estimators import RatePrior, both_ways
+from nestling.compare.rdms.estimation.estimators import RatePrior, both_ways
+from nestling.compare.rdms.estimation.products import Floats, Sides, write_pairs
 from nestling.compare.rdms.pairs import count_pairs, pair_positions
-from nestling.compare.rdms.products import Floats, Sides, write_pairs
 from nestling.errors import DataError
 
 Flags: TypeAlias = NDArray[np.bool_]
@@ -27,7 +27,7 @@ def write_crossnobis(cells: Floats, out: NDArray[np.floating], block: int | None
     Args:
         cells: ``Float[folds, n, p]``, whitened means; NaN where a fold lacks a stimulus.
         out: ``Float[n(n-1)/2]``; NaN where no two folds show both stimuli.
-        block: see :func:`~nestling.compare.rdms.products.write_pairs`.
+        block: see :func:`~nestling.compare.rdms.estimation.products.write_pairs`.
 
     Raises:
         DataError: if no pair of stimuli has two folds in common.
@@ -47,7 +47,7 @@ def write_poisson_cv(cells: Floats, prior: RatePrior, out: NDArray[np.floating],
         cells: ``Float[folds, n, p]``, mean counts; NaN where a fold lacks a stimulus.
         prior: of the rates.
         out: ``Float[n(n-1)/2]``; NaN where no fold shows both stimuli that others show, too.
-        block: see :func:`~nestling.compare.rdms.products.write_pairs`.
+        block: see :func:`~nestling.compare.rdms.estimation.products.write_pairs`.
 
     Raises:
         DataError: if no pair of stimuli has two folds in common.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.compare.rdms.design import channel_blocks
-from nestling.compare.rdms.noise import Floats, whitened
-from nestling.compare.rdms.products import Sides
+from nestling.compare.rdms.estimation.design import channel_blocks
+from nestling.compare.rdms.estimation.noise import Floats, whitened
+from nestling.compare.rdms.estimation.products import Sides
 from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments.arrays import as_array
-from nestling.compare.rdms.design import Design, Names, read_patterns
+from nestling.compare.rdms.estimation.design import Design, Names, read_patterns
 from nestling.errors import ConfigError, DataError, require, unknown
 
 Floats: TypeAlias = NDArray[np.float64]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nestling.measure.curve.grid import Grid
-from nestling.measure.curve.lines import Chart
+from nestling.measure.curve.pictures.lines import Chart
 from nestling.picture import Panel, Style, draw, legend, look_of, title_of, value_axis
 
 if TYPE_CHECKING:

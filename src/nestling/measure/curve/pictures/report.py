@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
-from nestling.measure.curve.lines import Chart
+from nestling.measure.curve.pictures.lines import Chart
+from nestling.measure.curve.pictures.svg import key, line_chart
 from nestling.measure.curve.summary import Choice, headline
-from nestling.measure.curve.svg import key, line_chart
 from nestling.measure.curve.table import cells, percent, short
 from nestling.picture.looks import COLOURS, DARK_COLOURS
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from nestling.measure.curve.lines import Chart, Line
+from nestling.measure.curve.pictures.lines import Chart, Line
 from nestling.measure.curve.table import kept_text, value_text
 from nestling.picture import Look, Scale, look_of
 from nestling.picture.looks import COLOURS

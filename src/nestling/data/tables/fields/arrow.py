@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nestling.data.tables.times import are_days, time_texts
+from nestling.data.tables.fields.times import are_days, time_texts
 from nestling.errors import require
 
 

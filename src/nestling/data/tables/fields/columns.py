@@ -16,8 +16,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.data.tables.field_lists import field_lists
-from nestling.data.tables.fields import (
+from nestling.data.tables.fields.kinds import (
     FieldKind,
     Value,
     check_kinds,
@@ -27,6 +26,7 @@ from nestling.data.tables.fields import (
     read_value,
     widened,
 )
+from nestling.data.tables.fields.lists import field_lists
 from nestling.errors import ArtifactError, DataError, unknown
 
 Kinds: TypeAlias = Mapping[str, FieldKind]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nestling.data.tables.arrow import day_columns, lists_of
-from nestling.data.tables.fields import check_name
-from nestling.data.tables.times import are_days, time_texts
+from nestling.data.tables.fields.arrow import day_columns, lists_of
+from nestling.data.tables.fields.kinds import check_name
+from nestling.data.tables.fields.times import are_days, time_texts
 from nestling.errors import DataError
 
 

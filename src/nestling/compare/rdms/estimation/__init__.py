@@ -1,0 +1,1 @@
+"""Estimators of dissimilarities from patterns: noise normalisation, cross-validation, repeats."""

@@ -1,0 +1,1 @@
+"""Curves as pictures: matplotlib, SVG and the HTML report."""
