@@ -1,4 +1,4 @@
-"""How alike are two representations? Dissimilarity matrices, geometry and topology, inference; no torch."""
+"""Compare two representations: dissimilarity matrices, geometry, topology and inference; no torch."""
 
 from nestling.compare.inference.ceiling import NoiseCeiling, noise_ceiling
 from nestling.compare.inference.evaluation import Evaluation, evaluate

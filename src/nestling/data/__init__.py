@@ -1,4 +1,4 @@
-"""Loaders of real data sets, and the embedded default; every text set can be divided without leaks."""
+"""Loaders of real data sets, and an embedded default; text data can be split without leaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts with some of their words masked, twice: less for an encoder, more for a decoder."""
+"""Masked texts in two views: a low masking rate for the encoder, a high one for the decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of texts that belong together, and how they are divided without leaks."""
+"""Text pairs, and train/test splits of them without leaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a retrieval measure needs: queries, documents, and judgements of which answer which."""
+"""Retrieval data: queries, documents and relevance judgements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How rows are grouped by the texts they share, and how groups are dealt to parts."""
+"""Groups rows that share a text, and assigns whole groups to splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs out of texts that have no partner."""
+"""Training pairs made from single texts."""
 
 from __future__ import annotations
 

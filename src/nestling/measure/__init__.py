@@ -1,4 +1,4 @@
-"""Quality and cost at every granularity: tasks, the sweep over them, and the curve that chooses."""
+"""Measures quality and cost at every granularity: tasks, the sweep, and the curve that chooses."""
 
 from nestling.measure.cascade import AdaptiveClassifier
 from nestling.measure.curve.curve import Curve

@@ -1,4 +1,4 @@
-"""What a learned nesting is compared with: plain truncation, random dims and principal axes.
+"""Baselines for a learned nesting: plain truncation, random dims and principal axes.
 
 All take a task whose inputs are vectors already (:func:`~nestling.measure.encode.encode_task`).
 """

@@ -1,4 +1,4 @@
-"""Adaptive classification: a cascade over sizes that stops as soon as a head is sure."""
+"""Adaptive classification: a cascade of sizes that exits as soon as a head is confident."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The codes of a task's inputs, each input encoded once: batches, evaluation mode, numpy at the end."""
+"""Embeddings of a task's inputs, each input encoded once, in batches and evaluation mode, as numpy."""
 
 from __future__ import annotations
 

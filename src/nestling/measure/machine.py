@@ -1,4 +1,4 @@
-"""Where a figure was measured: versions, processor and date, so that it can be compared with others."""
+"""Provenance of a measurement: package versions, processor and date."""
 
 from __future__ import annotations
 

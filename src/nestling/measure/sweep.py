@@ -1,4 +1,4 @@
-"""Quality and cost of a thing at every granularity, from encoding each input once."""
+"""Quality and cost at every granularity, with each input encoded once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures in one style: looks of series, honest scales, heat maps that share their colours, files."""
+"""Plots in one style: series styles, honest axes, heat maps with a shared colour scale, files."""
 
 from nestling.picture.axes import as_they_are, legend, log_axis, title_of, value_axis
 from nestling.picture.heat import Labels, heat_map

@@ -1,4 +1,4 @@
-"""Axes that show a quantity, and legends; panels of one quantity share its scale."""
+"""Axes of a quantity, and legends; panels of one quantity share a scale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heat maps: tables of values as colours; those of one quantity share their colours and one colour bar."""
+"""Heat maps; those of one quantity share a colour scale and one colour bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How series are told apart: by colour, by marker and by dashes, so that a print in grey will do."""
+"""Series styles: colour, marker and dashes together, so that grey prints remain readable."""
 
 from __future__ import annotations
 

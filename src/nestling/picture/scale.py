@@ -1,4 +1,4 @@
-"""Axes of values: they start at 0, or say that they do not."""
+"""Value axes that start at 0, or show that they do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Panels on a sheet: into a file, or onto somebody's matplotlib axes."""
+"""Panels of a figure, written to a file or drawn on given matplotlib axes."""
 
 from __future__ import annotations
 

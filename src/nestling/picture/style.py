@@ -1,4 +1,4 @@
-"""Size, font and resolution of a picture, and the settings that all pictures in files have in common."""
+"""Figure size, font and resolution, and the settings of all figures saved to files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bootstrap of model comparisons: stimuli, subjects or both are drawn anew, many draws at once.
+"""Bootstrap of model comparisons over stimuli, subjects or both, in batches of draws.
 
 A draw of stimuli is a weight for every pair: how often one of its stimuli was drawn times how often the other
 was. Pairs of a stimulus with itself, which repeats make, say nothing and have none. A draw of subjects is a

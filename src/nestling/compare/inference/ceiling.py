@@ -1,4 +1,4 @@
-"""Noise ceilings: how well a model could do, given how much subjects differ."""
+"""Noise ceilings: the best score a model could reach, given the variability between subjects."""
 
 from __future__ import annotations
 

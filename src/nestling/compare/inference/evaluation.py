@@ -1,4 +1,4 @@
-"""How well models predict the matrices of subjects: values, intervals, noise ceiling, tests."""
+"""Model evaluation: similarity to subjects' RDMs, confidence intervals, noise ceiling, tests."""
 
 from __future__ import annotations
 

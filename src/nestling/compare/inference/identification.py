@@ -1,4 +1,4 @@
-"""Identification: is a matrix nearest to those of its own class, among the other subjects?"""
+"""Identification: is an RDM closest to its own class among the RDMs of other subjects?"""
 
 from __future__ import annotations
 

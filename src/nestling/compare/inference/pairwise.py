@@ -1,4 +1,4 @@
-"""How alike several representations are to each other, two at a time, and at which distances."""
+"""Similarity of several representations, pair by pair, and by distance thresholds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests that permute stimuli, signs of differences or groups of subjects; p values of many tests."""
+"""Permutation and sign-flip tests over stimuli, differences and groups; corrected p values."""
 
 from __future__ import annotations
 

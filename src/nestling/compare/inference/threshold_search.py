@@ -1,4 +1,4 @@
-"""Search over thresholds that never chooses and reports on the same data: leave one subject out, twice."""
+"""Threshold search by nested cross-validation: leave one subject out, twice."""
 
 from __future__ import annotations
 

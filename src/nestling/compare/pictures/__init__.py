@@ -1,1 +1,1 @@
-"""Pictures of RDMs, of maps of stimuli, and of evaluations."""
+"""Plots of RDMs, of stimuli in two dimensions, and of evaluations."""

@@ -1,4 +1,4 @@
-"""An evaluation as bars: values with intervals, the noise ceiling, and what differs from what."""
+"""Bar plots of an evaluation: intervals, noise ceiling and significant differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures: dissimilarity matrices, maps of their stimuli, values over pairs of thresholds."""
+"""Plots of RDMs, MDS maps of their stimuli, and values over pairs of thresholds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Representational dissimilarity matrices (RDMs): made from patterns, labelled, read and written."""
+"""Representational dissimilarity matrices (RDMs): computed from patterns, labelled, saved and loaded."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Dissimilarity matrices of files of vectors: the same stimuli as several models see them."""
+"""RDMs of vector files: the same stimuli as represented by several models."""
 
 from __future__ import annotations
 

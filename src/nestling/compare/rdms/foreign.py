@@ -1,4 +1,4 @@
-"""Dissimilarity matrices as other libraries have them: rsatoolbox, xarray, pandas."""
+"""Conversion of RDMs to and from rsatoolbox, xarray and pandas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dissimilarity matrices from patterns, with every estimator of the field."""
+"""RDMs from patterns, with every common distance estimator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dissimilarities at every size of a representation, from one pass over its coordinates."""
+"""RDMs at every prefix of a representation, in one pass over its dims."""
 
 from __future__ import annotations
 

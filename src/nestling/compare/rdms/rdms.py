@@ -1,4 +1,4 @@
-"""Representational dissimilarity matrices (RDMs): numbers over pairs of stimuli, with what they are of."""
+"""Representational dissimilarity matrices (RDMs) with the names of their stimuli and their labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose matrices are whose: what is resampled, left out or permuted are subjects, not matrices."""
+"""Groups RDMs by subject, the unit that is resampled, left out or permuted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How alike two representations are: comparators of RDMs, CKA, Procrustes, layers against layers."""
+"""Similarity of two representations: RDM comparators, CKA, Procrustes, layer by layer."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Adaptive dependence: distance correlation at the thresholds that show it best."""
+"""Adaptive dependence: distance correlation, maximised over distance thresholds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distances from matrices to the centroids of classes, from inner products alone.
+"""Distances from RDMs to class centroids, computed from inner products alone.
 
 All that nearest centroids need of the vectors is their Gram matrix. It is computed once; leaving each subject
 out, permuting labels and leaving a further subject out are then sums over its entries.

@@ -1,4 +1,4 @@
-"""How alike two dissimilarity matrices are: comparators of many matrices with many others at once."""
+"""Similarity measures between RDMs, computed for many pairs at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of one model against the layers of another: the table, and its picture."""
+"""Similarity of every layer of one model to every layer of another, as a table and a heat map."""
 
 from __future__ import annotations
 

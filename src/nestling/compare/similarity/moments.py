@@ -1,4 +1,4 @@
-"""Second-moment matrices: what dissimilarities say of inner products of patterns, whitened and compared.
+"""Second-moment matrices: inner products recovered from distances, whitened and compared.
 
 A vector of squared distances is the linear image of the centred second-moment matrix ``G = -H D H / 2``,
 with ``D`` the vector as a square matrix and ``H`` the centring matrix. Noise of covariance ``sigma`` between

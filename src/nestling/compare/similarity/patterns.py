@@ -1,4 +1,4 @@
-"""How alike two sets of patterns of the same stimuli are, without dissimilarities: CKA and Procrustes."""
+"""Similarity of two sets of patterns without RDMs: CKA and Procrustes."""
 
 from __future__ import annotations
 

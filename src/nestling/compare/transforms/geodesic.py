@@ -1,4 +1,4 @@
-"""Geodesic dissimilarity: lengths of shortest paths through a graph of the nearest stimuli."""
+"""Geodesic distances: shortest paths through a nearest-neighbour graph of the stimuli."""
 
 from __future__ import annotations
 

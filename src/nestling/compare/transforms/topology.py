@@ -1,4 +1,4 @@
-"""The geo-topological family: distances between two thresholds kept, those beyond them made equal."""
+"""Geo-topological transforms: distances between two thresholds are kept, others are clipped."""
 
 from __future__ import annotations
 

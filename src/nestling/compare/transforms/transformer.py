@@ -1,4 +1,4 @@
-"""What all transforms of dissimilarity matrices share: scikit-learn's contract, and matrices in as out."""
+"""Base class of RDM transforms: scikit-learn's transformer interface."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Definitions and their docstrings out of Python source, never imported; standard library only."""
+"""Docstrings extracted from Python source without importing it; standard library only."""

@@ -1,4 +1,4 @@
-"""What a Python file defines and says of it, read with ``ast``: the plain twin of :mod:`.scan`."""
+"""Definitions and docstrings of a Python file, read with ``ast``: the reference for :mod:`.scan`."""
 
 from __future__ import annotations
 

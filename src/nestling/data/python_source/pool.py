@@ -1,4 +1,4 @@
-"""Many files read by several processes, in the order given."""
+"""Reads many files with several worker processes, in input order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first paragraph of a docstring as one line of plain text, and which of them describe something."""
+"""The first paragraph of a docstring as one line of text, and a filter for descriptive ones."""
 
 from __future__ import annotations
 

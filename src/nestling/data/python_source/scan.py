@@ -1,4 +1,4 @@
-"""The fast reader of definitions: one regular expression over the bytes, ``ast`` only where unsure.
+"""Fast docstring scanner: one regular expression over the bytes, and ``ast`` where it is unsure.
 
 Compiling 200 MB of source to reach its docstrings spends nearly all its time on code that is thrown
 away. Few lines decide: those that open a block (they say where a definition stands) and triple-quoted

@@ -1,4 +1,4 @@
-"""Files in, descriptions out; as a process of its own, it answers each line of JSON with one."""
+"""Worker process: reads file names as lines of JSON and answers with their docstrings."""
 
 from __future__ import annotations
 

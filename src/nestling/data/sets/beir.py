@@ -1,4 +1,4 @@
-"""Retrieval data from the files of the field: BEIR folders, TREC judgements and runs."""
+"""Readers of BEIR folders and of TREC qrels and run files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data sets that have a loader here: what they are, under which licence, and where they lie."""
+"""Catalogue of data sets: name, licence, files and checksums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dissimilarities of 92 pictures, as brains, judges and models have them."""
+"""RDMs of 92 images from brains, human judgements and models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded default: real pairs of texts from the docstrings of the installed Python packages."""
+"""The embedded default data set: name/docstring pairs of the installed Python packages."""
 
 from __future__ import annotations
 

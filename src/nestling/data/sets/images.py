@@ -1,4 +1,4 @@
-"""Pictures with their classes."""
+"""Labelled images: Fashion-MNIST and scikit-learn's digits."""
 
 from __future__ import annotations
 

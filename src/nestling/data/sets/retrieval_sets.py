@@ -1,4 +1,4 @@
-"""Small test collections of information retrieval."""
+"""Small retrieval test collections: Cranfield and XQuAD."""
 
 from __future__ import annotations
 

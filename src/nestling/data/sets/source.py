@@ -1,4 +1,4 @@
-"""Where a data set is found: the user's folder first, then the cache, then its public source."""
+"""Locates a data set: the user's folder first, then the cache, then a download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The STS benchmark: pairs of sentences with their similarity."""
+"""The STS benchmark: sentence pairs with similarity scores."""
 
 from __future__ import annotations
 

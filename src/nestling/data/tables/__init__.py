@@ -1,4 +1,4 @@
-"""Tables of records (CSV, TSV, JSON lines, parquet, plain lines): grammar, columns, types, description."""
+"""Tables of records (CSV, TSV, JSON lines, parquet, plain lines): parsing, columns, types, roles."""
 
 from typing import TYPE_CHECKING
 

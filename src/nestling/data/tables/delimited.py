@@ -1,4 +1,4 @@
-"""The grammars of files whose rows are fields with a delimiter between: CSV, and TSV."""
+"""Parser of delimited text: CSV and TSV."""
 
 from __future__ import annotations
 

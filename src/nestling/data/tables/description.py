@@ -1,4 +1,4 @@
-"""What the columns of a table are: its texts, its ids, and fields; read once where a file enters."""
+"""Roles of a table's columns: text, ids and metadata fields, resolved once when a file is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the bytes of a table come from - a file, a compressed one, a pipe - and how they become text."""
+"""Input bytes of a table (a file, a compressed file, a pipe) and their text encoding."""
 
 from __future__ import annotations
 

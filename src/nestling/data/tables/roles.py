@@ -1,4 +1,4 @@
-"""Which column of a table plays which part, as one text: ``query=title,document=body``."""
+"""Column roles as one text: ``query=title,document=body``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a column of a file holds, found out part by part, so that one value at its end counts too."""
+"""Infers the kind of each column from all of its values, one part of the file at a time."""
 
 from __future__ import annotations
 

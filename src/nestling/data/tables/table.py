@@ -1,4 +1,4 @@
-"""Files of records (CSV, TSV, JSON lines, parquet, plain lines) as columns; faults are named by line."""
+"""Reads files of records (CSV, TSV, JSON lines, parquet, plain lines) as columns; errors give the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ids of the rows of a file, checked where they are read: before anything takes long."""
+"""Row ids of a file, validated as they are read, before any long work."""
 
 from __future__ import annotations
 

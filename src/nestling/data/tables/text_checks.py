@@ -1,4 +1,4 @@
-"""The one door for texts: strings, none of them blank, each whole Unicode."""
+"""Validation of input texts: strings, not blank, valid Unicode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of a curve, and which of them is the right one: by targets, or as the front of all."""
+"""Rows of a curve, the cheapest row that meets the targets, and the Pareto front."""
 
 from __future__ import annotations
 

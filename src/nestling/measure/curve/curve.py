@@ -1,4 +1,4 @@
-"""Quality and cost at every granularity as a tidy table that chooses."""
+"""The curve: quality and cost at every granularity, and the choice among them."""
 
 from __future__ import annotations
 

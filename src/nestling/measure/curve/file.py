@@ -1,4 +1,4 @@
-"""Curves as JSON files."""
+"""Curves saved as JSON."""
 
 from __future__ import annotations
 

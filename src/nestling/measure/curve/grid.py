@@ -1,4 +1,4 @@
-"""Curves over two axes, such as layers and dims, as a grid: a table of text and a heat map."""
+"""Curves over two axes, such as layers and dims: a text table and a heat map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which data a curve was measured on, so that curves of different data are not taken for one another."""
+"""Identity of the data behind a curve, so that curves of different data are not compared."""
 
 from __future__ import annotations
 

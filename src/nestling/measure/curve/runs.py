@@ -1,4 +1,4 @@
-"""Several runs of one thing, such as seeds, as one curve."""
+"""Several runs of one model, such as seeds, combined into one curve."""
 
 from __future__ import annotations
 

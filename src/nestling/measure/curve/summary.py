@@ -1,4 +1,4 @@
-"""What a curve says in a few sentences: the choice, what it saves, and how the others do there."""
+"""A short summary of a curve: the choice, its savings, and the baselines at that size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves as text: tables in several formats, bars for a terminal, and several curves side by side."""
+"""Curves as text: tables in several formats, bars for the terminal, side-by-side comparison."""
 
 from __future__ import annotations
 

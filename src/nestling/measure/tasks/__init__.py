@@ -1,4 +1,4 @@
-"""What a representation is for: retrieval, similarity, classification, clustering, fidelity; metrics."""
+"""Evaluation tasks (retrieval, similarity, classification, clustering, fidelity) and their metrics."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The task of naming the class of an input: by a head, by neighbours, by a probe, by class means."""
+"""Classification tasks: by a head, nearest neighbours, a linear probe or class means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a granularity keeps of the full representation: its geometry, its topology, its neighbourhoods."""
+"""Fidelity to the full representation: geometry, topology and neighbourhoods at each granularity."""
 
 from __future__ import annotations
 

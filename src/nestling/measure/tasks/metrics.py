@@ -1,4 +1,4 @@
-"""Measures of quality: of ranked lists, one value a query, and of whole columns of scores or clusters."""
+"""Metrics of rankings (one value per query), of correlated scores and of clusterings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agreement of pairs of examples, such as all distances among them, in a form that can be resampled."""
+"""Agreement over pairs of examples, such as all distances, in a form that can be bootstrapped."""
 
 from __future__ import annotations
 

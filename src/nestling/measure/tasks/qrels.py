@@ -1,4 +1,4 @@
-"""Judgements of which documents are relevant to which query (qrels): by grades, or by equal labels."""
+"""Relevance judgements (qrels): graded, or by equal labels."""
 
 from __future__ import annotations
 

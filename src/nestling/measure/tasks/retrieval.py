@@ -1,4 +1,4 @@
-"""The task of finding the documents that are relevant to a query."""
+"""The retrieval task: rank documents by their relevance to each query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task found at every size, in a form that can be resampled: quality as a function of weights.
+"""Scores of a task at every size, in a form that can be bootstrapped: quality as a function of weights.
 
 A bootstrap resample is a weight for each example, the number of times it was drawn. The same weights
 go to every size, so that differences and ratios between sizes keep what their examples share.

@@ -1,4 +1,4 @@
-"""What a representation is for: the tasks that a sweep scores at every size."""
+"""The task protocol of a sweep, and the STS, clustering and robustness tasks."""
 
 from __future__ import annotations
 

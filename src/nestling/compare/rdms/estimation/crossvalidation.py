@@ -1,4 +1,4 @@
-"""Dissimilarities from independent folds, in which noise does not add up: crossnobis and Poisson."""
+"""Cross-validated distances from independent folds, unbiased by noise: crossnobis and Poisson."""
 
 from __future__ import annotations
 

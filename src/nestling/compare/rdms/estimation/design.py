@@ -1,4 +1,4 @@
-"""Which row of a matrix shows which stimulus, and in which fold: repeats are averaged by both."""
+"""The design: the stimulus and fold of each row of patterns; repeats are averaged within both."""
 
 from __future__ import annotations
 

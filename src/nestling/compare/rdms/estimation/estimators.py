@@ -1,4 +1,4 @@
-"""Each dissimilarity as a scaled product of differences, which :mod:`products` sums for every pair."""
+"""Estimators: each dissimilarity is a scaled product of differences, summed by :mod:`.products`."""
 
 from __future__ import annotations
 

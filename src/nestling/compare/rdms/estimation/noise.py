@@ -1,4 +1,4 @@
-"""Noise between channels: its precision from residuals, and patterns whitened by it."""
+"""Noise normalisation: the precision of channel noise from residuals, and whitened patterns."""
 
 from __future__ import annotations
 

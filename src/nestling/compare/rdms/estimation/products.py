@@ -1,4 +1,4 @@
-"""Sums over channels for every pair of stimuli: products of matrices, strip by strip."""
+"""Sums over channels for every pair of stimuli, computed as matrix products in blocks of rows."""
 
 from __future__ import annotations
 

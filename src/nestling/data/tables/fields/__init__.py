@@ -1,1 +1,1 @@
-"""Fields of rows: kinds of values, texts that stand for values, typed columns in memory or on disk."""
+"""Metadata fields of rows: value kinds, parsing, typed columns in memory or on disk."""

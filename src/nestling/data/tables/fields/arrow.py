@@ -1,4 +1,4 @@
-"""Columns of Arrow, as of parquet files, as lists of plain values: times are texts, dates without hours."""
+"""Arrow columns as lists of Python values; times become texts, date columns keep no hours."""
 
 from __future__ import annotations
 

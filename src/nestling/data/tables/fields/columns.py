@@ -1,4 +1,4 @@
-"""Fields of many rows as typed columns, in memory or as files that are read as memory maps.
+"""Typed columns of metadata fields, in memory or memory-mapped.
 
 Numbers are ``Int64`` or ``Float64``, texts UTF-8 bytes one after the other with their offsets, so that
 columns of millions of rows are filtered by a few operations of numpy and never read whole into memory.

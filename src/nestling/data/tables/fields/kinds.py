@@ -1,4 +1,4 @@
-"""Metadata of rows: what a field may hold, and which kind a column of values is of."""
+"""Kinds of metadata values, and the kind inferred for a column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forms in which ``fields`` are given - a mapping, a data frame, a list of rows - as lists by name."""
+"""Converts ``fields`` (a mapping, a data frame or a list of rows) to lists by field name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dates and times as texts of ISO 8601 that sort as the times do."""
+"""Dates and times as ISO 8601 texts that sort chronologically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What texts of a file without types say, such as a CSV: a number, a truth value, nothing, or a text."""
+"""Parses untyped text, such as a CSV cell, as a number, a boolean, a missing value or text."""
 
 from __future__ import annotations
 

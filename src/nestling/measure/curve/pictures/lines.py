@@ -1,4 +1,4 @@
-"""Curves as lines over a cost: what every picture of them shows, whatever draws it."""
+"""Lines of quality over cost, independent of the plotting backend."""
 
 from __future__ import annotations
 

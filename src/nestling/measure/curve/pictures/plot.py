@@ -1,4 +1,4 @@
-"""Curves as pictures drawn by matplotlib."""
+"""Curves drawn with matplotlib."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page that shows curves by itself: what was chosen and saves, pictures, tables; on screens and paper."""
+"""Self-contained HTML report of curves: the choice, its savings, plots and tables; prints well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Line charts as SVG that fits any width without scaling its letters, in the colours of its page."""
+"""Responsive SVG line charts: the width scales, the text does not."""
 
 from __future__ import annotations
 
