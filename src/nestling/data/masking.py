@@ -15,7 +15,7 @@ from nestling.errors import ConfigError, DataError
 
 Ints = NDArray[np.int64]
 IGNORED = -100
-"""The label of positions that are not to be told."""
+"""The label of positions that are not predicted."""
 
 _SPECIAL = -1
 _SHARE_MASKED, _SHARE_RANDOM = 0.8, 0.1

@@ -27,8 +27,8 @@ class TextPairs:
 
     Args:
         queries: one text a row, none of them blank.
-        documents: as many texts.
-        groups: as many names (a package, a web site, a user). By default rows that share a text, be it
+        documents: the partner of each query, in the same order.
+        groups: one name per pair (a package, a web site, a user). By default rows that share a text, be it
             through others, are one group, so that no text can fall in two parts.
         left_out: what was not taken when the pairs were read, as counts by reason.
 
@@ -78,7 +78,7 @@ class TextPairs:
         """Divide the rows into parts (train, validation, test by default); no group is in two of them.
 
         Parts come near their fractions as far as the groups allow, none is empty, and a small part does
-        not consist of one large group (:func:`~nestling.data.split.place` says how they are dealt).
+        not consist of one large group (see :func:`~nestling.data.split.place`).
 
         Args:
             fractions: share of the rows of each part, above 0, in sum 1.
@@ -138,7 +138,7 @@ def read_pairs(
     ``group``. A file of two columns is taken in its order: query, document.
 
     Args:
-        path: the file (:func:`~nestling.data.tables.table.read_table` says how it is read); ``-``: standard
+        path: the file, read as by :func:`~nestling.data.tables.table.read_table`; ``-``: standard
             input.
         query: its column of queries.
         document: its column of documents.

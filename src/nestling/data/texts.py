@@ -20,7 +20,7 @@ _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+(?=[^\sa-z])|[\u3002\uff01\uff1f]\
 
 
 class TextFile:
-    """The texts of a file, read anew each time they are gone through, some thousands at a time.
+    """The texts of a file, read again on each iteration, some thousands at a time.
 
     Args:
         path: a ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (one text a line), as
@@ -62,7 +62,7 @@ def read_texts(
     Args:
         path: the file.
         text: its column; by default the only one, or the first of ``text``, ``content``, ``body``, ...
-        leave_out_blank: take the others where some are blank; the log says how many were left out.
+        leave_out_blank: skip blank texts and log their number.
 
     Raises:
         DataError: if the file or column is missing, unreadable or empty, or texts are blank (named).
@@ -84,7 +84,7 @@ def pairs_from_texts(texts: Iterable[str]) -> TextPairs:
     it was cut from. A single sentence is cut in the middle. Each part has at least three words; texts
     that are too short for that, and repeated ones, are left out and counted.
 
-    The opening of a text mostly says what it is about, which makes the pairs a fair stand-in for
+    The opening of a text mostly gives its topic, which makes the pairs a fair substitute for
     questions and answers; figures measured on them rank models and sizes of one collection, and do not
     compare with figures from real queries.
 

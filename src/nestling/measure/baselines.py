@@ -46,14 +46,14 @@ def pca(
     Args:
         task: its inputs are vectors.
         nesting: sizes to measure.
-        fit_on: ``Float[n, dim]``, what the axes are found on.
+        fit_on: ``Float[n, dim]``, the vectors to fit the axes on.
         rule: what happens around the cut.
         seed: of the resamples.
     """
     # Here, because that module brings torch, which nothing else in this one needs.
     from nestling.encoders.vectors import PCARotation
 
-    # Its own report would say what the curves beside each other do.
+    # Its own report would repeat the comparison of the curves.
     rotation = PCARotation([np.shape(fit_on)[1]]).fit(fit_on)
     return sweep(rotation.transform, task, nesting, rule=rule, seed=seed, name="pca")
 

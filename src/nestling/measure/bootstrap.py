@@ -42,7 +42,7 @@ def bootstrap(
     Every resample is used at all sizes, so the share of the full quality is that of the same examples.
 
     Args:
-        scores: what was found at every size.
+        scores: the scores at every size.
         full: which of the sizes is the full one.
         confidence: between 0 and 1.
         resamples: at least 1; some hundreds are needed for an interval.
@@ -50,7 +50,7 @@ def bootstrap(
 
     Raises:
         ConfigError: for a confidence or a number of resamples out of range.
-        DataError: for fewer than two examples, which say nothing of their spread.
+        DataError: for fewer than two examples, which have no spread.
 
     Source: Efron and Tibshirani 1993, the percentile interval.
     """
@@ -66,11 +66,11 @@ class Resampled:
 
     @classmethod
     def of(cls, scores: Scores, resamples: int = 1000, seed: int = 0) -> Self:
-        """Draw the resamples; scores of the same examples and seed are drawn alike, and so are paired.
+        """Draw the resamples; the same examples and seed give the same draws, so curves are paired.
 
         Raises:
             ConfigError: for numbers that are none, or out of range.
-            DataError: for fewer than two examples, which say nothing of their spread.
+            DataError: for fewer than two examples, which have no spread.
         """
         resamples, seed = whole("resamples", resamples), whole("seed", seed, least=0)
         if min(scores.groups) < 2:

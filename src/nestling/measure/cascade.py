@@ -107,7 +107,7 @@ class AdaptiveClassifier:
         return self._route(self._tempered(self._checked(confidences)), cap)
 
     def predict(self, confidences: Mapping[Any, ArrayLike] | ArrayLike, *, cap: int | None = None) -> Ints:
-        """The class of each example, ``Int[n]``, as the head says that answers it."""
+        """The class of each example, ``Int[n]``, predicted by the head at which it exits."""
         self._check_fitted()
         tempered = self._tempered(self._checked(confidences))
         heads = self._route(tempered, cap)

@@ -49,10 +49,10 @@ def sweep(
 ) -> Curve:
     """Quality of ``thing`` on ``task`` at every granularity, with intervals and costs.
 
-    Beside a thing that was trained for its sizes stands the plain truncation of what it was trained from,
+    A trained model is compared with the plain truncation of its starting point,
     where that is known: the encoder under an adapter, the vectors under a map, the model that was
     trained whole if it can still be opened. ``Curve.gains`` holds the differences on the same examples, and
-    ``Curve.verdict`` says where training pays.
+    ``Curve.verdict`` names the sizes at which training pays.
 
     Each input is encoded once (over axes other than ``dim`` by one ``forward_each``); all sizes of an
     embedding are scored from running sums over its coordinates. The intervals resample examples, the
@@ -61,13 +61,13 @@ def sweep(
     Args:
         thing: an elastic thing, or any callable (or object with ``encode``) from inputs to a matrix
             ``Float[n, dim]``, for which ``nesting`` is given.
-        task: what it is for.
+        task: the evaluation task.
         nesting: the granularities to measure, or their text; those of the thing by default. Sizes on
             ``dim`` that the thing was not made for are measured by plain cutting.
         rule: what happens around the cut; by default the thing's own, or L2 normalisation after it.
-        seed: draws the resamples, and stands in the rows.
-        name: what the curve is called, by default the type of the thing.
-        source: what the data are called, such as the file they were read from; reports name it.
+        seed: draws the resamples; recorded in the rows.
+        name: the name of the curve, by default the type of ``thing``.
+        source: the name of the data, such as their file; shown in reports.
         confidence: of the intervals.
         resamples: of the examples.
         batch_size: inputs encoded at a time, unless the thing has an ``encode`` of its own.
@@ -119,7 +119,7 @@ def _as_given(vectors: Any) -> Any:
 
 
 def _both(nesting: Nesting, own: Nesting | None, task: Task) -> tuple[Granularity, ...]:
-    """The granularities of ``nesting`` to which what a thing was trained from can be cut."""
+    """The granularities of ``nesting`` to which the starting point of training can be cut."""
     if own is not None:
         return tuple(g for g in nesting if any(set(g) == set(other) and g <= other for other in own))
     width = min(np.shape(x)[1] for x in task.inputs.values())
@@ -139,7 +139,7 @@ class _Settings:
 def _measured(
     plan: _Plan, how: _Settings, name: str, codes: Mapping[str, list[NDArray[Any]]] | None = None
 ) -> tuple[Curve, Resampled]:
-    """The curve of what is planned, and the resamples that it comes from."""
+    """The curve of a planned sweep, and its bootstrap resamples."""
     thing, task, nesting = plan.thing, plan.task, plan.nesting
     with at_rest(thing):
         codes = codes or encode_inputs(thing, task, plan.asked, how.batch_size)

@@ -29,7 +29,7 @@ def quantity_of(artist: Any) -> str | None:
 
 
 def value_axis(axes: Any, quantity: str, along: Literal["x", "y"] = "y") -> None:
-    """Make an axis of what is already drawn that of a quantity: from 0, or visibly cut.
+    """Format an axis after drawing: it starts at 0, or shows that it is cut.
 
     Args:
         axes: of matplotlib.

@@ -34,10 +34,10 @@ def heat_map(
     Args:
         axes: of matplotlib.
         values: ``Float[down, across]``; a cell that is not finite is grey.
-        down: what the lines are, the first at the bottom.
-        across: what the columns are.
+        down: labels of the rows, the first at the bottom.
+        across: labels of the columns.
         title: of the panel.
-        quantity: what the values are; maps of the same one in a picture share their colours.
+        quantity: the name of the values; maps of the same quantity share a colour scale.
     """
     table = np.ma.masked_invalid(np.asarray(values, np.float64))
     colours = require("matplotlib", "plot").colormaps[_COLOURS].with_extremes(bad=_MISSING)

@@ -53,7 +53,7 @@ class Scale:
 
     @property
     def cut(self) -> bool:
-        """Whether 0 is left out; a picture then has to say so."""
+        """Whether 0 is left out; the picture then marks the cut."""
         return not self.low <= 0 <= self.high
 
     @property
@@ -64,7 +64,7 @@ class Scale:
 
     @property
     def note(self) -> str:
-        """What the picture says of a cut; nothing where there is none."""
+        """The note on a cut axis; empty if it starts at 0."""
         return f"axis starts at {self.labels[0]}" if self.cut else ""
 
 
@@ -74,5 +74,5 @@ def _round_steps(low: float, high: float) -> tuple[float, ...]:
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    digits = 2 - math.floor(math.log10(step))  # what the product errs beyond them is not shown
+    digits = 2 - math.floor(math.log10(step))  # rounding beyond them is not shown
     return tuple(round(step * count, digits) for count in range(first, max(last, first + 1) + 1))

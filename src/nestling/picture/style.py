@@ -45,7 +45,7 @@ _drawing = threading.RLock()  # matplotlib's settings belong to the process
 
 
 def _renew_lock() -> None:
-    """A forked child starts with a lock that nobody holds: the thread that may have held it is not there."""
+    """Give a forked child a free lock: the thread that held it does not exist there."""
     global _drawing
     _drawing = threading.RLock()
 
@@ -89,7 +89,7 @@ class Style:
                 raise ConfigError(f"{name} must be a number from {low:g} to {high:g}, not {shown(value)}")
 
     def size(self, across: int, down: int) -> tuple[float, float]:
-        """Inches of a sheet of so many panels.
+        """Size in inches of a figure with these panels.
 
         Raises:
             ConfigError: if a side has too many pixels.
@@ -107,7 +107,7 @@ class Style:
 
 @contextmanager
 def styled(style: Style) -> Iterator[None]:
-    """While it lasts, matplotlib has its defaults and ours; afterwards what it had before.
+    """Set matplotlib's defaults and ours inside the block; restore the previous settings afterwards.
 
     Raises:
         ConfigError: for a font that is not installed.

@@ -1,7 +1,7 @@
 """Bootstrap of model comparisons over stimuli, subjects or both, in batches of draws.
 
 A draw of stimuli is a weight for every pair: how often one of its stimuli was drawn times how often the other
-was. Pairs of a stimulus with itself, which repeats make, say nothing and have none. A draw of subjects is a
+was. A repeated stimulus makes pairs of itself with itself, which get no weight. A draw of subjects is a
 weight for every subject; the matrices of a subject stay together.
 """
 
@@ -29,7 +29,7 @@ _FLAT = 1e-12  # of the second moment: a variance below it is rounding
 
 @dataclass(frozen=True, eq=False)
 class Resamples:
-    """What was drawn.
+    """The draws of a bootstrap.
 
     Args:
         stimuli: ``Int[draws, n]``, how often each was drawn.
@@ -43,7 +43,7 @@ class Resamples:
 
     @classmethod
     def draw(cls, draws: int, n: int, subjects: int, over: Over, seed: int) -> Resamples:
-        """As many stimuli and subjects as there are, with replacement; what is not drawn counts once each."""
+        """Draw stimuli and subjects with replacement; a factor that is not resampled counts once each."""
         rng = np.random.default_rng(seed)
         drawn, redrawn = [np.ones((draws, size), np.int64) for size in (n, subjects)], 0
         if over != "subjects":
@@ -54,7 +54,7 @@ class Resamples:
 
 
 def _draw(rng: np.random.Generator, counts: Ints, fewest: int) -> int:
-    """Write how often each was drawn, ``Int[draws, size]``, and say how many draws were made again."""
+    """Fill ``counts``, ``Int[draws, size]``, with how often each was drawn; return the number of redraws."""
     short, size, redrawn = np.arange(len(counts)), counts.shape[1], 0
     while len(short):
         drawn = rng.integers(size, size=(len(short), size)) + np.arange(len(short))[:, None] * size
@@ -70,11 +70,11 @@ def bootstrap(
     """Mean similarity of every model in every draw, and the noise ceiling, lower and upper.
 
     Args:
-        chosen: what they are compared by.
+        chosen: the comparator.
         models: ``Float[models, pairs]``, all pairs; NaN for those that any matrix lacks.
         data: ``Float[m, pairs]``, likewise.
         average: ``Float[subjects, m]`` of :class:`~nestling.compare.rdms.subjects.Subjects`.
-        resamples: what was drawn.
+        resamples: the draws.
         over: for ``"both"`` the same draws are also used for subjects alone and for stimuli alone.
 
     Returns:

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class NoiseCeiling:
-    """Between both bounds lies what the true model would reach.
+    """The true model's score lies between both bounds.
 
     Args:
         lower_each: ``Float[subjects]``: each subject with the pooled matrix of the others.
@@ -56,7 +56,7 @@ def noise_ceiling(
     Args:
         rdms: RDMs, or ``Float[m, n(n-1)/2]``.
         method: of :func:`~nestling.compare.similarity.comparators.compare`.
-        subject: the label that says whose a matrix is, or one value a matrix; None if each is of another.
+        subject: the label that names a matrix's subject, or one value per matrix; None: all differ.
         sigma: for the whitened methods.
 
     Raises:
@@ -106,10 +106,10 @@ def complete(vectors: Floats, chosen: Comparator) -> Floats:
 
 
 class Pools:
-    """Matrices of subjects that are pooled in many ways; what is done to each alone is done once.
+    """Matrices of subjects that are pooled in many ways; per-matrix work is done once.
 
     Args:
-        chosen: what they are compared and pooled by.
+        chosen: the comparator, which also pools.
         vectors: ``Float[m, pairs]`` as :func:`complete` gives them.
         average: ``Float[subjects, m]`` of :class:`~nestling.compare.rdms.subjects.Subjects`.
     """

@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Models against the matrices of subjects, with what a bootstrap says of other subjects and stimuli.
+    """Scores of models against the RDMs of subjects, with bootstrap estimates of their uncertainty.
 
     Intervals and tests are those of Student's t with the bootstrap's variance. Over both subjects and stimuli
     the plain bootstrap counts the noise of single entries three times; its variance is corrected by those
@@ -39,7 +39,7 @@ class Evaluation:
     Args:
         models: names.
         subjects: names.
-        method: what they were compared by.
+        method: the comparator.
         over: what was resampled: what the intervals speak of. ``"both"``: other subjects and other stimuli.
         each: ``Float[models, subjects]``, mean similarity with the matrices of each subject.
         ceiling: the noise ceiling; none with a single subject.
@@ -74,7 +74,7 @@ class Evaluation:
 
     @property
     def dof(self) -> int:
-        """Degrees of freedom: one less than what was resampled, the fewer of both."""
+        """Degrees of freedom: the smaller number of resampled subjects or stimuli, less one."""
         sizes = {"subjects": (len(self.subjects),), "stimuli": (self.stimuli,)}
         return min(sizes.get(self.over, (len(self.subjects), self.stimuli))) - 1
 
@@ -196,7 +196,7 @@ def evaluate(
             be pooled by.
         over: ``"both"``: what is said holds for other subjects and other stimuli; ``"subjects"``: for these
             stimuli; ``"stimuli"``: for these subjects.
-        subject: the label that says whose a matrix is, or one value a matrix; None if each is of another.
+        subject: the label that names a matrix's subject, or one value per matrix; None: all differ.
         draws: at least 2; 1000 are usual.
         confidence: between 0 and 1.
         seed: the same seed draws the same.

@@ -77,7 +77,7 @@ class Grouping:
 
 @dataclass(frozen=True, eq=False)
 class Identification:
-    """What was found when every subject was left out in turn.
+    """The result of leaving out every subject in turn.
 
     Args:
         grouping: classes and subjects of the matrices.
@@ -85,7 +85,7 @@ class Identification:
         ratios: ``Float[subjects, classes]``, mean distance to the same class over that to the others, among
             other subjects; below 1 where a class can be told. NaN where there is nothing to compare.
         null: ``Float[permutations]``, accuracies with the classes permuted within each subject.
-        notes: what was left out, and why.
+        notes: subjects and classes that were left out, with reasons.
     """
 
     grouping: Grouping
@@ -175,7 +175,7 @@ def identify(
 
     Args:
         rdms: RDMs, or ``Float[m, pairs]``; never changed.
-        label: what is to be identified, such as ``"layer"``: a label of the matrices, or one value each.
+        label: the label to identify, such as ``"layer"``: a label of the matrices, or one value each.
         subject: who is left out, such as ``"seed"``: likewise.
         transform: applied to all matrices first: anything with ``transform``, or a function. It must treat
             each matrix by itself, as :class:`~nestling.compare.transforms.topology.GeoTopological` does.

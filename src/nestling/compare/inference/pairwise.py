@@ -25,7 +25,7 @@ class Agreement:
     Args:
         first: the name of one.
         second: the name of the other.
-        method: what they were compared by.
+        method: the comparator.
         value: the similarity.
         low: lower end of the interval over other stimuli.
         high: upper end.

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Alternative = Literal["greater", "less", "two-sided"]
 Correction = Literal["holm", "benjamini_hochberg", "none"]
 
-_SLACK = 1e-9  # what is less above the value found is a tie that rounding broke
+_SLACK = 1e-9  # a smaller excess over the observed value is a tie broken by rounding
 _ENTRIES_AT_A_TIME = 1 << 22
 
 
@@ -134,7 +134,7 @@ def compare_groups(
     permutations: int = 10_000,
     seed: int = 0,
 ) -> PermutationTest:
-    """Do two groups of subjects differ in their matrices? Subjects are dealt anew to the groups.
+    """Do two groups of subjects differ in their matrices? Subjects are reassigned to the groups at random.
 
     The statistic is the mean similarity of two subjects of the same group less that of two of different
     groups: above 0 if groups differ. With ``paired``, as for two areas or two sessions of the same subjects,
@@ -144,7 +144,7 @@ def compare_groups(
         a: RDMs, or ``Float[m, n(n-1)/2]``, of the first group.
         b: of the second group.
         method: a similarity of :func:`~nestling.compare.similarity.comparators.compare`.
-        subject: the label that says whose a matrix is, whose matrices stay together; None if each is of
+        subject: the label of a matrix's subject, whose matrices stay together; None if each is of
             another (``paired``: the same ones in both, in order).
         paired: whether the same subjects are in both groups.
         permutations: at least 1; if ``paired``, exact where there are no more ways to swap than that.

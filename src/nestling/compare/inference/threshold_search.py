@@ -117,7 +117,7 @@ def search_thresholds(
 
     Args:
         rdms: RDMs, or ``Float[m, pairs]``; never changed.
-        label: what is to be identified; see :func:`~nestling.compare.inference.identification.identify`.
+        label: the label to identify; see :func:`~nestling.compare.inference.identification.identify`.
         subject: who is left out.
         thresholds: pairs ``(lower, upper)``; by default all of a grid.
         step: of the grid.

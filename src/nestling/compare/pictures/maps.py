@@ -36,7 +36,7 @@ def plot_matrices(
     Args:
         rdms: what to draw.
         target: a file (.png, .svg or .pdf) or, for one matrix, matplotlib axes.
-        names: what the matrices are called, by default by their labels.
+        names: names of the matrices, by default their labels.
         colours: of ``"values"``, or of their ``"ranks"`` within each matrix, from 0 to 100 %, where matrices
             of other units are compared.
         style: size, font and resolution of the file.
@@ -147,7 +147,7 @@ def _far_apart(places: Floats) -> list[int]:
 
 
 def _percentiles(rdms: RDMs) -> RDMs:
-    """Ranks of the distances of a matrix from 0 to 100, ties at their mean; what is missing stays so."""
+    """Ranks of the distances of a matrix from 0 to 100, ties at their mean; missing pairs stay NaN."""
     ranks = require("scipy.stats", "compare").rankdata(rdms.vectors, axis=1, nan_policy="omit")
     most = np.maximum(np.isfinite(ranks).sum(axis=1, keepdims=True) - 1, 1)
     return rdms.replace(vectors=100 * (ranks - 1) / most)
@@ -157,7 +157,7 @@ def map_stimuli(rdms: RDMs) -> Floats:
     """Places in the plane whose distances come close to those of each matrix, ``Float[m, n, 2]``.
 
     Multidimensional scaling (SMACOF) from the classical solution. All maps are of one size, and each is
-    turned and mirrored to lie on the first as well as it can (Procrustes).
+    rotated and reflected to match the first (Procrustes).
 
     Raises:
         DataError: for dissimilarities that are missing, infinite or negative.
@@ -185,7 +185,7 @@ def plot_thresholds(
         values: ``Float[t]``, such as the accuracy of an identification or a similarity.
         target: a file (.png, .svg or .pdf) or matplotlib axes.
         title: of the picture.
-        quantity: what the values are, beside the colour bar.
+        quantity: the label of the colour bar.
         style: size, font and resolution of the file.
 
     Raises:
@@ -211,7 +211,7 @@ def threshold_panel(thresholds: ArrayLike, values: ArrayLike, title: str, quanti
 
 
 def _titles(rdms: RDMs, names: Sequence[str] | None) -> list[str]:
-    """What each matrix is called: as told, or by its name, or by all its labels."""
+    """Name of each matrix: as given, or its name, or all its labels."""
     if names is not None:
         if len(names) != len(rdms):
             raise DataError(f"{len(names)} names do not belong to {len(rdms)} matrices")
@@ -237,6 +237,6 @@ def _map_of(square: NDArray[Any]) -> Floats:
 
 
 def _onto(first: Floats, other: Floats) -> Floats:
-    """``other`` turned and mirrored onto ``first``; both are centred."""
+    """``other`` rotated and reflected onto ``first``; both are centred."""
     left, _, right = np.linalg.svd(other.T @ first)
     return np.asarray(other @ left @ right)

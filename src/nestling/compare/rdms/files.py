@@ -29,7 +29,7 @@ def rdms_of_files(
         paths: files or folders as :func:`~nestling.vectors.stored.open_vectors` reads them. A folder's cut
             rule is followed; a file is taken as it stands.
         metric: see :func:`~nestling.compare.rdms.from_patterns.rdm`.
-        limit: of more rows a sample of so many is used, the same in all files.
+        limit: larger files are sampled down to this number of rows, the same in all files.
         seed: draws it.
 
     Raises:

@@ -116,7 +116,7 @@ def to_pandas(rdms: RDMs) -> Any:
     """As a tidy ``pandas.DataFrame``: one row a matrix and pair.
 
     Columns are ``matrix`` (its number), the labels, ``first`` and ``second`` (stimuli, as categories) and
-    ``dissimilarity``; ``attrs["metric"]`` says what that is.
+    ``dissimilarity``; ``attrs["metric"]`` names the metric.
 
     Raises:
         DataError: if a label has the name of a column.

@@ -42,7 +42,7 @@ def check_labels(labels: Mapping[str, Label | Sequence[Label]], count: int) -> L
 
 
 def join_labels(parts: Sequence[tuple[Labels, int]]) -> dict[str, tuple[Label, ...]]:
-    """The labels of parts of so many matrices in turn; a name that a part lacks is None there."""
+    """The concatenated labels of parts of the given sizes; a name that a part lacks is None there."""
     names = dict.fromkeys(name for labels, _ in parts for name in labels)
     return {
         name: tuple(label for labels, count in parts for label in labels.get(name, (None,) * count))

@@ -13,15 +13,15 @@ Ints = NDArray[np.int64]
 
 
 def count_pairs(stimuli: int) -> int:
-    """How many pairs so many stimuli have."""
+    """The number of pairs among a number of stimuli."""
     return stimuli * (stimuli - 1) // 2
 
 
 def count_stimuli(pairs: int) -> int:
-    """How many stimuli have so many pairs.
+    """The number of stimuli that have this number of pairs.
 
     Raises:
-        DataError: if no number of stimuli has; the nearest numbers of pairs are named.
+        DataError: if no number of stimuli has that many pairs; the nearest ones are named.
 
     >>> count_stimuli(1891)
     62

@@ -23,7 +23,7 @@ def prefix_rdms(
         x: ``Float[n, dim]``; never changed.
         dims: increasing sizes.
         rule: what happens around the cut; under ``l2`` the order of the distances is that of the cosines.
-        stimuli: what the rows are called, ``"0"`` to ``"n-1"`` by default.
+        stimuli: names of the rows, ``"0"`` to ``"n-1"`` by default.
 
     Raises:
         DataError: for vectors or sizes that cannot be used; rows that ``l2`` cannot normalise are named.

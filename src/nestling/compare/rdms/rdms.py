@@ -42,7 +42,7 @@ class RDMs:
         stimuli: n different names; ``"0"`` to ``"n-1"`` by default.
         labels: by name (``"subject"``, ``"layer"``, ...), one text, number or None for each matrix, or
             one for all.
-        metric: what the numbers are, such as ``"correlation"``.
+        metric: the distance, such as ``"correlation"``.
 
     Raises:
         DataError: for a length that is no number of pairs, fewer than 3 stimuli, no matrix, entries that
@@ -148,7 +148,7 @@ class RDMs:
         """The same matrices over some of the stimuli, in the order given.
 
         Raises:
-            DataError: for stimuli that there are not, or are named twice.
+            DataError: for unknown stimuli, or stimuli named twice.
         """
         names = check_stimuli(stimuli, len(stimuli))
         if names == self.stimuli:
@@ -289,7 +289,7 @@ class RDMs:
 
 
 class _Settings(BaseModel):
-    """What the manifest of saved matrices says of them."""
+    """The metadata of saved matrices in their manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -361,7 +361,7 @@ def aligned(a: Any, b: Any) -> tuple[RDMs, RDMs]:
     """Both as RDMs over the same stimuli in the same order, that of ``a``.
 
     Raises:
-        DataError: for what is no matrix, or other stimuli; those that are missing are named.
+        DataError: for anything but RDMs, or for other stimuli; the missing ones are named.
     """
     first, second = as_rdms(a), as_rdms(b)
     if first.n != second.n:

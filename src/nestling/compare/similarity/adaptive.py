@@ -65,7 +65,7 @@ def adaptive_dependence(
     Args:
         a: RDMs, or ``Float[ma, pairs]``; never changed. Rank them first, with ``GeoTopological(0, 1)``, for
             a statistic of the order of the distances alone.
-        b: as many stimuli, or those of ``a`` in another order; by default ``a`` itself.
+        b: matrices of the same stimuli, in any order; by default ``a`` itself.
         levels: number of thresholds, at least 2.
         scale: ``"quantile"``, thresholds are quantiles of each matrix; ``"maximum"``, shares of its maximum.
         band: distances between the thresholds are stretched to 0 to the maximum (``"full"``), to 0 to the

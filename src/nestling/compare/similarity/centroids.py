@@ -77,7 +77,7 @@ def nearest_class(distances: Floats, class_of: Ints) -> Ints:
 
 
 def share_right(found: Ints, class_of: Ints) -> Floats:
-    """The share right of what was scored, ``Float[...]``; NaN where nothing was."""
+    """Accuracy over the scored items, ``Float[...]``; NaN where none was scored."""
     scored = np.count_nonzero(found >= 0, axis=-1)
     right = np.count_nonzero(found == class_of, axis=-1)
     return np.asarray(np.where(scored > 0, right / np.maximum(scored, 1), np.nan))

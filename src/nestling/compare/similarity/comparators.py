@@ -90,7 +90,7 @@ def compare(a: Any, b: Any, method: Method = "cosine", *, sigma: ArrayLike | Non
 
 @dataclass(frozen=True)
 class Comparator:
-    """A method in two steps, so that what is done to a matrix alone is done once.
+    """A similarity measure in two steps, so that per-matrix work is done once.
 
     Args:
         method: its name.

@@ -36,7 +36,7 @@ class LayerSimilarities:
         values: ``Float[rows, columns]``.
         rows: the layers of the first model, the one nearest to its input first.
         columns: those of the second.
-        quantity: what the values are.
+        quantity: the name of the values.
 
     Raises:
         DataError: for values of another shape.

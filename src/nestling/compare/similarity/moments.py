@@ -18,7 +18,7 @@ from nestling.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
-_LEAST_VARIANCE = 1e-10  # of the largest; what is less has no inverse worth the name
+_LEAST_VARIANCE = 1e-10  # of the largest; smaller variances are not inverted
 
 
 @dataclass(frozen=True, eq=False)

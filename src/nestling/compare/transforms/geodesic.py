@@ -44,7 +44,7 @@ class Paths:
 class Geodesic(MatrixTransformer):
     """Replaces distances by the lengths of shortest paths in a graph on the stimuli.
 
-    The rules say which pairs are joined by an edge:
+    A rule selects the pairs that are joined by an edge:
 
     * ``"twostep"``: those whose geo-topological value at (``lower``, ``upper``) is below 1, which is the
       length of the edge. With ``lower`` above 0 the nearest pairs are at distance 0, and chains of such
@@ -65,7 +65,7 @@ class Geodesic(MatrixTransformer):
         p: of ``"p_shortest"`` and ``"p_nearest"``, above 0 and at most 1.
         k: of ``"k_nearest"``, 1 to n - 1.
         rank: replace distances by their ranks first. Distances below 0 (crossnobis) need it.
-        zero_edges: ``"keep"`` takes edges of length 0 as what they are; ``"drop"`` takes them out, as code
+        zero_edges: ``"keep"`` keeps edges of length 0; ``"drop"`` removes them, as code
             does that cannot tell them from no edge.
         disconnected: what pairs without a path get: the longest path of their matrix, infinity, or an error.
 

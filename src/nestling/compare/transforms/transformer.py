@@ -37,7 +37,7 @@ class MatrixTransformer:
 
         Raises:
             ConfigError: for arguments that are not allowed.
-            DataError: for what are no matrices.
+            DataError: for anything but RDMs.
         """
         self._check()
         self.n_features_in_ = as_rdms(X).vectors.shape[1]

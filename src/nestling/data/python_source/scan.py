@@ -1,10 +1,10 @@
 """Fast docstring scanner: one regular expression over the bytes, and ``ast`` where it is unsure.
 
 Compiling 200 MB of source to reach its docstrings spends nearly all its time on code that is thrown
-away. Few lines decide: those that open a block (they say where a definition stands) and triple-quoted
+away. Few lines matter: those that open a block (they give a definition's scope) and triple-quoted
 strings (what looks like a block inside them is none). One expression finds both. Any form that it does
 not know for sure is left to the plain twin, :func:`definitions_by_ast`. A file that Python could not
-compile may still give the definitions that stand in it.
+compile may still yield its definitions.
 """
 
 from __future__ import annotations
@@ -110,14 +110,14 @@ class _Scan:
         return self.found
 
     def _around(self, column: int) -> str | None:
-        """Close the blocks that end before a line at ``column`` and say what is around it."""
+        """Close the blocks that end before a line at ``column``; return the enclosing scope."""
         blocks = self.blocks
         while blocks and blocks[-1][0] >= column:
             blocks.pop()
         return blocks[-1][1] if blocks else ""
 
     def _goes_on(self, newline: int) -> bool:
-        """Whether the line that ends at ``newline`` goes on after it, so that what follows opens no block."""
+        """Whether the line that ends at ``newline`` is continued, so that the next line opens no block."""
         if not self.source.endswith(b"\\", 0, newline):
             return False
         if b"#" in self.source[self.source.rfind(b"\n", 0, newline) : newline]:
@@ -125,7 +125,7 @@ class _Scan:
         return True
 
     def _skip_string(self, start: int, position: int) -> int:
-        """The end of the triple-quoted string at ``start``, or of the comment or string that it stands in."""
+        """The end of the triple-quoted string at ``start``, or of the comment or string that contains it."""
         newline = self.source.rfind(b"\n", position, start)
         while newline > position and self.source.endswith(b"\\", 0, newline):
             newline = self.source.rfind(b"\n", position, newline)
@@ -148,7 +148,7 @@ class _Scan:
         return end + 3
 
     def _read(self, name: str, keyword: bytes, position: int) -> int:
-        """Keep the definition whose header goes on at ``position`` if it has a docstring; return its end."""
+        """Keep the definition whose header continues at ``position`` if documented; return its end."""
         source = self.source
         header = _HEADER_REST.match(source, position)
         if header is None or (header[1] is None and keyword == b"def"):

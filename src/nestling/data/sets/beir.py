@@ -23,7 +23,7 @@ def read_beir(folder: str | Path, split: str = "test") -> RetrievalData:
 
     A document is its title, then its text. Of the queries, which serve all splits, those judged in
     ``split`` are taken. All files may be packed (``corpus.jsonl.gz``, ``qrels/test.tsv.gz``).
-    :class:`~nestling.data.retrieval.RetrievalData` says what becomes of empty texts and of judgements that
+    See :class:`~nestling.data.retrieval.RetrievalData` for empty texts and for judgements that
     do not fit;
     its ``left_out`` counts them.
 
@@ -70,7 +70,7 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     TSV may name the columns in any order, and JSON lines and parquet do: ``query-id``, ``corpus-id`` (or
     ``document-id``, ``doc_id``) and ``score`` (or ``grade``, ``relevance``). All may be packed.
 
-    Grades are whole numbers; those of 0 and below say that a document is not relevant. Blanks around ids do
+    Grades are whole numbers; 0 and below mean not relevant. Blanks around ids do
     not count.
 
     Raises:

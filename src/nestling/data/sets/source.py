@@ -92,11 +92,11 @@ def locate(name: str) -> Path:
     """The folder with all files of data set ``name``; those that are nowhere are downloaded into the cache.
 
     The user's own files (``NESTLING_DATA``) are taken as they are. A downloaded file must have the sha256
-    on record and appears under its name only when it is whole; one that was interrupted starts anew.
+    on record and appears under its name only when it is whole; an interrupted download starts again.
 
     Raises:
         ConfigError: for a name that is not in the catalogue, or a data set that has no files.
-        DataError: if a file can neither be found nor downloaded; the text says what to put where.
+        DataError: if a file can neither be found nor downloaded; the message tells where to put it.
         StorageError: if the cache cannot be written.
     """
     data_set = _find(name)

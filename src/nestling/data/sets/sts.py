@@ -27,7 +27,7 @@ class ScoredPairs:
 
     Args:
         first: one sentence a row.
-        second: as many.
+        second: the partner of each of ``first``.
         scores: ``Float64[n]``, finite, higher for what is more alike. Measures and losses look at their order
             alone, so any range will do; the STS benchmark has 0 (unrelated) to 5 (same meaning).
 
@@ -106,7 +106,7 @@ def read_scored_pairs(
     order, with or without a line of names: one that holds a number is a pair.
 
     Args:
-        path: the file (:func:`~nestling.data.tables.table.read_table` says how it is read); ``-``: standard
+        path: the file, read as by :func:`~nestling.data.tables.table.read_table`; ``-``: standard
             input.
         first: its column of first texts.
         second: its column of second texts.

@@ -21,7 +21,7 @@ from nestling.errors import DataError, unknown
 from nestling.process.progress import Progress
 
 ID_COLUMNS = ("id", "_id")
-"""Columns that hold ids unless something else is said."""
+"""Columns that hold ids by default."""
 
 Read: TypeAlias = Callable[[str | Path], Iterator[Table]]
 
@@ -31,7 +31,7 @@ Wanted: TypeAlias = Mapping[str, FieldKind | None] | Sequence[str] | None
 
 @dataclass(frozen=True)
 class TableFile:
-    """The texts, ids and fields of a file, read anew each time they are gone through.
+    """The texts, ids and fields of a file, read again on each iteration.
 
     Made by :meth:`open`.
 

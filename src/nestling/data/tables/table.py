@@ -35,7 +35,7 @@ class Table:
     Args:
         path: where it was read.
         columns: values by column name, all equally many.
-        numbers: for each record, where it stands in the file.
+        numbers: the line of each record in the file.
         unit: what ``numbers`` count: ``"line"`` or ``"row"``.
         is_untyped: whether all values are texts, as in CSV, which may say numbers.
     """

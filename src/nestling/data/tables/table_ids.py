@@ -29,7 +29,7 @@ def check_id_kind(kind: Any) -> None:
 
 
 def known_ids(part: Table, column: str, kind: IdKind | None) -> list[int | str]:
-    """The ids of some rows as they stand in a file.
+    """The ids of some rows as read from a file.
 
     Raises:
         DataError: for rows that cannot be called so; they are named.

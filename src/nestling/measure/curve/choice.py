@@ -57,7 +57,7 @@ class Row:
     seed: int = 0
 
     def costs(self, first: CostName = "vector_bytes") -> tuple[float, ...]:
-        """All costs, ``first`` first; what is not known is 0, as it is then for the whole curve."""
+        """All costs, ``first`` first; an unknown cost is 0 on the whole curve."""
         names = sorted(get_args(CostName), key=lambda name: name != first)
         return tuple(float(getattr(self, name) or 0) for name in names)
 

@@ -23,13 +23,13 @@ from nestling.storage.artifact import write_result
 class Curve:
     """What a sweep found: one row for each granularity and metric.
 
-    What was trained for its sizes stands beside the plain truncation of what it was trained from: tables,
+    A trained curve carries the plain truncation of its starting point as a baseline: tables,
     pictures and reports show both.
 
     Args:
         rows: granularities coarse to fine, the full one last; the metrics of each, the main one first.
-        name: of what was measured.
-        task: what it was measured on.
+        name: the name of the measured model.
+        task: the name of the task.
         examples: number of examples.
         confidence: of the intervals.
         resamples: that they come from.
@@ -41,7 +41,7 @@ class Curve:
         gains: of this over ``truncation``, at every granularity that both have.
         note: why nothing stands beside.
         runs: how many runs (seeds) this is the mean of; see :meth:`mean`.
-        source: what the data are called, such as the file they were read from.
+        source: the name of the data, such as their file.
         rule: what happened around a cut, in words.
 
     Raises:
@@ -92,7 +92,7 @@ class Curve:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of what was measured, the main one first."""
+        """The names of the metrics, the main one first."""
         return tuple(dict.fromkeys(row.metric for row in self.rows))
 
     def row(self, at: At = None, metric: str | None = None) -> Row:
@@ -157,7 +157,7 @@ class Curve:
 
         Args:
             curves: of the same data and granularities, at least two.
-            name: what the result is called, by default as the first.
+            name: the name of the result, by default that of the first.
 
         Raises:
             DataError: for fewer than two curves, or curves of different data or granularities.
@@ -210,7 +210,7 @@ class Curve:
         Args:
             target: a file, or axes for a single curve.
             others: curves to draw beside it in the same colours, such as the one after training.
-            metric: what is drawn, the main metric by default.
+            metric: the metric to draw, the main one by default.
             style: size, font and resolution of the file.
             mixed: let the others be of other data.
 
@@ -241,7 +241,7 @@ class Curve:
         Args:
             target: a file or axes.
             others: curves to draw beside this one and its plain truncation, such as baselines.
-            metric: what is drawn, the main metric by default.
+            metric: the metric to draw, the main one by default.
             style: size, font and resolution of the file, such as ``Style(width=3.3, font_size=7)``.
             mixed: let the others be of other data.
 
@@ -264,7 +264,7 @@ class Curve:
         examples: int = 1_000_000,
         mixed: bool = False,
     ) -> None:
-        """Write a page that stands by itself: picture, table, the choice, and what it saves.
+        """Write a self-contained HTML page: plot, table, the choice and its savings.
 
         Args:
             path: of the page.

@@ -78,7 +78,7 @@ def _plain(value: object) -> object:
 
 
 class _RowRecord(BaseModel):
-    """A row as it stands in a file."""
+    """A row as stored in a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -107,7 +107,7 @@ class _RowRecord(BaseModel):
 
 
 class _GainRecord(BaseModel):
-    """A gain as it stands in a file."""
+    """A gain as stored in a file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -124,7 +124,7 @@ class _GainRecord(BaseModel):
 
 
 class _CurveRecord(BaseModel):
-    """A curve as it stands in a file; what has a default is not in every file."""
+    """A curve as stored in a file; older files lack the attributes that have defaults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -157,7 +157,7 @@ class _CurveRecord(BaseModel):
 
 
 class _FileRecord(_CurveRecord):
-    """The curve of a file, and what says that it is one."""
+    """A curve and the marker of the file format."""
 
     schema_version: int
     kind: str

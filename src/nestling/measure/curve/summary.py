@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nestling.measure.curve.curve import Curve
 
 KEEP = 0.99
-"""The share of the full quality that is asked for where nobody says what to choose."""
+"""The default target: this share of the full quality."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def headline(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, 
     """Sentences, the most important first.
 
     Args:
-        curve: what was measured.
+        curve: the measured curve.
         others: beside it; the first that has the main metric is compared with.
         chosen: the granularity that was chosen, by default that which keeps 99 %.
         vectors: how many vectors to count the bytes of.

@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class HeadClassification:
-    """Accuracy of a thing that answers with logits, such as a nested head.
+    """Accuracy of a model that outputs logits, such as a nested head.
 
     Args:
         x: inputs of the thing.
@@ -92,7 +92,7 @@ class _Labelled:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of what is measured."""
+        """The names of the metrics."""
         return ("accuracy",)
 
     @property

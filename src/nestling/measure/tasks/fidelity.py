@@ -47,11 +47,11 @@ class Fidelity:
         x: inputs: texts, vectors, pictures, row numbers.
         reference: ``Float[n, dim]``, vectors of the same inputs to compare with in place of the full
             granularity, such as those of another model.
-        rule: what is done to ``reference`` before its distances are taken.
+        rule: the cut rule applied to ``reference`` before distances are computed.
         thresholds: lower and upper quantile of each transform by the name of its metric, the main one first.
         k: neighbours that are looked at; None leaves them out.
-        limit: of more inputs a sample of so many is used. For ``n`` inputs each granularity takes ``2 n^2``
-            bytes a transform: 24 MB for 2,000 inputs and three transforms.
+        limit: more inputs are sampled down to this number. For ``n`` inputs each granularity takes ``2 n^2``
+            bytes per transform: 24 MB for 2,000 inputs and three transforms.
         seed: draws the sample.
 
     Raises:

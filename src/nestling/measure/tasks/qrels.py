@@ -40,12 +40,12 @@ class Judgements(Protocol):
 
 
 class Qrels:
-    """Graded judgements of single pairs; what is not judged is not relevant.
+    """Graded judgements of single pairs; unjudged documents count as not relevant.
 
     Args:
         judged: for each query its relevant documents: a mapping of query rows, or a sequence of one entry
             a query; an entry is one document row, several of them, or a mapping of rows to grades. Grades
-            below 0 say not relevant, as 0 does.
+            0 and below mean not relevant.
         beyond: so many documents, those of the highest rows, are judged but not in the collection. They are
             never found, and count in recall and in the ideal of nDCG, as in trec_eval.
 
@@ -181,7 +181,7 @@ class Labels:
         return label_hits(indices, self._documents, self._queries).astype(np.float64)
 
     def ideal(self, k: int) -> Floats:
-        """``Float[queries, k]``: ones, as many as there are documents of the label."""
+        """``Float[queries, k]``: one for each document of the label."""
         return (np.arange(k) < self.relevant[:, None]).astype(np.float64)
 
     def check(self, queries: int, documents: int) -> None:

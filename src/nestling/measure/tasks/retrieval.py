@@ -181,7 +181,7 @@ class Retrieval:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of what is measured, such as ``ndcg@10``."""
+        """The names of the metrics, such as ``ndcg@10``."""
         return tuple("top1" if measure == "top1" else f"{measure}@{self.k}" for measure in self.measures)
 
     @property

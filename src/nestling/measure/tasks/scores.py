@@ -27,13 +27,13 @@ class Scores(Protocol):
     """Quality at every size as a function of how often each example counts.
 
     Attributes:
-        metrics: names of what is measured, the main one first.
+        metrics: names of the metrics, the main one first.
         groups: numbers of examples; a resample draws from each group by itself.
     """
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of what is measured, the main one first."""
+        """Names of the metrics, the main one first."""
         ...
 
     @property

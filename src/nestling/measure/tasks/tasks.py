@@ -41,9 +41,9 @@ class Task(Protocol):
     """Inputs to encode once, and what to make of their codes at every size.
 
     Attributes:
-        name: what the task is called in tables.
+        name: the name of the task in tables.
         needs: ``"vectors"`` if it is scored from full-size vectors, ``"answers"`` if it needs what the
-            thing says at every granularity (logits).
+            thing outputs at every granularity (logits).
     """
 
     name: str
@@ -51,7 +51,7 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Names of what is measured, the main one first."""
+        """Names of the metrics, the main one first."""
         ...
 
     @property
@@ -77,13 +77,13 @@ class Task(Protocol):
 
 @runtime_checkable
 class ComparesWithFull(Task, Protocol):
-    """A task that needs to know what the thing says at its full granularity."""
+    """A task that compares with the outputs at the full granularity."""
 
     def with_full(self, encoded: Mapping[str, NDArray[Any]], dim: int, rule: CutRule) -> Task:
         """The same task, comparing with these vectors.
 
         Args:
-            encoded: by the names of ``inputs``, the full granularity of what is measured.
+            encoded: the full-granularity vectors, by the names of ``inputs``.
             dim: its size.
             rule: what happens before and after the cut.
         """
@@ -91,13 +91,13 @@ class ComparesWithFull(Task, Protocol):
 
 
 def is_relative(task: Task) -> bool:
-    """Whether quality is likeness to the thing's own full granularity, which says nothing of other things."""
+    """Whether quality is similarity to the full granularity, which can't be compared between models."""
     clean: Task | None = getattr(task, "clean", None)  # of a Robustness, which passes the full one on
     return isinstance(task, ComparesWithFull) if clean is None else is_relative(clean)
 
 
 def check_task(task: object) -> None:
-    """Refuse what is no task.
+    """Raise unless ``task`` is a task.
 
     Raises:
         ConfigError: for another kind of object.
@@ -110,7 +110,7 @@ def check_task(task: object) -> None:
 
 
 def with_full(task: Task, encoded: Mapping[str, NDArray[Any]], dim: int, rule: CutRule) -> Task:
-    """``task``, told the vectors at the full granularity if it compares with them."""
+    """``task``, given the vectors at the full granularity if it compares with them."""
     return task.with_full(encoded, dim, rule) if isinstance(task, ComparesWithFull) else task
 
 
@@ -120,7 +120,7 @@ class STS:
 
     Args:
         first: inputs.
-        second: as many others, each the partner of the same row.
+        second: the partner of each of ``first``, row by row.
         scores: ``Float[n]``; people's scores of each pair.
 
     Raises:
@@ -172,7 +172,7 @@ class Clustering:
     Args:
         x: inputs.
         labels: ``Int[n]``, their classes.
-        num_clusters: as many as there are classes by default.
+        num_clusters: the number of classes by default.
         seed: of k-means.
 
     Raises:
@@ -266,7 +266,7 @@ class Robustness:
         return Robustness(*(task.with_inputs(part) for task, part in self._split(inputs)))
 
     def with_full(self, encoded: Mapping[str, NDArray[Any]], dim: int, rule: CutRule) -> Robustness:
-        """The same task, either part told the vectors at the full granularity if it compares with them."""
+        """The same task, each part given the vectors at the full granularity if it compares with them."""
         return Robustness(*(with_full(task, part, dim, rule) for task, part in self._split(encoded)))
 
     def score(

@@ -84,7 +84,7 @@ def _folds_against_the_rest(cells: Floats, prior: RatePrior) -> Iterator[tuple[S
 def _write_means(
     parts: Iterable[tuple[Sides, Flags]], scale: float, out: NDArray[np.floating], n: int, block: int | None
 ) -> None:
-    """The mean over the parts of what each says of the pairs of its stimuli."""
+    """The mean over the parts of the estimates for each pair of stimuli."""
     total, count = np.zeros(count_pairs(n)), np.zeros(count_pairs(n), np.int32)
     for sides, stimuli in parts:
         chosen = np.flatnonzero(stimuli)

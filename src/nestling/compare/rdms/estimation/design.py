@@ -58,7 +58,7 @@ def channel_blocks(x: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Design:
-    """The rows of a matrix: what they show, in which fold.
+    """Stimulus and fold of each row of a matrix of patterns.
 
     Args:
         stimuli: their names, in the order in which they occur.

@@ -21,8 +21,8 @@ _FEWEST_ROWS = 128
 _STRIP_ENTRIES = 1 << 20
 _DIFFERENCES_AT_A_TIME = 1 << 20
 
-# The products of single precision err by some 3e-8 a channel of what was summed so far, which random walks
-# take to 3e-7 of the lengths in so many channels; the sums of more are added up one by one.
+# A float32 product has a relative error of about 3e-8 per channel; it accumulates, as a random walk, to 3e-7
+# of the lengths over this many channels. Sums over more channels are added block by block.
 _CHANNELS_IN_SINGLE = 512
 
 # Where less than this share of the lengths is left of them, pairs are computed from their differences.

@@ -194,7 +194,7 @@ class Columns:
         return [dict(zip(self.by_name, values, strict=True)) for values in zip(*lists, strict=True)]
 
     def has_kinds_of(self, kinds: Kinds | None) -> bool:
-        """Whether every field is one of ``kinds`` and holds what is said there; None is any."""
+        """Whether every field is in ``kinds`` and of the kind given there; None allows any."""
         return kinds is None or all(kinds.get(name) == kind for name, kind in self.kinds.items())
 
     def with_kinds(self, kinds: Kinds) -> Columns:
@@ -304,7 +304,7 @@ def read_columns(folder: Path, kinds: Kinds, rows: int) -> Columns:
     """Columns as memory maps, from files that were verified.
 
     Raises:
-        ArtifactError: if the files are not of so many rows.
+        ArtifactError: if the files have another number of rows.
     """
     found = {}
     for place, (name, kind) in enumerate(kinds.items()):

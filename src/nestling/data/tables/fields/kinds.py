@@ -177,7 +177,7 @@ def converted(
         kind: what they are to be.
         what: how a message names them.
         name_rows: how it names their rows, such as lines of a file.
-        missing: how it says to give no value.
+        missing: the advice in errors on how to leave a value out.
 
     Raises:
         DataError: for values that are of another kind (their rows are named).

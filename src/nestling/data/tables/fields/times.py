@@ -48,7 +48,7 @@ def time_texts(values: NDArray[np.datetime64], *, is_utc: bool = False, days: bo
 
     Args:
         values: ``Datetime64[n]``.
-        is_utc: they are those of UTC, and the texts say so.
+        is_utc: the times are in UTC; the texts end in ``+00:00``.
         days: leave out the hours.
     """
     unit = np.datetime_data(values.dtype)[0]

@@ -22,7 +22,7 @@ class Line(NamedTuple):
     Args:
         name: of the curve, and of the setting of its other axes where there are several.
         places: on the axis of costs.
-        rows: what was measured there.
+        rows: the rows of the curve.
     """
 
     name: str
@@ -35,8 +35,8 @@ class Chart:
     """One metric of some curves over bytes, or over the only axis of all if that is not ``dim``.
 
     Args:
-        metric: what is drawn.
-        over: what it is drawn over.
+        metric: the metric on the vertical axis.
+        over: the cost on the horizontal axis.
         logarithmic: whether the axis of costs is.
         lines: in the order of the curves.
     """
