@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.arguments.arrays import as_array
 from nestling.arguments.paths import home_path
+from nestling.compare.rdms import conversion
 from nestling.compare.rdms.labels import Label, Labels, check_labels, check_stimuli, join_labels
 from nestling.compare.rdms.pairs import count_pairs, count_stimuli, first_pairs, pair_positions
 from nestling.errors import ArtifactError, DataError, unknown
@@ -249,43 +250,31 @@ class RDMs:
             raise ArtifactError(f"{folder} holds no dissimilarity matrices: {error}") from error
 
     def to_rsatoolbox(self) -> Any:
-        """As ``rsatoolbox.rdm.RDMs``, whose methods change their input: it gets a copy in float64."""
-        from nestling.compare.rdms.foreign import to_rsatoolbox
-
-        return to_rsatoolbox(self)
+        """As ``rsatoolbox.rdm.RDMs``, a copy in float64; see ``conversion.to_rsatoolbox``."""
+        return conversion.to_rsatoolbox(self)
 
     @classmethod
     def from_rsatoolbox(cls, theirs: Any, *, stimuli: str | None = None) -> RDMs:
-        """From ``rsatoolbox.rdm.RDMs``; see :func:`nestling.compare.rdms.foreign.from_rsatoolbox`."""
-        from nestling.compare.rdms.foreign import from_rsatoolbox
-
-        return from_rsatoolbox(theirs, stimuli=stimuli)
+        """From ``rsatoolbox.rdm.RDMs``; ``stimuli`` is the pattern descriptor that names the stimuli."""
+        return cls(**conversion.from_rsatoolbox(theirs, stimuli=stimuli))
 
     def to_xarray(self) -> Any:
-        """As ``xarray.DataArray[matrix, first, second]``; see :mod:`nestling.compare.rdms.foreign`."""
-        from nestling.compare.rdms.foreign import to_xarray
-
-        return to_xarray(self)
+        """As ``xarray.DataArray[matrix, first, second]``, with stimuli and labels as coordinates."""
+        return conversion.to_xarray(self)
 
     @classmethod
     def from_xarray(cls, array: Any) -> RDMs:
-        """From what :meth:`to_xarray` gives, or another array of such dims."""
-        from nestling.compare.rdms.foreign import from_xarray
-
-        return from_xarray(array)
+        """From the result of :meth:`to_xarray`, or another array of such dims."""
+        return cls.from_squares(**conversion.from_xarray(array))
 
     def to_pandas(self) -> Any:
-        """As a tidy data frame: one row a matrix and pair; see :mod:`nestling.compare.rdms.foreign`."""
-        from nestling.compare.rdms.foreign import to_pandas
-
-        return to_pandas(self)
+        """As a tidy data frame: one row per matrix and pair."""
+        return conversion.to_pandas(self)
 
     @classmethod
     def from_pandas(cls, frame: Any) -> RDMs:
-        """From what :meth:`to_pandas` gives, or another frame of such columns."""
-        from nestling.compare.rdms.foreign import from_pandas
-
-        return from_pandas(frame)
+        """From the result of :meth:`to_pandas`, or another frame of such columns."""
+        return cls(**conversion.from_pandas(frame))
 
 
 class _Settings(BaseModel):
