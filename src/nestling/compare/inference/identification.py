@@ -74,6 +74,26 @@ class Grouping:
         """``Bool[m, m]``, pairs of matrices of one subject."""
         return np.asarray(self.subject_of[:, None] == self.subject_of)
 
+    def distances(self, products: Floats, distance: Distance) -> Floats:
+        """``Float[..., m, classes]``, to centroids of other subjects; from Gram ``Float[..., m, m]``."""
+        return held_out_distances(products, self.members, self.same, distance)
+
+    def ratios(self, products: Floats, distance: Distance) -> Floats:
+        """``Float[subjects, classes]``, distances within a class over those across; from one Gram matrix."""
+        return distance_ratios(pair_distances(products, distance), self.members, self.same, self.subject_of)
+
+    def predicted(self, distances: Floats) -> Ints:
+        """``Int[..., m]``, places in ``classes``; -1 for matrices that cannot be scored."""
+        return nearest_class(distances, self.class_of)
+
+    def accuracy(self, distances: Floats) -> Floats:
+        """``Float[...]``, the share of scored matrices whose class is predicted."""
+        return share_right(self.predicted(distances), self.class_of)
+
+    def at(self, matrices: Ints) -> Grouping:
+        """The grouping of some of the matrices, with the same names."""
+        return Grouping(self.classes, self.subjects, self.class_of[matrices], self.subject_of[matrices])
+
 
 @dataclass(frozen=True, eq=False)
 class Identification:
@@ -94,15 +114,25 @@ class Identification:
     null: Floats
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, grouping: Grouping, distances: Floats, ratios: Floats, notes: tuple[str, ...]) -> Self:
+        """The result without permutations, with notes on classes that subjects lack.
+
+        Raises:
+            DataError: if no matrix can be scored.
+        """
+        found = cls(grouping, distances, ratios, np.empty(0), notes)
+        return replace(found, notes=(*notes, *missing_classes(found)))
+
     @cached_property
     def predicted(self) -> Ints:
         """``Int[m]``, places in ``grouping.classes``; -1 for matrices that were not scored."""
-        return nearest_class(self.distances, self.grouping.class_of)
+        return self.grouping.predicted(self.distances)
 
     @property
     def accuracy(self) -> float:
-        """Share right of the matrices that were scored."""
-        return float(share_right(self.predicted, self.grouping.class_of))
+        """The share of scored matrices whose class is predicted."""
+        return float(self.grouping.accuracy(self.distances))
 
     @property
     def chance(self) -> float:
@@ -204,12 +234,8 @@ def identify(
     vectors = _transformed(rdms, transform)
     present, notes = common_pairs(vectors)
     products = gram(vectors[:, present], distance)
-    ratios = distance_ratios(
-        pair_distances(products, distance), grouping.members, grouping.same, grouping.subject_of
-    )
-    distances = held_out_distances(products, grouping.members, grouping.same, distance)
-    found = Identification(grouping, distances, ratios, np.empty(0), notes)
-    found = replace(found, notes=(*notes, *missing_classes(found)))
+    distances, ratios = grouping.distances(products, distance), grouping.ratios(products, distance)
+    found = Identification.of(grouping, distances, ratios, notes)
     if not permutations:
         return found
     return replace(found, null=_null(products, grouping, distance, permutations, seed))

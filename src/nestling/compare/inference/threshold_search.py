@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nestling.compare.inference.identification import Grouping, Identification, common_pairs, missing_classes
+from nestling.compare.inference.identification import Grouping, Identification, common_pairs
 from nestling.compare.rdms.rdms import as_rdms
-from nestling.compare.similarity.centroids import (
-    Distance,
-    Flags,
-    Floats,
-    Ints,
-    distance_ratios,
-    gram,
-    held_out_distances,
-    nearest_class,
-    pair_distances,
-    share_right,
-)
+from nestling.compare.similarity.centroids import Distance, Flags, Floats, Ints, gram
 from nestling.compare.transforms.thresholds import check_thresholds, region_of, threshold_grid
 from nestling.compare.transforms.topology import OrderedDistances
 from nestling.errors import ConfigError, DataError, require, unknown
@@ -55,11 +44,11 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class ThresholdSearch:
-    """How well classes are identified at many thresholds, and what choosing among them is worth.
+    """Accuracy of identification at many thresholds, and an unbiased estimate for the best choice.
 
     ``accuracy`` is the estimate to report: every subject was identified with thresholds chosen on others.
-    ``accuracies`` is a map to look at. Its best cell was picked for being best, so its value says too
-    much; it is not given by name.
+    ``accuracies`` is a map to look at. The accuracy of its best cell is biased upwards by the selection, so
+    it has no name of its own.
 
     Args:
         thresholds: ``Float[t, 2]``.
@@ -149,8 +138,7 @@ def search_thresholds(
     of_matrix = chosen[grouping.subject_of]
     distances = measured.distances[of_matrix, np.arange(len(of_matrix))]
     ratios = _ratios(ordered, pairs, present, chosen, grouping, distance)
-    found = Identification(grouping, distances, ratios, np.empty(0), notes)
-    found = replace(found, notes=(*notes, *missing_classes(found)))
+    found = Identification.of(grouping, distances, ratios, notes)
     choices = tuple(_report(found, pairs, chosen, measured.inner))
     return ThresholdSearch(pairs, measured.accuracies, choices, found)
 
@@ -174,21 +162,19 @@ def _measure(
     ordered: OrderedDistances, pairs: Floats, present: Flags, grouping: Grouping, distance: Distance
 ) -> _Measured:
     """Identification at every pair of thresholds, with all subjects and without each."""
-    members, same, class_of = grouping.members, grouping.same, grouping.class_of
     without = [np.flatnonzero(grouping.subject_of != place) for place in range(len(grouping.subjects))]
+    others = [grouping.at(rest) for rest in without]
     accuracies, inner = np.empty(len(pairs)), np.empty((len(without), len(pairs)))
-    distances = np.empty((len(pairs), *members.shape))
-    block = max(1, _PRODUCTS_AT_A_TIME // same.size)
+    distances = np.empty((len(pairs), *grouping.members.shape))
+    block = max(1, _PRODUCTS_AT_A_TIME // grouping.same.size)
     for start in range(0, len(pairs), block):
         part = slice(start, start + block)
         products = _grams(ordered, pairs[part], present, distance)
-        distances[part] = held_out_distances(products, members, same, distance)
-        accuracies[part] = share_right(nearest_class(distances[part], class_of), class_of)
-        for place, rest in enumerate(without):
-            found = held_out_distances(
-                products[:, rest[:, None], rest], members[rest], same[np.ix_(rest, rest)], distance
-            )
-            inner[place, part] = share_right(nearest_class(found, class_of[rest]), class_of[rest])
+        distances[part] = grouping.distances(products, distance)
+        accuracies[part] = grouping.accuracy(distances[part])
+        for place, (rest, kept) in enumerate(zip(without, others, strict=True)):
+            found = kept.distances(products[:, rest[:, None], rest], distance)
+            inner[place, part] = kept.accuracy(found)
     return _Measured(accuracies, inner, distances)
 
 
@@ -228,17 +214,14 @@ def _ratios(
     found = np.empty((len(chosen), len(grouping.classes)))
     for pair in np.unique(chosen):
         products = _grams(ordered, pairs[[pair]], present, distance)[0]
-        ratios = distance_ratios(
-            pair_distances(products, distance), grouping.members, grouping.same, grouping.subject_of
-        )
-        found[chosen == pair] = ratios[chosen == pair]
+        found[chosen == pair] = grouping.ratios(products, distance)[chosen == pair]
     return found
 
 
 def _report(found: Identification, pairs: Floats, chosen: Ints, inner: Floats) -> Iterator[Choice]:
     grouping = found.grouping
     for place, name in enumerate(grouping.subjects):
-        own = grouping.subject_of == place
-        accuracy = share_right(found.predicted[own], grouping.class_of[own])
+        own = np.flatnonzero(grouping.subject_of == place)
+        accuracy = grouping.at(own).accuracy(found.distances[own])
         lower, upper = pairs[chosen[place]]
         yield Choice(name, float(lower), float(upper), float(inner[place, chosen[place]]), float(accuracy))
