@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import string
 import sys
 from pathlib import Path
 
 import pytest
 
 import forked_python
+import samples
 
 # Before any test imports a library of the hub: the suite needs no network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -58,19 +58,11 @@ def shared_data() -> Path:
 def tiny_bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT of 32 dims and 2 layers that reads letters, saved for transformers."""
     import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertModel
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = [*special, *string.ascii_lowercase, *(f"##{letter}" for letter in string.ascii_lowercase)]
-    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
+    tokenizer = samples.letters()
     config = BertConfig(
-        vocab_size=len(pieces),
+        vocab_size=len(tokenizer),
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -81,10 +73,6 @@ def tiny_bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         model = BertModel(config)
     folder = tmp_path_factory.mktemp("tiny-bert")
-    names = dict(
-        zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True)
-    )
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names)
-    fast.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import string
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import Granularity, Nesting
 from nestling.nn.layers import LayerStack
 from nestling.testing import check_elastic
+from samples import letters
 
 TEXTS = ["read a csv file into an array", "x", "sort a list of numbers in place", "a quick brown fox"]
 GRID = Nesting.parse("layer=1,2,4 x dim=8,32")
@@ -36,23 +36,6 @@ FAMILIES = {
     "Llama": GROUPED,
     "Qwen3": GROUPED,
 }
-
-
-def letters() -> transformers.PreTrainedTokenizerFast:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = [*special, *string.ascii_lowercase, *(f"##{letter}" for letter in string.ascii_lowercase)]
-    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_max_length=64, **dict(zip(names, special, strict=True))
-    )
 
 
 @pytest.fixture(scope="module")

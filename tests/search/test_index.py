@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from nestling.search.plan.plan import Plan
 from nestling.storage.artifact import MANIFEST
 from nestling.testing import check_elastic
 from nestling.vectors.stored import StoredVectors
+from samples import gaussian
 
 DIM = 16
 NESTING = "dim=4,8,16"
 PLANS = ["flat@full", "int8@8 > rerank@full", "ivf4@8 > flat@16", "graph8@4 > rerank:fp16@full"]
 
 
-def vectors(count: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+vectors = partial(gaussian, dim=DIM)
 
 
 def create(folder: Path, *args: Any, **options: Any) -> AdaptiveIndex:

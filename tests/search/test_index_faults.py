@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from nestling.errors import ArtifactError, StorageError
@@ -15,6 +15,7 @@ from nestling.search.index import create as creation
 from nestling.search.index.files import manifest as generation
 from nestling.search.index.files import segments
 from nestling.search.index.index import AdaptiveIndex
+from samples import gaussian
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
@@ -28,8 +29,7 @@ sys.path.pop(0)
 DIM = 8
 
 
-def vectors(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
+vectors = partial(gaussian, dim=DIM)
 
 
 def test_a_killed_writer_loses_nothing(tmp_path: Path) -> None:

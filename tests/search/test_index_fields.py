@@ -16,12 +16,9 @@ from nestling.search.index.index import AdaptiveIndex
 from nestling.search.where.argument import read_where
 from nestling.search.where.condition import meets
 from nestling.vectors.stored import StoredVectors, open_vectors
+from samples import gaussian as vectors
 
 _BRANDS = ["acme", "nord", "west", None]
-
-
-def vectors(rows: int, dim: int = 16, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
 
 
 def records(rows: int) -> list[dict]:
@@ -189,7 +186,7 @@ _CHANGES = st.lists(
 @settings(max_examples=30, deadline=None)
 @given(_CHANGES)
 def test_an_index_holds_what_a_dict_holds(tmp_path_factory, changes):
-    folder, x = tmp_path_factory.mktemp("model") / "i", vectors(8, 4)
+    folder, x = tmp_path_factory.mktemp("model") / "i", vectors(8, dim=4)
     index, plain = AdaptiveIndex.create(folder, dim=4, kinds={"n": "int", "t": "text"}), {}
     for change, number, fields in changes:
         name = f"row{number}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -26,8 +27,7 @@ def check_stimuli(stimuli: Sequence[str | int] | None, count: int) -> tuple[str,
     if len(names) != count:
         raise DataError(f"{len(names)} names were given for {count} stimuli; give one each")
     if len(set(names)) < count:
-        seen: set[str] = set()
-        twice = [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+        twice = [name for name, times in Counter(names).items() if times > 1]
         raise DataError(f"stimuli must be different, but these occur more than once: {', '.join(twice[:5])}")
     return names
 
@@ -85,8 +85,8 @@ def labels_for(
 def _read(name: str, given: object, count: int) -> tuple[Label, ...]:
     if isinstance(given, np.ndarray):
         given = given.tolist()
-    alone = not isinstance(given, Sequence) or isinstance(given, str)
-    values = (given,) * count if alone else tuple(given)  # type: ignore[arg-type]
+    is_each = isinstance(given, Sequence) and not isinstance(given, str)
+    values = tuple(given) if is_each else (given,) * count
     if len(values) != count:
         raise DataError(f"{len(values)} labels {name!r} were given for {count} matrices; give one each")
     return tuple(_plain(name, value) for value in values)

@@ -109,7 +109,8 @@ def _stripped(value: Any) -> Any:
 
 
 def number_of(name: int | str) -> int | None:
-    """The whole number that an id is or says, if it can be one; ``007`` is a text."""
+    """The integer value of an id, or None if it has none; ``007`` is a text."""
     said = said_by(name) if isinstance(name, str) else name
-    is_id = isinstance(said, int) and not isinstance(said, bool) and str(said) == str(name)
-    return said if is_id and fault_of(said) == "" else None  # type: ignore[arg-type,return-value]
+    if not isinstance(said, int) or isinstance(said, bool) or str(said) != str(name):
+        return None
+    return said if fault_of(said) == "" else None

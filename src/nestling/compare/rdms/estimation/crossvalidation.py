@@ -62,7 +62,8 @@ def _against_the_others(cells: Floats) -> Iterator[Sides]:
     for start in range(0, channels, step):
         part = cells[:, :, start : start + step]
         others = part.sum(axis=0) - part
-        yield tuple(side.swapaxes(0, 1).reshape(n, -1).copy() for side in (part, others))  # type: ignore[misc]
+        first, second = (side.swapaxes(0, 1).reshape(n, -1).copy() for side in (part, others))
+        yield first, second
 
 
 def _pairs_of_folds(cells: Floats, present: Flags) -> Iterator[tuple[Sides, Flags]]:
