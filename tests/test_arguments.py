@@ -1,3 +1,5 @@
+"""Numbers, targets, nestings and tasks are accepted in every form and refused in one."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""Saved folders are verified, replaced atomically, and survive interruption and full disks."""
+
 from __future__ import annotations
 
 import errno

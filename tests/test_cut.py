@@ -1,3 +1,5 @@
+"""The cut rule: numpy and torch agree, normalisation follows the cut, refusals."""
+
 from __future__ import annotations
 
 import inspect

@@ -1,3 +1,5 @@
+"""One tree of errors with exit codes; missing extras and unknown names give advice."""
+
 from __future__ import annotations
 
 import inspect

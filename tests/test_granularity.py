@@ -1,3 +1,5 @@
+"""Granularities and nestings: text forms, partial order, immutability, refusals."""
+
 from __future__ import annotations
 
 import copy

@@ -1,3 +1,5 @@
+"""Figures: layout, files, honest axes, threads and forks; matplotlib's settings are restored."""
+
 from __future__ import annotations
 
 import itertools

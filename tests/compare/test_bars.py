@@ -1,3 +1,5 @@
+"""Bar plots of an evaluation: intervals, the noise ceiling, significance marks, refusals."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""RDM comparators agree with scipy, rsatoolbox and plain loops, missing pairs included."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""RDMs of vector files: the saved cut rule applies, the same rows are sampled from all files."""
+
 from __future__ import annotations
 
 from pathlib import Path

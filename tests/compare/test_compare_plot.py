@@ -1,3 +1,5 @@
+"""MDS maps recover planes and are aligned; plots of RDMs share colours and leave matplotlib alone."""
+
 from __future__ import annotations
 
 from pathlib import Path

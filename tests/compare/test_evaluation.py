@@ -1,3 +1,5 @@
+"""Model evaluation: ceilings, bootstrap draws and intervals agree with rsatoolbox and plain loops."""
+
 from __future__ import annotations
 
 from dataclasses import replace

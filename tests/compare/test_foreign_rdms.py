@@ -1,3 +1,5 @@
+"""RDMs survive the trip to rsatoolbox, xarray and pandas and back."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""Every layer is compared with every other, by CKA and by RSA; the heat map names them all."""
+
 from __future__ import annotations
 
 from pathlib import Path

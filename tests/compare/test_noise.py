@@ -1,3 +1,5 @@
+"""Noise precision agrees with scikit-learn and rsatoolbox, and is positive definite when shrunk."""
+
 from __future__ import annotations
 
 import hashlib

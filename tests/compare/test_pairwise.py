@@ -1,3 +1,5 @@
+"""Several representations are compared pair by pair, with intervals over other stimuli."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""CKA and Procrustes agree with plain formulas and scipy; debiased CKA has no bias."""
+
 from __future__ import annotations
 
 import numpy as np

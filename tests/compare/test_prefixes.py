@@ -1,3 +1,5 @@
+"""RDMs at all prefixes in one pass equal those of separate cuts."""
+
 from __future__ import annotations
 
 import numpy as np

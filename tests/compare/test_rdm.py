@@ -1,3 +1,5 @@
+"""Each distance agrees with scipy and rsatoolbox; blocks and permutations change nothing."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""RDMs: squares, chosen stimuli, labels, saving, refusals."""
+
 from __future__ import annotations
 
 import copy

@@ -1,3 +1,5 @@
+"""Threshold grids and regions are the paper's; samples stay in their region."""
+
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""Public names of data load lazily and without torch."""
+
 from __future__ import annotations
 
 import subprocess

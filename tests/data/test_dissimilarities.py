@@ -1,3 +1,5 @@
+"""The RDMs of 92 images are read as published; other sizes are refused."""
+
 from __future__ import annotations
 
 from pathlib import Path

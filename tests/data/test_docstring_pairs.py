@@ -1,3 +1,5 @@
+"""Docstring pairs: extraction, filters, worker processes, faults that are counted."""
+
 from __future__ import annotations
 
 import errno

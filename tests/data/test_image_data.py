@@ -1,3 +1,5 @@
+"""Fashion-MNIST and digits are read; files in other formats are refused."""
+
 from __future__ import annotations
 
 import gzip

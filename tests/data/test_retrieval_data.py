@@ -1,3 +1,5 @@
+"""Cranfield, XQuAD, BEIR folders and TREC files are read; damaged ones are refused."""
+
 from __future__ import annotations
 
 import gzip

@@ -1,3 +1,5 @@
+"""The STS benchmark is read; its splits share no sentence."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Pairs are split in whole groups, so that no text is in two parts; saved pairs are verified."""
+
 from __future__ import annotations
 
 import errno

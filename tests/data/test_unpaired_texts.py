@@ -1,3 +1,5 @@
+"""Single texts become pairs without losing a word; blank texts are counted."""
+
 from __future__ import annotations
 
 import json

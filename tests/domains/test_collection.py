@@ -1,3 +1,5 @@
+"""A collection: search by words, filters, updates, fields, refusals."""
+
 from __future__ import annotations
 
 import csv

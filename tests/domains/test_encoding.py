@@ -1,3 +1,5 @@
+"""Encoding of large files resumes after errors, kills, torn parts and full disks."""
+
 from __future__ import annotations
 
 import errno

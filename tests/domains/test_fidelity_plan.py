@@ -1,3 +1,5 @@
+"""Plans of fidelity: encoders, layers, vector files, pairs; refusals."""
+
 from __future__ import annotations
 
 from pathlib import Path

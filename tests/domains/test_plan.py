@@ -1,3 +1,5 @@
+"""Training plans: flags override files, TOML round trips, mistakes are explained."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Activations of layers: names, hooks that are removed, inputs and outputs of any form, pooling."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

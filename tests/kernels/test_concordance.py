@@ -1,3 +1,5 @@
+"""Concordance kernels agree with all pairs, numpy and scipy at every level."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Graph kernels agree with numpy, at every level: search, growth and ranking."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Cached gradients equal those of the whole batch, with chunks, dropout and autocast."""
+
 from __future__ import annotations
 
 import pytest

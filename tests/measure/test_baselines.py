@@ -1,3 +1,5 @@
+"""Baselines: truncation is the plain sweep, random dims follow the seed, principal axes do better."""
+
 from __future__ import annotations
 
 import numpy as np

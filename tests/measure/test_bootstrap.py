@@ -1,3 +1,5 @@
+"""Bootstrap intervals agree with theory, are paired across sizes and follow the seed."""
+
 from __future__ import annotations
 
 import numpy as np

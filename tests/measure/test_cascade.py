@@ -1,3 +1,5 @@
+"""A cascade exits at the first confident head, at the thresholds of a plain search."""
+
 from __future__ import annotations
 
 import numpy as np

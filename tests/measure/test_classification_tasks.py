@@ -1,3 +1,5 @@
+"""Classification tasks agree with scikit-learn: neighbours, probes, class means."""
+
 from __future__ import annotations
 
 import numpy as np

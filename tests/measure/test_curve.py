@@ -1,3 +1,5 @@
+"""Curves: choice by targets, the Pareto front, tables, saving."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Curves as CSV, Markdown and LaTeX; several seeds as one curve; the verdict on training."""
+
 from __future__ import annotations
 
 import csv

@@ -1,3 +1,5 @@
+"""Curves of different data have different identities, and are not compared."""
+
 from __future__ import annotations
 
 from dataclasses import replace

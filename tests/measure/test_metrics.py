@@ -1,3 +1,5 @@
+"""Metrics agree with plain loops, scikit-learn and scipy, ties included."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""STS, clustering and robustness follow their definitions; bad tasks are refused."""
+
 from __future__ import annotations
 
 import numpy as np

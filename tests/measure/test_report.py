@@ -1,3 +1,5 @@
+"""The HTML report is self-contained, accessible and states the choice."""
+
 from __future__ import annotations
 
 import dataclasses

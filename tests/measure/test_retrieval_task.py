@@ -1,3 +1,5 @@
+"""Retrieval metrics agree with sentence-transformers at every size; graded and label qrels."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace

@@ -1,3 +1,5 @@
+"""A sweep equals single evaluations and encodes each input once."""
+
 from __future__ import annotations
 
 from collections import Counter

@@ -1,3 +1,5 @@
+"""Heads keep the laws of elastic things and have the paper's parameter counts."""
+
 from __future__ import annotations
 
 from pathlib import Path

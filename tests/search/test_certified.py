@@ -1,3 +1,5 @@
+"""Certified search is exact on any input; its bounds hold and its certificates are true."""
+
 from __future__ import annotations
 
 import threading

@@ -1,3 +1,5 @@
+"""Exact search agrees with a plain search and with faiss, ties and half precision included."""
+
 from __future__ import annotations
 
 from pathlib import Path

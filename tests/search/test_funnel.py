@@ -1,3 +1,5 @@
+"""A funnel agrees with a plain one; schedules and costs are as stated."""
+
 from __future__ import annotations
 
 import numpy as np

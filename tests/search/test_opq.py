@@ -1,3 +1,5 @@
+"""OPQ has no larger error than faiss's."""
+
 from __future__ import annotations
 
 import faiss

@@ -1,3 +1,5 @@
+"""Pair scores at a prefix equal those of cut vectors."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Pools of threads limit BLAS, take turns and restore the limit."""
+
 from __future__ import annotations
 
 import threading

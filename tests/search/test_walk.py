@@ -1,3 +1,5 @@
+"""Graph search over 2-bit codes: recall, filters, small and odd inputs."""
+
 from __future__ import annotations
 
 import threading

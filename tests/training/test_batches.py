@@ -1,3 +1,5 @@
+"""Batches: every row once per epoch, order by seed and number alone, data of any form."""
+
 from __future__ import annotations
 
 import collections

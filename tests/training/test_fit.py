@@ -1,3 +1,5 @@
+"""The training loop equals AdamW by hand; accumulation, mixed precision, NaN, evaluation."""
+
 from __future__ import annotations
 
 import copy

@@ -1,3 +1,5 @@
+"""Training state survives JSON and safetensors; what only pickle could store is refused."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Training settings: ranges, names, learning-rate schedules."""
+
 from __future__ import annotations
 
 import math
