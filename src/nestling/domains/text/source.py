@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nestling.data.tables.fields.columns import Columns, Kinds
 from nestling.data.tables.description import TableFile
+from nestling.data.tables.fields.columns import Columns, Kinds
 from nestling.data.tables.fields.kinds import FieldKind
 from nestling.errors import ConfigError, DataError
 
