@@ -38,12 +38,14 @@ __all__ = [
 
 @runtime_checkable
 class Task(Protocol):
-    """Inputs to encode once, and what to make of their codes at every size.
+    """Inputs to encode once, and a score for their vectors at every size; higher is better.
+
+    ``nestling.testing.check_task`` checks a task of your own.
 
     Attributes:
         name: the name of the task in tables.
         needs: ``"vectors"`` if it is scored from full-size vectors, ``"answers"`` if it needs what the
-            thing outputs at every granularity (logits).
+            model outputs at every granularity (logits).
     """
 
     name: str
