@@ -30,6 +30,7 @@ class Pipeline:
         plan, space, dim = built.plan, built.space, built.plan.answer_dim
         self.plan, self._vectors = plan, built.vectors
         self._rerankers = [stage.open(built, number) for number, stage in enumerate(plan.reranks)]
+        plan.scan.check_cut(built.whole.scan)
         self._scanner = plan.scan.open(built)
         self._equal, self._fused = self._scanner.equal, self._fuse()
         self._some_rows = SomeRows(built.vectors, dim, space)

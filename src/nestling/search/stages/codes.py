@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import RAW, cut
-from nestling.errors import ArtifactError, ConfigError
+from nestling.errors import ArtifactError
 from nestling.kernels import StoredRows
 from nestling.search.exact.faiss_arrays import Codes, faiss, view, view_lists
 from nestling.search.exact.reranker import Fetch
@@ -129,12 +129,8 @@ class Code:
         """
         if dim == self.dim:
             return self
-        if not self.scan.is_sliceable:
-            raise ConfigError(
-                f"the codes {self.scan} mix all {self.dim} entries and cannot be cut to {dim}; choose a dim "
-                f"of {self.dim} or more, or build with a code that can be cut, such as int8@{self.dim}"
-            )
         scan = replace(self.scan, dim=dim)
+        scan.check_cut(self.scan)
         scan.check_size()
         is_sliced = self.space.is_normalised and scan.is_scalar
         trained = scan.empty(self.space.faiss_metric(is_slice_or_moved=is_sliced))

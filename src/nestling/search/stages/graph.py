@@ -161,13 +161,6 @@ class Graph(Scan):
 
     def open(self, built: Built) -> Scanner:
         """See :class:`~nestling.search.stages.stage.Scan`."""
-        whole = built.whole.scan
-        if self != whole:
-            raise ConfigError(
-                f"the graph {whole} mixes all {whole.dim} entries and cannot be cut to "
-                f"{self.dim}; choose a dim of {whole.dim} or more, or build with a graph of fewer "
-                f"entries, such as {self}"
-            )
         return BeamScanner(built, self.size)
 
     def extract(self, built: Built, number: int) -> Arrays:

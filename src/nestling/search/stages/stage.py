@@ -231,6 +231,19 @@ class Scan(Stage):
             ConfigError: if not.
         """
 
+    def check_cut(self, whole: Scan) -> None:
+        """Whether the codes of ``whole``, which were built, can be read at this prefix.
+
+        Raises:
+            ConfigError: for a shorter prefix of codes that mix all entries.
+        """
+        if self.size != whole.size and not self.is_sliceable:
+            raise ConfigError(
+                f"the codes {whole} mix all {whole.size} entries and cannot be cut to {self.size}; choose a "
+                f"dim of {whole.size} or more, or build with {self}, or with a code that can be cut, such as "
+                f"int8@{whole.size}"
+            )
+
     def cost(self, rows: int, picked: float, point: Point, code_bytes: int | None = None) -> StageCost:
         """What comparing costs.
 
