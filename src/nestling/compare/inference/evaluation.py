@@ -157,7 +157,7 @@ class Evaluation:
 
     @property
     def _t(self) -> Any:
-        return require("scipy.stats", "compare").t
+        return require("scipy.stats", "sklearn").t
 
     def _ratio(self, values: Floats, contrasts: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):  # a difference that never varies

@@ -192,7 +192,7 @@ def adjusted(p: ArrayLike, correction: Correction = "holm") -> Floats:
     if ((tests < 0) | (tests > 1)).any():
         raise DataError("p values must lie between 0 and 1")
     if correction == "benjamini_hochberg" and len(tests):
-        given[~np.isnan(given)] = require("scipy.stats", "compare").false_discovery_control(tests)
+        given[~np.isnan(given)] = require("scipy.stats", "sklearn").false_discovery_control(tests)
     elif correction == "holm":
         order = np.argsort(tests)
         steps = tests[order] * np.arange(len(tests), 0, -1)

@@ -148,7 +148,7 @@ def _far_apart(places: Floats) -> list[int]:
 
 def _percentiles(rdms: RDMs) -> RDMs:
     """Ranks of the distances of a matrix from 0 to 100, ties at their mean; missing pairs stay NaN."""
-    ranks = require("scipy.stats", "compare").rankdata(rdms.vectors, axis=1, nan_policy="omit")
+    ranks = require("scipy.stats", "sklearn").rankdata(rdms.vectors, axis=1, nan_policy="omit")
     most = np.maximum(np.isfinite(ranks).sum(axis=1, keepdims=True) - 1, 1)
     return rdms.replace(vectors=100 * (ranks - 1) / most)
 
@@ -224,7 +224,7 @@ def _titles(rdms: RDMs, names: Sequence[str] | None) -> list[str]:
 
 def _map_of(square: NDArray[Any]) -> Floats:
     """Multidimensional scaling of one matrix into the plane, centred and of mean square length 1."""
-    manifold = require("sklearn.manifold", "compare")
+    manifold = require("sklearn.manifold", "sklearn")
     distances = np.asarray(square, np.float64)
     if not distances.any():
         return np.zeros((len(distances), 2))

@@ -47,7 +47,7 @@ def prefix_distances(x: Any, dims: Iterable[int], rule: CutRule = CutRule()) -> 
     vectors = check_vectors(x, "the vectors")
     sizes = check_dims(dims, vectors.shape[1])
     rows = prepare(vectors, sizes[-1], rule).astype(np.float64)
-    distance = require("scipy.spatial.distance", "compare")
+    distance = require("scipy.spatial.distance", "sklearn")
     first, second = np.triu_indices(len(rows), 1)
     squares = np.zeros(len(first))
     norms = prefix_norms(rows, sizes, "the vectors") if rule.after == "l2" else None

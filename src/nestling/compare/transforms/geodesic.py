@@ -213,7 +213,7 @@ def _square(vector: Floats, pairs: tuple[Ints, Ints], n: int) -> Floats:
 
 def _shortest_paths(edges: Floats, n: int) -> Floats:
     """Lengths ``Float[m, pairs]`` of the shortest paths over edges; infinite where there is none."""
-    csgraph: Any = require("scipy.sparse.csgraph", "compare")
+    csgraph: Any = require("scipy.sparse.csgraph", "sklearn")
     pairs = np.triu_indices(n, 1)
     found = np.empty_like(edges)
     for vector, out in zip(edges, found, strict=True):

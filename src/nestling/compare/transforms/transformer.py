@@ -92,7 +92,7 @@ class MatrixTransformer:
         raise NotImplementedError
 
     def __sklearn_tags__(self) -> Any:
-        tags = require("sklearn.utils", "compare")
+        tags = require("sklearn.utils", "sklearn")
         return tags.Tags(
             estimator_type=None,
             target_tags=tags.TargetTags(required=False),

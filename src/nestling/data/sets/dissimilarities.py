@@ -83,14 +83,14 @@ def pictures92(part: str) -> Dissimilarities:
 
 
 def _loaded(path: Path) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = require("scipy.io", "compare").loadmat(
+    found: Mapping[str, Any] = require("scipy.io", "sklearn").loadmat(
         path, squeeze_me=True, struct_as_record=False
     )
     return found
 
 
 def _square(matrix: NDArray[Any]) -> NDArray[np.float64]:
-    matrix = require("scipy.spatial.distance", "compare").squareform(matrix) if matrix.ndim == 1 else matrix
+    matrix = require("scipy.spatial.distance", "sklearn").squareform(matrix) if matrix.ndim == 1 else matrix
     if matrix.shape != (_PICTURES, _PICTURES):
         raise ValueError(f"a matrix of shape {matrix.shape} is not one of {_PICTURES} pictures")
     return np.asarray(matrix, np.float64)

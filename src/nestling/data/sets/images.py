@@ -79,7 +79,7 @@ def digits() -> LabelledImages:
     Raises:
         MissingExtraError: if scikit-learn is not installed.
     """
-    bunch = require("sklearn.datasets", "train").load_digits()
+    bunch = require("sklearn.datasets", "sklearn").load_digits()
     names = tuple(map(str, bunch.target_names))
     return LabelledImages(bunch.images.astype(np.uint8), bunch.target.astype(np.int64), names, levels=17)
 

@@ -139,11 +139,11 @@ def _numbers(values: Any, what: str, count: int) -> Ints:
 
 def _shared_ids(x: NDArray[np.uint64], y: NDArray[np.uint64]) -> Ints:
     """Equal numbers for pairs that are linked by a shared vector on either side."""
-    sparse = require("scipy.sparse", "train")
+    sparse = require("scipy.sparse", "sklearn")
     left, right = (np.unique(side, return_inverse=True)[1] for side in (x, y))
     nodes = int(left.max()) + int(right.max()) + 2
     edges = sparse.coo_array((np.ones(len(x)), (left, right + int(left.max()) + 1)), shape=(nodes, nodes))
-    _, components = require("scipy.sparse.csgraph", "train").connected_components(edges, directed=False)
+    _, components = require("scipy.sparse.csgraph", "sklearn").connected_components(edges, directed=False)
     found: Ints = components[left].astype(np.int64)
     return found
 

@@ -14,8 +14,8 @@ from nestling.errors import ConfigError, DataError, require
 from nestling.granularity import At, Granularity, Nesting
 from nestling.vectors.matrix import Sizes, Vectors, blocks_of
 
-_sklearn: Any = require("sklearn.base", "train")
-_validation: Any = require("sklearn.utils.validation", "train")
+_sklearn: Any = require("sklearn.base", "sklearn")
+_validation: Any = require("sklearn.utils.validation", "sklearn")
 check_is_fitted = _validation.check_is_fitted
 
 

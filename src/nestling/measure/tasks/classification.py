@@ -178,7 +178,7 @@ class LinearProbe(_Labelled):
 
     def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> MeanScores:
         """Which rows are named right by one probe a size."""
-        linear_model = require("sklearn.linear_model", "train")
+        linear_model = require("sklearn.linear_model", "sklearn")
         train, test = (cut_each(encoded[part], dims, rule) for part in ("train", "test"))
         right = []
         for dim in dims:

@@ -181,7 +181,7 @@ def _take(x: Any, rows: NDArray[np.int64]) -> Any:
 
 def _square(distances: NDArray[np.float32]) -> NDArray[np.float32]:
     """Distances ``Float[n, n]`` of pairs; no input is near to itself."""
-    square = require("scipy.spatial.distance", "compare").squareform(distances)
+    square = require("scipy.spatial.distance", "sklearn").squareform(distances)
     np.fill_diagonal(square, np.inf)
     return np.asarray(square, np.float32)
 

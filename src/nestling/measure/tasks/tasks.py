@@ -212,7 +212,7 @@ class Clustering:
         self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule
     ) -> VMeasureScores:
         """V-measure of one clustering a size."""
-        cluster = require("sklearn.cluster", "train")
+        cluster = require("sklearn.cluster", "sklearn")
         labels = np.asarray(self.labels)
         count = self.num_clusters or len(np.unique(labels))
         means = cluster.KMeans(count, n_init=3, random_state=self.seed)

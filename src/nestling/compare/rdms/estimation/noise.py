@@ -125,7 +125,7 @@ def _centred(residuals: Any, stimuli: Names | None) -> tuple[Floats, int]:
 
 def _from_sklearn(name: str) -> Callable[[Floats, int], Floats]:
     def estimate(centred: Floats, dof: int) -> Floats:
-        covariance = require("sklearn.covariance", "compare")
+        covariance = require("sklearn.covariance", "sklearn")
         fitted = getattr(covariance, name)(store_precision=False, assume_centered=True).fit(centred)
         return np.asarray(fitted.covariance_ * (len(centred) / dof))
 
