@@ -14,11 +14,10 @@ from torch import nn
 from nestling.cut import cut
 from nestling.errors import DataError
 from nestling.granularity import Nesting
-from nestling.papers import reproduce
-from nestling.papers.adanns import study as adanns_study
-from nestling.papers.adanns import tour as adanns
-from nestling.papers.adanns.data import Texts, adapted_docstrings, read_definitions, wordnet_folder
-from nestling.papers.adanns.study import (
+from nestling.papers import adanns, reproduce
+from nestling.papers.claims import indexes as adanns_study
+from nestling.papers.claims.checks import Checks, measure_checks
+from nestling.papers.claims.indexes import (
     NESTED,
     Asked,
     Representation,
@@ -31,9 +30,9 @@ from nestling.papers.adanns.study import (
     seconds_in_turn,
     text_problem,
 )
-from nestling.papers.claims.checks import Checks, measure_checks
-from nestling.papers.mrl.data import LabelledData, Rows
-from nestling.papers.mrl.study import Effort, Model, Study
+from nestling.papers.claims.models import Effort, Model, Study
+from nestling.papers.problems.labelled import LabelledData, Rows
+from nestling.papers.problems.search_texts import Texts, adapted_docstrings, read_definitions, wordnet_folder
 
 LICENCE = "  1 This software and database is being provided to you, the LICENSEE  \n"
 

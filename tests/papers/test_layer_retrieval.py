@@ -11,10 +11,9 @@ import pytest
 from nestling.data.pairs import TextPairs
 from nestling.granularity import Nesting
 from nestling.papers import reproduce
-from nestling.papers.layers import retrieval as layer_retrieval
-from nestling.papers.layers import search as layer_search
-from nestling.papers.layers.retrieval import find, least_lift, mean_lift
-from nestling.papers.layers.study import minilm
+from nestling.papers.claims import layer_retrieval, layer_search
+from nestling.papers.claims.layer_retrieval import find, least_lift, mean_lift
+from nestling.papers.claims.layer_study import minilm
 
 THINGS = [
     "cats",

@@ -13,10 +13,9 @@ import pytest
 
 from nestling.granularity import Granularity
 from nestling.papers import reproduce
+from nestling.papers.claims import layer_study
 from nestling.papers.claims.checks import Tour
-from nestling.papers.claims.notes import Notes
-from nestling.papers.layers import study as layer_study
-from nestling.papers.layers.study import (
+from nestling.papers.claims.layer_study import (
     GRID,
     PAIRS,
     Method,
@@ -27,6 +26,7 @@ from nestling.papers.layers.study import (
     starbucks,
     starbucks_for_full,
 )
+from nestling.papers.claims.notes import Notes
 from nestling.training import TrainConfig
 
 PEOPLE, DEEDS = ("a man", "a woman", "two boys", "a dog"), ("plays", "sleeps", "eats fish", "runs home")

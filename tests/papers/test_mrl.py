@@ -12,11 +12,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from nestling.granularity import Nesting
-from nestling.papers import reproduce
-from nestling.papers.mrl import data as mrl_data
-from nestling.papers.mrl import tour as mrl
-from nestling.papers.mrl.data import LabelledData, PairedData, Pairs, Rows
-from nestling.papers.mrl.study import (
+from nestling.papers import mrl, reproduce
+from nestling.papers.claims.models import (
     Effort,
     Method,
     Model,
@@ -28,6 +25,8 @@ from nestling.papers.mrl.study import (
     searches,
     train,
 )
+from nestling.papers.problems import labelled as mrl_data
+from nestling.papers.problems.labelled import LabelledData, PairedData, Pairs, Rows
 
 NESTING = Nesting.parse("dim=2,4,8,16,64")
 

@@ -9,7 +9,15 @@ import pytest
 
 from nestling.compare import RDMs
 from nestling.papers import reproduce
-from nestling.papers.trsa.study import STATISTICS, AlexNet, Networks, Shapes, Words, identification, noisy
+from nestling.papers.problems.representations import (
+    STATISTICS,
+    AlexNet,
+    Networks,
+    Shapes,
+    Words,
+    identification,
+    noisy,
+)
 
 
 def classes(noise: float, seed: int = 0) -> RDMs:

@@ -16,11 +16,11 @@ from nestling.process.extras import TRAINING, check_packages
 __all__ = ["CLAIMS", "PAPERS", "Claim", "Report", "machine_stamp", "reproduce"]
 
 PAPERS = {
-    "mrl": "nestling.papers.mrl.tour",
-    "adanns": "nestling.papers.adanns.tour",
-    "2dmse": "nestling.papers.layers.two_d_mse",
-    "starbucks": "nestling.papers.layers.starbucks",
-    "trsa": "nestling.papers.trsa.tour",
+    "mrl": "nestling.papers.mrl",
+    "adanns": "nestling.papers.adanns",
+    "2dmse": "nestling.papers.two_d_mse",
+    "starbucks": "nestling.papers.starbucks",
+    "trsa": "nestling.papers.trsa",
 }
 
 CLAIMS = {

@@ -22,11 +22,10 @@ from nestling.domains.text.pretraining import pretrain
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Granularity
 from nestling.nn.masked_autoencoder import MaskedAutoEncoder
+from nestling.papers.claims import layer_search
 from nestling.papers.claims.checks import Checks, Run, Tour
-from nestling.papers.claims.report import Claim
-from nestling.papers.layers import search as layer_search
-from nestling.papers.layers.retrieval import least_lift, mean_lift
-from nestling.papers.layers.study import (
+from nestling.papers.claims.layer_retrieval import least_lift, mean_lift
+from nestling.papers.claims.layer_study import (
     GRID,
     PAIRS,
     Cells,
@@ -42,7 +41,8 @@ from nestling.papers.layers.study import (
     unaligned,
     whole_grid,
 )
-from nestling.papers.layers.tour import run_checks
+from nestling.papers.claims.layer_tour import run_checks
+from nestling.papers.claims.report import Claim
 from nestling.training import TrainConfig
 
 TITLE = "Starbucks: improved training for 2D Matryoshka embeddings (arXiv 2410.13230), claims at small scale"

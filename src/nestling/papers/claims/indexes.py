@@ -14,15 +14,15 @@ from nestling.cut import cut
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.vectors import PCARotation
 from nestling.granularity import Nesting
-from nestling.papers.adanns.data import (
+from nestling.papers.claims.models import Effort, Study, label_quality
+from nestling.papers.problems.labelled import Floats, Ints, LabelledData, Rows, docstrings, fashion, packages
+from nestling.papers.problems.search_texts import (
     Texts,
     adapted_docstrings,
     definitions,
     docstring_search,
     wordnet_folder,
 )
-from nestling.papers.mrl.data import Floats, Ints, LabelledData, Rows, docstrings, fashion, packages
-from nestling.papers.mrl.study import Effort, Study, label_quality
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Neighbours, nearest, nearest_each
 from nestling.search.exact.recall import Questions

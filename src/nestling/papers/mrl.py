@@ -20,8 +20,17 @@ import numpy as np
 
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.papers.claims.checks import Check, Run, Tour, measure_checks
+from nestling.papers.claims.models import (
+    Effort,
+    Method,
+    Study,
+    cascade,
+    new_class_accuracy,
+    retrieval,
+    searches,
+)
 from nestling.papers.claims.report import Claim
-from nestling.papers.mrl.data import (
+from nestling.papers.problems.labelled import (
     LabelledData,
     Rows,
     descriptions,
@@ -31,7 +40,6 @@ from nestling.papers.mrl.data import (
     sentence_similarity,
     small_digits,
 )
-from nestling.papers.mrl.study import Effort, Method, Study, cascade, new_class_accuracy, retrieval, searches
 
 TITLE = "MRL: Matryoshka Representation Learning (arXiv 2205.13147), claims at small scale"
 

@@ -18,7 +18,7 @@ from nestling.losses import CoSENT, CrossEntropy, InfoNCE, Nested
 from nestling.measure import AdaptiveClassifier, NearestClassMean
 from nestling.measure.tasks.metrics import average_precision, label_hits, ndcg, spearman
 from nestling.nn.heads import NestedClassifier
-from nestling.papers.mrl.data import Floats, Ints, LabelledData, PairedData, Rows
+from nestling.papers.problems.labelled import Floats, Ints, LabelledData, PairedData, Rows
 from nestling.search.exact.funnel import Funnel
 from nestling.search.exact.neighbours import nearest, nearest_each
 from nestling.training import TrainConfig, fit

@@ -25,7 +25,8 @@ from dataclasses import replace
 import numpy as np
 
 from nestling.measure.tasks.metrics import spearman
-from nestling.papers.adanns.study import (
+from nestling.papers.claims.checks import Checks, Run, Tour, measure_checks
+from nestling.papers.claims.indexes import (
     NEIGHBOURS,
     NESTED,
     PROBED,
@@ -41,7 +42,6 @@ from nestling.papers.adanns.study import (
     seconds_in_turn,
     speedup,
 )
-from nestling.papers.claims.checks import Checks, Run, Tour, measure_checks
 from nestling.papers.claims.report import Claim
 from nestling.search.exact.neighbours import nearest
 

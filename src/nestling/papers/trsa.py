@@ -25,7 +25,16 @@ from nestling.compare.transforms.topology import GeoTopological
 from nestling.errors import MissingExtraError, require
 from nestling.papers.claims.checks import Checks, Run, Tour, measure_checks
 from nestling.papers.claims.report import Claim
-from nestling.papers.trsa.study import DRAWS, AlexNet, Brains, Networks, Shapes, Words, identification, noisy
+from nestling.papers.problems.representations import (
+    DRAWS,
+    AlexNet,
+    Brains,
+    Networks,
+    Shapes,
+    Words,
+    identification,
+    noisy,
+)
 
 TITLE = "tRSA: the topology and geometry of neural representations (arXiv 2309.11028), claims at small scale"
 

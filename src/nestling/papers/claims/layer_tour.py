@@ -7,10 +7,10 @@ from typing import Any
 
 from nestling.measure.machine import versions
 from nestling.papers.claims.checks import Checks, Tour, measure_checks
+from nestling.papers.claims.layer_search import SearchStudy
+from nestling.papers.claims.layer_study import Method, Study
 from nestling.papers.claims.notes import Notes
 from nestling.papers.claims.report import Claim
-from nestling.papers.layers.search import SearchStudy
-from nestling.papers.layers.study import Method, Study
 
 
 def run_checks(

@@ -28,9 +28,9 @@ from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested,
 from nestling.losses.nested import Views
 from nestling.measure.tasks.metrics import spearman
 from nestling.papers.claims.checks import Tour
+from nestling.papers.claims.layer_retrieval import ByLayer, find
 from nestling.papers.claims.notes import Notes
 from nestling.papers.claims.rate_search import RateSearch
-from nestling.papers.layers.retrieval import ByLayer, find
 from nestling.schedules import Cross, Every, Schedule
 from nestling.training import TrainConfig, fit
 from nestling.vectors.prefix import prefix_pair_scores

@@ -16,7 +16,7 @@ from nestling.data.sets.source import data_folder
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.vectors import NestedAdapter
 from nestling.errors import DataError, NoGainWarning
-from nestling.papers.mrl.data import Floats
+from nestling.papers.problems.labelled import Floats
 
 # Where WordNet lies if neither WordNet's own variable nor NESTLING_DATA says so: Debian's wordnet-base.
 _WORDNET_FOLDER = Path("/usr/share/wordnet")

@@ -19,9 +19,8 @@ import numpy as np
 
 from nestling.granularity import Granularity
 from nestling.papers.claims.checks import Checks, Run, Tour
-from nestling.papers.claims.report import Claim
-from nestling.papers.layers.retrieval import mean_lift
-from nestling.papers.layers.study import (
+from nestling.papers.claims.layer_retrieval import mean_lift
+from nestling.papers.claims.layer_study import (
     COMPRESSED,
     DIMS,
     GRID,
@@ -33,7 +32,8 @@ from nestling.papers.layers.study import (
     plain,
     two_d_mse,
 )
-from nestling.papers.layers.tour import run_checks
+from nestling.papers.claims.layer_tour import run_checks
+from nestling.papers.claims.report import Claim
 
 TITLE = "2DMSE: 2D Matryoshka Sentence Embeddings (arXiv 2402.14776), claims at small scale"
 

@@ -23,10 +23,10 @@ from nestling.losses import AlignScores, InfoNCE
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import Retrieval
 from nestling.papers.claims.checks import Tour
+from nestling.papers.claims.layer_retrieval import ByLayer, find
+from nestling.papers.claims.layer_study import DIMS, PAIRS, UNTOUCHED, Method, find_untouched, minilm, ours
 from nestling.papers.claims.notes import Notes
 from nestling.papers.claims.rate_search import RateSearch
-from nestling.papers.layers.retrieval import ByLayer, find
-from nestling.papers.layers.study import DIMS, PAIRS, UNTOUCHED, Method, find_untouched, minilm, ours
 from nestling.training import TrainConfig, fit
 
 _TEMPERATURE = 0.05

@@ -1,1 +1,0 @@
-"""AdANNS, adaptive semantic search (Rege et al. 2023, arXiv 2305.19435)."""

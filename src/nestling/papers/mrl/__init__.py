@@ -1,1 +1,0 @@
-"""Matryoshka Representation Learning (Kusupati et al. 2022, arXiv 2205.13147)."""

@@ -1,1 +1,0 @@
-"""tRSA, topology and geometry of neural representations (Lin and Kriegeskorte, arXiv 2309.11028)."""
