@@ -14,8 +14,7 @@ from torch import nn
 from nestling.cut import cut
 from nestling.errors import DataError
 from nestling.granularity import Nesting
-from nestling.papers import adanns, reproduce
-from nestling.papers.claims import indexes as adanns_study
+from nestling.papers import adanns, mrl, reproduce
 from nestling.papers.claims.checks import Checks, measure_checks
 from nestling.papers.claims.indexes import (
     NESTED,
@@ -88,7 +87,7 @@ def known_problem(ours, full, seed=0):
         return Rows(x.astype(np.float32), labels)
 
     data = LabelledData("made", Nesting.parse("dim=2..64"), rows(600), rows(50), rows(400))
-    study = Study("pictures", data, Effort.of(True, epochs=1))
+    study = Study("pictures", data, Effort.of(True, epochs=1, rates=(1e-2,)), mrl.train)
     study._models = {("MRL", 0): Model(Columns(ours), None), ("FF-64", 0): Model(Columns(full), None)}
     return labelled_problem(study, 500, 300)
 
@@ -338,4 +337,4 @@ def test_checks_stand_in_the_order_in_which_they_are_written():
 def test_problems_without_their_data_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setenv("WNSEARCHDIR", str(tmp_path))
     monkeypatch.delenv("NESTLING_DATA", raising=False)
-    assert list(adanns_study.problems({"definitions"}, quick=True)) == []
+    assert list(adanns.problems({"definitions"}, quick=True)) == []

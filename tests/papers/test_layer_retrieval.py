@@ -10,8 +10,8 @@ import pytest
 
 from nestling.data.pairs import TextPairs
 from nestling.granularity import Nesting
-from nestling.papers import reproduce
-from nestling.papers.claims import layer_retrieval, layer_search
+from nestling.papers import reproduce, starbucks
+from nestling.papers.claims import layer_retrieval
 from nestling.papers.claims.layer_retrieval import find, least_lift, mean_lift
 from nestling.papers.claims.layer_study import minilm
 
@@ -64,7 +64,7 @@ def few_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     pairs = TextPairs(
         [f"count_{n}({n})" for n in range(150)], [f"How many {n} there are" for n in range(150)]
     )
-    monkeypatch.setattr(layer_search, "docstring_pairs", lambda limit: pairs.head(limit))
+    monkeypatch.setattr(starbucks, "docstring_pairs", lambda limit: pairs.head(limit))
     layer_retrieval._task.cache_clear()
     yield
     layer_retrieval._task.cache_clear()

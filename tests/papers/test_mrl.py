@@ -13,22 +13,14 @@ from torch import nn
 
 from nestling.granularity import Nesting
 from nestling.papers import mrl, reproduce
-from nestling.papers.claims.models import (
-    Effort,
-    Method,
-    Model,
-    Study,
-    cascade,
-    matching,
-    new_class_accuracy,
-    retrieval,
-    searches,
-    train,
-)
+from nestling.papers.claims.models import Effort, Method, Model, Study
+from nestling.papers.claims.qualities import cascade, matching, new_class_accuracy, retrieval, searches
+from nestling.papers.mrl import train
 from nestling.papers.problems import labelled as mrl_data
 from nestling.papers.problems.labelled import LabelledData, PairedData, Pairs, Rows
 
 NESTING = Nesting.parse("dim=2,4,8,16,64")
+EFFORT = Effort.of(True, epochs=1, rates=(1e-2,))
 
 
 @pytest.fixture
@@ -74,7 +66,7 @@ def labelled(seed=0, rows=300, classes=6) -> LabelledData:
 
 def study_of(ours: nn.Module, full: nn.Module, data: LabelledData | None = None) -> Study:
     """A study whose two models are given, not trained."""
-    study = Study("pictures", data or labelled(), Effort.of(True, epochs=1))
+    study = Study("pictures", data or labelled(), EFFORT, train)
     study._models = {("MRL", 0): Model(ours, None), ("FF-64", 0): Model(full, None)}
     return study
 
@@ -250,19 +242,22 @@ def test_new_classes_are_known_by_their_mean():
 
 
 def test_model_without_classes_has_no_head_for_them():
-    study = Study("pictures", labelled(), Effort.of(True, epochs=1))
+    study = Study("pictures", labelled(), EFFORT, train)
     model = study.model_without(study.mrl, 0, np.array([1, 4]))
     assert model.head.num_classes == 4
 
 
 def test_rate_is_the_one_that_validates_best():
-    effort = Effort.of(True, epochs=1, batch_size=64)
-    study = Study("pictures", labelled(), replace(effort, rates=(1e-7, 3e-2)))
+    effort = Effort.of(True, epochs=1, batch_size=64, rates=(1e-2,))
+    study = Study("pictures", labelled(), replace(effort, rates=(1e-7, 3e-2)), train)
     assert study.rate(study.mrl) == 3e-2
 
 
 def test_training_is_a_function_of_the_seed():
-    data, config = labelled(), replace(Effort.of(True, epochs=1, batch_size=64).config, lr=1e-2)
+    data, config = (
+        labelled(),
+        replace(Effort.of(True, epochs=1, batch_size=64, rates=(1e-2,)).config, lr=1e-2),
+    )
     method = Method("MRL", NESTING)
     vectors = [train(data, method, replace(config, seed=seed)).vectors(data.test.x) for seed in (1, 1, 2)]
     assert np.array_equal(vectors[0], vectors[1])

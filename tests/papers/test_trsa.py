@@ -9,15 +9,8 @@ import pytest
 
 from nestling.compare import RDMs
 from nestling.papers import reproduce
-from nestling.papers.problems.representations import (
-    STATISTICS,
-    AlexNet,
-    Networks,
-    Shapes,
-    Words,
-    identification,
-    noisy,
-)
+from nestling.papers.problems.representations import AlexNet, Networks, Shapes, Words
+from nestling.papers.trsa import STATISTICS, identification, noisy
 
 
 def classes(noise: float, seed: int = 0) -> RDMs:

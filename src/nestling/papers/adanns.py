@@ -1,8 +1,8 @@
 """AdANNS, adaptive semantic search (Rege et al. 2023, arXiv 2305.19435), and its claims.
 
-An index reads vectors in stages: few entries are enough to pick the lists to be read, more to compare
-what stands in them, all of them to put the best in order. With nested vectors every stage reads its own
-prefix of one and the same vector. Here every index is a line of text (:mod:`nestling.search.plan.plan`):
+An index reads vectors in stages: few entries to pick the lists, more to compare the rows in these lists, and
+all of them to rank the best. With nested vectors every stage reads its own prefix of the same vector. An
+index is a line of text here, built and searched by :mod:`nestling.search`:
 
     ivf256@64 > flat@128               AdANNS-IVF: lists by 64 entries, compared by 128
     ivf256@full > flat@full            rigid IVF; cut at a size when searched, it is AdANNS-IVF-D
@@ -10,26 +10,27 @@ prefix of one and the same vector. Here every index is a line of text (:mod:`nes
     ivf256@64 > opq8x8@128             AdANNS-IVFOPQ
     hnsw32@64 > opq8x8@64 > rerank@full  in the manner of AdANNS-DiskANN
 
-A function below measures one claim with one seed on one problem (:mod:`.adanns_data`), with the figures
-and the clearance over its margins, which are those of a pilot on other splits and encoders. Seeds draw
-rows, queries, models and indexes anew. Where a claim lets us choose - a prefix, how many lists to read -
-the choice is made with one half of the queries, and the other half is reported. Speeds are ratios of
-processor times with one thread, measured in turn.
+Each function under ``@CHECKS.claim`` measures one claim with one seed on one problem, over margins from a
+pilot on other splits and encoders. Each seed draws its own rows, queries, models and indexes. Where a claim
+may choose (a prefix, how many lists to read), one half of the queries chooses and the other half is
+reported. Speeds are ratios of CPU times with one thread, measured in turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from nestling.measure.tasks.metrics import spearman
+from nestling.papers import mrl
 from nestling.papers.claims.checks import Checks, Run, Tour, measure_checks
 from nestling.papers.claims.indexes import (
     NEIGHBOURS,
     NESTED,
-    PROBED,
+    Index,
+    Operation,
     Problem,
     Representation,
     best,
@@ -37,17 +38,21 @@ from nestling.papers.claims.indexes import (
     cheapest,
     fastest,
     gaps_of,
-    problems,
+    labelled_problem,
     relative_contrast,
     seconds_in_turn,
     speedup,
+    text_problems,
 )
 from nestling.papers.claims.report import Claim
 from nestling.search.exact.neighbours import nearest
 
 TITLE = "AdANNS: A Framework for Adaptive Semantic Search (arXiv 2305.19435), claims at small scale"
 
-_FEW_LISTS = 16
+_FEW_LISTS, _PROBED, _PROBED_GRID = 16, 4, (1, 2, 4, 8, 16)  # lists read; the paper reads 1, 2 or 4
+_LABELLED_ROWS, _LABELLED_QUERIES = 10_000, 4_000  # learning the rotation of OPQ takes most of the time
+_QUICK_ROWS, _QUICK_QUERIES = 300, 100
+_RATES = (3e-2,)  # one for all, to keep the run short: the tour of MRL chose it for both nested models
 _ROUNDING = 1e-5  # of a cosine in float32; rows that are equal may stand in another order
 _RECALL_LOSS, _TUNED_LOSS = 1.0, 0.5  # points below rigid that still count as equal, and that are aimed at
 _SPEEDUP, _SPEEDUP_FP16 = 1.5, 1.3  # pilot: 2.0 and 1.7
@@ -63,16 +68,32 @@ _CENTROID_GAIN, _CENTROID_RECALL = 0.15, 0.9  # pilot: 0.27 and 0.93
 _GRAPH_LOSS, _GRAPH_BUILD = 2.0, 0.6  # pilot: 1.8 points at 0.49 of the time
 _RANK_CORRELATION = 0.85  # pilot: 0.96
 _NO_WORDNET = "WordNet is not here (Debian: wordnet-base; or set WNSEARCHDIR to its folder)"
-
-
 _LABELLED = ("pictures", "packages")
 _TEXTS, _FEW_TEXTS = ("definitions", "docstrings"), ("few definitions", "transformer")
 CHECKS: Checks[Problem] = Checks()
 
 
+def rigid_ivf(problem: Problem, seed: int, representation: Representation = NESTED) -> Index:
+    """Every stage reads the whole vector. Cut when searched, it is AdANNS-IVF-D."""
+    return problem.index(f"ivf{problem.lists}@full > flat@full", seed, representation)
+
+
+def adaptive_ivf(problem: Problem, seed: int) -> list[Operation]:
+    """AdANNS-IVF for every d_c <= d_s and some numbers of lists; d_s is cut when searched."""
+    sizes = [problem.part(divisor) for divisor in (8, 4, 2, 1)]
+    return [
+        problem.index(f"ivf{problem.lists}@{coarse} > flat@full", seed).at(scan, nprobe=probed)
+        for coarse in sizes
+        for scan in sizes
+        if scan >= coarse
+        for probed in _PROBED_GRID
+        if probed <= problem.lists
+    ]
+
+
 @CHECKS.claim("A1", "With all lists read, any (d_c, d_s) is exact", _FEW_TEXTS)
 def all_lists_are_exact(problem: Problem, seed: int) -> Run:
-    """With every list read, any (d_c, d_s) finds what an exact search at d_s does."""
+    """Scores against those of an exact search at d_s."""
     half, quarter, figures = problem.part(2), problem.part(4), {}
     for coarse, scan in ((quarter, half), (half, half), (half, quarter), (quarter, problem.dim)):
         index = problem.index(f"ivf{_FEW_LISTS}@{coarse} > flat@{scan}", seed)
@@ -120,11 +141,11 @@ def faster_at_equal_recall(problem: Problem, seed: int) -> Run:
 @CHECKS.claim("A3", "Cut when searched, an index is as good as one rebuilt (AdANNS-IVF-D)", _LABELLED)
 def needs_no_rebuild(problem: Problem, seed: int) -> Run:
     """An index built at the full size and cut when searched, against one built for that size."""
-    whole = problem.rigid(seed, NESTED)
+    whole = rigid_ivf(problem, seed)
     figures: dict[str, float] = {}
     for dim in map(problem.part, (8, 4, 2)):
         rebuilt = problem.index(f"ivf{problem.lists}@{dim} > flat@{dim}", seed)
-        cut_later, made_for_it = whole.at(dim, nprobe=PROBED), rebuilt.at(nprobe=PROBED)
+        cut_later, made_for_it = whole.at(dim, nprobe=_PROBED), rebuilt.at(nprobe=_PROBED)
         figures[f"cut - rebuilt at {dim}"] = cut_later.reported["top-1"] - made_for_it.reported["top-1"]
     return _REBUILT_GAP - max(map(abs, figures.values())), figures
 
@@ -132,12 +153,12 @@ def needs_no_rebuild(problem: Problem, seed: int) -> Run:
 @CHECKS.claim("A4", "... and so it is with nested vectors only", _LABELLED)
 def only_nested_vectors_can_be_cut(problem: Problem, seed: int) -> Run:
     """The same index cut, of nested vectors over vectors trained at the full size alone."""
-    nested, rigid = (problem.rigid(seed, each) for each in (NESTED, Representation(problem.dim)))
+    nested, rigid = (rigid_ivf(problem, seed, each) for each in (NESTED, Representation(problem.dim)))
     gaps: list[float] = []
     figures: dict[str, float] = {}
     for divisor, margin in _OVER_CUT_RIGID[problem.key].items():
         dim = problem.part(divisor)
-        tops = [each.at(dim, nprobe=PROBED).reported["top-1"] for each in (nested, rigid)]
+        tops = [each.at(dim, nprobe=_PROBED).reported["top-1"] for each in (nested, rigid)]
         gaps.append(tops[0] - tops[1] - margin)
         figures |= {
             f"nested at {dim}": tops[0],
@@ -150,8 +171,8 @@ def only_nested_vectors_can_be_cut(problem: Problem, seed: int) -> Run:
 def cheaper_than_rigid(problem: Problem, seed: int) -> Run:
     """Lists by a quarter, comparisons by half, against rigid IVF over vectors trained at full size."""
     plan = f"ivf{problem.lists}@{problem.part(4)} > flat@{problem.part(2)}"
-    adaptive = problem.index(plan, seed).at(nprobe=PROBED)
-    rigid = problem.rigid(seed, Representation(problem.dim)).at(nprobe=PROBED)
+    adaptive = problem.index(plan, seed).at(nprobe=_PROBED)
+    rigid = rigid_ivf(problem, seed, Representation(problem.dim)).at(nprobe=_PROBED)
     top1, precision = gaps_of(adaptive, rigid)
     ratio = speedup(rigid, adaptive)
     return min(precision, top1 + _TOP1_LOSS, ratio - _HALF_SPEEDUP), {
@@ -165,9 +186,9 @@ def cheaper_than_rigid(problem: Problem, seed: int) -> Run:
 @CHECKS.claim("A6", "AdANNS-IVF beats rigid IVF of smaller models at equal compute", _LABELLED)
 def better_at_equal_compute(problem: Problem, seed: int) -> Run:
     """The best (d_c, d_s, lists read) for the MFLOPs of rigid IVF over vectors trained at d."""
-    candidates, figures = problem.adaptive(seed), {}
+    candidates, figures = adaptive_ivf(problem, seed), {}
     for dim in map(problem.part, (8, 4, 2)):
-        rigid = problem.rigid(seed, Representation(dim)).at(nprobe=PROBED)
+        rigid = rigid_ivf(problem, seed, Representation(dim)).at(nprobe=_PROBED)
         figures[f"MFLOPs of rigid {dim}"] = rigid.mflops
         for place, measure in enumerate(("top-1", "mAP@10")):
             adaptive = best(candidates, measure, rigid.mflops)
@@ -179,8 +200,8 @@ def better_at_equal_compute(problem: Problem, seed: int) -> Run:
 @CHECKS.claim("A14", "Half the multiply-adds of rigid IVF at equal accuracy", _LABELLED)
 def cheaper_at_equal_accuracy(problem: Problem, seed: int) -> Run:
     """The fewest MFLOPs for the top-1 of rigid IVF over vectors trained at full size."""
-    rigid = problem.rigid(seed, Representation(problem.dim)).at(nprobe=PROBED)
-    adaptive = cheapest(problem.adaptive(seed), "top-1", rigid.tuned["top-1"])
+    rigid = rigid_ivf(problem, seed, Representation(problem.dim)).at(nprobe=_PROBED)
+    adaptive = cheapest(adaptive_ivf(problem, seed), "top-1", rigid.tuned["top-1"])
     problem.note("A14", seed, adaptive)
     top1, precision = gaps_of(adaptive, rigid)
     flops, ratio = rigid.mflops / adaptive.mflops, speedup(rigid, adaptive)
@@ -243,7 +264,7 @@ def composites_gain(problem: Problem, seed: int) -> Run:
     """Lists or a graph with OPQ codes of 8 bytes, on chosen prefixes, against rigid ones."""
     ivf, half, quarter = f"ivf{problem.lists}", problem.part(2), problem.part(4)
     families = {
-        "IVF": ([(quarter, half), (half, problem.dim)], ivf, {"nprobe": PROBED}),
+        "IVF": ([(quarter, half), (half, problem.dim)], ivf, {"nprobe": _PROBED}),
         "HNSW": ([(half, half), (problem.dim, problem.dim)], "hnsw32", {"ef": 64}),
     }
     figures: dict[str, float] = {}
@@ -324,7 +345,7 @@ def short_graph_full_distances(problem: Problem, seed: int) -> Run:
 @CHECKS.claim("A13", "The cost model puts operating points in the order of their times", _TEXTS)
 def cost_predicts_order(problem: Problem, seed: int) -> Run:
     """Rank correlation of MFLOPs and time over a grid of AdANNS-IVF."""
-    grid = problem.adaptive(seed)
+    grid = adaptive_ivf(problem, seed)
     flops, times = np.array([each.mflops for each in grid]), np.array(seconds_in_turn(grid))
     found = spearman(flops, times)
     return found - _RANK_CORRELATION, {
@@ -357,6 +378,15 @@ NOT_TESTED = {
     "A20": "DiskANN with its vectors on an SSD: no build of it is at hand; A17 stands in",
 }
 CLAIMS = (*dict.fromkeys(check.id for check in CHECKS), *NOT_TESTED)
+
+
+def problems(keys: Collection[str], quick: bool) -> Iterator[Problem]:
+    """The problems of ``keys``, each made only if it is wanted; one without its data is left out."""
+    counts = (_QUICK_ROWS, _QUICK_QUERIES) if quick else (_LABELLED_ROWS, _LABELLED_QUERIES)
+    bits = 4 if quick else 8  # of a product quantiser's codes: 4 are learned sooner than the paper's 8
+    for study in mrl.problems([key for key in _LABELLED if key in keys], quick, _RATES):
+        yield labelled_problem(study, *counts, bits)
+    yield from text_problems(keys, quick, bits)
 
 
 def run(tour: Tour) -> tuple[list[Claim], dict[str, object]]:

@@ -1,11 +1,13 @@
 """tRSA, the topology and geometry of neural representations (Lin and Kriegeskorte, arXiv 2309.11028).
 
-Dissimilarities are put through a family of thresholds before matrices are compared, so that a comparison
-weighs who is near whom (topology) or how far exactly (geometry); the paper asks which member of the family
-tells best which layer of a network, or which area of a brain, a matrix comes from.
+A family of thresholds transforms dissimilarities before their matrices are compared, so that a comparison
+weighs who is near whom (topology) or exact distances (geometry). The paper asks which member of the family
+best identifies the layer of a network, or the area of a brain, that a matrix comes from
+(:func:`identification`).
 
-The paper's recordings of 24 people are not public; measured models of AlexNet and small trained networks
-stand in for them. What is claimed here was measured before (on other draws), and the margins are from there.
+The paper's recordings of 24 people are not public. Simulated measurements of AlexNet and small trained
+networks replace them (:mod:`nestling.papers.problems.representations`). The margins come from a pilot on
+other draws.
 """
 
 from __future__ import annotations
@@ -21,24 +23,18 @@ from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.similarity.adaptive import adaptive_dependence
 from nestling.compare.similarity.comparators import compare
 from nestling.compare.transforms.geodesic import Geodesic
+from nestling.compare.transforms.thresholds import Region, sample_thresholds
 from nestling.compare.transforms.topology import GeoTopological
 from nestling.errors import MissingExtraError, require
 from nestling.papers.claims.checks import Checks, Run, Tour, measure_checks
 from nestling.papers.claims.report import Claim
-from nestling.papers.problems.representations import (
-    DRAWS,
-    AlexNet,
-    Brains,
-    Networks,
-    Shapes,
-    Words,
-    identification,
-    noisy,
-)
+from nestling.papers.problems.representations import DRAWS, AlexNet, Brains, Networks, Shapes, Words
 
 TITLE = "tRSA: the topology and geometry of neural representations (arXiv 2309.11028), claims at small scale"
 
+STATISTICS: tuple[Region, ...] = ("topology", "geometry", "local", "global", "intermediate")
 CHECKS: Checks[Any] = Checks()  # each on a problem of its own kind
+_SAMPLES = 10  # pairs of thresholds of a region, as in the paper
 _POINTS = (50, 100)
 _RDM_RATIO, _GEODESIC_RATIO = 3.0, 0.8
 _NEAR = 0.075  # share of the pairs that are edges, as in the paper's figures
@@ -51,6 +47,29 @@ _PEERS_THRESHOLDS = ((0.2, 0.8), (0.4, 0.6))
 _WITHIN = 0.03
 _OVER_RANDOM, _DIM = 0.1, 64
 _OVER_PEER = 0.15
+
+
+def noisy(rdms: RDMs, share: float, seed: int) -> RDMs:
+    """Noise of ``share`` standard deviations of a matrix on each of its entries, none below 0."""
+    if not share:
+        return rdms
+    vectors = rdms.vectors.astype(np.float64)
+    noise = np.random.default_rng([seed, round(100 * share)]).normal(size=vectors.shape)
+    return rdms.replace(vectors=np.maximum(vectors + share * vectors.std(axis=1, keepdims=True) * noise, 0))
+
+
+def identification(rdms: RDMs, label: str, subject: str, seed: int) -> dict[str, float]:
+    """Share of matrices whose class is found, by the statistic they are compared in.
+
+    ``raw`` distances, their ``rank``, and each region of thresholds as the mean over pairs drawn from it.
+    """
+    found = {"raw": identify(rdms, label=label, subject=subject).accuracy}
+    found["rank"] = identify(rdms, label=label, subject=subject, transform=GeoTopological(0, 1)).accuracy
+    for region in STATISTICS:
+        transforms = [GeoTopological(*pair) for pair in sample_thresholds(region, _SAMPLES, seed=seed)]
+        each = [identify(rdms, label=label, subject=subject, transform=t).accuracy for t in transforms]
+        found[region] = float(np.mean(each))
+    return found
 
 
 @CHECKS.claim(

@@ -1,12 +1,12 @@
-"""The indexes that the claims of AdANNS compare, what is asked of them, and how a point is chosen."""
+"""Indexes at operating points: quality, multiply-adds and seconds of each, and the choice among them."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -14,8 +14,9 @@ from nestling.cut import cut
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.vectors import PCARotation
 from nestling.granularity import Nesting
-from nestling.papers.claims.models import Effort, Study, label_quality
-from nestling.papers.problems.labelled import Floats, Ints, LabelledData, Rows, docstrings, fashion, packages
+from nestling.papers.claims.models import Study
+from nestling.papers.claims.qualities import label_quality
+from nestling.papers.problems.labelled import Floats, Ints, Rows, docstrings
 from nestling.papers.problems.search_texts import (
     Texts,
     adapted_docstrings,
@@ -29,12 +30,6 @@ from nestling.search.exact.recall import Questions
 from nestling.search.plan.plan import Point
 
 NEIGHBOURS = 10
-PROBED = 4  # lists read where nothing else is said; the paper reads 1, 2 or 4
-_PROBED_GRID = (1, 2, 4, 8, 16)
-_LABELLED_ROWS, _LABELLED_QUERIES = 10_000, 4_000  # learning the rotation of OPQ takes most of the time
-_QUICK_ROWS, _QUICK_QUERIES = 300, 100
-# One for all, to keep the run short: what the search in the tour of MRL chose for both nested models.
-_RATES = (3e-2,)
 _TIMED_ROUNDS = 5
 _CONTRAST_QUERIES = 300
 _CLUSTERING_ROUNDS = 25  # the paper's, and those of faiss
@@ -60,7 +55,7 @@ NESTED = Representation()
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Queries, and what tells how good the rows are that were found for them.
+    """Queries, and the judge of what was found for them.
 
     Args:
         queries: ``Float[m, dim]``.
@@ -87,11 +82,11 @@ class Ground:
 
 
 class Problem:
-    """One set of vectors that are searched, in as many representations as there are.
+    """One set of vectors to search, in each of its representations.
 
     Args:
-        key: names it in the list of checks.
-        name: names it in the report.
+        key: its name in the list of claims.
+        name: its name in the report.
         dim: full size of the vectors.
         lists: inverted lists that suit the number of rows.
         draw: the ground of one seed and representation.
@@ -120,31 +115,15 @@ class Problem:
         return self.dim // divisor
 
     def index(self, plan: str, seed: int, representation: Representation = NESTED) -> Index:
-        """The index that ``plan`` makes of the rows; those used last are kept."""
+        """The index of the rows by ``plan``; the last few are cached."""
         return self._built(plan, seed, representation)
 
     def opq(self, size: int, dim: int | None = None) -> str:
         """The stage that compares codes of ``size`` parts, a byte each, of a prefix or the whole."""
         return f"opq{size}x{self.bits}@{dim or 'full'}"
 
-    def rigid(self, seed: int, representation: Representation) -> Index:
-        """Every stage reads the whole vector. Cut when searched, it is AdANNS-IVF-D."""
-        return self.index(f"ivf{self.lists}@full > flat@full", seed, representation)
-
-    def adaptive(self, seed: int) -> list[Operation]:
-        """AdANNS-IVF for every d_c <= d_s and some numbers of lists; d_s is cut when searched."""
-        sizes = [self.part(divisor) for divisor in (8, 4, 2, 1)]
-        return [
-            self.index(f"ivf{self.lists}@{coarse} > flat@full", seed).at(scan, nprobe=probed)
-            for coarse in sizes
-            for scan in sizes
-            if scan >= coarse
-            for probed in _PROBED_GRID
-            if probed <= self.lists
-        ]
-
     def note(self, claim: str, seed: int, chosen: Operation) -> None:
-        """Remember what was chosen, for the report."""
+        """Keep the chosen operation for the report."""
         self.choices[f"{claim}, seed {seed}"] = str(chosen)
 
     def _build(self, plan: str, seed: int, representation: Representation) -> Index:
@@ -169,7 +148,7 @@ class Index:
     build_s: float
 
     def at(self, dim: int | None = None, **parameters: int) -> Operation:
-        """The index as it is used: which prefix at most, and ``nprobe``, ``ef`` and ``shortlist``."""
+        """The index at an operating point: the longest prefix read, ``nprobe``, ``ef`` and ``shortlist``."""
         length = parameters.pop("shortlist", None)
         return Operation(self, Point(**parameters, shortlists=() if length is None else (length,)), dim)
 
@@ -222,7 +201,7 @@ def gaps_of(ours: Operation, theirs: Operation) -> tuple[float, float]:
 
 
 def seconds_in_turn(operations: Sequence[Operation]) -> list[float]:
-    """Least processor seconds of each for its reporting queries; all are measured in turn, round by round."""
+    """Least CPU seconds of each for its reporting queries; all take turns, round by round."""
     rounds = [
         [each.seconds(each.index.ground.reporting.queries) for each in operations]
         for _ in range(_TIMED_ROUNDS)
@@ -231,19 +210,19 @@ def seconds_in_turn(operations: Sequence[Operation]) -> list[float]:
 
 
 def speedup(slow: Operation, fast: Operation) -> float:
-    """How many times as many queries a second ``fast`` answers."""
+    """Ratio of throughput, ``fast`` over ``slow``."""
     slower, faster = seconds_in_turn([slow, fast])
     return slower / faster
 
 
 def fastest(candidates: Iterable[Operation], measure: str, target: float) -> Operation:
-    """What takes least time to reach ``target`` on the tuning queries; if nothing does, the best of all."""
+    """The fastest that reaches ``target`` on the tuning queries; the best of all if none does."""
     reached = _reaching(candidates, measure, target)
     return min(reached, key=lambda each: each.seconds(each.index.ground.tuning.queries))
 
 
 def cheapest(candidates: Iterable[Operation], measure: str, target: float) -> Operation:
-    """The same by the cost model."""
+    """The one of fewest multiply-adds that reaches ``target``, by the cost model."""
     return min(_reaching(candidates, measure, target), key=lambda each: each.mflops)
 
 
@@ -253,12 +232,12 @@ def _reaching(candidates: Iterable[Operation], measure: str, target: float) -> l
 
 
 def best(candidates: Iterable[Operation], measure: str, budget: float = np.inf) -> Operation:
-    """What is best on the tuning queries among those that take at most ``budget`` MFLOPs."""
+    """The best on the tuning queries among those of at most ``budget`` MFLOPs."""
     return max((each for each in candidates if each.mflops <= budget), key=lambda each: each.tuned[measure])
 
 
 def text_problem(key: str, texts: Texts, bits: int = 8) -> Problem:
-    """Texts, where the right answers are those of an exact search at the full size."""
+    """Texts; the ground truth is exact search at the full size."""
 
     def draw(seed: int, representation: Representation) -> Ground:
         assert representation == NESTED
@@ -280,9 +259,8 @@ def _judged_by_truth(queries: Floats, rows: Floats) -> Asked:
 
 
 def labelled_problem(study: Study, rows: int, queries: int, bits: int = 8) -> Problem:
-    """Rows with classes: some training rows are searched, and those of the query's class are right."""
-    data = study.data
-    assert isinstance(data, LabelledData)
+    """Rows with classes: training rows are searched, and those of the class of a query are relevant."""
+    data = study.labelled
     searched = Rows(data.train.x[:rows], data.train.labels[:rows])
     asked = Rows(data.test.x[:queries], data.test.labels[:queries])
 
@@ -343,28 +321,16 @@ def relative_contrast(ground: Ground, dim: int) -> float:
     return float(distances.mean() / distances.min(axis=1).mean())
 
 
-def problems(keys: set[str], quick: bool) -> Iterator[Problem]:
-    """The problems of ``keys``, read and encoded only if wanted; those without their data are left out."""
-    counts = (_QUICK_ROWS, _QUICK_QUERIES) if quick else (_LABELLED_ROWS, _LABELLED_QUERIES)
-    bits = 4 if quick else 8
-    effort = partial(Effort.of, quick, rates=_RATES)
-    if "pictures" in keys:
-        yield labelled_problem(Study("pictures", fashion(quick), effort(epochs=5)), *counts, bits)
-    if keys == {"pictures"}:
-        return
-    encoder, folder = TextEncoder.open("wordllama"), wordnet_folder()
-    if keys & {"definitions", "few definitions"} and folder is not None:
-        texts = definitions(folder, encoder, quick)
+def text_problems(keys: Collection[str], quick: bool, bits: int) -> Iterator[Problem]:
+    """The problems of texts, each encoded only if it is wanted; one without its data is left out."""
+    folder = wordnet_folder()
+    if {"definitions", "few definitions"} & set(keys) and folder is not None:
+        texts = definitions(folder, TextEncoder.open("wordllama"), quick)
         yield text_problem("definitions", texts, bits)
         yield text_problem("few definitions", texts.fewer(), bits)
-    if not keys & {"packages", "docstrings", "transformer"}:
-        return
-    pairs = docstrings(quick)
-    if "packages" in keys:
-        yield labelled_problem(
-            Study("packages", packages(pairs, encoder, quick), effort(epochs=15)), *counts, bits
-        )
     if "docstrings" in keys:
-        yield text_problem("docstrings", docstring_search(pairs, encoder, quick), bits)
+        texts = docstring_search(docstrings(quick), TextEncoder.open("wordllama"), quick)
+        yield text_problem("docstrings", texts, bits)
     if "transformer" in keys:
-        yield text_problem("transformer", adapted_docstrings(pairs, TextEncoder.open("minilm"), quick), bits)
+        texts = adapted_docstrings(docstrings(quick), TextEncoder.open("minilm"), quick)
+        yield text_problem("transformer", texts, bits)

@@ -1,9 +1,9 @@
-"""The text encoders that the claims of 2DMSE and Starbucks compare, all trained with the same effort.
+"""What the tours of 2DMSE and Starbucks share: an encoder, a task, and the study of ways to train for it.
 
-All start from all-MiniLM-L6-v2 (6 layers, 384 dims), and learn from the scored pairs of the STS benchmark
-with CoSENT. Each method picks its learning rate on the development pairs, by the mean over the cells of
-the diagonal that it trains, with the first seed: the rate doubles while that pays, else halves while that
-pays. The test pairs are looked at once, at the end.
+The encoder is all-MiniLM-L6-v2 (6 layers, 384 dims), fine-tuned on the scored pairs of the STS benchmark.
+Each method picks its learning rate on the development pairs, by the mean over the cells of the diagonal that
+it trains, with the first seed: the rate is doubled while that helps, or else halved. The test pairs are
+measured once, at the end.
 """
 
 from __future__ import annotations
@@ -16,23 +16,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nestling.data.sets.sts import ScoredPairs, stsb
 from nestling.domains.text.pairs import PairObjective, ToViews
-from nestling.domains.text.similarity import ScoredRows
 from nestling.encoders.text.encoder import TextEncoder
-from nestling.encoders.views import ViewsOf
 from nestling.granularity import Granularity, Nesting
-from nestling.losses import AlignScores, AlignVectors, Compress, CoSENT, Nested, Parts
+from nestling.losses import Parts
 from nestling.losses.nested import Views
+from nestling.measure.machine import versions
 from nestling.measure.tasks.metrics import spearman
-from nestling.papers.claims.checks import Tour
+from nestling.papers.claims.checks import Checks, Tour, measure_checks
 from nestling.papers.claims.layer_retrieval import ByLayer, find
 from nestling.papers.claims.notes import Notes
 from nestling.papers.claims.rate_search import RateSearch
-from nestling.schedules import Cross, Every, Schedule
-from nestling.training import TrainConfig, fit
+from nestling.papers.claims.report import Claim
+from nestling.training import TrainConfig
 from nestling.vectors.prefix import prefix_pair_scores
 
 LAYERS, DIMS = (1, 2, 3, 4, 5, 6), (32, 64, 128, 192, 256, 384)
@@ -40,12 +39,8 @@ PAIRS = Nesting.pairs(layer=LAYERS, dim=DIMS)
 GRID = Nesting.grid(layer=LAYERS, dim=DIMS)
 Cells = dict[Granularity, float]
 
-_EVERY = Every()
-_SCALE = 20.0
-_COSENT = partial(CoSENT, _SCALE)
 _CHUNK = 16
 UNTOUCHED = "untouched"
-COMPRESSED = 32  # the components of a batch of 64 vectors
 
 
 @dataclass(frozen=True)
@@ -68,8 +63,11 @@ class Method:
     full_loss: float = np.inf
 
 
+Train = Callable[[TextEncoder, Method, ScoredPairs, TrainConfig], TextEncoder]
+
+
 class LikeLengths(nn.Module):
-    """An objective on pairs of texts for which texts of like length are encoded together.
+    """An objective on pairs of texts that encodes texts of similar length together.
 
     Less than half of the tokens are padding then; the loss is the same.
     """
@@ -90,133 +88,23 @@ class LikeLengths(nn.Module):
         return {rest: torch.cat([part[rest] for part in parts])[back] for rest in rests}
 
 
-class StockPairwise(nn.Module):
-    """A loss of sentence-transformers on the same pairs."""
-
-    def __init__(self, model: Any, loss: nn.Module) -> None:
-        super().__init__()
-        self.preprocess, self.loss = model.preprocess, loss
-
-    def forward(self, model: Any, batch: Sequence[tuple[str, str, float]]) -> Tensor:
-        """Loss of a batch of (first, second, score)."""
-        first, second, scores = map(list, zip(*batch, strict=True))
-        found: Tensor = self.loss([self.preprocess(first), self.preprocess(second)], torch.tensor(scores))
-        return found
-
-
-def ours(
-    name: str,
-    nesting: Nesting,
-    *,
-    base: Callable[[], nn.Module] = _COSENT,
-    values: str = "scores",
-    align: Any = None,
-    schedule: Schedule = _EVERY,
-    weights: Mapping[Any, float] | None = None,
-    depth: int = LAYERS[-1],
-) -> Method:
-    """A method that is a nested loss of rows (text, text, value), whose values the loss takes by name.
-
-    The diagonal cells of the nesting pick the rate.
-    """
-
-    def objective(model: TextEncoder) -> nn.Module:
-        loss = Nested(base(), nesting, align=align, schedule=schedule, weights=weights, reduction="mean")
-        return LikeLengths(PairObjective(loss, values))
-
-    full = nesting.full if "layer" in nesting.axes else nesting.full.replace(layer=depth)
-    members = {g if "layer" in g else g.replace(layer=depth) for g in nesting}
-    cells = tuple(g for g in PAIRS if g in members) or (full,)
-    return Method(name, objective, cells, depth)
-
-
-def plain() -> Method:
-    """Fine-tuned at full size alone, and cut afterwards."""
-    return ours("plain", Nesting.chain(dim=DIMS[-1:]))
-
-
-def separate(cell: Granularity) -> Method:
-    """A model of so many layers, trained for so many dims."""
-    if cell == GRID.full:
-        return plain()
-    return ours(f"separate {cell}", Nesting.chain(dim=[cell["dim"]]), depth=cell["layer"])
-
-
-def mrl() -> Method:
-    """Nested in dims at the last layer."""
-    return ours("MRL", Nesting.chain(dim=DIMS))
-
-
-def starbucks() -> Method:
-    """Fixed pairs, all in every step, their scores aligned with those of the full size."""
-    return ours("Starbucks", PAIRS, align=AlignScores())
-
-
-def unaligned() -> Method:
-    """Starbucks without the term that aligns."""
-    return ours("Starbucks without alignment", PAIRS)
-
-
-def starbucks_for_full() -> Method:
-    """Starbucks with three times the weight on the full size, at a rate that loses it at most a point.
-
-    Of the weights 1, 3, 6 and 10 the largest that cost the mean over the pairs nothing on the development
-    pairs.
-    """
-    weights = {cell: 3.0 if cell == GRID.full else 1.0 for cell in PAIRS}
-    method = ours("Starbucks for the full size", PAIRS, align=AlignScores(), weights=weights)
-    return replace(method, full_loss=1.0)
-
-
-def whole_grid() -> Method:
-    """Every layer with every dim in every step."""
-    return ours("grid", GRID, align=AlignScores())
-
-
-def two_d_mse() -> Method:
-    """2DMSE as published: four cells a step, the vectors of the two layers aligned at full dims."""
-    align = AlignVectors(1.0, 1.0, whole=True, detach=False)
-    return ours("2DMSE", GRID, align=align, schedule=Cross())
-
-
-def espresso(form: str | None = "pca") -> Method:
-    """ESE: every layer in every step at one size, whose entries are drawn to the main components."""
-    cells = [Granularity(layer=layer, dim=COMPRESSED) for layer in LAYERS]
-    nesting = Nesting((*cells, GRID.full))
-    below = len(LAYERS) - 1
-    weights: dict[Any, float] = {
-        cell: 1 / (1 + np.log1p(place)) / below for place, cell in enumerate(cells[:-1])
-    }
-    align = None if form is None else Compress(COMPRESSED, form=form)
-    name = "ESE without compression" if form is None else "ESE" if form == "pca" else "ESE, published form"
-    return replace(ours(name, nesting, align=align, weights=weights), cells=(*cells, GRID.full))
-
-
-def stock_two_d() -> Method:
-    """Matryoshka2dLoss of sentence-transformers, with its own settings of today."""
-
-    def objective(model: TextEncoder) -> nn.Module:
-        from sentence_transformers.sentence_transformer import losses
-
-        base = losses.CoSENTLoss(model.model, scale=_SCALE)
-        dims = list(reversed(DIMS))
-        return StockPairwise(model.model, losses.Matryoshka2dLoss(model.model, base, dims))
-
-    return Method("sentence-transformers Matryoshka2dLoss", objective, tuple(PAIRS))
-
-
 class Study:
-    """Every method that was asked for, measured at every layer and dim; each is trained when first needed.
+    """Every method at every layer and dim; each is trained when it is first needed.
 
     Args:
         tour: how many seeds, and whether few pairs and steps are enough.
         notes: keep what was measured.
+        train: a model that starts from the given one, by a method, on scored pairs.
+        baseline: the method whose full size bounds what others may lose.
         searched: names of the methods that are measured in retrieval too.
     """
 
     name = "STS-B, all-MiniLM-L6-v2"
 
-    def __init__(self, tour: Tour, notes: Notes, searched: Collection[str] = ()) -> None:
+    def __init__(
+        self, tour: Tour, notes: Notes, train: Train, baseline: Method, searched: Collection[str] = ()
+    ) -> None:
+        self._fit, self._baseline = train, baseline
         steps = 2 if tour.quick else None
         self.quick, self.notes, self._searched = tour.quick, notes, searched
         self.config = TrainConfig(
@@ -256,7 +144,7 @@ class Study:
         """What counts first is not to lose more of the full size than ``method`` may."""
         if method.full_loss == np.inf:
             return 0.0, found["mean"]
-        least = max(each["full"] for each in self.tuned.developed(plain()).values()) - method.full_loss
+        least = max(each["full"] for each in self.tuned.developed(self._baseline).values()) - method.full_loss
         return min(0.0, found["full"] - least), found["mean"]
 
     def _look(self, method: Method, model: TextEncoder) -> dict[str, ByLayer]:
@@ -275,19 +163,17 @@ class Study:
 
     def _train(self, method: Method, config: TrainConfig, first: TextEncoder | None = None) -> TextEncoder:
         model = copy.deepcopy(first or minilm(method.depth))
-        data = ScoredRows(_pairs("train", self.quick))
-        fit(ViewsOf(model), method.objective(model), data, config, collate=list)
-        return model.eval()
+        return self._fit(model, method, _pairs("train", self.quick), config)
 
 
 def find_untouched(notes: Notes, *, quick: bool) -> dict[str, ByLayer]:
-    """What the encoder that all start from finds on XQuAD and Cranfield."""
+    """What the shared initial checkpoint finds on XQuAD and Cranfield."""
     return notes.once(f"{UNTOUCHED}, retrieval", lambda: find(minilm(), quick=quick))
 
 
 @cache
 def minilm(depth: int = LAYERS[-1]) -> TextEncoder:
-    """The encoder that all start from, cut to so many layers; it is shared, and copied before it learns."""
+    """The shared initial checkpoint, truncated to ``depth`` layers; copy it before training."""
     nesting = Nesting.grid(layer=LAYERS[:depth], dim=DIMS)
     whole = TextEncoder.open("minilm", GRID)
     return (
@@ -302,3 +188,31 @@ def _pairs(split: str, quick: bool) -> ScoredPairs:
 
 def _read(noted: Mapping[str, float]) -> Cells:
     return {Granularity.parse(g): value for g, value in noted.items()}
+
+
+def run_checks(
+    name: str,
+    checks: Checks[Any],
+    not_tested: Mapping[str, str],
+    tour: Tour,
+    searched: Mapping[str, Sequence[Method]],
+    studies_of: Callable[[Notes, Collection[str]], Mapping[str, Any]],
+) -> tuple[list[Claim], dict[str, object]]:
+    """Measure the claims of a tour; also the learning rates that were picked.
+
+    Args:
+        name: of the tour, and of the file that keeps an interrupted one.
+        checks: of all its claims.
+        not_tested: why some claims are not.
+        tour: what is asked.
+        searched: the methods that are measured in retrieval, by the claim that needs this.
+        studies_of: from the notes and the names of these methods, each study by its key.
+    """
+    path = None if tour.folder is None else tour.folder / f"{name}.interrupted.json"
+    names = {each.name for claim, methods in searched.items() if claim in tour.claims for each in methods}
+    notes = Notes(path, {"tour": name, "quick": tour.quick, "searched": sorted(names), **versions()})
+    studies = studies_of(notes, names)
+    measured = measure_checks(tour.checks(checks), studies, tour.seeds)
+    notes.remove()
+    rates = {name: rate for study in studies.values() for name, rate in study.tuned.rates.items()}
+    return [*measured, *tour.untested(not_tested)], {"learning rates": rates}

@@ -7,6 +7,7 @@ import sysconfig
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -100,6 +101,7 @@ def fashion(quick: bool) -> LabelledData:
     )
 
 
+@cache
 def docstrings(quick: bool) -> TextPairs:
     """Names and descriptions of what the installed packages define; the standard library's when quick."""
     return docstring_pairs([sysconfig.get_paths()["stdlib"]] if quick else None)

@@ -1,4 +1,4 @@
-"""What the claims of tRSA are measured on: shapes, pictures, trained networks and words."""
+"""Representations to compare: shapes, AlexNet and cortex on pictures, trained networks, and words."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from nestling.compare.inference.identification import identify
 from nestling.compare.rdms.from_patterns import rdm
 from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.transforms.geodesic import Geodesic
-from nestling.compare.transforms.thresholds import Region, sample_thresholds
 from nestling.compare.transforms.topology import GeoTopological
 from nestling.data.sets.dissimilarities import pictures92
 from nestling.data.sets.images import fashion_mnist
@@ -31,9 +29,7 @@ from nestling.training import TrainConfig, fit
 
 Floats = NDArray[np.float64]
 
-STATISTICS: tuple[Region, ...] = ("topology", "geometry", "local", "global", "intermediate")
 DRAWS = 5  # of points, noise, pictures or words, for one seed
-_SAMPLES = 10  # pairs of thresholds of a region, as in the paper
 _JITTER = 0.004
 _NETWORKS, _STIMULI, _IMAGES, _EPOCHS, _WIDTHS = 10, 62, 8_000, 5, (16, 16, 24, 24, 32, 32, 32, 32)
 _PICTURES = 0.8  # share of them that a seed draws
@@ -77,29 +73,6 @@ class Shapes:
 def rdms_of(part: str) -> RDMs:
     """The matrices of one part of the 92 pictures."""
     return pictures92(part).rdms()
-
-
-def noisy(rdms: RDMs, share: float, seed: int) -> RDMs:
-    """Noise of ``share`` standard deviations of a matrix on each of its entries, none below 0."""
-    if not share:
-        return rdms
-    vectors = rdms.vectors.astype(np.float64)
-    noise = np.random.default_rng([seed, round(100 * share)]).normal(size=vectors.shape)
-    return rdms.replace(vectors=np.maximum(vectors + share * vectors.std(axis=1, keepdims=True) * noise, 0))
-
-
-def identification(rdms: RDMs, label: str, subject: str, seed: int) -> dict[str, float]:
-    """Share of matrices whose class is found, by the statistic they are compared in.
-
-    ``raw`` distances, their ``rank``, and each region of thresholds as the mean over pairs drawn from it.
-    """
-    found = {"raw": identify(rdms, label=label, subject=subject).accuracy}
-    found["rank"] = identify(rdms, label=label, subject=subject, transform=GeoTopological(0, 1)).accuracy
-    for region in STATISTICS:
-        transforms = [GeoTopological(*pair) for pair in sample_thresholds(region, _SAMPLES, seed=seed)]
-        each = [identify(rdms, label=label, subject=subject, transform=t).accuracy for t in transforms]
-        found[region] = float(np.mean(each))
-    return found
 
 
 class AlexNet:
