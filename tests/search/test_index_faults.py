@@ -1,4 +1,4 @@
-"""Kills, damaged files and failing writes: small runs of what benchmarks/faults.py does in full."""
+"""Kills, damaged files and failing writes: small runs of what benchmarks/faults does in full."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nestling.search.index.files import segments
 from nestling.search.index.index import AdaptiveIndex
 from samples import gaussian
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "faults"))
 
 import crashes
 import failing_writes

@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 from crashes import LOG_BYTES, examine, history, plan_of
+
 from nestling.search.index.index import AdaptiveIndex
 
 

@@ -1,11 +1,12 @@
 """Kills, power cuts, damaged files and failing writes of an index; the figures go to results/faults.csv.
 
-Run: python benchmarks/faults.py [--kills 200] [--mutants 1000] [--histories 4] [--seed 0]
+Run: python benchmarks/faults/run.py [--kills 200] [--mutants 1000] [--histories 4] [--seed 0]
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,10 +16,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from crashes import kill_many
 from failing_writes import OPERATIONS, fail_everywhere
 from mutants import mutate, states
 from power_cuts import cut_everywhere
+
 from record import stamp, write_csv
 
 DAMAGED_PLANS = (
