@@ -5,18 +5,17 @@ fitted on the packages that train, and measured by ndcg@10 on packages that were
 results also give what ``fit`` reports of the same map: without pairs, the share of neighbours kept. All
 intervals are of 95 %.
 
-    python benchmarks/adapters.py [CACHE [MODEL ...]]
+Run: python benchmarks/adapters.py [--models minilm] [--cache FOLDER]
 
-CACHE keeps the vectors, which take longer to make than most maps. With models, only those are measured anew.
+Vectors take longer to make than most maps, and are kept in the cache. With models, only these are measured.
 """
 
 from __future__ import annotations
 
-import csv
-import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +26,23 @@ from nestling.data import TextPairs, docstring_pairs
 from nestling.errors import NoGainWarning
 from nestling.gain import Gain
 from nestling.measure import Curve, Retrieval
-from record import RESULTS, stamp, write_csv
+from record import Results, arguments, parsed
 
 PAIRS, MANY, FEW, SEEDS = 24_000, 8_000, 2_000, 3
 MODELS = ("wordllama", "minilm")
+CACHE = Path(tempfile.gettempdir()) / "nestling-benchmarks"
 PARTS = ("train_q", "train_d", "test_q", "test_d")
 
 
-def vectors_of(model: str, parts: tuple[TextPairs, TextPairs], cache: Path | None) -> dict[str, np.ndarray]:
-    path = None if cache is None else cache / f"{model}.npz"
-    if path is not None and path.exists():
+def vectors_of(model: str, parts: tuple[TextPairs, TextPairs], cache: Path) -> dict[str, np.ndarray]:
+    path = cache / f"{model}-{len(parts[0])}.npz"
+    if path.exists():
         return dict(np.load(path))
     encoder = TextEncoder.open(model)
     texts = [side for part in parts for side in (part.queries, part.documents)]
     found = dict(zip(PARTS, map(encoder.encode, texts), strict=True))
-    if path is not None:
-        np.savez(path, **found)
+    cache.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **found)
     return found
 
 
@@ -105,38 +105,36 @@ def _gained(name: str, gain: Gain | None) -> dict[str, str]:
     return dict(zip((name, f"{name}, low", f"{name}, high"), figures, strict=True))
 
 
-def _measured_before(models: Sequence[str]) -> list[dict[str, object]]:
-    """The rows of all other models."""
-    path = RESULTS / "adapters.csv"
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return [dict(row) for row in csv.DictReader(stream) if row["model"] not in models]
+def order(model: str) -> int:
+    return MODELS.index(model) if model in MODELS else len(MODELS)
 
 
 def main() -> None:
     warnings.simplefilter("ignore", NoGainWarning)
-    cache = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    models = sys.argv[2:] or MODELS
-    training, _, test = docstring_pairs(limit=PAIRS).split(seed=0)
-    rows = _measured_before(models)
+    parser = arguments(__doc__)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for vectors (%(default)s)")
+    given = parsed(parser)
+    training, _, test = docstring_pairs(limit=600 if given.quick else PAIRS).split(seed=0)
+    models = given.models[:1] if given.quick else given.models
+    results = Results("adapters", given.output, keys=("model",), order=lambda row: order(str(row["model"])))
     for model in models:
-        x = vectors_of(model, (training, test), cache)
+        x = vectors_of(model, (training, test), given.cache)
         task = Retrieval.from_vectors(x["test_q"], x["test_d"], measures="ndcg")
         nesting = Nesting.doubling(8, x["test_q"].shape[1])
         plain = sweep(lambda vectors: vectors, task, nesting)
-        rows += rows_of(model, "truncation", 0, plain, None, 0.0)
-        for seed in range(SEEDS):
+        results.add(*rows_of(model, "truncation", 0, plain, None, 0.0))
+        for seed in range(1 if given.quick else SEEDS):
             for way, seeds, fit in ways(x["train_q"][:MANY], x["train_d"][:MANY], nesting):
                 if seed >= seeds:
                     continue
                 start = time.perf_counter()
                 fitted = fit(seed)
                 seconds = time.perf_counter() - start
-                rows += rows_of(model, way, seed, sweep(fitted, task), fitted, seconds)
-                values = [row["ndcg@10"] for row in rows[-len(nesting) :]]
+                rows = list(rows_of(model, way, seed, sweep(fitted, task), fitted, seconds))
+                values = [row["ndcg@10"] for row in rows]
                 print(f"{model:10} {way:40} {seed} {' '.join(map(str, values))}", flush=True)
-                write_csv("adapters", rows, stamp())
+                results.add(*rows)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,11 @@ the queries are held out. Every way uses one thread, and seconds are those of th
 single queries with its own kernels (its default) and batches through BLAS, which its present releases leave
 off unless told.
 
-Run: python benchmarks/certified.py [--rounds 5] [--rows 200000]
+Run: python benchmarks/certified.py [--rows 200000]
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -26,12 +25,12 @@ from nestling import kernels
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.search.certified.scan import Certificate, CertifiedNeighbours, CertifiedScan
 from nestling.search.exact.recall import Questions
-from record import in_turn, ratio, stamp, verdict, write_csv
+from record import Results, arguments, in_turn, parsed, ratio, verdict
 from sentences import sentences
 
 K, BATCH, SINGLES, FLAT_SINGLES = 10, 100, 100, 10
 LIKELY = 0.9999
-REACHES = {"exact, single": 6.0, "likely, single": 10.0, "exact, batch": 2.5}
+TARGETS = {"exact, single": 6.0, "likely, single": 10.0, "exact, batch": 2.5}
 
 
 def text_vectors(count: int) -> np.ndarray:
@@ -72,13 +71,13 @@ def bytes_read(documents: np.ndarray, many: Certificate, few: Certificate, how: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = arguments(__doc__, rounds=5)
     parser.add_argument("--rows", type=int, default=200_000)
-    arguments = parser.parse_args()
+    given = parsed(parser)
+    count = 5_000 if given.quick else given.rows
     faiss.omp_set_num_threads(1)
-    vectors = text_vectors(arguments.rows + 1_000)
-    documents, queries = vectors[: arguments.rows], vectors[arguments.rows :]
+    vectors = text_vectors(count + 1_000)
+    documents, queries = vectors[:count], vectors[count:]
 
     start = time.process_time()
     scan = CertifiedScan.build(documents)
@@ -98,7 +97,7 @@ def main() -> None:
         "likely, batch": lambda: certified(queries[:BATCH], LIKELY),
     }
     asked = {"faiss flat, single": FLAT_SINGLES}
-    seconds = in_turn(ways, arguments.rounds, clock=time.process_time)
+    seconds = in_turn(ways, given.rounds, clock=time.process_time)
     each = {name: [s / asked.get(name, 100) for s in taken] for name, taken in seconds.items()}
 
     truth, questions = scan.search(queries, K), Questions.ask(queries, documents, K)
@@ -106,8 +105,7 @@ def main() -> None:
     found = {"exact": truth, "likely": likely, "faiss flat": None}
     # Fewer queries than a batch are answered as single ones are.
     singles = {"exact": certified(queries[:4]), "likely": certified(queries[:4], LIKELY)}
-    limit, measured_on = bandwidth(), stamp()
-    rows: list[dict[str, object]] = []
+    limit, results = bandwidth(), Results("certified", given.output)
     for name, taken in each.items():
         kind, how = name.split(", ")
         answers = found[kind]
@@ -116,8 +114,8 @@ def main() -> None:
             read = bytes_read(documents, answers.certificate, singles[kind].certificate, how)
         times, low, high = ratio(each, f"faiss flat, {how}", name)
         recall = 1.0 if answers is None else questions.recalls(answers.indices).mean()
-        reach = REACHES.get(name)
-        rows.append(
+        target = TARGETS.get(name)
+        results.add(
             {
                 "way": name,
                 "rows": len(documents),
@@ -132,12 +130,13 @@ def main() -> None:
                 "build_s": round(build_s, 2) if answers is not None else "",
                 "code_bytes_per_row": scan.cost().output_bytes if answers is not None else "",
                 "kernels": kernels.level(),
-                "verdict": "" if reach is None else verdict(times, reach, at_most=False) + f" (>= {reach}x)",
+                "verdict": ""
+                if target is None
+                else verdict(times, target, at_most=False) + f" (>= {target}x)",
             }
         )
-        print(*rows[-1].values(), sep="\t")
+        print(*results.rows[-1].values(), sep="\t")
     print(f"read from memory: {limit / 1e9:.1f} GB/s; load of the machine: {os.getloadavg()[0]:.1f}")
-    print("written to", write_csv("certified", rows, measured_on))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Comparing representations against rsatoolbox: dissimilarity matrices and what is done with them.
 
-Run: python benchmarks/compare.py [--only rdms] [--rounds 9]   (one thread; the seconds are the processor's)
+Run: python benchmarks/compare.py [--only rdms]   (one thread; the seconds are the processor's)
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from nestling.compare.similarity.comparators import Method, compare
 from nestling.compare.transforms.geodesic import Geodesic
 from nestling.compare.transforms.thresholds import threshold_grid
 from nestling.compare.transforms.topology import geo_topological
-from record import Ratios, in_turn, ratio, stamp
+from record import Ratios, arguments, in_turn, parsed, ratio
 
 
 def faster(
@@ -42,20 +41,20 @@ def faster(
     ways: tuple[Callable[[], object], Callable[[], object]],
     *,
     rounds: int,
-    reach: float | None,
+    target: float | None,
     agreement: float | None = None,
 ) -> None:
     """Times the second way (the peer's) over the first (ours), taken in turn in one process."""
     seconds = in_turn(dict(zip(("ours", "theirs"), ways, strict=True)), rounds, clock=time.process_time)
     agreed = "" if agreement is None else f"{agreement:.1e}"
-    found.add(what, ratio(seconds, "theirs", "ours"), at_least=reach, agreement=agreed)
+    found.add(what, ratio(seconds, "theirs", "ours"), at_least=target, agreement=agreed)
 
 
 def rdms(found: Ratios, rounds: int) -> None:
     """Matrices of 4000 patterns of 512 channels; agreement is the largest gap over the largest entry."""
     x = np.random.default_rng(0).normal(size=(4000, 512))
     data = Dataset(x)
-    for metric, dtype, reach in (
+    for metric, dtype, target in (
         ("correlation", np.float64, 5.0),
         ("correlation", np.float32, 5.0),
         ("sqeuclidean", np.float64, None),
@@ -66,7 +65,7 @@ def rdms(found: Ratios, rounds: int) -> None:
         expected = factor * theirs().dissimilarities
         gap = float(np.abs(ours().vectors - expected).max() / expected.max())
         what = f"{metric}, 4000 x 512, {np.dtype(dtype)}"
-        faster(found, what, (ours, theirs), rounds=rounds, reach=reach, agreement=gap)
+        faster(found, what, (ours, theirs), rounds=rounds, target=target, agreement=gap)
 
 
 def within(found: Ratios, what: str, way: Callable[[], object], seconds: float, *, rounds: int) -> None:
@@ -127,7 +126,7 @@ def thresholds(found: Ratios, rounds: int) -> None:
             lambda: [peer_transform(vectors, *pair) for pair in pairs],
         ),
         rounds=rounds,
-        reach=None,
+        target=None,
         agreement=max(map(gap, pairs)),
     )
 
@@ -139,7 +138,7 @@ def thresholds(found: Ratios, rounds: int) -> None:
         "the same with identification",
         (search, lambda: peer_search(vectors, layer, subject, pairs)),
         rounds=max(1, rounds // 4),
-        reach=None,
+        target=None,
     )
     within(found, "5 s over the same with identification", search, 5.0, rounds=rounds)
     for n in (92, 200, 500):
@@ -166,7 +165,7 @@ def paths(found: Ratios, n: int, rounds: int) -> None:
     joined = np.isfinite(ours) | np.isfinite(theirs)
     agreement = float(np.abs(ours[joined] - theirs[joined]).max())
     ways = (lambda: geodesic.transform(vectors), peer)
-    faster(found, f"paths, {n} stimuli", ways, rounds=rounds, reach=None, agreement=agreement)
+    faster(found, f"paths, {n} stimuli", ways, rounds=rounds, target=None, agreement=agreement)
 
 
 PEER_METHODS: dict[Method, str] = {
@@ -195,7 +194,7 @@ def comparators(found: Ratios, rounds: int) -> None:
             f"{method}, 10 x 10 matrices of 300",
             (ours, theirs),
             rounds=max(1, rounds // 3),
-            reach=20.0 if method in ("kendall", "tau_a") else None,
+            target=20.0 if method in ("kendall", "tau_a") else None,
             agreement=float(np.abs(ours() - theirs()).max()),
         )
 
@@ -221,7 +220,7 @@ def bootstrap(found: Ratios, rounds: int) -> None:
             f"{method}, 20 draws of 8 models, 8 subjects, 92",
             (ours, theirs),
             rounds=max(1, rounds // 3),
-            reach=8.0,
+            target=8.0,
             agreement=float(np.abs(ours().values - values).max()),
         )
 
@@ -235,14 +234,12 @@ SECTIONS: dict[str, Callable[[Ratios, int], None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, rounds=9)
     parser.add_argument("--only", choices=SECTIONS, help="one section; all by default")
-    parser.add_argument("--rounds", type=int, default=9)
-    given = parser.parse_args()
+    given = parsed(parser)
     with threadpool_limits(1):
         for name in [given.only] if given.only else SECTIONS:
-            SECTIONS[name](Ratios(f"compare_{name}"), given.rounds)
-    print(stamp())
+            SECTIONS[name](Ratios(f"compare_{name}", given.output), given.rounds)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Files a second from which docstrings are read, and the scan against compiling each file.
 
-Run: python benchmarks/docstrings.py [--rounds 3]
+Run: python benchmarks/docstrings.py
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable
 from statistics import median
@@ -14,9 +13,9 @@ from nestling.data.python_source import scan
 from nestling.data.python_source.definitions import UnreadableSourceError, definitions_by_ast, read_source
 from nestling.data.python_source.pool import read_in_parallel
 from nestling.data.sets.docstrings import default_roots, find_files
-from record import in_turn, ratio, stamp, verdict, write_csv
+from record import Results, arguments, in_turn, parsed, ratio, verdict
 
-REACH_FILES_PER_SECOND = 2000
+TARGET_FILES_PER_SECOND = 2000
 
 
 def sources(paths: list[str]) -> list[bytes]:
@@ -61,10 +60,11 @@ def counting_cpu(way: Callable[[], object], spent: list[float]) -> Callable[[], 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    given = parsed(arguments(__doc__, rounds=3))
+    rounds = given.rounds
     paths = [file.path for file in find_files(default_roots())]
+    if given.quick:
+        paths = paths[:1000]
     sample = sources(paths[::16])
     ways: dict[str, Callable[[], object]] = {
         "all files, two processes": lambda: list(read_in_parallel(paths, 2)),
@@ -89,11 +89,10 @@ def main() -> None:
     print(
         f"ast over scan: {value:.1f} ({low:.1f} to {high:.1f}); left to ast: {unsure} of {len(sample)} files"
     )
-    reached = verdict(float(str(rows[0]["files_per_s"])), REACH_FILES_PER_SECOND, at_most=False)
-    print(f"at least {REACH_FILES_PER_SECOND} files/s with two processes: {reached}")
+    reached = verdict(float(str(rows[0]["files_per_s"])), TARGET_FILES_PER_SECOND, at_most=False)
+    print(f"at least {TARGET_FILES_PER_SECOND} files/s with two processes: {reached}")
     rows.append({"what": f"ast over scan: {value:.1f}", "files": len(sample)})
-    load = f"load {os.getloadavg()[0]:.1f}"
-    print(write_csv("docstrings", rows, f"{stamp()}, {load}"))
+    Results("docstrings", given.output, remark=f"load {os.getloadavg()[0]:.1f}").add(*rows)
 
 
 if __name__ == "__main__":

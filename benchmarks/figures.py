@@ -1,6 +1,6 @@
 """The pictures of the documentation, drawn from committed results; and how those results are recorded.
 
-Draw: python benchmarks/figures.py
+Run: python benchmarks/figures.py
 Record first, from what `nestling demo -o DEMO` and the commands of docs/guides/layers.md left:
       python benchmarks/figures.py --demo DEMO --layers FOLDER
 """

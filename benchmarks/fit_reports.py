@@ -4,14 +4,13 @@ The true gain is 0 for rotations of vectors whose directions are all alike. For 
 vectors of docstrings it is the mean over all draws of so many rows. Beside it: an interval over the rows that
 ask alone, which takes the rows that are found as given.
 
-    python benchmarks/fit_reports.py CACHE
+Run: python benchmarks/fit_reports.py [--cache FOLDER]
 
-CACHE is that of ``adapters.py``, and holds the real vectors.
+The real vectors are those of ``adapters.py``, and share its cache.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -19,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from adapters import MANY, vectors_of
+from adapters import CACHE, MANY, PAIRS, vectors_of
 from nestling import NestedAdapter, PCARotation
 from nestling.cut import CutRule
 from nestling.data import docstring_pairs
 from nestling.encoders.maps.fit_report import compare_with_truncation
 from nestling.encoders.maps.held_out import MOST, HeldOut, interval
 from nestling.errors import NoGainWarning
-from record import Ratios, in_turn, ratio, stamp, write_csv
+from record import Ratios, Results, arguments, in_turn, parsed, ratio
 
 DRAWS, DIM, SIZES, ROWS = 400, 32, (4, 16), (50, 100, 200, MOST)
 Draw = Callable[[int, int], tuple[HeldOut, np.ndarray]]
@@ -61,10 +60,10 @@ def real(kind: str, queries: np.ndarray, documents: np.ndarray) -> Draw:
     return draw
 
 
-def coverage(draw: Draw, rows: int, true: float | None) -> tuple[str, dict[str, object]]:
+def coverage(draw: Draw, rows: int, true: float | None, draws: int) -> tuple[str, dict[str, object]]:
     """Share of intervals that hold the true gain, or the mean of the gains where that is not known."""
-    found = np.empty((2, DRAWS, len(SIZES), 3))
-    for seed in range(DRAWS):
+    found = np.empty((2, draws, len(SIZES), 3))
+    for seed in range(draws):
         held, turn = draw(rows, seed)
         mapped = HeldOut(held.x @ turn, None if held.pairs is None else held.pairs @ turn, held.labels)
         right = held.right(CutRule())
@@ -81,10 +80,10 @@ def coverage(draw: Draw, rows: int, true: float | None) -> tuple[str, dict[str, 
     return held.metric, {**{name: f"{x:.3f}" for name, x in shares.items()}, "half width": f"{width:.4f}"}
 
 
-def costs(rng: np.random.Generator) -> None:
+def costs(output: Path, count: int) -> None:
     """What the check takes over the fit, 60,000 x 256, in seconds of the processor."""
-    ratios = Ratios("fit_reports_cost", digits=3)
-    x = rng.standard_normal((60_000, 256), dtype=np.float32) * np.linspace(2, 0.1, 256, dtype=np.float32)
+    ratios, rng = Ratios("fit_reports_cost", output, digits=3), np.random.default_rng(0)
+    x = rng.standard_normal((count, 256), dtype=np.float32) * np.linspace(2, 0.1, 256, dtype=np.float32)
     ways = {
         "with": lambda: PCARotation().fit(x),
         "without": lambda: PCARotation().partial_fit(x),  # which makes no report
@@ -106,20 +105,23 @@ def costs(rng: np.random.Generator) -> None:
 
 def main() -> None:
     warnings.simplefilter("ignore", NoGainWarning)
-    training, _, test = docstring_pairs(limit=24_000).split(seed=0)
-    x = vectors_of("wordllama", (training, test), Path(sys.argv[1]))
+    parser = arguments(__doc__)
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for vectors (%(default)s)")
+    given = parsed(parser)
+    draws, sizes = (3, ROWS[:1]) if given.quick else (DRAWS, ROWS)
+    training, _, test = docstring_pairs(limit=PAIRS).split(seed=0)
+    x = vectors_of("wordllama", (training, test), given.cache)
     cases = [(f"alike, {kind}", alike(kind), 0.0) for kind in ("vectors", "labels", "pairs")]
     cases += [
         (f"docstrings, {kind}", real(kind, x["train_q"], x["train_d"]), None) for kind in ("vectors", "pairs")
     ]
-    found: list[dict[str, object]] = []
+    results = Results("fit_reports", given.output)
     for name, draw, true in cases:
-        for rows in ROWS:
-            metric, figures = coverage(draw, rows, true)
-            found.append({"data": name, "metric": metric, "rows": rows, "draws": DRAWS, **figures})
-            print(*found[-1].values(), flush=True)
-    write_csv("fit_reports", found, stamp())
-    costs(np.random.default_rng(0))
+        for rows in sizes:
+            metric, figures = coverage(draw, rows, true, draws)
+            results.add({"data": name, "metric": metric, "rows": rows, "draws": draws, **figures})
+            print(*list(results.rows[-1].values())[:-1], flush=True)
+    costs(given.output, 2_000 if given.quick else 60_000)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 """Seconds that `import nestling` adds to the start of Python, each in a process of its own.
 
-Run: python benchmarks/import_time.py [--rounds 15]
+Run: python benchmarks/import_time.py
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 
-from record import in_turn, stamp, verdict, write_csv
+from record import Results, arguments, in_turn, parsed, verdict
 
-REACH_SECONDS = 0.3
+TARGET_SECONDS = 0.3
 
 
 def start(code: str) -> None:
@@ -20,21 +19,20 @@ def start(code: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    given = parsed(arguments(__doc__, rounds=15))
     ways = {"bare": lambda: start("pass"), "nestling": lambda: start("import nestling")}
-    seconds = in_turn(ways, parser.parse_args().rounds)
+    seconds = in_turn(ways, given.rounds)
     added = [b - a for a, b in zip(seconds["bare"], seconds["nestling"], strict=True)]
     row: dict[str, object] = {
         "what": "import nestling",
         "seconds": f"{statistics.median(added):.3f}",
         "low": f"{min(added):.3f}",
         "high": f"{max(added):.3f}",
-        "reach": f"< {REACH_SECONDS}",
-        "verdict": verdict(statistics.median(added), REACH_SECONDS, at_most=True),
+        "target": f"< {TARGET_SECONDS}",
+        "verdict": verdict(statistics.median(added), TARGET_SECONDS, at_most=True),
     }
-    print("{what}: {seconds} s ({low} to {high}), reach {reach}: {verdict}".format(**row))
-    write_csv("import_time", [row], stamp())
+    print("{what}: {seconds} s ({low} to {high}), target {target}: {verdict}".format(**row))
+    Results("import_time", given.output).add(row)
 
 
 if __name__ == "__main__":

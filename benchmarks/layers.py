@@ -1,11 +1,10 @@
 """What nesting in layers and dims costs in training, and what fewer layers save in use, with MiniLM.
 
-Run: python benchmarks/layers.py [--rounds 9]   (one thread; the seconds are those of the processor)
+Run: python benchmarks/layers.py   (one thread; the seconds are those of the processor)
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import time
@@ -23,7 +22,7 @@ from nestling.losses import AlignScores, GradientCache, InfoNCE, Nested
 from nestling.losses.nested import Views
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import STS, Retrieval
-from record import Ratios, grown_megabytes, in_turn, ratio, stamp
+from record import Ratios, arguments, grown_megabytes, in_turn, parsed, ratio
 from sentences import sentences
 
 LAYERS, DIMS = (1, 2, 3, 4, 5, 6), (32, 64, 128, 192, 256, 384)
@@ -144,12 +143,11 @@ def evaluating(rounds: int) -> dict[str, dict[str, list[float]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+    given = parsed(arguments(__doc__, rounds=9))
+    rounds = given.rounds
     torch.set_num_threads(1)
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    found = Ratios("layers", digits=3)
+    found = Ratios("layers", given.output, digits=3)
     clock = time.process_time
     ways = {name: make() for name, make in STEPS.items()}
     theirs = {name: their_step(name) for name in ("MatryoshkaLoss", "Matryoshka2dLoss")}
@@ -171,9 +169,11 @@ def main() -> None:
             share = layer / LAYERS[-1]
             value, low, high = (share * each for each in ratio(by_layer, str(LAYERS[-1]), str(layer)))
             found.add(what, (value, low, high), at_least=0.85)
-    for name, both in evaluating(max(3, rounds // 3)).items():
+    for name, both in evaluating(1 if given.quick else max(3, rounds // 3)).items():
         over_full = ratio(both, "grid", "full")
         found.add(f"{name}: the 6 x 5 grid over the full size alone", over_full, at_most=1.25)
+    if given.quick:
+        return
     large = {
         "plain": our_step(None, LARGE_BATCH, CHUNK),
         "6 pairs": our_step(PAIRS, LARGE_BATCH, CHUNK),
@@ -183,7 +183,6 @@ def main() -> None:
     for name in ("6 pairs", "6 x 6 grid"):
         what = f"batch of {LARGE_BATCH} in chunks, {name} over plain"
         found.add(what, ratio(seconds, name, "plain"), at_most=1.1)
-    print(stamp())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Step time and memory of the nested InfoNCE against the plain step and sentence-transformers.
 
-Run: python benchmarks/nested_loss.py [--rounds 25]
+Run: python benchmarks/nested_loss.py
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 from collections.abc import Callable
 from importlib.resources import files
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested
-from record import Ratios, grown_megabytes, in_turn, ratio, stamp
+from record import Ratios, arguments, grown_megabytes, in_turn, parsed, ratio
 
 BATCH, DIM = 1024, 768
 EIGHT = Nesting.doubling(6, DIM)
@@ -101,9 +100,8 @@ def _grow(way: str, nesting: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=25)
-    rounds = parser.parse_args().rounds
+    given = parsed(arguments(__doc__, rounds=25))
+    rounds = given.rounds
     ways = {
         "plain": plain(),
         "ours, 8 sizes": ours(EIGHT),
@@ -120,23 +118,22 @@ def main() -> None:
             "plain": with_minilm(InfoNCE(), 128),
             "nested": with_minilm(Nested(InfoNCE(), minilm_nesting), 128),
         },
-        max(3, rounds // 5),
+        1 if given.quick else max(3, rounds // 5),
     )
-    found = Ratios("nested_loss")
+    found = Ratios("nested_loss", given.output)
     found.add("8 sizes over the plain step", ratio(seconds, "ours, 8 sizes", "plain"), at_most=1.5)
     found.add("48 sizes over the plain step", ratio(seconds, "ours, 48 sizes", "plain"), at_most=4.0)
     in_step = ratio(encoded, "nested", "plain")
     found.add("8 sizes over plain, MiniLM in the step (batch 128)", in_step, at_most=1.05)
-    for sizes, reach in ((8, 1.0), (48, 3.0)):
+    for sizes, target in ((8, 1.0), (48, 3.0)):
         faster = ratio(seconds, f"MatryoshkaLoss, {sizes} sizes", f"ours, {sizes} sizes")
-        found.add(f"MatryoshkaLoss over ours, {sizes} sizes", faster, at_least=reach)
+        found.add(f"MatryoshkaLoss over ours, {sizes} sizes", faster, at_least=target)
         slower = ratio(seconds, f"one product a size, {sizes} sizes", f"ours, {sizes} sizes")
         found.add(f"one product a size over ours, {sizes} sizes", slower, at_least=1.0)
     for nesting in (EIGHT, FORTY_EIGHT):
         memory = {way: peak_megabytes(way, str(nesting)) for way in ("ours", "theirs")}
         share = memory["ours"] / memory["theirs"]
         found.add(f"peak memory over MatryoshkaLoss, {len(nesting)} sizes", (share,) * 3, at_most=1.0)
-    print(stamp())
 
 
 if __name__ == "__main__":

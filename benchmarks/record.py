@@ -1,15 +1,18 @@
-"""Rounds of timings taken in turn, reported as ratios, with a stamp of the machine."""
+"""What all benchmarks share: their arguments, rounds of timings taken in turn, and rows of results."""
 
 from __future__ import annotations
 
+import argparse
 import csv
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nestling.measure.machine import machine, today, versions
 
 RESULTS = Path(__file__).parent / "results"
+Row = dict[str, object]
 
 
 def in_turn(
@@ -56,28 +59,94 @@ def stamp() -> str:
     return ", ".join([machine(), *(f"{name} {number}" for name, number in versions().items()), today()])
 
 
-def write_csv(name: str, rows: list[dict[str, object]], measured_on: str) -> Path:
-    """Write the rows under ``benchmarks/results``, each with the machine's stamp if it has none yet."""
-    path = RESULTS / f"{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(dict.fromkeys([*rows[0], "machine"])))
-        writer.writeheader()
-        writer.writerows({"machine": measured_on, **row} for row in rows)
-    return path
+def arguments(doc: str, *, rounds: int | None = None) -> argparse.ArgumentParser:
+    """The arguments that all benchmarks have; a script may add its own.
+
+    Args:
+        doc: of the script.
+        rounds: how often each measurement is repeated, if that can be said; ``--quick`` makes it 1.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="folder of the results (default: benchmarks/results)")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="little of everything, to see that it runs; results to a new folder",
+    )
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds, help="of each measurement (%(default)s)")
+    return parser
 
 
-class Ratios:
-    """The figures of one benchmark: each is printed, and written to ``<name>.csv``, when it is known.
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What the command line says; a quick run has one round and leaves the committed results alone."""
+    given = parser.parse_args()
+    if given.quick and "rounds" in given:
+        given.rounds = 1
+    if given.output is None:
+        given.output = Path(tempfile.mkdtemp(prefix="benchmark-")) if given.quick else RESULTS
+    return given
+
+
+class Results:
+    """The rows of one benchmark, written to ``<output>/<name>.csv`` as soon as they are known.
+
+    Every row carries a stamp of the machine.
 
     Args:
         name: of the file.
+        output: its folder.
+        keys: columns that say what a row is about. Rows of an earlier run stay unless they are about the
+            same as a row of this run; without keys, every run replaces all rows.
+        order: sorts rows of several runs.
+        remark: added to the stamp.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        output: Path,
+        *,
+        keys: Sequence[str] = (),
+        order: Callable[[Row], object] | None = None,
+        remark: str = "",
+    ) -> None:
+        self.path, self.keys, self.order = output / f"{name}.csv", keys, order
+        self.rows: list[Row] = []
+        self._stamp = stamp() + (f", {remark}" if remark else "")
+        self._earlier: list[Row] = []
+        if keys and self.path.is_file():
+            with self.path.open(encoding="utf-8", newline="") as stream:
+                self._earlier = [dict(row) for row in csv.DictReader(stream)]
+
+    def add(self, *rows: Row) -> None:
+        """Add rows, and write the file."""
+        self.rows += [{**row, "machine": self._stamp} for row in rows]
+        mine = {self._about(row) for row in self.rows}
+        every = [row for row in self._earlier if self._about(row) not in mine] + self.rows
+        if self.order is not None:
+            every.sort(key=self.order)  # type: ignore[arg-type]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(every)
+
+    def _about(self, row: Row) -> tuple[str, ...]:
+        return tuple(str(row[key]) for key in self.keys)
+
+
+class Ratios:
+    """Ratios of one benchmark, each printed and written when it is known.
+
+    Args:
+        name: of the file.
+        output: its folder.
         digits: after the point.
     """
 
-    def __init__(self, name: str, digits: int = 2) -> None:
-        self.name, self.digits = name, digits
-        self.rows: list[dict[str, object]] = []
+    def __init__(self, name: str, output: Path, *, digits: int = 2) -> None:
+        self._results, self.digits = Results(name, output), digits
 
     def add(
         self,
@@ -88,18 +157,17 @@ class Ratios:
         at_least: float | None = None,
         **more: str,
     ) -> None:
-        """Add a ratio with the smallest and largest of one round, what it should reach, and other columns."""
+        """Add a ratio with the smallest and largest of one round, its target, and other columns."""
         shown = [f"{figure:.{self.digits}f}" for figure in figures]
         row = dict(zip(("what", "ratio", "low", "high"), (what, *shown), strict=True))
-        reach, said = "", ""
+        target, said = "", ""
         for limit, sign in ((at_most, "<="), (at_least, ">=")):
             if limit is not None:
-                reach, said = f"{sign} {limit:g}", verdict(figures[0], limit, at_most=sign == "<=")
-        self.rows.append({**row, "reach": reach, "verdict": said, **more})
-        print(f"{what:64} {shown[0]:>6} ({shown[1]} to {shown[2]})  {reach} {said}".rstrip(), flush=True)
-        write_csv(self.name, self.rows, stamp())
+                target, said = f"{sign} {limit:g}", verdict(figures[0], limit, at_most=sign == "<=")
+        self._results.add({**row, "target": target, "verdict": said, **more})
+        print(f"{what:64} {shown[0]:>6} ({shown[1]} to {shown[2]})  {target} {said}".rstrip(), flush=True)
 
 
-def verdict(value: float, reach: float, *, at_most: bool) -> str:
-    """Whether a figure reaches what was set for it."""
-    return "reached" if (value <= reach if at_most else value >= reach) else "NOT reached"
+def verdict(value: float, target: float, *, at_most: bool) -> str:
+    """Whether a figure reaches its target."""
+    return "reached" if (value <= target if at_most else value >= target) else "NOT reached"

@@ -10,8 +10,6 @@ Run: python benchmarks/store_filters.py [--rows 20000] [--queries 50] [--engines
 
 from __future__ import annotations
 
-import argparse
-import csv
 import logging
 import os
 import tempfile
@@ -26,7 +24,7 @@ import numpy as np
 from nestling import Nesting
 from nestling.search import nearest
 from nestling.search.stores import Layout, create_store
-from record import RESULTS, stamp
+from record import Results, Row, arguments, parsed
 
 K, SHORTLIST = 10, 100
 SINGLES = {"postgres": 10, "qdrant": 10, "milvus": 3, "lancedb": 10}
@@ -34,12 +32,15 @@ SHARES = (1.0, 0.5, 0.1, 0.01, 0.001)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--queries", type=int, default=50)
     parser.add_argument("--engines", default=",".join(SINGLES))
     parser.add_argument("--shares", default=",".join(map(str, SHARES)))
-    given = parser.parse_args()
+    given = parsed(parser)
+    if given.quick:
+        given.rows, given.queries, given.engines, given.shares = 1_000, 10, "lancedb", "1,0.1"
+    results = Results("store_filters", given.output, keys=("engine", "share"), order=place_of)
     shares = [float(share) for share in given.shares.split(",")]
     logging.disable(logging.CRITICAL)  # pymilvus tells on every start what Lite lacks
     random = np.random.default_rng(0)
@@ -47,7 +48,6 @@ def main() -> None:
     vectors = (random.normal(size=(given.rows, 64)) * scales).astype(np.float32)
     queries = (random.normal(size=(given.queries, 64)) * scales).astype(np.float32)
     places = random.permutation(given.rows)
-    rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="nestling-") as home:
         for engine, url in urls(Path(home), given.engines.split(",")):
             layout = Layout(Nesting.chain(dim=(16, 32, 64)), 16, ids="int", fields={"place": "int"})
@@ -55,25 +55,13 @@ def main() -> None:
                 store.add(np.arange(given.rows), vectors, [{"place": place} for place in places])
                 store.optimize()
                 for share in shares:
-                    rows += measured(engine, store, vectors, queries, places, share)
+                    results.add(*measured(engine, store, vectors, queries, places, share))
                 store.drop()
-    write(rows)
 
 
-def write(measured_now: list[dict[str, object]]) -> None:
-    """Put the rows in the place of those of the same engine and share; others stay, with their stamps."""
-    path, machine = RESULTS / "store_filters.csv", stamp()
-    now = [{**row, "machine": machine} for row in measured_now]
-    done = {(row["engine"], str(row["share"])) for row in now}
-    with path.open(newline="", encoding="utf-8") as stream:
-        kept = [row for row in csv.DictReader(stream) if (row["engine"], row["share"]) not in done]
-    order = list(SINGLES)
-    rows = sorted([*kept, *now], key=lambda row: (order.index(str(row["engine"])), -float(str(row["share"]))))
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(now[0]), lineterminator="\r\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(path)
+def place_of(row: Row) -> tuple[int, float]:
+    """Rows stand by engine, and the widest filter first."""
+    return list(SINGLES).index(str(row["engine"])), -float(str(row["share"]))
 
 
 def urls(home: Path, engines: list[str]) -> list[tuple[str, str]]:

@@ -1,11 +1,10 @@
 """Time of a sweep over 8 sizes against one exact evaluation, and against evaluating size by size.
 
-Run: python benchmarks/sweep.py [--rounds 7]
+Run: python benchmarks/sweep.py
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -20,7 +19,7 @@ from nestling.granularity import Nesting
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import Retrieval
 from nestling.search.exact.neighbours import nearest, nearest_each
-from record import Ratios, in_turn, ratio, stamp
+from record import Ratios, arguments, in_turn, parsed, ratio
 
 DOCUMENTS, QUERIES, DIM, K = 50_000, 2_000, 384, 10
 EIGHT = Nesting.doubling(3, DIM)
@@ -29,13 +28,14 @@ FULL = Nesting.chain(dim=[DIM])
 EVALUATOR = "InformationRetrievalEvaluator size by size"
 
 
-def vectors() -> tuple[np.ndarray, np.ndarray]:
-    """Documents whose energy falls along the entries, and queries near the first of them."""
+def vectors(quick: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Queries near the first documents, and documents whose energy falls along the entries."""
+    documents, queries = (2_000, 200) if quick else (DOCUMENTS, QUERIES)
     rng = np.random.default_rng(0)
     energy = np.linspace(2, 0.5, DIM, dtype=np.float32)
-    documents = rng.standard_normal((DOCUMENTS, DIM), dtype=np.float32) * energy
-    noise = rng.standard_normal((QUERIES, DIM), dtype=np.float32) * energy
-    return documents[:QUERIES] + 1.5 * noise, documents
+    found = rng.standard_normal((documents, DIM), dtype=np.float32) * energy
+    noise = rng.standard_normal((queries, DIM), dtype=np.float32) * energy
+    return found[:queries] + 1.5 * noise, found
 
 
 class Stored:
@@ -55,9 +55,9 @@ class Stored:
 
 def theirs(queries: np.ndarray, documents: np.ndarray) -> Callable[[], dict[int, float]]:
     model = Stored(queries, documents)
-    asked = {f"q{i}": f"q{i}" for i in range(QUERIES)}
-    corpus = {f"d{i}": f"d{i}" for i in range(DOCUMENTS)}
-    relevant = {f"q{i}": {f"d{i}"} for i in range(QUERIES)}
+    asked = {f"q{i}": f"q{i}" for i in range(len(queries))}
+    corpus = {f"d{i}": f"d{i}" for i in range(len(documents))}
+    relevant = {f"q{i}": {f"d{i}"} for i in range(len(queries))}
 
     def evaluate() -> dict[int, float]:
         found = {}
@@ -74,12 +74,10 @@ def theirs(queries: np.ndarray, documents: np.ndarray) -> Callable[[], dict[int,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    given = parsed(arguments(__doc__, rounds=7))
     logging.disable(logging.INFO)
-    queries, documents = vectors()
-    task = Retrieval(queries, documents, range(QUERIES), k=K)
+    queries, documents = vectors(given.quick)
+    task = Retrieval(queries, documents, range(len(queries)), k=K)
     index = faiss.IndexFlatIP(DIM)
     unit = documents / np.linalg.norm(documents, axis=1, keepdims=True)
     index.add(unit)
@@ -102,10 +100,10 @@ def main() -> None:
         "evaluation size by size": lambda: [measured(Nesting.chain(dim=[d]))() for d in EIGHT.sizes("dim")],
         EVALUATOR: size_by_size,
     }
-    seconds = in_turn(ways, rounds)
-    found = Ratios("sweep")
+    seconds = in_turn(ways, given.rounds)
+    found = Ratios("sweep", given.output)
     full = "evaluation at full size"
-    for what, way, over, reach in (
+    for what, way, over, target in (
         ("sweep of 8 sizes over one evaluation at full size", "sweep", full, {"at_most": 1.6}),
         ("the same, sizes every 48", "sweep, even sizes", full, {"at_most": 1.6}),
         ("search alone, 8 sizes over 1", "search at 8 sizes", "search at full size", {"at_most": 1.6}),
@@ -123,10 +121,9 @@ def main() -> None:
             {"at_least": 4.0},
         ),
     ):
-        found.add(what, ratio(seconds, way, over), **reach)
+        found.add(what, ratio(seconds, way, over), **target)
     for name, each in seconds.items():
         print(f"{name:58} {np.median(each):6.2f} s")
-    print(stamp())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Run: python benchmarks/faults/run.py [--kills 200] [--mutants 1000] [--histories
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections import Counter
@@ -22,7 +21,7 @@ from failing_writes import OPERATIONS, fail_everywhere
 from mutants import mutate, states
 from power_cuts import cut_everywhere
 
-from record import stamp, write_csv
+from record import Results, arguments, parsed
 
 DAMAGED_PLANS = (
     "flat@full",
@@ -81,9 +80,9 @@ def cut(base: Path, histories: int, seed: int) -> Iterator[Row]:
         yield row("power cut", place, len(met), sum(not result.problems for result in met))
 
 
-def failed(base: Path) -> Iterator[Row]:
-    """Every write, flush, rename, ... of every operation, failing once or from then on."""
-    found = list(tqdm(fail_everywhere(base), desc="failing writes", disable=None))
+def failed(base: Path, most: int | None) -> Iterator[Row]:
+    """Every write, flush, rename, ... of every operation (``most`` of a kind), failing once or for good."""
+    found = list(tqdm(fail_everywhere(base, most=most), desc="failing writes", disable=None))
     for failure in found:
         if failure.problems:
             print(failure)
@@ -101,8 +100,8 @@ def show(rows: Iterable[Row]) -> list[Row]:
     return shown
 
 
-def show_failed(base: Path) -> list[Row]:
-    return show(failed(base))
+def show_failed(base: Path, most: int | None) -> list[Row]:
+    return show(failed(base, most))
 
 
 def show_damaged(base: Path, mutants: int, seed: int) -> list[Row]:
@@ -118,25 +117,27 @@ def show_killed(base: Path, kills: int, seed: int) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--mutants", type=int, default=1000)
     parser.add_argument("--histories", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parsed(parser)
+    if given.quick:
+        given.kills, given.mutants, given.histories = 2, 2, 1
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool,
     ):
         base = Path(folder)
         parts = [
-            pool.submit(show_failed, base / "failing"),
+            pool.submit(show_failed, base / "failing", 1 if given.quick else None),
             pool.submit(show_damaged, base / "damaged", given.mutants, given.seed),
             pool.submit(show_cut, base / "cut", given.histories, given.seed),
             pool.submit(show_killed, base / "killed", given.kills, given.seed),
         ]
         rows = [row for part in parts for row in part.result()]
-    print(f"written: {write_csv('faults', rows, stamp()).name}")
+    Results("faults", given.output).add(*rows)
 
 
 if __name__ == "__main__":

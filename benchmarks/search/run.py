@@ -6,7 +6,6 @@ Run: python benchmarks/search/run.py CACHE [--rows 200000] [--only faiss], after
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -16,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from measuring import Measured, measure, truth_of
+from measuring import measure, truth_of
 from ours import ours
 from peers import peer_versions, peers
 from report import report
 from ways import Floats, Way
 
 from data import VectorSet, load
-from record import RESULTS, stamp
+from record import Results, Row, arguments, parsed
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
 
@@ -72,25 +71,13 @@ def _truth(cache: Path, vectors: VectorSet) -> Floats:
     return np.load(path, allow_pickle=False)
 
 
-def _keep(new: list[dict[str, object]], measured_on: str, name: str) -> None:
-    """Replace what was measured before of the same ways on the same data; keep the rest."""
-    path, names = RESULTS / f"{name}.csv", list(Measured.__dataclass_fields__)
-    seen = {(row["data"], row["way"]) for row in new}
-    old: list[dict[str, object]] = []
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as stream:
-            old = [dict(row) for row in csv.DictReader(stream) if (row["data"], row["way"]) not in seen]
-    rows = [*old, *({**row, "machine": measured_on} for row in new)]
-    rows.sort(key=lambda row: (str(row["data"]), row["ours"] in {False, "False"}, str(row["way"])))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, [*names, "machine"])
-        writer.writeheader()
-        writer.writerows(rows)
+def place_of(row: Row) -> tuple[str, bool, str]:
+    """Rows stand by their data; our ways come first."""
+    return str(row["data"]), row["ours"] in {False, "False"}, str(row["way"])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("cache", type=Path, help="the folder given to data.py")
     parser.add_argument("--encoder", default="wordllama")
     parser.add_argument("--rows", type=int, nargs="+", default=[50_000, 200_000, 1_000_000])
@@ -99,11 +86,15 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=7200, help="seconds for one way")
     parser.add_argument("--name", default="search", help="of the table under benchmarks/results")
     parser.add_argument("--way", help="measure this way in this process")
-    given = parser.parse_args()
+    given = parsed(parser)
+    if given.quick:
+        given.rows, given.seconds = given.rows[:1], 0.1
     if given.way:
         measure_here(given)
         return
     versions = ", ".join(f"{name} {number}" for name, number in peer_versions().items())
+    remark = f"{versions}, load {os.getloadavg()[0]:.1f}"
+    results = Results(given.name, given.output, keys=("data", "way"), order=place_of, remark=remark)
     for rows in given.rows:
         vectors = load(given.cache, given.encoder, rows)
         _truth(given.cache, vectors)
@@ -112,9 +103,8 @@ def main() -> None:
         for name in names:
             found = measure_apart(given, rows, name)
             if found:
-                load_now = f"load {os.getloadavg()[0]:.1f}"
-                _keep(found, f"{stamp()}, {versions}, {load_now}", given.name)
-    report(RESULTS / f"{given.name}.csv")
+                results.add(*found)
+    report(results.path)
 
 
 if __name__ == "__main__":
