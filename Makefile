@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
 BIN := $(VENV)/bin
+OLDEST := $(VENV)-oldest
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types docs figures tests nightly constraints clean
+.PHONY: demo test lint types docs figures tests test-oldest nightly constraints clean
 
 demo: $(STAMP)
 	$(BIN)/nestling demo
@@ -29,13 +30,23 @@ types: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Draws the pictures of the documentation anew from benchmarks/results/figures.
+# Draws the pictures of the documentation from benchmarks/results/figures.
 figures: $(STAMP)
 	$(BIN)/python benchmarks/figures.py
 
 # One worker a core, so each keeps to one thread; no test may reach a model hub.
 tests: $(STAMP)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2
+
+# The tests on the oldest versions that pyproject.toml allows. What old packages deprecate is no failure.
+test-oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(OLDEST)/bin/pytest -n 2 -W default
+
+$(OLDEST)/.installed: pyproject.toml .ci/oldest.py
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(PYTHON) .ci/oldest.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/constraints.txt -e ".[test]"
+	touch $@
 
 # All of them, the slow ones too: whole tours of papers.
 nightly: lint types docs
@@ -49,4 +60,4 @@ constraints:
 	mv constraints.new constraints.txt && rm -rf $(VENV)-fresh
 
 clean:
-	rm -rf $(VENV) site build dist
+	rm -rf $(VENV) $(OLDEST) site build dist

@@ -1,4 +1,4 @@
-"""The papers as guided tours: each composes the library's parts and measures the paper's claims."""
+"""Papers as guided tours: each composes the library's parts as its paper does, and measures its claims."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLAIMS = {
     "starbucks": ("S1", "S2", "S3", "S4", "S4b", "S5", "S6", "S7", "S7b", "S8", "S9", "S10"),
     "trsa": ("C1", "C1b", "C2", "C3", "C3b", "C3c", "C3d", "C4", "C5", "C6", "C7", "C8"),
 }
-"""What can be asked of each paper, known before it is imported, which takes seconds."""
+"""Ids of the claims of each paper. They are listed here because importing a tour takes seconds."""
 
 _PACKAGES = (*TRAINING, "sentence_transformers", "transformers")
 _MORE_PACKAGES = {
@@ -43,13 +43,13 @@ _MORE_PACKAGES = {
 
 
 class Paper(Protocol):
-    """What a module of this folder offers."""
+    """The interface of a tour."""
 
     TITLE: str
     CLAIMS: tuple[str, ...]
 
     def run(self, tour: Tour) -> tuple[list[Claim], dict[str, object]]:
-        """Measure what is asked; also what was chosen on the way (sizes, rates)."""
+        """Measure the wanted claims; also what was chosen on the way (sizes, rates)."""
         ...
 
 
@@ -65,11 +65,11 @@ def reproduce(
 
     Args:
         name: one of ``PAPERS``.
-        seeds: how many, at least 2; intervals are over them.
-        claims: ids such as ``["C1", "C3"]``; all by default. Only what they need is trained.
-        output: folder for ``<name>.json`` and ``<name>.md``. A tour of hours (2dmse, starbucks) that is
-            interrupted goes on from what it had measured when it is started again with the same folder.
-        quick: few samples and steps, to see that everything runs; the figures mean nothing.
+        seeds: how many, at least 2; confidence intervals are over the seeds.
+        claims: ids such as ``["C1", "C3"]``; all by default. Only the models that they need are trained.
+        output: folder for ``<name>.json`` and ``<name>.md``. An interrupted tour of hours (2dmse,
+            starbucks) resumes from its figures when it is started again with the same folder.
+        quick: few samples and steps, to check that everything runs; ignore the figures.
 
     Raises:
         ConfigError: for an unknown paper or claim, no claims, or fewer than 2 seeds.

@@ -317,7 +317,7 @@ def problems(keys: Collection[str], quick: bool, rates: tuple[float, ...] = _RAT
         if "descriptions" in keys:
             yield study("descriptions", descriptions(pairs, encoder, quick), effort(epochs=3))
         if "similarity" in keys:
-            yield Study(
+            yield study(
                 "similarity", sentence_similarity(pairs, encoder, quick), effort(epochs=8, batch_size=64)
             )
 

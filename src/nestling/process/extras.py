@@ -1,4 +1,4 @@
-"""Which extra brings an optional package, said by every module of nestling that is imported without it."""
+"""Optional packages and the extras that install them; imports that lack one name its extra in their error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXTRAS = {
     "wordllama": "static",
     "xarray": "xarray",
 }
-"""The smallest extra that brings a package."""
+"""The smallest extra that installs a package."""
 
 
 _BROUGHT_BY = {
@@ -42,16 +42,16 @@ _BROUGHT_BY = {
     "static": ("text",),
     "text": ("minilm",),
 }
-"""Extras that others bring with them."""
+"""Extras that other extras include."""
 
 TRAINING = ("torch", "accelerate", "sklearn")
-"""What training needs, whatever is trained."""
+"""Packages that all training needs."""
 
 
 def check_packages(*packages: str) -> None:
-    """Refuse work that needs packages which are not installed; one command that installs all is named.
+    """Raise if packages are missing; the error names one command that installs all of them.
 
-    Asked before the work, which would miss one after the other.
+    Call it before the work, which would fail for one package after the other.
 
     Raises:
         MissingExtraError: naming those that are missing.
@@ -78,7 +78,7 @@ def _is_installed(package: str) -> bool:
 
 
 class _Finder:  # its abstract class would double the time of ``import nestling``
-    """Finds the modules of one package as Python does, and loads them with words for what is missing."""
+    """Finds the modules of one package as Python does; their imports name the extra of a missing package."""
 
     def __init__(self, package: str) -> None:
         self.prefix = f"{package}."
@@ -107,6 +107,6 @@ class _Loader(SourceFileLoader):
 
 
 def name_missing_packages(package: str) -> None:
-    """Let the modules of a package name the extra that brings what they lack, from now on."""
+    """Make the modules of a package name the extra of a missing package, from now on."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder(package))

@@ -1,4 +1,4 @@
-"""Forked processes compute: the threads of OpenMP, which a fork has none of, end before it."""
+"""Safe forks: the threads of OpenMP are ended before a fork, which would wait for them for ever."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ import sys
 from typing import Any
 
 MOST_THREADS = sys.maxsize
-"""Threads that a call of OpenMP may use in this process; 1 in a fork whose threads could not be ended."""
+"""Threads that a call of OpenMP may use; 1 in a fork if the threads could not be ended before it."""
 
-_SOFTLY = 1  # what OpenMP calls a pause after which everything is as it was but for the threads
+_SOFTLY = 1  # omp_pause_soft: ends the threads and keeps all other state
 _cannot_end: list[Any] = []
 
 
 def prepare_forks() -> None:
     """Let faiss, torch and scikit-learn compute in forked processes.
 
-    OpenMP keeps threads from one call to the next. A fork has none of them, and the OpenMP of GNU waits for
-    them for ever; those of LLVM and Intel see to it themselves. So the threads end before a fork, and both
-    processes start new ones when they need some. Versions before that of GCC 9 cannot end them: there forked
-    processes compute with a single thread.
+    OpenMP keeps its threads between calls. A forked process has none of them, and the OpenMP of GNU then
+    waits for ever (those of LLVM and Intel handle forks). So the threads are ended before a fork, and both
+    processes start new ones when they need them. Versions before GCC 9 cannot end their threads; there a
+    forked process computes with a single thread.
     """
     if sys.platform == "linux":
         os.register_at_fork(before=_end_threads, after_in_child=_stay_with_one_thread)
 
 
 def _end_threads() -> None:
-    """End those that this thread started, in every OpenMP that is loaded.
+    """End the threads that this thread started, in every OpenMP that is loaded.
 
-    Several may be: faiss, torch and scikit-learn bring their own, and which of them a library computes with
-    is decided by which was loaded first.
+    There may be several: faiss, torch and scikit-learn each ship one, and the first one loaded is used.
     """
-    import ctypes  # when it is needed: it would take a part of the time of ``import nestling``
+    import ctypes  # imported here because it would slow down ``import nestling``
 
     _cannot_end.clear()
     for path in _loaded():
@@ -45,7 +44,7 @@ def _end_threads() -> None:
 
 
 def _loaded() -> set[str]:
-    """The files of the OpenMP of GNU in this process."""
+    """Files of GNU OpenMP that are loaded in this process."""
     from pathlib import Path
 
     with Path("/proc/self/maps").open("rb") as maps:

@@ -1,4 +1,4 @@
-"""Ctrl-C: what it leaves is said, and where it would leave half of a change it waits."""
+"""Ctrl-C: say what was kept, and delay it where it would leave half of a change."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from types import FrameType
 
 
 @contextmanager
-def on_interrupt(told: Callable[[], str]) -> Iterator[None]:
-    """Adds to a ``KeyboardInterrupt`` that passes what ``told`` says then: what was kept, and how to go on.
+def on_interrupt(message: Callable[[], str]) -> Iterator[None]:
+    """Adds ``message()`` to a ``KeyboardInterrupt`` that passes: what was kept, and how to resume.
 
     >>> try:
-    ...     with on_interrupt(lambda: "12 texts are kept; repeat it to go on"):
+    ...     with on_interrupt(lambda: "12 texts are kept; repeat it to resume"):
     ...         raise KeyboardInterrupt
     ... except KeyboardInterrupt as stopped:
     ...     stopped.__notes__
-    ['12 texts are kept; repeat it to go on']
+    ['12 texts are kept; repeat it to resume']
     """
     try:
         yield
     except KeyboardInterrupt as stopped:
         with suppress(KeyboardInterrupt), held_interrupts():  # a second one has nothing more to stop
-            stopped.add_note(told())
+            stopped.add_note(message())
         raise
 
 
 @contextmanager
 def held_interrupts() -> Iterator[None]:
-    """Delays Ctrl-C to the end of the block; pressed a second time, it breaks in at once."""
+    """Delays Ctrl-C to the end of the block; a second Ctrl-C interrupts at once."""
     before = signal.getsignal(signal.SIGINT)
     # Other threads never receive the signal, and a handler that is not Python's cannot be put back.
     if threading.current_thread() is not threading.main_thread() or not callable(before):

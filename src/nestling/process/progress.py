@@ -1,7 +1,7 @@
-"""Long work that shows how far it is: bars on a terminal, elsewhere lines of the log ``nestling``.
+"""Progress of long work: bars on a terminal, elsewhere lines of the logger ``nestling``.
 
-Whoever works counts; a thread of its own looks now and then at what was counted and shows it. So work that
-cannot count, such as the training of a library, is seen to go on too, and counting costs nothing.
+The work only counts; a thread of its own displays the counts twice a second. So counting costs nothing, and
+work that cannot count, such as the training of a library, is seen to run too.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, Self, TypeVar
 _SECONDS_UNTIL_A_BAR = 2.0
 _SECONDS_BETWEEN_LINES = 10.0
 _SECONDS_BETWEEN_LOOKS = 0.5
-# Work that follows this soon upon other work is more of the same: lines go on in their rhythm.
+# Work that begins this soon after other work continues it: lines keep their interval.
 _SECONDS_OF_A_PAUSE = 2.0
-_SECONDS_UNTIL_NOBODY_LOOKS = 10.0
+_SECONDS_UNTIL_THE_THREAD_ENDS = 10.0
 
 _MOST_BARS = 8
 
@@ -29,19 +29,19 @@ Item = TypeVar("Item")
 
 
 class Progress:
-    """Work that goes on inside of ``with``, and how much of it is done.
+    """Work inside of ``with``, and how much of it is done.
 
-    On a terminal there is a bar with rate and remaining time after two seconds; elsewhere the logger
-    ``nestling`` tells it every ten seconds at the level ``INFO``. Nothing is shown where nobody listens.
+    On a terminal, a bar with rate and remaining time appears after two seconds. Elsewhere the logger
+    ``nestling`` gets a line every ten seconds, at the level ``INFO``.
 
     Args:
-        what: is done: ``"encoding"``, ``"learning the code"``.
-        total: how much there is to do; None where that is not known, or cannot be counted.
-        unit: what is counted, in the plural.
+        what: the work, such as ``"encoding"`` or ``"learning the code"``.
+        total: how much there is to do; None if that is unknown or cannot be counted.
+        unit: of the counts, in the plural.
         done: how much was done before.
 
     Attributes:
-        done: how much is done.
+        done: how much is done by now.
 
     >>> with Progress("encoding", 60, "texts") as progress:
     ...     progress.update(12)
@@ -52,24 +52,24 @@ class Progress:
     def __init__(self, what: str, total: int | None = None, unit: str = "", *, done: int = 0) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, done
         self._before, self._note = done, ""
-        self._whole: Progress | None = None  # that this counts for
+        self._whole: Progress | None = None  # the work that this is a part of
         self._takes_parts = False
         self.begun = 0.0
         self._bar: Any = None
 
     def update(self, count: int = 1) -> None:
-        """Count what was done since."""
+        """Add to what is done."""
         self.done += count
         if self._whole is not None:
             self._whole.update(count)
 
     def note(self, text: str) -> None:
-        """What to show beside, such as the loss."""
+        """Show a text beside the counts, such as the loss."""
         self._note = text
 
     @contextmanager
     def part(self, count: int) -> Iterator[None]:
-        """A part of the work, which may count itself: progress of the same unit inside counts for this."""
+        """A part of the work that may count by itself: progress of the same unit inside adds to this one."""
         end, self._takes_parts = self.done + count, True
         try:
             yield
@@ -79,22 +79,22 @@ class Progress:
 
     @property
     def is_uncounted(self) -> bool:
-        """Whether nothing is known but that it goes on."""
+        """Whether nothing is known but that it runs."""
         return not self.done and self.total is None
 
     @property
     def place(self) -> str:
-        """How far it is, without a rate."""
+        """What is done, without a rate."""
         of = "" if self.total is None else f" of {self.total:,}"
         return f"{self.what} {self.done:,}{of} {self.unit}"
 
     @property
     def place_and_note(self) -> str:
-        """How far it is, and what was noted."""
+        """What is done, and the note."""
         return f"{self.place}, {self._note}" if self._note else self.place
 
     def line(self, seconds: float) -> str:
-        """How far it is after so many seconds, in words."""
+        """What is done after ``seconds``, with rate and remaining time."""
         if self.is_uncounted:
             return f"{self.what}: {_duration(seconds)} so far"
         rate = (self.done - self._before) / max(seconds, 1e-9)
@@ -117,7 +117,7 @@ class Progress:
 
 
 def watched(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
-    """``items``, one after the other, each counted when the next is asked for."""
+    """Iterate over ``items`` and show progress."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(what, total, unit) as progress:
@@ -127,9 +127,9 @@ def watched(items: Iterable[Item], what: str, unit: str, total: int | None = Non
 
 
 class _Screen:
-    """Shows what is open, from a thread that lives as long as anything is, and somewhat longer.
+    """Displays all open progress from one thread, which outlives the last of it by some seconds.
 
-    Short work comes by the thousand, such as single searches, and must not start a thread each.
+    Short work, such as single searches, comes by the thousand and must not start a thread each time.
     """
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ class _Screen:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             with self._lock:
                 now = time.monotonic()
-                if not self._open and now - self._last_close > _SECONDS_UNTIL_NOBODY_LOOKS:
+                if not self._open and now - self._last_close > _SECONDS_UNTIL_THE_THREAD_ENDS:
                     self._thread = None
                     return
                 if _on_terminal():
@@ -200,12 +200,12 @@ class _Screen:
                     progress._bar.clear()
 
     def forget(self) -> None:
-        """In a fork there is no thread, and what is open is its parent's."""
+        """A fork has no thread, and the open progress is that of its parent."""
         self.__init__()  # type: ignore[misc]
 
 
 def clear() -> None:
-    """Take bars away, so that something can be printed; they come back soon."""
+    """Hide the bars, so that something can be printed; they are drawn again soon."""
     _screen.clear()
 
 
@@ -230,7 +230,7 @@ def _bar(progress: Progress) -> Any:
 
 
 def _width() -> int:
-    """Of the terminal; 80 where it does not say."""
+    """Width of the terminal; 80 columns if it is unknown."""
     try:
         return (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
     except (OSError, ValueError, AttributeError):
@@ -245,7 +245,7 @@ def _on_terminal() -> bool:
 
 
 def _duration(seconds: float) -> str:
-    """A time as people say it.
+    """A duration in words.
 
     >>> [_duration(seconds) for seconds in (0.2, 56, 200, 5000)]
     ['1 s', '56 s', '3 min 20 s', '1 h 23 min']

@@ -1,1 +1,1 @@
-"""What all papers share: claims with their figures, the report of a run, and notes that let it resume."""
+"""What all tours share: claims and their report, studies of trained models, qualities, indexes."""

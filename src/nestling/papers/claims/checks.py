@@ -1,4 +1,4 @@
-"""How a tour is run: each claim in words, the problems it is measured on, and one figure a seed."""
+"""Claims and how they are measured: a statement, the problems it is about, one run for each seed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from nestling.process.progress import Progress
 
 @dataclass(frozen=True)
 class Tour:
-    """What is asked of a tour.
+    """What to measure in a tour.
 
     Args:
-        claims: those that are measured, in the order of the paper.
+        claims: ids of the claims to measure, in the order of the paper.
         seeds: how many.
         quick: few samples and steps, to see that everything runs.
-        folder: where long tours keep what they have measured until they are done; None keeps nothing.
+        folder: where a long tour keeps its figures until it is done; None keeps them in memory only.
     """
 
     claims: Sequence[str]
@@ -28,24 +28,24 @@ class Tour:
     folder: Path | None = None
 
     def checks(self, every: Sequence[Check[Problem]]) -> list[Check[Problem]]:
-        """Those of the claims that are measured."""
+        """The checks of the wanted claims."""
         return [check for check in every if check.id in self.claims]
 
     def untested(self, reasons: Mapping[str, str]) -> list[Claim]:
-        """Those of the claims that are not, by the reasons."""
+        """The wanted claims that cannot be tested here, each with its reason."""
         return [Claim.not_tested(name, reasons[name]) for name in self.claims if name in reasons]
 
 
 Run = tuple[float, dict[str, float]]
-"""Clearance - how far the tightest figure lies on the right side of its margin - and all figures."""
+"""The clearance (how far the tightest figure lies on the right side of its margin), and all figures."""
 
 
 class Named(Protocol):
-    """Anything that claims are measured on, or that figures are noted of."""
+    """A problem or a method with a name for the report."""
 
     @property
     def name(self) -> str:
-        """What it is called in the report."""
+        """Its name in the report."""
         ...
 
 
@@ -54,7 +54,7 @@ Problem = TypeVar("Problem", bound=Named)
 
 @dataclass(frozen=True)
 class Check(Generic[Problem]):
-    """A claim in words, how one seed of it is measured, and on which problems."""
+    """A claim: its statement, the function that measures one seed, and the keys of its problems."""
 
     id: str
     statement: str
@@ -63,7 +63,7 @@ class Check(Generic[Problem]):
 
 
 class Checks(list[Check[Problem]]):
-    """The checks of a tour in its order, each written above the function that measures it."""
+    """The checks of a tour, in the order in which their functions are written."""
 
     def claim(
         self,
@@ -71,7 +71,7 @@ class Checks(list[Check[Problem]]):
         statement: str,
         on: Sequence[str],
     ) -> Callable[[Callable[[Problem, int], Run]], Callable[[Problem, int], Run]]:
-        """Take the function below as what measures a claim on some problems."""
+        """Decorate the function that measures a claim on some problems."""
 
         def take(measure: Callable[[Problem, int], Run]) -> Callable[[Problem, int], Run]:
             self.append(Check(name, statement, measure, tuple(on)))
@@ -92,7 +92,7 @@ def measure_checks(
         checks: in the order of the report.
         problems: by key.
         seeds: how many.
-        absent: why a problem is not at hand, by key; what it is asked for counts as not tested.
+        absent: why a problem is missing, by key; its claims count as not tested.
     """
     absent = absent or {}
     wanted = [(check, key) for check in checks for key in check.on]

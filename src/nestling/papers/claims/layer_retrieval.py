@@ -1,4 +1,4 @@
-"""What encoders find when they are cut in depth: retrieval at every layer, with all dims."""
+"""Retrieval quality of encoders truncated in depth: every layer, at all dims."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ByLayer = dict[str, float]
 
 
 def find(model: TextEncoder, *, quick: bool = False) -> dict[str, ByLayer]:
-    """MRR@10 of XQuAD and nDCG@10 of Cranfield; XQuAD alone will do for ``quick``."""
+    """MRR@10 of XQuAD and nDCG@10 of Cranfield; XQuAD alone if ``quick``."""
     return {name: _by_layer(model, _task(name)) for name in (("xquad",) if quick else ("xquad", "cranfield"))}
 
 

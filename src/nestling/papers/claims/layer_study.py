@@ -45,13 +45,13 @@ UNTOUCHED = "untouched"
 
 @dataclass(frozen=True)
 class Method:
-    """One way to train.
+    """One method of training.
 
     Args:
-        name: as the report has it.
-        objective: from the model, what a batch of (first, second, score) loses.
-        cells: that it trains, by whose mean its learning rate is picked.
-        depth: layers of the model that is trained; the others are left out before.
+        name: in the report.
+        objective: from the model, the loss of a batch of (first, second, score).
+        cells: the trained cells of the grid; their mean picks the learning rate.
+        depth: layers of the model; deeper layers are removed before training.
         full_loss: points that the full size may lose against plain fine-tuning on the development pairs;
             a rate that loses more is picked only if all do.
     """
@@ -119,14 +119,14 @@ class Study:
         return _read(self.tuned.figures(method, seed)["cells"])
 
     def retrieval(self, methods: Sequence[Method], seed: int) -> dict[str, dict[str, ByLayer]]:
-        """By method, and of the untouched encoder, on XQuAD and Cranfield."""
+        """Quality by layer of each method and of the untouched encoder, on XQuAD and Cranfield."""
         each = {method.name: dict(self.tuned.figures(method, seed)) for method in methods}
         for found in each.values():
             del found["cells"]
         return {**each, UNTOUCHED: find_untouched(self.notes, quick=self.quick)}
 
     def cells_after(self, first: TextEncoder, method: Method, seed: int, steps: int) -> Cells:
-        """The test cells of a model that starts elsewhere and learns for some steps; ``first`` stays."""
+        """The test cells of a model trained for some steps from ``first``, which is not changed."""
         rate, most = self.tuned.rate(method), 2 if self.quick else steps
         config = replace(self.config, lr=rate, seed=seed, max_steps=most)
         return self._measure(self._train(method, config, first), "test")
@@ -141,7 +141,7 @@ class Study:
         return {"mean": mean, "full": cells[model.nesting.full]}
 
     def _worth(self, method: Method, found: Mapping[str, float]) -> tuple[float, float]:
-        """What counts first is not to lose more of the full size than ``method`` may."""
+        """First, not to lose more of the full size than ``method`` may; then, the mean."""
         if method.full_loss == np.inf:
             return 0.0, found["mean"]
         least = max(each["full"] for each in self.tuned.developed(self._baseline).values()) - method.full_loss

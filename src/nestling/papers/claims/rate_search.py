@@ -1,4 +1,4 @@
-"""The learning rate that does best on development data, found by doubling or halving while that pays."""
+"""The best learning rate on development data, found by doubling or halving while that helps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Worth = TypeVar("Worth", bound=Any)  # whatever compares, such as a number or a 
 
 
 def climb(worth: Callable[[float], Worth], start: float) -> dict[float, Worth]:
-    """What each rate that was tried is worth: upwards from ``start`` while that pays, or else downwards.
+    """The worth of each rate that was tried: upwards from ``start`` while that helps, or else downwards.
 
-    A rate on either side of the best one has been tried, so that the best is at no edge of the search.
+    Both neighbours of the best rate have been tried, so the best never lies at the edge of the search.
 
     >>> climb(lambda rate: -abs(rate - 3), 1.0)
     {1.0: -2.0, 2.0: -1.0, 4.0: -1.0}
@@ -34,31 +34,31 @@ def climb(worth: Callable[[float], Worth], start: float) -> dict[float, Worth]:
     return tried
 
 
-Way = TypeVar("Way", bound=Named)
+Method = TypeVar("Method", bound=Named)
 Model = TypeVar("Model")
 
 
-class RateSearch(Generic[Way, Model]):
-    """Figures of every way to train, each at the rate that does best for it with the first seed.
+class RateSearch(Generic[Method, Model]):
+    """Figures of every method, each trained at its best rate, which is found with the first seed.
 
-    The model that the search has trained at that rate is the one that is reported for the first seed.
+    The model of that rate is also the one that is reported for the first seed.
 
     Args:
         notes: keep what was measured.
-        train: a model in some way, at a rate and with a seed.
+        train: a model by a method, at a rate and with a seed.
         develop: figures of a model on development data.
-        look: what is reported of a model.
-        worth: what counts of the figures on development data.
+        look: figures of a model for the report.
+        worth: what the search maximises, from the figures on development data.
         quick: take the first rate, without a search.
     """
 
     def __init__(
         self,
         notes: Notes,
-        train: Callable[[Way, float, int], Model],
-        develop: Callable[[Way, Model], dict[str, float]],
-        look: Callable[[Way, Model], Json],
-        worth: Callable[[Way, Mapping[str, float]], Any],
+        train: Callable[[Method, float, int], Model],
+        develop: Callable[[Method, Model], dict[str, float]],
+        look: Callable[[Method, Model], Json],
+        worth: Callable[[Method, Mapping[str, float]], Any],
         *,
         quick: bool,
     ) -> None:
@@ -66,36 +66,36 @@ class RateSearch(Generic[Way, Model]):
         self._worth, self._quick = worth, quick
         self.rates: dict[str, float] = {}
 
-    def figures(self, way: Way, seed: int) -> Any:
-        """What is reported of the model of one seed."""
-        rate = self.rate(way)  # whose search trains the first seed
+    def figures(self, method: Method, seed: int) -> Any:
+        """The reported figures of the model of one seed."""
+        rate = self.rate(method)  # whose search trains the first seed
         return self._notes.once(
-            f"{way.name}, seed {seed}", lambda: self._look(way, self._train(way, rate, seed))
+            f"{method.name}, seed {seed}", lambda: self._look(method, self._train(method, rate, seed))
         )
 
-    def rate(self, way: Way) -> float:
-        """The rate that does best."""
-        self.rates[way.name] = rate = float(self._best(way, self.developed(way)))
+    def rate(self, method: Method) -> float:
+        """The best rate."""
+        self.rates[method.name] = rate = float(self._best(method, self.developed(method)))
         return rate
 
-    def developed(self, way: Way) -> dict[str, dict[str, float]]:
-        """Figures on development data by the rate, with the first seed."""
+    def developed(self, method: Method) -> dict[str, dict[str, float]]:
+        """Figures on development data for each rate tried, with the first seed."""
 
         def search() -> dict[str, dict[str, float]]:
             models: dict[str, Model] = {}
             found: dict[str, dict[str, float]] = {}
 
             def worth(rate: float) -> Any:
-                models[str(rate)] = self._train(way, rate, 0)
-                found[str(rate)] = self._develop(way, models[str(rate)])
-                return self._worth(way, found[str(rate)])
+                models[str(rate)] = self._train(method, rate, 0)
+                found[str(rate)] = self._develop(method, models[str(rate)])
+                return self._worth(method, found[str(rate)])
 
             worth(FIRST_RATE) if self._quick else climb(worth, FIRST_RATE)
-            best = models[self._best(way, found)]
-            self._notes.once(f"{way.name}, seed 0", lambda: self._look(way, best))
+            best = models[self._best(method, found)]
+            self._notes.once(f"{method.name}, seed 0", lambda: self._look(method, best))
             return found
 
-        return self._notes.once(f"{way.name}, development", search)
+        return self._notes.once(f"{method.name}, development", search)
 
-    def _best(self, way: Way, found: Mapping[str, Mapping[str, float]]) -> str:
-        return max(found, key=lambda rate: self._worth(way, found[rate]))
+    def _best(self, method: Method, found: Mapping[str, Mapping[str, float]]) -> str:
+        return max(found, key=lambda rate: self._worth(method, found[rate]))

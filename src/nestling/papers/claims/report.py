@@ -1,4 +1,4 @@
-"""The frame that all papers share: a claim with its figures, and the report of a run."""
+"""A claim with its figures, and the report of a run, for all papers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nestling.storage.artifact import write_result
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, restated with margins, and what was measured.
+    """A claim of a paper, restated with margins, and its measured figures.
 
     Args:
         id: as in the paper's list, such as ``"C1"``; one claim may be measured on several data sets.
@@ -69,14 +69,14 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """``holds``, ``does not hold`` (and whether more seeds could tell) or ``not tested``."""
+        """``holds``, ``does not hold`` (and whether more seeds could decide) or ``not tested``."""
         if self.interval is not None and not self.holds and self.interval[1] >= 0:
             return "does not hold (interval spans the margin)"
         return {True: "holds", False: "does not hold", None: "not tested"}[self.holds]
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Student's interval of the mean of a few independent runs.
+    """Student's confidence interval of the mean of a few independent runs.
 
     Raises:
         DataError: for fewer than two values.
@@ -98,10 +98,10 @@ class Report:
     """The claims of one paper as measured on one machine.
 
     Args:
-        paper: its name in the registry.
-        title: what it is called in print.
+        paper: its key in ``PAPERS``.
+        title: its title in print.
         claims: in the paper's order.
-        settings: what the run was asked for, and what it chose (learning rates).
+        settings: arguments of the run, and what it chose (learning rates).
         machine: :func:`machine_stamp`.
     """
 

@@ -1,4 +1,4 @@
-"""The data that the claims of MRL are measured on: pictures, docstrings and sentence pairs."""
+"""Problems of classes and pairs: pictures, docstrings by package, docstring search, sentence similarity."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Rows(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Inputs that belong together row by row, with the similarity people gave them, if they did."""
+    """Inputs that belong together row by row, and their similarity as people scored it, if they did."""
 
     first: Floats
     second: Floats
@@ -103,7 +103,7 @@ def fashion(quick: bool) -> LabelledData:
 
 @cache
 def docstrings(quick: bool) -> TextPairs:
-    """Names and descriptions of what the installed packages define; the standard library's when quick."""
+    """Names and descriptions of functions in the installed packages; in the standard library if quick."""
     return docstring_pairs([sysconfig.get_paths()["stdlib"]] if quick else None)
 
 
@@ -130,7 +130,7 @@ def packages(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> LabelledDat
 
 
 def descriptions(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> PairedData:
-    """Find the description of a function by its name and parameters; test packages are not trained on."""
+    """Find the description of a function by its name and parameters, in packages held out of training."""
     sizes = (2_000, 400, 400) if quick else (40_000, 2_000, 4_000)
     parts = []
     for part, most in zip(pairs.split((0.8, 0.1, 0.1), seed=0), sizes, strict=True):
@@ -141,7 +141,7 @@ def descriptions(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> PairedD
 
 
 def sentence_similarity(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> PairedData:
-    """STS-B; made on the spot (a text against itself with words dropped) when quick and without data."""
+    """STS-B. Quick runs without data use synthetic pairs: a text, and the same with words dropped."""
     if quick and not _data_is_at_hand():
         name, parts = "made similarity", [_made_similarity(pairs, seed) for seed in range(3)]
     else:

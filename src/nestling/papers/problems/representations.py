@@ -38,7 +38,7 @@ _SIZES = Nesting.chain(dim=[8, 16, 32, 64, 128, 256])
 
 
 class Shapes:
-    """Points on a figure eight, flat or twisted to a saddle, whose strands cross or pass each other."""
+    """Points on a figure eight that is flat or twisted to a saddle, and crosses itself or does not."""
 
     name = "figure eights of 50 and 100 points"
 
@@ -58,8 +58,7 @@ class Shapes:
     def grouping(self, count: int, seed: int, transform: GeoTopological | Geodesic | None = None) -> float:
         """Distance between shapes of one topology over that between shapes of one geometry.
 
-        Above 1 a statistic puts together what is flat and what is twisted, below 1 what crosses and what
-        does not.
+        Above 1, a statistic groups shapes by geometry (flat, twisted); below 1, by topology (crossing, not).
         """
         vectors = rdm(self.points(count, seed), "euclidean").vectors
         flat, twisted, flat_apart, twisted_apart = (

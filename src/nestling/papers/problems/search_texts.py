@@ -1,4 +1,4 @@
-"""The vectors that the claims of AdANNS are measured on: texts by two encoders, and rows with classes."""
+"""Vectors of texts to search in: definitions of WordNet and docstrings, by two encoders."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _QUICK, _QUICK_DIM = (300, 100), 32
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Vectors of texts, from which every seed draws its own rows and queries.
+    """Vectors of texts. Every seed draws its own rows and queries from them.
 
     Args:
         name: in the report.
         rows: ``Float[n, dim]``, searched.
-        asked: ``Float[m, dim]``, what is asked; None holds out some of ``rows`` to ask with.
+        asked: ``Float[m, dim]``, the queries; None holds out some of ``rows`` as queries.
         counts: rows and queries of one seed.
         nesting: learned for every seed on its rows alone; None where the encoder is nested itself.
     """
@@ -45,7 +45,7 @@ class Texts:
     nesting: str | None = None
 
     def fewer(self) -> Texts:
-        """The same texts with at most a few of them searched, for what takes long to build."""
+        """The same texts, of which only a few are searched: for indexes that take long to build."""
         rows, queries = self.counts
         few = min(rows, _FEW_ROWS)
         return replace(self, name=f"{few:,} of the {self.name}", counts=(few, queries))
@@ -103,7 +103,7 @@ def read_definitions(folder: Path) -> tuple[str, ...]:
 
 
 def definitions(folder: Path, encoder: TextEncoder, quick: bool) -> Texts:
-    """WordNet's definitions; the ones held out ask for those most like them."""
+    """WordNet's definitions; those held out are the queries."""
     texts = read_definitions(folder)
     counts = _QUICK if quick else (100_000, 2_000)
     rows = _encode(texts[: sum(counts)] if quick else texts, encoder, quick)
@@ -111,7 +111,7 @@ def definitions(folder: Path, encoder: TextEncoder, quick: bool) -> Texts:
 
 
 def docstring_search(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> Texts:
-    """Names and parameters of functions ask for descriptions."""
+    """Descriptions of functions; names and parameters are the queries."""
     counts = _QUICK if quick else (40_000, 2_000)
     order = np.random.default_rng(0).permutation(len(pairs))[: sum(counts)]
     rows = _encode([pairs.documents[row] for row in order], encoder, quick)
@@ -120,7 +120,7 @@ def docstring_search(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> Tex
 
 
 def adapted_docstrings(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> Texts:
-    """Descriptions by a transformer whose vectors are not nested, turned so that they are."""
+    """Descriptions by a transformer whose vectors are not nested; a rotation makes them nested."""
     counts = _QUICK if quick else (3_000, 500)
     order = np.random.default_rng(0).permutation(len(pairs))[: sum(counts)]
     rows = _encode([pairs.documents[row] for row in order], encoder, quick)
