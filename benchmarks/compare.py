@@ -50,9 +50,10 @@ def faster(
     found.add(what, ratio(seconds, "theirs", "ours"), at_least=target, agreement=agreed)
 
 
-def rdms(found: Ratios, rounds: int) -> None:
+def rdms(found: Ratios, rounds: int, quick: bool) -> None:
     """Matrices of 4000 patterns of 512 channels; agreement is the largest gap over the largest entry."""
-    x = np.random.default_rng(0).normal(size=(4000, 512))
+    n = 200 if quick else 4000
+    x = np.random.default_rng(0).normal(size=(n, 512))
     data = Dataset(x)
     for metric, dtype, target in (
         ("correlation", np.float64, 5.0),
@@ -64,7 +65,7 @@ def rdms(found: Ratios, rounds: int) -> None:
         ours, theirs = partial(rdm, x, metric, dtype=dtype), partial(calc_rdm, data, method=method)
         expected = factor * theirs().dissimilarities
         gap = float(np.abs(ours().vectors - expected).max() / expected.max())
-        what = f"{metric}, 4000 x 512, {np.dtype(dtype)}"
+        what = f"{metric}, {n} x 512, {np.dtype(dtype)}"
         faster(found, what, (ours, theirs), rounds=rounds, target=target, agreement=gap)
 
 
@@ -106,13 +107,13 @@ def peer_search(
     return found
 
 
-def thresholds(found: Ratios, rounds: int) -> None:
+def thresholds(found: Ratios, rounds: int, quick: bool) -> None:
     """90 matrices of 62 stimuli over the grid of 210 pairs; paths; the adaptive measure of all with all.
 
     The agreement is with the peer on one matrix at a time, where it does not pool.
     """
-    vectors, layer, subject = networks()
-    pairs = threshold_grid()
+    vectors, layer, subject = networks(subjects=2) if quick else networks()
+    pairs = threshold_grid()[:: 70 if quick else 1]
 
     def gap(pair: np.ndarray) -> float:
         ours = geo_topological(vectors[:1], [pair], rank=False)[0]
@@ -120,7 +121,7 @@ def thresholds(found: Ratios, rounds: int) -> None:
 
     faster(
         found,
-        "210 thresholds, 90 matrices of 62",
+        f"{len(pairs)} thresholds, {len(vectors)} matrices of 62",
         (
             lambda: geo_topological(vectors, pairs, rank=False),
             lambda: [peer_transform(vectors, *pair) for pair in pairs],
@@ -141,11 +142,11 @@ def thresholds(found: Ratios, rounds: int) -> None:
         target=None,
     )
     within(found, "5 s over the same with identification", search, 5.0, rounds=rounds)
-    for n in (92, 200, 500):
+    for n in (20,) if quick else (92, 200, 500):
         paths(found, n, rounds)
     within(
         found,
-        "1 s over the adaptive measure, 90 x 90",
+        f"1 s over the adaptive measure, {len(vectors)} x {len(vectors)}",
         lambda: adaptive_dependence(vectors),
         1.0,
         rounds=rounds,
@@ -180,10 +181,10 @@ PEER_METHODS: dict[Method, str] = {
 }
 
 
-def comparators(found: Ratios, rounds: int) -> None:
+def comparators(found: Ratios, rounds: int, quick: bool) -> None:
     """10 x 10 matrices of 300 stimuli, squared distances of points that they see with noise."""
-    rng = np.random.default_rng(2)
-    points = rng.normal(size=(300, 40)) + rng.normal(size=(20, 300, 40))
+    rng, n = np.random.default_rng(2), 20 if quick else 300
+    points = rng.normal(size=(n, 40)) + rng.normal(size=(20, n, 40))
     vectors = np.array([pdist(each, "sqeuclidean") for each in points])
     a, b = vectors[:10], vectors[10:]
     for method, name in PEER_METHODS.items():
@@ -191,7 +192,7 @@ def comparators(found: Ratios, rounds: int) -> None:
         theirs = partial(peer_compare, PeerRDMs(a), PeerRDMs(b), name)
         faster(
             found,
-            f"{method}, 10 x 10 matrices of 300",
+            f"{method}, 10 x 10 matrices of {n}",
             (ours, theirs),
             rounds=max(1, rounds // 3),
             target=20.0 if method in ("kendall", "tau_a") else None,
@@ -199,25 +200,25 @@ def comparators(found: Ratios, rounds: int) -> None:
         )
 
 
-def bootstrap(found: Ratios, rounds: int) -> None:
+def bootstrap(found: Ratios, rounds: int, quick: bool) -> None:
     """20 draws of subjects and stimuli, 8 models, 8 subjects, 92 stimuli; agreement of plain values."""
-    rng = np.random.default_rng(3)
-    points = rng.normal(size=(92, 20))
+    rng, draws, n = np.random.default_rng(3), *((2, 20) if quick else (20, 92))
+    points = rng.normal(size=(n, 20))
     subjects = np.array([pdist(points + rng.normal(size=points.shape)) for _ in range(8)])
     models = np.array([pdist(points + noise * rng.normal(size=points.shape)) for noise in range(1, 9)])
     data, fixed = PeerRDMs(subjects), [ModelFixed(str(i), each) for i, each in enumerate(models)]
     for method in ("cosine", "pearson", "spearman"):
         name = PEER_METHODS[method]
-        ours = partial(evaluate, models, subjects, method, subject=None, draws=20)
+        ours = partial(evaluate, models, subjects, method, subject=None, draws=draws)
 
         def theirs(name: str = name) -> object:
             with redirect_stderr(StringIO()):  # a bar of progress
-                return eval_dual_bootstrap(fixed, data, method=name, N=20)
+                return eval_dual_bootstrap(fixed, data, method=name, N=draws)
 
         values = eval_fixed(fixed, data, method=name).get_means()
         faster(
             found,
-            f"{method}, 20 draws of 8 models, 8 subjects, 92",
+            f"{method}, {draws} draws of 8 models, 8 subjects, {n}",
             (ours, theirs),
             rounds=max(1, rounds // 3),
             target=8.0,
@@ -225,7 +226,7 @@ def bootstrap(found: Ratios, rounds: int) -> None:
         )
 
 
-SECTIONS: dict[str, Callable[[Ratios, int], None]] = {
+SECTIONS: dict[str, Callable[[Ratios, int, bool], None]] = {
     "rdms": rdms,
     "thresholds": thresholds,
     "comparators": comparators,
@@ -239,7 +240,7 @@ def main() -> None:
     given = parsed(parser)
     with threadpool_limits(1):
         for name in [given.only] if given.only else SECTIONS:
-            SECTIONS[name](Ratios(f"compare_{name}", given.output), given.rounds)
+            SECTIONS[name](Ratios(f"compare_{name}", given.output), given.rounds, given.quick)
 
 
 if __name__ == "__main__":

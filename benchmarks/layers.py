@@ -30,7 +30,6 @@ PAIRS, GRID = Nesting.pairs(layer=LAYERS, dim=DIMS), Nesting.grid(layer=LAYERS, 
 MEASURED = Nesting.grid(layer=LAYERS, dim=DIMS[1:])
 FULL = Nesting((GRID.full,))
 BATCH, LARGE_BATCH, CHUNK = 32, 1024, 32
-DOCUMENTS, QUERIES = 1_000, 200
 Step = Callable[[], None]
 
 
@@ -103,11 +102,11 @@ def _grow(name: str) -> float:
     return grown_megabytes(lambda: [step() for _ in range(2)])
 
 
-def encoding(rounds: int) -> dict[str, dict[str, list[float]]]:
+def encoding(rounds: int, count: int) -> dict[str, dict[str, list[float]]]:
     """Seconds by the number of layers, of batches of short and long texts and of single ones."""
     model = TextEncoder.open("minilm", GRID).eval()
-    short = texts(512, 2)
-    long = [" ".join(short[start : start + 8]) for start in range(0, 256, 8)]
+    short = texts(count, 2)
+    long = [" ".join(short[start : start + 8]) for start in range(0, count // 2, 8)]
     found = {}
     for name, some in (("short texts", short), ("long texts", long), ("one short text", short[:1])):
         repeats = 30 if len(some) == 1 else 1
@@ -121,17 +120,17 @@ def encoding(rounds: int) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def evaluating(rounds: int) -> dict[str, dict[str, list[float]]]:
+def evaluating(rounds: int, count: int) -> dict[str, dict[str, list[float]]]:
     """Seconds of measuring the whole grid and the full size alone, with scores that are the same."""
     model = TextEncoder.open("minilm", MEASURED).eval()
-    first, second = texts(500, 3), texts(500, 4)
+    first, second = texts(count // 2, 3), texts(count // 2, 4)
     scores = np.random.default_rng(0).random(len(first))
-    documents = texts(DOCUMENTS, 5)
-    queries = [" ".join(text.split()[::2]) for text in documents[:QUERIES]]
+    documents = texts(count, 5)
+    queries = [" ".join(text.split()[::2]) for text in documents[: count // 5]]
     found = {}
     for name, task in (
         ("similarity", STS(first, second, scores)),
-        ("retrieval", Retrieval(queries, documents, range(QUERIES))),
+        ("retrieval", Retrieval(queries, documents, range(len(queries)))),
     ):
         whole = {row.granularity: row.value for row in sweep(model, task, MEASURED).column()}
         for cell in (MEASURED.full, Granularity(layer=1, dim=64), Granularity(layer=3, dim=192)):
@@ -163,13 +162,13 @@ def main() -> None:
     memory = {name: peak_megabytes(name) for name in STEPS}
     for name in ("6 pairs", "6 x 6 grid"):
         found.add(f"peak memory, {name} over plain", (memory[name] / memory["plain"],) * 3, at_most=1.1)
-    for name, by_layer in encoding(rounds).items():
+    for name, by_layer in encoding(rounds, 16 if given.quick else 512).items():
         for layer in LAYERS[:-1]:
             what = f"speed-up of {layer} of {LAYERS[-1]} layers over {LAYERS[-1]}/{layer}, {name}"
             share = layer / LAYERS[-1]
             value, low, high = (share * each for each in ratio(by_layer, str(LAYERS[-1]), str(layer)))
             found.add(what, (value, low, high), at_least=0.85)
-    for name, both in evaluating(1 if given.quick else max(3, rounds // 3)).items():
+    for name, both in (evaluating(1, 40) if given.quick else evaluating(max(3, rounds // 3), 1_000)).items():
         over_full = ratio(both, "grid", "full")
         found.add(f"{name}: the 6 x 5 grid over the full size alone", over_full, at_most=1.25)
     if given.quick:

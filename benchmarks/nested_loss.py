@@ -34,14 +34,14 @@ class Given(nn.Module):
         return DIM
 
 
-def embeddings() -> tuple[Tensor, Tensor]:
+def embeddings(batch: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    u, v = torch.randn(2, BATCH, DIM, generator=generator)
+    u, v = torch.randn(2, batch, DIM, generator=generator)
     return u.requires_grad_(), v.requires_grad_()
 
 
-def ours(nesting: Nesting, *, fast: bool = True) -> Callable[[], None]:
-    loss, (u, v) = Nested(InfoNCE(1 / SCALE), nesting, fast=fast), embeddings()
+def ours(nesting: Nesting, batch: int = BATCH, *, fast: bool = True) -> Callable[[], None]:
+    loss, (u, v) = Nested(InfoNCE(1 / SCALE), nesting, fast=fast), embeddings(batch)
 
     def step() -> None:
         u.grad = v.grad = None
@@ -50,8 +50,8 @@ def ours(nesting: Nesting, *, fast: bool = True) -> Callable[[], None]:
     return step
 
 
-def plain() -> Callable[[], None]:
-    loss, (u, v) = InfoNCE(1 / SCALE), embeddings()
+def plain(batch: int) -> Callable[[], None]:
+    loss, (u, v) = InfoNCE(1 / SCALE), embeddings(batch)
 
     def step() -> None:
         u.grad = v.grad = None
@@ -60,8 +60,8 @@ def plain() -> Callable[[], None]:
     return step
 
 
-def theirs(nesting: Nesting) -> Callable[[], None]:
-    model, (u, v) = Given(), embeddings()
+def theirs(nesting: Nesting, batch: int = BATCH) -> Callable[[], None]:
+    model, (u, v) = Given(), embeddings(batch)
     base = MultipleNegativesRankingLoss(model, scale=SCALE)
     loss = MatryoshkaLoss(model, base, list(nesting.sizes("dim")))
     columns = [{"embedding": u}, {"embedding": v}]
@@ -102,21 +102,22 @@ def _grow(way: str, nesting: str) -> float:
 def main() -> None:
     given = parsed(arguments(__doc__, rounds=25))
     rounds = given.rounds
+    batch, encoded_batch = (32, 4) if given.quick else (BATCH, 128)
     ways = {
-        "plain": plain(),
-        "ours, 8 sizes": ours(EIGHT),
-        "ours, 48 sizes": ours(FORTY_EIGHT),
-        "one product a size, 8 sizes": ours(EIGHT, fast=False),
-        "one product a size, 48 sizes": ours(FORTY_EIGHT, fast=False),
-        "MatryoshkaLoss, 8 sizes": theirs(EIGHT),
-        "MatryoshkaLoss, 48 sizes": theirs(FORTY_EIGHT),
+        "plain": plain(batch),
+        "ours, 8 sizes": ours(EIGHT, batch),
+        "ours, 48 sizes": ours(FORTY_EIGHT, batch),
+        "one product a size, 8 sizes": ours(EIGHT, batch, fast=False),
+        "one product a size, 48 sizes": ours(FORTY_EIGHT, batch, fast=False),
+        "MatryoshkaLoss, 8 sizes": theirs(EIGHT, batch),
+        "MatryoshkaLoss, 48 sizes": theirs(FORTY_EIGHT, batch),
     }
     seconds = in_turn(ways, rounds)
     minilm_nesting = Nesting.doubling(3, 384)
     encoded = in_turn(
         {
-            "plain": with_minilm(InfoNCE(), 128),
-            "nested": with_minilm(Nested(InfoNCE(), minilm_nesting), 128),
+            "plain": with_minilm(InfoNCE(), encoded_batch),
+            "nested": with_minilm(Nested(InfoNCE(), minilm_nesting), encoded_batch),
         },
         1 if given.quick else max(3, rounds // 5),
     )
@@ -130,7 +131,7 @@ def main() -> None:
         found.add(f"MatryoshkaLoss over ours, {sizes} sizes", faster, at_least=target)
         slower = ratio(seconds, f"one product a size, {sizes} sizes", f"ours, {sizes} sizes")
         found.add(f"one product a size over ours, {sizes} sizes", slower, at_least=1.0)
-    for nesting in (EIGHT, FORTY_EIGHT):
+    for nesting in () if given.quick else (EIGHT, FORTY_EIGHT):
         memory = {way: peak_megabytes(way, str(nesting)) for way in ("ours", "theirs")}
         share = memory["ours"] / memory["theirs"]
         found.add(f"peak memory over MatryoshkaLoss, {len(nesting)} sizes", (share,) * 3, at_most=1.0)
