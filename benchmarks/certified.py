@@ -3,7 +3,7 @@
 The vectors are of sentences of the docstrings and comments of the installed Python packages, by wordllama;
 the queries are held out. Every way uses one thread, and seconds are those of the processor. faiss compares
 single queries with its own kernels (its default) and batches through BLAS, which its present releases leave
-off unless told.
+off by default.
 
 Run: python benchmarks/certified.py [--rows 200000]
 """

@@ -3,7 +3,7 @@
 20,000 nested vectors of 64 dims with a whole number each, of which a range picks 50, 10, 1 and 0.1 percent.
 The field is declared, so that ``optimize`` indexes it. PostgreSQL is a server, the others run in the process.
 
-Milvus Lite takes seconds for a query, so three single ones are timed. What is not measured stays as it was.
+Milvus Lite takes seconds for a query, so three single ones are timed. Rows that are not measured again are kept.
 
 Run: python benchmarks/store_filters.py [--rows 20000] [--queries 50] [--engines milvus] [--shares 0.1,0.01]
 """
@@ -42,7 +42,7 @@ def main() -> None:
         given.rows, given.queries, given.engines, given.shares = 1_000, 10, "lancedb", "1,0.1"
     results = Results("store_filters", given.output, keys=("engine", "share"), order=place_of)
     shares = [float(share) for share in given.shares.split(",")]
-    logging.disable(logging.CRITICAL)  # pymilvus tells on every start what Lite lacks
+    logging.disable(logging.CRITICAL)  # pymilvus logs on every start what Lite lacks
     random = np.random.default_rng(0)
     scales = np.linspace(2, 0.2, 64)
     vectors = (random.normal(size=(given.rows, 64)) * scales).astype(np.float32)

@@ -1,4 +1,4 @@
-"""An index whose writer is killed at random moments: what was acknowledged must be there, and nothing torn.
+"""Kills the writer of an index at random moments: every acknowledged operation must survive, whole.
 
 The worker changes an index by a history that follows from a seed, and says on its output when an operation
 begins and when it was acknowledged. The parent kills it, goes through the same history by itself, opens
@@ -123,7 +123,7 @@ class Kill:
 
 
 def kill_once(folder: Path, seed: int, start: int, seconds: float) -> Kill:
-    """Let a worker go on from operation ``start`` for some time, kill it, and look at what it left."""
+    """Run a worker from operation ``start`` for some time, kill it, and examine what it left."""
     command = [sys.executable, __file__, "work", str(folder), str(seed), str(start)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
@@ -191,7 +191,7 @@ def complete_point(index: AdaptiveIndex) -> str | None:
 
 
 def kill_many(base: Path, kills: int, seed: int, *, per_folder: int = 10) -> Iterator[Kill]:
-    """Kill a worker again and again, going on from what the kill before it left; now and then anew."""
+    """Kill a worker repeatedly, each time resuming from what the last kill left; a new folder now and then."""
     draw = np.random.default_rng(seed)
     start, number = 0, 0
     for kill in range(kills):

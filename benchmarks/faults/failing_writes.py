@@ -105,7 +105,7 @@ def failing(call: str, number: int, *, stays: bool) -> Iterator[None]:
 def _patched(before: Callable[[str], None]) -> Iterator[None]:
     def patch(name: str, original: Callable[..., Any]) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            # Reading goes on when a disk is full.
+            # A full disk can still be read.
             if name != "open" or args[1] & (os.O_WRONLY | os.O_RDWR):
                 before(name)
             return original(*args, **kwargs)

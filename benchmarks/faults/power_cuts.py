@@ -1,4 +1,4 @@
-"""The power fails after any flush: what was acknowledged must be on the disk that is left.
+"""Power cuts after any flush: every acknowledged operation must be on the disk.
 
 A kill leaves everything that was written; a power cut may leave only what was flushed. So every flush is
 watched, and after each the worst disk is put together: files with the content of their last flush, in

@@ -21,7 +21,7 @@ FROM_DISK = ", vectors on disk"
 
 
 def ours(rows: int, dim: int) -> Iterator[Way]:
-    """The ways that stand in this version of nestling."""
+    """The ways of this version of nestling."""
     yield Way("nestling exact", _exact, ours=True)
     yield _plan("int4@full > certify@full", [Point()])
     yield _plan("int4@full > certify@full", [Point(confidence=0.9999)], " at 0.9999")
@@ -62,7 +62,7 @@ def _planned(text: str, from_disk: bool) -> Callable[[Floats, Path], Built]:
         engine = build(text, base, rule=UNIT, workers=1)
         plan = Plan.parse(text)
         cost = engine.cost(Point() if plan.certify else None)
-        # What is compared with the vectors themselves needs them in memory, or on disk.
+        # Stages that compare with the vectors themselves need these in memory, or on disk.
         reads_vectors = plan.certify or any(stage.store == "flat" for stage in plan.reranks)
         size_bytes = cost.bytes_stored + (base.nbytes if reads_vectors and not from_disk else 0)
 

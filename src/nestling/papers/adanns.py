@@ -53,7 +53,7 @@ _FEW_LISTS, _PROBED, _PROBED_GRID = 16, 4, (1, 2, 4, 8, 16)  # lists read; the p
 _LABELLED_ROWS, _LABELLED_QUERIES = 10_000, 4_000  # learning the rotation of OPQ takes most of the time
 _QUICK_ROWS, _QUICK_QUERIES = 300, 100
 _RATES = (3e-2,)  # one for all, to keep the run short: the tour of MRL chose it for both nested models
-_ROUNDING = 1e-5  # of a cosine in float32; rows that are equal may stand in another order
+_ROUNDING = 1e-5  # of a cosine in float32; equal rows may come in another order
 _RECALL_LOSS, _TUNED_LOSS = 1.0, 0.5  # points below rigid that still count as equal, and that are aimed at
 _SPEEDUP, _SPEEDUP_FP16 = 1.5, 1.3  # pilot: 2.0 and 1.7
 _REBUILT_GAP = 1.0  # pilot: 0.6 at most
@@ -328,9 +328,9 @@ def contrast_is_higher(problem: Problem, seed: int) -> Run:
     return min(figures.values()), figures
 
 
-@CHECKS.claim("A12", "A graph linked by few entries and walked with all loses little", _FEW_TEXTS)
+@CHECKS.claim("A12", "A graph built on few entries and searched with all loses little", _FEW_TEXTS)
 def short_graph_full_distances(problem: Problem, seed: int) -> Run:
-    """A graph linked by a quarter of the entries and walked with all, against one linked by all."""
+    """A graph built on a quarter of the entries and searched with all, against one built on all."""
     short, full = (problem.index(f"hnsw32@{dim} > flat@full", seed) for dim in (problem.part(4), problem.dim))
     recalls = [each.at(ef=32).reported["recall"] for each in (short, full)]
     share = short.build_s / full.build_s
@@ -373,9 +373,9 @@ def _gains(
 
 
 NOT_TESTED = {
-    "A18": "90 times faster, or 1.5 points better, on ImageNet: needs a ResNet-50; A5, A6 and A14 stand in",
-    "A19": "32 bytes as good as 64 on Natural Questions, 21 million passages: does not fit; A15 stands in",
-    "A20": "DiskANN with its vectors on an SSD: no build of it is at hand; A17 stands in",
+    "A18": "90 times faster, or 1.5 points better, on ImageNet: needs a ResNet-50; see A5, A6 and A14",
+    "A19": "32 bytes as good as 64 on Natural Questions, 21 million passages: does not fit; see A15",
+    "A20": "DiskANN with its vectors on an SSD: no build of it is at hand; see A17",
 }
 CLAIMS = (*dict.fromkeys(check.id for check in CHECKS), *NOT_TESTED)
 

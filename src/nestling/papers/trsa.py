@@ -104,7 +104,9 @@ def thresholds_lie_between(study: Shapes, seed: int) -> Run:
 
 
 @CHECKS.claim(
-    "C2", "Topology tells AlexNet's layers as ranks do (less 0.02) and 0.4 better than distances", ["alexnet"]
+    "C2",
+    "Topology identifies AlexNet's layers as ranks do (less 0.02), 0.4 better than distances",
+    ["alexnet"],
 )
 def identifies_under_measurement(study: AlexNet, seed: int) -> Run:
     """Noise up to 1 standard deviation of a matrix; a measurement is left out at a time."""
@@ -124,7 +126,7 @@ def identifies_under_measurement(study: AlexNet, seed: int) -> Run:
     return min(clearances), figures
 
 
-@CHECKS.claim("C3", "Topology tells a network's layers across seeds within 0.03 of ranks", ["networks"])
+@CHECKS.claim("C3", "Topology identifies a network's layers across seeds within 0.03 of ranks", ["networks"])
 def identifies_across_seeds(study: Networks, seed: int) -> Run:
     """Clean, and with noise of 1 standard deviation on each activity; a network is left out at a time."""
     figures = _across_seeds(study, seed)
@@ -136,7 +138,7 @@ def identifies_across_seeds(study: Networks, seed: int) -> Run:
     return _WITHIN - max(gaps), figures | {"networks' accuracy": study.accuracy}
 
 
-@CHECKS.claim("C3b", "Near pairs alone, or far pairs alone, tell them worse than both", ["networks"])
+@CHECKS.claim("C3b", "Near pairs alone, or far pairs alone, identify them worse than both", ["networks"])
 def local_and_global_are_worse(study: Networks, seed: int) -> Run:
     """The same shares."""
     figures = _across_seeds(study, seed)
@@ -166,7 +168,7 @@ def withstands_noise_on_entries(study: Networks, seed: int) -> Run:
     return min(clearances), figures
 
 
-@CHECKS.claim("C3d", "Paths, or the adaptive measure, tell layers better than ranks", ["networks"])
+@CHECKS.claim("C3d", "Paths, or the adaptive measure, identify layers better than ranks", ["networks"])
 def paths_and_adaptive(study: Networks, seed: int) -> Run:
     """Two members of the family that the paper names and does not rank."""
 
@@ -217,7 +219,7 @@ def prefixes_keep_more(study: Words, seed: int) -> Run:
 
 @CHECKS.claim(
     "C6",
-    "Thresholds of each matrix by itself tell layers 0.15 better than rsatoolbox's pooled ones",
+    "Thresholds of each matrix by itself identify layers 0.15 better than rsatoolbox's pooled ones",
     ["peer"],
 )
 def exact_beats_pooled(study: Networks, seed: int) -> Run:
