@@ -3,7 +3,7 @@
 20,000 nested vectors of 64 dims with a whole number each, of which a range picks 50, 10, 1 and 0.1 percent.
 The field is declared, so that ``optimize`` indexes it. PostgreSQL is a server, the others run in the process.
 
-Milvus Lite takes seconds for a query, so three single ones are timed. Rows that are not measured again are kept.
+Milvus Lite takes seconds for a query, so three single ones are timed. Rows of earlier runs are kept.
 
 Run: python benchmarks/store_filters.py [--rows 20000] [--queries 50] [--engines milvus] [--shares 0.1,0.01]
 """

@@ -191,7 +191,7 @@ def complete_point(index: AdaptiveIndex) -> str | None:
 
 
 def kill_many(base: Path, kills: int, seed: int, *, per_folder: int = 10) -> Iterator[Kill]:
-    """Kill a worker repeatedly, each time resuming from what the last kill left; a new folder now and then."""
+    """Kill a worker repeatedly, resuming from what the last kill left, or in a new folder."""
     draw = np.random.default_rng(seed)
     start, number = 0, 0
     for kill in range(kills):
