@@ -34,9 +34,10 @@ docs: $(STAMP)
 figures: $(STAMP)
 	$(BIN)/python benchmarks/figures.py
 
-# One worker a core, so each keeps to one thread; no test may reach a model hub.
+# One worker a core, so each keeps to one thread; no test may reach a model hub. Each worker begins with half
+# of the folders, so that a fixture of a file is made once.
 tests: $(STAMP)
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist worksteal
 
 # The tests on the oldest versions that pyproject.toml allows. What old packages deprecate is no failure.
 test-oldest: $(OLDEST)/.installed
@@ -50,7 +51,7 @@ $(OLDEST)/.installed: pyproject.toml .ci/oldest.py
 
 # All of them, the slow ones too: whole tours of papers.
 nightly: lint types docs
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 -m "slow or not slow"
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist worksteal -m "slow or not slow"
 
 # The newest versions that fit together, but for torch, which is chosen by hand. Run `make test` afterwards.
 constraints:

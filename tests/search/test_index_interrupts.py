@@ -103,9 +103,11 @@ def broken(index: AdaptiveIndex, change: str, at: int, error: BaseException) -> 
     ("change", "kind"),
     [*((change, KeyboardInterrupt) for change in CHANGES), ("add", MemoryError)],
 )
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_a_change_broken_off_at_any_line_is_there_whole_or_not_at_all(
-    tmp_path: Path, change: str, kind: type[BaseException]
+    tmp_path: Path, change: str, kind: type[BaseException], every: int
 ) -> None:
+    """At one line of ``every``; what is done with the index afterwards varies from line to line."""
     template = tmp_path / "template"
     begun(template).close()
     before = on_disk(template)
@@ -131,7 +133,7 @@ def test_a_change_broken_off_at_any_line_is_there_whole_or_not_at_all(
             assert rows_of(index) == on_disk(folder) == there, at
         assert on_disk(folder) == there, at
         shutil.rmtree(folder)
-        at += 1
+        at += every
     assert at > 20
     assert seen == {True, False} or before == after
 

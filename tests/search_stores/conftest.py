@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lancedb as lancedb_client
 import psycopg
-import pymilvus
 import pytest
 import qdrant_edge
 
@@ -74,6 +72,8 @@ def write_qdrant(folder: Path) -> Callable[..., None]:
 
 def write_milvus(uri: str) -> Callable[..., None]:
     def write(name: str, ids: list[str], vectors: dict[int, Any], metadata: list[Any]) -> None:
+        import pymilvus
+
         client = pymilvus.MilvusClient(uri)
         rows = [
             {"id": f"key {row}", "name": ids[row], "metadata": tags}
@@ -90,7 +90,9 @@ def write_lancedb(folder: Path) -> Callable[..., None]:
     kinds = {str: "text", int: "int"}
 
     def write(name: str, ids: list[str], vectors: dict[int, Any], metadata: list[Any]) -> None:
-        table = lancedb_client.connect(str(folder)).open_table(name)
+        import lancedb  # seconds, and no worker that runs no test of it should wait for them
+
+        table = lancedb.connect(str(folder)).open_table(name)
         columns = {
             f"{kinds[type(value)]}_{field}": value for tags in metadata for field, value in tags.items()
         }

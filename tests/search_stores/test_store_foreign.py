@@ -10,7 +10,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import lancedb as lancedb_client
 import numpy as np
 import psycopg
 import pyarrow as pa
@@ -200,8 +199,10 @@ def test_a_table_of_lancedb_with_labels_gets_columns(lancedb: Any) -> None:
     kinds = [("id", pa.string()), ("labels", pa.list_(pa.string()))]
     kinds += [(f"dim{dim}", pa.list_(pa.float32(), dim)) for dim in (4, 8)]
     schema = pa.schema(kinds, metadata={b"nestling": old_text().encode()})
-    made = lancedb_client.connect(folder).create_table("labelled", pa.table(rows, schema=schema))
-    made.create_index("labels", config=lancedb_client.index.LabelList())
+    import lancedb as client
+
+    made = client.connect(folder).create_table("labelled", pa.table(rows, schema=schema))
+    made.create_index("labels", config=client.index.LabelList())
     for _ in range(2):
         with open_store(lancedb.url("labelled")) as store:
             found = store.search(VECTORS[:1], 3, where={"year": {"lt": 2021}})[0]
