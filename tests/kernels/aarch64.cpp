@@ -1,5 +1,5 @@
 // Compares the kernels for NEON with the plain ones on random inputs, to the last bit; test_aarch64.py runs it.
-#include "graph_sums.h"
+#include "kernels.h"
 #include "rows.h"
 
 #include <cmath>
@@ -170,7 +170,7 @@ void every_half(const Level& level) {
 }
 
 void graph_sums(int32_t number, int64_t rows, int64_t stride, int64_t entries) {
-    const GraphSums &ours = graph_sums_of(number), &theirs = graph_sums_of(kPlainNumber);
+    const Level &ours = level_of(number), &theirs = level_of(kPlainNumber);
     auto codes = whole_numbers<uint8_t>(rows * stride, 0, 255);
     const auto factors = reals<float>(2 * rows);
     for (int64_t row = 0; row < rows; ++row)
@@ -186,7 +186,7 @@ void graph_sums(int32_t number, int64_t rows, int64_t stride, int64_t entries) {
                     values[side].resize(size_t(rows + 4)), found[side].resize(size_t(rows + 4));
                     const Estimates out = {values[side].data(), found[side].data()};
                     const int64_t kept = (side ? theirs : ours)
-                                             .estimates({codes.data(), stride, biased}, {query.data(), 77, 1e-3f}, some,
+                                             .estimates({codes.data(), stride, biased}, {query.data(), 77, 1e-3f, 0.5f}, some,
                                                         rows, threshold, out);
                     values[side].resize(size_t(kept)), found[side].resize(size_t(kept));
                 }

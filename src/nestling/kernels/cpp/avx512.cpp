@@ -4,10 +4,56 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include <algorithm>
+
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma")))
 
 namespace nestling {
 namespace {
+
+constexpr int kWidth = 16, kRegisters = 1, kSums = 4, kStep = 32;
+
+using Ints = __m512i;
+using Floats = __m512;
+using Doubles = __m512d;
+using Codes = __m512i;
+using Four = __m512i;
+
+TARGET inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }
+TARGET inline __m512d load(const double* from) { return _mm512_loadu_pd(from); }
+TARGET inline void store(int32_t* to, __m512i values) { _mm512_storeu_si512(to, values); }
+TARGET inline __m512 all(float value) { return _mm512_set1_ps(value); }
+TARGET inline __m512 multiply_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
+TARGET inline __m512d multiply_add(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+template <int BITS> inline int32_t first_sum(const int8_t*, int64_t) { return 0; }
+
+TARGET inline __m512i load_codes(const uint8_t* line) {
+    _mm_prefetch(reinterpret_cast<const char*>(line) + 4096, _MM_HINT_T0);
+    return _mm512_loadu_si512(line);
+}
+
+// Codes stay where they are in their byte: what stands `shift` bits too high comes out 2^shift times too
+// large in a sum of its own, and is shifted back once a block. That saves the shifts of every line.
+template <int BITS> TARGET inline __m512i part_of(__m512i whole, int part) {
+    return BITS == 8 ? whole : _mm512_and_si512(whole, _mm512_set1_epi8(char(((1 << BITS) - 1) << (part * BITS))));
+}
+
+template <int BITS> struct Sums {
+    __m512i parts[8 / BITS];
+
+    TARGET void start(int32_t begin) {
+        for (auto& part : parts) part = _mm512_set1_epi32(begin);
+    }
+    TARGET void add(int part, __m512i code, __m512i query) {
+        parts[part] = _mm512_dpbusd_epi32(parts[part], code, query);
+    }
+    TARGET __m512i total() const {
+        __m512i sum = parts[0];
+        for (int part = 1; part < 8 / BITS; ++part)
+            sum = _mm512_add_epi32(sum, _mm512_srai_epi32(parts[part], part * BITS));
+        return sum;
+    }
+};
 
 TARGET inline __m512i broadcast(const int8_t* query) {
     int32_t four;
@@ -23,8 +69,8 @@ TARGET inline void append(Found& found, __mmask16 kept, __m512i rows, __m512i su
     found.count += __builtin_popcount(kept);
 }
 
-TARGET inline void sort_out(__m512i rows, __mmask16 there, __m512i sums, __m512 bounds, float threshold,
-                            Found& found) {
+TARGET inline void sort_out_some(__m512i rows, __mmask16 there, __m512i sums, __m512 bounds, float threshold,
+                                 Found& found) {
     const __mmask16 kept = _mm512_mask_cmp_ps_mask(there, bounds, _mm512_set1_ps(threshold), _CMP_NLT_UQ);
     const __m512 skipped = _mm512_set1_ps(found.skipped);
     const __mmask16 higher = _mm512_mask_cmp_ps_mask(there & ~kept, bounds, skipped, _CMP_GT_OQ);
@@ -32,78 +78,27 @@ TARGET inline void sort_out(__m512i rows, __mmask16 there, __m512i sums, __m512 
     if (kept) append(found, kept, rows, sums, bounds);
 }
 
-TARGET inline __m512 bounds_of(const Packed& codes, int64_t row, __m512 t, const Factors& factors) {
-    const __m512 steps = _mm512_fmadd_ps(t, _mm512_set1_ps(factors.alpha), _mm512_set1_ps(factors.beta));
-    __m512 rest = _mm512_mul_ps(_mm512_loadu_ps(codes.radius + row), _mm512_set1_ps(factors.gamma));
-    if (codes.bias) rest = _mm512_add_ps(rest, _mm512_loadu_ps(codes.bias + row));
-    return _mm512_fmadd_ps(_mm512_loadu_ps(codes.scale + row), steps, rest);
-}
-
 TARGET inline __m512 steps_of(__m512i sums, int32_t offset) {
     return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_slli_epi32(sums, 1), _mm512_set1_epi32(offset)));
 }
 
-TARGET inline __m512i rows_of(int64_t block) {
+TARGET inline __m512i rows_of(int64_t row) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    return _mm512_add_epi32(lanes, _mm512_set1_epi32(int32_t(block * kLanes)));
+    return _mm512_add_epi32(lanes, _mm512_set1_epi32(int32_t(row)));
 }
 
-TARGET inline void keep(const Packed& codes, int64_t block, __m512i sums, const Probe& probe, Found& found) {
-    const __m512 bounds = bounds_of(codes, block * kLanes, steps_of(sums, probe.offset), probe.factors);
-    sort_out(rows_of(block), 0xffff, sums, bounds, probe.threshold, found);
+TARGET inline void sort_out(int64_t row, __m512i sums, __m512 bounds, float threshold, Found& found) {
+    sort_out_some(rows_of(row), 0xffff, sums, bounds, threshold, found);
 }
 
-// What does not change from block to block is held in registers: this is a sixth of a search in batches.
-TARGET void sift(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
-    const Packed packed = codes;
-    const Factors factors = probe.factors;
-    const int32_t *sums = probe.ledger, offset = probe.offset;
-    const __m512 threshold = _mm512_set1_ps(probe.threshold);
-    __m512 skipped = _mm512_set1_ps(found->skipped);
-    for (int64_t block = first; block < last; ++block, sums += kLanes) {
-        const __m512i sum = _mm512_loadu_si512(sums);
-        const __m512 t = steps_of(sum, offset), bounds = bounds_of(packed, block * kLanes, t, factors);
-        const __mmask16 kept = _mm512_cmp_ps_mask(bounds, threshold, _CMP_NLT_UQ);
-        skipped = _mm512_mask_max_ps(skipped, ~kept, skipped, bounds);
-        if (kept) append(*found, kept, rows_of(block), sum, bounds);
-    }
-    found->skipped = _mm512_reduce_max_ps(skipped);
-}
-
-// Codes stay where they are in their byte: what stands `shift` bits too high comes out 2^shift times too
-// large in a sum of its own, and is shifted back once a block. That saves the shifts of every line.
-template <int BITS, int QUERIES>
-TARGET void scan(const Packed& codes, int64_t first, int64_t last, const Probe* probes, Found* found) {
-    constexpr int kParts = 8 / BITS;
-    __m512i masks[kParts];
-    for (int part = 0; part < kParts; ++part)
-        masks[part] = _mm512_set1_epi8(char(((1 << BITS) - 1) << (part * BITS)));
-    for (int64_t block = first; block < last; ++block) {
-        const uint8_t* line = codes.blocks + block * codes.lines * 64;
-        __m512i sums[QUERIES][kParts];
-        for (int query = 0; query < QUERIES; ++query)
-            for (int part = 0; part < kParts; ++part) sums[query][part] = _mm512_setzero_si512();
-        for (int64_t i = 0; i < codes.lines; ++i, line += 64) {
-            const __m512i whole = _mm512_loadu_si512(line);
-            _mm_prefetch(reinterpret_cast<const char*>(line) + 4096, _MM_HINT_T0);
-#pragma GCC unroll 8
-            for (int part = 0; part < kParts; ++part) {
-                const __m512i code = BITS == 8 ? whole : _mm512_and_si512(whole, masks[part]);
-#pragma GCC unroll 8
-                for (int query = 0; query < QUERIES; ++query)
-                    sums[query][part] = _mm512_dpbusd_epi32(
-                        sums[query][part], code, broadcast(probes[query].query + 4 * (i * kParts + part)));
-            }
-        }
-        for (int query = 0; query < QUERIES; ++query) {
-            __m512i sum = sums[query][0];
-            for (int part = 1; part < kParts; ++part)
-                sum = _mm512_add_epi32(sum, _mm512_srai_epi32(sums[query][part], part * BITS));
-            if (probes[query].ledger)
-                _mm512_storeu_si512(probes[query].ledger + (block - first) * kLanes, sum);
-            keep(codes, block, sum, probes[query], found[query]);
-        }
-    }
+// The totals of four registers side by side.
+TARGET inline __m128i totals(const __m512i* s) {
+    const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(s[0], s[1]), _mm512_unpackhi_epi32(s[0], s[1]));
+    const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(s[2], s[3]), _mm512_unpackhi_epi32(s[2], s[3]));
+    const __m512i both = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+    const __m256i half =
+        _mm256_add_epi32(_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64(both, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 
 // Four rows at a time: they share the reading of the query and the sums across registers.
@@ -126,48 +121,7 @@ TARGET inline __m128i fine_of_four(const uint8_t* const rows[4], int64_t stride,
             }
         }
     }
-    const __m512i low = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[0], sums[1]),
-                                         _mm512_unpackhi_epi32(sums[0], sums[1]));
-    const __m512i high = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[2], sums[3]),
-                                          _mm512_unpackhi_epi32(sums[2], sums[3]));
-    const __m512i all =
-        _mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high));
-    const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
-    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-}
-
-TARGET inline __m512 gather(const float* values, __m512i rows, __mmask16 there) {
-    return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, rows, values, 4);
-}
-
-TARGET void refine(const Fine& fine, const Probe& probe, Found* found) {
-    const int64_t count = found->count;
-    found->count = 0;
-    for (int64_t i = 0; i < count; i += kLanes) {
-        const __mmask16 there = count - i >= kLanes ? 0xffff : (1 << (count - i)) - 1;
-        const __m512i rows = _mm512_maskz_loadu_epi32(there, found->rows + i);
-        __m512i sums = _mm512_slli_epi32(_mm512_maskz_loadu_epi32(there, found->sums + i), 2);
-        alignas(64) int32_t low[kLanes];
-        for (int64_t four = 0; four < kLanes && i + four < count; four += 4) {
-            const uint8_t* codes[4];
-            for (int64_t j = 0; j < 4; ++j) {
-                const int64_t here = i + four + j < count ? i + four + j : count - 1;
-                const int64_t ahead = here + kFetchAhead < count ? here + kFetchAhead : count - 1;
-                codes[j] = fine.codes + found->rows[here] * fine.stride;
-                _mm_prefetch(reinterpret_cast<const char*>(fine.codes + found->rows[ahead] * fine.stride),
-                             _MM_HINT_T0);
-            }
-            _mm_store_si128(reinterpret_cast<__m128i*>(low + four), fine_of_four(codes, fine.stride, probe.query));
-        }
-        sums = _mm512_add_epi32(sums, _mm512_maskz_loadu_epi32(there, low));
-        const __m512 t = steps_of(sums, probe.offset);
-        const __m512 steps = _mm512_fmadd_ps(t, _mm512_set1_ps(probe.factors.alpha),
-                                             _mm512_set1_ps(probe.factors.beta));
-        __m512 rest = _mm512_mul_ps(gather(fine.radius, rows, there), _mm512_set1_ps(probe.factors.gamma));
-        if (fine.bias) rest = _mm512_add_ps(rest, gather(fine.bias, rows, there));
-        const __m512 bounds = _mm512_fmadd_ps(gather(fine.scale, rows, there), steps, rest);
-        sort_out(rows, there, sums, bounds, probe.threshold, *found);
-    }
+    return totals(sums);
 }
 
 // Sixteen registers as a square of 32-bit numbers: rows become columns.
@@ -220,7 +174,7 @@ template <int PART> TARGET inline __m512i joined(__m512i high, __m512i low, int 
     return _mm512_and_si512(both, _mm512_set1_epi8(0x0f));
 }
 
-TARGET void unpack(const Halves& halves, uint8_t* block) {
+TARGET void unpack_lines(const Halves& halves, uint8_t* block) {
     turn_rows(halves, block);
     int64_t i = halves.lines - 1;
     int up = 3;
@@ -278,29 +232,167 @@ TARGET inline __m512d eight(const int8_t* row, __mmask8 there) {
     return _mm512_cvtepi32_pd(_mm256_cvtepi8_epi32(_mm_maskz_loadu_epi8(there, row)));
 }
 
-template <bool DISTANCE> TARGET inline __m512d add(__m512d sum, __m512d x, __m512d y) {
-    if (!DISTANCE) return _mm512_fmadd_pd(x, y, sum);
-    const __m512d apart = _mm512_sub_pd(x, y);
-    return _mm512_fmadd_pd(apart, apart, sum);
+template <typename T> TARGET inline void load_entries(const T* row, __m512d* entries) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kSums; ++j) entries[j] = eight(row + 8 * j, 0xff);
 }
 
 template <typename T, bool DISTANCE>
-TARGET double score(const void* data, const double* query, int64_t dim) {
-    const T* row = static_cast<const T*>(data);
-    __m512d sums[4];
-    for (auto& sum : sums) sum = _mm512_setzero_pd();
-    int64_t i = 0;
-    for (; i + 32 <= dim; i += 32)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j)
-            sums[j] =
-                add<DISTANCE>(sums[j], eight(row + i + 8 * j, 0xff), _mm512_loadu_pd(query + i + 8 * j));
-    for (; i < dim; i += 8) {
-        const __mmask8 there = dim - i >= 8 ? 0xff : (1 << (dim - i)) - 1;
-        sums[0] = add<DISTANCE>(sums[0], eight(row + i, there), _mm512_maskz_loadu_pd(there, query + i));
+TARGET inline double finish(__m512d* sums, const T* row, const double* query, int64_t count) {
+    for (int64_t i = 0; i < count; i += 8) {
+        const __mmask8 there = count - i >= 8 ? 0xff : (1 << (count - i)) - 1;
+        const __m512d x = eight(row + i, there), y = _mm512_maskz_loadu_pd(there, query + i), apart = x - y;
+        sums[0] = DISTANCE ? multiply_add(apart, apart, sums[0]) : multiply_add(x, y, sums[0]);
     }
     return _mm512_reduce_add_pd(
         _mm512_add_pd(_mm512_add_pd(sums[0], sums[1]), _mm512_add_pd(sums[2], sums[3])));
+}
+
+#include "level.inl"
+
+// What does not change from block to block is held in registers: this is a sixth of a search in batches.
+TARGET void sift_in_registers(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
+    const Packed packed = codes;
+    const Factors factors = probe.factors;
+    const int32_t *sums = probe.ledger, offset = probe.offset;
+    const __m512 threshold = _mm512_set1_ps(probe.threshold);
+    __m512 skipped = _mm512_set1_ps(found->skipped);
+    for (int64_t block = first; block < last; ++block, sums += kLanes) {
+        const __m512i sum = _mm512_loadu_si512(sums);
+        const __m512 t = steps_of(sum, offset), bounds = bounds_of(packed, block * kLanes, t, factors);
+        const __mmask16 kept = _mm512_cmp_ps_mask(bounds, threshold, _CMP_NLT_UQ);
+        skipped = _mm512_mask_max_ps(skipped, ~kept, skipped, bounds);
+        if (kept) append(*found, kept, rows_of(block * kLanes), sum, bounds);
+    }
+    found->skipped = _mm512_reduce_max_ps(skipped);
+}
+
+TARGET inline __m512 gather(const float* values, __m512i rows, __mmask16 there) {
+    return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, rows, values, 4);
+}
+
+TARGET void refine_sixteen(const Fine& fine, const Probe& probe, Found* found) {
+    const int64_t count = found->count;
+    found->count = 0;
+    for (int64_t i = 0; i < count; i += kLanes) {
+        const __mmask16 there = count - i >= kLanes ? 0xffff : (1 << (count - i)) - 1;
+        const __m512i rows = _mm512_maskz_loadu_epi32(there, found->rows + i);
+        __m512i sums = _mm512_slli_epi32(_mm512_maskz_loadu_epi32(there, found->sums + i), 2);
+        alignas(64) int32_t low[kLanes];
+        for (int64_t four = 0; four < kLanes && i + four < count; four += 4) {
+            const uint8_t* codes[4];
+            for (int64_t j = 0; j < 4; ++j) {
+                const int64_t here = i + four + j < count ? i + four + j : count - 1;
+                const int64_t ahead = here + kFetchAhead < count ? here + kFetchAhead : count - 1;
+                codes[j] = fine.codes + found->rows[here] * fine.stride;
+                _mm_prefetch(reinterpret_cast<const char*>(fine.codes + found->rows[ahead] * fine.stride),
+                             _MM_HINT_T0);
+            }
+            _mm_store_si128(reinterpret_cast<__m128i*>(low + four), fine_of_four(codes, fine.stride, probe.query));
+        }
+        sums = _mm512_add_epi32(sums, _mm512_maskz_loadu_epi32(there, low));
+        const __m512 t = steps_of(sums, probe.offset);
+        const __m512 steps = multiply_add(t, all(probe.factors.alpha), all(probe.factors.beta));
+        __m512 rest = _mm512_mul_ps(gather(fine.radius, rows, there), _mm512_set1_ps(probe.factors.gamma));
+        if (fine.bias) rest = _mm512_add_ps(rest, gather(fine.bias, rows, there));
+        const __m512 bounds = _mm512_fmadd_ps(gather(fine.scale, rows, there), steps, rest);
+        sort_out_some(rows, there, sums, bounds, probe.threshold, *found);
+    }
+}
+
+TARGET inline __m512i code_times(const uint8_t* code, int64_t stride, const int8_t* query) {
+    const __m512i mask = _mm512_set1_epi8(3);
+    __m512i even = _mm512_setzero_si512(), odd = even;
+    for (int64_t j = 0; j < stride; j += 64) {
+        const __m512i four = _mm512_loadu_si512(code + j);
+        const int8_t* entries = query + j;
+        even = _mm512_dpbusd_epi32(even, _mm512_and_si512(four, mask), _mm512_loadu_si512(entries));
+        odd = _mm512_dpbusd_epi32(odd, _mm512_and_si512(_mm512_srli_epi16(four, 2), mask),
+                                  _mm512_loadu_si512(entries + stride));
+        even = _mm512_dpbusd_epi32(even, _mm512_and_si512(_mm512_srli_epi16(four, 4), mask),
+                                   _mm512_loadu_si512(entries + 2 * stride));
+        odd = _mm512_dpbusd_epi32(odd, _mm512_and_si512(_mm512_srli_epi16(four, 6), mask),
+                                  _mm512_loadu_si512(entries + 3 * stride));
+    }
+    return _mm512_add_epi32(even, odd);
+}
+
+TARGET inline __m128 numbers(const uint8_t* const codes[4], int64_t at) {
+    return _mm_setr_ps(number_of(codes[0], at), number_of(codes[1], at), number_of(codes[2], at),
+                       number_of(codes[3], at));
+}
+
+// Codes of one line are most common; all of a query stays in registers then.
+template <int64_t STRIDE>
+TARGET int64_t strided_estimates(const CodedRows& coded, const Aim& aim, const int32_t* rows, int64_t count,
+                                 float threshold, const Estimates& out) {
+    const int64_t stride = STRIDE ? STRIDE : coded.stride;
+    const __m128i offset = _mm_set1_epi32(aim.offset), lanes = _mm_setr_epi32(0, 1, 2, 3);
+    const __m128 weight = _mm_set1_ps(aim.weight), scale = _mm_set1_ps(aim.scale), least = _mm_set1_ps(threshold);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < count; i += 4) {
+        const uint8_t* codes[4];
+        __m512i sums[4];
+        for (int64_t t = 0; t < 4; ++t) {
+            codes[t] = code_of(coded, rows, std::min(i + t, count - 1));
+            sums[t] = code_times(codes[t], stride, aim.query);
+        }
+        const __m128i steps = _mm_sub_epi32(_mm_slli_epi32(totals(sums), 1), offset);
+        __m128 values = _mm_mul_ps(_mm_mul_ps(_mm_cvtepi32_ps(steps), scale), numbers(codes, stride - 4));
+        if (coded.biased) values = _mm_add_ps(values, _mm_mul_ps(weight, numbers(codes, stride - 8)));
+        const __mmask8 there = count - i >= 4 ? 15 : __mmask8((1 << (count - i)) - 1);
+        const __mmask8 fits = _mm_mask_cmp_ps_mask(there, values, least, _CMP_NLT_UQ);
+        if (!fits) continue;
+        const __m128i places = _mm_add_epi32(lanes, _mm_set1_epi32(int32_t(i)));
+        _mm_storeu_ps(out.values + kept, _mm_maskz_compress_ps(fits, values));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out.places + kept), _mm_maskz_compress_epi32(fits, places));
+        kept += __builtin_popcount(fits);
+    }
+    return kept;
+}
+
+TARGET int64_t estimates_of_four(const CodedRows& coded, const Aim& aim, const int32_t* rows, int64_t count,
+                                float threshold, const Estimates& out) {
+    const auto estimates = coded.stride == 64 ? strided_estimates<64> : strided_estimates<0>;
+    return estimates(coded, aim, rows, count, threshold, out);
+}
+
+TARGET void turn_in_registers(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out) {
+    for (int64_t first = 0; first < width; first += 64) {
+        __m512 sums[4];
+        for (auto& sum : sums) sum = _mm512_setzero_ps();
+        const float* row = matrix + first;
+        for (int64_t i = 0; i < entries; ++i, row += width)
+            for (int j = 0; j < 4; ++j)
+                sums[j] = _mm512_add_ps(
+                    sums[j], _mm512_mul_ps(_mm512_set1_ps(vector[i]), _mm512_loadu_ps(row + 16 * j)));
+        for (int j = 0; j < 4; ++j) _mm512_storeu_ps(out + first + 16 * j, sums[j]);
+    }
+}
+
+// The instruction multiplies unsigned by signed bytes: 128 is added to b, and 128 times the sum of a taken off.
+TARGET void products_of_four(const int8_t* a, const int8_t* values, int64_t dim, const int32_t* rows,
+                            int64_t count, int32_t* out) {
+    const __m512i bias = _mm512_set1_epi8(-128);
+    __m512i all = _mm512_setzero_si512();
+    for (int64_t j = 0; j < dim; j += 64) all = _mm512_dpbusd_epi32(all, bias, _mm512_loadu_si512(a + j));
+    const __m128i offset = _mm_set1_epi32(_mm512_reduce_add_epi32(all));
+    for (int64_t i = 0; i < count; i += 4) {
+        const int8_t* b[4];
+        __m512i sums[4];
+        for (int64_t t = 0; t < 4; ++t) {
+            b[t] = values + rows[std::min(i + t, count - 1)] * dim;
+            sums[t] = _mm512_setzero_si512();
+        }
+        for (int64_t j = 0; j < dim; j += 64) {
+            const __m512i entries = _mm512_loadu_si512(a + j);
+            for (int t = 0; t < 4; ++t)
+                sums[t] = _mm512_dpbusd_epi32(
+                    sums[t], _mm512_xor_si512(_mm512_loadu_si512(b[t] + j), bias), entries);
+        }
+        const __mmask8 there = count - i >= 4 ? 15 : __mmask8((1 << (count - i)) - 1);
+        _mm_mask_storeu_epi32(out + i, there, _mm_sub_epi32(totals(sums), offset));
+    }
 }
 
 }  // namespace
@@ -310,12 +402,15 @@ const Level kAvx512 = {
      {nullptr, scan<2, 1>, scan<2, 2>, scan<2, 3>, scan<2, 4>},
      {nullptr, scan<4, 1>, scan<4, 2>, scan<4, 3>, scan<4, 4>},
      {nullptr, scan<8, 1>, scan<8, 2>, scan<8, 3>, scan<8, 4>}},
-    sift,
-    refine,
-    unpack,
+    sift_in_registers,
+    refine_sixteen,
+    unpack_lines,
     product,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
+    estimates_of_four,
+    products_of_four,
+    turn_in_registers,
 };
 
 }  // namespace nestling

@@ -44,7 +44,7 @@ public:
             const int32_t row = found.rows[i];
             if (!may_be_found(row)) continue;
             const float bound = safe(found.bounds[i]);
-            const float likely = sure_ ? safe(likely_bound(codes, row, found.sums[i])) : bound;
+            const float likely = sure_ ? safe(bound_of(codes, row, found.sums[i], 15 * sum_, likely_[1])) : bound;
             if (likely < threshold_) postpone(bound, row);
             else candidates.push_back({likely, row, bound});
         }
@@ -73,12 +73,6 @@ private:
     void postpone(float bound, int32_t row) {
         if (bound < threshold_) skip(bound);
         else postponed_.push_back({bound, row, bound});
-    }
-
-    float likely_bound(const Packed& codes, int32_t row, int32_t sum) const {
-        const Factors& f = likely_[1];
-        const float rest = f.gamma * codes.radius[row] + (codes.bias ? codes.bias[row] : 0);
-        return codes.scale[row] * (f.alpha * float(2 * sum - 15 * sum_) + f.beta) + rest;
     }
 
     std::vector<Candidate> postponed_;

@@ -23,7 +23,7 @@ struct Near {
 constexpr int64_t kTogether = 8;  // rows that are compared before one of them is looked at
 
 struct Growth {
-    const GraphSums& sums;
+    const Level& level;
     const NestlingGraph& graph;
     const NestlingFull& full;
     float alpha;
@@ -33,7 +33,7 @@ struct Growth {
         int32_t products[kTogether];
         for (int64_t start = 0; start < count; start += kTogether) {
             const int64_t some = std::min(kTogether, count - start);
-            sums.products(full.values + row * full.dim, full.values, full.dim, others + start, some, products);
+            level.products(full.values + row * full.dim, full.values, full.dim, others + start, some, products);
             for (int64_t i = 0; i < some; ++i) {
                 const int32_t other = others[start + i];
                 const float twice = 2 * (full.scales[row] * full.scales[other]) * float(products[i]);
@@ -94,7 +94,7 @@ struct Growth {
 EXPORT int64_t nestling_graph_grow(int32_t level, const NestlingGraph* graph, const NestlingFull* full,
                                    const NestlingWalks* walks, const int32_t* rows, int64_t ef, float alpha) {
     try {
-        const Growth growth = {graph_sums_of(level), *graph, *full, alpha};
+        const Growth growth = {level_of(level), *graph, *full, alpha};
         std::vector<Near> candidates;
         std::vector<int32_t> met;
         const auto choose = [&](int64_t number, const Pool& pool) {
@@ -104,7 +104,7 @@ EXPORT int64_t nestling_graph_grow(int32_t level, const NestlingGraph* graph, co
             growth.measure(row, met, candidates);
             growth.choose(row, candidates, graph->degree);
         };
-        walk_together(growth.sums, *graph, walks->count, ef, nullptr, 0, aims_of(*graph, *walks), choose);
+        walk_together(growth.level, *graph, walks->count, ef, nullptr, 0, aims_of(*graph, *walks), choose);
         return 0;
     } catch (const std::bad_alloc&) {
         return kOutOfMemory;
@@ -115,7 +115,7 @@ EXPORT int64_t nestling_graph_grow(int32_t level, const NestlingGraph* graph, co
 EXPORT int64_t nestling_graph_link(int32_t level, const NestlingGraph* graph, const NestlingFull* full,
                                    const int32_t* rows, int64_t count, float alpha) {
     try {
-        const Growth growth = {graph_sums_of(level), *graph, *full, alpha};
+        const Growth growth = {level_of(level), *graph, *full, alpha};
         std::vector<int32_t> linked;
         std::vector<Near> candidates;
         for (int64_t i = 0; i < count; ++i) {

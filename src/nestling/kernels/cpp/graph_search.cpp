@@ -49,7 +49,7 @@ EXPORT int64_t nestling_graph_aim(int32_t level, const NestlingLens* lens, const
     try {
         Lens made;
         for (int64_t i = 0; i < count; ++i) {
-            const Aim aim = made.aim(graph_sums_of(level), *lens, rows + i * entries, entries, weights[i]);
+            const Aim aim = made.aim(level_of(level), *lens, rows + i * entries, entries, weights[i]);
             std::copy(aim.query, aim.query + lens->width, codes + i * lens->width);
             sums[i] = aim.offset / 3;
             scales[i] = aim.scale;
@@ -69,7 +69,7 @@ EXPORT int64_t nestling_graph_walk(int32_t level, const NestlingGraph* graph, co
                 found[number * kept + i] = size_t(i) < pool.size ? row_of(pool.keys[size_t(i)]) : -1;
         };
         const auto aim_of = aims_of(*graph, *walks);
-        walk_together(graph_sums_of(level), *graph, walks->count, ef, allowed, kept, aim_of, write);
+        walk_together(level_of(level), *graph, walks->count, ef, allowed, kept, aim_of, write);
         return 0;
     } catch (const std::bad_alloc&) {
         return kOutOfMemory;
@@ -85,12 +85,11 @@ EXPORT int64_t nestling_graph_search(int32_t number, const NestlingGraph* graph,
     try {
         thread_local std::vector<Lens> lenses(static_cast<size_t>(kTogether));
         const Level& level = level_of(number);
-        const GraphSums& sums = graph_sums_of(number);
         for (int64_t query = 0; query < count; ++query)
             if (!usable(*lens, queries + query * lens->dim)) return -2 - query;
         int64_t few = 0;
         const auto aim_of = [&](int64_t query) {
-            return lenses[size_t(query % kTogether)].aim_at(sums, *lens, queries + query * lens->dim);
+            return lenses[size_t(query % kTogether)].aim_at(level, *lens, queries + query * lens->dim);
         };
         const auto use = [&](int64_t query, const Pool& pool) {
             const auto row_at = [&](int64_t i) { return int64_t(row_of(pool.keys[size_t(i)])); };
@@ -104,7 +103,7 @@ EXPORT int64_t nestling_graph_search(int32_t number, const NestlingGraph* graph,
                            : !rank(ResidualScore(level, *graph, *lens, *residuals, own, given), found, row_at, k,
                                    rows, values);
         };
-        walk_together(sums, *graph, count, ef, allowed, kept, aim_of, use);
+        walk_together(level, *graph, count, ef, allowed, kept, aim_of, use);
         return few;
     } catch (const std::bad_alloc&) {
         return kOutOfMemory;

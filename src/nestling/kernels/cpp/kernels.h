@@ -7,6 +7,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 // Where the compiler knows how to use dot products in some functions only.
 #if defined(__aarch64__) && (defined(__ARM_FEATURE_DOTPROD) || !defined(__clang__) || __clang_major__ >= 16)
@@ -74,6 +75,27 @@ struct Halves {
 using UnpackFunction = void (*)(const Halves& halves, uint8_t* block);
 using ScoreFunction = double (*)(const void* row, const double* query, int64_t dim);
 
+// A code is `stride` bytes of four 2-bit levels each, level s of byte j meeting entry s * stride + j of the
+// query. The last bytes are numbers of the row; the query is zero there.
+struct CodedRows {
+    const uint8_t* codes;
+    int64_t stride;
+    int32_t biased;  // whether a code ends with a bias and a factor, or a factor alone
+};
+
+// What a walk goes towards: an estimate is (2 <query, code> - offset) * scale * factor + weight * bias.
+struct Aim {
+    const int8_t* query;
+    int32_t offset;
+    float scale, weight;
+};
+
+// Estimates, and the place of each among the rows that were asked for; with room for four more.
+struct Estimates {
+    float* values;
+    int32_t* places;
+};
+
 struct Level {
     ScanFunction scan[4][kMostTogether + 1];  // by log2 of bits and number of queries; may be null
     SiftFunction sift;
@@ -82,6 +104,14 @@ struct Level {
     ProductFunction product;
     ScoreFunction dot[3];  // by Type, summed in double precision
     ScoreFunction distance[3];  // squared
+    // Estimates, unless they lie below a threshold, of some rows or of the first `count` if `rows` is null.
+    int64_t (*estimates)(const CodedRows& coded, const Aim& aim, const int32_t* rows, int64_t count,
+                         float threshold, const Estimates& out);
+    // <a, b> for some rows b of `values`, whose length is a multiple of 64.
+    void (*products)(const int8_t* a, const int8_t* values, int64_t dim, const int32_t* rows, int64_t count,
+                     int32_t* out);
+    // Sum of the rows of a matrix times the entries of a vector, in order; its width is a multiple of 64.
+    void (*turn)(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out);
 };
 
 extern const Level kPlain;
@@ -106,5 +136,58 @@ inline float half_to_float(uint16_t half) {
 
 template <typename T> inline double widen(T value) { return double(value); }
 template <> inline double widen<uint16_t>(uint16_t value) { return half_to_float(value); }
+
+// ---- one row at a time ----
+
+inline float bound_of(const Packed& codes, int64_t row, int32_t sum, int32_t offset, const Factors& factors) {
+    const float rest = factors.gamma * codes.radius[row] + (codes.bias ? codes.bias[row] : 0);
+    return codes.scale[row] * (factors.alpha * float(2 * sum - offset) + factors.beta) + rest;
+}
+
+inline void sort_out_each(int64_t row, const int32_t* sums, const float* bounds, int count, float threshold,
+                          Found& found) {
+    for (int i = 0; i < count; ++i) {
+        if (bounds[i] < threshold) {
+            found.skipped = bounds[i] > found.skipped ? bounds[i] : found.skipped;
+            continue;
+        }
+        found.rows[found.count] = int32_t(row + i);
+        found.sums[found.count] = sums[i];
+        if (found.bounds) found.bounds[found.count] = bounds[i];
+        ++found.count;
+    }
+}
+
+// <query, code> of the bytes from `start` on of a row of 2-bit codes, code s of byte j meeting entry s * stride + j.
+inline int32_t sum_from(int64_t start, const uint8_t* code, int64_t stride, const int8_t* query) {
+    int32_t sum = 0;
+    for (int part = 0; part < 4; ++part)
+        for (int64_t i = start; i < stride; ++i) sum += (code[i] >> 2 * part & 3) * query[part * stride + i];
+    return sum;
+}
+
+template <typename T, bool DISTANCE>
+double score_each(double total, const T* row, const double* query, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        const double x = widen(row[i]), y = query[i];
+        total += DISTANCE ? (x - y) * (x - y) : x * y;
+    }
+    return total;
+}
+
+inline const uint8_t* code_of(const CodedRows& coded, const int32_t* rows, int64_t place) {
+    return coded.codes + (rows ? rows[place] : place) * coded.stride;
+}
+
+inline float number_of(const uint8_t* code, int64_t at) {
+    float number;
+    std::memcpy(&number, code + at, 4);
+    return number;
+}
+
+inline float estimate(const CodedRows& coded, const Aim& aim, const uint8_t* code, int32_t sum) {
+    const float product = float(2 * sum - aim.offset) * aim.scale * number_of(code, coded.stride - 4);
+    return coded.biased ? product + aim.weight * number_of(code, coded.stride - 8) : product;
+}
 
 }  // namespace nestling

@@ -1,6 +1,6 @@
 // Queries turned into what walks go towards.
 #pragma once
-#include "graph_sums.h"
+#include "kernels.h"
 
 #include <algorithm>
 #include <cfloat>
@@ -60,12 +60,12 @@ inline bool usable(const NestlingLens& lens, const double* query) {
 class Lens {
 public:
     // Entries in terms of the frame, as many as the basis has rows or fewer, and what biases count.
-    Aim aim(const GraphSums& sums, const NestlingLens& lens, const double* entries, int64_t count, float weight) {
+    Aim aim(const Level& level, const NestlingLens& lens, const double* entries, int64_t count, float weight) {
         largest_ = largest_of(entries, count, DBL_MIN);
         units_.resize(size_t(count));
         for (int64_t i = 0; i < count; ++i) units_[size_t(i)] = float(entries[i] / largest_);
         turned_.resize(size_t(lens.columns));
-        sums.turn(units_.data(), count, lens.basis, lens.columns, turned_.data());
+        level.turn(units_.data(), count, lens.basis, lens.columns, turned_.data());
         const int64_t stride = lens.width / 4, ends = lens.biased ? 8 : 4;
         float most = FLT_MIN;
         for (int64_t start = 0; start < lens.width; start += stride)
@@ -96,10 +96,10 @@ public:
     }
 
     // Towards a query as it is given.
-    Aim aim_at(const GraphSums& sums, const NestlingLens& lens, const double* query) {
-        if (!lens.biased) return aim(sums, lens, query, lens.dim, 0);
+    Aim aim_at(const Level& level, const NestlingLens& lens, const double* query) {
+        if (!lens.biased) return aim(level, lens, query, lens.dim, 0);
         const double* entries = moved(lens, query);
-        return aim(sums, lens, entries, lens.dim, float(weight_));
+        return aim(level, lens, entries, lens.dim, float(weight_));
     }
 
     // A query relative to the mean of the rows, less all of the mean or, where products are compared, as much

@@ -1,85 +1,73 @@
 // The kernels in portable C++, which compilers turn into the instructions that all machines have.
 #include "kernels.h"
 
+#define TARGET
+
 namespace nestling {
 namespace {
 
-inline void sort_out(int64_t row, int32_t sum, float bound, float threshold, Found& found) {
-    if (bound < threshold) {
-        found.skipped = bound > found.skipped ? bound : found.skipped;
-        return;
+constexpr int kWidth = kLanes, kRegisters = 1, kSums = 8, kStep = 8;
+
+template <typename T> struct Lanes {
+    T each[kLanes];
+};
+using Ints = Lanes<int32_t>;
+using Floats = Lanes<float>;
+using Doubles = double;
+using Codes = const uint8_t*;
+using Four = const int8_t*;
+
+template <typename Of> inline auto in_lanes(Of of) {
+    Lanes<decltype(of(0))> made;
+    for (int lane = 0; lane < kLanes; ++lane) made.each[lane] = of(lane);
+    return made;
+}
+inline Ints load(const int32_t* from) { return in_lanes([=](int lane) { return from[lane]; }); }
+inline Floats load(const float* from) { return in_lanes([=](int lane) { return from[lane]; }); }
+inline double load(const double* from) { return *from; }
+inline void store(int32_t* to, const Ints& values) { std::memcpy(to, values.each, sizeof values.each); }
+inline Floats all(float value) { return in_lanes([=](int) { return value; }); }
+inline Floats operator+(const Floats& a, const Floats& b) { return in_lanes([&](int i) { return a.each[i] + b.each[i]; }); }
+inline Floats operator*(const Floats& a, const Floats& b) { return in_lanes([&](int i) { return a.each[i] * b.each[i]; }); }
+inline Floats multiply_add(const Floats& a, const Floats& b, const Floats& c) { return a * b + c; }
+inline double multiply_add(double a, double b, double c) { return a * b + c; }
+inline Codes load_codes(const uint8_t* line) { return line; }
+inline Four broadcast(const int8_t* query) { return query; }
+template <int BITS> inline Codes part_of(Codes whole, int) { return whole; }
+template <int BITS> inline int32_t first_sum(const int8_t*, int64_t) { return 0; }
+
+template <int BITS> struct Sums {
+    Ints sums;
+
+    void start(int32_t begin) {
+        for (int32_t& sum : sums.each) sum = begin;
     }
-    found.rows[found.count] = int32_t(row);
-    found.sums[found.count] = sum;
-    if (found.bounds) found.bounds[found.count] = bound;
-    ++found.count;
-}
-
-inline float bound_of(const Packed& codes, int64_t row, float t, const Factors& factors) {
-    const float rest = factors.gamma * codes.radius[row] + (codes.bias ? codes.bias[row] : 0);
-    return codes.scale[row] * (factors.alpha * t + factors.beta) + rest;
-}
-
-inline void keep(const Packed& codes, int64_t row, int32_t sum, const Probe& probe, Found& found) {
-    const float bound = bound_of(codes, row, float(2 * sum - probe.offset), probe.factors);
-    sort_out(row, sum, bound, probe.threshold, found);
-}
-
-template <int BITS>
-void scan(const Packed& codes, int64_t first, int64_t last, const Probe* probe, Found* found) {
-    constexpr int kParts = 8 / BITS, kMask = (1 << BITS) - 1;
-    for (int64_t block = first; block < last; ++block) {
-        const uint8_t* line = codes.blocks + block * codes.lines * 64;
-        const int8_t* query = probe->query;
-        int32_t sums[kLanes] = {};
-        for (int64_t i = 0; i < codes.lines; ++i, line += 64)
-            for (int part = 0; part < kParts; ++part, query += 4)
-                for (int row = 0; row < kLanes; ++row) {
-                    int32_t sum = 0;
-                    for (int p = 0; p < 4; ++p)
-                        sum += ((line[4 * row + p] >> (part * BITS)) & kMask) * query[p];
-                    sums[row] += sum;
-                }
-        for (int lane = 0; lane < kLanes; ++lane) {
-            if (probe->ledger) probe->ledger[(block - first) * kLanes + lane] = sums[lane];
-            keep(codes, block * kLanes + lane, sums[lane], *probe, *found);
+    void add(int part, Codes codes, Four query) {
+        for (int row = 0; row < kLanes; ++row) {
+            int32_t sum = 0;
+            for (int p = 0; p < 4; ++p) sum += ((codes[4 * row + p] >> (part * BITS)) & ((1 << BITS) - 1)) * query[p];
+            sums.each[row] += sum;
         }
     }
+    Ints total() const { return sums; }
+};
+
+inline Floats steps_of(const Ints& sums, int32_t offset) {
+    return in_lanes([&](int lane) { return float(2 * sums.each[lane] - offset); });
 }
 
-void sift(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
-    for (int64_t row = first * kLanes; row < last * kLanes; ++row)
-        keep(codes, row, probe.ledger[row - first * kLanes], probe, *found);
+inline void sort_out(int64_t row, const Ints& sums, const Floats& bounds, float threshold, Found& found) {
+    sort_out_each(row, sums.each, bounds.each, kLanes, threshold, found);
 }
 
-void refine(const Fine& fine, const Probe& probe, Found* found) {
-    const int64_t count = found->count;
-    found->count = 0;
-    for (int64_t i = 0; i < count; ++i) {
-        const int32_t row = found->rows[i];
-        const uint8_t* codes = fine.codes + row * fine.stride;
-        int32_t sum = 4 * found->sums[i];
-        for (int part = 0; part < 4; ++part)
-            for (int64_t j = 0; j < fine.stride; ++j)
-                sum += ((codes[j] >> (2 * part)) & 3) * probe.query[part * fine.stride + j];
-        const Packed all = {nullptr, 0, fine.scale, fine.radius, fine.bias};
-        keep(all, row, sum, probe, *found);
-    }
+inline int32_t sum_of(const uint8_t* code, int64_t stride, const int8_t* query) {
+    return sum_from(0, code, stride, query);
 }
 
-void unpack(const Halves& halves, uint8_t* block) {
-    const int64_t lines = halves.lines;
-    // The low bits stand row by row; they are turned so that four bytes of 16 rows stand together.
-    for (int64_t row = 0; row < kLanes; ++row) {
-        const uint8_t* fine = halves.fine + (row < halves.rows ? row : 0) * 4 * lines;
-        for (int64_t i = 0; i < lines; ++i) __builtin_memcpy(block + 64 * i + 4 * row, fine + 4 * i, 4);
-    }
-    for (int64_t quad = 4 * lines - 1; quad >= 0; --quad) {  // falling, as the low bits stand in front
-        const int part = int(2 * (quad % 4)), up = int(2 * (quad / lines));
-        const uint8_t *low = block + quad % lines * 64, *high = halves.coarse + quad / 4 * 64;
-        for (int i = 0; i < 64; ++i)
-            block[quad * 64 + i] = uint8_t((high[i] >> part & 3) << 2 | (low[i] >> up & 3));
-    }
+inline int32_t product_of(const int8_t* a, const int8_t* b, int64_t dim) {
+    int32_t sum = 0;
+    for (int64_t i = 0; i < dim; ++i) sum += int32_t(a[i]) * b[i];
+    return sum;
 }
 
 void product(const uint8_t* tile, int64_t blocks, int64_t quads, const int8_t* set, int32_t* sums) {
@@ -95,35 +83,33 @@ void product(const uint8_t* tile, int64_t blocks, int64_t quads, const int8_t* s
 }
 
 // Eight sums side by side, so that the compiler can keep them in registers of any width.
+template <typename T> inline void load_entries(const T* row, double* entries) {
+    for (int j = 0; j < kSums; ++j) entries[j] = widen(row[j]);
+}
+
 template <typename T, bool DISTANCE>
-double score(const void* data, const double* query, int64_t dim) {
-    const T* row = static_cast<const T*>(data);
-    double sums[8] = {};
-    int64_t i = 0;
-    for (; i + 8 <= dim; i += 8)
-        for (int j = 0; j < 8; ++j) {
-            const double x = widen(row[i + j]), y = query[i + j];
-            sums[j] += DISTANCE ? (x - y) * (x - y) : x * y;
-        }
-    double total = 0;
-    for (; i < dim; ++i) {
-        const double x = widen(row[i]), y = query[i];
-        total += DISTANCE ? (x - y) * (x - y) : x * y;
-    }
-    for (double sum : sums) total += sum;
+double finish(const double* sums, const T* row, const double* query, int64_t count) {
+    double total = score_each<T, DISTANCE>(0, row, query, count);
+    for (int j = 0; j < kSums; ++j) total += sums[j];
     return total;
 }
+
+#include "level.inl"
+#include "level_by_rows.inl"
 
 }  // namespace
 
 const Level kPlain = {
-    {{nullptr, scan<1>}, {nullptr, scan<2>}, {nullptr, scan<4>}, {nullptr, scan<8>}},
+    {{nullptr, scan<1, 1>}, {nullptr, scan<2, 1>}, {nullptr, scan<4, 1>}, {nullptr, scan<8, 1>}},
     sift,
     refine,
     unpack,
     product,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
+    estimates,
+    products,
+    turn,
 };
 
 }  // namespace nestling

@@ -1,6 +1,5 @@
 // A walk through a graph of rows by their 2-bit codes, in half steps, so that several can take turns.
 #pragma once
-#include "graph_sums.h"
 #include "rows.h"
 
 #include <algorithm>
@@ -78,9 +77,9 @@ struct Pool {
 class Walker {
 public:
     // `kept`: how many allowed rows are remembered beside those that lead on; without a mask they are the same.
-    void start(const GraphSums& sums, const NestlingGraph& graph, const Aim& aim, int64_t ef,
+    void start(const Level& level, const NestlingGraph& graph, const Aim& aim, int64_t ef,
                const uint8_t* allowed, int64_t kept) {
-        sums_ = &sums;
+        level_ = &level;
         graph_ = &graph;
         coded_ = {graph.codes, graph.stride, graph.biased};
         aim_ = aim;
@@ -107,7 +106,7 @@ private:
         for (int64_t first = 0; first < graph_->hubs; first += kHubsAtATime) {
             const CodedRows hubs = {graph_->hub_codes + first * graph_->stride, graph_->stride, graph_->biased};
             const int64_t count = std::min(kHubsAtATime, graph_->hubs - first);
-            const int64_t near = sums_->estimates(hubs, aim_, nullptr, count, pool_.least(), out());
+            const int64_t near = level_->estimates(hubs, aim_, nullptr, count, pool_.least(), out());
             for (size_t i = 0; i < size_t(near); ++i)
                 pool_.insert(key_of(values_[i], graph_->hub_rows[first + places_[i]]));
         }
@@ -158,7 +157,7 @@ private:
     void compare() {
         // What leads nowhere may still be an answer: with a mask all estimates are looked at.
         const float least = allowed_ ? -std::numeric_limits<float>::infinity() : pool_.least();
-        const int64_t near = sums_->estimates(coded_, aim_, met_.data(), count_, least, out());
+        const int64_t near = level_->estimates(coded_, aim_, met_.data(), count_, least, out());
         size_t first = next_;
         for (size_t i = 0; i < size_t(near); ++i) {
             const int32_t row = met_[size_t(places_[i])];
@@ -174,7 +173,7 @@ private:
 
     Estimates out() { return {values_.data(), places_.data()}; }
 
-    const GraphSums* sums_;
+    const Level* level_;
     const NestlingGraph* graph_;
     const uint8_t* allowed_;
     CodedRows coded_;
@@ -195,13 +194,13 @@ inline std::vector<Walker>& walkers() {
 
 // Walks some at a time: `aim_of` says where each goes, `use` gets what it found.
 template <typename AimOf, typename Use>
-void walk_together(const GraphSums& sums, const NestlingGraph& graph, int64_t walks, int64_t ef,
+void walk_together(const Level& level, const NestlingGraph& graph, int64_t walks, int64_t ef,
                    const uint8_t* allowed, int64_t kept, AimOf aim_of, Use use) {
     std::vector<Walker>& all = walkers();
     for (int64_t first = 0; first < walks; first += kTogether) {
         const int64_t count = std::min(kTogether, walks - first);
         for (int64_t i = 0; i < count; ++i)
-            all[size_t(i)].start(sums, graph, aim_of(first + i), ef, allowed, kept);
+            all[size_t(i)].start(level, graph, aim_of(first + i), ef, allowed, kept);
         for (bool going = true; going;) {
             going = false;
             for (int64_t i = 0; i < count; ++i) going |= all[size_t(i)].go_on();
