@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nestling.errors import ConfigError
+from nestling.errors import ArtifactError, ConfigError
 from nestling.papers.claims.notes import Notes
 
 
@@ -39,10 +39,10 @@ def test_figures_are_measured_once_and_survive_an_interruption(
 def test_figures_of_another_run_are_not_mixed_in(tmp_path: Path) -> None:
     path = tmp_path / "tour.json"
     Notes(path, {"quick": True}).once("rate", lambda: 1)
-    with pytest.raises(ConfigError, match=r"'quick': True.*'quick': False.*delete the file"):
+    with pytest.raises(ConfigError, match=r"'quick': True.*'quick': False.*delete"):
         Notes(path, {"quick": False})
     path.write_text("{", encoding="utf-8")
-    with pytest.raises(ConfigError, match="delete it"):
+    with pytest.raises(ArtifactError, match="delete"):
         Notes(path, {"quick": True})
     alone = Notes(None, {})
     assert [alone.once("a", lambda: [1]), alone.once("a", lambda: [2])] == [[1], [1]]

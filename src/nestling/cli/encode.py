@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,10 +14,6 @@ from nestling.cli.flags.options import AsJson, At, Model, Wait
 from nestling.cli.flags.tables import ColumnFlags, open_table
 from nestling.cli.terminal.output import say, show, show_json
 from nestling.data.tables.input_file import find_file
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @with_groups
@@ -45,6 +41,7 @@ def encode(
     from nestling.domains.text.encoding import encoded
     from nestling.encoders.text.opening import check_model, open_encoder
     from nestling.storage.artifact import check_file_target, check_folder_target
+    from nestling.storage.npy import write_array
     from nestling.vectors.stored import StoredVectors
 
     is_npy = output.suffix.lower() == ".npy"
@@ -60,7 +57,7 @@ def encode(
     with work as matrix:
         rows, dim = matrix.shape
         if is_npy:
-            _write_npy(output, matrix)
+            write_array(output, matrix)
             if source.ids is not None or len(source.kinds) > 1:
                 say(
                     f"{output} holds vectors only; give a folder as -o to keep the ids and columns of {texts}"
@@ -117,13 +114,3 @@ def extract(
         "served_by": {each.server: each.vectors for each in served},
     }
     show_json(answer) if as_json else show(str(output))
-
-
-def _write_npy(path: Path, matrix: NDArray[np.float32]) -> None:
-    from nestling.storage.artifact import open_new
-    from nestling.storage.durable import npy_chunks
-    from nestling.vectors.matrix import blocks_of
-
-    with open_new(path) as stream:
-        for chunk in npy_chunks((matrix[rows] for rows in blocks_of(matrix)), matrix.shape, matrix.dtype):
-            stream.write(chunk)

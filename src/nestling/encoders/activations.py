@@ -26,6 +26,7 @@ from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.inference import evaluating
 from nestling.process.progress import Progress
 from nestling.storage.artifact import write_folder
+from nestling.storage.npy import write_header
 
 Pool: TypeAlias = PoolName | Callable[[Tensor], Tensor] | None
 Matrix = NDArray[np.float32]
@@ -198,8 +199,7 @@ def _written(
         for rows, answers in batches:
             for name, part in answers.items():
                 if rows.start == 0:
-                    header = {"descr": "<f4", "fortran_order": False, "shape": (total, part.shape[1])}
-                    np.lib.format.write_array_header_2_0(streams[name], header)
+                    write_header(streams[name], (total, part.shape[1]), np.dtype("<f4"))
                 streams[name].write(np.ascontiguousarray(part, "<f4").data)
     return {name: np.load(folder / file, mmap_mode="r", allow_pickle=False) for name, file in files.items()}
 

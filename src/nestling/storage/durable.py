@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from nestling.storage.artifact import FileRecord, sha256_of
 
@@ -39,17 +35,6 @@ def write_new(path: Path, chunks: Iterable[Any]) -> FileRecord:
     finally:
         os.close(descriptor)
     return FileRecord(size_bytes=size_bytes, sha256=digest.hexdigest())
-
-
-def npy_chunks(blocks: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Any]:
-    """The bytes of a ``.npy`` file of ``shape``, from blocks of its rows."""
-    header = io.BytesIO()
-    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_2_0(header, description)
-    yield header.getvalue()
-    for block in blocks:
-        if block.size:
-            yield np.ascontiguousarray(block, dtype).view(np.uint8).data
 
 
 def flush_tree(folder: Path) -> dict[str, FileRecord]:

@@ -1,54 +1,172 @@
-"""Arrays that take long to make, kept as files while they grow, so that an interrupted build goes on."""
+"""Long work that resumes after an interruption: arrays and values on the disk, and how much is finished."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.errors import ArtifactError, ConfigError, StorageError
+from nestling.process.blocks import blocks
+from nestling.process.interrupts import on_interrupt
 from nestling.process.progress import Progress
-from nestling.storage.artifact import open_array, open_new, storage_errors, write_file
+from nestling.storage.artifact import open_array, storage_errors, write_file
+from nestling.storage.durable import write_all
+from nestling.storage.npy import header_bytes, write_array, write_header
 from nestling.storage.owner import Owner
 
 _STATE = "build.json"
+_APPENDING = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
 Arrays = dict[str, NDArray[Any]]
+Json = TypeVar("Json")
+
+_log = logging.getLogger(__name__)
 
 
-class Journal:
+def append_after(path: Path, size_bytes: int, data: Any) -> None:
+    """Append to a file and flush it; what follows its first ``size_bytes`` is torn and goes."""
+    descriptor = os.open(path, _APPENDING, 0o644)
+    try:
+        os.ftruncate(descriptor, size_bytes)
+        os.lseek(descriptor, 0, os.SEEK_END)
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _State:
+    """What is finished of some work: a JSON file, or memory alone.
+
+    Args:
+        path: of the file, which need not exist; None is memory.
+        identity: of the work; the state of another one is refused.
+        key: under which the file holds what is finished.
+        otherwise: how to begin again, as the errors say it.
+
+    Attributes:
+        done: what is finished, by name.
+
+    Raises:
+        ConfigError: for the state of other work.
+        ArtifactError: for a state that cannot be read.
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, Any], key: str, otherwise: str) -> None:
+        self.path, self._identity, self._key, self._otherwise = path, dict(identity), key, otherwise
+        self._owner = Owner(path)
+        self.done: dict[str, Any] = {} if path is None or not path.is_file() else self._read(path)
+
+    def check(self) -> None:
+        """Refuse to write in a fork of the process that began: both would write to one place.
+
+        Raises:
+            StorageError: there.
+        """
+        if self.path is not None:
+            self._owner.check()
+
+    def save(self) -> None:
+        """Write what is finished, whole or not at all."""
+        if self.path is not None:
+            self.check()
+            write_file(self.path, json.dumps({"identity": self._identity, self._key: self.done}))
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            begun, done = dict(state["identity"]), dict(state[self._key])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path} cannot be read ({error}); {self._otherwise}") from error
+        if begun != self._identity:
+            keys = [key for key in self._identity if begun.get(key) != self._identity[key]]
+            theirs, ours = ({key: each.get(key) for key in keys} for each in (begun, self._identity))
+            raise ConfigError(
+                f"{path} is of work that was begun with another {' and '.join(keys) or 'state'}: "
+                f"{theirs}, not {ours}; resume it with what it was begun with, or {self._otherwise}"
+            )
+        return done
+
+
+class ResumableValues:
+    """Values that JSON holds, by name, each made once.
+
+    Args:
+        path: a JSON file, written after each value and read at the start; None keeps them in memory.
+        identity: what tells this work from others, such as settings and versions.
+
+    Raises:
+        ConfigError: for a file that holds the values of other work.
+        ArtifactError: for a file that cannot be read.
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, object]) -> None:
+        self._state = _State(path, identity, "figures", f"delete {path}")
+        if self._state.done:
+            _log.info("%s: resuming with %s figures of an interrupted run", path, len(self._state.done))
+
+    def once(self, name: str, make: Callable[[], Json]) -> Json:
+        """The value of this name, which ``make`` gives where there is none yet."""
+        state = self._state
+        if name not in state.done:
+            with on_interrupt(self._kept):
+                state.done[name] = json.loads(json.dumps(make()))
+            state.save()
+        return state.done[name]  # type: ignore[no-any-return] # as json gives back what it was given
+
+    def _kept(self) -> str:
+        if self._state.path is None:
+            return "the figures were kept in memory alone; give an output folder to be able to resume"
+        return f"{len(self._state.done)} figures are kept in {self._state.path}; repeat the command to resume"
+
+    def remove(self) -> None:
+        """Delete the file, as all values are made."""
+        if self._state.path is not None:
+            self._state.path.unlink(missing_ok=True)
+
+
+class ResumableArrays:
     """Named arrays of one build, in memory or, with a folder, in ``.npy`` files that outlive the process.
 
-    What was finished is read back, what was begun goes on after the last block that is known to be on
+    What was finished is read back; what was begun resumes after the last block that is known to be on the
     disk. The last thing a build does is :meth:`finish`.
 
     Args:
-        folder: where the files stand; it is made if it does not exist. None holds arrays in memory.
+        folder: of the files; it is made if it does not exist. None holds arrays in memory.
         identity: what is built from what; a folder that was begun for something else is refused.
 
     Raises:
         ConfigError: if the folder holds the beginnings of another build.
         ArtifactError: if its state cannot be read.
 
-    What changes it raises StorageError in a fork of the process that began: both would write to one place.
+    Methods that write raise StorageError in a fork of the process that began: both would write to one place.
     """
 
     def __init__(self, folder: Path | None, identity: Mapping[str, Any]) -> None:
-        self.folder, self._identity, self._owner = folder, dict(identity), Owner(folder)
+        self.folder = folder
         self._memory: Arrays = {}
-        self._done: dict[str, int] = {}
         if folder is not None:
-            self._done = self._resume(folder)
+            with storage_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                for torn in folder.glob(".*.tmp"):
+                    torn.unlink()
+        path = None if folder is None else folder / _STATE
+        self._state = _State(path, identity, "done", f"empty {folder} and build again")
+        self._done: dict[str, int] = self._state.done
+        if path is not None and not path.is_file():
+            self._state.save()
 
     def once(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """The group of arrays that ``make`` gives, made only once; they are called ``name.key``."""
         if f"{name}." not in self._done:
             made = make()
-            self._check()
+            self._state.check()
             for key, array in made.items():
                 self._write(f"{name}.{key}", array)
             self._done.update({f"{name}.{key}": len(array) for key, array in made.items()})
@@ -74,7 +192,7 @@ class Journal:
         if names:
             self.drop(*names)
         if self.folder is not None:
-            self._check()
+            self._state.check()
             with storage_errors(self.folder):
                 for path in self.folder.glob(f"{prefix}*.npy"):
                     if not (keep and path.name.startswith(f"{keep}.")):
@@ -91,7 +209,7 @@ class Journal:
         Args:
             names: type and width of each; a width of 0 is a vector.
             rows: of each array.
-            block: rows made at a time; the same whenever a build goes on.
+            block: rows made at a time; the same whenever a build resumes.
             make: the named arrays of some rows.
         """
         done = min(self._done.get(name, 0) for name in names)
@@ -99,21 +217,20 @@ class Journal:
         try:
             sinks = {name: self._open(name, kind, width, rows, done) for name, (kind, width) in names.items()}
             with progress:
-                for start in range(done, rows, block):
-                    span = slice(start, min(start + block, rows))
+                for span in blocks(rows, block, done):
                     made = make(span)
-                    self._check()
+                    self._state.check()
                     for name, sink in sinks.items():
                         sink(span, made[name])
                     self._done.update(dict.fromkeys(names, span.stop))
-                    self._save()
+                    self._state.save()
                     progress.update(span.stop - span.start)
         except StorageError:
             raise
         except OSError as error:
             raise StorageError(
                 f"{self.folder} could not be written: {error.strerror or error}. What was built is kept; "
-                "make room and build again, which goes on from there"
+                "make room and build again, which resumes there"
             ) from error
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -123,7 +240,7 @@ class Journal:
 
     def keep(self, name: str, array: NDArray[Any]) -> None:
         """Write an array whole."""
-        self._check()
+        self._state.check()
         self._write(name, array)
         self._note(name, len(array))
 
@@ -131,15 +248,15 @@ class Journal:
         return name in self._done
 
     def drop(self, *names: str) -> None:
-        """Forget arrays that were needed on the way."""
-        self._check()
+        """Forget arrays that only the build needed."""
+        self._state.check()
         known = [name for name in names if name in self._done]
         for name in names:
             self._memory.pop(name, None)
             self._done.pop(name, None)
         if self.folder is not None:
             if known:
-                self._save()  # first, so that no state names a file that is gone
+                self._state.save()  # first, so that no state names a file that is gone
             with storage_errors(self.folder):
                 for name in names:
                     (self.folder / f"{name}.npy").unlink(missing_ok=True)
@@ -148,45 +265,14 @@ class Journal:
         """All arrays that were not dropped; the folder then holds them and nothing else of ours."""
         found = {name: self[name] for name in self._done if not name.endswith(".")}
         if self.folder is not None:
-            self._check()
+            self._state.check()
             with storage_errors(self.folder):
                 (self.folder / _STATE).unlink(missing_ok=True)
         return found
 
-    def _resume(self, folder: Path) -> dict[str, int]:
-        path = folder / _STATE
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            for torn in folder.glob(".*.tmp"):
-                torn.unlink()
-            is_begun = path.is_file()
-        if not is_begun:
-            write_file(path, json.dumps({"identity": self._identity, "done": {}}))
-            return {}
-        try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-            begun, done = state["identity"], {str(name): int(rows) for name, rows in state["done"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(f"{path} cannot be read ({error}); empty {folder} and build again") from error
-        if begun != self._identity:
-            changed = [key for key in self._identity if begun.get(key) != self._identity[key]]
-            raise ConfigError(
-                f"{folder} holds a build that was begun with another {' and '.join(changed) or 'state'}; "
-                "go on with what it was begun with, or give an empty folder"
-            )
-        return done
-
-    def _check(self) -> None:
-        if self.folder is not None:
-            self._owner.check()
-
     def _note(self, name: str, rows: int) -> None:
         self._done[name] = rows
-        self._save()
-
-    def _save(self) -> None:
-        if self.folder is not None:
-            write_file(self.folder / _STATE, json.dumps({"identity": self._identity, "done": self._done}))
+        self._state.save()
 
     def _write(self, name: str, array: NDArray[Any]) -> None:
         if self.folder is None:
@@ -207,52 +293,16 @@ class Journal:
             return put
         path = self.folder / f"{name}.npy"
         row_bytes = np.dtype(kind).itemsize * max(width, 1)
-        header_bytes = _header_bytes(path) if done else _begin(path, shape, np.dtype(kind))
+        if not done:
+            path.unlink(missing_ok=True)  # not cut short: an engine built here before may still read it
+            with path.open("wb") as stream:
+                write_header(stream, shape, np.dtype(kind))
+        first = header_bytes(path)
 
         def append(span: slice, block: NDArray[Any]) -> None:
-            with path.open("r+b") as stream:
-                stream.truncate(header_bytes + span.start * row_bytes)  # whatever stands after it is torn
-                stream.seek(0, os.SEEK_END)
-                stream.write(np.ascontiguousarray(block, kind).data)
-                stream.flush()
-                os.fsync(stream.fileno())
+            append_after(path, first + span.start * row_bytes, np.ascontiguousarray(block, kind).data)
 
         return append
 
 
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write one array as ``.npy``, whole or not at all.
-
-    Raises:
-        StorageError: if writing fails.
-    """
-    with open_new(path) as stream:
-        header = {
-            "descr": np.lib.format.dtype_to_descr(array.dtype),
-            "fortran_order": False,
-            "shape": array.shape,
-        }
-        np.lib.format.write_array_header_2_0(stream, header)
-        for block in _blocks(array):
-            stream.write(np.ascontiguousarray(block).data)
-
-
-def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    step = max(1, (1 << 26) // max(1, array[:1].nbytes))
-    for start in range(0, len(array), step):
-        yield array[start : start + step]
-
-
-def _begin(path: Path, shape: tuple[int, ...], kind: np.dtype[Any]) -> int:
-    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
-    path.unlink(missing_ok=True)  # not cut short: an engine built here before may still read it
-    with path.open("wb") as stream:
-        np.lib.format.write_array_header_2_0(stream, header)
-        return stream.tell()
-
-
-def _header_bytes(path: Path) -> int:
-    with path.open("rb") as stream:
-        np.lib.format.read_magic(stream)
-        np.lib.format.read_array_header_2_0(stream)
-        return stream.tell()
+Journal = ResumableArrays

@@ -1,11 +1,11 @@
-"""Files of vectors as others write them: .npy, .fvecs and .parquet; and .npy written in blocks."""
+"""Reading files of vectors that others wrote: .npy, .fvecs and .parquet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from nestling.cut import name_rows
 from nestling.data.tables.input_file import InputFile, find_file
 from nestling.data.tables.table import Table
 from nestling.errors import DataError, unknown
-from nestling.process.progress import Progress
 from nestling.vectors.matrix import Vectors
 from nestling.vectors.parquet import read_other_columns, read_parquet
 
@@ -68,27 +67,6 @@ def read_vector_file(
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
 _KINDS = {b"\x93NUM": ".npy", b"PAR1": ".parquet"}
 """What comes through a pipe, by its first bytes."""
-
-
-def write_npy(path: Path, blocks: Iterable[Vectors], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-    """Write a ``.npy`` file of ``shape`` from blocks of rows.
-
-    It is written as a stream: a full disk is then an error that can be caught, where writing to a memory
-    map would end the process.
-
-    Raises:
-        DataError: if the blocks hold another number of rows.
-    """
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    written = 0
-    with path.open("wb") as stream, Progress("writing vectors", shape[0], "rows") as progress:
-        np.lib.format.write_array_header_2_0(stream, header)
-        for block in blocks:
-            stream.write(np.ascontiguousarray(block, dtype).data)
-            written += len(block)
-            progress.update(len(block))
-    if written != shape[0]:
-        raise DataError(f"{written} rows came where {shape[0]} were promised; nothing was kept")
 
 
 def _read_npy(file: InputFile) -> Vectors:

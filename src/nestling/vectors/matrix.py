@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.granularity import AnyNesting, Nesting
+from nestling.process.blocks import blocks
 
 Vectors: TypeAlias = NDArray[np.floating[Any]]
 Sizes: TypeAlias = AnyNesting | None
@@ -18,11 +18,9 @@ _SMALLEST_DIM = 8
 _ENTRIES_AT_A_TIME = 1 << 22
 
 
-def blocks_of(x: Vectors) -> Iterator[slice]:
-    """The rows of ``x`` in turn, as many at a time as memory holds easily."""
-    count = max(1, _ENTRIES_AT_A_TIME // x.shape[1])
-    for start in range(0, len(x), count):
-        yield slice(start, min(start + count, len(x)))
+def blocks_of(x: Vectors) -> list[slice]:
+    """The rows of ``x`` in blocks that memory holds easily."""
+    return blocks(len(x), max(1, _ENTRIES_AT_A_TIME // x.shape[1]))
 
 
 def read_sizes(given: Sizes, full: int) -> Nesting:

@@ -19,7 +19,8 @@ from nestling.elastic import Cost, resolve_each
 from nestling.errors import DataError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.storage.artifact import open_array, read_folder, reading_errors, write_folder
-from nestling.vectors.files import read_vector_file, write_npy
+from nestling.storage.npy import write_npy
+from nestling.vectors.files import read_vector_file
 from nestling.vectors.matrix import Sizes, Vectors, blocks_of, read_sizes
 
 _KIND = "stored_vectors"

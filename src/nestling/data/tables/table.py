@@ -17,6 +17,7 @@ from nestling.data.tables.fields.arrow import day_columns, lists_of
 from nestling.data.tables.input_file import InputFile, find_file
 from nestling.data.tables.text_checks import check_texts
 from nestling.errors import DataError, named, require, unknown
+from nestling.process.blocks import batches
 from nestling.process.progress import Progress
 
 _TEXT_COLUMNS = ("text", "content", "body", "document", "passage", "sentence", "description", "abstract")
@@ -209,15 +210,10 @@ def _of_objects(source: InputFile, _: IsHeader) -> Iterator[Table]:
 
 def _as_tables(source: InputFile, records: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Table]:
     names: dict[str, None] = {}
-    for part in _parts(records):
+    for part in batches(records, _RECORDS_AT_A_TIME):
         names |= dict.fromkeys(name for _, record in part for name in record)
         columns = {name: [record.get(name) for _, record in part] for name in names}
         yield Table(source.path, columns, [number for number, _ in part])
-
-
-def _parts(records: Iterable[Any]) -> Iterator[list[Any]]:
-    left = iter(records)
-    return iter(lambda: list(islice(left, _RECORDS_AT_A_TIME)), [])
 
 
 def _of_fields(source: InputFile, is_header: IsHeader) -> Iterator[Table]:
@@ -229,7 +225,7 @@ def _of_fields(source: InputFile, is_header: IsHeader) -> Iterator[Table]:
             # All rows decide, so that no column changes its form on the way: the file is read twice.
             with source.open_text(newline="") as again:
                 decimals = with_decimal_commas(read_fields(source.path, again, tab, is_header))
-        for part in _parts(fields.rows):
+        for part in batches(fields.rows, _RECORDS_AT_A_TIME):
             columns = {name: [row[place] for _, row in part] for place, name in enumerate(fields.names)}
             for name in decimals:
                 columns[name] = [value.replace(",", ".") for value in columns[name]]

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from itertools import islice
@@ -23,13 +22,15 @@ from nestling.arguments.paths import home_path
 from nestling.encoders.texts import Encoder, check_texts
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.granularity import At
+from nestling.process.blocks import batches
 from nestling.process.interrupts import on_interrupt
 from nestling.process.progress import Progress
-from nestling.storage.artifact import reading_errors, storage_errors
-from nestling.storage.durable import discard, flush_folder, write_all, write_new
+from nestling.storage.artifact import reading_errors, storage_errors, write_file
+from nestling.storage.durable import discard, flush_folder
 from nestling.storage.lock import WriterLock
+from nestling.storage.resumable import append_after
 
-_VECTORS, _PROGRESS, _FRESH = "vectors.f32", "progress.json", "progress.new"
+_VECTORS, _PROGRESS = "vectors.f32", "progress.json"
 _TEXTS_AT_A_TIME = 2048  # lost at most, when the process is killed
 _BYTES_AT_A_TIME = 1 << 24
 
@@ -100,7 +101,7 @@ def encoded(
             left = iter(texts)
             work.resume(left, encoder.fingerprint())
             with Progress("encoding", count, "texts", done=work.rows) as progress:
-                for part in _parts(left):
+                for part in batches(left, _TEXTS_AT_A_TIME):
                     with progress.part(len(part)):
                         rows = encoder.encode(part, at, batch_size=batch_size, first_row=work.rows)
                         work.append(part, rows)
@@ -176,14 +177,7 @@ class _Work:
         self._lock.check()
         path, data = self.folder / _VECTORS, np.ascontiguousarray(vectors, "<f4").view(np.uint8).data
         with storage_errors(path):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
-            try:
-                os.ftruncate(descriptor, self._size_bytes(self.rows))  # what was torn goes
-                os.lseek(descriptor, 0, os.SEEK_END)
-                write_all(descriptor, data)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            append_after(path, self._size_bytes(self.rows), data)
             for text in texts:
                 _add_text(self._texts, text)
             self._vectors.update(data)
@@ -220,8 +214,7 @@ class _Work:
             texts=self._texts.hexdigest(),
             vectors=self._vectors.hexdigest(),
         )
-        write_new(self.folder / _FRESH, [finished.model_dump_json(indent=1).encode()])
-        (self.folder / _FRESH).replace(self.folder / _PROGRESS)
+        write_file(self.folder / _PROGRESS, finished.model_dump_json(indent=1))
         flush_folder(self.folder)
 
     def _verify(self, finished: _Progress) -> None:
@@ -245,18 +238,13 @@ def _count(texts: Iterable[str]) -> int:
     """How many texts there are; each is checked before the first is encoded."""
     count = 0
     with Progress("checking", len(texts) if isinstance(texts, Sized) else None, "texts") as progress:
-        for part in _parts(texts):
+        for part in batches(texts, _TEXTS_AT_A_TIME):
             check_texts(part, count)
             count += len(part)
             progress.update(len(part))
     if count == 0:
         raise DataError("there is no text to encode; give at least one")
     return count
-
-
-def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
-    left = iter(texts)
-    return iter(lambda: list(islice(left, _TEXTS_AT_A_TIME)), [])
 
 
 def _add_text(digest: Any, text: str) -> None:

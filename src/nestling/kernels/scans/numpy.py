@@ -18,6 +18,7 @@ from nestling.kernels.scans.layout import (
     unpack,
     unpack_rows,
 )
+from nestling.process.blocks import blocks
 
 _BLOCKS_AT_A_TIME = 512
 _ROWS_AT_A_TIME = 256
@@ -73,9 +74,9 @@ def scan(codes: Packed, queries: NDArray[np.int8], factors: Floats) -> list[tupl
         factors: ``Float32[queries, 4]``: alpha, beta and gamma (:class:`Packed`), and the threshold.
     """
     parts = []
-    for start, end in _spans(len(codes.blocks)):
-        sums = _sums(unpack(codes.blocks[start:end], codes.bits), queries)
-        parts.append(_bounds(codes, slice(start, end), sums, queries, factors))
+    for some in blocks(len(codes.blocks), _BLOCKS_AT_A_TIME):
+        sums = _sums(unpack(codes.blocks[some], codes.bits), queries)
+        parts.append(_bounds(codes, some, sums, queries, factors))
     bounds = np.concatenate(parts, axis=1)[:, : codes.rows]
     kept = [np.flatnonzero(~(row < factor[3])) for row, factor in zip(bounds, factors, strict=True)]
     return [(rows, bounds[i][rows]) for i, rows in enumerate(kept)]
@@ -94,10 +95,6 @@ def score(vectors: StoredRows, query: Doubles, rows: Ints) -> Doubles:
             part = part if vectors.scale is None else part * vectors.scale[some]
         scores[start : start + _ROWS_AT_A_TIME] = part
     return scores
-
-
-def _spans(blocks: int) -> list[tuple[int, int]]:
-    return [(start, start + _BLOCKS_AT_A_TIME) for start in range(0, blocks, _BLOCKS_AT_A_TIME)]
 
 
 def _sums(codes: NDArray[np.uint8], queries: NDArray[np.int8]) -> Ints:
@@ -124,10 +121,10 @@ def _bounds_of_planes(codes: TwoPlanes, queries: NDArray[np.int8], factors: Floa
     coarse, rows = codes.coarse, codes.coarse.rows
     both: tuple[list[Floats], list[Floats]] = ([], [])
     sums = queries.sum(axis=1, dtype=np.int64)[:, None]
-    for start, end in _spans(len(coarse.blocks)):
-        high = _sums(unpack(coarse.blocks[start:end], 2), queries)
-        both[0].append(_bounds(coarse, slice(start, end), high, queries, factors[:, 0]))
-        span = slice(start * LANES, min(end * LANES, rows))
+    for some in blocks(len(coarse.blocks), _BLOCKS_AT_A_TIME):
+        high = _sums(unpack(coarse.blocks[some], 2), queries)
+        both[0].append(_bounds(coarse, some, high, queries, factors[:, 0]))
+        span = slice(some.start * LANES, min(some.stop * LANES, rows))
         low = _sums(unpack_rows(codes.fine[span]), queries)
         steps = 2 * (4 * high[:, : low.shape[1]] + low) - 15 * sums
         bias = None if coarse.bias is None else coarse.bias[span]

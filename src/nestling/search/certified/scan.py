@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -17,6 +16,7 @@ from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
 from nestling.errors import ArtifactError, ConfigError, DataError, unknown
+from nestling.process.blocks import shares
 from nestling.search.certified.calibration import Calibration
 from nestling.search.certified.codes import PlaneCodes
 from nestling.search.exact.centring import Aim, Frame, readable
@@ -237,13 +237,13 @@ class CertifiedScan:
         queries, rows = len(probes.codes), len(self._vectors)
         by_rows = min(workers or 1, rows // _ROWS_TO_SHARE)
         if queries < by_rows:
-            shares = _shares(kernels.padded(rows) // kernels.LANES, by_rows)
+            spans = shares(kernels.padded(rows) // kernels.LANES, by_rows)
             with ThreadPoolExecutor(by_rows) as pool:
-                return kernels.Found.merged(list(pool.map(lambda blocks: search(probes, blocks), shares)))
+                return kernels.Found.merged(list(pool.map(lambda span: search(probes, span), spans)))
         workers = min(count_workers(workers), queries)
         if workers == 1:
             return search(probes)
-        parts = [probes.part(some) for some in _shares(queries, workers)]
+        parts = [probes.part(some) for some in shares(queries, workers)]
         with ThreadPoolExecutor(workers) as pool:
             return kernels.Found.joined(list(pool.map(search, parts)))
 
@@ -275,11 +275,6 @@ class CertifiedScan:
         asked, answers = np.repeat(np.sort(chosen), k), found.ravel()
         others = asked != answers
         return self._codes.calibrate(self._vectors, self._frame, asked[others], answers[others])
-
-
-def _shares(count: int, workers: int) -> list[slice]:
-    edges = [count * part // workers for part in range(workers + 1)]
-    return [slice(*edge) for edge in pairwise(edges)]
 
 
 def _look_through(vectors: kernels.StoredRows, rows: Ints, probes: kernels.Probes, k: int) -> kernels.Found:

@@ -23,8 +23,8 @@ from nestling.search.plan.plan import Plan, PlanCost, Point
 from nestling.search.stages.building import Built, Task
 from nestling.search.stages.certified import CertifiedPipeline
 from nestling.storage.artifact import open_array, write_file
-from nestling.storage.resumable import Arrays, write_array
-from nestling.vectors.files import write_npy
+from nestling.storage.npy import write_array, write_npy
+from nestling.storage.resumable import Arrays
 from nestling.vectors.matrix import blocks_of
 
 _SIZES_KEPT = 8

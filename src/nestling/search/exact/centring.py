@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import SMALLEST_NORM, name_rows
 from nestling.errors import DataError
+from nestling.process.blocks import blocks
 from nestling.vectors.prefix import refuse_beyond_single
 
 Doubles = NDArray[np.float64]
@@ -131,8 +132,8 @@ def refuse_zero(norms: Doubles, what: str) -> None:
 
 
 def spans(vectors: NDArray[Any]) -> list[slice]:
-    """The rows, some at a time."""
-    return [slice(start, start + _ROWS_AT_A_TIME) for start in range(0, len(vectors), _ROWS_AT_A_TIME)]
+    """The rows in blocks of some thousands."""
+    return blocks(len(vectors), _ROWS_AT_A_TIME)
 
 
 def readable(vectors: NDArray[Any]) -> NDArray[Any]:

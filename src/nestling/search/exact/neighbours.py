@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.errors import ConfigError, DataError, unknown
+from nestling.process.blocks import even_blocks
 from nestling.process.progress import watched
 from nestling.search.exact.scores import Doubles, in_single, read_prefixes
 from nestling.search.exact.threads import count_workers, worker_pool
@@ -122,7 +123,7 @@ def nearest_each(
     workers = count_workers(workers)
     terms = Terms.of(documents, sizes, rule, metric)
     rows_at_a_time = min(_QUERIES_AT_A_TIME, max(_FEWEST_QUERIES, -(-len(queries) // workers)))
-    spans = _spans(len(queries), rows_at_a_time)
+    spans = even_blocks(len(queries), rows_at_a_time)
     blocks = [_QueryBlock(queries, rows, documents, terms, k) for rows in spans]
     read = partial(_read, documents, terms, rows_at_a_time)
     _scan(blocks, read, workers)
@@ -136,24 +137,13 @@ def nearest_each(
     }
 
 
-def _spans(count: int, most: int) -> list[slice]:
-    """``count`` rows in as few spans of at most ``most`` as possible, alike in length.
-
-    Alike, because a short last span would take another path through the linear algebra library, which is
-    slower.
-    """
-    parts = -(-count // most)
-    edges = [count * part // parts for part in range(parts + 1)]
-    return [slice(start, end) for start, end in pairwise(edges)]
-
-
 def _read(documents: NDArray[Any], terms: Terms, queries_at_a_time: int) -> Iterator[list[Tile]]:
     """The documents, read once, some tiles at a time."""
     width = min(max(64, _PRODUCTS_AT_A_TIME // queries_at_a_time), _WIDEST_TILE)
-    spans = _spans(len(documents), max(width, _FLOATS_READ_AT_A_TIME // documents.shape[1]))
+    spans = even_blocks(len(documents), max(width, _FLOATS_READ_AT_A_TIME // documents.shape[1]))
     for span in watched(spans, "searching", "blocks") if len(spans) > 1 else spans:
         whole = Tile.read(documents, span, terms)
-        yield [whole.part(rows) for rows in _spans(len(whole.values), width)]
+        yield [whole.part(rows) for rows in even_blocks(len(whole.values), width)]
 
 
 class _Visitor(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ from nestling import kernels
 from nestling.cut import RAW, CutRule, cut, name_rows
 from nestling.errors import DataError
 from nestling.kernels.graph import rank
+from nestling.process.blocks import blocks
 from nestling.vectors.prefix import unrounded
 
 Doubles = NDArray[np.float64]
@@ -107,7 +107,7 @@ class Comparison:
             return self._best_of_many(asked, rows, candidates, k, rows_at_a_time)
         step = max(1, rows_at_a_time // candidates.shape[1])
         parts = [
-            self._best_gathered(asked[some], rows, candidates[some], k) for some in _spans(len(asked), step)
+            self._best_gathered(asked[some], rows, candidates[some], k) for some in blocks(len(asked), step)
         ]
         found, scores = zip(*parts, strict=True)
         return np.concatenate(found), np.concatenate(scores)
@@ -205,7 +205,7 @@ class Comparison:
         answers = []
         for query, row in zip(asked, candidates, strict=True):
             indices, scores = np.zeros((1, 0), np.int64), np.zeros((1, 0))
-            for some in _spans(len(row), rows_at_a_time):
+            for some in blocks(len(row), rows_at_a_time):
                 part = row[None, some]
                 more = self._best_gathered(query[None], rows, part, min(k, part.shape[1]))
                 indices = np.concatenate([indices, more[0]], axis=1)
@@ -248,7 +248,7 @@ def _plain_keys(
     """Similarities, or squared distances with their sign changed, in numpy."""
     keys = np.full(places.shape, np.nan)
     step = max(1, _FLOATS_GATHERED_AT_A_TIME // max(1, places.shape[1] * values.shape[1]))
-    for some in _spans(len(asked), step):
+    for some in blocks(len(asked), step):
         chosen = np.maximum(places[some], 0)
         gathered = values[chosen].astype(np.float64)
         if is_direct:
@@ -266,13 +266,8 @@ def _gaps(asked: Doubles, values: NDArray[Any], scale: Doubles, places: Ints, co
     squares = np.maximum(2 - 2 * cosines, 0)
     queries, columns = np.nonzero((squares < CLOSE) & (places >= 0))
     step = max(1, _FLOATS_GATHERED_AT_A_TIME // values.shape[1])
-    for some in _spans(len(queries), step):
+    for some in blocks(len(queries), step):
         at, rows = queries[some], places[queries[some], columns[some]]
         apart = asked[at] - values[rows].astype(np.float64) * scale[rows, None]
         squares[at, columns[some]] = np.einsum("ij,ij->i", apart, apart)
     return np.asarray(np.sqrt(squares))
-
-
-def _spans(count: int, step: int) -> Iterator[slice]:
-    for start in range(0, count, step):
-        yield slice(start, start + step)

@@ -12,6 +12,7 @@ from nestling import kernels
 from nestling.cut import RAW, cut
 from nestling.kernels import StoredRows
 from nestling.kernels.graph import rank
+from nestling.process.blocks import blocks
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.scores import Comparison
 from nestling.search.exact.space import Floats, Ints, Space
@@ -58,16 +59,16 @@ class SomeRows:
             return
         unknown = rows[self._norms[rows] == 0]
         step = max(1, _FLOATS_READ_AT_A_TIME // self._dim)
-        for start in range(0, len(unknown), step):
-            some = unknown[start : start + step]
+        for block in blocks(len(unknown), step):
+            some = unknown[block]
             self._norms[some] = inverse_norms(self._source[some])
 
     def _gathered(self, asked: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
         space, metric = self._space, self._space.faiss_metric()
         best = faiss.ResultHeap(len(asked), k, keep_max=metric == faiss.METRIC_INNER_PRODUCT)
         step = max(1, _FLOATS_READ_AT_A_TIME // self._dim)
-        for start in range(0, len(rows), step):
-            some = rows[start : start + step]
+        for block in blocks(len(rows), step):
+            some = rows[block]
             values = space.scaled(np.asarray(self._source[some], np.float32))
             distances, places = faiss.knn(asked, values, min(k, len(some)), metric=metric)
             best.add_result(distances, some[places])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.kernels.graph import CodedGraph, aligned
+from nestling.process import blocks
 from nestling.search.exact.threads import count_workers
 from nestling.search.graph.codes import Turn
 from nestling.search.graph.equal_rows import Equal
@@ -69,7 +69,7 @@ def shares(count: int, workers: int | None) -> list[slice]:
     most = max(1, count // _FEWEST_SHARED)
     if workers is not None or most > 1:  # counting cores takes as long as a part of a small search
         most = min(count_workers(workers), most)
-    return [slice(*edge) for edge in pairwise(count * part // most for part in range(most + 1))]
+    return blocks.shares(count, most)
 
 
 def share_out(do: Callable[[slice], Found], count: int, workers: int | None) -> list[Found]:

@@ -15,7 +15,8 @@ from nestling.search.index.files.wal import create_log
 from nestling.search.index.snapshot.snapshot import LiveSegment
 from nestling.search.index.snapshot.state import Numbering
 from nestling.storage.artifact import FileRecord
-from nestling.storage.durable import flush_folder, npy_chunks, write_new
+from nestling.storage.durable import flush_folder, write_new
+from nestling.storage.npy import npy_chunks
 
 
 def write_files(

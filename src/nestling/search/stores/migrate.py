@@ -20,6 +20,7 @@ from nestling.data.tables.fields.kinds import FieldKind, Value
 from nestling.encoders.reference import same_encoder, with_place
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting
+from nestling.process.blocks import blocks
 from nestling.process.interrupts import on_interrupt
 from nestling.process.progress import Progress
 from nestling.search.exact.neighbours import Metric
@@ -31,7 +32,7 @@ from nestling.search.stores.layout import Layout
 from nestling.search.stores.store import Batch, Floats, Store
 from nestling.search.stores.urls import table_at
 from nestling.storage.artifact import storage_errors
-from nestling.vectors.files import write_npy
+from nestling.storage.npy import write_npy
 from nestling.vectors.stored import StoredVectors
 
 _COSINE: Metric = "dot"  # what vectors of a file are compared by
@@ -308,10 +309,10 @@ def _named(fields: Mapping[str, FieldKind]) -> str:
     return ", ".join(f"{name} ({kind})" for name, kind in fields.items())
 
 
-def _parts(blocks: Iterator[Floats], size: int) -> Iterator[Floats]:
-    for block in blocks:
-        for start in range(0, len(block), size):
-            yield np.asarray(block[start : start + size], np.float32)
+def _parts(wide: Iterator[Floats], size: int) -> Iterator[Floats]:
+    for block in wide:
+        for rows in blocks(len(block), size):
+            yield np.asarray(block[rows], np.float32)
 
 
 def _batches(ids: Ids, parts: Iterator[Floats], fields: Iterable[Columns]) -> Iterator[Batch]:

@@ -25,7 +25,7 @@ from nestling.search.index.index import AdaptiveIndex
 from nestling.search.plan.frontier import Frontier, Trial, check_targets
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.tuning.race import Race, climb, time_search
-from nestling.vectors.files import write_npy
+from nestling.storage.npy import write_npy
 from nestling.vectors.matrix import Sizes, read_sizes
 
 # Below so many rows an exact scan takes well under a millisecond, and what must be trained saves nothing.

@@ -10,6 +10,7 @@ import numpy as np
 
 from nestling.data.tables.fields.columns import Column, Columns, Mask
 from nestling.data.tables.fields.kinds import FieldKind
+from nestling.process.blocks import blocks
 from nestling.search.where.condition import All, Compare, Condition, Either, Not, Operator, family_of
 
 _INT64 = np.iinfo(np.int64)
@@ -116,8 +117,8 @@ def _among_texts(column: Column, texts: Sequence[str]) -> Mask:
     wanted = frozenset(texts)
     keys = np.array([_key(text.encode()) for text in wanted], np.uint64)
     found = np.zeros(len(column), np.bool_)
-    for start in range(0, len(column), _ROWS_AT_A_TIME):
-        rows = np.arange(start, min(start + _ROWS_AT_A_TIME, len(column)))
+    for some in blocks(len(column), _ROWS_AT_A_TIME):
+        rows = np.arange(some.start, some.stop)
         alike = rows[np.isin(_first_bytes(column, rows), keys)]
         found[alike] = [text in wanted for text in column.tolist(alike)]
     return found
@@ -132,8 +133,8 @@ def _ordered_texts(column: Column, op: Operator, bound: Any) -> Mask:
     """Texts by their bytes, which is by their code points: by the first bytes, and whole where these tie."""
     word = str(bound).encode()
     found = np.empty(len(column), np.bool_)
-    for start in range(0, len(column), _ROWS_AT_A_TIME):
-        rows = np.arange(start, min(start + _ROWS_AT_A_TIME, len(column)))
+    for some in blocks(len(column), _ROWS_AT_A_TIME):
+        rows = np.arange(some.start, some.stop)
         keys, key = _first_bytes(column, rows), _key(word)
         found[rows] = _apply(op, keys, np.uint64(key))
         ties = rows[keys == np.uint64(key)]

@@ -28,6 +28,7 @@ from nestling.data.tables.fields.kinds import (
 )
 from nestling.data.tables.fields.lists import field_lists
 from nestling.errors import ArtifactError, DataError, unknown
+from nestling.process.blocks import blocks
 
 Kinds: TypeAlias = Mapping[str, FieldKind]
 """The fields of a table in order, and what each holds."""
@@ -334,17 +335,16 @@ def _mapped(path: Path, dtype: str) -> NDArray[Any]:
 def parts_of(columns: Columns, rows: NDArray[np.int64] | None = None) -> Iterable[Columns]:
     """Some rows (all by default), a part at a time, so that memory does not grow with them."""
     count = columns.rows if rows is None else len(rows)
-    for start in range(0, count, _ROWS_AT_A_TIME):
-        end = min(start + _ROWS_AT_A_TIME, count)
-        yield columns.take(np.arange(start, end) if rows is None else rows[start:end])
+    for some in blocks(count, _ROWS_AT_A_TIME):
+        yield columns.take(np.arange(some.start, some.stop) if rows is None else rows[some])
 
 
 def _kind(name: str, values: Sequence[Any]) -> FieldKind:
     """The kind of a column; of nothing but missing values, text."""
     kind: FieldKind | None = None
-    for start in range(0, len(values), _ROWS_AT_A_TIME):
+    for some in blocks(len(values), _ROWS_AT_A_TIME):
         try:
-            kind = joined_kind(kind, kind_of(map(read_value, values[start : start + _ROWS_AT_A_TIME])))
+            kind = joined_kind(kind, kind_of(map(read_value, values[some])))
         except DataError:
             converted(values, "text", f"the field {name!r}")  # says in which row
             raise

@@ -26,7 +26,8 @@ from nestling.search.stages.flat import Flat
 from nestling.search.where.condition import Condition
 from nestling.search.where.matching import rows_meeting
 from nestling.storage.artifact import FileRecord, write_file
-from nestling.storage.durable import flush_folder, flush_tree, npy_chunks, write_new
+from nestling.storage.durable import flush_folder, flush_tree, write_new
+from nestling.storage.npy import npy_chunks
 from nestling.vectors.matrix import blocks_of
 
 SEGMENTS = "segments"
