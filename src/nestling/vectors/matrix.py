@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.cut import CutRule, name_rows, zero_rows
+from nestling.errors import DataError, GranularityError
 from nestling.granularity import AnyNesting, Nesting
 from nestling.process.blocks import blocks
 
@@ -32,3 +34,29 @@ def read_sizes(given: Sizes, full: int) -> Nesting:
     if given is None:
         return Nesting.doubling(min(_SMALLEST_DIM, full), full)
     return Nesting.of(given).within("a set of vectors", dim=full)
+
+
+def read_full_sizes(given: Sizes, full: int) -> Nesting:
+    """As :func:`read_sizes`, of a nesting that ends at the full size.
+
+    Raises:
+        GranularityError: for one that ends before.
+    """
+    sizes = read_sizes(given, full)
+    if sizes.full["dim"] != full:
+        raise GranularityError(
+            f"the nesting {sizes} must end at {full}, the size of the vectors; add {full} to it"
+        )
+    return sizes
+
+
+def refuse_zero_rows(values: Vectors, rule: CutRule) -> None:
+    """Refuse rows that a rule cannot normalise.
+
+    Raises:
+        DataError: for rows of zeros under ``l2`` after the cut; they are named.
+    """
+    if rule.after == "l2" and len(zero := zero_rows(values)):
+        raise DataError(
+            f"{name_rows(zero, 'of the vectors are')} all zero and cannot be normalised; remove those rows"
+        )

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nestling.arguments.ids import Ids, as_ids, check_different
 from nestling.arguments.paths import home_path
-from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows, zero_rows
+from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows
+from nestling.data.tables.fields.columns import Columns, Kinds, parts_of, read_columns, write_columns
 from nestling.data.tables.description import TableFile, Wanted
 from nestling.data.tables.fields.columns import Columns, parts_of, read_columns, write_columns
 from nestling.data.tables.table_ids import IdKind, check_id_kind, ids_as
 from nestling.elastic import Cost, resolve_each
-from nestling.errors import DataError, GranularityError
+from nestling.errors import DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.storage.artifact import open_array, read_folder, reading_errors, write_folder
 from nestling.storage.npy import write_npy
 from nestling.vectors.files import read_vector_file
-from nestling.vectors.matrix import Sizes, Vectors, blocks_of, read_sizes
+from nestling.vectors.matrix import Sizes, Vectors, blocks_of, read_full_sizes, refuse_zero_rows
 
 _KIND = "stored_vectors"
 _VALUES = "vectors.npy"
@@ -82,19 +83,75 @@ class StoredVectors:
         columns: Mapping[str, str] | None = None,
     ) -> None:
         matrix = check_vectors(values)
-        if rule.after == "l2" and len(zero := zero_rows(matrix)):
-            raise DataError(
-                f"{name_rows(zero, 'of the vectors are')} all zero and cannot be normalised; "
-                "remove those rows"
-            )
-        sizes, full = read_sizes(nesting, matrix.shape[1]), matrix.shape[1]
-        if sizes.full["dim"] != full:
-            raise GranularityError(
-                f"the nesting {sizes} must end at {full}, the size of the vectors; add {full} to it"
-            )
+        refuse_zero_rows(matrix, rule)
+        sizes = read_full_sizes(nesting, matrix.shape[1])
         names = None if ids is None else check_different(as_ids(ids), len(matrix))
         self._fill(matrix, sizes, rule, names, encoder, Columns.read(fields, len(matrix)), columns or {})
         self.is_nested = nesting is not None
+
+    @classmethod
+    def of(
+        cls,
+        given: VectorsLike,
+        nesting: Sizes = None,
+        rule: CutRule | None = None,
+        *,
+        ids: Any = None,
+        encoder: str | None = None,
+        fields: Any = None,
+        kinds: Kinds | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> StoredVectors:
+        """What a caller gives as vectors, checked: an array once, stored vectors never again.
+
+        Args:
+            given: an array, memory map, tensor or list of rows; or stored vectors, of which the other
+                arguments replace what they name. For those see the class.
+            nesting: None is that of stored vectors.
+            rule: None is that of stored vectors, and cosines for others.
+            ids: of the rows.
+            encoder: what made the vectors.
+            fields: of the rows.
+            kinds: what each field holds, where the first rows do not say it.
+            columns: what the columns of their table were called.
+
+        Raises:
+            DataError: as the class.
+            GranularityError: as the class.
+        """
+        if not isinstance(given, StoredVectors):
+            found = cls(given, nesting, rule or CutRule(), ids=ids, encoder=encoder or "", columns=columns)
+        elif (nesting, rule, ids, encoder, fields, kinds, columns) == (None,) * 7:
+            return given
+        else:
+            found = given._with(nesting, rule, ids, encoder, columns)
+        if fields is not None or kinds is not None:
+            found.fields = Columns.read(found.fields if fields is None else fields, len(found), kinds)
+        return found
+
+    def _with(
+        self,
+        nesting: Sizes,
+        rule: CutRule | None,
+        ids: Any,
+        encoder: str | None,
+        columns: Mapping[str, str] | None,
+    ) -> StoredVectors:
+        """The same values, and what is not None in place of what stands here; only that is checked."""
+        if rule is not None and self.rule.after != "l2":
+            refuse_zero_rows(self.values, rule)
+        other = StoredVectors.__new__(StoredVectors)
+        other._fill(
+            self.values,
+            self.nesting if nesting is None else read_full_sizes(nesting, self.values.shape[1]),
+            self.rule if rule is None else rule,
+            self.ids if ids is None else check_different(as_ids(ids), len(self)),
+            self.encoder if encoder is None else encoder,
+            self.fields,
+            self.columns if columns is None else columns,
+        )
+        other.is_nested = self.is_nested or nesting is not None
+        return other
 
     def _fill(
         self,
@@ -177,18 +234,16 @@ class StoredVectors:
             encoder: what to say made the result; by default this encoder and the name of the map.
         """
         name = " + ".join(filter(None, (self.encoder, type(by).__name__))) if encoder is None else encoder
-        blocks = (by.transform(self.values[rows]).astype(np.float32) for rows in blocks_of(self.values))
+        values = (by.transform(self.values[rows]).astype(np.float32) for rows in blocks_of(self.values))
+        blocks = (check_vectors(block, "mapped vectors") for block in values)
         self._write(folder, blocks, by.nesting, by.rule, np.dtype(np.float32), name)
         return StoredVectors.load(folder)
 
     def with_table(self, ids: Ids | None, fields: Any, columns: Mapping[str, str]) -> StoredVectors:
         """These vectors with the fields of a table and, where it has any, its ids; see the class."""
-        other = StoredVectors.__new__(StoredVectors)
-        names = self.ids if ids is None else check_different(as_ids(ids), len(self))
-        found = Columns.read(fields, len(self))
-        other._fill(self.values, self.nesting, self.rule, names, self.encoder, found, columns)
-        other.is_nested = self.is_nested
-        return other
+        found = self._with(None, None, ids, None, columns)
+        found.fields = Columns.read(fields, len(self))
+        return found
 
     def cost(self, at: At = None) -> Cost:
         """Bytes of the vectors at one size, all and one; nothing is computed."""
@@ -262,6 +317,11 @@ class StoredVectors:
         return values
 
 
+VectorsLike: TypeAlias = ArrayLike | StoredVectors
+"""What arguments called ``vectors`` take. Rows of numbers (an array, memory map, tensor, list or data frame)
+are checked where they are given; stored vectors were checked when they were made."""
+
+
 def open_vectors(
     path: str | Path,
     nesting: Sizes = None,
@@ -299,18 +359,7 @@ def open_vectors(
     with reading_errors(home_path(path)):
         is_folder = home_path(path).is_dir()
     if is_folder:
-        saved = StoredVectors.load(home_path(path))
-        if nesting is None and rule is None and ids is None and encoder is None:
-            return saved
-        return StoredVectors(
-            saved.values,
-            saved.nesting if nesting is None else nesting,
-            saved.rule if rule is None else rule,
-            ids=saved.ids if ids is None else ids,
-            encoder=saved.encoder if encoder is None else encoder,
-            fields=saved.fields,
-            columns=saved.columns,
-        )
+        return StoredVectors.of(StoredVectors.load(home_path(path)), nesting, rule, ids=ids, encoder=encoder)
     check_id_kind(id_kind)
     file = read_vector_file(path, column=column, id_column=id_column)
     kept, named = None, {"vector": column, "id": id_column}

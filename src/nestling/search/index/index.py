@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from numpy.typing import ArrayLike
+
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
 from nestling.data.tables.fields.columns import Kinds
@@ -21,10 +23,12 @@ from nestling.search.index.info import Verification, verify_index
 from nestling.search.index.intake import as_matrix
 from nestling.search.index.reader import IndexReader
 from nestling.search.index.snapshot.state import State, load
+from nestling.search.index.spec import IndexSpec
 from nestling.search.index.writer import LOG_BYTES, Writer, check_log_bytes
 from nestling.search.plan.plan import Plan, Point
 from nestling.storage.owner import Owner
 from nestling.vectors.matrix import Sizes
+from nestling.vectors.stored import StoredVectors, VectorsLike
 
 
 class AdaptiveIndex(IndexReader):
@@ -60,7 +64,7 @@ class AdaptiveIndex(IndexReader):
     def create(
         cls,
         folder: str | Path,
-        vectors: Any = None,
+        vectors: VectorsLike | None = None,
         ids: Any = None,
         *,
         plan: Plan | str = "flat@full",
@@ -110,23 +114,14 @@ class AdaptiveIndex(IndexReader):
         """
         check_log_bytes(log_bytes)
         root = home_path(folder)
-        lock, loaded = create_index(
-            root,
-            vectors,
-            ids,
-            plan=plan,
-            dim=dim,
-            nesting=nesting,
-            rule=rule,
-            metric=metric,
-            encoder=encoder,
-            seed=seed,
-            workers=workers,
-            engine=engine,
-            fields=fields,
-            kinds=kinds,
-            columns=columns,
-        )
+        if vectors is None and fields is not None:
+            raise DataError(
+                "fields are of rows, and no vectors are given; say what they will hold with kinds="
+            )
+        about: Any = {"rule": rule, "encoder": encoder, "kinds": kinds, "columns": columns}
+        rows = None if vectors is None else StoredVectors.of(vectors, ids=ids, fields=fields, **about)
+        spec = IndexSpec.of(rows, plan=plan, dim=dim, nesting=nesting, metric=metric, seed=seed, **about)
+        lock, loaded = create_index(root, spec, rows, workers=workers, engine=engine)
         return cls(root, loaded.state, Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers))
 
     @classmethod
@@ -186,7 +181,7 @@ class AdaptiveIndex(IndexReader):
     def _last_state(self) -> State:
         return self._read_state if self._writer is None else self._writer.state
 
-    def add(self, vectors: Any, ids: Any = None, fields: Any = None) -> Ids:
+    def add(self, vectors: ArrayLike, ids: Any = None, fields: Any = None) -> Ids:
         """Add rows; when this returns, they are on the disk.
 
         Args:
@@ -203,7 +198,7 @@ class AdaptiveIndex(IndexReader):
         """
         return self._put(vectors, ids, fields, replaces=False)
 
-    def update(self, vectors: Any, ids: Any, fields: Any = None) -> Ids:
+    def update(self, vectors: ArrayLike | None, ids: Any, fields: Any = None) -> Ids:
         """Put rows in the place of those of the same ids, and add those that are new; see :meth:`add`.
 
         Args:
@@ -222,7 +217,7 @@ class AdaptiveIndex(IndexReader):
             )
         return self._put(vectors, ids, fields, replaces=True)
 
-    def _put(self, vectors: Any, ids: Any, fields: Any, *, replaces: bool) -> Ids:
+    def _put(self, vectors: ArrayLike | None, ids: Any, fields: Any, *, replaces: bool) -> Ids:
         full, smallest = self.generation.settings.dim, self.generation.smallest_dim
         matrix = None if vectors is None and replaces else as_matrix(vectors, "the vectors", full)
         return self._changed.put(matrix, ids, fields, smallest=smallest, replaces=replaces)

@@ -18,7 +18,6 @@ from nestling.arguments.numbers import whole
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError
 from nestling.process.interrupts import on_interrupt
-from nestling.search.engine.engine import Engine
 from nestling.search.exact.neighbours import Metric, nearest
 from nestling.search.exact.recall import Questions
 from nestling.search.index.index import AdaptiveIndex
@@ -27,6 +26,7 @@ from nestling.search.plan.plan import Plan, Point
 from nestling.search.tuning.race import Race, climb, time_search
 from nestling.storage.npy import write_npy
 from nestling.vectors.matrix import Sizes, read_sizes
+from nestling.vectors.stored import StoredVectors, VectorsLike
 
 # Below so many rows an exact scan takes well under a millisecond, and what must be trained saves nothing.
 _FEW_ROWS = 10_000
@@ -63,7 +63,7 @@ def candidate_plans(rows: int, sizes: Sequence[int], *, nested: bool = False) ->
 
 
 def tune(
-    vectors: Any,
+    vectors: VectorsLike,
     *,
     queries: Any = None,
     k: int = 10,
@@ -73,7 +73,7 @@ def tune(
     plans: Sequence[Plan | str] | None = None,
     sizes: Sequence[int] | None = None,
     nested: bool = False,
-    rule: CutRule = CutRule(),
+    rule: CutRule | None = None,
     metric: Metric = "dot",
     seed: int = 0,
     workers: int | None = None,
@@ -86,7 +86,7 @@ def tune(
     the time it takes.
 
     Args:
-        vectors: ``Float[n, dim]``; may be a memory map.
+        vectors: ``Float[n, dim]``; may be a memory map, or stored vectors.
         queries: ``Float[m, dim]``, held out from the vectors; rows of the vectors by default, each of which
             must then find its nearest others.
         k: neighbours wanted; all others where there are fewer.
@@ -97,7 +97,7 @@ def tune(
         plans: what to compare, all of it over all rows; by default some of :func:`candidate_plans`.
         sizes: prefixes that plans may read, the full size last; quarters of it by default.
         nested: compare only plans that answer at every one of the sizes, unless plans are named.
-        rule: what happens before and after a cut.
+        rule: what happens before and after a cut; None is that of stored vectors, and cosines for others.
         metric: ``"dot"`` or ``"euclidean"``.
         seed: of samples, queries and builds.
         workers: threads.
@@ -107,10 +107,10 @@ def tune(
         DataError: for vectors or queries that cannot be used.
     """
     check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
-    vectors = check_vectors(vectors)
-    k = _as_many(k, len(vectors))
+    rows = StoredVectors.of(vectors, rule=rule)
+    k = _as_many(k, len(rows))
     family = None if plans is None else tuple(dict.fromkeys(map(_read, plans)))
-    with Race(vectors, queries, k, rule, metric, seed, workers) as race:
+    with Race(rows.values, queries, k, rows.rule, metric, seed, workers) as race:
         return _run(race, family, sizes, nested, recall, max_bytes, max_ms)
 
 
@@ -188,7 +188,7 @@ def _rank(trials: Sequence[Trial], recall: float | None, max_bytes: float | None
 
 def build(
     folder: str | Path,
-    vectors: Any,
+    vectors: VectorsLike,
     ids: Any = None,
     *,
     plan: Plan | str | None = None,
@@ -214,42 +214,25 @@ def build(
     that which was chosen for ``recall``; why this plan was chosen stands in ``index.info().reason``.
     """
     check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
-    stored = vectors if hasattr(vectors, "values") and hasattr(vectors, "nesting") else None
-    matrix = check_vectors(vectors if stored is None else stored.values)
-    found_rule = rule or (CutRule() if stored is None else stored.rule)
-    k = min(whole("k", k), len(matrix) - 1)  # a single row has no neighbours to be measured by
-
-    def create(plan: Plan | str, engine: Engine | None = None) -> AdaptiveIndex:
-        return AdaptiveIndex.create(
-            folder,
-            vectors,
-            ids,
-            plan=plan,
-            nesting=nesting,
-            rule=rule,
-            metric=metric,
-            encoder=encoder,
-            seed=seed,
-            workers=workers,
-            engine=engine,
-            fields=fields,
-        )
-
+    rows = StoredVectors.of(vectors, rule=rule, ids=ids, encoder=encoder, fields=fields)
+    k = min(whole("k", k), len(rows) - 1)  # a single row has no neighbours to be measured by
+    create = partial(
+        AdaptiveIndex.create, folder, rows, nesting=nesting, metric=metric, seed=seed, workers=workers
+    )
     if plan is not None or not k:
-        index = create(plan or "flat@full")
+        index = create(plan=plan or "flat@full")
         if k:
             options: Any = {"queries": queries, "k": k, "seed": seed, "workers": workers}
             with suppress(ConfigError):  # a plan that was given stays, whatever it finds
                 retune(index, recall=recall, max_bytes=max_bytes, max_ms=max_ms, **options)
         return index
-    sizes = read_sizes(nesting if nesting or stored is None else stored.nesting, matrix.shape[1])
-    with Race(matrix, queries, k, found_rule, metric, seed, workers) as race:
-        dims = sizes.sizes("dim")
-        nested = nesting is not None or (stored is not None and stored.is_nested)
-        chosen, frontier = _run(race, None, dims, nested, recall, max_bytes, max_ms)
+    sizes = read_sizes(nesting or rows.nesting, rows.values.shape[1])
+    with Race(rows.values, queries, k, rows.rule, metric, seed, workers) as race:
+        nested = nesting is not None or rows.is_nested
+        chosen, frontier = _run(race, None, sizes.sizes("dim"), nested, recall, max_bytes, max_ms)
         # What comes before a cut is done to the vectors of an index, not to those that were measured.
-        built = race.engines[chosen.plan] if found_rule.before == "none" else None
-        index = create(chosen.plan, built)
+        built = race.engines[chosen.plan] if rows.rule.before == "none" else None
+        index = create(plan=chosen.plan, engine=built)
     _keep(index, frontier.of(chosen.plan), chosen)
     return index
 

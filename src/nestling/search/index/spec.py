@@ -1,0 +1,132 @@
+"""What an index is made for, as one value: plan, sizes, cut rule, metric, encoder, fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self, get_args
+
+from nestling.cut import CutRule
+from nestling.data.tables.columns import Kinds
+from nestling.errors import ConfigError, DataError, unknown
+from nestling.granularity import Nesting
+from nestling.search.exact.neighbours import Metric
+from nestling.search.plan.plan import Plan
+from nestling.search.stages.table import sliceable_names
+from nestling.vectors.matrix import Sizes, read_full_sizes
+from nestling.vectors.stored import StoredVectors
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """What every file of an index follows from, but for its rows.
+
+    Args:
+        plan: how rows are searched; its sizes are numbers.
+        nesting: sizes the index is searched at; the full one is that of the vectors.
+        rule: how vectors are treated around a cut.
+        metric: of comparisons.
+        encoder: what made the vectors; "" is unknown.
+        seed: of what is drawn while building.
+        fields: of the rows, and what each holds.
+        columns: what the columns of the table were called that the rows came from.
+    """
+
+    plan: Plan
+    nesting: Nesting
+    rule: CutRule
+    metric: Metric
+    encoder: str
+    seed: int
+    fields: Kinds
+    columns: Mapping[str, str]
+
+    @property
+    def dim(self) -> int:
+        """Entries of a vector."""
+        return self.nesting.full["dim"]
+
+    @classmethod
+    def of(
+        cls,
+        rows: StoredVectors | None,
+        *,
+        plan: Plan | str,
+        dim: int | None,
+        nesting: Sizes,
+        rule: CutRule | None,
+        metric: Metric,
+        encoder: str | None,
+        seed: int,
+        kinds: Kinds | None,
+        columns: Mapping[str, str] | None,
+    ) -> Self:
+        """What arguments say of an index, and where they say nothing, its first rows.
+
+        Args:
+            rows: the first; None where there are none yet.
+            plan: or its text.
+            dim: of rows to come.
+            nesting: sizes that are asked for; None takes those of the rows that the plan can answer at.
+            rule: of rows to come.
+            metric: of comparisons.
+            encoder: of rows to come.
+            seed: of what is drawn while building.
+            kinds: of the fields of rows to come.
+            columns: of their table.
+
+        Raises:
+            ConfigError: for a metric that there is not, or a plan that does not fit the rows or the sizes.
+            DataError: for rows of another size than ``dim``.
+            GranularityError: for sizes that do not end at the full one.
+        """
+        if metric not in get_args(Metric):
+            raise ConfigError(unknown("metric", metric, get_args(Metric)))
+        full = dim if rows is None else rows.values.shape[1]
+        if full is None:
+            raise ConfigError("an index without vectors needs to know their size; give dim=")
+        if dim not in (None, full):
+            raise DataError(f"the vectors have {full} entries a row, but {dim} are expected")
+        chosen = Plan.parse(plan) if isinstance(plan, str) else plan
+        if rows is not None:
+            _check_lists(chosen, len(rows))
+        resolved = chosen.resolve(full)
+        sizes = read_full_sizes(rows.nesting if nesting is None and rows is not None else nesting, full)
+        if rows is not None:  # which took the arguments in already
+            rule, encoder, columns = rows.rule, rows.encoder, rows.columns
+            kinds = rows.fields.kinds if kinds is None else kinds
+        return cls(
+            resolved,
+            _searchable(sizes, resolved, is_asked=nesting is not None),
+            rule or CutRule(),
+            metric,
+            encoder or "",
+            seed,
+            dict(kinds or {}),
+            dict(columns or {}),
+        )
+
+
+def _check_lists(plan: Plan, rows: int) -> None:
+    """A plan that the first rows cannot fill is a mistake; later segments may be smaller."""
+    if plan.coarse is None:
+        return
+    try:
+        plan.coarse.check_rows(rows)
+    except ConfigError as error:
+        raise ConfigError(f"{error}, or make the index empty with dim= and add to it") from error
+
+
+def _searchable(sizes: Nesting, plan: Plan, *, is_asked: bool) -> Nesting:
+    """The sizes that the plan answers at; none below what a code reads that mixes its entries.
+
+    Those that vectors come with are what they could be searched at, not what is asked of this index.
+    """
+    smallest = plan.smallest_dim
+    large = [size for size in sizes.sizes("dim") if size >= smallest]
+    if is_asked and len(large) < len(sizes):
+        raise ConfigError(
+            f"the code {plan.scan} mixes {smallest} entries, so that sizes below cannot be searched; leave "
+            f"them out of the nesting {sizes}, or scan with {', '.join(sliceable_names())}"
+        )
+    return Nesting.chain(dim=large)
