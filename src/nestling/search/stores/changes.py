@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from nestling.cut import CutRule, cut
 from nestling.data.tables.fields.kinds import Value
+from nestling.search.stores.database import DatabaseStore
 from nestling.search.stores.metadata import read_metadata
-from nestling.search.stores.store import Batch, Floats, Store
+from nestling.search.stores.store import Batch, Floats
 
 # Some engines normalise unit vectors again, which moves them by less than this part of their length.
 _ROUNDING = 1e-5
@@ -30,7 +31,7 @@ class Changes:
     changed: NDArray[np.bool_]
 
 
-def changes_of(batch: Batch, store: Store, rule: CutRule) -> Changes:
+def changes_of(batch: Batch, store: DatabaseStore, rule: CutRule) -> Changes:
     """Read the rows of these ids from a store and compare them with what ``add`` would write.
 
     Args:

@@ -29,7 +29,7 @@ from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores.changes import changes_of, gathered
 from nestling.search.stores.database import DatabaseStore, whole
 from nestling.search.stores.layout import Layout
-from nestling.search.stores.store import Batch, Floats, Store
+from nestling.search.stores.store import Batch, Floats
 from nestling.search.stores.urls import table_at
 from nestling.storage.artifact import storage_errors
 from nestling.storage.npy import write_npy
@@ -65,8 +65,8 @@ class Copied:
 
 
 def copy(
-    source: Store | AdaptiveIndex | StoredVectors,
-    target: Store,
+    source: DatabaseStore | AdaptiveIndex | StoredVectors,
+    target: DatabaseStore,
     *,
     size: int = 1000,
     delete_missing: bool = False,
@@ -112,7 +112,7 @@ def copy(
 class _Tally:
     """Goes through the rows of a source: which are to be written, and how many of each kind there were."""
 
-    def __init__(self, target: Store, prepared: bool, *, keeps_names: bool) -> None:
+    def __init__(self, target: DatabaseStore, prepared: bool, *, keeps_names: bool) -> None:
         self._target = target
         self._rule = target.layout.rule.again if prepared else target.layout.rule
         self._names: set[Any] | None = set() if keeps_names else None
@@ -140,7 +140,7 @@ class _Tally:
         return len(gone)
 
 
-def read_store(store: Store, folder: str | Path) -> StoredVectors:
+def read_store(store: DatabaseStore, folder: str | Path) -> StoredVectors:
     """All rows of a store as a saved folder of vectors, from which an index can be built again.
 
     They are as the store keeps them: what its rule does before a cut is done, so the folder's rule names
