@@ -46,7 +46,7 @@ def test_texts_and_vectors_of_them_are_the_queries_of_a_build(
     assert told.exit_code == 0, told.exception
     assert "rows of the index" not in told.stdout
     with Collection.open(tmp_path / "i") as made:
-        assert made.index.generation.settings.default_k == 5
+        assert made.index.manifest.settings.default_k == 5
         assert not made.index.info().sampled
 
 

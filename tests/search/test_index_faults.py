@@ -12,8 +12,7 @@ import pytest
 from nestling.errors import ArtifactError, StorageError
 from nestling.search.index import commit, writer
 from nestling.search.index import create as creation
-from nestling.search.index.files import manifest as generation
-from nestling.search.index.files import segments
+from nestling.search.index.files import manifest, segments
 from nestling.search.index.index import AdaptiveIndex
 from samples import gaussian
 
@@ -53,7 +52,7 @@ def test_the_crash_test_sees_what_is_missing(tmp_path: Path) -> None:
 def test_a_power_cut_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leave_out: bool) -> None:
     """With every flush in its place; and the test sees it if those of folders are left out."""
     if leave_out:
-        for module in (creation, generation, commit, segments, writer):
+        for module in (creation, manifest, commit, segments, writer):
             monkeypatch.setattr(module, "flush_folder", lambda _: None, raising=False)
     cuts = list(power_cuts.cut_everywhere(tmp_path / "disk", operations=4, seed=2))
     assert len(cuts) > 20

@@ -145,14 +145,14 @@ def test_a_change_broken_off_at_any_line_is_there_whole_or_not_at_all(
         ("add", "write_all"),
         ("update", "write_all"),
         ("delete", "write_all"),
-        ("add of a large batch", "switch"),
+        ("add of a large batch", "commit_manifest"),
     ],
 )
 def test_ctrl_c_waits_for_the_change_and_says_that_it_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, function: str
 ) -> None:
     index = begun(tmp_path / "index")
-    module, real = (log, write_all) if function == "write_all" else (writer, writer.switch)
+    module, real = (log, write_all) if function == "write_all" else (writer, writer.commit_manifest)
 
     presses = iter([signal.SIGINT])
 

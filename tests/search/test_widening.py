@@ -164,10 +164,10 @@ import numpy as np
 from nestling.search.index import writer
 from nestling.search.index.index import AdaptiveIndex
 if sys.argv[2] == "before":
-    writer.switch = lambda *_: os._exit(9)
+    writer.commit_manifest = lambda *_: os._exit(9)
 else:
-    whole = writer.switch
-    writer.switch = lambda *given: (whole(*given), os._exit(9))
+    whole = writer.commit_manifest
+    writer.commit_manifest = lambda *given: (whole(*given), os._exit(9))
 AdaptiveIndex.open(sys.argv[1]).add(np.ones((1, 8)), fields={"price": [3.5]})
 """
 

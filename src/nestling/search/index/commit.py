@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nestling.search.engine.engine import Engine
-from nestling.search.index.files.manifest import Generation
+from nestling.search.index.files.manifest import IndexManifest
 from nestling.search.index.files.segments import SEGMENTS, Rows, SegmentRecord, segment_name, write_segment
 from nestling.search.index.files.wal import create_log
 from nestling.search.index.snapshot.snapshot import LiveSegment
@@ -21,13 +21,13 @@ from nestling.storage.npy import npy_chunks
 
 def write_files(
     root: Path,
-    before: Generation,
+    before: IndexManifest,
     kept: Sequence[LiveSegment],
     rows: Rows,
     numbering: Numbering,
     workers: int | None,
     built: Engine | None = None,
-) -> tuple[Generation, tuple[LiveSegment, ...]]:
+) -> tuple[IndexManifest, tuple[LiveSegment, ...]]:
     """Write and flush the files of the generation after ``before``: new rows, deletions, an empty log."""
     number = before.settings.generation + 1
     fields = before.terms.fields
@@ -42,21 +42,21 @@ def write_files(
         segment, written = write_segment(root, segment_name(number), rows, before.terms, workers, built)
         segments.append(LiveSegment(segment, np.ones(len(rows.ids), np.bool_)))
         files |= written
-    generation = _after(before, number, [part.segment.record for part in segments], files, numbering)
-    if (deleted := write_deleted(root / generation.deleted_name, segments)) is not None:
-        generation = replace(generation, files={**files, generation.deleted_name: deleted})
-    create_log(generation.log(root))
+    manifest = _after(before, number, [part.segment.record for part in segments], files, numbering)
+    if (deleted := write_deleted(root / manifest.deleted_name, segments)) is not None:
+        manifest = replace(manifest, files={**files, manifest.deleted_name: deleted})
+    create_log(manifest.log(root))
     flush_folder(root)
-    return generation, tuple(segments)
+    return manifest, tuple(segments)
 
 
 def _after(
-    before: Generation,
+    before: IndexManifest,
     number: int,
     records: list[SegmentRecord],
     files: dict[str, FileRecord],
     numbering: Numbering,
-) -> Generation:
+) -> IndexManifest:
     changes = {
         "generation": number,
         "segments": tuple(records),

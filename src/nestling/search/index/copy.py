@@ -15,7 +15,7 @@ from nestling.data.tables.fields.columns import Columns
 from nestling.granularity import Granularity
 from nestling.search.index.commit import write_deleted
 from nestling.search.index.create import new_folder
-from nestling.search.index.files.manifest import Generation, switch
+from nestling.search.index.files.manifest import IndexManifest, commit_manifest
 from nestling.search.index.files.segments import SegmentRecord, copy_segment
 from nestling.search.index.files.wal import HEADER_BYTES, LogContent, LogWriter, Record, create_log
 from nestling.search.index.snapshot.state import State
@@ -33,8 +33,8 @@ def write_copy(state: State, root: Path, at: Granularity) -> None:
     """
     with new_folder(root) as lock:
         with storage_errors(root):
-            generation = _write_files(state, root, at)
-        switch(root, generation)
+            manifest = _write_files(state, root, at)
+        commit_manifest(root, manifest)
         lock.release()
 
 
@@ -55,15 +55,15 @@ def remove_temporary_copy(copy: Path, owner: Owner) -> None:
         discard(copy.parent)
 
 
-def _write_files(state: State, root: Path, at: Granularity) -> Generation:
+def _write_files(state: State, root: Path, at: Granularity) -> IndexManifest:
     dim, snapshot = at["dim"], state.snapshot
     copied = [copy_segment(part.segment, root, snapshot.terms, dim) for part in snapshot.segments]
     files = {name: file for _, written in copied for name, file in written.items()}
-    generation = _described(state, at, tuple(record for record, _ in copied))
-    if (deleted := write_deleted(root / generation.deleted_name, snapshot.segments)) is not None:
-        files[generation.deleted_name] = deleted
-    generation = replace(generation, files=files)
-    log = generation.log(root)
+    manifest = _described(state, at, tuple(record for record, _ in copied))
+    if (deleted := write_deleted(root / manifest.deleted_name, snapshot.segments)) is not None:
+        files[manifest.deleted_name] = deleted
+    manifest = replace(manifest, files=files)
+    log = manifest.log(root)
     create_log(log)
     rows = snapshot.rows(())
     if len(rows.ids):
@@ -74,11 +74,11 @@ def _write_files(state: State, root: Path, at: Granularity) -> Generation:
         )
         writer.close()
     flush_folder(root)
-    return generation
+    return manifest
 
 
-def _described(state: State, at: Granularity, segments: tuple[SegmentRecord, ...]) -> Generation:
-    before, dim = state.generation, at["dim"]
+def _described(state: State, at: Granularity, segments: tuple[SegmentRecord, ...]) -> IndexManifest:
+    before, dim = state.manifest, at["dim"]
     changes: dict[str, Any] = {
         "index": uuid.uuid4().hex,
         "dim": dim,
@@ -92,4 +92,4 @@ def _described(state: State, at: Granularity, segments: tuple[SegmentRecord, ...
         sources = tuple((width, each.to_json()) for width, each in before.takes.items())
         changes |= {"plan": str(before.terms.plan.cut(dim)), "table": (), "sources": sources}
     settings = before.settings.model_copy(update=changes)
-    return Generation(before.nesting.up_to(at), rule, settings, {})
+    return IndexManifest(before.nesting.up_to(at), rule, settings, {})

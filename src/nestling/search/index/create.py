@@ -15,7 +15,13 @@ from nestling.errors import ArtifactError
 from nestling.search.engine.engine import Engine
 from nestling.search.index.commit import write_files
 from nestling.search.index.files.ids import check_new_ids
-from nestling.search.index.files.manifest import Generation, IndexSettings, leftovers, strangers, switch
+from nestling.search.index.files.manifest import (
+    IndexManifest,
+    IndexSettings,
+    commit_manifest,
+    leftovers,
+    strangers,
+)
 from nestling.search.index.files.segments import SEGMENTS, Rows, is_being_built, segment_name
 from nestling.search.index.intake import prepared_blocks
 from nestling.search.index.snapshot.state import Loaded, Numbering, load
@@ -48,8 +54,8 @@ def create_index(
     first, numbering = _first_rows(rows, before)
     with new_folder(root) as lock:
         with storage_errors(root):
-            generation, _ = write_files(root, before, [], first, numbering, workers, engine)
-        switch(root, generation)
+            manifest, _ = write_files(root, before, [], first, numbering, workers, engine)
+        commit_manifest(root, manifest)
         return lock, load(root)
 
 
@@ -65,7 +71,7 @@ def open_index(
     lock = WriterLock(root, wait=wait)
     try:
         loaded = load(root)
-        loaded.state.generation.check_identity(root, encoder, rule)
+        loaded.state.manifest.check_identity(root, encoder, rule)
         return Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers)
     except BaseException:
         lock.release()
@@ -119,7 +125,7 @@ def _leave(root: Path, lock: WriterLock | None, *, is_new: bool, resume: bool) -
     lock.release()
 
 
-def _nothing(spec: IndexSpec) -> Generation:
+def _nothing(spec: IndexSpec) -> IndexManifest:
     """The generation before the first: no rows and no files."""
     settings = IndexSettings(
         index=uuid.uuid4().hex,
@@ -137,10 +143,10 @@ def _nothing(spec: IndexSpec) -> Generation:
         fields=dict(spec.fields),
         columns=dict(spec.columns),
     )
-    return Generation(spec.nesting, spec.rule, settings, {})
+    return IndexManifest(spec.nesting, spec.rule, settings, {})
 
 
-def _first_rows(rows: StoredVectors | None, before: Generation) -> tuple[Rows, Numbering]:
+def _first_rows(rows: StoredVectors | None, before: IndexManifest) -> tuple[Rows, Numbering]:
     start = Numbering(None, 0)
     if rows is None:
         return Rows(np.zeros(0, np.int64), iter(())), start

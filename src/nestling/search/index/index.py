@@ -55,7 +55,7 @@ class AdaptiveIndex(IndexReader):
     nesting: Nesting
 
     def __init__(self, folder: Path, state: State, writer: Writer | None) -> None:
-        self.folder, self.nesting = folder, state.generation.nesting
+        self.folder, self.nesting = folder, state.manifest.nesting
         self._read_state, self._writer = state, writer
         self._remove: Callable[[], object] = lambda: None
         self._is_closed = False
@@ -156,7 +156,7 @@ class AdaptiveIndex(IndexReader):
         root = home_path(folder)
         if read_only:
             state = load(root).state
-            state.generation.check_identity(root, encoder, rule)
+            state.manifest.check_identity(root, encoder, rule)
             return cls(root, state, None)
         writer = open_index(root, encoder, rule, wait, log_bytes, workers)
         return cls(root, writer.state, writer)
@@ -218,7 +218,7 @@ class AdaptiveIndex(IndexReader):
         return self._put(vectors, ids, fields, replaces=True)
 
     def _put(self, vectors: ArrayLike | None, ids: Any, fields: Any, *, replaces: bool) -> Ids:
-        full, smallest = self.generation.settings.dim, self.generation.smallest_dim
+        full, smallest = self.manifest.settings.dim, self.manifest.smallest_dim
         matrix = None if vectors is None and replaces else as_matrix(vectors, "the vectors", full)
         return self._changed.put(matrix, ids, fields, smallest=smallest, replaces=replaces)
 

@@ -85,22 +85,22 @@ class Verification:
 
 def describe(state: State) -> IndexInfo:
     """What an index holds."""
-    generation, snapshot = state.generation, state.snapshot
-    settings = generation.settings
+    manifest, snapshot = state.manifest, state.snapshot
+    settings = manifest.settings
     return IndexInfo(
         rows=len(snapshot),
         deleted=sum(len(part.segment) - part.live_count for part in snapshot.segments),
-        in_memory=snapshot.memory.live_count,
+        in_memory=snapshot.memtable.live_count,
         dim=settings.dim,
-        nesting=str(generation.nesting),
-        cut=generation.rule.to_json(),
+        nesting=str(manifest.nesting),
+        cut=manifest.rule.to_json(),
         metric=settings.metric,
         encoder=settings.encoder,
         plan=settings.plan,
         id_kind=state.numbering.kind,
         generation=settings.generation,
         segments=settings.segments,
-        size_bytes=sum(record.size_bytes for record in generation.files.values()),
+        size_bytes=sum(record.size_bytes for record in manifest.files.values()),
         kept_bytes=snapshot.kept_bytes,
         table=settings.table,
         default_point=settings.default_point,
@@ -118,10 +118,10 @@ def verify_index(root: Path, opened: State) -> Verification:
         ArtifactError: for the first that is missing or altered.
     """
     loaded = load(root)
-    generation = loaded.state.generation
+    manifest = loaded.state.manifest
     return Verification(
-        files=len(generation.files),
-        size_bytes=sum(record.size_bytes for record in generation.files.values()),
+        files=len(manifest.files),
+        size_bytes=sum(record.size_bytes for record in manifest.files.values()),
         rows=len(loaded.state.snapshot),
         updates=len(loaded.content.records),
         messages=tuple(dict.fromkeys((*opened.messages, *loaded.state.messages))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.search.exact.neighbours import Metric
 from nestling.search.index.files.ids import Ids, check_kind, kind_of, name_ids, read_ids
-from nestling.search.index.files.manifest import Generation
+from nestling.search.index.files.manifest import IndexManifest
 from nestling.search.index.files.segments import Rows
 from nestling.search.index.info import IndexInfo, describe
 from nestling.search.index.intake import check_prefixes, read_queries
@@ -52,39 +53,49 @@ class IndexReader:
         raise NotImplementedError
 
     @property
-    def generation(self) -> Generation:
-        """What lies on the disk: settings and files."""
-        return self._last_state.generation
+    def generation(self) -> IndexManifest:
+        """The old name of :attr:`manifest`."""
+        warnings.warn(
+            "AdaptiveIndex.generation is manifest now; the old name ends with nestling 0.3",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.manifest
+
+    @property
+    def manifest(self) -> IndexManifest:
+        """What is on the disk: settings and files."""
+        return self._last_state.manifest
 
     @property
     def plan(self) -> Plan:
         """How rows are searched."""
-        return self.generation.terms.plan
+        return self.manifest.terms.plan
 
     @property
     def dim(self) -> int:
         """Entries of a vector."""
-        return self.generation.settings.dim
+        return self.manifest.settings.dim
 
     @property
     def metric(self) -> Metric:
         """Of comparisons."""
-        return self.generation.settings.metric
+        return self.manifest.settings.metric
 
     @property
     def rule(self) -> CutRule:
         """How vectors given to the index are treated around a cut."""
-        return self.generation.rule
+        return self.manifest.rule
 
     @property
     def encoder(self) -> str:
         """What made the vectors; "" where that is not known."""
-        return self.generation.settings.encoder
+        return self.manifest.settings.encoder
 
     @property
     def table(self) -> tuple[dict[str, Any], ...]:
         """What was measured of the index; empty before it was."""
-        return self.generation.settings.table
+        return self.manifest.settings.table
 
     def __len__(self) -> int:
         return len(self._last_state.snapshot)
@@ -105,12 +116,12 @@ class IndexReader:
     @property
     def fields(self) -> dict[str, FieldKind]:
         """The fields that rows have, and what each holds."""
-        return dict(self.generation.settings.fields)
+        return dict(self.manifest.settings.fields)
 
     @property
     def columns(self) -> dict[str, str]:
         """What the columns of the table were called that the rows came from, by their part in it."""
-        return dict(self.generation.settings.columns)
+        return dict(self.manifest.settings.columns)
 
     def ids_like(self, ids: Ids | None) -> Ids | None:
         """Ids of a table as the index has them: numbers are texts where it has texts, and these numbers else.
@@ -131,7 +142,7 @@ class IndexReader:
         Raises:
             ConfigError: for another encoder than that of the index.
         """
-        self.generation.check_identity(self.folder, encoder or None, None)
+        self.manifest.check_identity(self.folder, encoder or None, None)
 
     def ids_where(self, where: Any) -> Ids:
         """The ids of the rows that meet a condition on their fields; see :meth:`search`."""
@@ -188,7 +199,7 @@ class IndexReader:
         if recall is not None:
             if point is not None:
                 raise ConfigError(f"give recall={recall} or point={point}, not both")
-            point = self.generation.point_for(k, measured_point(self.table, recall))
+            point = self.manifest.point_for(k, measured_point(self.table, recall))
         return next(iter(self._search(queries, k, (at,), point, filter, where, workers).values()))
 
     def _search(
@@ -203,16 +214,14 @@ class IndexReader:
     ) -> dict[Granularity, Hits]:
         k = whole("k", k, most=_MOST_FOUND)
         state, wanted = self._state, resolve_each(self.nesting, granularities)
-        generation, largest = state.generation, max(g["dim"] for g in wanted)
+        manifest, largest = state.manifest, max(g["dim"] for g in wanted)
         found = None if point is None else Point.of(point)
-        asked = read_queries(queries, generation.takes, generation.settings.dim, largest)
-        found = generation.point_for(int(k)) if found is None else found
+        asked = read_queries(queries, manifest.takes, manifest.settings.dim, largest)
+        found = manifest.point_for(int(k)) if found is None else found
         if found is not None:  # of the plan, also where no segment is large enough yet to follow it
-            generation.terms.plan.check_point(found)
-        check_prefixes(asked, generation.rule, generation.smallest_dim, "the queries")
-        condition = read_where(
-            where, generation.settings.fields, id_column=generation.settings.columns.get("id")
-        )
+            manifest.terms.plan.check_point(found)
+        check_prefixes(asked, manifest.rule, manifest.smallest_dim, "the queries")
+        condition = read_where(where, manifest.settings.fields, id_column=manifest.settings.columns.get("id"))
         return {
             g: state.snapshot.search(
                 asked, int(k), dim=g["dim"], point=found, allow=allow, where=condition, workers=workers

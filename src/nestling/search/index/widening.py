@@ -18,7 +18,7 @@ def check_floats(snapshot: Snapshot, names: Iterable[str]) -> None:
     Raises:
         DataError: where a value has more digits than a float.
     """
-    lives = [*(part.live for part in snapshot.segments), snapshot.memory.live]
+    lives = [*(part.live for part in snapshot.segments), snapshot.memtable.live]
     for name in names:
         for fields, live in zip(snapshot.all_fields(), lives, strict=True):
             if (lost := fields.by_name[name].first_inexact(live)) is not None:

@@ -19,11 +19,11 @@ from nestling.errors import ConfigError, DataError, NestlingError, StorageError
 from nestling.process.interrupts import held_interrupts, on_interrupt
 from nestling.search.index.commit import write_files
 from nestling.search.index.files.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
-from nestling.search.index.files.manifest import Generation, leftovers, switch
+from nestling.search.index.files.manifest import IndexManifest, commit_manifest, leftovers
 from nestling.search.index.files.segments import Rows
 from nestling.search.index.files.wal import HEADER_BYTES, LogContent, LogWriter, Record
 from nestling.search.index.intake import prepared_blocks
-from nestling.search.index.snapshot.memtable import MemoryPart
+from nestling.search.index.snapshot.memtable import Memtable
 from nestling.search.index.snapshot.snapshot import LiveSegment, Snapshot
 from nestling.search.index.snapshot.state import Loaded, Numbering, State, apply, load
 from nestling.search.index.widening import check_floats
@@ -66,9 +66,9 @@ class Writer:
         self, root: Path, lock: WriterLock, loaded: Loaded, *, log_bytes: int, workers: int | None
     ) -> None:
         self._root, self._lock, self._log_bytes, self._workers = root, lock, log_bytes, workers
-        self._turn = threading.RLock()
+        self._mutex = threading.RLock()
         self._is_closed = False
-        self._go_on_from(loaded)
+        self._resume_from(loaded)
 
     def put(
         self,
@@ -101,10 +101,10 @@ class Writer:
             if vectors is None:
                 blocks = iter([self._vectors_there(names, taken)])
             else:
-                blocks = prepared_blocks(vectors, self.state.generation.rule, smallest)
+                blocks = prepared_blocks(vectors, self.state.manifest.rule, smallest)
             settles = len(names) > 0 and columns.kinds != self.state.snapshot.terms.fields  # or widens
             if settles or len(names) * self.state.snapshot.terms.dim * 4 >= self._log_bytes:
-                with self._interrupts_told():
+                with self._explaining_interrupts():
                     self._commit_large(names, blocks, columns)
             elif len(names):
                 self._append(Record("put", names, np.concatenate(list(blocks)), columns))
@@ -127,18 +127,18 @@ class Writer:
                     "pass missing_ok=True to delete those that are"
                 )
             if found.any():
-                nothing = np.zeros((0, self.state.generation.settings.dim), np.float32)
+                nothing = np.zeros((0, self.state.manifest.settings.dim), np.float32)
                 self._append(Record("delete", names[found], nothing, Columns({}, 0)))
             return int(found.sum())
 
     def flush(self) -> None:
         """Write the rows in memory, and what was deleted, into files of a new generation."""
-        with self._changing(), self._interrupts_told():
+        with self._changing(), self._explaining_interrupts():
             self._flush()
 
     def compact(self) -> None:
         """Write all rows that are left into one segment, built by the plan, unless they stand in one."""
-        with self._changing(), self._interrupts_told():
+        with self._changing(), self._explaining_interrupts():
             parts = self.state.snapshot.segments
             if self._log.length == HEADER_BYTES and [part.live_count for part in parts] == [
                 len(part.segment) for part in parts[:1]
@@ -148,7 +148,7 @@ class Writer:
 
     def write_settings(self, **settings: Any) -> None:
         """Put what was measured of the index, and chosen, into its manifest."""
-        with self._changing(), self._interrupts_told():
+        with self._changing(), self._explaining_interrupts():
             snapshot = self.state.snapshot
             self._commit(snapshot.segments, snapshot.rows(()), self.state.numbering, **settings)
 
@@ -166,7 +166,7 @@ class Writer:
             not self._lock.is_here
         ):  # a fork: nothing is its own, and the turn may be another thread's for ever
             return
-        with self._turn:
+        with self._mutex:
             self._is_closed = True
             self._log.close()
             self._lock.release()
@@ -174,7 +174,7 @@ class Writer:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         self._lock.check()  # first: in a fork the turn may be another thread's for ever
-        with self._turn:
+        with self._mutex:
             if self._is_closed:
                 raise StorageError(f"{self._root} was closed; open it again")
             self._mend()
@@ -201,11 +201,11 @@ class Writer:
                 flush_folder(self._root)  # its manifest may be new
             self._log.close()
             loaded.state = replace(loaded.state, messages=self.state.messages)
-            self._go_on_from(loaded)
+            self._resume_from(loaded)
 
-    def _go_on_from(self, loaded: Loaded) -> None:
-        log = LogWriter(loaded.state.generation.log(self._root), loaded.content)
-        self.state, self._memory, self._log = loaded.state, loaded.memory, log
+    def _resume_from(self, loaded: Loaded) -> None:
+        log = LogWriter(loaded.state.manifest.log(self._root), loaded.content)
+        self.state, self._memtable, self._log = loaded.state, loaded.memtable, log
         self._is_torn = False
         self._discard_leftovers(resume=True)
 
@@ -240,18 +240,18 @@ class Writer:
 
     def _vectors_there(self, names: Ids, taken: NDArray[np.bool_]) -> NDArray[np.float32]:
         if not taken.all():
-            text = self.state.generation.settings.columns.get("text")
+            text = self.state.manifest.settings.columns.get("text")
             needed = f"texts (the column {text!r})" if text else "vectors"
             raise DataError(f"{name_ids(names[~taken], 'are')} not in the index; give {needed} for new rows")
         return self.state.snapshot.vectors_of(names)
 
     def _taken(self, names: Ids) -> NDArray[np.bool_]:
         masks = [part.has(names) for part in self.state.snapshot.segments]
-        taken: NDArray[np.bool_] = np.logical_or.reduce([self._memory.has(names), *masks])
+        taken: NDArray[np.bool_] = np.logical_or.reduce([self._memtable.has(names), *masks])
         return taken
 
     @contextmanager
-    def _interrupts_told(self) -> Iterator[None]:
+    def _explaining_interrupts(self) -> Iterator[None]:
         """Ctrl-C inside says whether the change is on the disk; it is there whole or not at all."""
         before = self._version
 
@@ -269,7 +269,7 @@ class Writer:
 
     @property
     def _version(self) -> tuple[int, int]:
-        return self.state.generation.settings.generation, self._log.length
+        return self.state.manifest.settings.generation, self._log.length
 
     def _as_it_was(self) -> str:
         return f"the index {self._root} is as it was; repeat it to go on"
@@ -278,17 +278,17 @@ class Writer:
         if self._log.length > HEADER_BYTES and self._log.length + record.vectors.nbytes > self._log_bytes:
             with on_interrupt(self._as_it_was):  # with its rows in other files, or not
                 self._flush()
-        with self._interrupts_told(), self._in_one():
+        with self._explaining_interrupts(), self._in_one():
             self._log.append(record)
             numbering = self.state.numbering.after(record)
-            snapshot = apply(self.state.snapshot, self._memory, record, numbering)
+            snapshot = apply(self.state.snapshot, self._memtable, record, numbering)
             self.state = replace(self.state, snapshot=snapshot, numbering=numbering)
 
     def _flush(self) -> None:
         if self._log.length == HEADER_BYTES:
             return
         snapshot = self.state.snapshot
-        kept, merged = self._split(snapshot.segments, snapshot.memory.live_count)
+        kept, merged = self._split(snapshot.segments, snapshot.memtable.live_count)
         self._commit(kept, snapshot.rows(merged), self.state.numbering)
 
     def _split(
@@ -306,11 +306,11 @@ class Writer:
         """Many rows go into a segment at once, with newer ones that they do not replace."""
         before = self.state.snapshot
         kept, merged = self._split(tuple(part.without(names) for part in before.segments), len(names))
-        live = before.memory.live & ~np.isin(before.memory_ids, names)
-        memory = replace(before.memory, live=live)
+        live = before.memtable.live & ~np.isin(before.memtable_ids, names)
+        memtable = replace(before.memtable, live=live)
         wider = [name for name, kind in before.terms.fields.items() if columns.kinds[name] != kind]
-        check_floats(Snapshot(before.terms, before.id_kind, (*kept, *merged), memory), wider)
-        rest = Snapshot(before.terms, before.id_kind, merged, memory).rows()
+        check_floats(Snapshot(before.terms, before.id_kind, (*kept, *merged), memtable), wider)
+        rest = Snapshot(before.terms, before.id_kind, merged, memtable).rows()
         ids = np.concatenate([rest.ids, names]) if len(rest.ids) else names
         rows = Rows(ids, chain(rest.blocks, blocks), chain(rest.fields, parts_of(columns)))
         # The first rows bring their fields with them, and floats their kind: where they cannot be written,
@@ -332,18 +332,18 @@ class Writer:
             numbering: after these rows.
             settings: of the manifest that become others.
         """
-        generation, segments, log = self._prepare(kept, rows, numbering, settings)
-        memory = MemoryPart(generation.settings.dim, generation.terms.fields)
+        manifest, segments, log = self._prepare(kept, rows, numbering, settings)
+        memtable = Memtable(manifest.settings.dim, manifest.terms.fields)
         try:
             with self._in_one():
-                switch(self._root, generation)
+                commit_manifest(self._root, manifest)
                 self.state = State(
-                    generation,
-                    Snapshot(generation.terms, numbering.kind, segments, memory.view()),
+                    manifest,
+                    Snapshot(manifest.terms, numbering.kind, segments, memtable.view()),
                     numbering,
                     self.state.messages,
                 )
-                self._memory, self._log, log = memory, log, self._log
+                self._memtable, self._log, log = memtable, log, self._log
         finally:
             log.close()  # the one that is not in force
             if not self._is_torn:
@@ -355,18 +355,18 @@ class Writer:
         rows: Rows,
         numbering: Numbering,
         settings: dict[str, Any],
-    ) -> tuple[Generation, tuple[LiveSegment, ...], LogWriter]:
+    ) -> tuple[IndexManifest, tuple[LiveSegment, ...], LogWriter]:
         """Write all files of the next generation; nothing names them yet."""
-        before = self.state.generation
+        before = self.state.manifest
         try:
             with storage_errors(self._root):
                 before = replace(before, settings=before.settings.model_copy(update=settings))
-                generation, segments = write_files(self._root, before, kept, rows, numbering, self._workers)
-                return generation, segments, LogWriter(generation.log(self._root), _EMPTY_LOG)
+                manifest, segments = write_files(self._root, before, kept, rows, numbering, self._workers)
+                return manifest, segments, LogWriter(manifest.log(self._root), _EMPTY_LOG)
         except BaseException as error:
             self._discard_leftovers(resume=not isinstance(error, Exception))
             raise
 
     def _discard_leftovers(self, *, resume: bool = False) -> None:
-        for path in leftovers(self._root, self.state.generation, resume=resume):
+        for path in leftovers(self._root, self.state.manifest, resume=resume):
             discard(path)

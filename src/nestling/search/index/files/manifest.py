@@ -42,7 +42,7 @@ from nestling.search.index.files.segments import (
     is_being_built,
     segment_name,
 )
-from nestling.search.index.files.wal import LogName
+from nestling.search.index.files.wal import LogFiles
 from nestling.search.plan.plan import Plan, Point
 from nestling.storage.artifact import (
     MANIFEST,
@@ -61,7 +61,7 @@ from nestling.storage.lock import LOCK
 KIND = "index"
 _FRESH, _BACKUP = f".{MANIFEST}.new", f".{MANIFEST}.old"
 _NO_CHECKSUM = "0" * 64
-_OF_A_GENERATION = re.compile(r"(?:log|mark|deleted)-\d{8}(?:\.npy)?")
+_NAMED_BY_GENERATION = re.compile(r"(?:log|mark|deleted)-\d{8}(?:\.npy)?")
 _RESTORE = "restore the index from a copy, or build it again with: nestling index build VECTORS -o FOLDER"
 
 
@@ -114,7 +114,7 @@ class IndexSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Generation:
+class IndexManifest:
     """One state of an index, as its manifest tells it.
 
     Args:
@@ -167,9 +167,9 @@ class Generation:
         """The file of the deleted rows, where any are."""
         return f"deleted-{self.settings.generation:08d}.npy"
 
-    def log(self, root: Path) -> LogName:
+    def log(self, root: Path) -> LogFiles:
         """The log of the updates since."""
-        return LogName(root, uuid.UUID(self.settings.index), self.settings.generation)
+        return LogFiles(root, uuid.UUID(self.settings.index), self.settings.generation)
 
     def check_identity(self, root: Path, encoder: str | None, rule: CutRule | None) -> None:
         """Vectors of different encoders, or cut by different rules, cannot be compared.
@@ -216,7 +216,7 @@ class Generation:
         return plain.replace(_NO_CHECKSUM.encode(), hashlib.sha256(plain).hexdigest().encode(), 1)
 
 
-def read_generation(root: Path, known: Mapping[str, FileRecord] | None = None) -> Generation:
+def load_manifest(root: Path, known: Mapping[str, FileRecord] | None = None) -> IndexManifest:
     """Read the manifest and verify it and every file that it lists, before any other reader opens one.
 
     Args:
@@ -226,48 +226,48 @@ def read_generation(root: Path, known: Mapping[str, FileRecord] | None = None) -
     Raises:
         ArtifactError: if anything is missing, altered, added to a segment, of another kind or too new.
     """
-    manifest = read_manifest(root)
-    check_kind(root, manifest.kind, KIND)
+    raw = read_manifest(root)
+    check_kind(root, raw.kind, KIND)
     try:
-        settings = IndexSettings.model_validate(manifest.settings)
+        settings = IndexSettings.model_validate(raw.settings)
     except ValidationError as error:
         raise malformed(root / MANIFEST, error, "settings") from error
     _check_itself(root / MANIFEST, settings.checksum)
-    generation = Generation(manifest.read_nesting(), manifest.read_cut(), settings, manifest.files)
+    manifest = IndexManifest(raw.read_nesting(), raw.read_cut(), settings, raw.files)
     for name in (name for record in settings.segments for name in file_names(record)):
         if name not in manifest.files:
             raise ArtifactError(f"the manifest of {root} lists no {name}; {_RESTORE}")
     verify_files(
         root, {name: record for name, record in manifest.files.items() if (known or {}).get(name) != record}
     )
-    _refuse_strangers(root, generation)
-    return generation
+    _refuse_strangers(root, manifest)
+    return manifest
 
 
-def read_deleted(root: Path, generation: Generation) -> list[NDArray[np.bool_]]:
+def read_deleted(root: Path, manifest: IndexManifest) -> list[NDArray[np.bool_]]:
     """Which rows of each segment are still there; the file was verified."""
-    counts = [segment.rows for segment in generation.settings.segments]
-    if generation.deleted_name not in generation.files:
+    counts = [segment.rows for segment in manifest.settings.segments]
+    if manifest.deleted_name not in manifest.files:
         return [np.ones(count, np.bool_) for count in counts]
-    bits = np.load(root / generation.deleted_name, allow_pickle=False)
+    bits = np.load(root / manifest.deleted_name, allow_pickle=False)
     if bits.dtype != np.uint8 or bits.shape != (-(-sum(counts) // 8),):
-        raise ArtifactError(f"{root / generation.deleted_name} does not fit the segments; {_RESTORE}")
+        raise ArtifactError(f"{root / manifest.deleted_name} does not fit the segments; {_RESTORE}")
     live = np.unpackbits(bits, count=sum(counts)) == 0
     return np.split(live, np.cumsum(counts)[:-1])
 
 
-def switch(root: Path, generation: Generation) -> None:
-    """Put a generation in force, all of whose files lie on the disk.
+def commit_manifest(root: Path, manifest: IndexManifest) -> None:
+    """Commit a manifest, all of whose files are on the disk: from now on readers see it.
 
     Raises:
-        StorageError: if that fails; the generation before it is then in force.
+        StorageError: if that fails; the manifest before it stays in force.
     """
     target, fresh, backup = root / MANIFEST, root / _FRESH, root / _BACKUP
     with storage_errors(target):
         before = target.read_bytes() if target.exists() else None
         if before is not None:  # now, as there may be no space for it when it is needed
             write_new(backup, [before])
-        write_new(fresh, [generation.encode()])
+        write_new(fresh, [manifest.encode()])
         try:
             fresh.replace(target)
             flush_folder(root)
@@ -279,35 +279,36 @@ def switch(root: Path, generation: Generation) -> None:
             raise
 
 
-def leftovers(root: Path, generation: Generation | None, *, resume: bool) -> list[Path]:
+def leftovers(root: Path, manifest: IndexManifest | None, *, resume: bool) -> list[Path]:
     """What interrupted writers left and no manifest names.
 
     Args:
         root: the folder of the index.
-        generation: in force; None where there is none yet.
+        manifest: in force; None where there is none yet.
         resume: leave the next segment alone if its build can go on.
     """
     try:
-        return _leftovers(root, generation, resume=resume)
+        return _leftovers(root, manifest, resume=resume)
     except OSError:  # what cannot be looked at now harms nobody, and the next writer removes it
         return []
 
 
-def _leftovers(root: Path, generation: Generation | None, *, resume: bool) -> list[Path]:
-    kept = set() if generation is None else {Path(name).parts[0] for name in generation.files}
-    if generation is not None:
-        log = generation.log(root)
-        kept |= {log.path.name, log.mark_path.name}
-    segments = set() if generation is None else {record.name for record in generation.settings.segments}
+def _leftovers(root: Path, manifest: IndexManifest | None, *, resume: bool) -> list[Path]:
+    kept = set() if manifest is None else {Path(name).parts[0] for name in manifest.files}
+    if manifest is not None:
+        log = manifest.log(root)
+        kept |= {log.path.name, log.offset_path.name}
+    segments = set() if manifest is None else {record.name for record in manifest.settings.segments}
     found = [
         path
         for path in root.iterdir()
-        if (_OF_A_GENERATION.fullmatch(path.name) or path.name in (_FRESH, _BACKUP)) and path.name not in kept
+        if (_NAMED_BY_GENERATION.fullmatch(path.name) or path.name in (_FRESH, _BACKUP))
+        and path.name not in kept
     ]
     if (root / SEGMENTS).is_dir():
         found += [path for path in (root / SEGMENTS).iterdir() if path.name not in segments]
     if resume:
-        coming = 1 if generation is None else generation.settings.generation + 1
+        coming = 1 if manifest is None else manifest.settings.generation + 1
         found = [
             path
             for path in found
@@ -320,7 +321,7 @@ def strangers(root: Path) -> list[str]:
     """What lies in a folder and was not written by an index."""
     ours = {MANIFEST, _FRESH, _BACKUP, SEGMENTS, LOCK}
     names = (path.name for path in root.iterdir())
-    return sorted(name for name in names if name not in ours and not _OF_A_GENERATION.fullmatch(name))
+    return sorted(name for name in names if name not in ours and not _NAMED_BY_GENERATION.fullmatch(name))
 
 
 def _check_itself(path: Path, checksum: str) -> None:
@@ -330,10 +331,10 @@ def _check_itself(path: Path, checksum: str) -> None:
         raise ArtifactError(f"{path} was altered: its checksum differs; {_RESTORE}")
 
 
-def _refuse_strangers(root: Path, generation: Generation) -> None:
+def _refuse_strangers(root: Path, manifest: IndexManifest) -> None:
     """In the folders of segments, where engines look for their files by name."""
-    for record in generation.settings.segments:
+    for record in manifest.settings.segments:
         for path in (root / SEGMENTS / record.name).rglob("*"):
             name = path.relative_to(root).as_posix()
-            if path.is_file() and name not in generation.files:
+            if path.is_file() and name not in manifest.files:
                 raise ArtifactError(f"{path} is not a file of this index; remove it")

@@ -35,7 +35,7 @@ _KINDS: dict[int, Kind] = {code: kind for kind, code in _CODES.items()}
 _MAGIC = b"nestling log 1\n\0"
 _CHECK = struct.Struct("<I")
 _HEADER = struct.Struct("<16s16sQ")  # magic, index, generation
-_MARK = struct.Struct("<16sQQ")  # index, generation, bytes acknowledged
+_OFFSET = struct.Struct("<16sQQ")  # index, generation, bytes acknowledged
 _RECORD = struct.Struct("<QBBII")  # number, kind, whether ids are strings, rows, bytes of the ids
 _FRAME = struct.Struct("<II")  # bytes of record and content, and their checksum
 _RESTORE = "restore the index from a copy, or open that with what was added since"
@@ -70,7 +70,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class LogName:
+class LogFiles:
     """Which log of which index: its files say so, and those of another are refused."""
 
     folder: Path
@@ -83,7 +83,7 @@ class LogName:
         return self.folder / f"log-{self.generation:08d}"
 
     @property
-    def mark_path(self) -> Path:
+    def offset_path(self) -> Path:
         """The file that says how much of them was acknowledged."""
         return self.folder / f"mark-{self.generation:08d}"
 
@@ -91,9 +91,9 @@ class LogName:
         """What the file of the records begins with."""
         return _checked(_HEADER.pack(_MAGIC, self.index.bytes, self.generation))
 
-    def mark(self, length: int) -> bytes:
+    def offset_record(self, length: int) -> bytes:
         """What the file of the mark holds after ``length`` acknowledged bytes."""
-        return _checked(_MARK.pack(self.index.bytes, self.generation, length))
+        return _checked(_OFFSET.pack(self.index.bytes, self.generation, length))
 
 
 @dataclass(frozen=True)
@@ -111,20 +111,20 @@ class LogContent:
     torn_bytes: int
 
 
-def create_log(name: LogName) -> None:
+def create_log(name: LogFiles) -> None:
     """Write an empty log and flush it; the caller flushes the folder."""
     write_new(name.path, [name.header()])
-    write_new(name.mark_path, [name.mark(HEADER_BYTES)])
+    write_new(name.offset_path, [name.offset_record(HEADER_BYTES)])
 
 
-def read_log(name: LogName, dim: int, kinds: Kinds) -> LogContent:
+def read_log(name: LogFiles, dim: int, kinds: Kinds) -> LogContent:
     """Read every whole record, of vectors of ``dim`` entries and of these fields.
 
     Raises:
         ArtifactError: if the log is missing, of another index or generation, or damaged where it was
             acknowledged.
     """
-    acknowledged = _read_mark(name)  # first: a writer at work only makes the log longer
+    acknowledged = _read_commit_offset(name)  # first: a writer at work only makes the log longer
     data = _read(name.path)
     header = name.header()
     if data[: len(header)] != header:
@@ -158,11 +158,11 @@ def _read(path: Path) -> bytes:
         raise ArtifactError(f"{path} is missing or cannot be read ({error.strerror}); {_RESTORE}") from error
 
 
-def _read_mark(name: LogName) -> int:
-    data = _read(name.mark_path)
-    length: int = _MARK.unpack_from(data)[2] if len(data) == _MARK.size + _CHECK.size else -1
-    if length < HEADER_BYTES or data != name.mark(length):
-        raise ArtifactError(f"{name.mark_path} is damaged or not of this index and generation; {_RESTORE}")
+def _read_commit_offset(name: LogFiles) -> int:
+    data = _read(name.offset_path)
+    length: int = _OFFSET.unpack_from(data)[2] if len(data) == _OFFSET.size + _CHECK.size else -1
+    if length < HEADER_BYTES or data != name.offset_record(length):
+        raise ArtifactError(f"{name.offset_path} is damaged or not of this index and generation; {_RESTORE}")
     return length
 
 
@@ -205,19 +205,19 @@ class LogWriter:
         content: what was read from it; what was torn is cut off.
     """
 
-    def __init__(self, name: LogName, content: LogContent) -> None:
+    def __init__(self, name: LogFiles, content: LogContent) -> None:
         self.name, self.length, self._number = name, content.length, len(content.records)
         binary = getattr(os, "O_BINARY", 0)
         with storage_errors(name.path):
             self._log = os.open(name.path, os.O_WRONLY | binary)
-            self._mark = os.open(name.mark_path, os.O_WRONLY | binary)
+            self._offset = os.open(name.offset_path, os.O_WRONLY | binary)
             # Not os.close by number at the end of the process alone: the numbers are used again.
-            self.close = weakref.finalize(self, _close, (self._log, self._mark))
+            self.close = weakref.finalize(self, _close, (self._log, self._offset))
             if content.torn_bytes:
                 os.ftruncate(self._log, self.length)
             # A record may have been written whole and not marked; from here on it is acknowledged.
             os.fsync(self._log)
-            self._write_mark(self.length)
+            self._write_commit_offset(self.length)
 
     def append(self, record: Record) -> None:
         """Write one record; when this returns, it survives anything that leaves the disk whole.
@@ -233,21 +233,21 @@ class LogWriter:
                 os.lseek(self._log, self.length, os.SEEK_SET)
                 write_all(self._log, data)
                 os.fsync(self._log)
-                self._write_mark(end)
+                self._write_commit_offset(end)
             except BaseException as error:
                 self._restore(error)
                 raise
         self.length, self._number = end, self._number + 1
 
-    def _write_mark(self, length: int) -> None:
-        os.lseek(self._mark, 0, os.SEEK_SET)
-        write_all(self._mark, self.name.mark(length))
+    def _write_commit_offset(self, length: int) -> None:
+        os.lseek(self._offset, 0, os.SEEK_SET)
+        write_all(self._offset, self.name.offset_record(length))
 
     def _restore(self, cause: BaseException) -> None:
         try:
             os.ftruncate(self._log, self.length)
             os.fsync(self._log)
-            self._write_mark(self.length)
+            self._write_commit_offset(self.length)
         except OSError as error:
             raise StorageError(
                 f"{self.name.path} could not be written ({reason_of(error)}), nor be put back as it was: "

@@ -21,7 +21,7 @@ _ROUNDING = 1e-5  # far above that of sums in single precision
 
 
 @dataclass(frozen=True, eq=False)
-class MemoryView:
+class MemtableView:
     """The rows in memory at one moment; later updates do not change it.
 
     Args:
@@ -181,7 +181,7 @@ def _nearest_of_few(
     return Neighbours(order, -best if metric == "dot" else best)
 
 
-class MemoryPart:
+class Memtable:
     """Rows in memory, of one writer. Views of it stay as they are: rows are only ever added behind them."""
 
     def __init__(self, dim: int, kinds: Kinds) -> None:
@@ -218,10 +218,10 @@ class MemoryPart:
         live[self._forget(ids)] = False
         self._live = live
 
-    def view(self) -> MemoryView:
+    def view(self) -> MemtableView:
         """The rows as they are now."""
         count = len(self._live)
-        return MemoryView(self._names[:count], self._vectors[:count], self._live, self._fields.view())
+        return MemtableView(self._names[:count], self._vectors[:count], self._live, self._fields.view())
 
     def _forget(self, ids: Ids) -> list[int]:
         return [self._rows.pop(name) for name in ids.tolist() if name in self._rows]

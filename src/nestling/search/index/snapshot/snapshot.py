@@ -17,7 +17,7 @@ from nestling.errors import DataError
 from nestling.search.exact.neighbours import Neighbours
 from nestling.search.index.files.ids import NO_ID, IdKind, Ids, check_kind, read_ids
 from nestling.search.index.files.segments import Rows, Segment, Terms
-from nestling.search.index.snapshot.memtable import MemoryView
+from nestling.search.index.snapshot.memtable import MemtableView
 from nestling.search.plan.plan import Point
 from nestling.search.where.condition import Condition
 from nestling.search.where.matching import rows_meeting
@@ -141,22 +141,22 @@ class Snapshot:
         terms: what all rows share.
         id_kind: what the ids are; None before the first row.
         segments: rows on disk.
-        memory: the newest rows.
+        memtable: the newest rows.
     """
 
     terms: Terms
     id_kind: IdKind | None
     segments: tuple[LiveSegment, ...]
-    memory: MemoryView
+    memtable: MemtableView
 
     def __len__(self) -> int:
-        return sum(part.live_count for part in self.segments) + self.memory.live_count
+        return sum(part.live_count for part in self.segments) + self.memtable.live_count
 
     def ids(self) -> Ids:
         """The ids of all rows, segment by segment."""
         parts = [np.asarray(part.segment.ids)[part.live] for part in self.segments if part.live_count]
-        if self.memory.live_count:
-            parts.append(self.memory_ids[self.memory.live])
+        if self.memtable.live_count:
+            parts.append(self.memtable_ids[self.memtable.live])
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
     def ids_where(self, condition: Condition | None) -> Ids:
@@ -167,21 +167,21 @@ class Snapshot:
         parts = [
             part.segment.ids[mask] for part, mask in zip(self.segments, masks, strict=True) if mask.any()
         ]
-        live = self.memory.live & rows_meeting(condition, self.memory.fields)
+        live = self.memtable.live & rows_meeting(condition, self.memtable.fields)
         if live.any():
-            parts.append(self.memory_ids[live])
+            parts.append(self.memtable_ids[live])
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
     def has(self, ids: Ids) -> Mask:
         """Which ids have a row."""
-        found = np.isin(ids, self.memory_ids[self.memory.live]) if self.memory.live_count else None
+        found = np.isin(ids, self.memtable_ids[self.memtable.live]) if self.memtable.live_count else None
         masks = [part.has(ids) for part in self.segments] + ([] if found is None else [found])
         return np.logical_or.reduce(masks) if masks else np.zeros(len(ids), np.bool_)
 
     def rows(self, segments: tuple[LiveSegment, ...] | None = None) -> Rows:
         """All live rows (of some of the segments, and those in memory), block by block."""
         chosen = self.segments if segments is None else segments
-        part = Snapshot(self.terms, self.id_kind, chosen, self.memory)
+        part = Snapshot(self.terms, self.id_kind, chosen, self.memtable)
         return Rows(part.ids(), part._blocks(), part._field_parts())
 
     def fields_of(self, ids: Ids) -> Columns:
@@ -196,19 +196,19 @@ class Snapshot:
     def vectors_of(self, ids: Ids) -> NDArray[np.float32]:
         """The vectors ``Float32[ids, dim]`` of rows that are there, done with what precedes a cut."""
         found = np.empty((len(ids), self.terms.dim), np.float32)
-        sources = [*(part.segment.vectors for part in self.segments), self.memory.vectors]
+        sources = [*(part.segment.vectors for part in self.segments), self.memtable.vectors]
         for vectors, (there, rows) in zip(sources, self._places(ids), strict=True):
             found[there] = vectors[rows]
         return found
 
     def all_fields(self) -> list[Columns]:
         """The fields of each segment, and of the rows in memory, also of rows that are no longer found."""
-        return [*(part.segment.fields for part in self.segments), self.memory.fields]
+        return [*(part.segment.fields for part in self.segments), self.memtable.fields]
 
     def _places(self, ids: Ids) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each segment and the rows in memory: which of the ids are there, and in which rows."""
         rows = [np.where(part.has(ids), part.segment.find(ids), -1) for part in self.segments]
-        rows.append(self.memory.find(ids))
+        rows.append(self.memtable.find(ids))
         return [(np.flatnonzero(some >= 0), some[some >= 0]) for some in rows]
 
     def search(
@@ -233,10 +233,10 @@ class Snapshot:
             neighbours = part.search(search, queries, k, choose)
             if neighbours is not None:
                 found.append((part.segment.ids, neighbours))
-        if self.memory.live_count:
-            newest = self._search_memory(queries, k, dim, choose, self._worst(found, k), workers)
+        if self.memtable.live_count:
+            newest = self._search_memtable(queries, k, dim, choose, self._worst(found, k), workers)
             if newest is not None:
-                found.append((self.memory_ids, newest))
+                found.append((self.memtable_ids, newest))
         return self._merge(found, len(queries), k)
 
     def _worst(self, found: list[tuple[Ids, Neighbours]], k: int) -> NDArray[np.float32] | None:
@@ -251,11 +251,11 @@ class Snapshot:
     def kept_bytes(self) -> int:
         """Bytes that searches keep in memory: all but the vectors on the disk."""
         stored = sum(part.segment.engine.cost().bytes_stored for part in self.segments)
-        return stored + self.memory.vectors.nbytes
+        return stored + self.memtable.vectors.nbytes
 
     def cost(self, dim: int) -> Cost:
         """Multiply-adds of one query at one size, bytes that are kept for it, and bytes of one vector."""
-        row_bytes, rows = 4 * dim, len(self.memory.live)
+        row_bytes, rows = 4 * dim, len(self.memtable.live)
         costs = [part.segment.engine.cost(None, dim) for part in self.segments]
         return Cost(
             flops=sum(cost.mflops for cost in costs) * 1e6 + rows * dim,
@@ -263,7 +263,7 @@ class Snapshot:
             output_bytes=row_bytes,
         )
 
-    def _search_memory(
+    def _search_memtable(
         self,
         queries: NDArray[np.float32],
         k: int,
@@ -272,13 +272,13 @@ class Snapshot:
         within: NDArray[np.float32] | None,
         workers: int | None,
     ) -> Neighbours | None:
-        return self.memory.search(
+        return self.memtable.search(
             queries,
             k,
             dim=min(dim, self.terms.answer_dim),
             rule=self.terms.rule,
             metric=self.terms.metric,
-            allowed=choose.of_memory(self.memory_ids, self.memory.fields),
+            allowed=choose.of_memtable(self.memtable_ids, self.memtable.fields),
             within=within,
             workers=workers,
         )
@@ -303,19 +303,19 @@ class Snapshot:
         for part in self.segments:
             for rows in blocks_of(part.segment.vectors):
                 yield part.segment.vectors[rows][part.live[rows]]
-        yield self.memory.vectors[self.memory.live]
+        yield self.memtable.vectors[self.memtable.live]
 
     def _field_parts(self) -> Iterator[Columns]:
         for part in self.segments:
             for columns in parts_of(part.segment.fields, np.flatnonzero(part.live)):
                 yield columns.with_kinds(self.terms.fields)
-        yield self.memory.fields.take(np.flatnonzero(self.memory.live))
+        yield self.memtable.fields.take(np.flatnonzero(self.memtable.live))
 
     @cached_property
-    def memory_ids(self) -> Ids:
+    def memtable_ids(self) -> Ids:
         """The ids of all rows in memory, also of those no longer found."""
         kind = np.str_ if self.id_kind == "str" else np.int64
-        return self.memory.names.astype(kind)
+        return self.memtable.names.astype(kind)
 
 
 @dataclass(frozen=True)
@@ -370,7 +370,7 @@ class Filter:
             return met
         return allowed if met is None else allowed & met
 
-    def of_memory(self, names: Ids, fields: Columns) -> Mask | None:
+    def of_memtable(self, names: Ids, fields: Columns) -> Mask | None:
         """Which rows in memory are allowed; None is all."""
         met = None if self.where is None else rows_meeting(self.where, fields)
         if self.ids is not None:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from nestling.errors import ArtifactError
 from nestling.search.index.files.ids import IdKind, Ids, kind_of
-from nestling.search.index.files.manifest import Generation, read_deleted, read_generation
+from nestling.search.index.files.manifest import IndexManifest, load_manifest, read_deleted
 from nestling.search.index.files.segments import Segment, load_segment
 from nestling.search.index.files.wal import LogContent, Record, read_log
-from nestling.search.index.snapshot.memtable import MemoryPart
+from nestling.search.index.snapshot.memtable import Memtable
 from nestling.search.index.snapshot.snapshot import LiveSegment, Snapshot
 from nestling.storage.artifact import MANIFEST, reading_errors
 
@@ -42,14 +42,14 @@ class State:
     """An index at one moment.
 
     Args:
-        generation: what lies on the disk.
+        manifest: what lies on the disk.
         snapshot: what is searched: that, and the updates since.
         numbering: of ids.
         messages: what had to be put right when it was read.
         log_length: bytes of the log that were read.
     """
 
-    generation: Generation
+    manifest: IndexManifest
     snapshot: Snapshot
     numbering: Numbering
     messages: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class State:
 
     def same_as(self, other: State) -> bool:
         """Whether both were read from the same bytes."""
-        ours, theirs = self.generation.settings, other.generation.settings
+        ours, theirs = self.manifest.settings, other.manifest.settings
         return (ours.index, ours.generation, self.log_length) == (
             theirs.index,
             theirs.generation,
@@ -70,7 +70,7 @@ class Loaded:
     """A state with the parts that a writer goes on with."""
 
     state: State
-    memory: MemoryPart
+    memtable: Memtable
     content: LogContent
 
 
@@ -97,41 +97,41 @@ def load(root: Path, before: State | None = None) -> Loaded:
     raise AssertionError("the last try returns or raises")
 
 
-def apply(snapshot: Snapshot, memory: MemoryPart, record: Record, numbering: Numbering) -> Snapshot:
-    """The snapshot after an update, which ``memory`` takes in."""
+def apply(snapshot: Snapshot, memtable: Memtable, record: Record, numbering: Numbering) -> Snapshot:
+    """The snapshot after an update, which ``memtable`` takes in."""
     segments = tuple(part.without(record.ids) for part in snapshot.segments)
     if record.kind == "put":
-        memory.put(record.ids, record.vectors, record.fields)
+        memtable.put(record.ids, record.vectors, record.fields)
     else:
-        memory.delete(record.ids)
-    return replace(snapshot, id_kind=numbering.kind, segments=segments, memory=memory.view())
+        memtable.delete(record.ids)
+    return replace(snapshot, id_kind=numbering.kind, segments=segments, memtable=memtable.view())
 
 
 def _load(root: Path, before: State | None) -> Loaded:
-    generation = read_generation(root, None if before is None else before.generation.files)
-    settings, terms = generation.settings, generation.terms
-    content = read_log(generation.log(root), settings.dim, terms.fields)
-    segments = _read_segments(root, generation, before)
-    memory = MemoryPart(settings.dim, terms.fields)
-    snapshot = Snapshot(terms, settings.id_kind, segments, memory.view())
+    manifest = load_manifest(root, None if before is None else before.manifest.files)
+    settings, terms = manifest.settings, manifest.terms
+    content = read_log(manifest.log(root), settings.dim, terms.fields)
+    segments = _read_segments(root, manifest, before)
+    memtable = Memtable(settings.dim, terms.fields)
+    snapshot = Snapshot(terms, settings.id_kind, segments, memtable.view())
     numbering = Numbering(settings.id_kind, settings.next_id)
     for record in content.records:
         numbering = numbering.after(record)
-        snapshot = apply(snapshot, memory, record, numbering)
-    messages = _messages(generation.log(root).path, content)
-    return Loaded(State(generation, snapshot, numbering, messages, content.length), memory, content)
+        snapshot = apply(snapshot, memtable, record, numbering)
+    messages = _messages(manifest.log(root).path, content)
+    return Loaded(State(manifest, snapshot, numbering, messages, content.length), memtable, content)
 
 
-def _read_segments(root: Path, generation: Generation, before: State | None) -> tuple[LiveSegment, ...]:
-    live = read_deleted(root, generation)
+def _read_segments(root: Path, manifest: IndexManifest, before: State | None) -> tuple[LiveSegment, ...]:
+    live = read_deleted(root, manifest)
     read: dict[str, Segment] = {}
-    if before is not None and before.generation.settings.index == generation.settings.index:
+    if before is not None and before.manifest.settings.index == manifest.settings.index:
         read = {part.segment.record.name: part.segment for part in before.snapshot.segments}
     segments = [
         read[record.name].recorded(record)
         if record.name in read
-        else load_segment(root, record, generation.terms)
-        for record in generation.settings.segments
+        else load_segment(root, record, manifest.terms)
+        for record in manifest.settings.segments
     ]
     return tuple(LiveSegment(segment, rows) for segment, rows in zip(segments, live, strict=True))
 
