@@ -157,7 +157,7 @@ def test_encode(
     assert ended.code == code
     kept = tmp_path / ".out.npy.encoding"
     assert ended.last.startswith("nestling: interrupted: ")
-    assert ended.last.endswith(f" of 30,000 texts are encoded and kept in {kept}; repeat it to go on")
+    assert ended.last.endswith(f" of 30,000 texts are encoded and kept in {kept}; repeat it to resume")
     assert (kept / "progress.json").is_file()
     assert not out.exists()
 
@@ -177,7 +177,7 @@ def test_index_build_and_compact(python: str, vectors: Path, tmp_path: Path) -> 
     plan = ["--plan", "hnsw32@full > int8@full"]
     built = interrupted(python, ["index", "build", vectors, "-o", tmp_path / "index", *plan], "linking")
     assert built.code == 130
-    words = f"what was built of the index is kept in {tmp_path / 'index'}; repeat it to go on"
+    words = f"what was built of the index is kept in {tmp_path / 'index'}; repeat it to resume"
     assert built.last == f"nestling: interrupted: {words}"
     assert not (tmp_path / "index" / "nestling.json").exists()
     AdaptiveIndex.create(
@@ -185,8 +185,8 @@ def test_index_build_and_compact(python: str, vectors: Path, tmp_path: Path) -> 
     ).close()
     with AdaptiveIndex.open(tmp_path / "other", log_bytes=1 << 30) as index:
         index.add(np.load(vectors))
-    compacted = interrupted(python, ["index", "compact", tmp_path / "other"], "linking")
-    words = f"the index {tmp_path / 'other'} is as it was; repeat it to go on"
+    compacted = interrupted(["index", "compact", tmp_path / "other"], "linking")
+    words = f"the index {tmp_path / 'other'} is as it was; repeat it to resume"
     assert compacted == Ended(130, f"nestling: interrupted: {words}")
     with AdaptiveIndex.open(tmp_path / "other", read_only=True) as index:
         assert index.verify().rows == 30_000
@@ -314,8 +314,8 @@ graph.grow_links = grown
 def test_a_collection_keeps_the_vectors_and_what_was_built(python: str, desk: Path, tmp_path: Path) -> None:
     build = ["index", "build", desk / "more.csv", "--encoder", "wordllama", "--at", "dim=64", "-o"]
     build += [tmp_path / "made", "--plan", "graph32@full > rerank@full"]
-    ended = interrupted(python, build, "linking [1-9]", more=OFTEN_COPIED)
-    words = f"what was built of the index is kept in {tmp_path / 'made' / 'index'}; repeat it to go on"
+    ended = interrupted(build, "linking [1-9]", more=OFTEN_COPIED)
+    words = f"what was built of the index is kept in {tmp_path / 'made' / 'index'}; repeat it to resume"
     assert ended.code == 130
     assert ended.last.startswith(
         f"nestling: interrupted: {words}. {ROWS:,} of {ROWS:,} texts are encoded and "
@@ -346,17 +346,15 @@ def test_index_export(python: str, tmp_path: Path) -> None:
         more=SLOW_TABLE,
     )
     assert ended.code == 130
-    assert ended.last.endswith("of 30,000 rows are copied; repeat it to go on")
+    assert ended.last.endswith("of 30,000 rows are copied; repeat it to resume")
 
 
 def test_index_export_while_the_database_builds_its_index(python: str, tmp_path: Path) -> None:
     pytest.importorskip("lancedb")
     AdaptiveIndex.create(tmp_path / "index", np.eye(400, 16, dtype=np.float32) + 0.1).close()
     url = f"lancedb://{tmp_path}/vectors/items"
-    ended = interrupted(
-        python, ["index", "export", tmp_path / "index", "--to", url], "building", more=SLOW_INDEX
-    )
-    assert ended == Ended(130, "nestling: interrupted: 400 of 400 rows are copied; repeat it to go on")
+    ended = interrupted(["index", "export", tmp_path / "index", "--to", url], "building", more=SLOW_INDEX)
+    assert ended == Ended(130, "nestling: interrupted: 400 of 400 rows are copied; repeat it to resume")
 
 
 def test_a_command_that_ends_by_itself_says_nothing_of_interrupts(python: str, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_altered_files_are_refused(
 ) -> None:
     interrupt(encoder, TEXTS, out, 2)
     damage(work)
-    with pytest.raises(ArtifactError, match="to encode anew"):
+    with pytest.raises(ArtifactError, match="to encode again"):
         finish(encoder, TEXTS, out)
 
 

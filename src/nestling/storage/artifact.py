@@ -74,7 +74,7 @@ class Manifest(BaseModel):
 
 @contextmanager
 def storage_errors(target: Path) -> Iterator[None]:
-    """Failing writes as errors of ours that say what was to be written and why it was not.
+    """Turn failed writes into errors of ours that name the target and the reason.
 
     Raises:
         StorageError: for any error of the operating system.
@@ -91,7 +91,7 @@ def storage_errors(target: Path) -> Iterator[None]:
 
 @contextmanager
 def reading_errors(path: Path) -> Iterator[None]:
-    """Failing reads of what nestling wrote as errors of ours.
+    """Turn failed reads of files that nestling wrote into errors of ours.
 
     Raises:
         ArtifactError: for any error of the operating system.

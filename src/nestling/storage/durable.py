@@ -1,4 +1,4 @@
-"""Writing that lasts: whole files with their checksums, flushed, and folders whose entries are flushed."""
+"""Durable writes: files and folders are flushed to the disk, and files are written with their checksums."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def flush_folder(folder: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file or folder that nothing names any more.
+    """Remove a file or folder that is no longer in use.
 
-    What cannot be removed now, such as a file that a reader on Windows has open, harms nobody: the next
+    A file that cannot be removed now, such as one that a reader on Windows has open, does no harm. The next
     writer that opens the index removes it.
     """
     with suppress(OSError):

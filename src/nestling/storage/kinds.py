@@ -1,4 +1,4 @@
-"""What saved folders hold, in words."""
+"""The kinds of saved folders, in words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def in_words(kind: str) -> str:
 
 
 def check_kind(folder: Path, found: str, *allowed: str) -> None:
-    """Refuse to read a folder as what it is not.
+    """Refuse a folder of another kind.
 
     Raises:
         ArtifactError: if ``found`` is not among the kinds ``allowed``.

@@ -34,7 +34,7 @@ class WriterLock:
     Args:
         folder: in which the file of the lock lies.
         wait: seconds to wait for another writer to end.
-        otherwise: what else can be done, as the errors say it.
+        otherwise: the alternative that errors name.
 
     Raises:
         StorageError: if another writer holds it, in this process or another, the folder is read-only, or

@@ -1,4 +1,4 @@
-"""The process that opened what only one may use. A fork copies its memory, but not its right."""
+"""Resources that only the process that opened them may change; a fork of it is refused."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from nestling.errors import StorageError
 
 
 class Owner:
-    """Remembers which process opened something, and refuses changes by a fork of it.
+    """Remembers which process opened a resource, and refuses changes by a fork of it.
 
-    Both would write at the same place of the same files, each with counters of its own, or talk over one
-    connection, and neither would notice.
+    Both would write to the same place in the same files, each with its own counters, or share one
+    connection, without noticing.
 
     Args:
-        what: was opened, as the error names it.
+        what: the resource, as the error names it.
     """
 
     def __init__(self, what: object) -> None:
@@ -26,7 +26,7 @@ class Owner:
         return os.getpid() == self._process
 
     def check(self) -> None:
-        """Refuse to go on in another process.
+        """Refuse another process.
 
         Raises:
             StorageError: in a fork of the process that opened it; nothing was written.

@@ -1,4 +1,4 @@
-"""Vectors with ids, nesting and cut rule: checked where they enter, read from files, cut in prefixes."""
+"""Vectors with ids, nesting and cut rule: checked once, where they enter, and read from files."""
 
 from typing import TYPE_CHECKING
 

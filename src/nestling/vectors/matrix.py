@@ -1,4 +1,4 @@
-"""Matrices of vectors: the sizes they are cut at, and reading them in blocks."""
+"""Matrices of vectors: their sizes, reading them in blocks, and rows that have no direction."""
 
 from __future__ import annotations
 

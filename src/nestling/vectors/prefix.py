@@ -1,4 +1,4 @@
-"""Running sums over coordinate blocks: what one size computes, the next larger one goes on from.
+"""Running sums over blocks of coordinates: each size adds its block to the result of the size below.
 
 The inner product of two prefixes is ``u[:m] @ v[:m] = sum_b u_b @ v_b`` over the blocks ``b`` of
 coordinates between consecutive sizes, and so are squared norms; all sizes cost one pass.

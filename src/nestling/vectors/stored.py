@@ -1,4 +1,4 @@
-"""Vectors that exist already, in memory or in a file, as an elastic thing over their row numbers."""
+"""Stored vectors: existing embeddings, in memory or a file, checked once and used by row number."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Map(Protocol):
 
 
 class StoredVectors:
-    """A matrix of vectors with what is needed to use it rightly: sizes, cut rule, ids, their encoder.
+    """Checked vectors together with their sizes, cut rule, ids, fields and the name of their encoder.
 
     ``stored(rows, at=)`` gives the vectors of some rows at one size. The matrix may be a memory map;
     nothing is copied until it is asked for, and saving and extracting go block by block.
@@ -137,7 +137,7 @@ class StoredVectors:
         encoder: str | None,
         columns: Mapping[str, str] | None,
     ) -> StoredVectors:
-        """The same values, and what is not None in place of what stands here; only that is checked."""
+        """The same values with the arguments that are not None replaced; only these are checked."""
         if rule is not None and self.rule.after != "l2":
             refuse_zero_rows(self.values, rule)
         other = StoredVectors.__new__(StoredVectors)

@@ -1,4 +1,4 @@
-"""Encoding that outlives its process: what is finished stays on the disk, and the same call goes on after it.
+"""Encoding that resumes after an interruption: finished vectors are on the disk, and the same call continues.
 
 .NAME.encoding/vectors.f32     finished rows, one after the other
 .NAME.encoding/progress.json   how many rows are finished, of which texts and by which encoder
@@ -36,7 +36,7 @@ _BYTES_AT_A_TIME = 1 << 24
 
 
 class _Progress(BaseModel):
-    """What is finished.
+    """The finished part.
 
     Args:
         encoder: sha256 of the weights, and of all else that the vectors depend on.
@@ -68,14 +68,14 @@ def encoded(
     """The vectors ``Float32[texts, dim]`` of any number of texts, as a memory map.
 
     Texts are encoded some thousands at a time, and each part is on the disk before the next one begins. If
-    the process ends - be it by ``kill -9`` - the same call goes on after what was finished. Texts that come
-    after that may have changed meanwhile. Memory does not grow with the number of texts.
+    the process ends, even by ``kill -9``, the same call resumes after the finished part. Later texts may have
+    changed meanwhile. Memory does not grow with the number of texts.
 
     Args:
         encoder: of the texts.
-        texts: gone through twice, so a list, or what reads them anew each time, such as
+        texts: read twice, so a list, or an object that reads them again each time, such as
             :class:`~nestling.data.texts.TextFile`.
-        target: what the caller makes of the vectors; what is finished lies beside it, in
+        target: the file or folder that the caller makes of the vectors; finished parts are beside it, in
             ``.NAME.encoding``, until the caller's block ends without an error.
         at: the granularity.
         batch_size: texts that the encoder sees at a time.
@@ -83,8 +83,8 @@ def encoded(
 
     Raises:
         DataError: for no texts, or texts that cannot be encoded (named).
-        ConfigError: if what is finished is of other texts or by another encoder.
-        ArtifactError: if what is finished was altered.
+        ConfigError: if the finished part is of other texts or by another encoder.
+        ArtifactError: if the finished part was altered.
         StorageError: if writing fails, or another process encodes for the same target.
     """
     place = home_path(target).resolve()
@@ -128,7 +128,7 @@ def _leave(lock: WriterLock, folder: Path, *, is_done: bool) -> None:
 
 
 class _Work:
-    """The folder of vectors that are finished.
+    """The folder of finished vectors.
 
     Args:
         lock: of the folder, held by the caller.
@@ -145,11 +145,11 @@ class _Work:
         self._texts, self._vectors = hashlib.sha256(), hashlib.sha256()
 
     def resume(self, texts: Iterator[str], encoder: str) -> None:
-        """Take up what is finished, and take the texts that it was made of from ``texts``.
+        """Resume after the finished part, and skip its texts in ``texts``.
 
         Args:
             texts: all of them.
-            encoder: the fingerprint of the one that goes on.
+            encoder: the fingerprint of the encoder.
 
         Raises:
             ConfigError: if these are others, or it was made by another encoder.
@@ -167,7 +167,7 @@ class _Work:
             other = "other texts" if same_encoder else "another encoder or granularity"
             raise ConfigError(
                 f"{self.folder} holds {finished.rows:,} vectors of {other}, from a call that was "
-                "interrupted; repeat that call to go on with them, or remove the folder to begin anew"
+                "interrupted; repeat that call to resume, or remove the folder to begin again"
             )
         self._verify(finished)
         self.rows = finished.rows
@@ -185,10 +185,10 @@ class _Work:
             self._write_progress()
 
     def kept_of(self, count: int) -> str:
-        """What an interrupted call leaves."""
+        """The part that an interrupted call leaves, in words."""
         if not self.rows:
-            return "no text is encoded yet; repeat it to begin anew"
-        return f"{self.rows:,} of {count:,} texts are encoded and kept in {self.folder}; repeat it to go on"
+            return "no text is encoded yet; repeat it to begin again"
+        return f"{self.rows:,} of {count:,} texts are encoded and kept in {self.folder}; repeat it to resume"
 
     def vectors(self) -> NDArray[np.float32]:
         """All that is finished, as a memory map."""
@@ -231,7 +231,7 @@ class _Work:
 
     @property
     def _remedy(self) -> str:
-        return f"remove {self.folder} to encode anew"
+        return f"remove {self.folder} to encode again"
 
 
 def _count(texts: Iterable[str]) -> int:

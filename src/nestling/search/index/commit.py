@@ -1,4 +1,4 @@
-"""The files of the next generation of an index, which nothing names until it is put in force."""
+"""Writing the files of the next manifest of an index; readers see them once it is committed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_files(
     workers: int | None,
     built: Engine | None = None,
 ) -> tuple[IndexManifest, tuple[LiveSegment, ...]]:
-    """Write and flush the files of the generation after ``before``: new rows, deletions, an empty log."""
+    """Write and flush all files of the manifest after ``before``: new rows, deletions, an empty log."""
     number = before.settings.generation + 1
     fields = before.terms.fields
     segments = [LiveSegment(part.segment.under(fields), part.live) for part in kept if part.live_count]

@@ -1,4 +1,4 @@
-"""Making the folder of an index, and opening it for changes."""
+"""Creating the folder of an index, and opening one for changes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def open_index(
     with storage_errors(root):
         is_index = (root / MANIFEST).is_file()
     if not is_index:
-        load(root)  # says what is wrong; a lock would leave its file in a folder that is no index
+        load(root)  # raises the right error; a lock would leave its file in a folder that is no index
     lock = WriterLock(root, wait=wait)
     try:
         loaded = load(root)
@@ -106,12 +106,12 @@ def new_folder(root: Path) -> Iterator[WriterLock]:
     except BaseException as error:
         _leave(root, lock, is_new=is_new, resume=not isinstance(error, Exception))
         if isinstance(error, KeyboardInterrupt) and is_being_built(root / SEGMENTS / segment_name(1)):
-            error.add_note(f"what was built of the index is kept in {root}; repeat it to go on")
+            error.add_note(f"what was built of the index is kept in {root}; repeat it to resume")
         raise
 
 
 def _leave(root: Path, lock: WriterLock | None, *, is_new: bool, resume: bool) -> None:
-    """Remove what was written, except for a build that was interrupted and can go on."""
+    """Remove what was written, except for an interrupted build that can be resumed."""
     if lock is None:
         if is_new:
             with suppress(OSError):  # not empty: another writer made it meanwhile
@@ -126,7 +126,7 @@ def _leave(root: Path, lock: WriterLock | None, *, is_new: bool, resume: bool) -
 
 
 def _nothing(spec: IndexSpec) -> IndexManifest:
-    """The generation before the first: no rows and no files."""
+    """The manifest before the first commit: no rows and no files."""
     settings = IndexSettings(
         index=uuid.uuid4().hex,
         generation=0,

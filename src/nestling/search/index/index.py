@@ -83,20 +83,20 @@ class AdaptiveIndex(IndexReader):
     ) -> Self:
         """Make an index. The vectors pass through as a stream; a memory map may be larger than memory.
 
-        A build that was interrupted leaves a folder that ``create`` takes up again and nothing opens.
+        An interrupted build leaves a folder that cannot be opened; the same call of ``create`` resumes it.
 
         Args:
             folder: where to; it must not exist, or be empty.
             vectors: ``Float[n, dim]``, or :class:`~nestling.vectors.stored.StoredVectors`, which say
                 ids, nesting, rule and encoder where these are not given.
             ids: n different numbers or strings; counted from 0 by default.
-            plan: how the rows are searched; see :class:`~nestling.search.plan.plan.Plan`.
+            plan: how rows are searched; see :class:`~nestling.search.plan.plan.Plan`.
             dim: entries of a vector, where no vectors are given.
             nesting: sizes to search at; 8, 16, ... by default.
             rule: how vectors are treated around a cut; cosines by default.
             metric: ``"dot"``, or ``"euclidean"`` distances.
-            encoder: what made the vectors; asked for by :meth:`open`.
-            seed: of what is drawn while building.
+            encoder: the name of the encoder of the vectors; :meth:`open` can require it.
+            seed: of all random choices while building.
             log_bytes: length from which on a log of updates, or one batch, is written as a segment.
             workers: threads that build; as many as there are cores by default.
             engine: built over these very vectors by the same plan, to be copied.
@@ -136,12 +136,12 @@ class AdaptiveIndex(IndexReader):
         log_bytes: int = LOG_BYTES,
         workers: int | None = None,
     ) -> Self:
-        """Verify every file of an index, and take in the updates of its log.
+        """Verify every file of an index, and replay its write-ahead log.
 
         Args:
             folder: of the index.
-            encoder: what makes the queries; it must be what made the vectors. None does not ask.
-            rule: how the queries are to be treated; it must be that of the index. None does not ask.
+            encoder: of the queries; it must be that of the vectors. None does not check.
+            rule: how queries will be treated; it must be that of the index. None does not check.
             read_only: leave the right to write to others; see :meth:`refresh`.
             wait: seconds to wait for another writer to close it.
             log_bytes: see :meth:`create`.
@@ -199,7 +199,7 @@ class AdaptiveIndex(IndexReader):
         return self._put(vectors, ids, fields, replaces=False)
 
     def update(self, vectors: ArrayLike | None, ids: Any, fields: Any = None) -> Ids:
-        """Put rows in the place of those of the same ids, and add those that are new; see :meth:`add`.
+        """Replace rows by their ids, and add those that are new; see :meth:`add`.
 
         Args:
             vectors: as for :meth:`add`; None keeps those that are there.
@@ -232,13 +232,13 @@ class AdaptiveIndex(IndexReader):
         return self._changed.delete(ids, missing_ok=missing_ok)
 
     def flush(self) -> None:
-        """Write the rows in memory into a segment. Not needed for safety: they are in the log."""
+        """Write the memtable into a segment. Not needed for safety: its rows are in the write-ahead log."""
         self._changed.flush()
 
     def compact(self) -> None:
         """Merge all segments into one, built by the plan, without what was deleted.
 
-        Searches go on meanwhile; interrupted, it leaves everything as it was.
+        Searches continue meanwhile; if interrupted, it leaves everything as it was.
         """
         self._changed.compact()
 
@@ -251,14 +251,14 @@ class AdaptiveIndex(IndexReader):
         sampled: bool = False,
         reason: str | None = None,
     ) -> None:
-        """Keep what was measured of the index in its manifest, and what was chosen by it.
+        """Write measured points into the manifest, and the one that was chosen.
 
         Args:
             table: rows of JSON values.
             point: of searches that name none; None is that of the plan.
             k: neighbours for which it was measured.
             sampled: whether rows of the index were the queries.
-            reason: why the plan was chosen; None leaves what is said.
+            reason: why the plan was chosen; None keeps the last one.
         """
         chosen: dict[str, Any] = {"default_point": "" if point is None else str(point), "default_k": k}
         chosen["sampled"] = sampled
@@ -308,7 +308,7 @@ class AdaptiveIndex(IndexReader):
         return verify_index(self.folder, self._state)
 
     def refresh(self) -> bool:
-        """See what a writer in another process did since; whether it did anything. For ``read_only``."""
+        """Load what a writer in another process committed; whether there was anything. For ``read_only``."""
         if self._writer is not None:
             return False
         before, self._read_state = self._read_state, load(self.folder, self._read_state).state
@@ -317,7 +317,7 @@ class AdaptiveIndex(IndexReader):
     def close(self) -> None:
         """Let another writer open the index; everything is on the disk already.
 
-        Rows are then neither read nor changed; what the index tells of itself stays.
+        Rows can then be neither read nor changed; :meth:`info` still works.
         """
         self._is_closed = True
         if self._writer is not None:

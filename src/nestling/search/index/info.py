@@ -1,4 +1,4 @@
-"""What an index tells of itself."""
+"""Information about an index, and its verification."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nestling.search.index.snapshot.state import State, load
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What an index holds and how it is searched.
+    """The content of an index and how it is searched.
 
     Args:
         rows: that are found.
         deleted: rows of segments that are no longer found and go with the next compaction.
-        in_memory: rows that are in the log and in memory, not in a segment yet.
+        in_memory: rows of the memtable, which are in the write-ahead log and not in a segment yet.
         dim: entries of a vector.
         nesting: sizes it is searched at.
         cut: how vectors are treated around a cut.
@@ -26,11 +26,11 @@ class IndexInfo:
         encoder: what made the vectors.
         plan: how large segments are searched.
         id_kind: ``int`` or ``str``; None before the first row.
-        generation: how often files were switched.
+        generation: the number of the manifest; every commit adds one.
         segments: name, rows and plan of each.
         size_bytes: of all files, without the log.
         kept_bytes: that searches keep in memory, which the vectors on the disk are not.
-        table: what was measured of it.
+        table: measured points.
         default_point: the point of searches that name none, one of the table; empty for that of the plan.
         sampled: whether the table was measured with rows of the index as queries.
         reason: why the plan was chosen; empty where it was given.
@@ -66,14 +66,14 @@ class IndexInfo:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found in order.
+    """The files and rows that were checked.
 
     Args:
         files: that were read whole and have the size and sha256 of the manifest.
         size_bytes: of them.
         rows: that are found.
         updates: records in the log.
-        messages: what was put right when the index was opened or is not yet.
+        messages: repairs that were made when the index was opened, or are due.
     """
 
     files: int

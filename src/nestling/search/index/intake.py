@@ -1,4 +1,4 @@
-"""Vectors on their way into an index, or to search one: checked, and treated by what comes before a cut."""
+"""Incoming vectors and queries of an index: checked, and prepared by what its rule does before a cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading an index: searching it at any size, and telling what it holds."""
+"""Reading an index: search at any size, lookups by id, and information about it."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class IndexReader:
 
     @property
     def _state(self) -> State:
-        """What rows are read from; refused where it was closed."""
+        """The state that rows are read from; refused after ``close``."""
         raise NotImplementedError
 
     @property
     def _last_state(self) -> State:
-        """What is told of the index, also of one that was closed."""
+        """The last state, also after ``close``."""
         raise NotImplementedError
 
     @property
@@ -89,12 +89,12 @@ class IndexReader:
 
     @property
     def encoder(self) -> str:
-        """What made the vectors; "" where that is not known."""
+        """The name of the encoder; "" where it is unknown."""
         return self.manifest.settings.encoder
 
     @property
     def table(self) -> tuple[dict[str, Any], ...]:
-        """What was measured of the index; empty before it was."""
+        """Measured points of the index; empty before any were measured."""
         return self.manifest.settings.table
 
     def __len__(self) -> int:
@@ -110,12 +110,12 @@ class IndexReader:
         return self._state.snapshot.ids()
 
     def rows(self) -> Rows:
-        """All rows as of now: their ids, and their vectors block by block, done with what precedes a cut."""
+        """All rows: their ids, and block by block their vectors, after what the rule does before a cut."""
         return self._state.snapshot.rows()
 
     @property
     def fields(self) -> dict[str, FieldKind]:
-        """The fields that rows have, and what each holds."""
+        """The fields of rows and their kinds."""
         return dict(self.manifest.settings.fields)
 
     @property

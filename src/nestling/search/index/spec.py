@@ -1,4 +1,4 @@
-"""What an index is made for, as one value: plan, sizes, cut rule, metric, encoder, fields."""
+"""The specification of an index as one value: plan, sizes, cut rule, metric, encoder, fields."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nestling.vectors.stored import StoredVectors
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """What every file of an index follows from, but for its rows.
+    """Everything that defines an index besides its rows.
 
     Args:
         plan: how rows are searched; its sizes are numbers.
@@ -27,7 +27,7 @@ class IndexSpec:
         rule: how vectors are treated around a cut.
         metric: of comparisons.
         encoder: what made the vectors; "" is unknown.
-        seed: of what is drawn while building.
+        seed: of all random choices while building.
         fields: of the rows, and what each holds.
         columns: what the columns of the table were called that the rows came from.
     """
@@ -61,7 +61,7 @@ class IndexSpec:
         kinds: Kinds | None,
         columns: Mapping[str, str] | None,
     ) -> Self:
-        """What arguments say of an index, and where they say nothing, its first rows.
+        """The specification from arguments; the first rows say what is left open.
 
         Args:
             rows: the first; None where there are none yet.
@@ -71,7 +71,7 @@ class IndexSpec:
             rule: of rows to come.
             metric: of comparisons.
             encoder: of rows to come.
-            seed: of what is drawn while building.
+            seed: of all random choices while building.
             kinds: of the fields of rows to come.
             columns: of their table.
 
@@ -120,7 +120,7 @@ def _check_lists(plan: Plan, rows: int) -> None:
 def _searchable(sizes: Nesting, plan: Plan, *, is_asked: bool) -> Nesting:
     """The sizes that the plan answers at; none below what a code reads that mixes its entries.
 
-    Those that vectors come with are what they could be searched at, not what is asked of this index.
+    Sizes that came with the vectors are possible ones; only sizes given as an argument are required.
     """
     smallest = plan.smallest_dim
     large = [size for size in sizes.sizes("dim") if size >= smallest]

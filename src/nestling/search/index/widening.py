@@ -1,4 +1,4 @@
-"""Fields of whole numbers that become fields of floats, because a float came."""
+"""Fields of whole numbers that become fields of floats, because a float was added."""
 
 from __future__ import annotations
 

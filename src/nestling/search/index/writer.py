@@ -38,7 +38,7 @@ _EMPTY_LOG = LogContent((), HEADER_BYTES, 0)
 _MOST_MERGED = 16
 
 LOG_BYTES = 16 << 20
-"""Bytes of a log at which it becomes a segment, unless something else is said."""
+"""The default length of a log, in bytes, at which its rows become a segment."""
 
 
 def check_log_bytes(log_bytes: int) -> None:
@@ -52,7 +52,7 @@ def check_log_bytes(log_bytes: int) -> None:
 
 
 class Writer:
-    """The only one who changes an index. Readers look at ``state``, which is replaced whole.
+    """The single writer of an index. Readers use ``state``, which each change replaces.
 
     Args:
         root: the folder of the index.
@@ -132,12 +132,12 @@ class Writer:
             return int(found.sum())
 
     def flush(self) -> None:
-        """Write the rows in memory, and what was deleted, into files of a new generation."""
+        """Write the memtable and all deletions into files of a new manifest."""
         with self._changing(), self._explaining_interrupts():
             self._flush()
 
     def compact(self) -> None:
-        """Write all rows that are left into one segment, built by the plan, unless they stand in one."""
+        """Write all live rows into one segment, built by the plan, unless they are in one already."""
         with self._changing(), self._explaining_interrupts():
             parts = self.state.snapshot.segments
             if self._log.length == HEADER_BYTES and [part.live_count for part in parts] == [
@@ -147,7 +147,7 @@ class Writer:
             self._commit((), self.state.snapshot.rows(), self.state.numbering)
 
     def write_settings(self, **settings: Any) -> None:
-        """Put what was measured of the index, and chosen, into its manifest."""
+        """Write measured and chosen settings into the manifest."""
         with self._changing(), self._explaining_interrupts():
             snapshot = self.state.snapshot
             self._commit(snapshot.segments, snapshot.rows(()), self.state.numbering, **settings)
@@ -177,24 +177,24 @@ class Writer:
         with self._mutex:
             if self._is_closed:
                 raise StorageError(f"{self._root} was closed; open it again")
-            self._mend()
+            self._reconcile()
             try:
                 yield
             except BaseException:
                 with suppress(NestlingError):  # the next change tries again, and says why it cannot
-                    self._mend()
+                    self._reconcile()
                 raise
 
     @contextmanager
     def _in_one(self) -> Iterator[None]:
-        """What changes the disk and then memory: Ctrl-C waits, and whatever breaks in is mended."""
+        """A change of the disk and then of memory: Ctrl-C waits, and after an error both are reconciled."""
         with held_interrupts():
             self._is_torn = True
             yield
             self._is_torn = False
 
-    def _mend(self) -> None:
-        """After a change that broke off between disk and memory, go on from what the disk holds."""
+    def _reconcile(self) -> None:
+        """After a change that stopped between disk and memory, reload what the disk holds."""
         if self._is_torn:
             loaded = load(self._root, self.state)
             with storage_errors(self._root):
@@ -220,7 +220,7 @@ class Writer:
         return names
 
     def _columns(self, given: Any, names: Ids, taken: NDArray[np.bool_]) -> Columns:
-        """The fields of rows that are put; the first rows of an index settle which fields there are.
+        """The fields of rows that are put; the first rows of an index decide which fields there are.
 
         Their kinds are those of the index, but that floats widen a field of whole numbers.
         """
@@ -252,19 +252,19 @@ class Writer:
 
     @contextmanager
     def _explaining_interrupts(self) -> Iterator[None]:
-        """Ctrl-C inside says whether the change is on the disk; it is there whole or not at all."""
+        """Let Ctrl-C inside say whether the change is on the disk; it is there whole or not at all."""
         before = self._version
 
-        def told() -> str:
+        def explanation() -> str:
             try:
-                self._mend()
+                self._reconcile()
             except NestlingError as error:
                 return f"whether the change is in the index {self._root} cannot be read now: {error}"
             if self._version == before:
                 return self._as_it_was()
             return f"the change is in the index {self._root}; there is nothing to repeat"
 
-        with on_interrupt(told):
+        with on_interrupt(explanation):
             yield
 
     @property
@@ -272,7 +272,7 @@ class Writer:
         return self.state.manifest.settings.generation, self._log.length
 
     def _as_it_was(self) -> str:
-        return f"the index {self._root} is as it was; repeat it to go on"
+        return f"the index {self._root} is as it was; repeat it to resume"
 
     def _append(self, record: Record) -> None:
         if self._log.length > HEADER_BYTES and self._log.length + record.vectors.nbytes > self._log_bytes:
@@ -324,13 +324,13 @@ class Writer:
         numbering: Numbering,
         **settings: Any,
     ) -> None:
-        """Switch to a generation of the kept segments and one of ``rows``, with an empty log.
+        """Commit a manifest of the kept segments and one of ``rows``, with an empty log.
 
         Args:
             kept: segments that stay.
             rows: of a new segment, if there are any.
             numbering: after these rows.
-            settings: of the manifest that become others.
+            settings: of the manifest that change.
         """
         manifest, segments, log = self._prepare(kept, rows, numbering, settings)
         memtable = Memtable(manifest.settings.dim, manifest.terms.fields)
@@ -345,7 +345,7 @@ class Writer:
                 )
                 self._memtable, self._log, log = memtable, log, self._log
         finally:
-            log.close()  # the one that is not in force
+            log.close()  # the unused one
             if not self._is_torn:
                 self._discard_leftovers()
 
@@ -356,7 +356,7 @@ class Writer:
         numbering: Numbering,
         settings: dict[str, Any],
     ) -> tuple[IndexManifest, tuple[LiveSegment, ...], LogWriter]:
-        """Write all files of the next generation; nothing names them yet."""
+        """Write all files of the next manifest, which is not committed yet."""
         before = self.state.manifest
         try:
             with storage_errors(self._root):

@@ -1,4 +1,4 @@
-"""Which rows of a source a store has already, and in which batches the others are written."""
+"""Comparing rows of a source with those in a store, and batching the ones to write."""
 
 from __future__ import annotations
 

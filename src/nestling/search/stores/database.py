@@ -1,4 +1,4 @@
-"""A store over any table: checks, cuts, batches and tries again, so that an adapter does nothing of it."""
+"""A store over any table: it checks, cuts, batches and retries, so adapters need not."""
 
 from __future__ import annotations
 
@@ -256,7 +256,7 @@ class DatabaseStore:
         self.close()
 
     def close(self) -> None:
-        """Let go of what nestling opened; a client that the user gave stays open. Twice is fine.
+        """Close what nestling opened; a client that the user gave stays open. Twice is fine.
 
         Any other call is then refused. A fork leaves it to the process that opened it: closing a connection
         in one closes it in the other.
@@ -271,7 +271,7 @@ class DatabaseStore:
         return with_retries(action)
 
     def _check_open(self) -> None:
-        """Refuse to go on when closed, or in a fork, whose connections and locks are not its own."""
+        """Refuse calls after ``close``, and in a fork, which must not use its parent's connections."""
         self._owner.check()
         if self._is_closed:
             raise StoreError(f"{self._table.where} was closed; open it again")

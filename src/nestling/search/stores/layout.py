@@ -1,4 +1,4 @@
-"""What a table of vectors in a database was made for, kept in the database itself and checked on open."""
+"""The layout of a table of vectors: stored in the database itself, and checked on open."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Layout:
         return tuple(sorted({self.shortlist_dim, *self.rerank_dims, self.dim}))
 
     def to_text(self) -> str:
-        """The layout as it stands in the database: one line of JSON."""
+        """The layout as one line of JSON, as the database holds it."""
         record = _Record(
             nestling_store=SCHEMA_VERSION,
             nesting=str(self.nesting),
@@ -152,7 +152,7 @@ def check_identity(layout: Layout, where: str, *, encoder: str | None, rule: Cut
     """Refuse to use vectors with another encoder or cut rule than they were made with.
 
     Raises:
-        ConfigError: it names the command that makes a table for what is asked.
+        ConfigError: with the command that makes a table with the wanted layout.
     """
     remedy = "fill a new table for the other one: nestling index export INDEX --to URL"
     if encoder is not None and not same_encoder(encoder, layout.encoder):

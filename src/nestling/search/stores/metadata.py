@@ -1,4 +1,4 @@
-"""Metadata of rows on their way into a store and out of it: flat, checked, without missing values."""
+"""Metadata of rows of a store: flat, checked on the way in and out, without missing values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors on their way between indexes, stores and files, batch by batch, without encoding anything again."""
+"""Copying vectors between indexes, stores and files, batch by batch, without encoding again."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def copy(
 ) -> Copied:
     """Make the target hold the rows of the source, with their metadata, and bring its index up to date.
 
-    Rows that the target has already are compared, which takes a fraction of writing them. So a copy that was
-    interrupted goes on when it is repeated, and one that is repeated later brings what changed.
+    Rows that the target has already are compared, which takes a fraction of the time of writing them. So an
+    interrupted copy resumes when it is repeated, and a later copy writes only what changed.
 
     Args:
         source: another store, an index, or vectors from a file; made as those of the target are.
@@ -88,7 +88,7 @@ def copy(
     Raises:
         ConfigError: if sizes, cut rule, metric or encoder differ, or the target was made for other fields.
         DataError: for rows that cannot be used.
-        StoreError: if a database fails; what was copied stays, and repeating it goes on from there.
+        StoreError: if a database fails; copied rows stay, and repeating the call resumes.
     """
     opened = _Source.of(source, whole(size, "size", 1, 10_000))
     _check_identity(opened, target.layout)
@@ -96,7 +96,7 @@ def copy(
     prepared = opened.is_prepared or opened.rule != target.layout.rule
     start, tally = time.perf_counter(), _Tally(target, prepared, keeps_names=delete_missing)
     progress = Progress("copying", opened.count, "rows")
-    with on_interrupt(lambda: f"{progress.done:,} of {opened.count:,} rows are copied; repeat it to go on"):
+    with on_interrupt(lambda: f"{progress.done:,} of {opened.count:,} rows are copied; repeat it to resume"):
         with progress:
             for batch in gathered(tally.to_write(opened.batches, progress), size):
                 with progress.part(len(batch.ids)):
@@ -212,7 +212,7 @@ def export_index(
     Raises:
         GranularityError: for a ``shortlist_dim`` outside the nesting.
         ConfigError: if the table was made for other vectors.
-        StoreError: if the database fails; calling again goes on.
+        StoreError: if the database fails; calling again resumes.
     """
     opened = _Source.of(source, 1000)
     table = table_at(url)

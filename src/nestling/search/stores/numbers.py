@@ -1,4 +1,4 @@
-"""Numbers compared exactly where a database holds 64-bit integers, or doubles, and no mixture of them."""
+"""Exact comparison of numbers in databases whose fields hold 64-bit integers or doubles, but not both."""
 
 from __future__ import annotations
 

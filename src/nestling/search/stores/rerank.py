@@ -1,4 +1,4 @@
-"""The second stage where the database leaves it to its client."""
+"""The re-ranking stage, for databases that leave it to the client."""
 
 from __future__ import annotations
 

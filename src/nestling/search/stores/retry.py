@@ -1,4 +1,4 @@
-"""Trying again what may pass: lost connections, timeouts, servers that are busy."""
+"""Retries after temporary failures: lost connections, timeouts, busy servers."""
 
 from __future__ import annotations
 

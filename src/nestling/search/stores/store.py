@@ -1,4 +1,4 @@
-"""What a store answers and gives: hits of a search, and batches of rows."""
+"""Results of a store: the hits of a search, and batches of rows."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from nestling.search.index.files.ids import Ids
 
 Floats: TypeAlias = NDArray[np.float32]
 Metadata: TypeAlias = Mapping[str, Any]
-"""What a row carries beside its vector: texts, numbers, truth values; None is the same as no field."""
+"""Values of a row beside its vector: texts, numbers, truth values; None is the same as no field."""
 
 
 @dataclass(frozen=True, eq=False)
 class Hits:
     """The best rows for one query, best first.
 
-    Where fewer than ``k`` rows exist or are allowed, there are fewer: lists end, and nothing stands for what
-    is missing. (The tables of an index are rectangular, and have -1 and NaN in those places.)
+    Where fewer than ``k`` rows exist or are allowed, the lists are shorter. (An index gives rectangles,
+    with -1 and NaN in those places.)
 
     Args:
-        ids: what the rows are called.
+        ids: of the rows.
         scores: similarities, falling; with ``metric="euclidean"`` distances, rising.
         metadata: one dict a row, as :class:`Batch` has them; empty if they were not asked for.
     """

@@ -1,4 +1,4 @@
-"""What an adapter supplies: a table of prepared vectors in one database, and nothing else."""
+"""The protocol of adapters: a table of prepared vectors in one database."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Request:
         shortlist_dim: size of the first stage.
         rerank_dim: size whose scores decide.
         ids: rows allowed; None allows all.
-        where: what the metadata of a row must meet; None allows all.
+        where: a condition on the metadata of rows; None allows all.
         with_metadata: whether the hits are to have their metadata.
     """
 
@@ -58,8 +58,8 @@ class Request:
 class Table(Protocol):
     """One table of a database.
 
-    Methods raise :class:`~nestling.errors.StoreBusyError` for what may pass (it is tried again) and
-    :class:`~nestling.errors.StoreError` for what will not; none of them holds a secret.
+    Methods raise :class:`~nestling.errors.StoreBusyError` for temporary failures, which are retried, and
+    :class:`~nestling.errors.StoreError` for others; no message contains a secret.
     """
 
     where: str

@@ -1,4 +1,4 @@
-"""Stores by URL: which database, which table; secrets come from the environment and never stand in it."""
+"""Stores by URL, which names the database and the table; secrets come from the environment alone."""
 
 from __future__ import annotations
 

@@ -78,12 +78,12 @@ def tune(
     seed: int = 0,
     workers: int | None = None,
 ) -> tuple[Trial, Frontier]:
-    """The plan and point that meet the targets fastest, and all that was measured on the way.
+    """The fastest plan and point that meet the targets, and all measurements.
 
-    Candidates are first built over a sample of the rows, for about half as long as the best of them takes to
-    build over all; then that one is, and another only if it is not enough or three such builds are not over.
-    Each is searched at growing points, one parameter doubled at a time, always the one that finds most for
-    the time it takes.
+    Candidates are first compared on a sample of the rows, for about half the time of a full build. The best
+    candidate is then built in full; others are tried only if it misses the target and the time budget of
+    three builds allows. Each is searched at growing points: one parameter is doubled at a time, the one that
+    gains most recall for its time.
 
     Args:
         vectors: ``Float[n, dim]``; may be a memory map, or stored vectors.
@@ -94,10 +94,10 @@ def tune(
             None takes the most that fits ``max_bytes`` and ``max_ms``.
         max_bytes: in memory for each vector.
         max_ms: median latency of a single query.
-        plans: what to compare, all of it over all rows; by default some of :func:`candidate_plans`.
+        plans: plans to compare, each built over all rows; by default some of :func:`candidate_plans`.
         sizes: prefixes that plans may read, the full size last; quarters of it by default.
         nested: compare only plans that answer at every one of the sizes, unless plans are named.
-        rule: what happens before and after a cut; None is that of stored vectors, and cosines for others.
+        rule: how vectors are treated around a cut; None is that of stored vectors, and cosines for others.
         metric: ``"dot"`` or ``"euclidean"``.
         seed: of samples, queries and builds.
         workers: threads.
@@ -139,7 +139,7 @@ def _run(
             "there are no plans to compare; give at least one, or none at all for the usual ones"
         )
 
-    if max_bytes is not None:  # what cannot fit need not be built, unless nothing fits, which is then told
+    if max_bytes is not None:  # plans too large are not built, unless all are; the error then says so
         small = [plan for plan in family if plan.cost(rows, full).bytes_stored <= max_bytes * rows]
         family = small or family
 
@@ -211,7 +211,7 @@ def build(
     :meth:`~nestling.search.index.index.AdaptiveIndex.create`. Where
     sizes are given, by ``nesting`` or by stored vectors whose own were given, the plan answers at every one
     of them; ``nesting="dim=256"``, the full size alone, allows all plans. Searches that name no point use
-    that which was chosen for ``recall``; why this plan was chosen stands in ``index.info().reason``.
+    the one that was chosen for ``recall``; ``index.info().reason`` says why this plan was chosen.
     """
     check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
     rows = StoredVectors.of(vectors, rule=rule, ids=ids, encoder=encoder, fields=fields)
@@ -288,7 +288,7 @@ def retune(
 def compare_with_exact(
     index: AdaptiveIndex, queries: Any, *, k: int = 10, target: float | None = None
 ) -> tuple[float, float, float]:
-    """What an index finds of the exact nearest, and its median milliseconds a query beside those of a scan.
+    """Recall of an index against exact search, and the median latency of both.
 
     Args:
         index: all its vectors are read into memory for the exact scan.

@@ -1,4 +1,4 @@
-"""Measuring plans: what each finds of the exact neighbours, and how fast, at ever larger points."""
+"""Measuring plans: recall against the exact neighbours, latency and throughput, at growing points."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SMALLEST_GAIN = 2e-4
 class Race:
     """Builds candidates over a part of the rows, then the best over all, and measures them.
 
-    What was built over all rows is kept until the race is left, so that the winner need not be built again.
+    Engines over all rows are kept until the race ends, so that the winner need not be built again.
     """
 
     def __init__(
@@ -91,10 +91,9 @@ class Race:
     ) -> Iterator[Trial]:
         """Trials over all rows.
 
-        Of many rows, a part is first enough to compare candidates, for about half as long as building the
-        best of them over all rows takes. Another finalist is then built only where the first is not
-        enough, or while planning stays within three such builds. An exact scan, which takes no building, is
-        always among what is measured.
+        With many rows, candidates are first compared on a sample, for about half the time of building the
+        best over all rows. A second finalist is built only where the first misses the targets, or while
+        planning stays within three such builds. An exact scan, which needs no building, is always measured.
 
         Args:
             plans: candidates, the cheapest for a query first.
@@ -124,7 +123,7 @@ class Race:
         rank: Callable[[Sequence[Trial]], list[Plan]],
         enough: Callable[[Trial], bool],
     ) -> list[Plan]:
-        """The plans by what they do on a part of the rows, scaled to all of them."""
+        """The plans, ranked by their trials on a sample of the rows, scaled to all rows."""
         part = np.ascontiguousarray(self.vectors[self.sample])
         rows, dim = self.vectors.shape
         own = None if self.own is None else np.arange(min(len(self.own), _SAMPLE_QUERIES))
@@ -141,7 +140,7 @@ class Race:
         return rank(trials)
 
     def ask(self, rows: NDArray[Any], own: NDArray[np.int64] | None, most: int | None = None) -> Questions:
-        """What each query (or the first so many) should find among ``rows``."""
+        """The ground truth of the queries (or the first ``most``) among ``rows``."""
         return Questions.ask(
             self.queries[slice(most)],
             rows,
@@ -188,9 +187,9 @@ def _shown(plans: Sequence[Plan], label: str) -> Iterator[Plan]:
 
 
 def _scaled(trial: Trial, rows: int, dim: int) -> Trial:
-    """What a trial on a part says of all rows: a scan takes longer by as much more as it then reads.
+    """A trial on a sample, scaled to all rows in proportion to the bytes that a scan reads.
 
-    The time of a query in a batch is what is scaled, as a single one is half taken up by the call.
+    The time per query in a batch is scaled, because half the time of a single query is overhead of the call.
     """
     some, all_ = (trial.plan.cost(count, dim, trial.point) for count in (trial.rows, rows))
     latency_ms = 1e3 / trial.qps * all_.bytes_read / some.bytes_read
@@ -203,11 +202,11 @@ def _scaled(trial: Trial, rows: int, dim: int) -> Trial:
 def climb(
     search: Search, plan: Plan, questions: Questions, rows: int, row_bytes: float, build_s: float
 ) -> Iterator[Trial]:
-    """Trials of one plan from its smallest point up, each time doubling what finds most for its time.
+    """Trials of one plan from its smallest point up. Steps double the parameter that gains most for its time.
 
     Args:
         search: finds row numbers or ids of queries: ``search(queries, k, point)``.
-        plan: what is searched.
+        plan: of the search.
         questions: with the names that ``search`` finds.
         rows: vectors that are searched.
         row_bytes: that are kept in memory for each.

@@ -1,4 +1,4 @@
-"""Conditions on the fields of rows, as a tree that indexes and stores put to work each in its way."""
+"""Conditions on the fields of rows, as a tree that indexes and stores evaluate each in its own way."""
 
 from __future__ import annotations
 

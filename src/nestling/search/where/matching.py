@@ -1,4 +1,4 @@
-"""Which rows meet a condition, by their columns: some operations of numpy, held to ``condition.meets``."""
+"""Which rows meet a condition: numpy operations on columns, tested against ``condition.meets``."""
 
 from __future__ import annotations
 

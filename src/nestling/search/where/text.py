@@ -1,4 +1,4 @@
-"""The text form of a condition, in the way of SQL: ``year>=2020 and brand in (acme, "big corp")``."""
+"""Conditions as text, in the style of SQL: ``year>=2020 and brand in (acme, "big corp")``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rows are called: whole numbers or strings, chosen by the user or counted."""
+"""Ids of rows: whole numbers or strings, given by the user or counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Ids: TypeAlias = NDArray[Any]
 IdKind: TypeAlias = Literal["int", "str"]
 
 NO_ID: dict[IdKind, int | str] = {"int": -1, "str": ""}
-"""What stands in results where there is no row."""
+"""The id of missing rows in results."""
 
 
 def read_ids(given: Any, what: str = "ids", *, any_order: bool = False) -> Ids:
@@ -24,8 +24,8 @@ def read_ids(given: Any, what: str = "ids", *, any_order: bool = False) -> Ids:
 
     Args:
         given: a list, array, tensor or column.
-        what: what errors call them.
-        any_order: take a set too, where no row stands for a place.
+        what: their name in errors.
+        any_order: also take a set, where the order does not matter.
 
     Raises:
         DataError: as :func:`~nestling.arguments.ids.as_ids`, and for numbers below 0 and strings that are

@@ -1,13 +1,13 @@
-"""Generations of an index: which files it consists of, switched by the rename of one manifest.
+"""The manifest of an index: it lists all files, and is committed by one atomic rename.
 
-    nestling.json           the manifest of the generation in force, with its own checksum
-    segments/00000003/      vectors.npy, ids.npy, engine/: never changed, named after their generation
-    deleted-00000007.npy    rows of the segments that were deleted since, as bits
-    log-00000007            updates since, and mark-00000007, how many bytes of it were acknowledged
+    nestling.json           the manifest, with its own checksum
+    segments/00000003/      vectors.npy, ids.npy, engine/: immutable, named after the manifest that added them
+    deleted-00000007.npy    deleted rows of the segments, as bits
+    log-00000007            the write-ahead log, and mark-00000007, its commit offset
     writer.lock             held by the process that writes
 
-A switch writes the new files beside the old, flushes them, and renames the new manifest over the old.
-Files of other generations are leftovers of an interruption; the next writer removes them.
+A commit writes the new files beside the old ones, flushes them, and renames the new manifest over the old.
+Files that no manifest lists are left over from an interruption; the next writer removes them.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ class IndexSettings(BaseModel):
 
     Args:
         checksum: of the manifest itself, taken with zeros in this place.
-        index: what the index is called in its log; of every index another.
-        generation: counts switches.
+        index: a random id of the index, which its log repeats.
+        generation: the number of the manifest; every commit adds one.
         dim: entries of a vector.
         metric: of comparisons.
         encoder: what made the vectors.
         plan: of segments that are large enough for it.
-        seed: of what is drawn while building.
+        seed: of all random choices while building.
         sources: of an index that was extracted, entries and cut rule of the vectors of those before it.
         id_kind: what the ids are; None before the first row.
         next_id: the number that the next row gets if it is given none.
@@ -115,7 +115,7 @@ class IndexSettings(BaseModel):
 
 @dataclass(frozen=True)
 class IndexManifest:
-    """One state of an index, as its manifest tells it.
+    """A committed state of an index on the disk.
 
     Args:
         nesting: sizes the index can be searched at.
@@ -129,10 +129,10 @@ class IndexManifest:
     settings: IndexSettings
     files: Mapping[str, FileRecord]
 
-    # Of every search, so they are found once; a generation never changes.
+    # Every search needs these, so they are computed once; a manifest never changes.
     @cached_property
     def terms(self) -> Terms:
-        """What all segments share; what comes before a cut was done to the vectors that are stored."""
+        """What all segments share; stored vectors went through what the rule does before a cut."""
         s = self.settings
         plan = Plan.parse(s.plan).resolve(s.dim)
         return Terms(s.dim, self.rule.again, s.metric, plan, s.seed, s.fields)
@@ -280,12 +280,12 @@ def commit_manifest(root: Path, manifest: IndexManifest) -> None:
 
 
 def leftovers(root: Path, manifest: IndexManifest | None, *, resume: bool) -> list[Path]:
-    """What interrupted writers left and no manifest names.
+    """Files of interrupted writers that no manifest lists.
 
     Args:
         root: the folder of the index.
         manifest: in force; None where there is none yet.
-        resume: leave the next segment alone if its build can go on.
+        resume: keep the next segment if its build can be resumed.
     """
     try:
         return _leftovers(root, manifest, resume=resume)
@@ -318,7 +318,7 @@ def _leftovers(root: Path, manifest: IndexManifest | None, *, resume: bool) -> l
 
 
 def strangers(root: Path) -> list[str]:
-    """What lies in a folder and was not written by an index."""
+    """Files in a folder that no index wrote."""
     ours = {MANIFEST, _FRESH, _BACKUP, SEGMENTS, LOCK}
     names = (path.name for path in root.iterdir())
     return sorted(name for name in names if name not in ours and not _NAMED_BY_GENERATION.fullmatch(name))

@@ -1,4 +1,4 @@
-"""Segments: immutable files of rows with the engine that searches them, written once and then only read."""
+"""Segments: immutable rows with the engine that searches them, written once and then only read."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _CONDITIONS_KEPT = 8
 
 
 class SegmentRecord(BaseModel):
-    """What the manifest says of a segment.
+    """A segment as the manifest lists it.
 
     Args:
         name: of its folder.
@@ -62,7 +62,7 @@ class SegmentRecord(BaseModel):
 
 
 class Rows(NamedTuple):
-    """Rows on their way into a segment: ids, and as many in all ``Float32[some, dim]`` and fields of some."""
+    """Rows for a new segment: all ids, and their vectors ``Float32[some, dim]`` and fields block by block."""
 
     ids: Ids
     blocks: Iterator[NDArray[np.float32]]
@@ -75,10 +75,10 @@ class Terms:
 
     Args:
         dim: entries of a vector.
-        rule: how vectors are treated around a cut; what comes before it was done to those stored.
+        rule: how vectors are treated around a cut; stored ones went through what comes before it.
         metric: of comparisons.
         plan: of segments that are large enough for it, with its sizes as numbers.
-        seed: of what is drawn while building.
+        seed: of all random choices while building.
         fields: that rows have, and what each holds.
     """
 
@@ -91,7 +91,7 @@ class Terms:
 
     @cached_property
     def plan_text(self) -> str:
-        """The plan as records name it."""
+        """The plan as text, as records have it."""
         return str(self.plan)
 
     def plan_for(self, rows: int) -> Plan:
@@ -173,7 +173,7 @@ class Segment:
 
 
 def segment_name(generation: int) -> str:
-    """What the segment is called that a generation brings."""
+    """The name of the segment that the manifest of this number adds."""
     return f"{generation:08d}"
 
 
@@ -188,7 +188,7 @@ def write_segment(
     """Write rows, build their engine, flush everything, and read it back as a segment.
 
     The rows pass through as a stream and are read again from the file as a memory map. Where an
-    interrupted attempt built an engine over the same vectors, its build goes on; where one was built
+    interrupted attempt built an engine over the same vectors, its build is resumed; where one was built
     elsewhere over these rows, its files are copied.
 
     Raises:
@@ -216,7 +216,7 @@ def write_segment(
 
 
 def is_being_built(folder: Path) -> bool:
-    """Whether a segment was interrupted while its engine was built, which takes longest and can go on."""
+    """Whether the build of a segment's engine, which takes longest, was interrupted and can be resumed."""
     return (folder / _BUILDING).is_file()
 
 
@@ -305,7 +305,7 @@ def _build(folder: Path, plan: Plan, terms: Terms, workers: int | None) -> Engin
 
 
 def _begin_build(folder: Path, identity: str) -> None:
-    """Say what is built, and forget what was begun of something else."""
+    """Mark the folder as being built, and drop what an attempt at another build left."""
     marker = folder / _BUILDING
     if not marker.is_file() or marker.read_text(encoding="utf-8", errors="replace") != identity:
         shutil.rmtree(folder / _ENGINE)

@@ -1,9 +1,9 @@
-"""The write-ahead log of an index: an update is acknowledged when its record lies on the disk.
+"""The write-ahead log of an index: an update is acknowledged once its record is on the disk.
 
-A log is two files. ``log-<generation>`` is a header and records, each with its length, a checksum and a
-number that counts up. ``mark-<generation>`` says how many bytes were acknowledged: it is written after
-the record was flushed and is itself not flushed, so it may lie behind the log and never before it. What
-is damaged up to the mark is damage; what is damaged after it was torn by a crash and never acknowledged.
+A log has two files. ``log-<generation>`` holds a header and records, each with its length, a checksum and a
+sequence number. ``mark-<generation>`` holds the commit offset, the number of acknowledged bytes. It is
+written after the record was flushed, and is not flushed itself, so it may lag behind the log but is never
+ahead of it. A bad record before the commit offset is corruption (an error); after it, a torn write (dropped).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ HEADER_BYTES = _HEADER.size + _CHECK.size
 
 @dataclass(frozen=True)
 class Record:
-    """One update: rows that are put in the place of any of the same id, or ids that are deleted.
+    """One update: rows that are added or replace those of the same ids, or ids that are deleted.
 
     Args:
         kind: ``put`` or ``delete``.
@@ -71,7 +71,7 @@ class Record:
 
 @dataclass(frozen=True)
 class LogFiles:
-    """Which log of which index: its files say so, and those of another are refused."""
+    """The two files of a log; both name the index and the manifest they belong to."""
 
     folder: Path
     index: uuid.UUID
@@ -84,26 +84,26 @@ class LogFiles:
 
     @property
     def offset_path(self) -> Path:
-        """The file that says how much of them was acknowledged."""
+        """The file of the commit offset."""
         return self.folder / f"mark-{self.generation:08d}"
 
     def header(self) -> bytes:
-        """What the file of the records begins with."""
+        """The header of the file of the records."""
         return _checked(_HEADER.pack(_MAGIC, self.index.bytes, self.generation))
 
     def offset_record(self, length: int) -> bytes:
-        """What the file of the mark holds after ``length`` acknowledged bytes."""
+        """The content of the file of the commit offset after ``length`` acknowledged bytes."""
         return _checked(_OFFSET.pack(self.index.bytes, self.generation, length))
 
 
 @dataclass(frozen=True)
 class LogContent:
-    """What a log holds.
+    """The content of a log.
 
     Args:
         records: in the order in which they were written.
         length: bytes up to the end of the last whole record.
-        torn_bytes: what lies after it, of a record that a crash cut off before it was acknowledged.
+        torn_bytes: after that, of a torn write that was never acknowledged.
     """
 
     records: tuple[Record, ...]
@@ -176,7 +176,7 @@ def _whole_record(data: bytes, position: int) -> bytes | None:
 
 
 def _decode(body: bytes, number: int, dim: int, kinds: Kinds) -> Record | None:
-    """The record; None where its parts do not fit each other or it stands in another's place."""
+    """The record; None where its parts do not fit each other, or its sequence number is wrong."""
     found, code, is_text, rows, id_bytes = _RECORD.unpack_from(body)
     kind = _KINDS.get(code)
     end = _RECORD.size + id_bytes
@@ -198,11 +198,11 @@ def _decode(body: bytes, number: int, dim: int, kinds: Kinds) -> Record | None:
 
 
 class LogWriter:
-    """Appends to a log. After a failed write it puts back what was there before.
+    """Appends to a log, and rolls back a write that fails.
 
     Args:
         name: of the log, whose files exist.
-        content: what was read from it; what was torn is cut off.
+        content: as it was read; a torn record at its end is cut off.
     """
 
     def __init__(self, name: LogFiles, content: LogContent) -> None:
@@ -215,7 +215,7 @@ class LogWriter:
             self.close = weakref.finalize(self, _close, (self._log, self._offset))
             if content.torn_bytes:
                 os.ftruncate(self._log, self.length)
-            # A record may have been written whole and not marked; from here on it is acknowledged.
+            # A whole record may lie behind the commit offset; from here on it is acknowledged.
             os.fsync(self._log)
             self._write_commit_offset(self.length)
 

@@ -1,1 +1,1 @@
-"""What an index holds at one moment: segments and the memtable, searched together."""
+"""Snapshots of an index: segments and the memtable at one moment, searched together."""

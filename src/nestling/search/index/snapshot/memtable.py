@@ -1,4 +1,4 @@
-"""The newest rows of an index, held in memory until there are enough of them for a segment."""
+"""The memtable: the newest rows of an index, in memory until there are enough for a segment."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROUNDING = 1e-5  # far above that of sums in single precision
 
 @dataclass(frozen=True, eq=False)
 class MemtableView:
-    """The rows in memory at one moment; later updates do not change it.
+    """The memtable at one moment; later updates do not change it.
 
     Args:
         names: ``Object[n]``, the ids.
@@ -117,7 +117,7 @@ class MemtableView:
 
 @dataclass(frozen=True, eq=False)
 class _Screen:
-    """Tells by one product which rows may be as near as others that were found already.
+    """Finds by one matrix product which rows may be as near as those that were found already.
 
     Args:
         rows: ``Float32[n, dim]``, as cut and normalised.
@@ -182,7 +182,7 @@ def _nearest_of_few(
 
 
 class Memtable:
-    """Rows in memory, of one writer. Views of it stay as they are: rows are only ever added behind them."""
+    """The memtable of one writer. Views never change, because rows are only appended."""
 
     def __init__(self, dim: int, kinds: Kinds) -> None:
         self._vectors = np.empty((_FIRST_CAPACITY, dim), np.float32)

@@ -1,4 +1,4 @@
-"""What an index holds at one moment, and searching it: segments and rows in memory, merged."""
+"""A snapshot of an index, and its search: the hits of segments and memtable are merged."""
 
 from __future__ import annotations
 

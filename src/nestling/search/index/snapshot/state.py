@@ -1,4 +1,4 @@
-"""Reading an index as it stands in its folder: the generation in force and the updates since."""
+"""Loading an index from its folder: the committed manifest, and the updates in its write-ahead log."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nestling.search.index.snapshot.memtable import Memtable
 from nestling.search.index.snapshot.snapshot import LiveSegment, Snapshot
 from nestling.storage.artifact import MANIFEST, reading_errors
 
-# A writer that switches generations while they are read removes files; the next try finds the new ones.
+# A writer that commits a manifest meanwhile removes old files; the next try finds the new ones.
 _TRIES = 20
 
 
 class Numbering(NamedTuple):
-    """What ids of an index are, and the number that the next row gets if it is given none."""
+    """The kind of ids of an index, and the number of the next row that is added without an id."""
 
     kind: IdKind | None
     next_id: int
@@ -42,10 +42,10 @@ class State:
     """An index at one moment.
 
     Args:
-        manifest: what lies on the disk.
-        snapshot: what is searched: that, and the updates since.
+        manifest: what is on the disk.
+        snapshot: what is searched: segments, and the updates since.
         numbering: of ids.
-        messages: what had to be put right when it was read.
+        messages: repairs that were needed when it was read.
         log_length: bytes of the log that were read.
     """
 
@@ -67,7 +67,7 @@ class State:
 
 @dataclass
 class Loaded:
-    """A state with the parts that a writer goes on with."""
+    """A state, with the memtable and log that a writer needs to change it."""
 
     state: State
     memtable: Memtable
@@ -75,11 +75,11 @@ class Loaded:
 
 
 def load(root: Path, before: State | None = None) -> Loaded:
-    """Verify and read an index whole.
+    """Verify and read a whole index.
 
     Args:
         root: its folder.
-        before: what this process read of it earlier; only what is new is then read.
+        before: an earlier state read by this process; then only new files are read.
 
     Raises:
         ArtifactError: if anything of it is missing, altered or too new.
@@ -98,7 +98,7 @@ def load(root: Path, before: State | None = None) -> Loaded:
 
 
 def apply(snapshot: Snapshot, memtable: Memtable, record: Record, numbering: Numbering) -> Snapshot:
-    """The snapshot after an update, which ``memtable`` takes in."""
+    """The snapshot after an update, which is also applied to ``memtable``."""
     segments = tuple(part.without(record.ids) for part in snapshot.segments)
     if record.kind == "put":
         memtable.put(record.ids, record.vectors, record.fields)

@@ -53,7 +53,7 @@ def columns_needed(metadata: Iterable[Mapping[str, Value]]) -> list[Column]:
 
 
 def values_of(column: Column, metadata: Sequence[Mapping[str, Value]]) -> list[Value]:
-    """What stands in a column for these rows."""
+    """The values of a column for these rows."""
     field, kind = column
     found = [row.get(field) for row in metadata]
     return [value if value is not None and kind_of_value(value) == kind else None for value in found]
@@ -70,7 +70,7 @@ def rows_of(columns: Mapping[str, Column], table: Any, count: int) -> list[dict[
 
 
 def sql_of(condition: Condition, columns: Iterable[Column]) -> str:
-    """The SQL of a condition on a table that has these columns; what is unknown to SQL is not met."""
+    """The SQL of a condition on a table with these columns; where SQL says unknown, it is not met."""
     held = list(columns)
     if isinstance(condition, Not):
         return f"(({sql_of(condition.part, held)}) IS NOT TRUE)"

@@ -1,4 +1,4 @@
-"""Tables of LanceDB made before metadata had columns: theirs stand as ``field=value`` in a list of labels."""
+"""Older tables of LanceDB, whose metadata are ``field=value`` texts in a list of labels."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ROWS = 5000
 
 
 def give_columns(table: Any, arrow: Any) -> None:
-    """Move the metadata of a table into columns; what is interrupted goes on when it is called again.
+    """Move the metadata of a table into columns; after an interruption, calling it again resumes.
 
-    Its indexes go: that of the prefixes may be of another distance than is asked for now.
+    Its indexes are dropped: that of the prefixes may be of another distance.
     """
     needed = list(dict.fromkeys(c for _, rows in _labelled(table) for c in columns_needed(rows)))
     if missing := [column for column in needed if column_name(column) not in table.schema.names]:

@@ -208,7 +208,7 @@ class MilvusTable:
             found.close()
 
     def optimize(self) -> None:
-        """Index the declared fields, and seal the newest rows; what is sealed Milvus indexes by itself."""
+        """Index the declared fields, and seal the newest rows; Milvus indexes sealed rows by itself."""
         if not self._lite:  # which has no indexes of JSON
             self._index_fields()
         self._call("flush")

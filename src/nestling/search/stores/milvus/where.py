@@ -16,7 +16,7 @@ NEVER, ALWAYS = 'id == ""', 'id != ""'
 
 
 def literal(value: Value) -> str:
-    """A value as it stands in an expression."""
+    """A value as an expression has it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return f'"{value.translate(_ESCAPES)}"' if isinstance(value, str) else repr(value)

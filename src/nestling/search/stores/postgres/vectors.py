@@ -1,4 +1,4 @@
-"""pgvector's binary form of vectors for psycopg, so that numbers are not written out as text."""
+"""The binary form of pgvector's vectors for psycopg, so that numbers are not sent as text."""
 
 from __future__ import annotations
 

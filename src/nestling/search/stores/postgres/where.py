@@ -1,4 +1,4 @@
-"""Conditions on metadata as SQL over a jsonb column; values travel as parameters, never in the text."""
+"""Conditions on metadata as SQL over a jsonb column; values are parameters, never part of the text."""
 
 from __future__ import annotations
 

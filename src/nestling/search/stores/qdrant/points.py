@@ -1,4 +1,4 @@
-"""Rows as Qdrant's points: what they are called, what they carry, how answers are read."""
+"""Rows as points of Qdrant: their ids and payloads, and how answers are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions on metadata, and rows by their names, as filters of Qdrant: one form for server and Edge."""
+"""Conditions on metadata and ids as filters of Qdrant, for the server and for Edge."""
 
 from __future__ import annotations
 
