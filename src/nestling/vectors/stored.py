@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,9 @@ from nestling.storage.artifact import open_array, read_folder, reading_errors, w
 from nestling.storage.npy import write_npy
 from nestling.vectors.files import read_vector_file
 from nestling.vectors.matrix import Sizes, Vectors, blocks_of, read_full_sizes, refuse_zero_rows
+
+if TYPE_CHECKING:
+    from nestling.vectors.given import VectorsLike
 
 _KIND = "stored_vectors"
 _VALUES = "vectors.npy"
@@ -315,11 +318,6 @@ class StoredVectors:
         for rows, block in zip(blocks_of(self.values), blocks, strict=True):
             values[rows] = block
         return values
-
-
-VectorsLike: TypeAlias = ArrayLike | StoredVectors
-"""What arguments called ``vectors`` take. Rows of numbers (an array, memory map, tensor, list or data frame)
-are checked where they are given; stored vectors were checked when they were made."""
 
 
 def open_vectors(

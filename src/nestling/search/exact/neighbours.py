@@ -21,6 +21,7 @@ from nestling.search.exact.scores import Doubles, in_single, read_prefixes
 from nestling.search.exact.threads import count_workers, worker_pool
 from nestling.search.exact.tiles import Floats, Metric, Terms, Tile
 from nestling.search.exact.top_k import Best
+from nestling.vectors.given import VectorsLike, values_of
 from nestling.vectors.prefix import check_dims, finite_squares, prefix_blocks, prefix_norms, unrounded
 
 __all__ = ["Metric", "Neighbours", "nearest", "nearest_each"]
@@ -56,7 +57,7 @@ class Neighbours:
 
 def nearest(
     queries: Any,
-    documents: Any,
+    documents: VectorsLike,
     k: int,
     *,
     dim: int | None = None,
@@ -78,7 +79,7 @@ def nearest(
 
 def nearest_each(
     queries: Any,
-    documents: Any,
+    documents: VectorsLike,
     dims: Iterable[int],
     k: int,
     *,
@@ -98,7 +99,7 @@ def nearest_each(
 
     Args:
         queries: ``Float[queries, dim]``.
-        documents: ``Float[documents, dim]``; a memory map is read block by block, never whole.
+        documents: ``Float[documents, dim]``, or stored vectors; a memory map is read block by block.
         dims: increasing sizes, 1 to ``dim``.
         k: 1 to the number of documents.
         rule: what happens before and after the cut; ``l2`` after it makes ``"dot"`` the cosine.
@@ -111,7 +112,7 @@ def nearest_each(
         ConfigError: for an unknown metric or less than one worker.
     """
     queries = check_vectors(queries, "queries")
-    documents = check_vectors(documents, "documents", dim=queries.shape[1])
+    documents = values_of(documents, "documents", dim=queries.shape[1])
     sizes = check_dims(dims, queries.shape[1])
     if metric not in get_args(Metric):
         raise ConfigError(unknown("metric", metric, get_args(Metric)))

@@ -12,6 +12,7 @@ from nestling.cut import CutRule
 from nestling.search.exact.neighbours import Metric, nearest
 from nestling.search.exact.scores import Comparison, Doubles, Ints, read_prefixes
 from nestling.vectors.prefix import unrounded
+from nestling.vectors.stored import StoredVectors
 
 Names: TypeAlias = NDArray[Any]
 
@@ -76,7 +77,7 @@ class Questions:
     def ask(
         cls,
         queries: NDArray[Any],
-        rows: NDArray[Any],
+        rows: NDArray[Any] | StoredVectors,
         k: int,
         *,
         rule: CutRule = CutRule(),
@@ -84,14 +85,15 @@ class Questions:
         own: Ints | None = None,
         workers: int | None = None,
     ) -> Self:
-        """The questions of these queries; the answers are found by an exact search.
+        """Queries with their ground truth, which an exact search finds.
 
         Raises:
             DataError: for vectors that cannot be used, or more neighbours than there are rows.
         """
         found = nearest(queries, rows, k + (own is not None), rule=rule, metric=metric, workers=workers)
         expected = found.indices if own is None else without(found.indices, own, k)
-        return cls(queries, rows, k, rule, metric, expected, own)
+        values = rows.values if isinstance(rows, StoredVectors) else rows
+        return cls(queries, values, k, rule, metric, expected, own)
 
     @property
     def wanted(self) -> int:

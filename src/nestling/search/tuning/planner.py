@@ -25,8 +25,9 @@ from nestling.search.plan.frontier import Frontier, Trial, check_targets
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.tuning.race import Race, climb, time_search
 from nestling.storage.npy import write_npy
+from nestling.vectors.given import VectorsLike
 from nestling.vectors.matrix import Sizes, read_sizes
-from nestling.vectors.stored import StoredVectors, VectorsLike
+from nestling.vectors.stored import StoredVectors
 
 # Below so many rows an exact scan takes well under a millisecond, and what must be trained saves nothing.
 _FEW_ROWS = 10_000
@@ -110,7 +111,7 @@ def tune(
     rows = StoredVectors.of(vectors, rule=rule)
     k = _as_many(k, len(rows))
     family = None if plans is None else tuple(dict.fromkeys(map(_read, plans)))
-    with Race(rows.values, queries, k, rows.rule, metric, seed, workers) as race:
+    with Race(rows, queries, k, rows.rule, metric, seed, workers) as race:
         return _run(race, family, sizes, nested, recall, max_bytes, max_ms)
 
 
@@ -227,7 +228,7 @@ def build(
                 retune(index, recall=recall, max_bytes=max_bytes, max_ms=max_ms, **options)
         return index
     sizes = read_sizes(nesting or rows.nesting, rows.values.shape[1])
-    with Race(rows.values, queries, k, rows.rule, metric, seed, workers) as race:
+    with Race(rows, queries, k, rows.rule, metric, seed, workers) as race:
         nested = nesting is not None or rows.is_nested
         chosen, frontier = _run(race, None, sizes.sizes("dim"), nested, recall, max_bytes, max_ms)
         # What comes before a cut is done to the vectors of an index, not to those that were measured.

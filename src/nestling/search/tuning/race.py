@@ -20,6 +20,7 @@ from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.recall import Names, Questions
 from nestling.search.plan.frontier import Trial
 from nestling.search.plan.plan import Plan, Point
+from nestling.vectors.stored import StoredVectors
 
 Search: TypeAlias = Callable[[NDArray[Any], int, Point], Names]
 
@@ -44,7 +45,7 @@ class Race:
 
     def __init__(
         self,
-        vectors: NDArray[Any],
+        rows: StoredVectors | NDArray[Any],
         queries: Any,
         k: int,
         rule: CutRule,
@@ -52,7 +53,8 @@ class Race:
         seed: int,
         workers: int | None,
     ) -> None:
-        self.vectors, self.k, self.rule, self.metric = vectors, k, rule, metric
+        vectors = rows.values if isinstance(rows, StoredVectors) else rows
+        self.rows, self.vectors, self.k, self.rule, self.metric = rows, vectors, k, rule, metric
         self.seed, self.workers, self.started = seed, workers, time.perf_counter()
         self.engines: dict[Plan, Engine] = {}
         self._folders = ExitStack()
@@ -106,7 +108,7 @@ class Race:
             exact = [plan for plan in plans if plan.is_exact(self.vectors.shape[1])]
             finalists = self._compare(plans, rank, enough)[:_FINALISTS]
             plans = list(dict.fromkeys([*finalists, *exact]))
-        questions, first_s, is_met = self.ask(self.vectors, self.own), 0.0, False
+        questions, first_s, is_met = self.ask(self.rows, self.own), 0.0, False
         for number, plan in enumerate(_shown(plans, "planning on all rows")):
             is_late = is_met and self.seconds + first_s > _MOST_BUILDS * first_s
             if number and is_bounded and is_late and not plan.is_exact(self.vectors.shape[1]):
@@ -139,7 +141,9 @@ class Race:
                 break
         return rank(trials)
 
-    def ask(self, rows: NDArray[Any], own: NDArray[np.int64] | None, most: int | None = None) -> Questions:
+    def ask(
+        self, rows: NDArray[Any] | StoredVectors, own: NDArray[np.int64] | None, most: int | None = None
+    ) -> Questions:
         """The ground truth of the queries (or the first ``most``) among ``rows``."""
         return Questions.ask(
             self.queries[slice(most)],
