@@ -76,7 +76,7 @@ def test_a_build_interrupted_anywhere_goes_on_to_the_same_result(
     """Stopped before and after each moment in which it notes what is done, over and over."""
     whole = build(text, stored, workers=1, folder=tmp_path / "whole")
     whole.save(tmp_path / "whole")
-    note = journal.Journal._save
+    note = journal._State.save
     stops = 0
     for is_noted in (False, True):
         folder = tmp_path / f"stopped-{is_noted}"
@@ -93,7 +93,7 @@ def test_a_build_interrupted_anywhere_goes_on_to_the_same_result(
                     raise KeyboardInterrupt
                 note(self)
 
-            monkeypatch.setattr(journal.Journal, "_save", stop)
+            monkeypatch.setattr(journal._State, "save", stop)
             try:
                 engine = build(text, stored, workers=1, folder=folder)
             except KeyboardInterrupt:
@@ -102,7 +102,7 @@ def test_a_build_interrupted_anywhere_goes_on_to_the_same_result(
                 tear(folder)
                 continue
             finally:
-                monkeypatch.setattr(journal.Journal, "_save", note)
+                monkeypatch.setattr(journal._State, "save", note)
             break
         stops += turns
         engine.save(folder)

@@ -8,6 +8,7 @@ from typing import Self, get_args
 
 from nestling.cut import CutRule
 from nestling.data.tables.columns import Kinds
+from nestling.data.tables.fields import check_kinds
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import Nesting
 from nestling.search.exact.neighbours import Metric
@@ -77,11 +78,13 @@ class IndexSpec:
 
         Raises:
             ConfigError: for a metric that there is not, or a plan that does not fit the rows or the sizes.
-            DataError: for rows of another size than ``dim``.
+            DataError: for rows of another size than ``dim``, or kinds that there are not.
             GranularityError: for sizes that do not end at the full one.
         """
         if metric not in get_args(Metric):
             raise ConfigError(unknown("metric", metric, get_args(Metric)))
+        if kinds is not None:
+            check_kinds(kinds)
         full = dim if rows is None else rows.values.shape[1]
         if full is None:
             raise ConfigError("an index without vectors needs to know their size; give dim=")
