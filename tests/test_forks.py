@@ -27,7 +27,7 @@ from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores import Layout, create_store, open_store
 from nestling.storage import lock as locks
 from nestling.storage.lock import WriterLock
-from nestling.storage.resumable import Journal
+from nestling.storage.resumable import ResumableArrays
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.log import LogFiles, LogRow, TrainLog
 
@@ -107,22 +107,22 @@ def a_collection(folder: Path) -> Opened:
 
 
 def a_build(folder: Path) -> Opened:
-    journal = Journal(folder, {"of": "a test"})
+    journal = ResumableArrays(folder, {"of": "a test"})
 
     def change() -> None:
         name = f"part{len(journal.groups())}"
         journal.once(name, lambda: {"a": np.arange(3)})
 
-    return Opened(change, lambda: None, lambda: Journal(folder, {"of": "a test"}).groups())
+    return Opened(change, lambda: None, lambda: ResumableArrays(folder, {"of": "a test"}).groups())
 
 
 def a_growing_array(folder: Path) -> Opened:
-    journal = Journal(folder, {"of": "a test"})
+    journal = ResumableArrays(folder, {"of": "a test"})
 
     def change() -> None:
         journal.grow({"a": (np.int64, 0)}, 4, 2, lambda span: {"a": np.arange(4)[span]})
 
-    return Opened(change, lambda: None, lambda: Journal(folder, {"of": "a test"})["a"].tolist())
+    return Opened(change, lambda: None, lambda: ResumableArrays(folder, {"of": "a test"})["a"].tolist())
 
 
 def checkpoints(folder: Path) -> Opened:

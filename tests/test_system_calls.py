@@ -30,7 +30,7 @@ from nestling.search.certified.scan import CertifiedScan
 from nestling.search.graph.scan import GraphScan
 from nestling.search.index.index import AdaptiveIndex
 from nestling.storage import lock as locks
-from nestling.storage.resumable import Journal
+from nestling.storage.resumable import ResumableArrays
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.log import LogFiles, LogRow, TrainLog
 from nestling.vectors.stored import StoredVectors, open_vectors
@@ -138,7 +138,7 @@ def an_encoder(folder: Path, encoder: TextEncoder) -> None:
 
 def a_build(folder: Path, encoder: TextEncoder) -> None:
     for _ in range(2):
-        journal = Journal(folder / "build", {"of": "a test"})
+        journal = ResumableArrays(folder / "build", {"of": "a test"})
         journal.once("first", lambda: {"a": np.arange(3)})
         journal.grow({"b": (np.int64, 0)}, 4, 2, lambda span: {"b": np.arange(4)[span]})
         assert journal["b"].tolist() == [0, 1, 2, 3]

@@ -303,6 +303,3 @@ class ResumableArrays:
             append_after(path, first + span.start * row_bytes, np.ascontiguousarray(block, kind).data)
 
         return append
-
-
-Journal = ResumableArrays

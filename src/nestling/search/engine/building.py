@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nestling.search.exact.space import read_rows
 from nestling.search.stages.building import Builder, CoarseBuilder, Task
-from nestling.storage.resumable import Arrays, Journal
+from nestling.storage.resumable import Arrays, ResumableArrays
 
 
 def build_arrays(task: Task, folder: Path | None) -> Arrays:
@@ -18,7 +18,7 @@ def build_arrays(task: Task, folder: Path | None) -> Arrays:
     """
     for stage in task.plan.stages():
         stage.check_rows(task.rows)
-    journal = Journal(folder, task.identity())
+    journal = ResumableArrays(folder, task.identity())
     builders = _begin(task, journal)
     if not any(builder.is_done for builder in builders):
         _encode(task, journal, builders)
@@ -29,7 +29,7 @@ def build_arrays(task: Task, folder: Path | None) -> Arrays:
     return arrays if folder is not None else arrays | replaced
 
 
-def _begin(task: Task, journal: Journal) -> list[Builder]:
+def _begin(task: Task, journal: ResumableArrays) -> list[Builder]:
     """What builds each stage, in the order in which a query meets them."""
     plan = task.plan
     coarse = CoarseBuilder() if plan.coarse is None else plan.coarse.begin(task, journal)
@@ -37,7 +37,7 @@ def _begin(task: Task, journal: Journal) -> list[Builder]:
     return [coarse, scan, *(stage.begin(task, journal, place) for place, stage in enumerate(plan.reranks))]
 
 
-def _encode(task: Task, journal: Journal, builders: list[Builder]) -> None:
+def _encode(task: Task, journal: ResumableArrays, builders: list[Builder]) -> None:
     """One pass over all vectors: their list, their code and their copies."""
 
     def make(span: slice) -> Arrays:

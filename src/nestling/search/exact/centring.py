@@ -55,11 +55,16 @@ class Frame:
         """The frame of vectors ``Float[rows, dim]``, which are read twice.
 
         Raises:
-            DataError: for rows of length zero under the cosine (named).
+            DataError: for rows with NaN or infinity, or of length zero under the cosine (named).
         """
-        norms = np.concatenate(
-            [np.linalg.norm(vectors[rows].astype(np.float64), axis=1) for rows in spans(vectors)]
-        )
+        with np.errstate(over="ignore"):
+            norms = np.concatenate(
+                [np.linalg.norm(vectors[rows].astype(np.float64), axis=1) for rows in spans(vectors)]
+            )
+        if len(wrong := np.flatnonzero(~(norms <= np.finfo(np.float32).max))):
+            raise DataError(
+                f"vectors hold NaN or infinity in float32 in {name_rows(wrong)}; remove or repair those rows"
+            )
         inverse = None
         if metric == "cosine":
             refuse_zero(norms, "vectors")

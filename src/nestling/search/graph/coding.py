@@ -14,7 +14,7 @@ from nestling.kernels.graph import LINE_BYTES, CodedGraph, Residuals, WholeRows,
 from nestling.search.exact.centring import Frame
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.neighbours import Metric
-from nestling.search.exact.space import Space, read_rows
+from nestling.search.exact.space import Space
 from nestling.search.graph.codes import Turn, whole_rows, write_whole
 from nestling.search.graph.equal_rows import Equal
 from nestling.search.graph.growth import begun_graph, linking_order, usual_view
@@ -45,14 +45,12 @@ class Coding:
     with_residuals: bool = False
 
     @classmethod
-    def fit(cls, prefixes: NDArray[Any], space: Space, seed: int, block: int) -> Self:
+    def fit(cls, prefixes: NDArray[Any], space: Space, seed: int) -> Self:
         """Learn it from rows, which are read block by block.
 
         Raises:
             DataError: for rows with NaN or infinity, or of length zero under ``l2``; they are named.
         """
-        for start in range(0, len(prefixes), block):
-            read_rows(prefixes[start : start + block], "vectors", start)  # which refuses and names them
         frame = Frame.fit(prefixes, "cosine" if space.is_normalised else space.metric)
         return cls(frame, Turn.fit(prefixes, frame, seed), space.metric)
 

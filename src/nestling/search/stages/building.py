@@ -17,7 +17,7 @@ from nestling.search.exact.filters import Allowed
 from nestling.search.exact.reranker import Reranker
 from nestling.search.exact.space import Floats, Ints, Space, read_rows
 from nestling.search.graph.equal_rows import Equal, find_equal
-from nestling.storage.resumable import Arrays, Journal
+from nestling.storage.resumable import Arrays, ResumableArrays
 
 if TYPE_CHECKING:
     from nestling.search.exact.neighbours import Neighbours
@@ -78,7 +78,7 @@ class Task:
         values = read_rows(cut(self.vectors, dim, RAW)[span], "vectors", span.start)
         return self.space.prefix(values, dim, "vectors", span.start)
 
-    def equal_rows(self, journal: Journal) -> Equal:
+    def equal_rows(self, journal: ResumableArrays) -> Equal:
         """Groups of rows that no stage of the plan tells apart."""
         dim = self.plan.answer_dim
 
@@ -88,7 +88,7 @@ class Task:
 
         return Equal(np.array(journal.once("equal", find)["first"]))
 
-    def drop_single_groups(self, journal: Journal) -> None:
+    def drop_single_groups(self, journal: ResumableArrays) -> None:
         """Where all rows differ, no table has to say so."""
         if "equal." not in journal or not Equal(journal["equal.first"]).is_grouped:
             journal.drop_groups("equal")

@@ -17,7 +17,7 @@ from nestling.search.exact.space import Floats, Ints
 from nestling.search.stages.building import Builder, Built, CoarseBuilder, Scanner, Task
 from nestling.search.stages.codes import Code
 from nestling.search.stages.stage import Scan
-from nestling.storage.resumable import Arrays, Journal
+from nestling.storage.resumable import Arrays, ResumableArrays
 
 if TYPE_CHECKING:
     from nestling.search.plan.point import Point
@@ -79,7 +79,7 @@ class CodedScan(Scan):
         with Progress(f"learning the code {self}"):
             return self.code_type.train(self, task.space, sample, task.seed, *(lists or (None, 0)))
 
-    def begin(self, task: Task, journal: Journal, coarse: CoarseBuilder) -> Builder:
+    def begin(self, task: Task, journal: ResumableArrays, coarse: CoarseBuilder) -> Builder:
         """See :class:`~nestling.search.stages.stage.Scan`."""
 
         def train() -> Arrays:

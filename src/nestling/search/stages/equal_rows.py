@@ -5,10 +5,10 @@ from __future__ import annotations
 from nestling.errors import ArtifactError
 from nestling.search.graph.equal_rows import Equal
 from nestling.search.stages.building import Built
-from nestling.storage.resumable import Journal
+from nestling.storage.resumable import ResumableArrays
 
 
-def drop_single_groups(journal: Journal) -> None:
+def drop_single_groups(journal: ResumableArrays) -> None:
     """Where all rows differ, no table has to say so."""
     if "equal." not in journal or not Equal(journal["equal.first"]).is_grouped:
         journal.drop_groups("equal")

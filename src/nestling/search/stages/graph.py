@@ -34,7 +34,7 @@ from nestling.search.graph.scan import GraphScan
 from nestling.search.stages.building import Builder, Built, CoarseBuilder, FusedScanner, Scanner, Task
 from nestling.search.stages.rerank import Rerank
 from nestling.search.stages.stage import LINK_BYTES, Coarse, Scan, StageCost, StageText
-from nestling.storage.resumable import Arrays, Journal
+from nestling.storage.resumable import Arrays, ResumableArrays
 
 if TYPE_CHECKING:
     from nestling.search.plan.point import Point
@@ -141,7 +141,7 @@ class Graph(Scan):
         copy_bytes = self.size if rest is None else rest.shape[1]
         return {"code_bytes": arrays["codes"].shape[1], "copy_bytes": copy_bytes}
 
-    def begin(self, task: Task, journal: Journal, coarse: CoarseBuilder) -> Builder:
+    def begin(self, task: Task, journal: ResumableArrays, coarse: CoarseBuilder) -> Builder:
         """See :class:`~nestling.search.stages.stage.Scan`."""
         return _GraphBuilder(self, task, journal)
 
@@ -175,7 +175,7 @@ class Graph(Scan):
 class _GraphBuilder(Builder):
     """Codes all rows, then links them; copies of the links are written on the way."""
 
-    def __init__(self, stage: Graph, task: Task, journal: Journal) -> None:
+    def __init__(self, stage: Graph, task: Task, journal: ResumableArrays) -> None:
         self._stage, self._task, self._journal = stage, task, journal
         self._prefixes = cut(task.vectors, stage.size, RAW)
         self.is_done = "links." in journal
@@ -183,7 +183,7 @@ class _GraphBuilder(Builder):
 
         def fit() -> Arrays:
             with Progress("learning the code of the graph"):
-                fitted.append(Coding.fit(self._prefixes, task.space, task.seed, task.block))
+                fitted.append(Coding.fit(self._prefixes, task.space, task.seed))
             return fitted[0].to_parts()
 
         parts = journal.once("graph", fit)

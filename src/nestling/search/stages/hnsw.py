@@ -23,7 +23,7 @@ from nestling.search.stages.building import Built, CoarseBuilder, Scanner, Task
 from nestling.search.stages.coded_scan import CodedScanner, rows_first, widened
 from nestling.search.stages.codes import Code
 from nestling.search.stages.stage import LINK_BYTES, Coarse, StageCost, StageText
-from nestling.storage.resumable import Arrays, Journal
+from nestling.storage.resumable import Arrays, ResumableArrays
 
 if TYPE_CHECKING:
     from nestling.search.plan.point import Point
@@ -84,7 +84,7 @@ class HNSW(Coarse):
         visited = min(rows, (point.ef or 1) * self.links)
         return StageCost(0.0, (point.ef or 1) * links, rows * links, visited)
 
-    def begin(self, task: Task, journal: Journal) -> CoarseBuilder:
+    def begin(self, task: Task, journal: ResumableArrays) -> CoarseBuilder:
         """See :class:`~nestling.search.stages.stage.Coarse`."""
         return _GraphBuilder(self, task, journal)
 
@@ -113,7 +113,7 @@ class HNSW(Coarse):
 class _GraphBuilder(CoarseBuilder):
     """Grows the graph once all rows are coded, of equal rows by one each."""
 
-    def __init__(self, stage: HNSW, task: Task, journal: Journal) -> None:
+    def __init__(self, stage: HNSW, task: Task, journal: ResumableArrays) -> None:
         self._stage, self._task, self._journal = stage, task, journal
 
     def finish(self) -> Arrays:

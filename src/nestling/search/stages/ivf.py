@@ -20,7 +20,7 @@ from nestling.search.stages.building import Built, CoarseBuilder, Scanner, Task
 from nestling.search.stages.coded_scan import CodedScanner
 from nestling.search.stages.codes import Code
 from nestling.search.stages.stage import ROW_NUMBER_BYTES, Coarse, StageCost, StageText
-from nestling.storage.resumable import Arrays, Journal
+from nestling.storage.resumable import Arrays, ResumableArrays
 
 if TYPE_CHECKING:
     from nestling.search.plan.point import Point
@@ -100,7 +100,7 @@ class IVF(Coarse):
         share = min(point.nprobe or 1, self.lists) / self.lists
         return StageCost(numbers, 4.0 * numbers, 4.0 * numbers + rows * ROW_NUMBER_BYTES, rows * share)
 
-    def begin(self, task: Task, journal: Journal) -> CoarseBuilder:
+    def begin(self, task: Task, journal: ResumableArrays) -> CoarseBuilder:
         """See :class:`~nestling.search.stages.stage.Coarse`."""
         centroids = journal.once("coarse", lambda: {"centroids": self._cluster(task)})["centroids"]
         return _ListBuilder(self, task, journal, np.array(centroids))
@@ -150,7 +150,7 @@ class _ListBuilder(CoarseBuilder):
 
     codes = "codes_as_read"
 
-    def __init__(self, stage: IVF, task: Task, journal: Journal, centroids: Floats) -> None:
+    def __init__(self, stage: IVF, task: Task, journal: ResumableArrays, centroids: Floats) -> None:
         self._stage, self._task, self._journal, self._centroids = stage, task, journal, centroids
         self.kinds = {"lists": (np.int32, 0)}
         self.is_done = "starts" in journal

@@ -20,7 +20,7 @@ from nestling.search.stages.coded_scan import CodedScan
 from nestling.search.stages.codes import Code
 from nestling.search.stages.int8 import Fp16, Int8
 from nestling.search.stages.stage import Stage, StageCost, StageText
-from nestling.storage.resumable import Arrays, Journal
+from nestling.storage.resumable import Arrays, ResumableArrays
 from nestling.vectors.matrix import blocks_of
 
 Store = Literal["flat", "fp16", "int8"]
@@ -70,14 +70,14 @@ class Rerank(Stage):
         size = copy_bytes or self.size * _BYTES_PER_ENTRY[self.store]
         return StageCost(length * self.size, length * size, rows * size if self.has_copies else 0, length)
 
-    def begin(self, task: Task, journal: Journal, number: int) -> Builder:
+    def begin(self, task: Task, journal: ResumableArrays, number: int) -> Builder:
         """Learn the code of the copies from a sample, and say how blocks of rows are copied."""
         if task.plan.scan.copies(self, number):
             return _NormBuilder(self, number) if task.space.is_normalised else Builder()
         code = self._learn(task, journal, number) if self.has_copies else None
         return _CopyBuilder(self, task, number, code)
 
-    def _learn(self, task: Task, journal: Journal, number: int) -> Code:
+    def _learn(self, task: Task, journal: ResumableArrays, number: int) -> Code:
         kind = copied(self)
 
         def train() -> Arrays:

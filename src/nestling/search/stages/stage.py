@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nestling.search.stages.building import Builder, Built, CoarseBuilder, Scanner, Task
     from nestling.search.stages.codes import Code
     from nestling.search.stages.rerank import Rerank
-    from nestling.storage.resumable import Arrays, Journal
+    from nestling.storage.resumable import Arrays, ResumableArrays
 
 EXAMPLE = "such as 'ivf1024@64 > pq32x4@128 > rerank@full'"
 LINK_BYTES = 4
@@ -202,7 +202,7 @@ class Coarse(Stage):
         """What picking costs; ``rows`` of the result is how many are picked."""
 
     @abstractmethod
-    def begin(self, task: Task, journal: Journal) -> CoarseBuilder:
+    def begin(self, task: Task, journal: ResumableArrays) -> CoarseBuilder:
         """Learn what has to be learned from a sample, and say what is kept of each block of rows."""
 
     @abstractmethod
@@ -286,7 +286,7 @@ class Scan(Stage):
         return {}
 
     @abstractmethod
-    def begin(self, task: Task, journal: Journal, coarse: CoarseBuilder) -> Builder:
+    def begin(self, task: Task, journal: ResumableArrays, coarse: CoarseBuilder) -> Builder:
         """Learn the code from a sample, and say how blocks of rows are coded.
 
         Args:
