@@ -185,7 +185,7 @@ def test_index_build_and_compact(python: str, vectors: Path, tmp_path: Path) -> 
     ).close()
     with AdaptiveIndex.open(tmp_path / "other", log_bytes=1 << 30) as index:
         index.add(np.load(vectors))
-    compacted = interrupted(["index", "compact", tmp_path / "other"], "linking")
+    compacted = interrupted(python, ["index", "compact", tmp_path / "other"], "linking")
     words = f"the index {tmp_path / 'other'} is as it was; repeat it to resume"
     assert compacted == Ended(130, f"nestling: interrupted: {words}")
     with AdaptiveIndex.open(tmp_path / "other", read_only=True) as index:
@@ -314,7 +314,7 @@ graph.grow_links = grown
 def test_a_collection_keeps_the_vectors_and_what_was_built(python: str, desk: Path, tmp_path: Path) -> None:
     build = ["index", "build", desk / "more.csv", "--encoder", "wordllama", "--at", "dim=64", "-o"]
     build += [tmp_path / "made", "--plan", "graph32@full > rerank@full"]
-    ended = interrupted(build, "linking [1-9]", more=OFTEN_COPIED)
+    ended = interrupted(python, build, "linking [1-9]", more=OFTEN_COPIED)
     words = f"what was built of the index is kept in {tmp_path / 'made' / 'index'}; repeat it to resume"
     assert ended.code == 130
     assert ended.last.startswith(
@@ -353,7 +353,9 @@ def test_index_export_while_the_database_builds_its_index(python: str, tmp_path:
     pytest.importorskip("lancedb")
     AdaptiveIndex.create(tmp_path / "index", np.eye(400, 16, dtype=np.float32) + 0.1).close()
     url = f"lancedb://{tmp_path}/vectors/items"
-    ended = interrupted(["index", "export", tmp_path / "index", "--to", url], "building", more=SLOW_INDEX)
+    ended = interrupted(
+        python, ["index", "export", tmp_path / "index", "--to", url], "building", more=SLOW_INDEX
+    )
     assert ended == Ended(130, "nestling: interrupted: 400 of 400 rows are copied; repeat it to resume")
 
 

@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from nestling.arguments.ids import Ids, as_ids, check_different
 from nestling.arguments.paths import home_path
 from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows
-from nestling.data.tables.fields.columns import Columns, Kinds, parts_of, read_columns, write_columns
 from nestling.data.tables.description import TableFile, Wanted
-from nestling.data.tables.fields.columns import Columns, parts_of, read_columns, write_columns
+from nestling.data.tables.fields.columns import Columns, Kinds, parts_of, read_columns, write_columns
 from nestling.data.tables.table_ids import IdKind, check_id_kind, ids_as
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import DataError

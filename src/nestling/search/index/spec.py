@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Self, get_args
 
 from nestling.cut import CutRule
-from nestling.data.tables.columns import Kinds
-from nestling.data.tables.fields import check_kinds
+from nestling.data.tables.fields.columns import Kinds
+from nestling.data.tables.fields.kinds import check_kinds
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import Nesting
 from nestling.search.exact.neighbours import Metric
