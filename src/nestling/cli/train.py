@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nestling.arguments.paths import home_path
 from nestling.cli.flags.generated import read_flags, with_settings
 from nestling.cli.flags.options import AsJson
 from nestling.cli.terminal.interrupts import kept_training
@@ -33,7 +34,7 @@ def train(
     from nestling.storage.artifact import check_folder_target
 
     resolved = read_plan(plan, read_flags(SETTINGS, flags))
-    model = Path(resolved.output.folder) / "model"
+    model = home_path(resolved.output.folder) / "model"
     check_plan(resolved)
     check_folder_target(model, "text_encoder")
     with kept_training(model.parent):
