@@ -102,7 +102,9 @@ TARGET inline __m128i totals(const __m512i* s) {
 }
 
 // Four rows at a time: they share the reading of the query and the sums across registers.
-TARGET inline __m128i fine_of_four(const uint8_t* const rows[4], int64_t stride, const int8_t* query) {
+template <int64_t STRIDE>
+TARGET inline __m128i sums_of_four(const uint8_t* const rows[4], int64_t any_stride, const int8_t* query) {
+    const int64_t stride = STRIDE ? STRIDE : any_stride;
     const __m512i mask = _mm512_set1_epi8(3);
     __m512i sums[4];
     for (auto& sum : sums) sum = _mm512_setzero_si512();
@@ -288,7 +290,7 @@ TARGET void refine_sixteen(const Fine& fine, const Probe& probe, Found* found) {
                 _mm_prefetch(reinterpret_cast<const char*>(fine.codes + found->rows[ahead] * fine.stride),
                              _MM_HINT_T0);
             }
-            _mm_store_si128(reinterpret_cast<__m128i*>(low + four), fine_of_four(codes, fine.stride, probe.query));
+            _mm_store_si128(reinterpret_cast<__m128i*>(low + four), sums_of_four<0>(codes, fine.stride, probe.query));
         }
         sums = _mm512_add_epi32(sums, _mm512_maskz_loadu_epi32(there, low));
         const __m512 t = steps_of(sums, probe.offset);
@@ -298,23 +300,6 @@ TARGET void refine_sixteen(const Fine& fine, const Probe& probe, Found* found) {
         const __m512 bounds = _mm512_fmadd_ps(gather(fine.scale, rows, there), steps, rest);
         sort_out_some(rows, there, sums, bounds, probe.threshold, *found);
     }
-}
-
-TARGET inline __m512i code_times(const uint8_t* code, int64_t stride, const int8_t* query) {
-    const __m512i mask = _mm512_set1_epi8(3);
-    __m512i even = _mm512_setzero_si512(), odd = even;
-    for (int64_t j = 0; j < stride; j += 64) {
-        const __m512i four = _mm512_loadu_si512(code + j);
-        const int8_t* entries = query + j;
-        even = _mm512_dpbusd_epi32(even, _mm512_and_si512(four, mask), _mm512_loadu_si512(entries));
-        odd = _mm512_dpbusd_epi32(odd, _mm512_and_si512(_mm512_srli_epi16(four, 2), mask),
-                                  _mm512_loadu_si512(entries + stride));
-        even = _mm512_dpbusd_epi32(even, _mm512_and_si512(_mm512_srli_epi16(four, 4), mask),
-                                   _mm512_loadu_si512(entries + 2 * stride));
-        odd = _mm512_dpbusd_epi32(odd, _mm512_and_si512(_mm512_srli_epi16(four, 6), mask),
-                                  _mm512_loadu_si512(entries + 3 * stride));
-    }
-    return _mm512_add_epi32(even, odd);
 }
 
 TARGET inline __m128 numbers(const uint8_t* const codes[4], int64_t at) {
@@ -332,12 +317,9 @@ TARGET int64_t strided_estimates(const CodedRows& coded, const Aim& aim, const i
     int64_t kept = 0;
     for (int64_t i = 0; i < count; i += 4) {
         const uint8_t* codes[4];
-        __m512i sums[4];
-        for (int64_t t = 0; t < 4; ++t) {
-            codes[t] = code_of(coded, rows, std::min(i + t, count - 1));
-            sums[t] = code_times(codes[t], stride, aim.query);
-        }
-        const __m128i steps = _mm_sub_epi32(_mm_slli_epi32(totals(sums), 1), offset);
+        for (int64_t t = 0; t < 4; ++t) codes[t] = code_of(coded, rows, std::min(i + t, count - 1));
+        const __m128i sums = sums_of_four<STRIDE>(codes, stride, aim.query);
+        const __m128i steps = _mm_sub_epi32(_mm_slli_epi32(sums, 1), offset);
         __m128 values = _mm_mul_ps(_mm_mul_ps(_mm_cvtepi32_ps(steps), scale), numbers(codes, stride - 4));
         if (coded.biased) values = _mm_add_ps(values, _mm_mul_ps(weight, numbers(codes, stride - 8)));
         const __mmask8 there = count - i >= 4 ? 15 : __mmask8((1 << (count - i)) - 1);

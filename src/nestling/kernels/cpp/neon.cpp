@@ -135,7 +135,9 @@ TARGET inline void eight(float32x4_t low, float32x4_t high, float64x2_t* entries
     entries[2] = vcvt_f64_f32(vget_low_f32(high));
     entries[3] = vcvt_high_f64_f32(high);
 }
-TARGET inline void load_entries(const float* row, float64x2_t* entries) { eight(vld1q_f32(row), vld1q_f32(row + 4), entries); }
+TARGET inline void load_entries(const float* row, float64x2_t* entries) {
+    eight(vld1q_f32(row), vld1q_f32(row + 4), entries);
+}
 TARGET inline void load_entries(const uint16_t* row, float64x2_t* entries) {
     const float16x8_t halves = vreinterpretq_f16_u16(vld1q_u16(row));
     eight(vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves), entries);

@@ -27,8 +27,12 @@ inline Floats load(const float* from) { return in_lanes([=](int lane) { return f
 inline double load(const double* from) { return *from; }
 inline void store(int32_t* to, const Ints& values) { std::memcpy(to, values.each, sizeof values.each); }
 inline Floats all(float value) { return in_lanes([=](int) { return value; }); }
-inline Floats operator+(const Floats& a, const Floats& b) { return in_lanes([&](int i) { return a.each[i] + b.each[i]; }); }
-inline Floats operator*(const Floats& a, const Floats& b) { return in_lanes([&](int i) { return a.each[i] * b.each[i]; }); }
+inline Floats operator+(const Floats& a, const Floats& b) {
+    return in_lanes([&](int i) { return a.each[i] + b.each[i]; });
+}
+inline Floats operator*(const Floats& a, const Floats& b) {
+    return in_lanes([&](int i) { return a.each[i] * b.each[i]; });
+}
 inline Floats multiply_add(const Floats& a, const Floats& b, const Floats& c) { return a * b + c; }
 inline double multiply_add(double a, double b, double c) { return a * b + c; }
 inline Codes load_codes(const uint8_t* line) { return line; }

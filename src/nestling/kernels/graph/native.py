@@ -97,7 +97,12 @@ def search(
 
 
 def walk(
-    level: str, graph: CodedGraph, walks: Walks, ef: int, kept: int, allowed: NDArray[np.bool_] | None
+    level: str,
+    graph: CodedGraph,
+    walks: Walks,
+    ef: int,
+    kept: int,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> Links:
     found = np.empty((len(walks.codes), kept), np.int32)
     places = (address(allowed), kept, address(found))
