@@ -85,8 +85,9 @@ def labels_for(
 def _read(name: str, given: object, count: int) -> tuple[Label, ...]:
     if isinstance(given, np.ndarray):
         given = given.tolist()
-    is_each = isinstance(given, Sequence) and not isinstance(given, str)
-    values = tuple(given) if is_each else (given,) * count
+    values: tuple[object, ...] = (given,) * count
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        values = tuple(given)
     if len(values) != count:
         raise DataError(f"{len(values)} labels {name!r} were given for {count} matrices; give one each")
     return tuple(_plain(name, value) for value in values)
