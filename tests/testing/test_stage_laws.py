@@ -20,7 +20,7 @@ from nestling.search.stages import STAGES, Scan, StageText
 from nestling.search.stages.building import Builder, Built, CoarseBuilder, Scanner, Task
 from nestling.search.stages.flat import Flat
 from nestling.search.tuning.planner import tune
-from nestling.storage.resumable import Arrays, Journal
+from nestling.storage.resumable import Arrays, ResumableArrays
 from nestling.testing import STAGE_LAWS, LawError, StageExample, check_stage
 
 BUILT_IN = {
@@ -77,7 +77,7 @@ class Rounded(Scan):
     def row_bytes(self, dim: int) -> int:
         return dim
 
-    def begin(self, task: Task, journal: Journal, coarse: CoarseBuilder) -> Builder:
+    def begin(self, task: Task, journal: ResumableArrays, coarse: CoarseBuilder) -> Builder:
         def learn() -> Arrays:
             return {"scale": np.abs(task.sample(1000, self.size)).max(axis=0) / self.steps}
 
@@ -215,7 +215,7 @@ class ReadsUnchecked(Flat):
 @broken("innocence")
 @dataclass(frozen=True)
 class DrawsGlobally(Flat):
-    def begin(self, task: Task, journal: Journal, coarse: CoarseBuilder) -> Builder:
+    def begin(self, task: Task, journal: ResumableArrays, coarse: CoarseBuilder) -> Builder:
         np.random.rand()
         return super().begin(task, journal, coarse)
 
