@@ -22,12 +22,11 @@ from nestling.domains.text.encoding import encoded
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError, StorageError
 from nestling.granularity import Nesting
-from nestling.papers.claims.notes import Notes
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores import Layout, create_store, open_store
 from nestling.storage import lock as locks
 from nestling.storage.lock import WriterLock
-from nestling.storage.resumable import ResumableArrays
+from nestling.storage.resumable import ResumableArrays, ResumableValues
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.log import LogFiles, LogRow, TrainLog
 
@@ -145,7 +144,7 @@ def a_training_log(folder: Path) -> Opened:
 
 
 def figures(folder: Path) -> Opened:
-    notes, numbers = Notes(folder / "notes.json", {}), iter(range(9))
+    notes, numbers = ResumableValues(folder / "notes.json", {}), iter(range(9))
     return Opened(
         lambda: notes.once(f"figure {next(numbers)}", lambda: 1),
         lambda: None,

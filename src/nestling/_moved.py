@@ -133,7 +133,7 @@ MOVED = {
     "papers.layer_tour": "papers.claims.layer_study",
     "papers.mrl_data": "papers.problems.labelled",
     "papers.mrl_study": "papers.claims.models",
-    "papers.notes": "papers.claims.notes",
+    "papers.notes": "storage.resumable",
     "papers.rate_search": "papers.claims.rate_search",
     "papers.report": "papers.claims.report",
     "papers.trsa_study": "papers.problems.representations",

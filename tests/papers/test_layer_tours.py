@@ -16,10 +16,10 @@ from nestling.papers import reproduce
 from nestling.papers.claims import layer_study
 from nestling.papers.claims.checks import Tour
 from nestling.papers.claims.layer_study import GRID, PAIRS, Method, Study
-from nestling.papers.claims.notes import Notes
 from nestling.papers.starbucks import separate, starbucks, starbucks_for_full
 from nestling.papers.two_d_mse import mrl, plain
 from nestling.papers.two_d_mse import train as train_model
+from nestling.storage.resumable import ResumableValues
 from nestling.training import TrainConfig
 
 PEOPLE, DEEDS = ("a man", "a woman", "two boys", "a dog"), ("plays", "sleeps", "eats fish", "runs home")
@@ -74,12 +74,12 @@ def test_each_method_is_trained_once_and_an_interrupted_study_goes_on(
 
     monkeypatch.setattr(Study, "_train", count)
     path, tour = tmp_path / "notes.json", Tour(("S2",), 2, quick=True)
-    study = Study(tour, Notes(path, {}), train_model, plain())
+    study = Study(tour, ResumableValues(path, {}), train_model, plain())
     cells = {seed: study.cells(starbucks(), seed) for seed in (0, 1)}
     assert trained == [("Starbucks", 0), ("Starbucks", 1)]
     assert set(cells[0]) == set(GRID)
     assert cells[0] != cells[1]
-    again = Study(tour, Notes(path, {}), train_model, plain())
+    again = Study(tour, ResumableValues(path, {}), train_model, plain())
     assert {seed: again.cells(starbucks(), seed) for seed in (0, 1)} == cells
     assert again.tuned.rates == study.tuned.rates
     assert len(trained) == 2
@@ -105,7 +105,7 @@ def test_a_rate_is_picked_by_the_pairs_unless_it_costs_too_much_of_the_full_size
 
     monkeypatch.setattr(Study, "_train", train)
     monkeypatch.setattr(Study, "_measure", measure)
-    study = Study(Tour((), 1, quick=False), Notes(None, {}), train_model, plain())
+    study = Study(Tour((), 1, quick=False), ResumableValues(None, {}), train_model, plain())
     dear = replace(starbucks_for_full(), name="within no rate near", full_loss=-2.0)
     for method in (plain(), starbucks(), starbucks_for_full(), dear):
         study.cells(method, 0)

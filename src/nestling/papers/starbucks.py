@@ -46,10 +46,10 @@ from nestling.papers.claims.layer_study import (
     minilm,
     run_checks,
 )
-from nestling.papers.claims.notes import Notes
 from nestling.papers.claims.rate_search import RateSearch
 from nestling.papers.claims.report import Claim
 from nestling.papers.two_d_mse import mrl, nested, plain, train, two_d_mse
+from nestling.storage.resumable import ResumableValues
 from nestling.training import TrainConfig, fit
 
 TITLE = "Starbucks: improved training for 2D Matryoshka embeddings (arXiv 2410.13230), claims at small scale"
@@ -154,7 +154,7 @@ class SearchStudy:
 
     name = "Python docstrings, all-MiniLM-L6-v2"
 
-    def __init__(self, tour: Tour, notes: Notes) -> None:
+    def __init__(self, tour: Tour, notes: ResumableValues) -> None:
         self.quick, self.notes = tour.quick, notes
         self.tuned = RateSearch(
             notes, self._train, self._develop, self._look, lambda _, found: found["mean"], quick=tour.quick
@@ -356,7 +356,7 @@ def _masked_losses(model: MaskedAutoEncoder, encoder: TextEncoder, texts: Sequen
 def run(tour: Tour) -> tuple[list[Claim], dict[str, object]]:
     """Measure what is asked; also the learning rates that were picked."""
 
-    def studies_of(notes: Notes, searched: Collection[str]) -> dict[str, Study | SearchStudy]:
+    def studies_of(notes: ResumableValues, searched: Collection[str]) -> dict[str, Study | SearchStudy]:
         sts = Study(tour, notes, train, plain(), searched)
         return {"sts": sts, "search": SearchStudy(tour, notes)}
 

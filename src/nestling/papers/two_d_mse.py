@@ -40,9 +40,9 @@ from nestling.papers.claims.layer_study import (
     minilm,
     run_checks,
 )
-from nestling.papers.claims.notes import Notes
 from nestling.papers.claims.report import Claim
 from nestling.schedules import Cross, Every, Schedule
+from nestling.storage.resumable import ResumableValues
 from nestling.training import TrainConfig, fit
 
 TITLE = "2DMSE: 2D Matryoshka Sentence Embeddings (arXiv 2402.14776), claims at small scale"
@@ -238,7 +238,7 @@ def _seconds(uses: Sequence[Callable[[], object]]) -> list[float]:
 def run(tour: Tour) -> tuple[list[Claim], dict[str, object]]:
     """Measure what is asked; also the learning rates that were picked."""
 
-    def studies_of(notes: Notes, searched: Collection[str]) -> dict[str, Study]:
+    def studies_of(notes: ResumableValues, searched: Collection[str]) -> dict[str, Study]:
         return {"sts": Study(tour, notes, train, plain(), searched)}
 
     return run_checks("2dmse", CHECKS, NOT_TESTED, tour, {"D7": _SEARCHED}, studies_of)

@@ -28,9 +28,9 @@ from nestling.measure.machine import versions
 from nestling.measure.tasks.metrics import spearman
 from nestling.papers.claims.checks import Checks, Tour, measure_checks
 from nestling.papers.claims.layer_retrieval import ByLayer, find
-from nestling.papers.claims.notes import Notes
 from nestling.papers.claims.rate_search import RateSearch
 from nestling.papers.claims.report import Claim
+from nestling.storage.resumable import ResumableValues
 from nestling.training import TrainConfig
 from nestling.vectors.prefix import prefix_pair_scores
 
@@ -102,7 +102,12 @@ class Study:
     name = "STS-B, all-MiniLM-L6-v2"
 
     def __init__(
-        self, tour: Tour, notes: Notes, train: Train, baseline: Method, searched: Collection[str] = ()
+        self,
+        tour: Tour,
+        notes: ResumableValues,
+        train: Train,
+        baseline: Method,
+        searched: Collection[str] = (),
     ) -> None:
         self._fit, self._baseline = train, baseline
         steps = 2 if tour.quick else None
@@ -166,7 +171,7 @@ class Study:
         return self._fit(model, method, _pairs("train", self.quick), config)
 
 
-def find_untouched(notes: Notes, *, quick: bool) -> dict[str, ByLayer]:
+def find_untouched(notes: ResumableValues, *, quick: bool) -> dict[str, ByLayer]:
     """What the shared initial checkpoint finds on XQuAD and Cranfield."""
     return notes.once(f"{UNTOUCHED}, retrieval", lambda: find(minilm(), quick=quick))
 
@@ -196,7 +201,7 @@ def run_checks(
     not_tested: Mapping[str, str],
     tour: Tour,
     searched: Mapping[str, Sequence[Method]],
-    studies_of: Callable[[Notes, Collection[str]], Mapping[str, Any]],
+    studies_of: Callable[[ResumableValues, Collection[str]], Mapping[str, Any]],
 ) -> tuple[list[Claim], dict[str, object]]:
     """Measure the claims of a tour; also the learning rates that were picked.
 
@@ -210,7 +215,9 @@ def run_checks(
     """
     path = None if tour.folder is None else tour.folder / f"{name}.interrupted.json"
     names = {each.name for claim, methods in searched.items() if claim in tour.claims for each in methods}
-    notes = Notes(path, {"tour": name, "quick": tour.quick, "searched": sorted(names), **versions()})
+    notes = ResumableValues(
+        path, {"tour": name, "quick": tour.quick, "searched": sorted(names), **versions()}
+    )
     studies = studies_of(notes, names)
     measured = measure_checks(tour.checks(checks), studies, tour.seeds)
     notes.remove()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from nestling.papers.claims.checks import Named
-from nestling.papers.claims.notes import Json, Notes
+from nestling.storage.resumable import Json, ResumableValues
 
 FIRST_RATE = 2e-4
 
@@ -54,7 +54,7 @@ class RateSearch(Generic[Method, Model]):
 
     def __init__(
         self,
-        notes: Notes,
+        notes: ResumableValues,
         train: Callable[[Method, float, int], Model],
         develop: Callable[[Method, Model], dict[str, float]],
         look: Callable[[Method, Model], Json],

@@ -1,4 +1,4 @@
-"""What a tour of hours keeps of its figures, and how an interrupted one goes on."""
+"""Values that are made once, kept in a file, and resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nestling.errors import ArtifactError, ConfigError
-from nestling.papers.claims.notes import Notes
+from nestling.storage.resumable import ResumableValues
 
 
 def test_figures_are_measured_once_and_survive_an_interruption(
@@ -20,13 +20,13 @@ def test_figures_are_measured_once_and_survive_an_interruption(
         measured.append(value)
         return value
 
-    first = Notes(path, {"quick": False})
+    first = ResumableValues(path, {"quick": False})
     assert first.once("rate", lambda: measure(0.1)) == 0.1
     assert first.once("rate", lambda: measure(0.2)) == 0.1
     with pytest.raises(KeyboardInterrupt):
         first.once("cells", lambda: (_ for _ in ()).throw(KeyboardInterrupt()))
     with caplog.at_level("INFO"):
-        again = Notes(path, {"quick": False})
+        again = ResumableValues(path, {"quick": False})
     assert "with 1 figures" in caplog.text
     assert again.once("rate", lambda: measure(0.3)) == 0.1
     assert again.once("cells", lambda: measure({"dim=8": 1.5})) == {"dim=8": 1.5}
@@ -38,12 +38,12 @@ def test_figures_are_measured_once_and_survive_an_interruption(
 
 def test_figures_of_another_run_are_not_mixed_in(tmp_path: Path) -> None:
     path = tmp_path / "tour.json"
-    Notes(path, {"quick": True}).once("rate", lambda: 1)
+    ResumableValues(path, {"quick": True}).once("rate", lambda: 1)
     with pytest.raises(ConfigError, match=r"'quick': True.*'quick': False.*delete"):
-        Notes(path, {"quick": False})
+        ResumableValues(path, {"quick": False})
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ArtifactError, match="delete"):
-        Notes(path, {"quick": True})
-    alone = Notes(None, {})
+        ResumableValues(path, {"quick": True})
+    alone = ResumableValues(None, {})
     assert [alone.once("a", lambda: [1]), alone.once("a", lambda: [2])] == [[1], [1]]
     alone.remove()
