@@ -103,7 +103,7 @@ def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, repla
 
 def _put_fields(index: AdaptiveIndex, rows: TableFile) -> int:
     if rows.ids is None:
-        raise ConfigError(f"{rows.path} has no column of ids; name the one of the rows to change id")
+        raise ConfigError(f"{rows.path} has no column of ids; rename the one with the ids of the rows to id")
     return len(index.update(None, index.ids_like(rows.ids), rows.all_fields()))
 
 
