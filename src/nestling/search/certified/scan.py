@@ -20,8 +20,9 @@ from nestling.process.blocks import shares
 from nestling.search.certified.calibration import Calibration
 from nestling.search.certified.codes import PlaneCodes
 from nestling.search.exact.centring import Aim, Frame, readable
-from nestling.search.exact.neighbours import Metric, Neighbours
+from nestling.search.exact.neighbours import Metric, Neighbours, check_k
 from nestling.search.exact.scores import in_single
+from nestling.search.exact.space import Space
 from nestling.search.exact.threads import count_workers
 from nestling.storage.artifact import open_new, write_file
 
@@ -119,7 +120,7 @@ class CertifiedScan:
         """
         _check_options(rule, metric, code)
         vectors = _codable(check_vectors(vectors))
-        frame = Frame.fit(vectors, "cosine" if rule.after == "l2" else metric)
+        frame = Frame.fit(vectors, Space.of(rule, metric).similarity)
         codes = PlaneCodes.build(vectors, frame, seed)
         made = cls(vectors, frame, codes, Calibration.theoretical(vectors.shape[1]), metric)
         return cls(vectors, frame, codes, made._calibrate(seed), metric)
@@ -215,8 +216,7 @@ class CertifiedScan:
 
     def _check_request(self, k: int, confidence: float, allowed: NDArray[np.bool_] | None) -> None:
         rows = len(self._vectors)
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= rows:
-            raise DataError(f"k={k} neighbours cannot be found among {rows} rows; choose k from 1 to {rows}")
+        check_k(k, rows)
         if not 0.5 < confidence <= 1:
             raise ConfigError(f"confidence={confidence} is not possible; give more than 0.5, and 1 for exact")
         if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (rows,)):

@@ -17,7 +17,7 @@ from nestling.search.engine.building import build_arrays
 from nestling.search.engine.pipeline import Pipeline
 from nestling.search.exact.faiss_arrays import faiss_threads
 from nestling.search.exact.filters import Allowed
-from nestling.search.exact.neighbours import Metric, Neighbours
+from nestling.search.exact.neighbours import Metric, Neighbours, check_k
 from nestling.search.exact.space import Floats, Space, read_rows
 from nestling.search.plan.plan import Plan, PlanCost, Point
 from nestling.search.stages.building import Built, Task
@@ -103,21 +103,20 @@ class Engine:
             DataError: for queries or a filter that cannot be used, or ``k`` below 1.
             ConfigError: for a point that does not fit the plan, or codes that cannot be cut to ``dim``.
         """
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-            raise DataError(f"k={k} neighbours cannot be found; choose a whole number of at least 1")
+        k = check_k(k)
         pipeline = self._at(dim)
-        point = self._check_point(point, int(k), pipeline.plan)
+        point = self._check_point(point, k, pipeline.plan)
         if pipeline.whole is not None and allowed is None and dim in (None, self.dim) and k <= len(self):
             # One call does all, and checks the queries itself.
-            return pipeline.whole.answer(queries, int(k), point, workers)
+            return pipeline.whole.answer(queries, k, point, workers)
         asked = self._check_queries(queries, dim)
         chosen = None if allowed is None else Allowed(allowed, len(self))
         if chosen is not None and chosen.count == 0:
-            shape = (len(asked), int(k))
+            shape = (len(asked), k)
             return Neighbours(np.full(shape, -1), np.full(shape, np.nan, np.float32))
         if chosen is not None and chosen.count == len(self):
             chosen = None
-        rows, scores = pipeline.search(asked, int(k), point, chosen, workers)
+        rows, scores = pipeline.search(asked, k, point, chosen, workers)
         return Neighbours(rows, np.where(rows < 0, np.float32(np.nan), scores))
 
     def extract(self, dim: int, folder: Path | str | None = None) -> Engine:

@@ -17,6 +17,10 @@ Doubles = NDArray[np.float64]
 
 _ROWS_AT_A_TIME = 8192
 
+# The mean of rows lies far from zero if it is longer than so many times the rows' distance from it. What is
+# then taken off differs: queries of a graph, rows before they are coded, rows before they are copied.
+FAR_FOR_GRAPH, FAR_FOR_CODES, FAR_FOR_COPIES = 1 / 4, 1.0, 8.0
+
 
 @dataclass(frozen=True, eq=False)
 class Aim:
@@ -118,6 +122,11 @@ class Frame:
             slope = self.scale / divisors if self.metric == "dot" else np.ones(len(queries))
         slack = np.full(len(queries), 1e-12 * (1 + np.linalg.norm(self.mean)))
         return Aim(units, np.ones(len(queries)), np.stack([slope, -(units @ self.mean), slack], axis=1))
+
+
+def is_far(mean: Doubles, spread: float, times: float) -> bool:
+    """Whether a mean is longer than ``times`` the root of ``spread``, the mean square distance from it."""
+    return float(mean @ mean) > times**2 * spread
 
 
 def refuse_zero(norms: Doubles, what: str) -> None:

@@ -55,6 +55,30 @@ class Neighbours:
     scores: Floats
 
 
+def check_k(k: Any, most: int | None = None, what: str = "rows") -> int:
+    """A number of neighbours that can be found.
+
+    Args:
+        k: a whole number.
+        most: how many rows there are, where no more may be asked for.
+        what: how an error calls them.
+
+    Raises:
+        DataError: for another type, less than 1, or more than ``most``.
+    """
+    if (
+        isinstance(k, bool)
+        or not isinstance(k, (int, np.integer))
+        or k < 1
+        or (most is not None and k > most)
+    ):
+        among, wanted = "", "a whole number of at least 1"
+        if most is not None:
+            among, wanted = f" among {most} {what}", f"k from 1 to {most}"
+        raise DataError(f"k={k} neighbours cannot be found{among}; choose {wanted}")
+    return int(k)
+
+
 def nearest(
     queries: Any,
     documents: VectorsLike,
@@ -116,11 +140,7 @@ def nearest_each(
     sizes = check_dims(dims, queries.shape[1])
     if metric not in get_args(Metric):
         raise ConfigError(unknown("metric", metric, get_args(Metric)))
-    if not 1 <= k <= len(documents):
-        raise DataError(
-            f"k={k} neighbours cannot be found among {len(documents)} documents; "
-            f"choose k from 1 to {len(documents)}"
-        )
+    check_k(k, len(documents), "documents")
     workers = count_workers(workers)
     terms = Terms.of(documents, sizes, rule, metric)
     rows_at_a_time = min(_QUERIES_AT_A_TIME, max(_FEWEST_QUERIES, -(-len(queries) // workers)))

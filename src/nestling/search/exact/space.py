@@ -44,6 +44,11 @@ class Space:
         return cls(rule.after == "l2", metric)
 
     @property
+    def similarity(self) -> str:
+        """``"cosine"``, ``"dot"`` or ``"euclidean"``: what orders rows."""
+        return "cosine" if self.is_normalised else self.metric
+
+    @property
     def is_rising(self) -> bool:
         """Whether lower scores are better."""
         return self.metric == "euclidean"

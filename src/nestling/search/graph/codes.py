@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nestling.kernels import pack_rows, unpack_rows
 from nestling.kernels.graph import LINE_BYTES, Lens, Residuals, WholeRows, aligned
 from nestling.process.progress import watched
-from nestling.search.exact.centring import Frame, spans
+from nestling.search.exact.centring import FAR_FOR_GRAPH, Frame, is_far, spans
 
 Doubles = NDArray[np.float64]
 
@@ -21,8 +21,6 @@ _MOST_LINES = 4
 # Share of the variance that the coded directions must hold before another line of codes stops to pay: of
 # sentence vectors of 384 dims one line that holds 0.95 is 1.6 times as fast as two at the same recall.
 _VARIANCE = 0.85
-# If the mean is longer than this share of the rows' distance from it, queries lose it before they are coded.
-_FAR = 1 / 4
 _WIDTHS = (0.85, 1.0, 1.15)  # of a step, in root mean squares of a row
 _LARGEST = 127
 _TINY, _SMALL = np.finfo(np.float64).tiny, np.finfo(np.float32).tiny
@@ -61,19 +59,19 @@ class Turn:
         rows = np.sort(rng.permutation(len(vectors))[:_SAMPLED])
         centred = frame.centre(vectors, rows)
         spread = float(np.square(centred).sum(axis=1).mean())
-        is_far = frame.metric != "euclidean" and float(frame.mean @ frame.mean) > _FAR**2 * spread
+        is_moved = frame.metric != "euclidean" and is_far(frame.mean, spread, FAR_FOR_GRAPH)
         sample = _lift(centred, frame.metric, longest)
         sample -= sample.mean(axis=0)
         values, directions = np.linalg.eigh(sample.T @ sample)
         values, directions = np.maximum(values[::-1], 0), directions[:, ::-1]
-        ends = 8 if frame.metric == "euclidean" or is_far else 4
+        ends = 8 if frame.metric == "euclidean" or is_moved else 4
         room = [min(4 * (lines * LINE_BYTES - ends), len(values)) for lines in range(1, _MOST_LINES + 1)]
         held = [values[slice(each)].sum() >= _VARIANCE * values.sum() for each in room]
         lines = held.index(True) + 1 if True in held else _MOST_LINES
         coded = room[lines - 1]
         parts = np.split(directions, [coded], axis=1)
         basis = np.concatenate([part @ _rotation(rng, part.shape[1]) for part in parts], axis=1)
-        return cls(basis, coded, lines, frame.metric, longest, frame.mean if is_far else None)
+        return cls(basis, coded, lines, frame.metric, longest, frame.mean if is_moved else None)
 
     @property
     def stride(self) -> int:

@@ -51,7 +51,7 @@ class Coding:
         Raises:
             DataError: for rows with NaN or infinity, or of length zero under ``l2``; they are named.
         """
-        frame = Frame.fit(prefixes, "cosine" if space.is_normalised else space.metric)
+        frame = Frame.fit(prefixes, space.similarity)
         return cls(frame, Turn.fit(prefixes, frame, seed), space.metric)
 
     def to_parts(self) -> Arrays:
@@ -68,7 +68,7 @@ class Coding:
     ) -> Self:
         """Read what :meth:`to_parts` gave; the rows themselves are needed for more coding and linking."""
         scale, longest, coded, lines, *moved = parts["numbers"].tolist()
-        frame_metric = "cosine" if space.is_normalised else space.metric
+        frame_metric = space.similarity
         norms = None
         if space.is_normalised and prefixes is not None:
             norms = Frame.fit(prefixes, frame_metric).inverse_norms

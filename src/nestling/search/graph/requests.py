@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.search.exact.centring import refuse_zero
-from nestling.search.exact.neighbours import Metric
+from nestling.search.exact.neighbours import Metric, check_k
 
 Rerank = Literal["full", "int8"]
 Doubles = NDArray[np.float64]
@@ -62,8 +62,7 @@ def check_request(
         DataError: for ``k`` outside its range, or a mask that does not fit.
         ConfigError: for ``ef`` below 1, or a shortlist below ``k``.
     """
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= rows:
-        raise DataError(f"k={k} neighbours cannot be found among {rows} rows; choose k from 1 to {rows}")
+    check_k(k, rows)
     if ef < 1:
         raise ConfigError(f"ef={ef} keeps nothing in view; give at least 1, better 100")
     if shortlist is not None and shortlist < k:

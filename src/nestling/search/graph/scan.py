@@ -26,6 +26,7 @@ from nestling.search.exact.filters import keep_allowed, length_to_fetch
 from nestling.search.exact.neighbours import Metric, Neighbours
 from nestling.search.exact.scores import CLOSE, Comparison
 from nestling.search.exact.some_rows import look_through
+from nestling.search.exact.space import Space
 from nestling.search.exact.threads import count_workers
 from nestling.search.graph.codes import Turn
 from nestling.search.graph.equal_rows import MORE_NODES, Equal, Members, find_equal
@@ -126,7 +127,7 @@ class GraphScan:
         """
         check_options(rule, metric, links, ef, rerank)
         vectors = readable(check_vectors(vectors))
-        frame = Frame.fit(vectors, "cosine" if rule.after == "l2" else metric)
+        frame = Frame.fit(vectors, Space.of(rule, metric).similarity)
         turn = Turn.fit(vectors, frame, seed)
         codes, whole, residuals = turn.code_all(vectors, frame, with_residuals=rerank == "int8")
         every = np.arange(len(vectors))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nestling.cut import RAW, cut
 from nestling.errors import ArtifactError
 from nestling.kernels import StoredRows
+from nestling.search.exact.centring import FAR_FOR_CODES, FAR_FOR_COPIES, is_far
 from nestling.search.exact.faiss_arrays import Codes, faiss, view, view_lists
 from nestling.search.exact.reranker import Fetch
 from nestling.search.exact.space import Floats, Ints, Space
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 Doubles = NDArray[np.float64]
 
-# Differences from the mean are held where that is longer than this many times the rows' distance from it.
-_FAR, _FAR_OF_COPIES = 1.0, 8.0
 # Queries near a far mean multiply what codes lose along it. At 4 both these and others are answered well.
 _STRETCH = 4.0
 
@@ -56,7 +55,7 @@ class Code:
     @classmethod
     def train_copy(cls, scan: CodedScan, space: Space, sample: Floats, seed: int) -> Self:
         """A code for copies that are decoded to be compared, of differences from the mean if that is far."""
-        origin = _far_mean(sample, _FAR_OF_COPIES)
+        origin = _far_mean(sample, FAR_FOR_COPIES)
         return cls._train_moved(scan, space, sample, seed, origin)
 
     @classmethod
@@ -83,7 +82,7 @@ class Code:
             ConfigError: if the sample has fewer rows than a product quantiser has centroids.
         """
         scan.check_rows(len(sample))
-        origin = _far_mean(sample, _FAR) if scan.moves_mean else None
+        origin = _far_mean(sample, FAR_FOR_CODES) if scan.moves_mean else None
         return cls._train_moved(scan, space, sample, seed, origin, lists, count)
 
     @classmethod
@@ -287,7 +286,7 @@ def _far_mean(sample: Floats, times: float) -> Doubles | None:
     """The mean, if it is longer than so many times the rows' distance from it."""
     mean = sample.mean(axis=0, dtype=np.float64)
     spread = float(np.square(sample - mean).sum(axis=1).mean())
-    return mean if float(mean @ mean) > times**2 * spread else None
+    return mean if is_far(mean, spread, times) else None
 
 
 def _moved(rows: Floats, origin: Doubles | None, stretch: Doubles | None = None) -> Floats:
