@@ -101,7 +101,7 @@ def test_nobody_listens_and_nothing_runs(caplog: pytest.LogCaptureFixture) -> No
 
 
 def test_the_thread_ends_when_nothing_is_left(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "_SECONDS_UNTIL_NOBODY_LOOKS", 0.05)
+    monkeypatch.setattr(progress, "_SECONDS_UNTIL_THE_THREAD_ENDS", 0.05)
     with Progress("encoding"):
         watching = progress._screen._thread
         assert watching is not None
