@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -258,6 +259,16 @@ def test_a_moved_module_is_where_it_is_said_to_be(old: str) -> None:
     new = home / MOVED[old].replace(".", "/")
     assert new.with_suffix(".py").is_file() or (new / "__init__.py").is_file()
     assert not (home / f"{old.replace('.', '/')}.py").exists()
+
+
+def test_old_names_of_a_moved_module_work() -> None:
+    with pytest.warns(DeprecationWarning, match=r"is nestling\.kernels\.graph now"):
+        old = importlib.import_module("nestling.kernels.walking")
+    from nestling.kernels import graph
+
+    assert old.Lens is graph.QueryEncoder
+    assert old.walk is graph.beam_search
+    assert old.CodedGraph is graph.CodedGraph
 
 
 def test_a_module_that_never_was_is_an_import_error() -> None:

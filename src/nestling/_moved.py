@@ -203,6 +203,16 @@ MOVED = {
     "training.plan": "domains.text.plan",
 }
 
+# Names that changed with the move of their module.
+RENAMED: dict[str, dict[str, str]] = {
+    "kernels.walking": {
+        "Lens": "QueryEncoder",
+        "Walks": "EncodedQueries",
+        "aim": "encode",
+        "walk": "beam_search",
+    },
+}
+
 
 class _Finder:  # as in nestling.process.extras: the abstract class would double the time of the import
     def find_spec(
@@ -231,7 +241,8 @@ class _Loader:
     def exec_module(self, module: ModuleType) -> None:
         new = import_module(self.new)
         module.__doc__ = new.__doc__
-        vars(module)["__getattr__"] = lambda name: getattr(new, name)
+        renamed = RENAMED.get(module.__name__.removeprefix("nestling."), {})
+        vars(module)["__getattr__"] = lambda name: getattr(new, renamed.get(name) or name)
         vars(module)["__dir__"] = lambda: dir(new)
 
 

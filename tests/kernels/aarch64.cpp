@@ -72,8 +72,8 @@ struct Ends {
     }
 };
 
-Probe some_probe(const int8_t* query, int64_t spread, float threshold, int32_t* ledger) {
-    return {query, int32_t(spread / 3), {1.0f / float(spread), 0.25f, 0.5f}, threshold, ledger};
+Probe some_probe(const int8_t* query, int64_t spread, float threshold, int32_t* saved_sums) {
+    return {query, int32_t(spread / 3), {1.0f / float(spread), 0.25f, 0.5f}, threshold, saved_sums};
 }
 
 void scans(const Level& level, int bits_log2, int64_t blocks, int64_t lines, bool biased, bool largest) {
@@ -102,15 +102,15 @@ void scans(const Level& level, int bits_log2, int64_t blocks, int64_t lines, boo
             for (int i = 0; i < count; ++i) {
                 ours[size_t(i)].found = found[size_t(i)];
                 Probe probe = probes[size_t(i)];
-                if (probe.ledger) probe.ledger = &their_sums[size_t(i * rows)];
-                Survivors theirs(rows), sifted(rows);
+                if (probe.saved_sums) probe.saved_sums = &their_sums[size_t(i * rows)];
+                Survivors theirs(rows), filtered(rows);
                 kPlain.scan[bits_log2][1](packed, first, blocks, &probe, &theirs.found);
                 ours[size_t(i)].compare("scan", theirs);
-                if (!probe.ledger) continue;
-                level.sift(packed, first, blocks, probes[size_t(i)], &sifted.found);
-                sifted.compare("sift", theirs);
+                if (!probe.saved_sums) continue;
+                level.filter(packed, first, blocks, probes[size_t(i)], &filtered.found);
+                filtered.compare("filter", theirs);
             }
-            compare("scan: ledgers", our_sums, their_sums);
+            compare("scan: saved_sums", our_sums, their_sums);
         }
 }
 
@@ -199,10 +199,10 @@ void graph_sums(int32_t number, int64_t rows, int64_t stride, int64_t entries) {
     theirs.products(a.data(), b.data(), stride, places.data(), rows, their_products.data());
     compare("products", our_products, their_products);
     const auto vector = reals<float>(entries), matrix = reals<float>(entries * stride);
-    std::vector<float> our_turn(static_cast<size_t>(stride)), their_turn(our_turn);
-    ours.turn(vector.data(), entries, matrix.data(), stride, our_turn.data());
-    theirs.turn(vector.data(), entries, matrix.data(), stride, their_turn.data());
-    compare("turn", our_turn, their_turn);
+    std::vector<float> our_rotation(static_cast<size_t>(stride)), their_rotation(our_rotation);
+    ours.rotate(vector.data(), entries, matrix.data(), stride, our_rotation.data());
+    theirs.rotate(vector.data(), entries, matrix.data(), stride, their_rotation.data());
+    compare("rotate", our_rotation, their_rotation);
 }
 
 }  // namespace

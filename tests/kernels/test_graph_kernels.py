@@ -8,10 +8,10 @@ import pytest
 from nestling.kernels import StoredRows, pack_rows
 from nestling.kernels.graph import (
     CodedGraph,
-    Lens,
+    EncodedQueries,
+    QueryEncoder,
     Residuals,
     SearchedGraph,
-    Walks,
     WholeRows,
     aligned,
     native,
@@ -38,14 +38,14 @@ def some_rows(rng: np.random.Generator, rows: int, lines: int, degree: int, bias
     return CodedGraph(codes, np.full((rows, degree), -1, np.int32), hubs, codes[hubs], biased)
 
 
-def some_walks(rng: np.random.Generator, graph: CodedGraph, count: int) -> Walks:
+def some_queries(rng: np.random.Generator, graph: CodedGraph, count: int) -> EncodedQueries:
     stride = graph.codes.shape[1]
     codes = rng.integers(-127, 128, (count, 4, stride)).astype(np.int8)
     codes[:, :, -8:] = 0
     flat = codes.reshape(count, -1)
     scales = rng.uniform(1e-3, 2e-3, count).astype(np.float32)
     weights = rng.standard_normal(len(flat)).astype(np.float32)
-    return Walks(flat, flat.sum(axis=1, dtype=np.int32), scales, weights)
+    return EncodedQueries(flat, flat.sum(axis=1, dtype=np.int32), scales, weights)
 
 
 def some_whole(rng: np.random.Generator, rows: int) -> WholeRows:
@@ -60,7 +60,7 @@ def linked(graph: CodedGraph, links: np.ndarray) -> CodedGraph:
 
 
 def begun_at(graph: CodedGraph, hubs: np.ndarray) -> CodedGraph:
-    """The same rows and links, with walks that begin at some of them."""
+    """The same rows and links, with searches that begin at some of them."""
     return CodedGraph(graph.codes, graph.links, hubs, graph.codes[hubs], graph.biased)
 
 
@@ -76,13 +76,13 @@ def random_links(rng: np.random.Generator, graph: CodedGraph) -> CodedGraph:
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("ef", [1, 7, 60])
-def test_a_walk_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool], ef: int) -> None:
+def test_a_beam_search_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool], ef: int) -> None:
     rng = np.random.default_rng(ef)
     graph = random_links(rng, some_rows(rng, *shape))
-    walks = some_walks(rng, graph, 11)
+    queries = some_queries(rng, graph, 11)
     for allowed in (None, rng.random(shape[0]) < 0.3):
-        ours = native.walk(level, graph, walks, ef, 20, allowed)
-        np.testing.assert_array_equal(ours, twin.walk(graph, walks, ef, 20, allowed))
+        ours = native.beam_search(level, graph, queries, ef, 20, allowed)
+        np.testing.assert_array_equal(ours, twin.beam_search(graph, queries, ef, 20, allowed))
         if allowed is not None:
             assert allowed[ours[ours >= 0]].all()
 
@@ -90,31 +90,35 @@ def test_a_walk_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool],
 SPACES = ["cosine", "euclidean", "dot"]
 
 
-def some_lens(rng: np.random.Generator, graph: CodedGraph, dim: int, space: str, columns: int = 0) -> Lens:
+def some_encoder(
+    rng: np.random.Generator, graph: CodedGraph, dim: int, space: str, columns: int = 0
+) -> QueryEncoder:
     width = 4 * graph.codes.shape[1]
     basis = rng.standard_normal((dim, width + columns)).astype(np.float32)
     mean, scale = rng.standard_normal(dim), 1 if space == "cosine" else 0.25
     biased = graph.biased or space == "euclidean"
-    return Lens(dim, width, basis, mean, scale, space == "cosine", biased, biased and space != "euclidean")
+    return QueryEncoder(
+        dim, width, basis, mean, scale, space == "cosine", biased, biased and space != "euclidean"
+    )
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("scale", [1e-300, 1e-20, 1, 1e20])
-def test_aims_are_those_of_numpy_to_the_last_bit(
+def test_codes_of_queries_are_those_of_numpy_to_the_last_bit(
     level: str, shape: tuple[int, int, int, bool], scale: float
 ) -> None:
     rng = np.random.default_rng(6)
-    lens = some_lens(rng, some_rows(rng, *shape), 37, "euclidean")
+    encoder = some_encoder(rng, some_rows(rng, *shape), 37, "euclidean")
     rows = rng.standard_normal((9, 37)) * scale
     rows[3] = 0
     rows[4, 1:] = 0
     weights = rng.standard_normal(9)
-    ours, theirs = native.aim(level, lens, rows, weights), twin.aim(lens, rows, weights)
+    ours, theirs = native.encode(level, encoder, rows, weights), twin.encode(encoder, rows, weights)
     for name in ("codes", "sums", "scales", "weights"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
-    shorter = native.aim(level, lens, rows[:, :30], weights)
-    np.testing.assert_array_equal(shorter.codes, twin.aim(lens, rows[:, :30], weights).codes)
+    shorter = native.encode(level, encoder, rows[:, :30], weights)
+    np.testing.assert_array_equal(shorter.codes, twin.encode(encoder, rows[:, :30], weights).codes)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -126,7 +130,7 @@ def test_a_search_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool
     values = rng.standard_normal((shape[0], dim)).astype(np.float32)
     scale = rng.uniform(1, 2, shape[0]) if space == "cosine" else None
     searched = SearchedGraph(
-        graph, some_lens(rng, graph, dim, space), StoredRows(values, scale, space == "euclidean")
+        graph, some_encoder(rng, graph, dim, space), StoredRows(values, scale, space == "euclidean")
     )
     queries = rng.standard_normal((7, dim))
     queries[3] = -queries[2]
@@ -148,9 +152,11 @@ def test_ranking_by_residuals_agrees_with_numpy(
 ) -> None:
     rng = np.random.default_rng(9)
     graph = random_links(rng, some_rows(rng, *shape))
-    lens = some_lens(rng, graph, 37, space, 64)
-    values = rng.integers(-127, 128, (shape[0], lens.basis.shape[1])).astype(np.int8)
-    searched = SearchedGraph(graph, lens, Residuals(values, rng.uniform(0.1, 1, shape[0]).astype(np.float32)))
+    encoder = some_encoder(rng, graph, 37, space, 64)
+    values = rng.integers(-127, 128, (shape[0], encoder.basis.shape[1])).astype(np.int8)
+    searched = SearchedGraph(
+        graph, encoder, Residuals(values, rng.uniform(0.1, 1, shape[0]).astype(np.float32))
+    )
     queries = rng.standard_normal((7, 37))
     for allowed in (None, rng.random(shape[0]) < 0.3):
         ours = native.search(level, searched, queries, 20, 15, 6, allowed)
@@ -167,7 +173,7 @@ def test_queries_that_cannot_be_used_are_said(level: str) -> None:
     for cosine, wrong in ((False, np.nan), (False, -np.inf), (True, np.nan), (True, 0.0)):
         queries = rng.standard_normal((7, 37))
         queries[5, 3] = queries[6] = wrong
-        searched = SearchedGraph(graph, some_lens(rng, graph, 37, "cosine" if cosine else "dot"), stored)
+        searched = SearchedGraph(graph, some_encoder(rng, graph, 37, "cosine" if cosine else "dot"), stored)
         for found in (
             native.search(level, searched, queries, 5, 5, 5, None),
             twin.search(searched, queries, 5, 5, 5, None),
@@ -184,9 +190,9 @@ def test_growing_agrees_with_numpy(level: str, shape: tuple[int, int, int, bool]
     whole, order = some_whole(rng, shape[0]), rng.permutation(shape[0]).astype(np.int32)
     for start in range(1, shape[0], 23):
         new, hubs = order[start : start + 23], order[:start][:40]
-        walks = some_walks(rng, ours, len(new))
-        native.grow(level, begun_at(ours, hubs), whole, walks, new, 30, 1.1)
-        twin.grow(begun_at(theirs, hubs), whole, walks, new, 30, 1.1)
+        queries = some_queries(rng, ours, len(new))
+        native.grow(level, begun_at(ours, hubs), whole, queries, new, 30, 1.1)
+        twin.grow(begun_at(theirs, hubs), whole, queries, new, 30, 1.1)
         np.testing.assert_array_equal(ours.links, theirs.links)
         native.link(level, ours, whole, new, 1.1)
         twin.link(theirs, whole, new, 1.1)

@@ -168,7 +168,7 @@ const Level kAvx2 = {
      {nullptr, scan<2, 1>, scan<2, 2>, scan<2, 3>, scan<2, 4>},
      {nullptr, scan<4, 1>, scan<4, 2>, scan<4, 3>, scan<4, 4>},
      {nullptr, scan<8, 1>, scan<8, 2>}},
-    sift,
+    filter,
     refine,
     unpack,
     product,
@@ -176,7 +176,7 @@ const Level kAvx2 = {
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
     estimates,
     products,
-    turn,
+    rotate,
 };
 
 }  // namespace nestling

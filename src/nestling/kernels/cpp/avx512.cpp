@@ -152,8 +152,8 @@ TARGET inline void transpose(__m512i rows[16]) {
     }
 }
 
-// The low bits of a block stand row by row; they are turned so that four bytes of 16 rows stand together.
-TARGET inline void turn_rows(const Halves& halves, uint8_t* block) {
+// The low bits of a block lie row by row; they are transposed, so that four bytes of 16 rows lie together.
+TARGET inline void transpose_low_bits(const Halves& halves, uint8_t* block) {
     const int64_t stride = 4 * halves.lines;
     for (int64_t i = 0; i < stride; i += 64) {
         const __mmask64 there = stride - i >= 64 ? ~0ull : (1ull << (stride - i)) - 1;
@@ -177,11 +177,11 @@ template <int PART> TARGET inline __m512i joined(__m512i high, __m512i low, int 
 }
 
 TARGET void unpack_lines(const Halves& halves, uint8_t* block) {
-    turn_rows(halves, block);
+    transpose_low_bits(halves, block);
     int64_t i = halves.lines - 1;
     int up = 3;
     uint8_t* out = block + (4 * halves.lines - 1) * 64;
-    for (int64_t line = halves.lines - 1; line >= 0; --line) {  // falling, as the low bits stand in front
+    for (int64_t line = halves.lines - 1; line >= 0; --line) {  // falling, as the low bits lie in front
         const __m512i high = _mm512_loadu_si512(halves.coarse + line * 64);
 #pragma GCC unroll 4
         for (int part = 3; part >= 0; --part, out -= 64) {
@@ -253,10 +253,10 @@ TARGET inline double finish(__m512d* sums, const T* row, const double* query, in
 #include "level.inl"
 
 // What does not change from block to block is held in registers: this is a sixth of a search in batches.
-TARGET void sift_in_registers(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
+TARGET void filter_in_registers(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
     const Packed packed = codes;
     const Factors factors = probe.factors;
-    const int32_t *sums = probe.ledger, offset = probe.offset;
+    const int32_t *sums = probe.saved_sums, offset = probe.offset;
     const __m512 threshold = _mm512_set1_ps(probe.threshold);
     __m512 skipped = _mm512_set1_ps(found->skipped);
     for (int64_t block = first; block < last; ++block, sums += kLanes) {
@@ -309,16 +309,17 @@ TARGET inline __m128 numbers(const uint8_t* const codes[4], int64_t at) {
 
 // Codes of one line are most common; all of a query stays in registers then.
 template <int64_t STRIDE>
-TARGET int64_t strided_estimates(const CodedRows& coded, const Aim& aim, const int32_t* rows, int64_t count,
-                                 float threshold, const Estimates& out) {
+TARGET int64_t strided_estimates(const CodedRows& coded, const EncodedQuery& encoded, const int32_t* rows,
+                                 int64_t count, float threshold, const Estimates& out) {
     const int64_t stride = STRIDE ? STRIDE : coded.stride;
-    const __m128i offset = _mm_set1_epi32(aim.offset), lanes = _mm_setr_epi32(0, 1, 2, 3);
-    const __m128 weight = _mm_set1_ps(aim.weight), scale = _mm_set1_ps(aim.scale), least = _mm_set1_ps(threshold);
+    const __m128i offset = _mm_set1_epi32(encoded.offset), lanes = _mm_setr_epi32(0, 1, 2, 3);
+    const __m128 weight = _mm_set1_ps(encoded.weight), scale = _mm_set1_ps(encoded.scale);
+    const __m128 least = _mm_set1_ps(threshold);
     int64_t kept = 0;
     for (int64_t i = 0; i < count; i += 4) {
         const uint8_t* codes[4];
         for (int64_t t = 0; t < 4; ++t) codes[t] = code_of(coded, rows, std::min(i + t, count - 1));
-        const __m128i sums = sums_of_four<STRIDE>(codes, stride, aim.query);
+        const __m128i sums = sums_of_four<STRIDE>(codes, stride, encoded.query);
         const __m128i steps = _mm_sub_epi32(_mm_slli_epi32(sums, 1), offset);
         __m128 values = _mm_mul_ps(_mm_mul_ps(_mm_cvtepi32_ps(steps), scale), numbers(codes, stride - 4));
         if (coded.biased) values = _mm_add_ps(values, _mm_mul_ps(weight, numbers(codes, stride - 8)));
@@ -333,13 +334,13 @@ TARGET int64_t strided_estimates(const CodedRows& coded, const Aim& aim, const i
     return kept;
 }
 
-TARGET int64_t estimates_of_four(const CodedRows& coded, const Aim& aim, const int32_t* rows, int64_t count,
-                                float threshold, const Estimates& out) {
+TARGET int64_t estimates_of_four(const CodedRows& coded, const EncodedQuery& encoded, const int32_t* rows,
+                                 int64_t count, float threshold, const Estimates& out) {
     const auto estimates = coded.stride == 64 ? strided_estimates<64> : strided_estimates<0>;
-    return estimates(coded, aim, rows, count, threshold, out);
+    return estimates(coded, encoded, rows, count, threshold, out);
 }
 
-TARGET void turn_in_registers(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out) {
+TARGET void rotate_in_registers(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out) {
     for (int64_t first = 0; first < width; first += 64) {
         __m512 sums[4];
         for (auto& sum : sums) sum = _mm512_setzero_ps();
@@ -384,7 +385,7 @@ const Level kAvx512 = {
      {nullptr, scan<2, 1>, scan<2, 2>, scan<2, 3>, scan<2, 4>},
      {nullptr, scan<4, 1>, scan<4, 2>, scan<4, 3>, scan<4, 4>},
      {nullptr, scan<8, 1>, scan<8, 2>, scan<8, 3>, scan<8, 4>}},
-    sift_in_registers,
+    filter_in_registers,
     refine_sixteen,
     unpack_lines,
     product,
@@ -392,7 +393,7 @@ const Level kAvx512 = {
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
     estimates_of_four,
     products_of_four,
-    turn_in_registers,
+    rotate_in_registers,
 };
 
 }  // namespace nestling

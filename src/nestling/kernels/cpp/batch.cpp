@@ -29,8 +29,8 @@ struct Workspace {
 };
 
 // One query among many. Rows that are likely to be among the best are verified at once, so that the threshold
-// rises; those that only might be wait until it stands.
-class Companion : public Verifier {
+// rises; the others wait until it is final.
+class BatchedQuery : public Verifier {
 public:
     using Verifier::Verifier;
 
@@ -100,7 +100,7 @@ void unpack(const Level& level, const NestlingCodes& codes, int64_t first, int64
     }
 }
 
-void scan(const Level& level, const NestlingCodes& codes, std::vector<Companion>& companions, Workspace& work) {
+void scan(const Level& level, const NestlingCodes& codes, std::vector<BatchedQuery>& batched, Workspace& work) {
     const Packed all = {nullptr, codes.lines, codes.fine_scale, codes.fine_radius, codes.bias};
     const int64_t quads = 4 * codes.lines;
     const int64_t most = std::clamp(kTileBytes / block_bytes(quads) / kWide * kWide, kWide, kMostBlocks);
@@ -111,25 +111,25 @@ void scan(const Level& level, const NestlingCodes& codes, std::vector<Companion>
     for (int64_t first = codes.first; first < codes.last; first += step, step = std::min(2 * step, most)) {
         const int64_t last = std::min(first + step, codes.last);
         unpack(level, codes, first, last, tile);
-        for (size_t i = 0; i < companions.size(); ++i) {
+        for (size_t i = 0; i < batched.size(); ++i) {
             const int64_t within = int64_t(i) % kSet;
             if (!within) level.product(tile, step, quads, work.sets.data() + i * size_t(quads * 4), work.sums.data());
             Found found = {work.room.rows, work.room.sums, work.room.bounds, 0, kLowest};
-            const Probe probe = companions[i].probe(work.sums.data() + within * step * kLanes);
-            level.sift(all, first, last, probe, &found);
-            companions[i].follow(all, found, work.candidates);
+            const Probe probe = batched[i].probe(work.sums.data() + within * step * kLanes);
+            level.filter(all, first, last, probe, &found);
+            batched[i].follow(all, found, work.candidates);
         }
     }
 }
 
 // Rows in doubt are read in the order in which they lie in memory: each once, for all queries.
-void settle(const NestlingVectors& vectors, std::vector<Companion>& companions, std::vector<Doubt>& doubts) {
+void settle(const NestlingVectors& vectors, std::vector<BatchedQuery>& batched, std::vector<Doubt>& doubts) {
     doubts.clear();
-    for (size_t i = 0; i < companions.size(); ++i) companions[i].doubts(int32_t(i), doubts);
+    for (size_t i = 0; i < batched.size(); ++i) batched[i].doubts(int32_t(i), doubts);
     std::sort(doubts.begin(), doubts.end());
     for (size_t i = 0; i < doubts.size(); ++i) {
         if (i + kRowsAhead < doubts.size()) fetch(vectors, doubts[i + kRowsAhead].row);
-        companions[size_t(doubts[i].query)].verify(doubts[i].row);
+        batched[size_t(doubts[i].query)].verify(doubts[i].row);
     }
 }
 
@@ -138,15 +138,15 @@ void settle(const NestlingVectors& vectors, std::vector<Companion>& companions, 
 void search_batch(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
                   const NestlingQueries& queries, int64_t start, int64_t count, int64_t k,
                   const NestlingAnswers& answers) {
-    Lent<Workspace> lent;
-    Workspace& work = *lent;
-    std::vector<Companion> companions;
-    companions.reserve(size_t(count));
-    for (int64_t i = 0; i < count; ++i) companions.emplace_back(level, vectors, codes, queries, start + i, k);
+    Borrowed<Workspace> borrowed;
+    Workspace& work = *borrowed;
+    std::vector<BatchedQuery> batched;
+    batched.reserve(size_t(count));
+    for (int64_t i = 0; i < count; ++i) batched.emplace_back(level, vectors, codes, queries, start + i, k);
     arrange(queries, start, count, 4 * codes.lines, work.sets);
-    scan(level, codes, companions, work);
-    settle(vectors, companions, work.doubts);
-    for (auto& companion : companions) companion.answer(answers);
+    scan(level, codes, batched, work);
+    settle(vectors, batched, work.doubts);
+    for (auto& query : batched) query.answer(answers);
 }
 
 }  // namespace nestling

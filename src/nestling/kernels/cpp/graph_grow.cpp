@@ -1,12 +1,12 @@
-// Growing a graph: links of new rows are chosen among what walks towards them meet.
-#include "walks.h"
+// Building a graph: links of new rows are chosen among the candidates of a beam search.
+#include "encoded_queries.h"
 
 #include <new>
 
 using namespace nestling;
 
 // Filled in by Python; the fields and their order are those of nestling/kernels/graph/native.py.
-struct NestlingFull {
+struct NestlingWholeRows {
     int64_t dim;  // a multiple of 64
     const int8_t* values;
     const float *scales, *norms;  // per row; squared
@@ -25,7 +25,7 @@ constexpr int64_t kTogether = 8;  // rows that are compared before one of them i
 struct Growth {
     const Level& level;
     const NestlingGraph& graph;
-    const NestlingFull& full;
+    const NestlingWholeRows& full;
     float alpha;
 
     // Squared distances of a row to some others.
@@ -91,8 +91,9 @@ struct Growth {
 }  // namespace
 
 // Finds and chooses links of new rows among the old ones. Different threads may do different new rows.
-EXPORT int64_t nestling_graph_grow(int32_t level, const NestlingGraph* graph, const NestlingFull* full,
-                                   const NestlingWalks* walks, const int32_t* rows, int64_t ef, float alpha) {
+EXPORT int64_t nestling_graph_grow(int32_t level, const NestlingGraph* graph, const NestlingWholeRows* full,
+                                   const NestlingEncodedQueries* queries, const int32_t* rows, int64_t ef,
+                                   float alpha) {
     try {
         const Growth growth = {level_of(level), *graph, *full, alpha};
         std::vector<Near> candidates;
@@ -104,7 +105,7 @@ EXPORT int64_t nestling_graph_grow(int32_t level, const NestlingGraph* graph, co
             growth.measure(row, met, candidates);
             growth.choose(row, candidates, graph->degree);
         };
-        walk_together(growth.level, *graph, walks->count, ef, nullptr, 0, aims_of(*graph, *walks), choose);
+        search_together(growth.level, *graph, queries->count, ef, nullptr, 0, queries_of(*graph, *queries), choose);
         return 0;
     } catch (const std::bad_alloc&) {
         return kOutOfMemory;
@@ -112,7 +113,7 @@ EXPORT int64_t nestling_graph_grow(int32_t level, const NestlingGraph* graph, co
 }
 
 // Links what the new rows chose with them, in the order given.
-EXPORT int64_t nestling_graph_link(int32_t level, const NestlingGraph* graph, const NestlingFull* full,
+EXPORT int64_t nestling_graph_link(int32_t level, const NestlingGraph* graph, const NestlingWholeRows* full,
                                    const int32_t* rows, int64_t count, float alpha) {
     try {
         const Growth growth = {level_of(level), *graph, *full, alpha};

@@ -1,7 +1,7 @@
-// Searching with a graph: a query is aimed, walks, and the best rows it met are put in order by exact scores.
-#include "lens.h"
+// Searching a graph: queries are encoded, a beam search finds candidates, and exact scores rank them.
+#include "query_encoder.h"
 #include "residuals.h"
-#include "walks.h"
+#include "encoded_queries.h"
 
 #include <new>
 
@@ -43,16 +43,17 @@ bool rank(Score score, int64_t count, RowOf row_at, int64_t k, int64_t* indices,
 
 }  // namespace
 
-// Where walks towards `count` rows of a frame go: Int8[count, width], Int32[count], Float32[count].
-EXPORT int64_t nestling_graph_aim(int32_t level, const NestlingLens* lens, const double* rows, int64_t count,
+// Encodes `count` centred queries: Int8[count, width], Int32[count], Float32[count].
+EXPORT int64_t nestling_graph_aim(int32_t level, const NestlingQueryEncoder* encoder, const double* rows, int64_t count,
                                   const float* weights, int64_t entries, int8_t* codes, int32_t* sums, float* scales) {
     try {
-        Lens made;
+        QueryEncoder made;
         for (int64_t i = 0; i < count; ++i) {
-            const Aim aim = made.aim(level_of(level), *lens, rows + i * entries, entries, weights[i]);
-            std::copy(aim.query, aim.query + lens->width, codes + i * lens->width);
-            sums[i] = aim.offset / 3;
-            scales[i] = aim.scale;
+            const EncodedQuery encoded =
+                made.encode(level_of(level), *encoder, rows + i * entries, entries, weights[i]);
+            std::copy(encoded.query, encoded.query + encoder->width, codes + i * encoder->width);
+            sums[i] = encoded.offset / 3;
+            scales[i] = encoded.scale;
         }
         return 0;
     } catch (const std::bad_alloc&) {
@@ -60,50 +61,50 @@ EXPORT int64_t nestling_graph_aim(int32_t level, const NestlingLens* lens, const
     }
 }
 
-// Rows that a walk meets for every query, the most promising first: Int32[count, kept], -1 where fewer.
-EXPORT int64_t nestling_graph_walk(int32_t level, const NestlingGraph* graph, const NestlingWalks* walks,
+// Candidates of every query by beam search, best estimate first: Int32[count, kept], padded with -1.
+EXPORT int64_t nestling_graph_walk(int32_t level, const NestlingGraph* graph, const NestlingEncodedQueries* queries,
                                    int64_t ef, const uint8_t* allowed, int64_t kept, int32_t* found) {
     try {
         const auto write = [&](int64_t number, const Pool& pool) {
             for (int64_t i = 0; i < kept; ++i)
                 found[number * kept + i] = size_t(i) < pool.size ? row_of(pool.keys[size_t(i)]) : -1;
         };
-        const auto aim_of = aims_of(*graph, *walks);
-        walk_together(level_of(level), *graph, walks->count, ef, allowed, kept, aim_of, write);
+        const auto query_of = queries_of(*graph, *queries);
+        search_together(level_of(level), *graph, queries->count, ef, allowed, kept, query_of, write);
         return 0;
     } catch (const std::bad_alloc&) {
         return kOutOfMemory;
     }
 }
 
-// The k best of the `kept` most promising rows that walks towards queries meet, by stored rows or by residuals.
+// The k best of the `kept` best candidates of every query, by stored rows or by residuals.
 // Says how many queries found fewer than k, or -2 less the number of the first that cannot be used.
-EXPORT int64_t nestling_graph_search(int32_t number, const NestlingGraph* graph, const NestlingLens* lens,
+EXPORT int64_t nestling_graph_search(int32_t number, const NestlingGraph* graph, const NestlingQueryEncoder* encoder,
                                      const NestlingVectors* vectors, const NestlingResiduals* residuals,
                                      const double* queries, int64_t count, int64_t ef, const uint8_t* allowed,
                                      int64_t kept, int64_t k, int64_t* indices, double* scores) {
     try {
-        thread_local std::vector<Lens> lenses(static_cast<size_t>(kTogether));
+        thread_local std::vector<QueryEncoder> encoders(static_cast<size_t>(kTogether));
         const Level& level = level_of(number);
         for (int64_t query = 0; query < count; ++query)
-            if (!usable(*lens, queries + query * lens->dim)) return -2 - query;
+            if (!usable(*encoder, queries + query * encoder->dim)) return -2 - query;
         int64_t few = 0;
-        const auto aim_of = [&](int64_t query) {
-            return lenses[size_t(query % kTogether)].aim_at(level, *lens, queries + query * lens->dim);
+        const auto query_of = [&](int64_t query) {
+            return encoders[size_t(query % kTogether)].encode_query(level, *encoder, queries + query * encoder->dim);
         };
         const auto use = [&](int64_t query, const Pool& pool) {
             const auto row_at = [&](int64_t i) { return int64_t(row_of(pool.keys[size_t(i)])); };
             const int64_t found = std::min(kept, int64_t(pool.size));
             int64_t* rows = indices + query * k;
             double* values = scores + query * k;
-            Lens& own = lenses[size_t(query % kTogether)];
-            const double* given = queries + query * lens->dim;
-            few += vectors ? !rank(StoredScore{level, *vectors, own.direct(*lens, given)}, found, row_at, k, rows,
+            QueryEncoder& own = encoders[size_t(query % kTogether)];
+            const double* given = queries + query * encoder->dim;
+            few += vectors ? !rank(StoredScore{level, *vectors, own.direct(*encoder, given)}, found, row_at, k, rows,
                                    values)
-                           : !rank(ResidualScore(level, *graph, *lens, *residuals, own, given), found, row_at, k,
+                           : !rank(ResidualScore(level, *graph, *encoder, *residuals, own, given), found, row_at, k,
                                    rows, values);
         };
-        walk_together(level, *graph, count, ef, allowed, kept, aim_of, use);
+        search_together(level, *graph, count, ef, allowed, kept, query_of, use);
         return few;
     } catch (const std::bad_alloc&) {
         return kOutOfMemory;

@@ -31,7 +31,7 @@ struct Probe {
     int32_t offset;
     Factors factors;
     float threshold;
-    int32_t* ledger;  // where <query, code> of every row goes, from the first row that is scanned on; or null
+    int32_t* saved_sums;  // where <query, code> of every row goes, from the first row that is scanned on; or null
 };
 
 struct Packed {
@@ -50,8 +50,8 @@ struct Found {
 enum Type : int32_t { kFloat32 = 0, kFloat16 = 1, kInt8 = 2 };
 
 using ScanFunction = void (*)(const Packed&, int64_t first, int64_t last, const Probe*, Found*);
-// The same for rows whose <query, code> stand in the probe's ledger.
-using SiftFunction = void (*)(const Packed&, int64_t first, int64_t last, const Probe&, Found*);
+// The same for rows whose <query, code> are in the probe's saved_sums.
+using FilterFunction = void (*)(const Packed&, int64_t first, int64_t last, const Probe&, Found*);
 // Survivors are compared once more, by the low two bits of codes whose high two bits gave their sums; what
 // survives that stays. The low bits lie row by row: dim = s * stride + byte.
 struct Fine {
@@ -62,7 +62,7 @@ struct Fine {
 using RefineFunction = void (*)(const Fine&, const Probe&, Found*);
 // A tile holds codes of one byte, block after block: four dims of its 16 rows are 64 bytes side by side, the
 // next four dims follow. 64 bytes between blocks keep their lines from falling on the same places of a cache.
-// Queries stand four together, in a set: four dims of each are 16 bytes side by side.
+// Queries lie four together, in a set: four dims of each are 16 bytes side by side.
 constexpr int64_t kWide = 6, kSet = 4;  // blocks and queries of which a product keeps the sums in registers
 // <query, code> of rows of a tile: [queries of the set][rows]; `blocks` is a multiple of kWide.
 using ProductFunction = void (*)(const uint8_t* tile, int64_t blocks, int64_t quads, const int8_t* set, int32_t* sums);
@@ -83,8 +83,8 @@ struct CodedRows {
     int32_t biased;  // whether a code ends with a bias and a factor, or a factor alone
 };
 
-// What a walk goes towards: an estimate is (2 <query, code> - offset) * scale * factor + weight * bias.
-struct Aim {
+// An estimate of a row's score is (2 <query, code> - offset) * scale * factor + weight * bias.
+struct EncodedQuery {
     const int8_t* query;
     int32_t offset;
     float scale, weight;
@@ -98,20 +98,20 @@ struct Estimates {
 
 struct Level {
     ScanFunction scan[4][kMostTogether + 1];  // by log2 of bits and number of queries; may be null
-    SiftFunction sift;
+    FilterFunction filter;
     RefineFunction refine;
     UnpackFunction unpack;
     ProductFunction product;
     ScoreFunction dot[3];  // by Type, summed in double precision
     ScoreFunction distance[3];  // squared
     // Estimates, unless they lie below a threshold, of some rows or of the first `count` if `rows` is null.
-    int64_t (*estimates)(const CodedRows& coded, const Aim& aim, const int32_t* rows, int64_t count,
+    int64_t (*estimates)(const CodedRows& coded, const EncodedQuery& encoded, const int32_t* rows, int64_t count,
                          float threshold, const Estimates& out);
     // <a, b> for some rows b of `values`, whose length is a multiple of 64.
     void (*products)(const int8_t* a, const int8_t* values, int64_t dim, const int32_t* rows, int64_t count,
                      int32_t* out);
     // Sum of the rows of a matrix times the entries of a vector, in order; its width is a multiple of 64.
-    void (*turn)(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out);
+    void (*rotate)(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out);
 };
 
 extern const Level kPlain;
@@ -185,9 +185,9 @@ inline float number_of(const uint8_t* code, int64_t at) {
     return number;
 }
 
-inline float estimate(const CodedRows& coded, const Aim& aim, const uint8_t* code, int32_t sum) {
-    const float product = float(2 * sum - aim.offset) * aim.scale * number_of(code, coded.stride - 4);
-    return coded.biased ? product + aim.weight * number_of(code, coded.stride - 8) : product;
+inline float estimate(const CodedRows& coded, const EncodedQuery& encoded, const uint8_t* code, int32_t sum) {
+    const float product = float(2 * sum - encoded.offset) * encoded.scale * number_of(code, coded.stride - 4);
+    return coded.biased ? product + encoded.weight * number_of(code, coded.stride - 8) : product;
 }
 
 }  // namespace nestling

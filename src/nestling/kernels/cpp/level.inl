@@ -55,7 +55,7 @@ TARGET void scan(const Packed& codes, int64_t first, int64_t last, const Probe* 
             for (int each = 0; each < kRegisters; ++each) {
                 const int64_t here = row + each * kWidth;
                 const Ints sum = sums[query][each].total();
-                if (probes[query].ledger) store(probes[query].ledger + here - first * kLanes, sum);
+                if (probes[query].saved_sums) store(probes[query].saved_sums + here - first * kLanes, sum);
                 keep(codes, here, sum, probes[query], found[query]);
             }
     }

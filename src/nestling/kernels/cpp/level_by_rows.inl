@@ -2,9 +2,9 @@
 //
 //   sum_of, product_of        <query, 2-bit code> and <a, b> of one row
 
-TARGET inline void sift(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
+TARGET inline void filter(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
     for (int64_t row = first * kLanes; row < last * kLanes; row += kWidth)
-        keep(codes, row, load(probe.ledger + row - first * kLanes), probe, *found);
+        keep(codes, row, load(probe.saved_sums + row - first * kLanes), probe, *found);
 }
 
 TARGET inline void refine(const Fine& fine, const Probe& probe, Found* found) {
@@ -21,8 +21,8 @@ TARGET inline void refine(const Fine& fine, const Probe& probe, Found* found) {
     }
 }
 
-// The low bits stand row by row; they are turned so that four bytes of 16 rows stand together.
-TARGET inline void turn_low_bits(const Halves& halves, uint8_t* block) {
+// The low bits lie row by row; they are transposed, so that four bytes of 16 rows lie together.
+TARGET inline void transpose_low_bits(const Halves& halves, uint8_t* block) {
     for (int64_t row = 0; row < kLanes; ++row) {
         const uint8_t* fine = halves.fine + (row < halves.rows ? row : 0) * 4 * halves.lines;
         for (int64_t i = 0; i < halves.lines; ++i) __builtin_memcpy(block + 64 * i + 4 * row, fine + 4 * i, 4);
@@ -30,8 +30,8 @@ TARGET inline void turn_low_bits(const Halves& halves, uint8_t* block) {
 }
 
 TARGET inline void unpack(const Halves& halves, uint8_t* block) {
-    turn_low_bits(halves, block);
-    for (int64_t quad = 4 * halves.lines - 1; quad >= 0; --quad) {  // falling, as the low bits stand in front
+    transpose_low_bits(halves, block);
+    for (int64_t quad = 4 * halves.lines - 1; quad >= 0; --quad) {  // falling, as the low bits lie in front
         const int part = int(2 * (quad % 4)), up = int(2 * (quad / halves.lines));
         const uint8_t *low = block + quad % halves.lines * 64, *high = halves.coarse + quad / 4 * 64;
         for (int i = 0; i < 64; ++i)
@@ -39,12 +39,12 @@ TARGET inline void unpack(const Halves& halves, uint8_t* block) {
     }
 }
 
-TARGET inline int64_t estimates(const CodedRows& coded, const Aim& aim, const int32_t* rows, int64_t count,
+TARGET inline int64_t estimates(const CodedRows& coded, const EncodedQuery& encoded, const int32_t* rows, int64_t count,
                                 float threshold, const Estimates& out) {
     int64_t kept = 0;
     for (int64_t i = 0; i < count; ++i) {
         const uint8_t* code = code_of(coded, rows, i);
-        const float value = estimate(coded, aim, code, sum_of(code, coded.stride, aim.query));
+        const float value = estimate(coded, encoded, code, sum_of(code, coded.stride, encoded.query));
         out.values[kept] = value;
         out.places[kept] = int32_t(i);
         kept += !(value < threshold);
@@ -58,7 +58,7 @@ TARGET inline void products(const int8_t* a, const int8_t* values, int64_t dim, 
 }
 
 // Columns are summed side by side in registers, whatever their width, and rounded one by one in one order.
-TARGET inline void turn(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out) {
+TARGET inline void rotate(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out) {
     for (int64_t first = 0; first < width; first += 64) {
         float sums[64] = {};
         const float* row = matrix + first;

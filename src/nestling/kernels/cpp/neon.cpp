@@ -93,7 +93,8 @@ TARGET inline int32_t sum_of(const uint8_t* code, int64_t stride, const int8_t* 
             sums[part] = vdotq_s32(sums[part], low, vld1q_s8(query + part * stride + i));
         }
     }
-    return vaddvq_s32(vaddq_s32(vaddq_s32(sums[0], sums[1]), vaddq_s32(sums[2], sums[3]))) + sum_from(i, code, stride, query);
+    const int32x4_t sum = vaddq_s32(vaddq_s32(sums[0], sums[1]), vaddq_s32(sums[2], sums[3]));
+    return vaddvq_s32(sum) + sum_from(i, code, stride, query);
 }
 
 TARGET inline int32_t product_of(const int8_t* a, const int8_t* b, int64_t dim) {
@@ -160,8 +161,8 @@ TARGET inline double finish(const float64x2_t* sums, const T* row, const double*
 
 TARGET void unpack_registers(const Halves& halves, uint8_t* block) {
     const int64_t lines = halves.lines;
-    turn_low_bits(halves, block);
-    for (int64_t quad = 4 * lines - 1; quad >= 0; --quad) {  // falling, as the low bits stand in front
+    transpose_low_bits(halves, block);
+    for (int64_t quad = 4 * lines - 1; quad >= 0; --quad) {  // falling, as the low bits lie in front
         const int8x16_t part = vdupq_n_s8(int8_t(-2 * (quad % 4))), up = vdupq_n_s8(int8_t(-2 * (quad / lines)));
         const uint8_t *low = block + quad % lines * 64, *high = halves.coarse + quad / 4 * 64;
         for (int i = 0; i < 64; i += 16) {
@@ -189,7 +190,7 @@ const Level kNeon = {
      {nullptr, scan<2, 1>, scan<2, 2>, scan<2, 3>, scan<2, 4>},
      {nullptr, scan<4, 1>, scan<4, 2>, scan<4, 3>, scan<4, 4>},
      {nullptr, scan<8, 1>, scan<8, 2>, scan<8, 3>, scan<8, 4>}},
-    sift,
+    filter,
     refine,
     unpack_registers,
     product,
@@ -197,7 +198,7 @@ const Level kNeon = {
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
     estimates,
     products,
-    turn,
+    rotate,
 };
 
 }  // namespace nestling

@@ -105,7 +105,7 @@ double finish(const double* sums, const T* row, const double* query, int64_t cou
 
 const Level kPlain = {
     {{nullptr, scan<1, 1>}, {nullptr, scan<2, 1>}, {nullptr, scan<4, 1>}, {nullptr, scan<8, 1>}},
-    sift,
+    filter,
     refine,
     unpack,
     product,
@@ -113,7 +113,7 @@ const Level kPlain = {
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
     estimates,
     products,
-    turn,
+    rotate,
 };
 
 }  // namespace nestling

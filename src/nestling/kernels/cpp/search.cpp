@@ -14,35 +14,35 @@ constexpr int64_t kBatch = 8, kLikelyBatch = 16;  // queries for which unpacking
 constexpr int64_t kMostAtOnce = 256;              // of a batch
 constexpr int64_t kBlocksAtATime = Room::kBlocks;  // of 16 rows: half a megabyte of coarse codes of 256 dims
 constexpr int64_t kFirstBlocks = 64;
-constexpr int64_t kLedgerRows = 1 << 18;  // one megabyte a query
+constexpr int64_t kSavedRows = 1 << 18;  // one megabyte a query
 constexpr int32_t kDone = -(1 << 29);       // less than any sum: the row was verified
 
 constexpr int64_t kGroup = 16;  // queries for which a tile of codes stays in the cache
 
 struct Scratch {
     Room rooms[kMostTogether];
-    std::vector<int32_t> ledgers[kGroup];
+    std::vector<int32_t> saved_sums[kGroup];
     std::vector<Candidate> candidates;
 };
 
-// One query on its way through the codes. First it goes after the rows whose bound is likely to hold and
-// reaches the k-th best score; that score is then high enough to leave out most rows by bounds that are sure.
-class Pursuit : Verifier {
+// One query that scans the codes. Likely bounds select rows first; their k-th best score is then high enough
+// that bounds that always hold leave out most of the other rows.
+class ScannedQuery : Verifier {
 public:
-    Pursuit(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
-            const NestlingQueries& queries, int64_t number, int64_t k, std::vector<int32_t>& ledger)
-        : Verifier(level, vectors, codes, queries, number, k), ledger_(ledger) {
+    ScannedQuery(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
+                 const NestlingQueries& queries, int64_t number, int64_t k, std::vector<int32_t>& saved_sums)
+        : Verifier(level, vectors, codes, queries, number, k), saved_(saved_sums) {
         if (!sure_) return;
-        const size_t rows = size_t(std::min((codes.last - codes.first) * kLanes, kLedgerRows));
-        if (ledger.size() < rows) ledger.resize(rows);
+        const size_t rows = size_t(std::min((codes.last - codes.first) * kLanes, kSavedRows));
+        if (saved_sums.size() < rows) saved_sums.resize(rows);
     }
 
-    // The rows that the ledger is about from now on begin with this block.
-    void open(int64_t block) { chapter_ = block; }
+    // Saved sums are from now on those of the rows behind this block.
+    void open(int64_t block) { part_ = block; }
 
     Probe probe(int64_t block, bool final) const {
-        int32_t* ledger = sure_ ? ledger_.data() + (block - chapter_) * kLanes : nullptr;
-        return {query_, 3 * sum_, (final && sure_ ? sure_ : likely_)[0], threshold_, ledger};
+        int32_t* saved_sums = sure_ ? saved_.data() + (block - part_) * kLanes : nullptr;
+        return {query_, 3 * sum_, (final && sure_ ? sure_ : likely_)[0], threshold_, saved_sums};
     }
 
     // The largest bound left out counts where no surer one follows.
@@ -64,7 +64,7 @@ public:
         for (int64_t i = 0; i < found.count; ++i) candidates.push_back({safe(found.bounds[i]), found.rows[i], 0});
         const size_t verified = verify(candidates);
         for (size_t i = 0; sure_ && i < verified; ++i)
-            ledger_[size_t(candidates[i].row - chapter_ * kLanes)] = kDone;
+            saved_[size_t(candidates[i].row - part_ * kLanes)] = kDone;
         if (!final) return;
         skip(found.skipped);
         if (verified < candidates.size()) skip(candidates[verified].bound);
@@ -74,9 +74,9 @@ public:
 
 private:
     // Leave out rows that only fill the last block, that may not be found, that were verified.
-    void drop(Found& found, bool from_ledger) const {
+    void drop(Found& found, bool from_saved) const {
         while (found.count && found.rows[found.count - 1] >= codes_.rows) --found.count;
-        if (!from_ledger && !codes_.allowed) return;
+        if (!from_saved && !codes_.allowed) return;
         int64_t kept = 0;
         for (int64_t i = 0; i < found.count; ++i) {
             found.rows[kept] = found.rows[i];
@@ -86,8 +86,8 @@ private:
         found.count = kept;
     }
 
-    std::vector<int32_t>& ledger_;
-    int64_t chapter_ = 0, refined_ = 0;
+    std::vector<int32_t>& saved_;
+    int64_t part_ = 0, refined_ = 0;
 };
 
 void scan_together(const Level& level, const Packed& codes, int bits_log2, int64_t first, int64_t last,
@@ -101,50 +101,50 @@ void scan_together(const Level& level, const Packed& codes, int bits_log2, int64
     }
 }
 
-// Some queries, a few at a time, go through a tile of codes: by scanning them, or by their ledgers.
-void visit(const Level& level, const Packed& codes, std::vector<Pursuit>& pursuits, int64_t first, int64_t last,
-           bool from_ledgers, bool final, Scratch& scratch) {
+// Some queries, a few at a time, go through a tile of codes: by scanning it, or by their saved sums.
+void visit(const Level& level, const Packed& codes, std::vector<ScannedQuery>& scanned, int64_t first, int64_t last,
+           bool from_saved, bool final, Scratch& scratch) {
     Probe probes[kMostTogether];
     Found found[kMostTogether];
-    for (size_t start = 0; start < pursuits.size(); start += kMostTogether) {
-        const size_t count = std::min<size_t>(kMostTogether, pursuits.size() - start);
+    for (size_t start = 0; start < scanned.size(); start += kMostTogether) {
+        const size_t count = std::min<size_t>(kMostTogether, scanned.size() - start);
         for (size_t i = 0; i < count; ++i) {
-            probes[i] = pursuits[start + i].probe(first, final);
-            found[i] = pursuits[start + i].found(scratch.rooms[i], final);
-            if (from_ledgers) level.sift(codes, first, last, probes[i], &found[i]);
+            probes[i] = scanned[start + i].probe(first, final);
+            found[i] = scanned[start + i].found(scratch.rooms[i], final);
+            if (from_saved) level.filter(codes, first, last, probes[i], &found[i]);
         }
-        if (!from_ledgers) scan_together(level, codes, 1, first, last, probes, found, int64_t(count));
+        if (!from_saved) scan_together(level, codes, 1, first, last, probes, found, int64_t(count));
         for (size_t i = 0; i < count; ++i)
-            pursuits[start + i].follow(found[i], scratch.rooms[i], final, scratch.candidates);
+            scanned[start + i].follow(found[i], scratch.rooms[i], final, scratch.candidates);
     }
 }
 
-void pursue(const Level& level, const NestlingCodes& codes, std::vector<Pursuit>& pursuits, Scratch& scratch) {
+void scan_all(const Level& level, const NestlingCodes& codes, std::vector<ScannedQuery>& scanned, Scratch& scratch) {
     const Packed packed = {codes.coarse, codes.lines, codes.coarse_scale, codes.coarse_radius, codes.bias};
-    const bool proof = pursuits[0].needs_proof();
+    const bool proof = scanned[0].needs_proof();
     int64_t step = kFirstBlocks;
-    for (int64_t chapter = codes.first; chapter < codes.last; chapter += kLedgerRows / kLanes) {
-        const int64_t end = std::min(chapter + kLedgerRows / kLanes, codes.last);
-        for (auto& pursuit : pursuits) pursuit.open(chapter);
-        for (int64_t first = chapter; first < end; first += step, step = kBlocksAtATime)
-            visit(level, packed, pursuits, first, std::min(first + step, end), false, !proof, scratch);
+    for (int64_t part = codes.first; part < codes.last; part += kSavedRows / kLanes) {
+        const int64_t end = std::min(part + kSavedRows / kLanes, codes.last);
+        for (auto& query : scanned) query.open(part);
+        for (int64_t first = part; first < end; first += step, step = kBlocksAtATime)
+            visit(level, packed, scanned, first, std::min(first + step, end), false, !proof, scratch);
         if (!proof) continue;
-        for (int64_t first = chapter; first < end; first += kBlocksAtATime)
-            visit(level, packed, pursuits, first, std::min(first + kBlocksAtATime, end), true, true, scratch);
+        for (int64_t first = part; first < end; first += kBlocksAtATime)
+            visit(level, packed, scanned, first, std::min(first + kBlocksAtATime, end), true, true, scratch);
     }
 }
 
 void search_few(const Level& level, const NestlingVectors& vectors, const NestlingCodes& codes,
                 const NestlingQueries& queries, int64_t start, int64_t count, int64_t k,
                 const NestlingAnswers& answers) {
-    Lent<Scratch> lent;
-    Scratch& scratch = *lent;
-    std::vector<Pursuit> pursuits;
-    pursuits.reserve(size_t(count));
+    Borrowed<Scratch> borrowed;
+    Scratch& scratch = *borrowed;
+    std::vector<ScannedQuery> scanned;
+    scanned.reserve(size_t(count));
     for (int64_t i = 0; i < count; ++i)
-        pursuits.emplace_back(level, vectors, codes, queries, start + i, k, scratch.ledgers[i]);
-    pursue(level, codes, pursuits, scratch);
-    for (auto& pursuit : pursuits) pursuit.answer(answers);
+        scanned.emplace_back(level, vectors, codes, queries, start + i, k, scratch.saved_sums[i]);
+    scan_all(level, codes, scanned, scratch);
+    for (auto& query : scanned) query.answer(answers);
 }
 
 }  // namespace

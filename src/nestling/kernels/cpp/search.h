@@ -43,7 +43,7 @@ constexpr float kHighest = std::numeric_limits<float>::infinity();
 struct Scored {
     double score;
     int64_t row;
-    // Better ones first; of equal scores the row that stands first.
+    // Better ones first; of equal scores the lower row.
     bool operator<(const Scored& other) const {
         return score != other.score ? score > other.score : row < other.row;
     }
@@ -160,21 +160,21 @@ struct Room {
 
 // Memory of one search at a time, kept for the next: fresh pages for every query would cost as much as half a
 // scan. It belongs to no thread, as threads that share a search end with it. Without a lock, a fork is no danger.
-template <typename T> class Lent {
+template <typename T> class Borrowed {
 public:
-    Lent() {
+    Borrowed() {
         for (auto& place : idle_)
             if ((held_ = place.exchange(nullptr))) return;
         held_ = new T();
     }
-    ~Lent() {
+    ~Borrowed() {
         for (auto& place : idle_) {
             T* none = nullptr;
             if (place.compare_exchange_strong(none, held_)) return;
         }
         delete held_;
     }
-    Lent(const Lent&) = delete;
+    Borrowed(const Borrowed&) = delete;
     T& operator*() { return *held_; }
 
 private:

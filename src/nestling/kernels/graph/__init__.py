@@ -6,10 +6,10 @@ from nestling.kernels.graph.layout import (
     LINE_BYTES,
     Answer,
     CodedGraph,
-    Lens,
+    EncodedQueries,
+    QueryEncoder,
     Residuals,
     SearchedGraph,
-    Walks,
     WholeRows,
     aligned,
 )
@@ -19,24 +19,24 @@ __all__ = [
     "LINE_BYTES",
     "Answer",
     "CodedGraph",
-    "Lens",
+    "EncodedQueries",
+    "QueryEncoder",
     "Residuals",
     "SearchedGraph",
-    "Walks",
     "WholeRows",
-    "aim",
     "aligned",
+    "beam_search",
+    "encode",
     "grow",
     "link",
     "rank",
     "rank_coded",
     "search",
-    "walk",
 ]
 
-aim = backend(numpy.aim, native.aim)
+encode = backend(numpy.encode, native.encode)
 search = backend(numpy.search, native.search)
-walk = backend(numpy.walk, native.walk)
+beam_search = backend(numpy.beam_search, native.beam_search)
 grow = backend(numpy.grow, native.grow)
 link = backend(numpy.link, native.link)
 rank = backend(numpy.rank, native.rank)

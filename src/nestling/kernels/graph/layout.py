@@ -1,4 +1,4 @@
-"""What a graph that is walked consists of: coded rows with links, what walks go towards, what they find."""
+"""The arrays of a graph search: rows with 2-bit codes and links, encoded queries, and answers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ LINE_BYTES = 64
 
 @dataclass(frozen=True, eq=False)
 class CodedGraph:
-    """Rows with their codes and links.
+    """Rows with their 2-bit codes and links.
 
-    A code has four levels of two bits a byte: level ``s`` of byte ``j`` is entry ``s * stride + j``. Its
-    last four bytes are a factor (float32), the four before them a bias if rows have one. With
-    ``t = 2 <query, code> - 3 sum(query)`` the estimate of a row is ``t * scale * factor + weight * bias``.
+    A byte of a code holds four entries: bits ``2s`` and ``2s + 1`` of byte ``j`` are the entry
+    ``s * stride + j``.
+    The last four bytes hold a factor (float32), and the four before them a bias if ``biased``. With
+    ``t = 2 <query, code> - 3 sum(query)`` the estimated score of a row is
+    ``t * scale * factor + weight * bias``.
 
     Args:
-        codes: ``UInt8[rows, stride]``, ``stride`` a multiple of 64; best at addresses that are, too.
-        links: ``Int32[rows, degree]``, -1 behind the last of each; growing changes it.
-        hubs: ``Int32[hubs]``: rows among whose best a walk begins.
+        codes: ``UInt8[rows, stride]``, ``stride`` a multiple of 64; fastest if aligned to 64 bytes, too.
+        links: ``Int32[rows, degree]``, padded with -1; :func:`grow` and :func:`link` write it.
+        hubs: ``Int32[hubs]``: rows from which a search starts at the best two.
         hub_codes: ``UInt8[hubs, stride]``: their codes.
         biased: whether rows have a bias.
     """
@@ -40,14 +42,14 @@ class CodedGraph:
 
 
 @dataclass(frozen=True, eq=False)
-class Walks:
-    """What to walk towards.
+class EncodedQueries:
+    """Queries as 8-bit codes, which are compared with the 2-bit codes of rows.
 
     Args:
-        codes: ``Int8[walks, 4 * stride]``, from -127 to 127, zero where a code ends with numbers.
-        sums: ``Int32[walks]``: sum of the codes of each.
-        scales: ``Float32[walks]``: what a code is multiplied by.
-        weights: ``Float32[walks]``: what the bias of a row is multiplied by, if rows have one.
+        codes: ``Int8[queries, 4 * stride]``, -127 to 127, zero where codes of rows hold a factor or bias.
+        sums: ``Int32[queries]``: sum of each query's codes.
+        scales: ``Float32[queries]``: the step that a code is multiplied by.
+        weights: ``Float32[queries]``: what the bias of a row is multiplied by, if rows have one.
     """
 
     codes: Whole
@@ -55,18 +57,18 @@ class Walks:
     scales: Floats
     weights: Floats
 
-    def part(self, rows: slice) -> Walks:
-        """Some of the walks."""
-        return Walks(self.codes[rows], self.sums[rows], self.scales[rows], self.weights[rows])
+    def part(self, rows: slice) -> EncodedQueries:
+        """Some of the queries."""
+        return EncodedQueries(self.codes[rows], self.sums[rows], self.scales[rows], self.weights[rows])
 
 
-class Moved(NamedTuple):
-    """Queries relative to the mean of the rows.
+class CentredQueries(NamedTuple):
+    """Queries less the mean of the rows.
 
     Attributes:
         rows: ``Float64[queries, dim]``.
-        weights: ``Float64[queries]``: how much the bias of a row counts.
-        factors: ``Float64[queries]``: what queries were multiplied by before the mean was taken off.
+        weights: ``Float64[queries]``: what the bias of a row is multiplied by.
+        factors: ``Float64[queries]``: what queries were multiplied by before the mean was subtracted.
     """
 
     rows: Doubles
@@ -75,20 +77,20 @@ class Moved(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Lens:
-    """How queries become walks.
+class QueryEncoder:
+    """How queries are encoded: centred, rotated and quantised to 8 bits.
 
     Args:
         dim: entries of a query.
-        width: entries of a walk, ``4 * stride``.
-        basis: ``Float32[dim or more, width or more]``: what each entry of a row adds to the entries of a
-            walk, and to those that only residuals have.
-        mean: ``Float64[dim]`` that was taken off the rows after scaling.
+        width: entries of an encoded query, ``4 * stride``.
+        basis: ``Float32[dim or more, width or more]``: the rotation. Columns behind the first ``width`` serve
+            residuals only.
+        mean: ``Float64[dim]``: subtracted from rows after scaling.
         scale: a power of two.
-        cosine: whether scores are those of queries of length one.
-        biased: whether estimates have a bias; queries are then moved as the rows were.
-        products: whether scores are inner products nevertheless: queries are moved by as much of the mean
-            as is in them.
+        cosine: whether queries are normalised first.
+        biased: whether estimates have a bias; queries are then centred as the rows were.
+        products: whether scores are inner products all the same. Then each query loses its projection onto
+            the mean, instead of the mean.
     """
 
     dim: int
@@ -100,25 +102,25 @@ class Lens:
     biased: bool
     products: bool = False
 
-    def moved(self, queries: Doubles) -> Moved:
-        """Queries ``Float64[queries, dim]`` relative to the mean; for the cosine they have length one.
+    def centred(self, queries: Doubles) -> CentredQueries:
+        """Queries ``Float64[queries, dim]`` less the mean; for the cosine they have length one.
 
-        They lose all of the mean or, where products are compared, as much of it as is in them: what rows
-        share would take the levels of their codes. The bias of a row says what that adds to its score.
+        All rows share the mean, so it would use up the levels of a query's code. The bias of a row holds what
+        the mean adds to its score.
         """
         if not self.biased:
-            return Moved(queries, np.zeros(len(queries)), np.ones(len(queries)))
+            return CentredQueries(queries, np.zeros(len(queries)), np.ones(len(queries)))
         factors, weights = np.full(len(queries), self.scale), np.ones(len(queries))
         if self.products:
             factors = 1 / np.maximum(np.abs(queries).max(axis=1), np.finfo(np.float64).tiny)
             weights = (queries * factors[:, None]) @ self.mean / (self.mean @ self.mean)
         rows = queries * factors[:, None] - weights[:, None] * self.mean
-        return Moved(rows, weights, factors)
+        return CentredQueries(rows, weights, factors)
 
 
 @dataclass(frozen=True, eq=False)
 class WholeRows:
-    """8-bit codes of whole rows, which links are chosen by.
+    """8-bit codes of all entries of the rows; links are chosen by their distances.
 
     Args:
         values: ``Int8[rows, dim]``, ``dim`` a multiple of 64.
@@ -133,10 +135,10 @@ class WholeRows:
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """8-bit codes of what the 2-bit codes of turned rows leave out.
+    """8-bit codes of rotated rows less their 2-bit codes.
 
     Args:
-        values: ``Int8[rows, columns of the lens]``.
+        values: ``Int8[rows, columns of the encoder]``.
         steps: ``Float32[rows]``: what a code is multiplied by.
     """
 
@@ -145,7 +147,7 @@ class Residuals:
 
     @classmethod
     def joined(cls, parts: list[Residuals]) -> Residuals:
-        """Those of several blocks of rows, one after the other."""
+        """The residuals of several blocks of rows, concatenated."""
         return cls(
             np.concatenate([part.values for part in parts]), np.concatenate([part.steps for part in parts])
         )
@@ -153,16 +155,16 @@ class Residuals:
 
 @dataclass(frozen=True, eq=False)
 class SearchedGraph:
-    """All that a search reads.
+    """Everything that a search reads.
 
     Args:
-        graph: where to walk.
-        lens: what turns queries into walks.
-        vectors: what rows are ranked by: themselves, or codes and residuals.
+        graph: the codes and links.
+        encoder: encodes the queries.
+        vectors: the vectors of the rows, or residuals that replace them when candidates are ranked.
     """
 
     graph: CodedGraph
-    lens: Lens
+    encoder: QueryEncoder
     vectors: StoredRows | Residuals
 
 
@@ -173,7 +175,8 @@ class Answer(NamedTuple):
         indices: ``Int64[queries, k]``, best first, -1 where there are fewer.
         scores: ``Float64[queries, k]``, nan where there are fewer.
         few: how many queries found fewer than ``k``.
-        refused: a query that is not finite or has no direction, if there is one; nothing was searched then.
+        refused: number of the first query that is not finite or has length zero; if there is one, nothing is
+            searched.
     """
 
     indices: Ints
@@ -183,7 +186,7 @@ class Answer(NamedTuple):
 
 
 def aligned(rows: int, stride: int) -> Bytes:
-    """``UInt8[rows, stride]`` of zeros that begins where a line of the cache does.
+    """``UInt8[rows, stride]`` of zeros that begins at a cache line.
 
     >>> aligned(3, 64).ctypes.data % 64
     0

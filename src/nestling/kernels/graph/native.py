@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from nestling.kernels.graph.layout import (
     Answer,
     CodedGraph,
-    Lens,
+    EncodedQueries,
     Links,
+    QueryEncoder,
     Residuals,
     SearchedGraph,
-    Walks,
     WholeRows,
 )
 from nestling.kernels.library import LEVELS, address, declared
@@ -35,11 +35,11 @@ class _Graph(Structure):
     ]
 
 
-class _Walks(Structure):
+class _EncodedQueries(Structure):
     _fields_ = [("count", c_int64), *[(name, c_void_p) for name in ("codes", "sums", "scales", "weights")]]
 
 
-class _Lens(Structure):
+class _QueryEncoder(Structure):
     _fields_ = [
         *[(name, c_int64) for name in ("dim", "width", "columns")],
         *[(name, c_void_p) for name in ("basis", "mean")],
@@ -56,17 +56,17 @@ class _Whole(Structure):
     _fields_ = [("dim", c_int64), ("values", c_void_p), ("scales", c_void_p), ("norms", c_void_p)]
 
 
-def aim(level: str, lens: Lens, rows: Doubles, weights: Doubles) -> Walks:
+def encode(level: str, encoder: QueryEncoder, rows: Doubles, weights: Doubles) -> EncodedQueries:
     rows, count = np.ascontiguousarray(rows), len(rows)
-    codes, sums = np.empty((count, lens.width), np.int8), np.empty(count, np.int32)
-    aims = Walks(codes, sums, np.empty(count, np.float32), weights.astype(np.float32))
-    given = (_lens(lens), address(rows), count, address(aims.weights), rows.shape[1])
+    codes, sums = np.empty((count, encoder.width), np.int8), np.empty(count, np.int32)
+    encoded = EncodedQueries(codes, sums, np.empty(count, np.float32), weights.astype(np.float32))
+    given = (_query_encoder(encoder), address(rows), count, address(encoded.weights), rows.shape[1])
     _check(
         _functions().nestling_graph_aim(
-            LEVELS.index(level), *given, *map(address, (aims.codes, aims.sums, aims.scales))
+            LEVELS.index(level), *given, *map(address, (encoded.codes, encoded.sums, encoded.scales))
         )
     )
-    return aims
+    return encoded
 
 
 def search(
@@ -96,24 +96,34 @@ def search(
     return Answer(indices, scores, few, None if few >= 0 else _NO_MEMORY - 1 - few)
 
 
-def walk(
+def beam_search(
     level: str,
     graph: CodedGraph,
-    walks: Walks,
+    queries: EncodedQueries,
     ef: int,
     kept: int,
     allowed: NDArray[np.bool_] | None = None,
 ) -> Links:
-    found = np.empty((len(walks.codes), kept), np.int32)
+    found = np.empty((len(queries.codes), kept), np.int32)
     places = (address(allowed), kept, address(found))
-    _check(_functions().nestling_graph_walk(LEVELS.index(level), _graph(graph), _walks(walks), ef, *places))
+    _check(
+        _functions().nestling_graph_walk(
+            LEVELS.index(level), _graph(graph), _encoded_queries(queries), ef, *places
+        )
+    )
     return found
 
 
 def grow(
-    level: str, graph: CodedGraph, whole: WholeRows, walks: Walks, rows: Links, ef: int, alpha: float
+    level: str,
+    graph: CodedGraph,
+    whole: WholeRows,
+    queries: EncodedQueries,
+    rows: Links,
+    ef: int,
+    alpha: float,
 ) -> None:
-    given = (_graph(graph), _whole(whole), _walks(walks), address(rows))
+    given = (_graph(graph), _whole(whole), _encoded_queries(queries), address(rows))
     _check(_functions().nestling_graph_grow(LEVELS.index(level), *given, ef, alpha))
 
 
@@ -135,13 +145,20 @@ def rank(
 @cache
 def _functions() -> Any:
     types_of: dict[str, list[Any]] = {
-        "graph_aim": [POINTER(_Lens), c_void_p, c_int64, c_void_p, c_int64, *[c_void_p] * 3],
+        "graph_aim": [POINTER(_QueryEncoder), c_void_p, c_int64, c_void_p, c_int64, *[c_void_p] * 3],
         "graph_search": [
-            *[POINTER(each) for each in (_Graph, _Lens, Vectors, _Residuals)],
+            *[POINTER(each) for each in (_Graph, _QueryEncoder, Vectors, _Residuals)],
             *[c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p],
         ],
-        "graph_walk": [POINTER(_Graph), POINTER(_Walks), c_int64, c_void_p, c_int64, c_void_p],
-        "graph_grow": [POINTER(_Graph), POINTER(_Whole), POINTER(_Walks), c_void_p, c_int64, c_float],
+        "graph_walk": [POINTER(_Graph), POINTER(_EncodedQueries), c_int64, c_void_p, c_int64, c_void_p],
+        "graph_grow": [
+            POINTER(_Graph),
+            POINTER(_Whole),
+            POINTER(_EncodedQueries),
+            c_void_p,
+            c_int64,
+            c_float,
+        ],
         "graph_link": [POINTER(_Graph), POINTER(_Whole), c_void_p, c_int64, c_float],
         "rank": [POINTER(Vectors), c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_void_p],
     }
@@ -150,10 +167,10 @@ def _functions() -> Any:
 
 def _check(failed: bool) -> None:
     if failed:
-        raise MemoryError("no memory to walk the graph")
+        raise MemoryError("no memory to search the graph")
 
 
-# What is searched is described once: for a single query that would take as long as the walk.
+# What is searched is described once: for a single query that would take as long as the search.
 _graphs: WeakKeyDictionary[CodedGraph, _Graph] = WeakKeyDictionary()
 _described: WeakKeyDictionary[SearchedGraph, tuple[Any, ...]] = WeakKeyDictionary()
 
@@ -169,25 +186,25 @@ def _graph(graph: CodedGraph) -> _Graph:
 def _searched(searched: SearchedGraph) -> tuple[Any, ...]:
     found = _described.get(searched)
     if found is None:
-        graph, lens, vectors = _graph(searched.graph), _lens(searched.lens), searched.vectors
+        graph, encoder, vectors = _graph(searched.graph), _query_encoder(searched.encoder), searched.vectors
         if isinstance(vectors, Residuals):
             residuals = _Residuals(address(vectors.values), address(vectors.steps))
-            found = (byref(graph), byref(lens), None, byref(residuals))
+            found = (byref(graph), byref(encoder), None, byref(residuals))
         else:
-            found = (byref(graph), byref(lens), byref(vectors_of(vectors)), None)
+            found = (byref(graph), byref(encoder), byref(vectors_of(vectors)), None)
         _described[searched] = found
     return found
 
 
-def _lens(lens: Lens) -> _Lens:
-    places = map(address, (lens.basis, lens.mean))
-    shape = (lens.dim, lens.width, lens.basis.shape[1])
-    return _Lens(*shape, *places, lens.scale, lens.cosine, lens.biased, lens.products)
+def _query_encoder(encoder: QueryEncoder) -> _QueryEncoder:
+    places = map(address, (encoder.basis, encoder.mean))
+    shape = (encoder.dim, encoder.width, encoder.basis.shape[1])
+    return _QueryEncoder(*shape, *places, encoder.scale, encoder.cosine, encoder.biased, encoder.products)
 
 
-def _walks(walks: Walks) -> _Walks:
-    places = map(address, (walks.codes, walks.sums, walks.scales, walks.weights))
-    return _Walks(len(walks.codes), *places)
+def _encoded_queries(queries: EncodedQueries) -> _EncodedQueries:
+    places = map(address, (queries.codes, queries.sums, queries.scales, queries.weights))
+    return _EncodedQueries(len(queries.codes), *places)
 
 
 def _whole(whole: WholeRows) -> _Whole:

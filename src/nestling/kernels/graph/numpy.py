@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from nestling.kernels.graph.layout import (
     Answer,
     CodedGraph,
-    Lens,
+    EncodedQueries,
     Links,
+    QueryEncoder,
     Residuals,
     SearchedGraph,
-    Walks,
     WholeRows,
 )
 from nestling.kernels.scans.layout import Bytes, Doubles, Floats, Ints, StoredRows, unpack_rows
@@ -28,23 +28,26 @@ _TINY, _SMALL = np.finfo(np.float64).tiny, np.finfo(np.float32).tiny
 _Key = tuple[float, int]  # the estimate with its sign changed, and the row
 
 
-def aim(lens: Lens, rows: Doubles, weights: Doubles) -> Walks:
-    """Walks towards rows in terms of the frame, ``Float64[walks, entries or fewer]``, finite.
+def encode(encoder: QueryEncoder, rows: Doubles, weights: Doubles) -> EncodedQueries:
+    """Encode queries that are centred already.
 
-    ``weights``, ``Float64[walks]``, say how much the biases of rows count.
+    Products and sums are rounded one by one and in order, so that every level gives the same codes.
 
-    Products and sums are rounded one by one and in order, so that every level gives the same walks.
+    Args:
+        encoder: the rotation.
+        rows: ``Float64[queries, entries]``, finite; at most as many entries as the rotation takes.
+        weights: ``Float64[queries]``: what the biases of rows are multiplied by.
     """
     largest = np.maximum(np.abs(rows).max(axis=1), _TINY)
     units = (rows / largest[:, None]).astype(np.float32)
-    turned = _turned(lens, units)
-    own, ends = turned[:, : lens.width].copy(), 8 if lens.biased else 4
+    rotated = _rotated(encoder, units)
+    own, ends = rotated[:, : encoder.width].copy(), 8 if encoder.biased else 4
     own.reshape(len(rows), 4, -1)[:, :, -ends:] = 0
     steps = np.maximum(np.abs(own).max(axis=1), _SMALL) / _LARGEST
     codes = np.rint(own / steps[:, None]).astype(np.int8)
     with np.errstate(over="ignore"):  # beside so large a scale biases do not count
-        scales = (steps * largest).astype(np.float32) if lens.biased else steps
-    return Walks(codes, codes.sum(axis=1, dtype=np.int32), scales, weights.astype(np.float32))
+        scales = (steps * largest).astype(np.float32) if encoder.biased else steps
+    return EncodedQueries(codes, codes.sum(axis=1, dtype=np.int32), scales, weights.astype(np.float32))
 
 
 def search(
@@ -55,24 +58,24 @@ def search(
     k: int,
     allowed: NDArray[np.bool_] | None = None,
 ) -> Answer:
-    """The ``k`` best of the rows that walks towards queries meet; of equal ones the lower row wins.
+    """Encode queries, search the graph, and rank the candidates; of equal scores the lower row wins.
 
     Args:
-        searched: where to walk, and what with.
-        queries: ``Float64[queries, dim]``, entries of a row side by side.
-        ef: how many rows a walk keeps in view, at least 1.
-        kept: how many of those it meets are scored, at least ``k``.
-        k: at least 1.
-        allowed: ``Bool[rows]``: rows that may be given.
+        searched: the graph and its vectors.
+        queries: ``Float64[queries, dim]``, contiguous rows.
+        ef: width of the beam, at least 1.
+        kept: how many candidates are ranked, at least ``k``.
+        k: how many rows to find, at least 1.
+        allowed: ``Bool[rows]``: rows that may be found; all by default.
     """
-    lens, norms = searched.lens, np.linalg.norm(queries, axis=1)
-    usable = np.isfinite(queries).all(axis=1) & ~(lens.cosine & (norms <= _SMALLEST_NORM))
+    encoder, norms = searched.encoder, np.linalg.norm(queries, axis=1)
+    usable = np.isfinite(queries).all(axis=1) & ~(encoder.cosine & (norms <= _SMALLEST_NORM))
     if not usable.all():
         none = np.full((len(queries), k), -1)
         return Answer(none, none.astype(np.float64), 0, int(np.argmin(usable)))
-    direct = queries / norms[:, None] if lens.cosine else queries
-    moved = lens.moved(direct)
-    met = walk(searched.graph, aim(lens, moved.rows, moved.weights), ef, kept, allowed)
+    direct = queries / norms[:, None] if encoder.cosine else queries
+    centred = encoder.centred(direct)
+    met = beam_search(searched.graph, encode(encoder, centred.rows, centred.weights), ef, kept, allowed)
     if isinstance(searched.vectors, Residuals):
         indices, scores = rank_coded(searched, searched.vectors, queries, met, k)
     else:
@@ -80,49 +83,51 @@ def search(
     return Answer(indices, scores, int((indices[:, -1] < 0).sum()))
 
 
-def walk(
-    graph: CodedGraph, walks: Walks, ef: int, kept: int, allowed: NDArray[np.bool_] | None = None
+def beam_search(
+    graph: CodedGraph, queries: EncodedQueries, ef: int, kept: int, allowed: NDArray[np.bool_] | None = None
 ) -> Links:
-    """Rows that each walk meets, the most promising first: ``Int32[walks, kept]``, -1 where there are fewer.
+    """Candidates of each query by beam search, best estimate first: ``Int32[queries, kept]``, padded with -1.
 
-    A walk follows the links of the best row it met and did not follow yet, until the ``ef`` best are
-    followed (Vamana's greedy search: Subramanya et al., DiskANN, 2019, algorithm 1).
+    Each step expands the best row not expanded yet, until the ``ef`` best are expanded (greedy search:
+    Subramanya et al., DiskANN, 2019, algorithm 1).
 
     Args:
-        graph: where to walk.
-        walks: towards what.
-        ef: how many rows a walk keeps in view, at least 1.
-        kept: how many to give, at least 1; without ``allowed`` no more than ``ef`` are found.
-        allowed: ``Bool[rows]``: rows that may be given. Walks lead through all.
+        graph: codes and links.
+        queries: as :func:`encode` gives them.
+        ef: width of the beam, at least 1.
+        kept: how many candidates, at least 1; without ``allowed`` no more than ``ef`` are found.
+        allowed: ``Bool[rows]``: rows that may be candidates. The search passes through all rows.
     """
-    found = np.full((len(walks.codes), kept), -1, np.int32)
+    found = np.full((len(queries.codes), kept), -1, np.int32)
     for number, row in enumerate(found):
-        met = _walk(graph, walks, number, ef, kept, allowed)[:kept]
+        met = _met_rows(graph, queries, number, ef, kept, allowed)[:kept]
         row[: len(met)] = met
     return found
 
 
-def grow(graph: CodedGraph, whole: WholeRows, walks: Walks, rows: Links, ef: int, alpha: float) -> None:
-    """Choose links of new rows among what walks towards them meet; threads may share the new rows out.
+def grow(
+    graph: CodedGraph, whole: WholeRows, queries: EncodedQueries, rows: Links, ef: int, alpha: float
+) -> None:
+    """Choose the links of new rows among candidates of a beam search. Threads may divide the new rows.
 
     A candidate is left out if a nearer one that was chosen is ``alpha`` times nearer to it than the row
     (in squared distances; DiskANN, algorithm 2).
 
     Args:
-        graph: of the rows so far; the links of the new ones are written.
-        whole: all rows.
-        walks: one for each of the new rows.
-        rows: ``Int32[walks]``: the new rows.
-        ef: how many rows a walk keeps in view.
-        alpha: at least 1; larger ones leave less out.
+        graph: the rows so far; the links of the new rows are written.
+        whole: 8-bit codes of all rows.
+        queries: the new rows, encoded.
+        rows: ``Int32[queries]``: the new rows.
+        ef: width of the beam.
+        alpha: at least 1; larger values leave fewer candidates out.
     """
     for number, row in enumerate(rows):
-        met = np.array(_walk(graph, walks, number, ef, 0, None), np.int32)
+        met = np.array(_met_rows(graph, queries, number, ef, 0, None), np.int32)
         _choose(graph, whole, int(row), met, graph.links.shape[1], np.float32(alpha))
 
 
 def link(graph: CodedGraph, whole: WholeRows, rows: Links, alpha: float) -> None:
-    """Link what new rows chose with them as well, in the order given; rows with no room choose again."""
+    """Add the reverse of the links of new rows, in the order given; full rows choose their links again."""
     degree = graph.links.shape[1]
     for row in rows:
         for to in graph.links[row][graph.links[row] >= 0]:
@@ -163,7 +168,7 @@ def _rank(candidates: Links, k: int, score: Callable[[int, Ints], Doubles]) -> t
 def rank_coded(
     searched: SearchedGraph, residuals: Residuals, queries: Doubles, candidates: Links, k: int
 ) -> tuple[Ints, Doubles]:
-    """The same by codes and residuals; by numpy alone, as only what a filter leaves of a walk is ranked so.
+    """The same by codes and residuals; in numpy only, as it serves filtered searches alone.
 
     Args:
         searched: where the candidates were met.
@@ -172,52 +177,57 @@ def rank_coded(
         candidates: ``Int32[queries, length]``, -1 behind the last of each.
         k: at least 1.
     """
-    graph, lens = searched.graph, searched.lens
-    direct = queries / np.linalg.norm(queries, axis=1, keepdims=True) if lens.cosine else queries
-    moved, weights, factors = lens.moved(direct)
-    largest = np.maximum(np.abs(moved).max(axis=1, keepdims=True), _TINY)
-    turned = _turned(lens, (moved / largest).astype(np.float32)) * largest
-    squares, ends = np.square(moved).sum(axis=1), 8 if lens.biased else 4
-    unit = 1 if lens.cosine else lens.scale
+    graph, encoder = searched.graph, searched.encoder
+    direct = queries / np.linalg.norm(queries, axis=1, keepdims=True) if encoder.cosine else queries
+    centred, weights, factors = encoder.centred(direct)
+    largest = np.maximum(np.abs(centred).max(axis=1, keepdims=True), _TINY)
+    rotated = _rotated(encoder, (centred / largest).astype(np.float32)) * largest
+    squares, ends = np.square(centred).sum(axis=1), 8 if encoder.biased else 4
+    unit = 1 if encoder.cosine else encoder.scale
 
     def score(number: int, rows: Ints) -> Doubles:
         levels = 2 * unpack_rows(graph.codes[rows]).astype(np.float64).reshape(len(rows), 4, -1) - 3
         levels[:, :, -ends:] = 0
-        coded = levels.reshape(len(rows), -1) @ turned[number, : lens.width]
+        coded = levels.reshape(len(rows), -1) @ rotated[number, : encoder.width]
         bias, factor = np.ascontiguousarray(graph.codes[rows, -8:]).view(np.float32).astype(np.float64).T
-        product = factor * coded + residuals.steps[rows] * (residuals.values[rows] @ turned[number])
-        if lens.biased:
+        product = factor * coded + residuals.steps[rows] * (residuals.values[rows] @ rotated[number])
+        if encoder.biased:
             product = product + weights[number] * bias
-        if lens.biased and not lens.products:
-            return np.asarray((2 * product - squares[number]) / lens.scale**2)
-        return np.asarray((product / factors[number] + direct[number] @ lens.mean) / unit)
+        if encoder.biased and not encoder.products:
+            return np.asarray((2 * product - squares[number]) / encoder.scale**2)
+        return np.asarray((product / factors[number] + direct[number] @ encoder.mean) / unit)
 
     return _rank(candidates, k, score)
 
 
-def _turned(lens: Lens, units: Floats) -> Floats:
+def _rotated(encoder: QueryEncoder, units: Floats) -> Floats:
     """Sums in the order of the entries, each rounded as it comes."""
-    turned = np.zeros((len(units), lens.basis.shape[1]), np.float32)
-    for entry, row in zip(units.T, lens.basis[: units.shape[1]], strict=True):
-        turned += entry[:, None] * row
-    return turned
+    rotated = np.zeros((len(units), encoder.basis.shape[1]), np.float32)
+    for entry, row in zip(units.T, encoder.basis[: units.shape[1]], strict=True):
+        rotated += entry[:, None] * row
+    return rotated
 
 
-def _estimates(graph: CodedGraph, codes: Bytes, walks: Walks, number: int) -> list[float]:
+def _estimates(graph: CodedGraph, codes: Bytes, queries: EncodedQueries, number: int) -> list[float]:
     levels = unpack_rows(codes).astype(np.int32)
-    steps = 2 * (levels @ walks.codes[number].astype(np.int32)) - 3 * walks.sums[number]
+    steps = 2 * (levels @ queries.codes[number].astype(np.int32)) - 3 * queries.sums[number]
     numbers = np.ascontiguousarray(codes[:, -8:]).view(np.float32)
-    found: Floats = steps.astype(np.float32) * walks.scales[number] * numbers[:, 1]
+    found: Floats = steps.astype(np.float32) * queries.scales[number] * numbers[:, 1]
     return [
-        float(each) for each in (found + walks.weights[number] * numbers[:, 0] if graph.biased else found)
+        float(each) for each in (found + queries.weights[number] * numbers[:, 0] if graph.biased else found)
     ]
 
 
-def _walk(
-    graph: CodedGraph, walks: Walks, number: int, ef: int, kept: int, allowed: NDArray[np.bool_] | None
+def _met_rows(
+    graph: CodedGraph,
+    queries: EncodedQueries,
+    number: int,
+    ef: int,
+    kept: int,
+    allowed: NDArray[np.bool_] | None,
 ) -> list[int]:
-    """The rows that one walk meets: the ``ef`` best, or the ``kept`` best that are allowed."""
-    hubs = zip(_estimates(graph, graph.hub_codes, walks, number), graph.hubs.tolist(), strict=True)
+    """Candidates of one query: the ``ef`` best, or the ``kept`` best that are allowed."""
+    hubs = zip(_estimates(graph, graph.hub_codes, queries, number), graph.hubs.tolist(), strict=True)
     pool: list[_Key] = sorted((-estimate, row) for estimate, row in hubs)[: min(_ENTRIES, ef)]
     met = list(pool)
     seen, followed = {row for _, row in pool}, set[int]()
@@ -226,7 +236,7 @@ def _walk(
         new = [row for row in graph.links[ahead[0]].tolist() if row >= 0 and row not in seen]
         seen.update(new)
         if new:
-            for estimate, row in zip(_estimates(graph, graph.codes[new], walks, number), new, strict=True):
+            for estimate, row in zip(_estimates(graph, graph.codes[new], queries, number), new, strict=True):
                 insort(pool, (-estimate, row))
                 met.append((-estimate, row))
             del pool[ef:]

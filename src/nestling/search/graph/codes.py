@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.kernels import pack_rows, unpack_rows
-from nestling.kernels.graph import LINE_BYTES, Lens, Residuals, WholeRows, aligned
+from nestling.kernels.graph import LINE_BYTES, QueryEncoder, Residuals, WholeRows, aligned
 from nestling.process.progress import watched
 from nestling.search.exact.centring import FAR_FOR_GRAPH, Frame, is_far, spans
 
@@ -161,13 +161,15 @@ class Turn:
         values = np.clip(np.rint(rest / divisors), -_LARGEST, _LARGEST).astype(np.int8)
         return Residuals(values, steps)
 
-    def lens(self, frame: Frame, *, whole: bool = False) -> Lens:
+    def query_encoder(self, frame: Frame, *, whole: bool = False) -> QueryEncoder:
         """What turns queries into walks; if ``whole``, all directions are turned, as residuals need them."""
         shown = (len(self.basis), self.columns) if whole else (self.coded, 4 * self.stride)
         basis = self._placed(self.basis[:, : shown[0]].astype(np.float32), shown[1])
         mean = np.ascontiguousarray(frame.mean)
         is_cosine, products = self.metric == "cosine", self.mean is not None
-        return Lens(len(mean), 4 * self.stride, basis, mean, frame.scale, is_cosine, self.biased, products)
+        return QueryEncoder(
+            len(mean), 4 * self.stride, basis, mean, frame.scale, is_cosine, self.biased, products
+        )
 
     def _biases(self, turned: Doubles) -> Doubles:
         """What estimates are to be raised by: for distances, and for inner products with a moved query."""

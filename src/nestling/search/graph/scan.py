@@ -86,10 +86,14 @@ class GraphScan:
         equal: Equal | None = None,
     ) -> None:
         self._vectors, self._frame, self._turn = vectors, frame, turn
-        self._graph, self._metric, self._lens = graph, metric, turn.lens(frame, whole=residuals is not None)
+        self._graph, self._metric, self._encoder = (
+            graph,
+            metric,
+            turn.query_encoder(frame, whole=residuals is not None),
+        )
         self._residuals, self._equal = residuals, equal
         self._stored = kernels.StoredRows(vectors, frame.inverse_norms, frame.metric == "euclidean")
-        self._searched = SearchedGraph(graph, self._lens, residuals or self._stored)
+        self._searched = SearchedGraph(graph, self._encoder, residuals or self._stored)
 
     @classmethod
     def build(
@@ -192,7 +196,7 @@ class GraphScan:
             ConfigError: for ``ef`` or ``workers`` below 1, or a shortlist below ``k``.
         """
         check_request(len(self._vectors), k, ef, shortlist, allowed)
-        exact = in_doubles(queries, self._lens.dim)
+        exact = in_doubles(queries, self._encoder.dim)
         view = max(ef, k, shortlist or 1)
         kept = shortlist or max(k, min(ef * 3 // 4, _SCORED + _SCORED_MORE * k))
         allowed = None if allowed is None else np.ascontiguousarray(allowed)
@@ -305,7 +309,7 @@ class GraphScan:
         """Whether some of the codes are those of the vectors, and all links lead to rows."""
         links, hubs, rest = self._graph.links, self._graph.hubs, self._residuals
         inside = all(each.min() >= -1 and each.max() < len(self._vectors) for each in (links, hubs))
-        shape = (len(links), self._lens.basis.shape[1])
+        shape = (len(links), self._encoder.basis.shape[1])
         whole = rest is None or (rest.values.shape == shape and rest.steps.shape == shape[:1])
         grouped = self._equal is None or self._equal.fits(len(links))
         coded = self._turn.fits(self._frame, self._vectors, self._graph.codes)
@@ -330,8 +334,8 @@ class GraphScan:
         graph_kernels.link(graph, whole, new, _ALPHA)
 
     def _grow(self, graph: CodedGraph, whole: WholeRows, new: Links, ef: int) -> None:
-        aimed = graph_kernels.aim(self._lens, *self._turn.towards(self._frame, self._vectors, new))
-        graph_kernels.grow(graph, whole, aimed, new, ef, _ALPHA)
+        encoded = graph_kernels.encode(self._encoder, *self._turn.towards(self._frame, self._vectors, new))
+        graph_kernels.grow(graph, whole, encoded, new, ef, _ALPHA)
 
     def _find(
         self,
@@ -381,13 +385,13 @@ class GraphScan:
 
     def _meet(self, exact: Doubles, kept: int, ef: int, allowed: NDArray[np.bool_] | None) -> Links:
         rows, view = len(self._vectors), max(ef, kept)
-        moved = self._lens.moved(exact)
-        aimed = graph_kernels.aim(self._lens, moved.rows, moved.weights)
+        centred = self._encoder.centred(exact)
+        encoded = graph_kernels.encode(self._encoder, centred.rows, centred.weights)
         if allowed is None:
-            return graph_kernels.walk(self._graph, aimed, view, kept, None)
+            return graph_kernels.beam_search(self._graph, encoded, view, kept, None)
         count = int(np.count_nonzero(allowed))
         view = min(rows, max(length_to_fetch(kept, count / rows, rows), view * rows // count))
-        met = graph_kernels.walk(self._graph, aimed, view, view, None)
+        met = graph_kernels.beam_search(self._graph, encoded, view, view, None)
         met = keep_allowed(met, allowed, kept, min(kept, count))[0]
         return np.pad(met, ((0, 0), (0, kept - met.shape[1])), constant_values=-1)
 

@@ -1,4 +1,4 @@
-// A walk through a graph of rows by their 2-bit codes, in half steps, so that several can take turns.
+// Beam search over a graph of rows with 2-bit codes, in half steps, so that several searches can take turns.
 #pragma once
 #include "rows.h"
 
@@ -12,7 +12,7 @@ struct NestlingGraph {
     int64_t rows, stride, degree, hubs;
     const uint8_t* codes;      // [rows, stride]
     int32_t* links;            // [rows, degree], -1 where there are fewer
-    const int32_t* hub_rows;   // [hubs]: where walks begin
+    const int32_t* hub_rows;   // [hubs]: where searches start
     const uint8_t* hub_codes;  // [hubs, stride]
     int32_t biased;            // whether a row's line ends with its bias and factor, or its factor alone
 };
@@ -20,15 +20,15 @@ struct NestlingGraph {
 namespace nestling {
 
 constexpr int64_t kOutOfMemory = -1;
-constexpr int64_t kTogether = 4;  // walks that take turns, so that one computes while others wait for memory
+constexpr int64_t kTogether = 4;  // searches take turns: one computes while others wait for memory
 constexpr int64_t kEntries = 2;
 constexpr int64_t kHubsAtATime = 64;
 
 // Estimates order rows as whole numbers do: the better the smaller. Of equal ones the lower row is better.
 inline uint64_t key_of(float estimate, int32_t row) {
-    const float turned = 0.0f - estimate;  // never minus zero
+    const float negated = 0.0f - estimate;  // never minus zero
     uint32_t bits;
-    std::memcpy(&bits, &turned, 4);
+    std::memcpy(&bits, &negated, 4);
     bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
     return uint64_t(bits) << 32 | uint64_t(uint32_t(row)) << 1;
 }
@@ -38,9 +38,9 @@ inline int32_t row_of(uint64_t key) { return int32_t(uint32_t(key) >> 1); }
 inline float estimate_of(uint64_t key) {
     uint32_t bits = uint32_t(key >> 32);
     bits = bits & 0x80000000u ? bits & 0x7fffffffu : ~bits;
-    float turned;
-    std::memcpy(&turned, &bits, 4);
-    return -turned;
+    float negated;
+    std::memcpy(&negated, &bits, 4);
+    return -negated;
 }
 
 // The best keys so far, in order. The lowest bit says that the row's links were followed.
@@ -74,15 +74,15 @@ struct Pool {
     }
 };
 
-class Walker {
+class BeamSearch {
 public:
     // `kept`: how many allowed rows are remembered beside those that lead on; without a mask they are the same.
-    void start(const Level& level, const NestlingGraph& graph, const Aim& aim, int64_t ef,
+    void start(const Level& level, const NestlingGraph& graph, const EncodedQuery& encoded, int64_t ef,
                const uint8_t* allowed, int64_t kept) {
         level_ = &level;
         graph_ = &graph;
         coded_ = {graph.codes, graph.stride, graph.biased};
-        aim_ = aim;
+        query_ = encoded;
         allowed_ = allowed;
         seen_.assign(size_t(graph.rows + 63) / 64, 0);
         const size_t most = size_t(std::max(graph.degree, kHubsAtATime)) + 4;
@@ -92,7 +92,7 @@ public:
     }
 
     // One half of a step: ask for the codes of the next row's neighbours, or compare those that were asked for.
-    bool go_on() {
+    bool step() {
         if (count_) compare();
         else if (!expand()) return false;
         return true;
@@ -106,7 +106,7 @@ private:
         for (int64_t first = 0; first < graph_->hubs; first += kHubsAtATime) {
             const CodedRows hubs = {graph_->hub_codes + first * graph_->stride, graph_->stride, graph_->biased};
             const int64_t count = std::min(kHubsAtATime, graph_->hubs - first);
-            const int64_t near = level_->estimates(hubs, aim_, nullptr, count, pool_.least(), out());
+            const int64_t near = level_->estimates(hubs, query_, nullptr, count, pool_.least(), out());
             for (size_t i = 0; i < size_t(near); ++i)
                 pool_.insert(key_of(values_[i], graph_->hub_rows[first + places_[i]]));
         }
@@ -157,7 +157,7 @@ private:
     void compare() {
         // What leads nowhere may still be an answer: with a mask all estimates are looked at.
         const float least = allowed_ ? -std::numeric_limits<float>::infinity() : pool_.least();
-        const int64_t near = level_->estimates(coded_, aim_, met_.data(), count_, least, out());
+        const int64_t near = level_->estimates(coded_, query_, met_.data(), count_, least, out());
         size_t first = next_;
         for (size_t i = 0; i < size_t(near); ++i) {
             const int32_t row = met_[size_t(places_[i])];
@@ -177,7 +177,7 @@ private:
     const NestlingGraph* graph_;
     const uint8_t* allowed_;
     CodedRows coded_;
-    Aim aim_;
+    EncodedQuery query_;
     std::vector<uint64_t> seen_;
     std::vector<int32_t> met_, places_;
     std::vector<float> values_;
@@ -187,23 +187,23 @@ private:
 };
 
 // Memory that a thread uses again.
-inline std::vector<Walker>& walkers() {
-    thread_local std::vector<Walker> all(static_cast<size_t>(kTogether));
+inline std::vector<BeamSearch>& beam_searches() {
+    thread_local std::vector<BeamSearch> all(static_cast<size_t>(kTogether));
     return all;
 }
 
-// Walks some at a time: `aim_of` says where each goes, `use` gets what it found.
-template <typename AimOf, typename Use>
-void walk_together(const Level& level, const NestlingGraph& graph, int64_t walks, int64_t ef,
-                   const uint8_t* allowed, int64_t kept, AimOf aim_of, Use use) {
-    std::vector<Walker>& all = walkers();
-    for (int64_t first = 0; first < walks; first += kTogether) {
-        const int64_t count = std::min(kTogether, walks - first);
+// Searches for several queries at a time: `query_of` gives each, `use` takes its candidates.
+template <typename QueryOf, typename Use>
+void search_together(const Level& level, const NestlingGraph& graph, int64_t queries, int64_t ef,
+                   const uint8_t* allowed, int64_t kept, QueryOf query_of, Use use) {
+    std::vector<BeamSearch>& all = beam_searches();
+    for (int64_t first = 0; first < queries; first += kTogether) {
+        const int64_t count = std::min(kTogether, queries - first);
         for (int64_t i = 0; i < count; ++i)
-            all[size_t(i)].start(level, graph, aim_of(first + i), ef, allowed, kept);
+            all[size_t(i)].start(level, graph, query_of(first + i), ef, allowed, kept);
         for (bool going = true; going;) {
             going = false;
-            for (int64_t i = 0; i < count; ++i) going |= all[size_t(i)].go_on();
+            for (int64_t i = 0; i < count; ++i) going |= all[size_t(i)].step();
         }
         for (int64_t i = 0; i < count; ++i) use(first + i, all[size_t(i)].answers());
     }

@@ -1,9 +1,9 @@
-// Walks that were aimed before.
+// Queries that were encoded before.
 #pragma once
-#include "walker.h"
+#include "beam_search.h"
 
 // Filled in by Python; the fields and their order are those of nestling/kernels/graph/native.py.
-struct NestlingWalks {
+struct NestlingEncodedQueries {
     int64_t count;
     const int8_t* codes;   // [count, 4 * stride]
     const int32_t* sums;   // of the codes
@@ -13,10 +13,10 @@ struct NestlingWalks {
 
 namespace nestling {
 
-inline auto aims_of(const NestlingGraph& graph, const NestlingWalks& walks) {
+inline auto queries_of(const NestlingGraph& graph, const NestlingEncodedQueries& queries) {
     return [&](int64_t number) {
-        return Aim{walks.codes + number * 4 * graph.stride, 3 * walks.sums[number], walks.scales[number],
-                   walks.weights[number]};
+        return EncodedQuery{queries.codes + number * 4 * graph.stride, 3 * queries.sums[number],
+                            queries.scales[number], queries.weights[number]};
     };
 }
 
