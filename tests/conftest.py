@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 EXECUTABLE = "NESTLING_TEST_PYTHON"
+MEMORY_FOR_FOLDERS = 8 << 30
 
 # Otherwise each program that a test starts compiles the library again, and each run rewrites all tests.
 sys.dont_write_bytecode = False
@@ -27,7 +29,14 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the server of forked interpreters, which imports nothing until it is asked."""
+    """Put temporary folders into memory, and start the server of forked interpreters.
+
+    An index waits some milliseconds for the disk after every change. Power cuts are simulated, so that no
+    test asks for a real disk; ``make nightly`` uses one. The server imports nothing until it is asked.
+    """
+    memory = Path("/dev/shm")
+    if memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_FOR_FOLDERS:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
     if hasattr(os, "fork") and EXECUTABLE not in os.environ:  # the workers of xdist inherit it
         started = forked_python.started()
         os.environ[EXECUTABLE] = str(started.__enter__())

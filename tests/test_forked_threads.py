@@ -97,7 +97,9 @@ loader = torch.utils.data.DataLoader(
 assert torch.cat(list(loader)).shape == (64, 5)
 """
 ENCODERS = """
+import faiss, torch
 from nestling import NestedAdapter, TextEncoder
+torch.set_num_threads(2); faiss.omp_set_num_threads(2)
 from nestling.encoders.text.opening import open_encoder
 texts = [f"a cat sleeps on chair {number}" for number in range(16)]
 encoders = [TextEncoder.open("wordllama"), open_encoder("wordllama")]
@@ -123,10 +125,10 @@ ctypes.CDLL = lambda path, *rest: (Old if "libgomp" in str(path) else whole)(pat
 TORCH_FIRST = "import torch"  # faiss then computes with the OpenMP of torch, though it has loaded its own
 
 
-def run(program: str, *arguments: str) -> None:
+def run(program: str, *arguments: str, python: str = sys.executable) -> None:
     """In a process of its own, which is killed with its children if it waits for ever."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, "-c", program, *arguments]
+    command = [python, "-c", program, *arguments]
     process = subprocess.Popen(
         command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -155,8 +157,8 @@ def test_a_forked_process_builds() -> None:
     run(TORCH_FIRST + PRELUDE + BUILDS)
 
 
-def test_a_forked_process_encodes() -> None:
-    run(PRELUDE + ENCODERS)
+def test_a_forked_process_encodes(python: str) -> None:
+    run(PRELUDE + ENCODERS, python=python)
 
 
 def test_a_thread_may_fork_while_others_search() -> None:

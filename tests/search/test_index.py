@@ -367,7 +367,7 @@ def test_sizes_and_counts_outside_are_refused(tmp_path: Path) -> None:
         for point, message in (
             ("probe=3", "unknown parameter"),
             ("nprobe=3", "reads no lists"),
-            ("ef=3", "walks no graph"),
+            ("ef=3", "searches no graph"),
             ("shortlist=20", "re-orders 0 times"),
         ):
             with pytest.raises(ConfigError, match=message):

