@@ -170,7 +170,7 @@ def test_a_torn_part_is_encoded_again(encoder: TextEncoder, out: Path, work: Pat
     np.testing.assert_allclose(finish(encoder, TEXTS, out), encoder.encode(TEXTS), atol=1e-6)
 
 
-@pytest.mark.parametrize("failing", ["write_all", "write_new"])
+@pytest.mark.parametrize("failing", ["append_after", "write_file"])
 def test_a_full_disk_loses_nothing(
     encoder: TextEncoder, out: Path, work: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
