@@ -42,16 +42,16 @@ def append_after(path: Path, size_bytes: int, data: Any) -> None:
 
 
 class _State:
-    """What is finished of some work: a JSON file, or memory alone.
+    """The state of some work: a JSON file, or memory alone.
 
     Args:
         path: of the file, which need not exist; None is memory.
         identity: of the work; the state of another one is refused.
-        key: under which the file holds what is finished.
+        key: the name in the file of the finished part.
         otherwise: how to begin again, as the errors say it.
 
     Attributes:
-        done: what is finished, by name.
+        done: finished parts, by name.
 
     Raises:
         ConfigError: for the state of other work.
@@ -73,7 +73,7 @@ class _State:
             self._owner.check()
 
     def save(self) -> None:
-        """Write what is finished, whole or not at all."""
+        """Write the state, whole or not at all."""
         if self.path is not None:
             self.check()
             write_file(self.path, json.dumps({"identity": self._identity, self._key: self.done}))
@@ -134,12 +134,12 @@ class ResumableValues:
 class ResumableArrays:
     """Named arrays of one build, in memory or, with a folder, in ``.npy`` files that outlive the process.
 
-    What was finished is read back; what was begun resumes after the last block that is known to be on the
-    disk. The last thing a build does is :meth:`finish`.
+    Finished arrays are read back; unfinished ones resume after the last block that is known to be on the
+    disk. A build ends with :meth:`finish`.
 
     Args:
         folder: of the files; it is made if it does not exist. None holds arrays in memory.
-        identity: what is built from what; a folder that was begun for something else is refused.
+        identity: of the build; a folder that was begun with another one is refused.
 
     Raises:
         ConfigError: if the folder holds the beginnings of another build.

@@ -47,7 +47,7 @@ class StoredVectors:
     """Checked vectors together with their sizes, cut rule, ids, fields and the name of their encoder.
 
     ``stored(rows, at=)`` gives the vectors of some rows at one size. The matrix may be a memory map;
-    nothing is copied until it is asked for, and saving and extracting go block by block.
+    nothing is copied before it is needed; saving and extracting work block by block.
 
     Args:
         values: ``Float[n, dim]``, before the cut rule.
@@ -104,7 +104,7 @@ class StoredVectors:
         kinds: Kinds | None = None,
         columns: Mapping[str, str] | None = None,
     ) -> StoredVectors:
-        """What a caller gives as vectors, checked: an array once, stored vectors never again.
+        """Checked vectors from what a caller gives: arrays are checked here, stored vectors were before.
 
         Args:
             given: an array, memory map, tensor or list of rows; or stored vectors, of which the other
@@ -180,7 +180,7 @@ class StoredVectors:
         """Vectors ``Float[rows, dim]`` of the rows with these numbers, treated by the rule.
 
         Raises:
-            DataError: for row numbers that there are not, or rows that are zero in the leading entries.
+            DataError: for unknown row numbers, or rows whose leading entries are zero.
         """
         dim = self.nesting.resolve(at)["dim"]
         return cut(self._gather(rows, dim), dim, self.rule)

@@ -33,11 +33,11 @@ from nestling.vectors.stored import StoredVectors
 
 
 class AdaptiveIndex(IndexReader):
-    """Vectors in a folder, searched by a plan at any size of their nesting, and changed while they are.
+    """Vectors in a folder, searched by a plan at any size of their nesting while they may change.
 
-    Updates are acknowledged when they lie on the disk, and nothing acknowledged is lost whenever the
-    process is killed. Any number of threads may search while one changes the index; each search sees it
-    as it was at one moment. Other processes may open it with ``read_only=True``. ``with`` closes it.
+    Updates are acknowledged once they are on the disk, and acknowledged updates survive a kill at any time.
+    Any number of threads may search while one changes the index; each search sees a snapshot. Other
+    processes may open it with ``read_only=True``. ``with`` closes it.
 
     Attributes:
         nesting: sizes it can be searched at, on the axis ``dim``.

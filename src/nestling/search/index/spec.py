@@ -68,7 +68,7 @@ class IndexSpec:
             rows: the first; None where there are none yet.
             plan: or its text.
             dim: of rows to come.
-            nesting: sizes that are asked for; None takes those of the rows that the plan can answer at.
+            nesting: required sizes; None takes those of the rows that the plan can answer at.
             rule: of rows to come.
             metric: of comparisons.
             encoder: of rows to come.
@@ -77,8 +77,8 @@ class IndexSpec:
             columns: of their table.
 
         Raises:
-            ConfigError: for a metric that there is not, or a plan that does not fit the rows or the sizes.
-            DataError: for rows of another size than ``dim``, or kinds that there are not.
+            ConfigError: for an unknown metric, or a plan that does not fit the rows or the sizes.
+            DataError: for rows of another size than ``dim``, or unknown kinds of fields.
             GranularityError: for sizes that do not end at the full one.
         """
         if metric not in get_args(Metric):

@@ -175,7 +175,7 @@ class DatabaseStore:
         return [replace(hits, ids=self._called(hits.ids).tolist()) for hits in found]
 
     def _answers(self, request: Request) -> list[Hits]:
-        """A graph may lose its way among rows that a filter forbids; such queries are asked again exactly."""
+        """Beam search may miss rows behind those that a filter forbids; such queries are repeated exactly."""
         hits = self._ask(partial(self._table.search, request))
         short = [row for row, found in enumerate(hits) if len(found) < request.k]
         if request.shortlist is None or not short:
@@ -187,7 +187,7 @@ class DatabaseStore:
         return hits
 
     def delete(self, ids: Any) -> None:
-        """Remove rows; ids that there are not are none."""
+        """Remove rows; unknown ids are ignored."""
         self._check_open()
         names = self._names(read_ids(ids, any_order=True))
         for start in range(0, len(names), _MOST_ROWS_SENT):
@@ -213,7 +213,7 @@ class DatabaseStore:
 
         Args:
             size: rows at a time.
-            ids: these rows alone, in whatever order; ids that there are not are none.
+            ids: these rows alone, in any order; unknown ids are ignored.
         """
         self._check_open()
         size = whole(size, "size", 1, _MOST_K)

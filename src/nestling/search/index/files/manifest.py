@@ -260,7 +260,7 @@ def commit_manifest(root: Path, manifest: IndexManifest) -> None:
     """Commit a manifest, all of whose files are on the disk: from now on readers see it.
 
     Raises:
-        StorageError: if that fails; the manifest before it stays in force.
+        StorageError: if that fails; the previous manifest stays valid.
     """
     target, fresh, backup = root / MANIFEST, root / _FRESH, root / _BACKUP
     with storage_errors(target):
@@ -284,7 +284,7 @@ def leftovers(root: Path, manifest: IndexManifest | None, *, resume: bool) -> li
 
     Args:
         root: the folder of the index.
-        manifest: in force; None where there is none yet.
+        manifest: the committed one; None where there is none yet.
         resume: keep the next segment if its build can be resumed.
     """
     try:

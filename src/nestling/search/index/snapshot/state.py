@@ -43,7 +43,7 @@ class State:
 
     Args:
         manifest: what is on the disk.
-        snapshot: what is searched: segments, and the updates since.
+        snapshot: segments and the memtable, as searches see them.
         numbering: of ids.
         messages: repairs that were needed when it was read.
         log_length: bytes of the log that were read.

@@ -170,7 +170,7 @@ class LanceTable:
         return self.count() <= most
 
     def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
-        """All rows, or those of these ids, as they lie in the files."""
+        """All rows, or those of these ids, in the order of the files."""
         dim = self._known.dim
         with self._errors():
             columns = columns_of(self._fresh().schema.names)
@@ -180,7 +180,7 @@ class LanceTable:
                 yield Rows(names, {dim: self._matrix(batch, dim)}, rows_of(columns, batch, len(names)))
 
     def names(self, size: int) -> Iterator[list[str]]:
-        """The ids of all rows, as they lie in the files."""
+        """The ids of all rows, in the order of the files."""
         with self._errors():
             for batch in self._fresh().search().select(["id"]).to_batches(size):
                 yield self._names(batch)

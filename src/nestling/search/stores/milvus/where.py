@@ -30,7 +30,7 @@ def one_of(field: str, values: Iterable[str]) -> str:
 class Where:
     """Conditions as expressions.
 
-    What is missing or of another type is unknown to Milvus, and so is the opposite of what is unknown. So
+    Milvus takes missing values and values of another type for unknown, and so their negation too. So
     ``not`` is carried down to the comparisons, and each opposite says what there may be instead.
 
     Args:

@@ -213,7 +213,7 @@ class QdrantEdgeTable:
             return int(self._shard.count(self._edge.CountRequest(exact=True))) - 1
 
     def fits(self, most: int) -> bool:
-        """Whether there are at most so many points; they are counted from what is in memory."""
+        """Whether there are at most so many points; the count is in memory."""
         return self.count() <= most
 
     def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:

@@ -74,8 +74,8 @@ class Where:
 
     Args:
         words: of the client.
-        texts: all different texts at a place of the payload; Qdrant knows no order of texts, so those that
-            a bound allows are asked for by name.
+        texts: all different texts at a place of the payload; Qdrant does not order texts, so a bound becomes
+            a list of the texts that it allows.
     """
 
     def __init__(self, words: Words, texts: Callable[[str], list[str]]) -> None:
