@@ -24,8 +24,8 @@ from torch import nn
 from nestling.cut import RAW, CutRule
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.opening import open_encoder
-from nestling.encoders.text.static import StaticEncoder
-from nestling.encoders.text.static_layers import ACTIVATIONS
+from nestling.encoders.text.static.encoder import StaticEncoder
+from nestling.encoders.text.static.layers import ACTIVATIONS
 from nestling.errors import (
     ArtifactError,
     ConfigError,

@@ -14,7 +14,7 @@ from nestling import NestedAdapter, PCARotation, TextEncoder
 from nestling.data.pairs import TextPairs
 from nestling.encoders.text.opening import open_encoder
 from nestling.encoders.text.origin import TrainedFrom
-from nestling.encoders.text.static import StaticEncoder
+from nestling.encoders.text.static.encoder import StaticEncoder
 from nestling.measure import Curve, Fidelity, Retrieval, compare, encode_task, sweep
 from nestling.measure.baselines import truncation
 

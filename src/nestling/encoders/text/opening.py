@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
 from nestling.encoders.bundled import minilm_folder, wordllama_files
-from nestling.encoders.text.static_folder import is_static
+from nestling.encoders.text.static.folder import is_static
 from nestling.errors import DataError, unknown
 from nestling.granularity import AnyNesting, At, read_at
 from nestling.process.extras import TRAINING, check_packages
@@ -19,7 +19,7 @@ from nestling.storage.kinds import check_kind
 
 if TYPE_CHECKING:
     from nestling.encoders.text.encoder import TextEncoder
-    from nestling.encoders.text.static import StaticEncoder
+    from nestling.encoders.text.static.encoder import StaticEncoder
 
 
 BUNDLED = ("wordllama", "minilm")
@@ -118,7 +118,7 @@ def open_encoder(
         MissingExtraError: if the packages that the model needs are not installed.
     """
     if name == "wordllama" or is_static(home_path(name)):
-        from nestling.encoders.text.static import StaticEncoder
+        from nestling.encoders.text.static.encoder import StaticEncoder
 
         return StaticEncoder.open(name, nesting, rule)
     check_model(name)

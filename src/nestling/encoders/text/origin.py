@@ -10,7 +10,7 @@ from nestling.errors import NestlingError
 
 if TYPE_CHECKING:
     from nestling.encoders.text.encoder import TextEncoder
-    from nestling.encoders.text.static import StaticEncoder
+    from nestling.encoders.text.static.encoder import StaticEncoder
 
 _STOCK = "The model does not say that it was trained for these sizes, so this is plain truncation."
 _UNKNOWN = "What the model was trained from is not known, so no plain truncation stands beside it."

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nestling.arguments.paths import home_path
-from nestling.encoders.text.static_layers import EMBEDDING
+from nestling.encoders.text.static.layers import EMBEDDING
 from nestling.errors import ServingWarning
 
 Answer = Literal["same", "other", "none"]

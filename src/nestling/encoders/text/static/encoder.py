@@ -17,8 +17,8 @@ from nestling.elastic import Cost, Origin, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, wordllama_files
 from nestling.encoders.declared import declared_dims, write_dims
 from nestling.encoders.text.origin import TrainedFrom, origin_of
-from nestling.encoders.text.static_folder import StaticFolder, read_static, read_tokenizer, write_static
-from nestling.encoders.text.static_layers import (
+from nestling.encoders.text.static.folder import StaticFolder, read_static, read_tokenizer, write_static
+from nestling.encoders.text.static.layers import (
     Dense,
     Floats,
     LayerNorm,
@@ -41,7 +41,7 @@ from nestling.process.progress import Progress
 from nestling.storage.artifact import MANIFEST, read_folder, write_folder
 
 if TYPE_CHECKING:
-    from nestling.encoders.text.static_layers import Layer, Layers
+    from nestling.encoders.text.static.layers import Layer, Layers
 
 _KIND = "text_encoder"
 _SAMPLE_TEXT = " ".join(["word"] * 32)

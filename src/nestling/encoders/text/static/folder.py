@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from nestling.encoders.text.static_layers import Dense, Floats, Layer, LayerNorm, Normalize
+from nestling.encoders.text.static.layers import Dense, Floats, Layer, LayerNorm, Normalize
 from nestling.errors import DataError, require
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Static text encoders: a lookup of token vectors and a mean, without torch."""
