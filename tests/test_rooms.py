@@ -298,7 +298,15 @@ def test_the_tables_of_rooms_are_the_contracts() -> None:
         assert [name for row in rows for name in re.findall(r"`(\w+)`", row)] == layers
 
 
-def test_every_room_says_its_job() -> None:
-    for path in sorted((ROOT / "src/nestling").rglob("__init__.py")):
-        told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        assert told.split("\n")[0].endswith("."), path.parent
+def test_every_room_says_its_job_in_a_sentence() -> None:
+    for room in sorted({path.parent for path in (ROOT / "src/nestling").rglob("*.py")}):
+        text = (room / "__init__.py").read_text(encoding="utf-8")
+        job = ast.get_docstring(ast.parse(text)) or ""
+        assert re.match(r"[^\n]+\.$", job.split("\n\n")[0].replace("\n", " ")), room
+
+
+def test_a_room_holds_about_a_dozen_files() -> None:
+    """Thirteen beside its ``__init__``; stages are one file a kind, however many kinds there are."""
+    for room in sorted({path.parent for path in (ROOT / "src/nestling").rglob("*.py")}):
+        files = [path.name for path in room.glob("*.py") if path.name != "__init__.py"]
+        assert len(files) <= 13 or room.name == "stages", f"{room} holds {len(files)} files"
