@@ -129,5 +129,8 @@ def validated(plan: type[Plan], tables: Mapping[str, Any]) -> Plan:
 def _told(error: Any) -> str:
     table, *rest = error["loc"] or ("plan",)
     place = " ".join([f"[{table}]", *map(str, rest)])
+    raised = error.get("ctx", {}).get("error")
+    if isinstance(raised, ConfigError):  # of a constraint, which names the key
+        return f"[{table}] {raised}"
     given = "" if error["type"] == "value_error" else f"; got {error['input']!r}"
     return f"{place}: {error['msg'].removeprefix('Value error, ')}{given}"

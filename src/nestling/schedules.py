@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from nestling.errors import GranularityError
+from nestling.arguments.constraints import Whole, checked
 from nestling.granularity import Granularity, Nesting
 
 Draw: TypeAlias = dict[Granularity, float]
@@ -32,6 +32,7 @@ class Every:
 
 
 @dataclass(frozen=True)
+@checked(k=Whole(0))
 class RandomSome:
     """The full granularity and ``k`` of the others at random."""
 
@@ -43,6 +44,7 @@ class RandomSome:
 
 
 @dataclass(frozen=True)
+@checked(k=Whole(0))
 class Sandwich:
     """The smallest, the largest and ``k`` of those between at random (slimmable networks' rule)."""
 
@@ -87,8 +89,6 @@ class Cross:
 def _draw_some(
     nesting: Nesting, k: int, kept: frozenset[Granularity], generator: np.random.Generator
 ) -> Draw:
-    if k < 0:
-        raise GranularityError(f"k={k} granularities per step is not possible; give 0 or more")
     others = [g for g in nesting if g not in kept]
     k = min(k, len(others))
     picked = {others[i] for i in generator.choice(len(others), size=k, replace=False)} if k else set()

@@ -94,7 +94,7 @@ def test_bad_input_is_refused(adapter: Adapter) -> None:
         adapter(torch.randn(3, 20), at=5)
     with pytest.raises(GranularityError, match="the axis dim, not layer"):
         Adapter(Nesting.parse("layer=1,2"), 20)
-    with pytest.raises(ConfigError, match="hidden must be at least 1"):
+    with pytest.raises(ConfigError, match="hidden=0 must be a whole number of at least 1"):
         Adapter(NESTING, 20, hidden=0)
-    with pytest.raises(ConfigError, match="input_dim must be at least 1"):
+    with pytest.raises(ConfigError, match="input_dim=0 must be"):
         Adapter(NESTING, 0)

@@ -24,7 +24,7 @@ from nestling.training import TrainConfig
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_named(name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=f"^{name} must be .* got {value!r}$"):
+    with pytest.raises(ConfigError, match=f"^{name}={value!r} must be "):
         TrainConfig(**{name: value})
 
 

@@ -10,13 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestling.arguments.constraints import OneOf, Real, Whole, checked
 from nestling.cut import RAW, CutRule, cut
-from nestling.errors import ConfigError, DataError
+from nestling.errors import DataError
 from nestling.granularity import Granularity
 from nestling.schedules import Draw
 
 Vectors = Callable[[Granularity], Sequence[Tensor]]
 """The columns (queries, documents, ...) of a batch at one granularity: ``Float[batch, dim]`` each."""
+
+_FORMS = ("pca", "published")
+
+_WEIGHT = Real(least=0)
+_TEMPERATURE = Real(above=0, hint="it divides the scores")
 
 
 @runtime_checkable
@@ -46,6 +52,7 @@ class AlignScores(nn.Module):
     Source: Starbucks, arXiv 2410.13230, fine-tuning for retrieval.
     """
 
+    @checked(weight=_WEIGHT, temperature=_TEMPERATURE)
     def __init__(
         self,
         weight: float = 1.0,
@@ -55,7 +62,6 @@ class AlignScores(nn.Module):
         detach: bool = True,
     ) -> None:
         super().__init__()
-        _check(weight, temperature)
         self.weight, self.temperature, self.rule, self.detach = weight, temperature, rule, detach
 
     def forward(self, vectors: Vectors, draw: Draw, full: Granularity) -> Tensor:
@@ -93,11 +99,11 @@ class AlignVectors(nn.Module):
     Source: 2DMSE, arXiv 2402.14776, and Starbucks, arXiv 2410.13230, their public code.
     """
 
+    @checked(weight=_WEIGHT, temperature=_TEMPERATURE)
     def __init__(
         self, weight: float = 1.0, temperature: float = 1.0, *, whole: bool = False, detach: bool = True
     ) -> None:
         super().__init__()
-        _check(weight, temperature)
         self.weight, self.temperature, self.whole, self.detach = weight, temperature, whole, detach
 
     def forward(self, vectors: Vectors, draw: Draw, full: Granularity) -> Tensor:
@@ -134,13 +140,9 @@ class Compress(nn.Module):
     Source: ESE, arXiv 2402.14776 v2, its public code.
     """
 
+    @checked(k=Whole(1), weight=_WEIGHT, temperature=_TEMPERATURE, form=OneOf(_FORMS))
     def __init__(self, k: int, weight: float = 1.0, temperature: float = 1.0, *, form: str = "pca") -> None:
         super().__init__()
-        _check(weight, temperature)
-        if k < 1:
-            raise ConfigError(f"k must be at least 1, not {k}")
-        if form not in _TARGETS:
-            raise ConfigError(f"form must be one of {', '.join(_TARGETS)}, not {form!r}")
         self.k, self.weight, self.temperature, self.form = k, weight, temperature, form
 
     def forward(self, vectors: Vectors, draw: Draw, full: Granularity) -> Tensor:
@@ -195,7 +197,10 @@ def _published_components(x: Tensor, k: int) -> Tensor:
     return coordinates
 
 
-_TARGETS = {"pca": _main_components, "published": _published_components}
+_TARGETS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "pca": _main_components,
+    "published": _published_components,
+}
 
 
 def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
@@ -214,10 +219,3 @@ def _wide(x: Tensor) -> Tensor:
 
 def _sum(terms: Sequence[Tensor], like: Tensor) -> Tensor:
     return torch.stack(list(terms)).sum() if terms else like.new_zeros(())
-
-
-def _check(weight: float, temperature: float) -> None:
-    if not (math.isfinite(weight) and weight >= 0):
-        raise ConfigError(f"the weight of an alignment must be finite and at least 0, not {weight}")
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ConfigError(f"temperature must be above 0, not {temperature}; it divides the scores")

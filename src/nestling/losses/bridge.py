@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nestling.arguments.constraints import Whole, checked
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import ConfigError, DataError, require
 from nestling.granularity import AnyNesting, Granularity, Nesting
@@ -66,6 +67,7 @@ class NestedLoss(nn.Module):
     Source: MRL, arXiv 2205.13147, equation 1.
     """
 
+    @checked(n_dims_per_step=Whole(-1, hint="-1 trains all sizes in every step"))
     def __init__(
         self,
         model: SentenceTransformer,
@@ -185,8 +187,8 @@ def _read_sizes(dims: AnyNesting, weights: Sequence[float] | None) -> tuple[Nest
 
 
 def _schedule(n_dims_per_step: int, sizes: int) -> Schedule:
-    if n_dims_per_step == 0 or n_dims_per_step < -1:
-        raise ConfigError(f"n_dims_per_step must be -1 (all) or at least 1, not {n_dims_per_step}")
+    if n_dims_per_step == 0:
+        raise ConfigError("n_dims_per_step=0 trains nothing; give -1 for all sizes, or at least 1")
     return Every() if n_dims_per_step < 0 or n_dims_per_step >= sizes else RandomSome(n_dims_per_step - 1)
 
 

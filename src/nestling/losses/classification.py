@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestling.arguments.constraints import Real, checked
 from nestling.errors import DataError
 from nestling.losses.prefix import PrefixLosses, prefix_softmax_losses
 from nestling.losses.shapes import check_columns
@@ -18,14 +19,16 @@ class CrossEntropy(nn.Module):
 
     Args:
         head: gives logits at every size; the width of the features says which size is meant.
-        label_smoothing: share of the target spread evenly over all classes.
+        label_smoothing: share of the target spread evenly over all classes, 0 to 1.
 
     Raises:
+        ConfigError: for a smoothing outside 0 to 1.
         DataError: for labels that are no integers or lie outside the classes.
 
     Source: MRL, arXiv 2205.13147, equation 1.
     """
 
+    @checked(label_smoothing=Real(least=0, most=1))
     def __init__(self, head: NestedClassifier, *, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.head, self.label_smoothing = head, label_smoothing

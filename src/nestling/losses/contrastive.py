@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nestling.errors import ConfigError, DataError
+from nestling.arguments.constraints import Real, checked
+from nestling.errors import DataError
 from nestling.losses.prefix import PrefixLosses, prefix_softmax_losses
 from nestling.losses.shapes import check_columns
 
@@ -35,12 +36,11 @@ class InfoNCE(nn.Module):
 
     log_scale: Tensor
 
+    @checked(temperature=Real(above=0, hint="0.05 is usual"))
     def __init__(
         self, temperature: float = 0.05, *, learn_temperature: bool = False, symmetric: bool = False
     ) -> None:
         super().__init__()
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ConfigError(f"temperature must be above 0, not {temperature}; 0.05 is usual")
         self.symmetric = symmetric
         log_scale = torch.tensor(-math.log(temperature))
         if learn_temperature:

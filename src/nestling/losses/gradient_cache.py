@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import register_multi_grad_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from nestling.errors import ConfigError
+from nestling.arguments.constraints import Whole, checked
 
 Encoded: TypeAlias = Tensor | Mapping[Any, Tensor]
 _ALONE = None
@@ -34,11 +34,10 @@ class GradientCache:
     Source: Gao et al. 2021, arXiv 2101.06983, section 3.2.
     """
 
+    @checked(chunk_size=Whole(1))
     def __init__(
         self, encode: Callable[[Any], Encoded], loss: Callable[..., Tensor], *, chunk_size: int
     ) -> None:
-        if chunk_size < 1:
-            raise ConfigError(f"chunk_size must be at least 1, not {chunk_size}")
         self.encode, self.loss, self.chunk_size = encode, loss, chunk_size
 
     def __call__(self, *columns: Sequence[Any], **rest: Any) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -12,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nestling.arguments.constraints import OneOf, Real, Whole, check, checked
 from nestling.cut import RAW, CutRule, cut, cut_each
-from nestling.errors import ConfigError, GranularityError, UntrainedGranularityWarning, unknown
+from nestling.errors import ConfigError, GranularityError, UntrainedGranularityWarning
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.losses.alignment import Alignment
 from nestling.losses.prefix import PrefixLosses
@@ -95,6 +95,7 @@ class Nested(nn.Module):
 
     base: Any
 
+    @checked(reduction=OneOf(get_args(Reduction)), seed=Whole(0))
     def __init__(
         self,
         base: Callable[..., Tensor],
@@ -116,8 +117,6 @@ class Nested(nn.Module):
                 "deep_documents takes documents from the full layer; give a nesting with layers, or with "
                 "another axis besides dim"
             )
-        if reduction not in get_args(Reduction):
-            raise ConfigError(unknown("reduction", reduction, get_args(Reduction)))
         self.base, self.nesting, self.schedule = base, nesting, schedule
         self.reduction, self.rule, self.seed, self.fast = reduction, rule, seed, fast
         self.align, self.deep_documents = align, deep_documents
@@ -272,13 +271,13 @@ def _read_weights(
     if weights is None:
         return dict.fromkeys(nesting, 1.0)
     if isinstance(weights, Mapping):
-        given = {nesting.resolve(at): float(weight) for at, weight in weights.items()}
+        given = {nesting.resolve(at): weight for at, weight in weights.items()}
         weights = [given.get(g, 1.0) for g in nesting]
-    values = [float(weight) for weight in weights]
+    values = [check("weights", float(weight), Real(least=0)) for weight in weights]
     if len(values) != len(nesting):
         raise ConfigError(
             f"{len(values)} weights are given for the {len(nesting)} sizes of {nesting}; give one for each"
         )
-    if not all(math.isfinite(value) and value >= 0 for value in values) or sum(values) == 0:
-        raise ConfigError(f"weights must be finite, at least 0 and not all 0, not {values}")
+    if sum(values) == 0:
+        raise ConfigError(f"weights={values} must not all be 0; give each size a share of the loss")
     return dict(zip(nesting, values, strict=True))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.arguments.constraints import OneOf, checked
+from nestling.errors import DataError
 from nestling.losses.prefix import PrefixLosses, prefix_pair_cosines
 from nestling.losses.shapes import check_columns
+
+Distance = Literal["cosine", "euclidean"]
 
 
 def _over_sizes(loss: Callable[..., Tensor], weights: Sequence[float], *cosines: Tensor) -> PrefixLosses:
@@ -113,10 +116,9 @@ class Triplet(nn.Module):
         distance: ``"cosine"`` (1 - cosine) or ``"euclidean"``.
     """
 
-    def __init__(self, margin: float = 0.3, distance: Literal["cosine", "euclidean"] = "cosine") -> None:
+    @checked(distance=OneOf(get_args(Distance)))
+    def __init__(self, margin: float = 0.3, distance: Distance = "cosine") -> None:
         super().__init__()
-        if distance not in ("cosine", "euclidean"):
-            raise ConfigError(unknown("distance", distance, ("cosine", "euclidean")))
         self.margin, self.distance = margin, distance
 
     def forward(self, anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nestling.errors import ConfigError, DataError
+from nestling.arguments.constraints import Real, checked
+from nestling.errors import DataError
 
 _SMALLEST_DEVIATION = 1e-6
 
@@ -38,10 +37,9 @@ class SimilarityMatch(nn.Module):
     True
     """
 
+    @checked(temperature=Real(above=0, hint="0.5 is usual"))
     def __init__(self, temperature: float = 0.5) -> None:
         super().__init__()
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ConfigError(f"temperature must be above 0, not {temperature}; 0.5 is usual")
         self.temperature = temperature
 
     def forward(self, embeddings: Tensor, *, targets: Tensor) -> Tensor:

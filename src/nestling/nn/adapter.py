@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestling.arguments.constraints import Whole, checked
 from nestling.arguments.paths import home_path
 from nestling.cut import RAW, cut_each
 from nestling.elastic import Cost, resolve_each
-from nestling.errors import ConfigError, DataError
+from nestling.errors import DataError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.storage.artifact import read_folder, write_folder
 
@@ -50,12 +51,10 @@ class Adapter(nn.Module):
     torch.Size([5, 2])
     """
 
+    @checked(input_dim=Whole(1), hidden=Whole(1) | None)
     def __init__(self, nesting: AnyNesting, input_dim: int, *, hidden: int | None = None) -> None:
         super().__init__()
         nesting = Nesting.of(nesting).within("an adapter", dim=None)
-        for name, width in (("input_dim", input_dim), ("hidden", hidden)):
-            if width is not None and width < 1:
-                raise ConfigError(f"{name} must be at least 1, not {width}")
         self.nesting, self.input_dim, self.hidden_dim = nesting, input_dim, hidden
         full = nesting.full["dim"]
         self.linear = nn.Linear(input_dim, full, bias=False)

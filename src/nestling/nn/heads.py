@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestling.arguments.constraints import Whole, checked
 from nestling.arguments.paths import home_path
 from nestling.cut import RAW, cut
 from nestling.elastic import Cost, resolve_each
-from nestling.errors import ConfigError, DataError
+from nestling.errors import DataError
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.storage.artifact import read_folder, write_folder
 
@@ -43,13 +44,12 @@ class NestedClassifier(nn.Module):
     torch.Size([5, 3])
     """
 
+    @checked(num_classes=Whole(2))
     def __init__(
         self, nesting: AnyNesting, num_classes: int, *, tied: bool = False, bias: bool = True
     ) -> None:
         super().__init__()
         nesting = Nesting.of(nesting).within("a classification head", dim=None)
-        if num_classes < 2:
-            raise ConfigError(f"num_classes must be at least 2, not {num_classes}")
         self.nesting, self.num_classes, self.tied = nesting, num_classes, tied
         dims = nesting.sizes("dim")
         self.linears = nn.ModuleList(

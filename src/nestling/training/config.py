@@ -6,8 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from nestling.arguments.numbers import shown
-from nestling.errors import ConfigError, unknown
+from nestling.arguments.constraints import OneOf, Real, Whole, checked
 
 RateSchedule = Literal["cosine", "linear", "constant"]
 MixedPrecision = Literal["no", "bf16", "fp16"]
@@ -17,6 +16,23 @@ _WATCHING = ("workers", "log_every", "checkpoint_every", "evaluate_every")
 
 
 @dataclass(frozen=True)
+@checked(
+    epochs=Whole(1),
+    max_steps=Whole(1) | None,
+    batch_size=Whole(1),
+    lr=Real(above=0),
+    weight_decay=Real(least=0),
+    schedule=OneOf(get_args(RateSchedule)),
+    warmup=Real(least=0, below=1),
+    mixed_precision=OneOf(get_args(MixedPrecision)),
+    gradient_accumulation=Whole(1),
+    max_grad_norm=Real(above=0, finite=False) | None,
+    seed=Whole(0),
+    workers=Whole(0),
+    log_every=Whole(1),
+    checkpoint_every=Whole(1) | None,
+    evaluate_every=Whole(1) | None,
+)
 class TrainConfig:
     """How a model is trained.
 
@@ -68,23 +84,8 @@ class TrainConfig:
     evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "gradient_accumulation", "log_every"):
-            _check_count(name, getattr(self, name), 1)
-        for name in ("max_steps", "checkpoint_every", "evaluate_every"):
-            if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name), 1)
-        for name in ("seed", "workers"):
-            _check_count(name, getattr(self, name), 0)
-        _check_range("lr", self.lr, 0, math.inf, least_allowed=False)
-        _check_range("weight_decay", self.weight_decay, 0, math.inf)
-        _check_range("warmup", self.warmup, 0, 1)
         if self.max_grad_norm == math.inf:
             object.__setattr__(self, "max_grad_norm", None)
-        if self.max_grad_norm is not None:
-            _check_range("max_grad_norm", self.max_grad_norm, 0, math.inf, least_allowed=False)
-        for name, kind in (("schedule", RateSchedule), ("mixed_precision", MixedPrecision)):
-            if getattr(self, name) not in get_args(kind):
-                raise ConfigError(unknown(name, getattr(self, name), get_args(kind)))
 
     def learning_rate(self, step: int, steps: int) -> float:
         """The rate of optimiser step ``step`` (from 0) of ``steps``.
@@ -104,15 +105,3 @@ class TrainConfig:
     def decisive(self) -> dict[str, Any]:
         """The settings that the trained weights depend on."""
         return {name: value for name, value in asdict(self).items() if name not in _WATCHING}
-
-
-def _check_range(name: str, value: object, least: int, below: float, *, least_allowed: bool = True) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not least <= value < below or (value == least and not least_allowed):  # type: ignore[operator]
-        lower = f"at least {least}" if least_allowed else f"above {least}"
-        raise ConfigError(f"{name} must be a number {lower} and below {below:g}; got {shown(value)}")
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}; got {shown(value)}")
