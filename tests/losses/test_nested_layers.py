@@ -252,13 +252,13 @@ def test_what_cannot_be_is_refused() -> None:
         Nested(InfoNCE(), GRID)(*[dict(list(views(column(seed)).items())[:2]) for seed in (0, 1)])
     with pytest.raises(ConfigError, match="deep_documents"):
         Nested(InfoNCE(), Nesting.parse("dim=2,8"), deep_documents=True)
-    with pytest.raises(ConfigError, match="temperature must be above 0"):
+    with pytest.raises(ConfigError, match="temperature=0 must be a finite number above 0"):
         AlignScores(temperature=0)
     with pytest.raises(ConfigError, match="at least 0"):
         AlignVectors(-1.0)
     with pytest.raises(ConfigError, match="published"):
         Compress(2, form="svd")
-    with pytest.raises(ConfigError, match="k must be"):
+    with pytest.raises(ConfigError, match="k=0 must be"):
         Compress(0)
     with pytest.raises(DataError, match="in vectors of 4 entries"):
         Compress(8)(lambda g: [torch.ones(9, g["dim"])], {Granularity(dim=4): 1.0}, Granularity(dim=4))
