@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nestling.arguments.numbers import real, whole
 from nestling.errors import ConfigError
 from nestling.granularity import Nesting
 from nestling.measure import Clustering, Fidelity, NearestClassMean, NeighbourClassification, Retrieval, sweep
@@ -20,22 +19,6 @@ TASK = Retrieval(X, X, range(40), k=3)
 CURVE = sweep(lambda x: x, TASK, "dim=2,8", resamples=20)
 
 WRONG = ["3", 2.5, True, None, [3], np.nan]
-
-
-@pytest.mark.parametrize("value", [*WRONG, np.bool_(True)])
-def test_a_whole_number_is_one(value: Any) -> None:
-    with pytest.raises(ConfigError, match="k must be a whole number of at least 1, not "):
-        whole("k", value)
-
-
-@pytest.mark.parametrize("value", ["0.9", True, None, [0.9], np.nan])
-def test_a_number_is_one(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"keep (must be a number, not|is NaN)"):
-        real("keep", value)
-
-
-def test_numbers_of_numpy_are_welcome() -> None:
-    assert (whole("k", np.int32(4)), real("keep", np.float32(0.5)), real("max_ms", 3)) == (4, 0.5, 3.0)
 
 
 COUNTS: list[Callable[[Any], Any]] = [
@@ -63,7 +46,7 @@ def test_every_count_of_a_measurement_is_checked(call: Callable[[Any], Any], val
 @pytest.mark.parametrize("name", ["keep", "at_least", "max_bytes", "max_ms", "max_flops", "max_model_bytes"])
 @pytest.mark.parametrize("value", ["0.9", True, [1], (0.5, 0.9)])
 def test_every_target_of_a_choice_is_checked(name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=f"{name} must be a number, not"):
+    with pytest.raises(ConfigError, match=f"{name}=.* must be a number"):
         CURVE.choose(**{name: value})
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments.arrays import as_array
-from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, named, unknown
+from nestling.arguments.constraints import OneOf, checked
+from nestling.errors import DataError, UntrainedGranularityWarning, named
 from nestling.granularity import Nesting
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ SMALLEST_NORM = 1e-12
 
 
 @dataclass(frozen=True)
+@checked(before=OneOf(get_args(Before)), after=OneOf(get_args(After)))
 class CutRule:
     """What to do before a cut (``layer_norm`` over all entries) and after it (``l2`` normalisation).
 
@@ -36,16 +38,11 @@ class CutRule:
     >>> CutRule(after="l3")
     Traceback (most recent call last):
         ...
-    nestling.errors.ConfigError: unknown rule after the cut 'l3'; did you mean 'l2'? Allowed: none, l2
+    nestling.errors.ConfigError: after='l3' must be one of none, l2; did you mean 'l2'?
     """
 
     before: Before = "none"
     after: After = "l2"
-
-    def __post_init__(self) -> None:
-        for place, given, kind in (("before", self.before, Before), ("after", self.after, After)):
-            if given not in get_args(kind):
-                raise ConfigError(unknown(f"rule {place} the cut", given, get_args(kind)))
 
     @property
     def again(self) -> CutRule:

@@ -429,11 +429,11 @@ def test_what_is_given_is_not_changed() -> None:
 
 def test_bad_arguments_are_named() -> None:
     models, data = measured()
-    with pytest.raises(ConfigError, match="unknown over 'subject'; did you mean 'subjects'"):
+    with pytest.raises(ConfigError, match="over='subject' must be one of .*; did you mean 'subjects'"):
         evaluate(models, data, over="subject", subject=None)
-    with pytest.raises(ConfigError, match="draws=1 have no variance"):
+    with pytest.raises(ConfigError, match="draws=1 must be a whole number of at least 2"):
         evaluate(models, data, draws=1, subject=None)
-    with pytest.raises(ConfigError, match="confidence=95 must lie between 0 and 1"):
+    with pytest.raises(ConfigError, match="confidence=95 must be a number above 0 and below 1"):
         evaluate(models, data, confidence=95, subject=None)
     with pytest.raises(ConfigError, match="'bures' is not known"):
         evaluate(models, data, "bures", subject=None)

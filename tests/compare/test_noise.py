@@ -101,7 +101,7 @@ def test_memory_does_not_grow_with_residuals_times_channels_squared() -> None:
 @pytest.mark.parametrize(
     ("x", "rest", "error", "message"),
     [
-        (residuals(), {"shrinkage": "eye"}, ConfigError, "unknown shrinkage 'eye'"),
+        (residuals(), {"shrinkage": "eye"}, ConfigError, "shrinkage='eye' must be one of"),
         (residuals(10), {"shrinkage": "none"}, DataError, "9 degrees of freedom do not suffice for 20"),
         (residuals(5), {"dof": 0}, ConfigError, "0 degrees of freedom are left"),
         (residuals(6), {"stimuli": range(6)}, ConfigError, "0 degrees of freedom are left"),

@@ -172,7 +172,7 @@ class _Interrupting(list):
 
 
 def test_what_cannot_be_masked_is_refused(tokenizer, encoder: TextEncoder) -> None:
-    with pytest.raises(ConfigError, match="between 0 and 1"):
+    with pytest.raises(ConfigError, match="above 0 and below 1"):
         MaskedTexts(tokenizer, 0.0)
     with pytest.raises(ConfigError, match="below encoder_rate"):
         MaskedTexts(tokenizer, 0.4, 0.2)

@@ -97,7 +97,7 @@ def test_what_is_nowhere_defined_is_nan() -> None:
 
 def test_bad_requests_are_refused() -> None:
     scores = mean_scores()
-    with pytest.raises(ConfigError, match="between 0 and 1"):
+    with pytest.raises(ConfigError, match="above 0 and below 1"):
         bootstrap(scores, confidence=95)
     with pytest.raises(ConfigError, match="at least 1"):
         bootstrap(scores, resamples=0)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import Real, Whole, checked
 from nestling.cut import name_rows
 from nestling.data.tables.text_checks import check_texts
 from nestling.errors import ConfigError, DataError
@@ -21,7 +22,11 @@ _SPECIAL = -1
 _SHARE_MASKED, _SHARE_RANDOM = 0.8, 0.1
 
 
+_RATE = Real(above=0, below=1)
+
+
 @dataclass(frozen=True, eq=False)
+@checked(encoder_rate=_RATE, decoder_rate=_RATE, max_length=Whole(3))
 class MaskedTexts:
     """Draws masks over whole words.
 
@@ -47,16 +52,11 @@ class MaskedTexts:
     max_length: int = 512
 
     def __post_init__(self) -> None:
-        for name, rate in (("encoder_rate", self.encoder_rate), ("decoder_rate", self.decoder_rate)):
-            if not 0 < rate < 1:
-                raise ConfigError(f"{name} must lie between 0 and 1, not at {rate}")
         if self.decoder_rate < self.encoder_rate:
             raise ConfigError(
                 f"decoder_rate={self.decoder_rate} is below encoder_rate={self.encoder_rate}; the decoder "
                 "must see less than the encoder"
             )
-        if self.max_length < 3:
-            raise ConfigError(f"max_length must be at least 3, not {self.max_length}")
         for name in ("mask_token_id", "cls_token_id"):
             if getattr(self.tokenizer, name, None) is None:
                 token = name.removesuffix("_token_id")

@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nestling.arguments.constraints import OneOf, Whole, check, checked
 from nestling.arguments.numbers import type_of
 from nestling.arguments.paths import home_path
 from nestling.cut import RAW
 from nestling.elastic import resolve_each
 from nestling.encoders.pools import PoolName
 from nestling.encoders.texts import check_texts, prompt_of
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.inference import evaluating
 from nestling.process.progress import Progress
@@ -37,6 +38,7 @@ _NAMED_OUTPUTS = ("sentence_embedding", "last_hidden_state", "token_embeddings")
 _NEAR = 5
 
 
+@checked(batch_size=Whole(1))
 def activations(
     module: nn.Module,
     inputs: Any,
@@ -81,10 +83,8 @@ def activations(
     {'0': (5, 3), '2': (5, 2)}
     """
     names = layer_names(module, layers)
-    if isinstance(pool, str) and pool not in get_args(PoolName):
-        raise ConfigError(unknown("pool", pool, get_args(PoolName)))
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+    if isinstance(pool, str):
+        check("pool", pool, OneOf(get_args(PoolName)))
     batches = _batches(module, inputs, names, batch_size, pool)
     with evaluating(module):
         if folder is None:

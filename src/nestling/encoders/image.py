@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from nestling.arguments.constraints import Whole, checked
 from nestling.arguments.paths import home_path
 from nestling.cut import RAW, CutRule, check_vectors, cut_each
 from nestling.elastic import Cost, resolve_each
@@ -113,6 +114,7 @@ class ImageEncoder(nn.Module):
         found = self._features(pictures, [g["dim"] for g in wanted])
         return {g: found[g["dim"]] for g in wanted}
 
+    @checked(batch_size=Whole(1))
     def encode(
         self, pictures: Tensor | NDArray[Any] | Sequence[Tensor], at: At = None, *, batch_size: int = 64
     ) -> NDArray[np.float32]:
@@ -127,8 +129,6 @@ class ImageEncoder(nn.Module):
             DataError: for no pictures, another shape or type, or features that are not finite.
         """
         dim = self.nesting.resolve(at)["dim"]
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
         if len(pictures) == 0:
             raise DataError("there are no pictures to encode; give at least one")
         found = np.empty((len(pictures), dim), np.float32)

@@ -101,12 +101,6 @@ def check_found(vectors: NDArray[np.float32], rule: CutRule, first_row: int) -> 
         )
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Refuse batches of no text."""
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
-
-
 def prompt_of(model: Prompted, prompt: str | None = None, name: str | None = None) -> str | None:
     """What is put before every text: ``prompt``, or that of a name, or the model's default.
 

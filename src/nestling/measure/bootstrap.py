@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments.numbers import real, whole
-from nestling.errors import ConfigError, DataError
+from nestling.arguments.constraints import Real, Whole, checked
+from nestling.errors import DataError
 from nestling.measure.tasks.scores import Scores
 from nestling.process.progress import Progress
 
@@ -65,6 +65,7 @@ class Resampled:
     drawn: Floats
 
     @classmethod
+    @checked(resamples=Whole(1), seed=Whole(0))
     def of(cls, scores: Scores, resamples: int = 1000, seed: int = 0) -> Self:
         """Draw the resamples; the same examples and seed give the same draws, so curves are paired.
 
@@ -72,7 +73,6 @@ class Resampled:
             ConfigError: for numbers that are none, or out of range.
             DataError: for fewer than two examples, which have no spread.
         """
-        resamples, seed = whole("resamples", resamples), whole("seed", seed, least=0)
         if min(scores.groups) < 2:
             raise DataError(
                 f"{min(scores.groups)} example gives no interval; give at least 2, or some hundreds to tell "
@@ -86,14 +86,13 @@ class Resampled:
                 progress.update(len(weights))
         return cls(values[0], np.concatenate(parts))
 
+    @checked(confidence=Real(above=0, below=1, hint="0.95 is usual"))
     def estimate(self, full: int = -1, confidence: float = 0.95) -> Estimate:
         """Quality and share of the full quality, with their intervals.
 
         Raises:
             ConfigError: for a confidence that is not between 0 and 1.
         """
-        if not 0 < real("confidence", confidence) < 1:
-            raise ConfigError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
         low, high = _interval(self.drawn, confidence)
         kept = _kept(self.values[None], full)[0]
         # Resamples whose full quality happens to be above 0 say nothing where that of all examples is not.

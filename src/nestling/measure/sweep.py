@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments.numbers import whole
+from nestling.arguments.constraints import Real, Whole, checked
 from nestling.cut import CutRule
 from nestling.elastic import Origin, origin_of
 from nestling.errors import ConfigError
@@ -32,6 +32,7 @@ _TIMINGS = 15
 _TRUNCATION = "truncation"
 
 
+@checked(seed=Whole(0), confidence=Real(above=0, below=1), resamples=Whole(1), batch_size=Whole(1))
 def sweep(
     thing: Any,
     task: Task,
@@ -87,10 +88,10 @@ def sweep(
     """
     plan = _Plan.read(thing, task, nesting, rule)
     how = _Settings(
-        whole("seed", seed, least=0),
+        seed,
         confidence,
-        whole("resamples", resamples),
-        whole("batch_size", batch_size),
+        resamples,
+        batch_size,
         latency,
         source,
     )

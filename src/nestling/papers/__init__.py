@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from nestling.arguments.constraints import Whole, check
 from nestling.arguments.paths import home_path
 from nestling.errors import ConfigError, unknown
 from nestling.papers.claims.checks import Tour
@@ -82,8 +83,7 @@ def reproduce(
             raise ConfigError(unknown(f"claim of {name}", claim, CLAIMS[name]))
     if not wanted:
         raise ConfigError(f"no claims are named; choose among {', '.join(CLAIMS[name])}")
-    if seeds < 2:
-        raise ConfigError(f"seeds={seeds} gives no interval; use at least 2 (3 for a figure to be quoted)")
+    check("seeds", seeds, Whole(2, hint="an interval needs several; give 3 for a figure to be quoted"))
     check_packages(*_PACKAGES, *_MORE_PACKAGES[name])
     paper = cast("Paper", import_module(PAPERS[name]))
     ordered = [claim for claim in paper.CLAIMS if claim in wanted]

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from nestling.arguments.numbers import shown
+from nestling.arguments.constraints import Real, checked
 from nestling.errors import ConfigError, require, unknown
 
-_RANGES = {"width": (0.5, 100.0), "height": (0.5, 100.0), "font_size": (2.0, 100.0), "dpi": (20.0, 2400.0)}
+_INCHES = Real(least=0.5, most=100.0) | None
 _MOST_PIXELS = 2**15  # a side; above it a picture takes gigabytes
 _SETTINGS = {
     "pdf.fonttype": 42,  # TrueType, whole: journals refuse Type 3
@@ -55,6 +55,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @dataclass(frozen=True)
+@checked(width=_INCHES, height=_INCHES, font_size=Real(least=2, most=100), dpi=Real(least=20, most=2400))
 class Style:
     """How a picture in a file looks.
 
@@ -78,15 +79,6 @@ class Style:
     font_size: float = 10
     font: str | None = None
     dpi: int = 150
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is None and name in ("width", "height"):
-                continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not low <= value <= high:
-                raise ConfigError(f"{name} must be a number from {low:g} to {high:g}, not {shown(value)}")
 
     def size(self, across: int, down: int) -> tuple[float, float]:
         """Size in inches of a figure with these panels.

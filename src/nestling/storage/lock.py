@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import os
 import sys
 import time
@@ -12,8 +11,8 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from nestling.arguments.numbers import shown
-from nestling.errors import ConfigError, StorageError
+from nestling.arguments.constraints import Real, check
+from nestling.errors import StorageError
 from nestling.storage.artifact import reason_of
 from nestling.storage.owner import Owner
 
@@ -120,9 +119,7 @@ def check_wait(wait: float) -> None:
     Raises:
         ConfigError: for less than 0, or no finite number.
     """
-    is_number = isinstance(wait, (int, float)) and not isinstance(wait, bool)
-    if not is_number or not 0 <= wait < math.inf:
-        raise ConfigError(f"wait must be a number of seconds, at least 0, not {shown(wait)}")
+    check("wait", wait, Real(least=0, hint="it counts seconds"))
 
 
 def _holder(descriptor: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import OneOf, Real, Whole, checked
 from nestling.compare.inference.bootstrap import (
     FEWEST_SUBJECTS,
     Over,
@@ -23,7 +24,7 @@ from nestling.compare.rdms.rdms import RDMs, aligned
 from nestling.compare.rdms.subjects import Subjects
 from nestling.compare.similarity.comparators import Method, usable
 from nestling.cut import name_rows
-from nestling.errors import ConfigError, DataError, require, unknown
+from nestling.errors import DataError, require
 
 Floats = NDArray[np.float64]
 
@@ -171,6 +172,12 @@ _COLUMNS = ("model", "value", "low", "high", "p_zero", "p_ceiling")
 _PAIR_COLUMNS = ("first", "second", "difference", "low", "high", "p")
 
 
+@checked(
+    over=OneOf(get_args(Over)),
+    draws=Whole(2, hint="1000 are usual"),
+    confidence=Real(above=0, below=1, hint="0.95 is usual"),
+    seed=Whole(0),
+)
 def evaluate(
     models: Any,
     data: Any,
@@ -208,7 +215,6 @@ def evaluate(
 
     Source: Schütt et al. 2023; noise ceiling: Nili et al. 2014.
     """
-    _check(over, draws, confidence)
     first, second = aligned(models, data)
     subjects = Subjects.read(second, subject)
     if len(subjects) < FEWEST_SUBJECTS and over != "stimuli":
@@ -245,15 +251,6 @@ def evaluate(
         undefined=undefined,
         seed=seed,
     )
-
-
-def _check(over: str, draws: int, confidence: float) -> None:
-    if over not in get_args(Over):
-        raise ConfigError(unknown("over", over, get_args(Over)))
-    if draws < 2:
-        raise ConfigError(f"draws={draws} have no variance; give at least 2, 1000 are usual")
-    if not 0 < confidence < 1:
-        raise ConfigError(f"confidence={confidence} must lie between 0 and 1, such as 0.95")
 
 
 def _names(models: RDMs) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any, Self, get_args
 
 import numpy as np
 
+from nestling.arguments.constraints import OneOf, Whole, checked
 from nestling.compare.rdms.labels import labels_for
 from nestling.compare.rdms.rdms import RDMs, as_rdms
 from nestling.compare.similarity.centroids import (
@@ -24,7 +25,7 @@ from nestling.compare.similarity.centroids import (
     share_right,
 )
 from nestling.compare.transforms.transformer import Vectors
-from nestling.errors import ConfigError, DataError, require, unknown
+from nestling.errors import DataError, require
 
 _MEMBERS_AT_A_TIME = 1 << 21
 _SLACK = 1e-9
@@ -188,6 +189,7 @@ class Identification:
         return require("pandas", "pandas").DataFrame(self.rows())
 
 
+@checked(distance=OneOf(get_args(Distance)), permutations=Whole(0, hint="1000 are usual"))
 def identify(
     rdms: Any,
     *,
@@ -225,10 +227,6 @@ def identify(
     >>> found.accuracy, found.chance, found.ratios.round(2).tolist()
     (1.0, 0.5, [[0.28, 0.28], [0.28, 0.28]])
     """
-    if distance not in get_args(Distance):
-        raise ConfigError(unknown("distance", distance, get_args(Distance)))
-    if permutations < 0:
-        raise ConfigError(f"permutations={permutations} must be at least 0; 1000 are usual")
     rdms = as_rdms(rdms)
     grouping = Grouping.read(rdms, label, subject)
     vectors = _transformed(rdms, transform)

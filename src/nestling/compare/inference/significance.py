@@ -9,15 +9,19 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling.arguments.constraints import OneOf, Whole, checked
 from nestling.compare.rdms.pairs import pair_positions
 from nestling.compare.rdms.rdms import RDMs, aligned
 from nestling.compare.rdms.subjects import Subjects
 from nestling.compare.similarity.comparators import Method, comparator, compare, usable
-from nestling.errors import ConfigError, DataError, require, unknown
+from nestling.errors import ConfigError, DataError, require
 
 Floats = NDArray[np.float64]
 Alternative = Literal["greater", "less", "two-sided"]
 Correction = Literal["holm", "benjamini_hochberg", "none"]
+
+_PERMUTATIONS = Whole(1, hint="1000 are usual")
+_ALTERNATIVE = OneOf(get_args(Alternative))
 
 _SLACK = 1e-9  # a smaller excess over the observed value is a tie broken by rounding
 _ENTRIES_AT_A_TIME = 1 << 22
@@ -43,6 +47,7 @@ class PermutationTest:
     exact: bool = False
 
 
+@checked(permutations=_PERMUTATIONS, alternative=_ALTERNATIVE)
 def permute_stimuli(
     a: Any,
     b: Any,
@@ -70,7 +75,6 @@ def permute_stimuli(
 
     Source: Kriegeskorte et al. 2008, step 5; Mantel 1967.
     """
-    _check(permutations, alternative)
     first, second = aligned(a, b)
     chosen = comparator(method, first.n)
     x, y = (chosen.prepare(_whole(usable(rdms.vectors, chosen))) for rdms in (first, second))
@@ -84,6 +88,7 @@ def permute_stimuli(
     return _judge(chosen.join(x, y), np.concatenate(null), alternative)
 
 
+@checked(permutations=_PERMUTATIONS, alternative=_ALTERNATIVE)
 def flip_signs(
     differences: ArrayLike,
     *,
@@ -110,7 +115,6 @@ def flip_signs(
     >>> float(flip_signs([0.1, 0.2, 0.3, 0.1]).p)
     0.125
     """
-    _check(permutations, alternative)
     given = np.asarray(differences, np.float64)
     if given.ndim not in (1, 2) or given.shape[-1] < 2 or not np.isfinite(given).all():
         raise DataError(
@@ -124,6 +128,7 @@ def flip_signs(
     return _judge(given.mean(axis=-1), null, alternative, exact=exact)
 
 
+@checked(permutations=_PERMUTATIONS)
 def compare_groups(
     a: Any,
     b: Any,
@@ -155,7 +160,6 @@ def compare_groups(
         DataError: for matrices that cannot be used, fewer than 2 subjects in a group, or, if ``paired``,
             subjects that are not in both.
     """
-    _check(permutations, "greater")
     if method == "bures_distance":
         raise ConfigError("compare_groups needs a similarity, and 'bures_distance' is none; choose 'bures'")
     first, second = aligned(a, b)
@@ -170,6 +174,7 @@ def compare_groups(
     return _judge(_contrast(among, members[None])[0], _contrast(among, dealt), "greater", exact=exact)
 
 
+@checked(correction=OneOf(get_args(Correction)))
 def adjusted(p: ArrayLike, correction: Correction = "holm") -> Floats:
     """P values of several tests, each as large as the correction for all of them asks; NaN are no tests.
 
@@ -185,8 +190,6 @@ def adjusted(p: ArrayLike, correction: Correction = "holm") -> Floats:
     >>> adjusted([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]
     """
-    if correction not in get_args(Correction):
-        raise ConfigError(unknown("correction", correction, get_args(Correction)))
     given = np.array(p, np.float64)
     tests = given[~np.isnan(given)]
     if ((tests < 0) | (tests > 1)).any():
@@ -199,13 +202,6 @@ def adjusted(p: ArrayLike, correction: Correction = "holm") -> Floats:
         tests[order] = np.minimum(np.maximum.accumulate(steps), 1)
         given[~np.isnan(given)] = tests
     return given
-
-
-def _check(permutations: int, alternative: str) -> None:
-    if permutations < 1:
-        raise ConfigError(f"permutations={permutations} must be at least 1; 1000 are usual")
-    if alternative not in get_args(Alternative):
-        raise ConfigError(unknown("alternative", alternative, get_args(Alternative)))
 
 
 def _whole(vectors: Floats) -> Floats:

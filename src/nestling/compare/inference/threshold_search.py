@@ -9,12 +9,13 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nestling.arguments.constraints import OneOf, checked
 from nestling.compare.inference.identification import Grouping, Identification, common_pairs
 from nestling.compare.rdms.rdms import as_rdms
 from nestling.compare.similarity.centroids import Distance, Flags, Floats, Ints, gram
 from nestling.compare.transforms.thresholds import check_thresholds, region_of, threshold_grid
 from nestling.compare.transforms.topology import OrderedDistances
-from nestling.errors import ConfigError, DataError, require, unknown
+from nestling.errors import DataError, require
 
 # Few enough for a core's cache: they are written, centred and multiplied at once.
 _ENTRIES_AT_A_TIME = 1 << 18
@@ -88,6 +89,7 @@ class ThresholdSearch:
         return require("pandas", "pandas").DataFrame(self.rows())
 
 
+@checked(distance=OneOf(get_args(Distance)))
 def search_thresholds(
     rdms: Any,
     *,
@@ -121,8 +123,6 @@ def search_thresholds(
     Source: the grid of Lin and Kriegeskorte 2023, which reports its best cell; Varma and Simon 2006 for the
     second loop.
     """
-    if distance not in get_args(Distance):
-        raise ConfigError(unknown("distance", distance, get_args(Distance)))
     pairs = threshold_grid(step) if thresholds is None else check_thresholds(thresholds)
     rdms = as_rdms(rdms)
     grouping = Grouping.read(rdms, label, subject)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from nestling.arguments.constraints import Real, checked
 from nestling.compare.inference.evaluation import Evaluation
 from nestling.compare.inference.significance import Correction
-from nestling.errors import ConfigError
 from nestling.picture import Style, as_they_are, draw, legend, look_of, title_of, value_axis
 
 _MOST_JOINED = 8
@@ -15,6 +15,7 @@ _SIGNIFICANT = 0.05
 _CEILING = "#b9bec7"
 
 
+@checked(alpha=Real(above=0, below=1, hint="0.05 is usual"))
 def plot_evaluation(
     found: Evaluation,
     target: Any,
@@ -45,8 +46,6 @@ def plot_evaluation(
 
     Source: the form of the picture: Nili et al. 2014, figure 4.
     """
-    if not 0 < alpha < 1:
-        raise ConfigError(f"alpha={alpha} must lie between 0 and 1, such as 0.05")
     rows = found.rows(correction)
     joined = []
     if 1 < len(rows) <= _MOST_JOINED:

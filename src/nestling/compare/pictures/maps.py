@@ -8,9 +8,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling.arguments.constraints import OneOf, checked
 from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.transforms.thresholds import check_thresholds
-from nestling.errors import ConfigError, DataError, require, unknown
+from nestling.errors import DataError, require
 from nestling.picture import LOOKS, Panel, Style, draw, heat_map, legend, look_of, title_of
 
 Floats = NDArray[np.float64]
@@ -21,6 +22,7 @@ _LANDMARKS = 8
 _APART = 0.2  # of a map, whose mean square length is 1
 
 
+@checked(colours=OneOf(get_args(Colours)))
 def plot_matrices(
     rdms: RDMs,
     target: Any,
@@ -47,8 +49,6 @@ def plot_matrices(
         MissingExtraError: if matplotlib is not installed.
         StorageError: if the file cannot be written.
     """
-    if colours not in get_args(Colours):
-        raise ConfigError(unknown("colours", colours, get_args(Colours)))
     titles, metric = _titles(rdms, names), rdms.metric or "dissimilarity"
     quantity = metric if colours == "values" else f"rank of {metric} within a matrix, in %"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import Whole, checked
 from nestling.arguments.paths import home_path
 from nestling.compare.rdms.from_patterns import Metric, rdm
 from nestling.compare.rdms.rdms import RDMs
@@ -18,6 +19,7 @@ from nestling.vectors.stored import StoredVectors, open_vectors
 _FEWEST_STIMULI = 3
 
 
+@checked(limit=Whole(_FEWEST_STIMULI), seed=Whole(0))
 def rdms_of_files(
     paths: Sequence[str | Path], metric: Metric = "cosine", *, limit: int = 500, seed: int = 0
 ) -> RDMs:
@@ -37,8 +39,8 @@ def rdms_of_files(
         ConfigError: for no files, or a limit below 3.
     """
     files = [home_path(path) for path in paths]
-    if not files or limit < _FEWEST_STIMULI:
-        raise ConfigError(f"give at least one file, and a limit of at least {_FEWEST_STIMULI} rows")
+    if not files:
+        raise ConfigError("there are no files to compare; give at least one")
     stored = [open_vectors(file, rule=None if file.is_dir() else RAW) for file in files]
     rows = _rows_in_common(stored, files)
     if len(rows[0]) > limit:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from nestling.arguments.constraints import OneOf, Whole, checked
 from nestling.compare.rdms.estimation import estimators
 from nestling.compare.rdms.estimation.crossvalidation import write_crossnobis, write_poisson_cv
 from nestling.compare.rdms.estimation.design import Design, Names, read_patterns
@@ -18,7 +19,7 @@ from nestling.compare.rdms.estimation.products import write_pairs
 from nestling.compare.rdms.labels import Label
 from nestling.compare.rdms.pairs import count_pairs
 from nestling.compare.rdms.rdms import RDMs
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.errors import ConfigError, DataError
 
 Metric = Literal[
     "euclidean", "sqeuclidean", "correlation", "cosine", "mahalanobis", "crossnobis", "poisson", "poisson_cv"
@@ -28,6 +29,7 @@ _CROSS_VALIDATED = ("crossnobis", "poisson_cv")
 _WITH_NOISE = ("mahalanobis", "crossnobis")
 
 
+@checked(metric=OneOf(get_args(Metric)), block=Whole(1) | None)
 def rdm(
     x: Any,
     metric: Metric = "euclidean",
@@ -154,8 +156,6 @@ class _Estimate:
 
 
 def _check_arguments(metric: str, noise: Any, folds: object, block: int | None) -> None:
-    if metric not in get_args(Metric):
-        raise ConfigError(unknown("metric", metric, get_args(Metric)))
     if (folds is not None) != (metric in _CROSS_VALIDATED):
         raise ConfigError(
             f'"{metric}" takes no folds=; {" and ".join(_CROSS_VALIDATED)} do'
@@ -164,8 +164,6 @@ def _check_arguments(metric: str, noise: Any, folds: object, block: int | None) 
         )
     if noise is not None and metric not in _WITH_NOISE:
         raise ConfigError(f'"{metric}" takes no noise=; {" and ".join(_WITH_NOISE)} do')
-    if block is not None and block < 1:
-        raise ConfigError(f"block={block} must be at least 1 row")
 
 
 def _read_matrices(x: Any) -> tuple[tuple[str, ...], list[NDArray[Any]]]:

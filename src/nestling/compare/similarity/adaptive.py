@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import OneOf, Whole, check, checked
 from nestling.compare.rdms.rdms import RDMs, aligned
 from nestling.compare.transforms.topology import OrderedDistances
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.errors import DataError
 from nestling.process.progress import watched
 
 Floats = NDArray[np.float64]
@@ -43,6 +44,13 @@ class AdaptiveDependence:
     p_values: Floats
 
 
+@checked(
+    scale=OneOf(get_args(Scale)),
+    band=OneOf(get_args(Band)),
+    statistic=OneOf(get_args(Statistic)),
+    levels=Whole(2),
+    permutations=Whole(0),
+)
 def adaptive_dependence(
     a: Any,
     b: Any = None,
@@ -88,18 +96,8 @@ def adaptive_dependence(
     >>> adaptive_dependence([x], [x**2]).statistic.round(3)
     array([[1.]])
     """
-    for name, given, allowed in (
-        ("scale", scale, get_args(Scale)),
-        ("band", band, get_args(Band)),
-        ("statistic", statistic, get_args(Statistic)),
-    ):
-        if given not in allowed:
-            raise ConfigError(unknown(name, given, allowed))
-    fewest = 0 if statistic == "dcor" else 2
-    if levels < 2:
-        raise ConfigError(f"levels={levels} thresholds make no pair; choose at least 2, such as 6")
-    if permutations < fewest:
-        raise ConfigError(f"permutations={permutations} are too few for {statistic!r}; give {fewest} or more")
+    if statistic != "dcor":
+        check("permutations", permutations, Whole(2, hint=f"{statistic} needs them"))
     first, second = np.triu_indices(levels, 1)
     pairs = np.stack([first, second], axis=1) / (levels - 1)
     first_rdms, second_rdms = aligned(a, a if b is None else b)

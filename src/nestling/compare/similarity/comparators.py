@@ -10,11 +10,12 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling.arguments.constraints import OneOf, check
 from nestling.compare.rdms.pairs import count_stimuli
 from nestling.compare.rdms.rdms import aligned
 from nestling.compare.similarity.moments import Whitening, bures_distance, bures_similarity
 from nestling.cut import name_rows
-from nestling.errors import ConfigError, DataError, UndefinedSimilarityWarning, unknown
+from nestling.errors import ConfigError, DataError, UndefinedSimilarityWarning
 from nestling.kernels.concordance import concordance, dense_ranks
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -124,8 +125,7 @@ def comparator(method: Method, n: int, sigma: ArrayLike | None = None) -> Compar
     Raises:
         ConfigError: for an unknown method, or a ``sigma`` that it does not use or that has no inverse.
     """
-    if method not in get_args(Method):
-        raise ConfigError(unknown("method", method, get_args(Method)))
+    check("method", method, OneOf(get_args(Method)))
     if method not in _WHITENED:
         if sigma is not None:
             raise ConfigError(f"method={method!r} has no use for sigma; {' and '.join(_WHITENED)} have")

@@ -9,11 +9,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import OneOf, Real, Whole, check
 from nestling.compare.rdms.rdms import RDMs, as_rdms
 from nestling.compare.transforms.thresholds import check_thresholds
 from nestling.compare.transforms.topology import OrderedDistances
 from nestling.compare.transforms.transformer import MatrixTransformer, Vectors
-from nestling.errors import ConfigError, DataError, require, unknown
+from nestling.errors import ConfigError, DataError, require
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -123,15 +124,13 @@ class Geodesic(MatrixTransformer):
             ("zero_edges", self.zero_edges, get_args(ZeroEdges)),
             ("disconnected", self.disconnected, get_args(Disconnected)),
         ):
-            if given not in allowed:
-                raise ConfigError(unknown(name, given, allowed))
+            check(name, given, OneOf(allowed))
         if self.rule == "twostep":
             check_thresholds([(self.lower, self.upper)])
         elif self.rule == "k_nearest":
-            if self.k < 1:
-                raise ConfigError(f"k={self.k} neighbours make no graph; choose k from 1")
-        elif not 0 < self.p <= 1:
-            raise ConfigError(f"p={self.p} must be a share above 0 and at most 1")
+            check("k", self.k, Whole(1))
+        else:
+            check("p", self.p, Real(above=0, most=1))
 
     def _map(self, rdms: RDMs) -> Vectors:
         paths = self._paths(rdms)

@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.errors import ConfigError, unknown
+from nestling.arguments.constraints import OneOf, Whole, checked
+from nestling.errors import ConfigError
 
 Floats = NDArray[np.float64]
 Region = Literal["local", "global", "geometry", "topology", "intermediate"]
@@ -81,6 +82,7 @@ def region_of(lower: float, upper: float) -> str:
     return "corner" if _is_corner(pairs)[0] else REGIONS[_regions(pairs)[0]]
 
 
+@checked(region=OneOf(REGIONS), count=Whole(1), seed=Whole(0))
 def sample_thresholds(region: Region, count: int = 10, *, seed: int = 0) -> Floats:
     """Pairs drawn evenly from a named region of the triangle of thresholds, as ``Float[count, 2]``.
 
@@ -96,10 +98,6 @@ def sample_thresholds(region: Region, count: int = 10, *, seed: int = 0) -> Floa
     >>> pairs.shape, bool((pairs >= 0.399).all() and (pairs <= 0.601).all())
     ((5, 2), True)
     """
-    if region not in REGIONS:
-        raise ConfigError(unknown("region", region, REGIONS))
-    if count < 1:
-        raise ConfigError(f"count={count} pairs cannot be drawn; ask for at least 1")
     generator = np.random.default_rng(seed)
     found: list[Floats] = []
     while sum(map(len, found)) < count:

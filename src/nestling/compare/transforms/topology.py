@@ -8,10 +8,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling.arguments.constraints import Real, check
 from nestling.compare.rdms.rdms import RDMs, as_rdms
 from nestling.compare.transforms.thresholds import check_thresholds
 from nestling.compare.transforms.transformer import MatrixTransformer, Vectors
-from nestling.errors import ConfigError, DataError
+from nestling.errors import DataError
 
 Floats = NDArray[np.float64]
 
@@ -172,10 +173,8 @@ class SmoothTopological(MatrixTransformer):
         self.rank = rank
 
     def _check(self) -> None:
-        if not 0 < self.alpha < np.inf:
-            raise ConfigError(f"alpha={self.alpha} is no steepness; give a number above 0, such as 10")
-        if not 0 <= self.beta <= 1:
-            raise ConfigError(f"beta={self.beta} must lie in 0 to 1, where the scaled distances lie")
+        check("alpha", self.alpha, Real(above=0, hint="10 is usual"))
+        check("beta", self.beta, Real(least=0, most=1, hint="distances are scaled to that"))
 
     def _map(self, rdms: RDMs) -> Vectors:
         scaled = OrderedDistances.of(rdms.vectors, rank=self.rank).transform(np.array([[0.0, 1.0]]))[0]

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from nestling.arguments.constraints import Whole, checked
 from nestling.arguments.paths import home_path
 from nestling.data.pairs import TextPairs
 from nestling.data.python_source.pool import read_in_parallel
 from nestling.data.python_source.worker import FileReport
 from nestling.data.sets.source import cache_folder
 from nestling.data.split import plain_text
-from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
+from nestling.errors import ArtifactError, DataError, StorageError
 from nestling.process.progress import Progress
 
 _LARGEST_FILE_BYTES = 4_000_000
@@ -53,6 +54,7 @@ class SourceFile:
     modified_ns: int
 
 
+@checked(workers=Whole(1) | None, limit=Whole(2) | None, seed=Whole(0))
 def docstring_pairs(
     roots: str | Path | Iterable[str | Path] | None = None,
     *,
@@ -83,10 +85,6 @@ def docstring_pairs(
         ConfigError: for ``workers`` below 1 or ``limit`` below 2.
         DataError: if a root is missing or nothing is described in any of them.
     """
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers must be at least 1, not {workers}")
-    if limit is not None and limit < 2:
-        raise ConfigError(f"limit must be at least 2 pairs, not {limit}")
     if roots is None:
         folders = default_roots()
     else:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nestling.arguments.constraints import Whole, check
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, cut_each
 from nestling.elastic import Cost, Origin, resolve_each
@@ -35,7 +36,6 @@ from nestling.encoders.text.pretrained import quiet_unless_terminal, read_model
 from nestling.encoders.text.serving import prepare_for_servers, warn_of_others
 from nestling.encoders.text.workers import encode_apart
 from nestling.encoders.texts import (
-    check_batch_size,
     check_found,
     check_texts,
     fingerprint_of,
@@ -226,8 +226,8 @@ class TextEncoder(nn.Module):
         prompt: str | None,
         first_row: int,
     ) -> dict[Granularity, NDArray[np.float32]]:
+        check("batch_size", batch_size, Whole(1))
         rows = check_texts(texts, first_row)
-        check_batch_size(batch_size)
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
         found = {g: np.empty((len(rows), g["dim"]), np.float32) for g in wanted}
         with evaluating(self), Progress("encoding", len(rows), "texts") as progress:

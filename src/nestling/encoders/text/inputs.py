@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from nestling.arguments.constraints import OneOf, Whole, check
 from nestling.cut import RAW, CutRule
 from nestling.encoders.text.depth import depth_of
 from nestling.encoders.text.export import modules_of, stock_modules, width_of, with_modules
-from nestling.errors import ConfigError, unknown
+from nestling.errors import ConfigError
 from nestling.granularity import Granularity, Nesting
 
 if TYPE_CHECKING:
@@ -26,15 +27,11 @@ def prepare(
     """
     if max_length is not None:
         longest = model.max_seq_length
-        if max_length < 1 or (longest is not None and max_length > longest):
-            raise ConfigError(
-                f"max_length={max_length} is not possible; the model reads 1 to {longest} tokens"
-            )
+        check("max_length", max_length, Whole(1, longest, hint="the model reads no more tokens"))
         model.max_seq_length = max_length
     if pooling is None:
         return model
-    if pooling not in get_args(Pooling):
-        raise ConfigError(unknown("pooling", pooling, get_args(Pooling)))
+    check("pooling", pooling, OneOf(get_args(Pooling)))
     modules, stock = modules_of(model), stock_modules()
     for name, module in modules.items():
         if isinstance(module, stock.Pooling):

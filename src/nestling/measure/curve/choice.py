@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from nestling.arguments.numbers import real
-from nestling.errors import ConfigError, unknown
+from nestling.arguments.constraints import OneOf, Real, check, checked
+from nestling.errors import ConfigError
 from nestling.granularity import Granularity
 
 CostName = Literal["vector_bytes", "flops", "latency_ms", "model_bytes"]
@@ -63,6 +63,14 @@ class Row:
 
 
 @dataclass(frozen=True)
+@checked(
+    keep=Real(above=0, most=1) | None,
+    at_least=Real(finite=False) | None,
+    max_bytes=Real(finite=False) | None,
+    max_ms=Real(finite=False) | None,
+    max_flops=Real(finite=False) | None,
+    max_model_bytes=Real(finite=False) | None,
+)
 class Targets:
     """What a choice has to meet; None asks for nothing.
 
@@ -89,10 +97,6 @@ class Targets:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if not given:
             raise ConfigError(f"say what to choose by: keep=0.99, at_least=, {'=, '.join(_LIMITS.values())}=")
-        for name, value in given.items():
-            real(name, value)
-        if self.keep is not None and not 0 < self.keep <= 1:
-            raise ConfigError(f"keep={self.keep} is a share of the full quality; give above 0 and at most 1")
 
     @property
     def ask_for_quality(self) -> bool:
@@ -131,8 +135,7 @@ def choose(column: Sequence[Row], targets: Targets, cheapest: CostName = "vector
         ConfigError: if no row meets the targets; the message names the best that can be reached. Also for a
             share of a full quality that is not above 0.
     """
-    if cheapest not in get_args(CostName):
-        raise ConfigError(unknown("cost", cheapest, get_args(CostName)))
+    check("cheapest", cheapest, OneOf(get_args(CostName)))
     if targets.keep is not None and math.isnan(column[-1].kept):
         raise ConfigError(
             "the full quality is not above 0, so no share of it can be kept; use at_least= "

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nestling.arguments.numbers import whole
+from nestling.arguments.constraints import Whole, checked
 from nestling.errors import ConfigError, DataError, require, unknown
 from nestling.gain import Gain, told
 from nestling.granularity import At, Granularity, Nesting
@@ -180,11 +180,12 @@ class Curve:
 
         return table(self, format)
 
+    @checked(width=Whole(1))
     def chart(self, metric: str | None = None, *, width: int = 40) -> str:
         """The curve as bars of text, for a terminal."""
         from nestling.measure.curve.table import chart
 
-        return chart(self, self._metric(metric), whole("width", width))
+        return chart(self, self._metric(metric), width)
 
     def grid(self, metric: str | None = None, *, cost: CostName | None = None) -> str:
         """A curve over two axes as a square of values, or of what each cell costs.
@@ -255,6 +256,7 @@ class Curve:
 
         plot([self, *self._beside(others, mixed=mixed)], target, self._metric(metric), style)
 
+    @checked(examples=Whole(1))
     def to_html(
         self,
         path: str | Path,
@@ -280,7 +282,7 @@ class Curve:
         from nestling.measure.curve.pictures.report import report
 
         beside, at = self._beside(others, mixed=mixed), self.nesting.resolve(chosen) if chosen else None
-        write_result(path, report(self, beside, at, whole("examples", examples)))
+        write_result(path, report(self, beside, at, examples))
 
     def to_pandas(self) -> Any:
         """The rows as a pandas data frame, granularities as text with a column for each axis.

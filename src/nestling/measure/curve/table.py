@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Literal, get_args
 
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.arguments.constraints import OneOf, check
+from nestling.errors import ConfigError, DataError
 from nestling.measure.curve.choice import Row
 from nestling.measure.curve.grid import Grid
 from nestling.measure.curve.provenance import check_same_data
@@ -42,8 +43,7 @@ def check_format(given: str) -> None:
     Raises:
         ConfigError: for another one; the nearest is named.
     """
-    if given not in get_args(Format):
-        raise ConfigError(unknown("format", given, get_args(Format)))
+    check("format", given, OneOf(get_args(Format)))
 
 
 def cells(curve: Curve) -> list[list[str]]:

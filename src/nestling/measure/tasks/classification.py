@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.arguments.numbers import whole
+from nestling.arguments.constraints import Whole, checked
 from nestling.cut import CutRule, cut, cut_each, name_rows
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.tasks.metrics import check_labels
@@ -111,6 +111,7 @@ class _Labelled:
 
 
 @dataclass(frozen=True, eq=False)
+@checked(k=Whole(1))
 class NeighbourClassification(_Labelled):
     """Accuracy of the most frequent class among the ``k`` nearest training rows (1-NN by default).
 
@@ -133,8 +134,7 @@ class NeighbourClassification(_Labelled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("k", self.k)
-        if not 1 <= self.k <= len(self.train):
+        if self.k > len(self.train):
             raise DataError(f"k={self.k} neighbours cannot be found among {len(self.train)} training rows")
 
     def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> MeanScores:
@@ -153,6 +153,7 @@ def _vote(codes: Ints) -> Ints:
 
 
 @dataclass(frozen=True, eq=False)
+@checked(max_iter=Whole(1))
 class LinearProbe(_Labelled):
     """Accuracy of a logistic regression on the vectors of every size.
 
@@ -172,10 +173,6 @@ class LinearProbe(_Labelled):
 
     name = "linear probe"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        whole("max_iter", self.max_iter)
-
     def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> MeanScores:
         """Which rows are named right by one probe a size."""
         linear_model = require("sklearn.linear_model", "sklearn")
@@ -189,6 +186,7 @@ class LinearProbe(_Labelled):
 
 
 @dataclass(frozen=True, eq=False)
+@checked(shots=Whole(1) | None, seed=Whole(0))
 class NearestClassMean(_Labelled):
     """Accuracy of the class whose mean vector is nearest, as used for few-shot and long-tailed classes.
 
@@ -220,16 +218,15 @@ class NearestClassMean(_Labelled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("seed", self.seed, least=0)
-        if self.shots is not None:
-            whole("shots", self.shots, least=0)
         if self.tail is not None and not 1 <= self.tail[0] < self.tail[1]:
             raise ConfigError(f"tail={self.tail} must be two increasing counts, such as (20, 100)")
         classes, counts = np.unique(np.asarray(self.train_labels), return_counts=True)
         few = np.flatnonzero(counts < (1 if self.shots is None else self.shots))
-        if self.shots is not None and (self.shots < 1 or len(few)):
-            least = f"; class {classes[few[0]]} has {counts[few[0]]} training rows" if len(few) else ""
-            raise DataError(f"shots={self.shots} cannot be taken from every class{least}")
+        if self.shots is not None and len(few):
+            raise DataError(
+                f"shots={self.shots} cannot be taken from every class; class {classes[few[0]]} has "
+                f"{counts[few[0]]} training rows"
+            )
 
     @property
     def metrics(self) -> tuple[str, ...]:

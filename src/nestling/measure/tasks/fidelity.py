@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments.numbers import whole
+from nestling.arguments.constraints import Whole, checked
 from nestling.compare.rdms.prefixes import prefix_distances
 from nestling.compare.transforms.thresholds import check_thresholds
 from nestling.compare.transforms.topology import geo_topological
@@ -32,6 +32,7 @@ _COSINES = CutRule()
 
 
 @dataclass(frozen=True, eq=False)
+@checked(k=Whole(1) | None, limit=Whole(_FEWEST), seed=Whole(0))
 class Fidelity:
     """How much a granularity keeps of how the full representation arranges its inputs.
 
@@ -87,7 +88,7 @@ class Fidelity:
                 object.__setattr__(self, "reference", _take(self.reference, rows))
         if len(self.x) < _FEWEST:
             raise DataError(f"{len(self.x)} inputs are too few to compare; give at least {_FEWEST}")
-        if self.k is not None and not 1 <= self.k < len(self.x):
+        if self.k is not None and self.k >= len(self.x):
             raise ConfigError(
                 f"k={self.k} neighbours cannot be found among {len(self.x) - 1} other inputs; choose fewer, "
                 "or None to leave them out"
@@ -100,11 +101,6 @@ class Fidelity:
         for metric in self.thresholds:
             if metric.partition("@")[0] == _NEIGHBOURS:
                 raise ConfigError(f"{metric!r} counts nearest inputs here; give the transform another name")
-        whole("seed", self.seed, least=0)
-        if self.k is not None:
-            whole("k", self.k, least=0)
-        if whole("limit", self.limit, least=0) < _FEWEST:
-            raise ConfigError(f"limit={self.limit} is too few inputs to compare; choose at least {_FEWEST}")
 
     @property
     def metrics(self) -> tuple[str, ...]:

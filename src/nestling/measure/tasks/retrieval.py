@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.arguments.numbers import whole
+from nestling.arguments.constraints import Whole, checked
 from nestling.cut import CutRule, check_vectors
 from nestling.data.pairs import TextPairs
 from nestling.data.retrieval import RetrievalData
@@ -35,6 +35,7 @@ MEASURES: dict[str, Callable[[Floats, Judgements], Floats]] = {
 
 
 @dataclass(frozen=True, eq=False)
+@checked(k=Whole(1))
 class Retrieval:
     """Exact search of documents by queries, judged by qrels.
 
@@ -88,8 +89,7 @@ class Retrieval:
             object.__setattr__(self, "qrels", Qrels(self.qrels))
         object.__setattr__(self, "measures", _read_measures(self.measures))
         self.qrels.check(len(self.queries), len(self.documents))
-        whole("k", self.k)
-        if not 1 <= self.k <= len(self.documents):
+        if self.k > len(self.documents):
             raise DataError(
                 f"k={self.k} documents cannot be found among {len(self.documents)}; "
                 f"choose k from 1 to {len(self.documents)}"

@@ -9,7 +9,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.arguments.numbers import type_of, whole
+from nestling.arguments.constraints import Whole, checked
+from nestling.arguments.numbers import type_of
 from nestling.cut import CutRule, cut_each
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.tasks.classification import (
@@ -168,6 +169,7 @@ class STS:
 
 
 @dataclass(frozen=True, eq=False)
+@checked(num_clusters=Whole(1) | None, seed=Whole(0))
 class Clustering:
     """Do clusters found by k-means agree with the classes (V-measure)?
 
@@ -195,9 +197,11 @@ class Clustering:
         labels = check_labels(self.labels)
         if len(labels) != len(self.x):
             raise DataError(f"{len(labels)} labels do not belong to {len(self.x)} inputs")
-        if self.num_clusters is not None:
-            whole("num_clusters", self.num_clusters, most=len(labels))
-        whole("seed", self.seed, least=0)
+        if self.num_clusters is not None and self.num_clusters > len(labels):
+            raise DataError(
+                f"num_clusters={self.num_clusters} clusters cannot be made of {len(labels)} inputs; "
+                f"choose 1 to {len(labels)}"
+            )
 
     @property
     def inputs(self) -> dict[str, Any]:

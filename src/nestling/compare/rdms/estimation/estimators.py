@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import Real, checked
 from nestling.compare.rdms.estimation.design import channel_blocks
 from nestling.compare.rdms.estimation.noise import Floats, whitened
 from nestling.compare.rdms.estimation.products import Sides
 from nestling.cut import name_rows
-from nestling.errors import ConfigError, DataError
+from nestling.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Form:
 
 
 @dataclass(frozen=True)
+@checked(rate=Real(above=0), weight=Real(above=0))
 class RatePrior:
     """A gamma prior of Poisson rates: as if ``weight`` observations of ``rate`` came on top.
 
@@ -41,12 +43,6 @@ class RatePrior:
 
     rate: float = 1.0
     weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not (self.rate > 0 and self.weight > 0):
-            raise ConfigError(
-                f"the prior of rates needs a positive rate and weight, not {self.rate} and {self.weight}"
-            )
 
     def __call__(self, counts: Floats) -> Floats:
         """Expected rates, given mean counts."""

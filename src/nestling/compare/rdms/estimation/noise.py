@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments.arrays import as_array
+from nestling.arguments.constraints import OneOf, checked
 from nestling.compare.rdms.estimation.design import Design, Names, read_patterns
-from nestling.errors import ConfigError, DataError, require, unknown
+from nestling.errors import ConfigError, DataError, require
 
 Floats: TypeAlias = NDArray[np.float64]
 Shrinkage = Literal["ledoit_wolf", "oas", "schaefer_strimmer", "diagonal", "none"]
@@ -18,6 +19,7 @@ Shrinkage = Literal["ledoit_wolf", "oas", "schaefer_strimmer", "diagonal", "none
 _SYMMETRIC = 1e-6  # share of the largest entry by which rounding may part two that should be equal
 
 
+@checked(shrinkage=OneOf(get_args(Shrinkage)))
 def noise_precision(
     residuals: Any,
     shrinkage: Shrinkage = "ledoit_wolf",
@@ -51,8 +53,6 @@ def noise_precision(
         ConfigError: for an unknown shrinkage, or degrees of freedom below 1.
         MissingExtraError: if scikit-learn is needed and not installed.
     """
-    if shrinkage not in get_args(Shrinkage):
-        raise ConfigError(unknown("shrinkage", shrinkage, get_args(Shrinkage)))
     centred, natural = _centred(residuals, stimuli)
     freedom = natural if dof is None else dof
     if freedom < 1:

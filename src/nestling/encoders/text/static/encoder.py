@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from nestling.arguments.constraints import Whole, check
 from nestling.arguments.paths import home_path
 from nestling.cut import RAW, CutRule, cut, cut_each
 from nestling.elastic import Cost, Origin, resolve_each
@@ -28,7 +29,6 @@ from nestling.encoders.text.static.layers import (
     width_of,
 )
 from nestling.encoders.texts import (
-    check_batch_size,
     check_found,
     check_texts,
     fingerprint_of,
@@ -265,8 +265,8 @@ class StaticEncoder:
         first_row: int,
     ) -> dict[Granularity, Floats]:
         self._warn_if_assumed(wanted)
+        check("batch_size", batch_size, Whole(1))
         rows, dims = check_texts(texts, first_row), [g["dim"] for g in wanted]
-        check_batch_size(batch_size)
         found = {dim: np.empty((len(rows), dim), np.float32) for dim in dims}
         parts = needed(self.parts.layers, self.parts.table, max(dims))
         with Progress("encoding", len(rows), "texts") as progress:
