@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nestling.arguments.arrays import as_array
 from nestling.compare import rdm
 from nestling.cut import RAW, check_vectors, cut
-from nestling.encoders.vectors import NestedAdapter, PCARotation
+from nestling.encoders.maps import NestedAdapter, PCARotation
 from nestling.errors import DataError
 from nestling.measure.tasks.tasks import STS, NearestClassMean
 from nestling.search.certified.scan import CertifiedScan

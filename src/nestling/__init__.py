@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from nestling.cut import CutRule as CutRule
     from nestling.elastic import Cost as Cost
     from nestling.elastic import Elastic as Elastic
+    from nestling.encoders.maps.adapter import NestedAdapter as NestedAdapter
+    from nestling.encoders.maps.pca import PCARotation as PCARotation
     from nestling.encoders.text.encoder import TextEncoder as TextEncoder
-    from nestling.encoders.vectors import NestedAdapter as NestedAdapter
-    from nestling.encoders.vectors import PCARotation as PCARotation
     from nestling.granularity import Granularity as Granularity
     from nestling.granularity import Nesting as Nesting
     from nestling.losses.nested import Nested as Nested
@@ -41,8 +41,8 @@ __getattr__, __dir__, _names = exports(
         "Elastic": "elastic",
         "StoredVectors": "vectors.stored",
         "TextEncoder": "encoders.text.encoder",
-        "NestedAdapter": "encoders.vectors",
-        "PCARotation": "encoders.vectors",
+        "NestedAdapter": "encoders.maps.adapter",
+        "PCARotation": "encoders.maps.pca",
         "Granularity": "granularity",
         "Nesting": "granularity",
         "Nested": "losses.nested",

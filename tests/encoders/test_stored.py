@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule, cut
-from nestling.encoders.vectors import PCARotation
+from nestling.encoders.maps import PCARotation
 from nestling.errors import ArtifactError, DataError, GranularityError, StorageError
 from nestling.granularity import Nesting
 from nestling.storage.artifact import read_manifest

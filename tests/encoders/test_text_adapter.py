@@ -11,8 +11,8 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from nestling.cut import RAW, CutRule, cut
+from nestling.encoders.maps import NestedAdapter, PCARotation
 from nestling.encoders.text.encoder import TextEncoder
-from nestling.encoders.vectors import NestedAdapter, PCARotation
 from nestling.errors import DataError
 from nestling.granularity import Nesting
 from nestling.nn.adapter import Adapter

@@ -15,8 +15,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
 
 from nestling.cut import RAW, CutRule, cut
+from nestling.encoders.maps import NestedAdapter, PCARotation
 from nestling.encoders.maps.examples import Examples
-from nestling.encoders.vectors import NestedAdapter, PCARotation
 from nestling.errors import ConfigError, DataError, GranularityError, NoGainWarning
 from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested, Triplet

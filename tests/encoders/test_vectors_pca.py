@@ -23,11 +23,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from nestling.cut import RAW, CutRule
-from nestling.encoders.maps import pca
+from nestling.encoders.maps import PCARotation, pca
 from nestling.encoders.maps.fit_report import compare_with_truncation
 from nestling.encoders.maps.held_out import MOST
 from nestling.encoders.maps.pca import Moments
-from nestling.encoders.vectors import PCARotation
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError
 from nestling.granularity import Nesting
 from nestling.testing import ELASTIC_LAWS, ElasticExample
@@ -346,6 +345,6 @@ def test_bad_input_is_named(make, error, message):
 
 
 def test_it_needs_no_torch():
-    code = "import sys, nestling.encoders.vectors as v; v.PCARotation().fit([[1., 2.], [2., 1.]]); "
+    code = "import sys, nestling.encoders.maps as v; v.PCARotation().fit([[1., 2.], [2., 1.]]); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)

@@ -51,7 +51,7 @@ def pca(
         seed: of the resamples.
     """
     # Here, because that module brings torch, which nothing else in this one needs.
-    from nestling.encoders.vectors import PCARotation
+    from nestling.encoders.maps import PCARotation
 
     # Its own report would repeat the comparison of the curves.
     rotation = PCARotation([np.shape(fit_on)[1]]).fit(fit_on)

@@ -14,8 +14,8 @@ from nestling.data.tables.roles import PAIR_ROLES, TEXT_ROLES, read_roles
 from nestling.domains.text.loss import planned_loss
 from nestling.domains.text.pairs import PairObjective, train_on_pairs
 from nestling.domains.text.plan import DataPlan, TrainPlan, write_plan
+from nestling.encoders.maps import NestedAdapter
 from nestling.encoders.text.encoder import TextEncoder
-from nestling.encoders.vectors import NestedAdapter
 from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested
 from nestling.measure.baselines import pca, random_dims, truncation

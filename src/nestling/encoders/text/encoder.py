@@ -34,7 +34,7 @@ from nestling.encoders.text.mapped import Adaptable, put_together, take_apart
 from nestling.encoders.text.origin import TrainedFrom, origin_of
 from nestling.encoders.text.pretrained import quiet_unless_terminal, read_model
 from nestling.encoders.text.serving import prepare_for_servers, warn_of_others
-from nestling.encoders.text.workers import encode_apart
+from nestling.encoders.text.workers.pool import encode_apart
 from nestling.encoders.texts import (
     check_found,
     check_texts,

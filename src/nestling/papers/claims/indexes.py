@@ -11,8 +11,8 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from nestling.cut import cut
+from nestling.encoders.maps import PCARotation
 from nestling.encoders.text.encoder import TextEncoder
-from nestling.encoders.vectors import PCARotation
 from nestling.granularity import Nesting
 from nestling.papers.claims.models import Study
 from nestling.papers.claims.qualities import label_quality

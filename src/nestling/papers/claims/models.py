@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nestling.encoders.vectors import PCARotation
+from nestling.encoders.maps import PCARotation
 from nestling.errors import NoGainWarning
 from nestling.granularity import Nesting
 from nestling.nn.heads import NestedClassifier

@@ -13,8 +13,8 @@ import numpy as np
 from nestling.cut import cut
 from nestling.data.pairs import TextPairs
 from nestling.data.sets.source import data_folder
+from nestling.encoders.maps import NestedAdapter
 from nestling.encoders.text.encoder import TextEncoder
-from nestling.encoders.vectors import NestedAdapter
 from nestling.errors import DataError, NoGainWarning
 from nestling.papers.problems.labelled import Floats
 

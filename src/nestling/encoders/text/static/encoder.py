@@ -98,7 +98,7 @@ class StaticEncoder:
         """An encoder by name.
 
         Args:
-            name: ``"wordllama"``, or a folder for which :func:`~.static_folder.is_static` holds.
+            name: ``"wordllama"``, or a folder for which :func:`~.folder.is_static` holds.
             nesting: see :class:`StaticEncoder`.
             rule: see :class:`StaticEncoder`.
 

@@ -30,7 +30,7 @@ _LARGEST_PART = 5000
 _PARTS_A_WORKER = 10
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from nestling.encoders.text.worker import main; main(*sys.argv[2:])"
+    "from nestling.encoders.text.workers.worker import main; main(*sys.argv[2:])"
 )
 
 

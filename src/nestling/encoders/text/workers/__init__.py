@@ -1,0 +1,1 @@
+"""Encoding on several devices at once, by one process each."""
