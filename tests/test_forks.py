@@ -270,7 +270,7 @@ def test_a_writer_waits_for_another(tmp_path: Path) -> None:
         other.stdout.readline()
         AdaptiveIndex.open(tmp_path / "index", wait=30).close()
     for wait in (-1, float("nan"), float("inf"), "5", True):
-        with pytest.raises(ConfigError, match="wait=.* must be"):
+        with pytest.raises(ConfigError, match=r"wait=.* must be"):
             AdaptiveIndex.open(tmp_path / "index", wait=wait)  # type: ignore[arg-type]
 
 

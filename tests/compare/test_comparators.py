@@ -405,9 +405,9 @@ def test_numpy_gives_the_same_where_nothing_was_compiled(
 
 def test_bad_arguments_are_named() -> None:
     a = euclidean(1)
-    with pytest.raises(ConfigError, match="method='spearmen' must be one of .*; did you mean 'spearman'"):
+    with pytest.raises(ConfigError, match=r"method='spearmen' must be one of .*; did you mean 'spearman'"):
         compare(a, a, "spearmen")
-    with pytest.raises(ConfigError, match="method='tau-a' must be one of .*; did you mean 'tau_a'"):
+    with pytest.raises(ConfigError, match=r"method='tau-a' must be one of .*; did you mean 'tau_a'"):
         compare(a, a, "tau-a")
     with pytest.raises(ConfigError, match="method='pearson' has no use for sigma"):
         compare(a, a, "pearson", sigma=np.eye(N))

@@ -119,7 +119,7 @@ def test_panels_of_matrices_share_their_colours(tmp_path: Path) -> None:
     ends = colours_of(tmp_path, rdms)
     assert set(ends) == {(0, rdms.vectors.max())}
     assert set(colours_of(tmp_path, rdms, colours="ranks")) == {(0, 100)}
-    with pytest.raises(ConfigError, match="colours='rank' must be one of .*; did you mean 'ranks'"):
+    with pytest.raises(ConfigError, match=r"colours='rank' must be one of .*; did you mean 'ranks'"):
         colours_of(tmp_path, rdms, colours="rank")
 
 

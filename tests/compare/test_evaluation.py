@@ -429,7 +429,7 @@ def test_what_is_given_is_not_changed() -> None:
 
 def test_bad_arguments_are_named() -> None:
     models, data = measured()
-    with pytest.raises(ConfigError, match="over='subject' must be one of .*; did you mean 'subjects'"):
+    with pytest.raises(ConfigError, match=r"over='subject' must be one of .*; did you mean 'subjects'"):
         evaluate(models, data, over="subject", subject=None)
     with pytest.raises(ConfigError, match="draws=1 must be a whole number of at least 2"):
         evaluate(models, data, draws=1, subject=None)

@@ -271,7 +271,7 @@ def test_what_is_no_test_does_not_count() -> None:
         assert np.isnan(found[0, 1])
     assert np.isnan(p[0, 1])
     assert np.isnan(adjusted([np.nan], "benjamini_hochberg")).all()
-    with pytest.raises(ConfigError, match="correction='holms' must be one of .*; did you mean 'holm'"):
+    with pytest.raises(ConfigError, match=r"correction='holms' must be one of .*; did you mean 'holm'"):
         adjusted(p, "holms")
     with pytest.raises(DataError, match="between 0 and 1"):
         adjusted([0.1, 1.5])
