@@ -47,11 +47,14 @@ class Constraint(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Constraint:
     """The parts that all constraints share: ``| None``, and validation by pydantic in ``Annotated[...]``."""
 
+    optional: bool = False
+
     def __or__(self, other: None) -> Self:
-        return replace(self, optional=True)  # type: ignore[type-var]  # every one is a dataclass
+        return replace(self, optional=True)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], CoreSchema]) -> CoreSchema:
         from pydantic_core import core_schema  # slow to import, and only plans need it
@@ -75,7 +78,6 @@ class Whole(_Constraint):
     least: int = 1
     most: int | None = None
     hint: str = ""
-    optional: bool = False
 
     @property
     def wanted(self) -> str:
@@ -109,7 +111,6 @@ class Real(_Constraint):
     below: float | None = None
     finite: bool = True
     hint: str = ""
-    optional: bool = False
 
     @property
     def wanted(self) -> str:
@@ -147,7 +148,6 @@ class OneOf(_Constraint):
     """
 
     options: tuple[str, ...]
-    optional: bool = False
 
     @property
     def wanted(self) -> str:

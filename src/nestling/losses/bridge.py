@@ -114,12 +114,15 @@ class NestedLoss(nn.Module):
         columns, base = list(sentence_features), self.nested.base
         if isinstance(base, _OnCachedEmbeddings):
             cache = GradientCache(self._embed, self.nested, chunk_size=base.loss.mini_batch_size)
-            return cache(*map(_Rows, columns), labels=labels)  # type: ignore[arg-type]
+            return cache(*map(_Rows, columns), labels=labels)
         embeddings = [self._embed(features) for features in columns]
         if isinstance(base, _OnGivenEmbeddings):
             full = embeddings[0][self.nesting.full.rest].shape[-1]
-            return self.nested(*embeddings, features=columns, labels=labels, full=full)  # type: ignore[no-any-return]
-        return self.nested(*embeddings, **_label_argument(base, labels))  # type: ignore[no-any-return]
+            rest = {"features": columns, "labels": labels, "full": full}
+        else:
+            rest = _label_argument(base, labels)
+        loss: Tensor = self.nested(*embeddings, **rest)
+        return loss
 
     def _embed(self, features: Features) -> dict[Granularity, Tensor]:
         """Embeddings ``Float[batch, dim]`` at every rest of the nesting, from one pass."""
@@ -192,7 +195,7 @@ def _schedule(n_dims_per_step: int, sizes: int) -> Schedule:
     return Every() if n_dims_per_step < 0 or n_dims_per_step >= sizes else RandomSome(n_dims_per_step - 1)
 
 
-def _label_argument(base: Callable[..., Tensor], labels: Tensor | None) -> dict[str, Tensor]:
+def _label_argument(base: Callable[..., Tensor], labels: Tensor | None) -> dict[str, Any]:
     """The label column under the name that a loss on embeddings has for it."""
     if labels is None:
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +16,18 @@ from nestling.arguments.constraints import Whole, checked
 
 Encoded: TypeAlias = Tensor | Mapping[Any, Tensor]
 _ALONE = None
+
+
+class Inputs(Protocol):
+    """A column of inputs that can be sliced into chunks: a list, a tensor, a string column."""
+
+    def __len__(self) -> int:
+        """The number of inputs."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """Some consecutive inputs, as ``encode`` takes them."""
+        ...
 
 
 class GradientCache:
@@ -40,7 +52,7 @@ class GradientCache:
     ) -> None:
         self.encode, self.loss, self.chunk_size = encode, loss, chunk_size
 
-    def __call__(self, *columns: Sequence[Any], **rest: Any) -> Tensor:
+    def __call__(self, *columns: Inputs, **rest: Any) -> Tensor:
         """The loss of a batch; ``.backward()`` works as on any loss.
 
         Args:

@@ -13,17 +13,18 @@ import numpy as np
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
 from nestling.elastic import Cost
+from nestling.encoders.maps.examples import Examples
 from nestling.encoders.maps.fit_report import FitReport, compare_with_truncation
 from nestling.encoders.maps.vector_map import VectorMap, check_is_fitted, check_rule
 from nestling.errors import ConfigError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.storage.artifact import read_folder, write_folder
+from nestling.training import TrainConfig, TrainLog
 from nestling.vectors.matrix import Sizes, Vectors, read_sizes
 
 if TYPE_CHECKING:
     from nestling.encoders.maps.training import AdapterSettings
     from nestling.nn.adapter import AffineLayer
-    from nestling.training import TrainConfig
 
 _KIND = "nested_adapter"
 _MODULE = "map"
@@ -129,8 +130,7 @@ class NestedAdapter(VectorMap):
             GranularityError: for sizes that the vectors do not have, or fewer than all with ``orthogonal``.
             ConfigError: for ``y`` and ``pairs`` at once, or settings that are not possible.
         """
-        from nestling.encoders.maps.examples import Examples
-        from nestling.encoders.maps.training import train_adapter
+        from nestling.encoders.maps.training import train_adapter  # torch
 
         if y is not None and pairs is not None:
             raise ConfigError("give labels (y) or pairs, not both")
@@ -181,8 +181,7 @@ class NestedAdapter(VectorMap):
     @classmethod
     def load(cls, folder: str | Path, /) -> Self:
         """Read what ``save`` wrote."""
-        from nestling.nn.adapter import Adapter
-        from nestling.training import TrainConfig, TrainLog
+        from nestling.nn.adapter import Adapter  # torch
 
         manifest = read_folder(folder, _KIND)
         nesting, settings = manifest.read_nesting(), dict(manifest.settings)
@@ -201,8 +200,7 @@ class NestedAdapter(VectorMap):
         return adapter
 
     def _settings(self) -> AdapterSettings:
-        from nestling.encoders.maps.training import AdapterSettings
-        from nestling.training import TrainConfig
+        from nestling.encoders.maps.training import AdapterSettings  # torch
 
         config = self.config or TrainConfig(
             epochs=self.epochs,

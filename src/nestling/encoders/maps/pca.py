@@ -226,7 +226,7 @@ class PCARotation(VectorMap):
 
     def affine_layers(self) -> list[AffineLayer]:
         """The map as a plain layer of torch, in float32."""
-        import torch
+        import torch  # a rotation needs none, but to become a module
 
         from nestling.nn.adapter import AffineLayer
 

@@ -118,10 +118,10 @@ def open_encoder(
         MissingExtraError: if the packages that the model needs are not installed.
     """
     if name == "wordllama" or is_static(home_path(name)):
-        from nestling.encoders.text.static.encoder import StaticEncoder
+        from nestling.encoders.text.static.encoder import StaticEncoder  # a circle, by way of origin
 
         return StaticEncoder.open(name, nesting, rule)
     check_model(name)
-    from nestling.encoders.text.encoder import TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder  # torch
 
     return TextEncoder.open(name, nesting, rule)

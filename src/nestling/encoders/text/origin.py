@@ -41,7 +41,7 @@ class TrainedFrom:
 
 def origin_of(encoder: TextEncoder | StaticEncoder) -> Origin:
     """The encoder under a map, the one that was trained whole, or why there is none."""
-    from nestling.encoders.text.opening import open_encoder
+    from nestling.encoders.text.opening import open_encoder  # a circle: it opens what imports this
 
     known = encoder.trained_from
     if known.modules:

@@ -25,7 +25,7 @@ def main(folder: str, device: str) -> None:
 
 
 def _serve(folder: Path, device: str, requests: BinaryIO, answers: BinaryIO) -> None:
-    from nestling.encoders.text.encoder import TextEncoder
+    from nestling.encoders.text.encoder import TextEncoder  # torch, whose warnings are no answers either
 
     encoder: Any = None
     for line in requests:
