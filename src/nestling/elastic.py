@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
+from nestling.errors import GranularityError
 from nestling.granularity import At, Granularity, Nesting
 
 
@@ -101,3 +102,18 @@ def origin_of(thing: Any) -> Origin:
 def resolve_each(nesting: Nesting, granularities: Iterable[At] | None) -> tuple[Granularity, ...]:
     """The granularities that ``forward_each`` has to return: all of the nesting by default."""
     return tuple(nesting) if granularities is None else tuple(nesting.resolve(g) for g in granularities)
+
+
+def check_whole(rests: Iterable[Granularity], thing: str) -> tuple[Granularity, ...]:
+    """``rests``, asked of an encoder that is cut in dims alone: it has one view, the whole of it.
+
+    Raises:
+        GranularityError: for a rest that names an axis.
+    """
+    wanted = tuple(rests)
+    for rest in wanted:
+        if rest:
+            raise GranularityError(
+                f"{thing} has no axis {', '.join(rest)}, so it has no view at {rest}; leave out rests="
+            )
+    return wanted

@@ -16,8 +16,8 @@ from torch import nn
 from nestling.cut import RAW, CutRule, cut
 from nestling.encoders.image import ImageEncoder
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, MissingExtraError
-from nestling.granularity import Nesting
-from nestling.losses import CrossEntropy, Nested
+from nestling.granularity import Granularity, Nesting
+from nestling.losses import CrossEntropy, InfoNCE, Nested
 from nestling.nn.heads import NestedClassifier
 from nestling.testing import check_elastic
 
@@ -69,6 +69,16 @@ def test_features_are_cuts_of_those_of_the_backbone(digits):
     for g in NESTING:
         expected = cut(whole, g["dim"], CutRule())
         torch.testing.assert_close(encoder(CutRule())(pictures, at=g), expected)
+
+
+def test_views_are_features_before_the_cut_and_train_as_such(digits):
+    pictures, thing = digits[0][:10], encoder(CutRule())
+    views = thing.views(pictures, NESTING.rests)
+    torch.testing.assert_close(views[Granularity()], net().eval()(pictures))
+    with pytest.raises(GranularityError, match="has no axis layer"):
+        thing.views(pictures, [Granularity(layer=1)])
+    loss = Nested(InfoNCE(), NESTING)
+    torch.testing.assert_close(loss(views, views), loss(views[Granularity()], views[Granularity()]))
 
 
 def test_encode_is_the_same_in_batches_and_leaves_no_trace(digits, capfd):
@@ -212,7 +222,7 @@ import tempfile
 import torch
 from nestling.encoders.image import ImageEncoder
 from nestling.errors import ConfigError
-from nestling.granularity import Nesting
+from nestling.granularity import Granularity, Nesting
 from nestling.testing import check_elastic
 
 pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

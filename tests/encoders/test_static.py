@@ -34,7 +34,7 @@ from nestling.errors import (
     MissingExtraError,
     UntrainedGranularityWarning,
 )
-from nestling.granularity import Nesting
+from nestling.granularity import Granularity, Nesting
 from nestling.testing import check_elastic
 
 TEXTS = ["read a csv file", "the cat sat on the mat while the dog ran", "cat", "sort a list of numbers"]
@@ -103,6 +103,16 @@ def test_it_keeps_the_laws(both):
     static = both[1]
     assert isinstance(static, StaticEncoder)
     check_elastic(static, TEXTS, counted=[(static, "_tokens")])
+
+
+def test_views_are_the_vectors_that_torch_has_before_the_cut(both):
+    with_torch, static = both
+    whole = Granularity()
+    with torch.no_grad():
+        expected = with_torch.views(TEXTS)[whole].numpy()
+    np.testing.assert_allclose(static.views(TEXTS)[whole], expected, atol=1e-5)  # float32, another order
+    with pytest.raises(GranularityError, match="has no axis layer, so it has no view at layer=2"):
+        static.views(TEXTS, [Granularity(layer=2)])
 
 
 def test_it_gives_the_vectors_that_torch_gives(both):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nestling.arguments.constraints import Whole, checked
 from nestling.arguments.paths import home_path
 from nestling.cut import RAW, CutRule, check_vectors, cut_each
-from nestling.elastic import Cost, resolve_each
+from nestling.elastic import Cost, check_whole, resolve_each
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, require, unknown
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.nn.inference import evaluating, multiply_adds
@@ -113,6 +113,21 @@ class ImageEncoder(nn.Module):
         wanted = resolve_each(self.nesting, granularities)
         found = self._features(pictures, [g["dim"] for g in wanted])
         return {g: found[g["dim"]] for g in wanted}
+
+    def views(
+        self, pictures: Tensor, rests: Iterable[Granularity] = (Granularity(),)
+    ) -> dict[Granularity, Tensor]:
+        """Features ``Float[batch, width]`` before any cut or normalisation, as a nested loss trains them.
+
+        Args:
+            pictures: ``Float[batch, *input_shape]``.
+            rests: such as ``nesting.rests``: empty granularities, as a backbone has no axis besides ``dim``.
+
+        Raises:
+            GranularityError: for a rest that names an axis.
+        """
+        wanted = check_whole(rests, "an image encoder")
+        return dict.fromkeys(wanted, self._whole(pictures))
 
     @checked(batch_size=Whole(1))
     def encode(
@@ -212,6 +227,10 @@ class ImageEncoder(nn.Module):
 
     def _features(self, pictures: Tensor, dims: list[int]) -> dict[int, Tensor]:
         """The features of one pass at several sizes."""
+        return cut_each(self._whole(pictures), dims, self.rule)
+
+    def _whole(self, pictures: Tensor) -> Tensor:
+        """The features of one pass before any cut, ``Float[batch, width]``."""
         if pictures.ndim != 1 + len(self.input_shape) or pictures.shape[1] != self.input_shape[0]:
             raise DataError(
                 f"pictures must be of shape [batch, {', '.join(map(str, self.input_shape))}], "
@@ -222,14 +241,14 @@ class ImageEncoder(nn.Module):
                 f"pictures must be floats, scaled as the backbone knows them, not {pictures.dtype}"
             )
         like = next(self.backbone.parameters(), pictures)
-        features = self.backbone(pictures.to(like.device, like.dtype))
+        features: Tensor = self.backbone(pictures.to(like.device, like.dtype))
         if features.ndim != 2 or len(features) != len(pictures):
             raise DataError(
                 f"the backbone must give one row of features a picture, but gave {tuple(features.shape)} "
                 f"for {len(pictures)} pictures; pool and flatten them"
             )
         _check_width(self.nesting, features.shape[1])
-        return cut_each(features, dims, self.rule)
+        return features
 
     @cached_property
     def _flops(self) -> float:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import Whole, check
 from nestling.cut import CutRule, check_vectors, name_rows
 from nestling.data.tables.text_checks import check_texts as whole_texts
 from nestling.elastic import Cost
 from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, unknown
 from nestling.granularity import At, Granularity, Nesting
+from nestling.process.progress import Progress
 
 _SMALLEST_DIM = 8
 
@@ -86,17 +88,50 @@ def check_texts(texts: Iterable[str], first_row: int = 0) -> list[str]:
     return rows
 
 
-def check_found(vectors: NDArray[np.float32], rule: CutRule, first_row: int) -> None:
+def encode_batches(
+    encode: Callable[[list[str], NDArray[np.int64]], Mapping[Granularity, NDArray[np.float32]]],
+    texts: Sequence[str],
+    wanted: Sequence[Granularity],
+    *,
+    batch_size: int,
+    first_row: int,
+) -> dict[Granularity, NDArray[np.float32]]:
+    """Vectors ``Float32[texts, dim]`` of any number of texts, in batches of similar length, with progress.
+
+    Args:
+        encode: vectors of one batch at every granularity; gets the texts and their numbers in errors.
+        texts: none of them empty.
+        wanted: the granularities.
+        batch_size: texts encoded at a time, at least 1.
+        first_row: the number of the first text in errors.
+
+    Raises:
+        DataError: for no texts, or texts that are empty or no strings; the rows are named.
+    """
+    check("batch_size", batch_size, Whole(1))
+    rows = check_texts(texts, first_row)
+    order = np.array(sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True))
+    found = {g: np.empty((len(rows), g["dim"]), np.float32) for g in wanted}
+    with Progress("encoding", len(rows), "texts") as progress:
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            for g, vectors in encode([rows[row] for row in batch], batch + first_row).items():
+                found[g][batch] = vectors
+            progress.update(len(batch))
+    return found
+
+
+def check_found(vectors: NDArray[np.float32], rule: CutRule, numbers: NDArray[np.int64]) -> None:
     """Refuse vectors of texts that are NaN, or have no direction where ``rule`` needs one.
 
     Raises:
-        DataError: naming the rows, of which the first has the number ``first_row``.
+        DataError: naming the texts by their ``numbers``.
     """
     check_vectors(vectors, "the vectors of these texts")
     zero = np.flatnonzero(~vectors.any(axis=1))
     if len(zero) and rule.after == "l2":
         raise DataError(
-            f"{name_rows(zero + first_row, 'of the texts have')} no tokens or a vector of zeros, which "
+            f"{name_rows(np.sort(numbers[zero]), 'of the texts have')} no tokens or a vector of zeros, which "
             "has no direction; remove them"
         )
 

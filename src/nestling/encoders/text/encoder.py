@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nestling.arguments.constraints import Whole, check
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, cut_each
 from nestling.elastic import Cost, Origin, resolve_each
@@ -38,6 +37,7 @@ from nestling.encoders.text.workers.pool import encode_apart
 from nestling.encoders.texts import (
     check_found,
     check_texts,
+    encode_batches,
     fingerprint_of,
     prompt_of,
     usual_dims,
@@ -45,7 +45,6 @@ from nestling.encoders.texts import (
 )
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.nn.inference import evaluating, multiply_adds
-from nestling.process.progress import Progress
 from nestling.storage.artifact import MANIFEST, read_folder, write_folder
 
 if TYPE_CHECKING:
@@ -226,19 +225,14 @@ class TextEncoder(nn.Module):
         prompt: str | None,
         first_row: int,
     ) -> dict[Granularity, NDArray[np.float32]]:
-        check("batch_size", batch_size, Whole(1))
-        rows = check_texts(texts, first_row)
-        order = sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True)
-        found = {g: np.empty((len(rows), g["dim"]), np.float32) for g in wanted}
-        with evaluating(self), Progress("encoding", len(rows), "texts") as progress:
-            for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
-                vectors = self._vectors([rows[row] for row in batch], wanted, prompt)
-                for g, some in vectors.items():
-                    found[g][batch] = some.float().cpu().numpy()
-                progress.update(len(batch))
+        def encode(batch: list[str], _: NDArray[np.int64]) -> dict[Granularity, NDArray[np.float32]]:
+            vectors = self._vectors(batch, wanted, prompt)
+            return {g: some.float().cpu().numpy() for g, some in vectors.items()}
+
+        with evaluating(self):
+            found = encode_batches(encode, texts, wanted, batch_size=batch_size, first_row=first_row)
         for matrix in found.values():
-            check_found(matrix, self.rule, first_row)
+            check_found(matrix, self.rule, first_row + np.arange(len(matrix)))
         return found
 
     def extract(self, at: At) -> TextEncoder:

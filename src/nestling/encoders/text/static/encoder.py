@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from nestling.arguments.constraints import Whole, check
 from nestling.arguments.paths import home_path
 from nestling.cut import RAW, CutRule, cut, cut_each
-from nestling.elastic import Cost, Origin, resolve_each
+from nestling.elastic import Cost, Origin, check_whole, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, wordllama_files
 from nestling.encoders.declared import declared_dims, write_dims
 from nestling.encoders.text.origin import TrainedFrom, origin_of
@@ -31,13 +30,13 @@ from nestling.encoders.text.static.layers import (
 from nestling.encoders.texts import (
     check_found,
     check_texts,
+    encode_batches,
     fingerprint_of,
     prompt_of,
     usual_dims,
     warn_if_smaller,
 )
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
-from nestling.process.progress import Progress
 from nestling.storage.artifact import MANIFEST, read_folder, write_folder
 
 if TYPE_CHECKING:
@@ -142,6 +141,26 @@ class StaticEncoder:
     ) -> dict[Granularity, Floats]:
         """Vectors at several sizes from one pass over the texts."""
         return self.encode_each(texts, granularities)
+
+    def views(
+        self, texts: Sequence[str], rests: Iterable[Granularity] = (Granularity(),)
+    ) -> dict[Granularity, Floats]:
+        """Vectors ``Float32[texts, width]`` before any cut or normalisation.
+
+        Args:
+            texts: none of them empty.
+            rests: such as ``nesting.rests``: empty granularities, as static vectors have no axis besides
+                ``dim``.
+
+        Raises:
+            GranularityError: for a rest that names an axis.
+        """
+        wanted = check_whole(rests, "an encoder of static vectors")
+        prompt = prompt_of(self) or ""
+        whole = self._vectors(
+            [prompt + text for text in check_texts(texts)], self.parts.layers, self.parts.table
+        )
+        return dict.fromkeys(wanted, whole)
 
     def encode(
         self,
@@ -265,20 +284,17 @@ class StaticEncoder:
         first_row: int,
     ) -> dict[Granularity, Floats]:
         self._warn_if_assumed(wanted)
-        check("batch_size", batch_size, Whole(1))
-        rows, dims = check_texts(texts, first_row), [g["dim"] for g in wanted]
-        found = {dim: np.empty((len(rows), dim), np.float32) for dim in dims}
+        dims = [g["dim"] for g in wanted]
         parts = needed(self.parts.layers, self.parts.table, max(dims))
-        with Progress("encoding", len(rows), "texts") as progress:
-            for start in range(0, len(rows), batch_size):
-                batch = [(prompt or "") + text for text in rows[start : start + batch_size]]
-                whole = self._vectors(batch, *parts)
-                for dim in dims:
-                    check_found(cut(whole, dim, RAW), self.rule, first_row + start)
-                for dim, vectors in cut_each(whole, dims, self.rule).items():
-                    found[dim][start : start + len(batch)] = vectors
-                progress.update(len(batch))
-        return {g: found[g["dim"]] for g in wanted}
+
+        def encode(batch: list[str], numbers: NDArray[np.int64]) -> dict[Granularity, Floats]:
+            whole = self._vectors([(prompt or "") + text for text in batch], *parts)
+            for dim in dims:  # before they are normalised, which says nothing of texts
+                check_found(cut(whole, dim, RAW), self.rule, numbers)
+            prefixes = cut_each(whole, dims, self.rule)
+            return {g: prefixes[g["dim"]] for g in wanted}
+
+        return encode_batches(encode, texts, wanted, batch_size=batch_size, first_row=first_row)
 
     def _vectors(self, texts: list[str], layers: Layers, table: Floats) -> Floats:
         """The vectors before the cut; a text without tokens starts as zeros."""
