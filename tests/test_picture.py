@@ -232,10 +232,10 @@ def test_a_style_says_how_large_a_picture_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"width": 0}, "width must be a number from 0.5 to 100, not 0"),
-        ({"height": float("nan")}, "height must be a number from .*, not nan"),
-        ({"font_size": "large"}, "font_size must be a number from .*, not 'large'"),
-        ({"dpi": True}, "dpi must be a number from .*, not True"),
+        ({"width": 0}, "width=0 must be a number from 0.5 to 100"),
+        ({"height": float("nan")}, "height=nan must be a number from"),
+        ({"font_size": "large"}, "font_size='large' must be a number from"),
+        ({"dpi": True}, "dpi=True must be a number from"),
         ({"width": 100, "dpi": 2400}, "pixels a side; lower dpi"),
         ({"font": "DejaVu Sanss"}, "unknown font 'DejaVu Sanss'; did you mean 'DejaVu Sans"),
     ],

@@ -1,4 +1,4 @@
-"""Schedules: which granularities of a nesting one training step uses."""
+"""Schedules: the granularities that each training step uses."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nestling.arguments.constraints import Whole, checked
 from nestling.granularity import Granularity, Nesting
 
 Draw: TypeAlias = dict[Granularity, float]
-"""The granularities of one training step, each with the factor that keeps the expected loss unchanged."""
+"""The granularities of one training step, each with the factor that keeps the expected loss the same."""
 
 
 class Schedule(Protocol):
-    """Says which granularities one training step uses."""
+    """Chooses the granularities of each training step."""
 
     def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
-        """Granularities, coarse to fine, each with 1 / (its probability of being drawn)."""
+        """Granularities, coarse to fine, each with 1 / (its probability of being sampled)."""
         ...
 
 
@@ -34,7 +34,7 @@ class Every:
 @dataclass(frozen=True)
 @checked(k=Whole(0))
 class RandomSome:
-    """The full granularity and ``k`` of the others at random."""
+    """The full granularity, and ``k`` others at random; ``k`` is at least 0."""
 
     k: int
 
@@ -46,7 +46,7 @@ class RandomSome:
 @dataclass(frozen=True)
 @checked(k=Whole(0))
 class Sandwich:
-    """The smallest, the largest and ``k`` of those between at random (slimmable networks' rule)."""
+    """The smallest, the largest and ``k`` others at random (sandwich rule of slimmable networks)."""
 
     k: int
 
@@ -57,7 +57,7 @@ class Sandwich:
 
 @dataclass(frozen=True)
 class RandomPrefix:
-    """One granularity at random, as token-elastic models train (MQT); the full one is not favoured."""
+    """One granularity at random, all equally likely, as in MQT."""
 
     def draw(self, nesting: Nesting, generator: np.random.Generator) -> Draw:
         """One granularity, with factor ``len(nesting)``."""
@@ -66,10 +66,10 @@ class RandomPrefix:
 
 @dataclass(frozen=True)
 class Cross:
-    """The full granularity, one layer and one size below it at random, and where the two meet (2DMSE).
+    """The full granularity, a random smaller size on each axis, and all these sizes at once (2DMSE).
 
-    Each counts once, as published, whatever its probability. On one axis it is the full granularity and
-    another one.
+    All factors are 1, as published, whatever the probability. On one axis it is the full granularity and
+    one other.
 
     Source: 2DMSE, arXiv 2402.14776, its first public implementation.
     """

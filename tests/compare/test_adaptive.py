@@ -174,11 +174,11 @@ def test_the_input_is_never_changed() -> None:
     ("options", "says"),
     [
         ({"scale": "quantiles"}, "did you mean 'quantile'"),
-        ({"band": "whole"}, "Allowed: full, upper, kept"),
+        ({"band": "whole"}, "must be one of full, upper, kept"),
         ({"statistic": "zscore"}, "statistic=.* must be one of"),
         ({"levels": 1}, "at least 2"),
-        ({"statistic": "z", "permutations": 1}, "give 2"),
-        ({"permutations": -1}, "give 0"),
+        ({"statistic": "z", "permutations": 1}, "at least 2"),
+        ({"permutations": -1}, "at least 0"),
     ],
 )
 def test_arguments_that_are_not_allowed_are_refused(options: dict, says: str) -> None:

@@ -200,7 +200,7 @@ def test_it_is_a_scikit_learn_transformer() -> None:
     [
         ({"rule": "k_neares"}, "did you mean 'k_nearest'"),
         ({"zero_edges": "keeps"}, "did you mean 'keep'"),
-        ({"disconnected": "maximum"}, "Allowed: max, inf, error"),
+        ({"disconnected": "maximum"}, "must be one of max, inf, error"),
         ({"lower": 0.8, "upper": 0.2}, "swap"),
         ({"rule": "k_nearest", "k": 0}, "k=0"),
         ({"rule": "k_nearest", "k": 10}, "choose k below 10"),

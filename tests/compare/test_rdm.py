@@ -353,7 +353,7 @@ def test_rows_that_a_metric_cannot_use() -> None:
         ("correlation", {"folds": [0, 1, 0, 1]}, '"correlation" takes no folds='),
         ("crossnobis", {}, '"crossnobis" is cross-validated: folds= must say'),
         ("crossnobis", {"folds": [0, 1, 0, 1]}, "stimuli= must say of what"),
-        ("euclidean", {"block": 0}, "block=0 must be at least 1"),
+        ("euclidean", {"block": 0}, "block=0 must be a whole number of at least 1"),
     ],
 )
 def test_arguments_that_do_not_fit_the_metric(metric: str, rest: dict[str, object], message: str) -> None:

@@ -257,8 +257,8 @@ def test_a_limit_takes_pairs_at_random(tmp_path: Path) -> None:
     ("arguments", "error", "message"),
     [
         ({"roots": ["no/such/folder"]}, DataError, "is not a folder"),
-        ({"workers": 0}, ConfigError, "workers must be at least 1, not 0"),
-        ({"limit": 1}, ConfigError, "limit must be at least 2 pairs, not 1"),
+        ({"workers": 0}, ConfigError, "workers=0 must be a whole number of at least 1"),
+        ({"limit": 1}, ConfigError, "limit=1 must be a whole number of at least 2"),
     ],
 )
 def test_arguments_that_make_no_sense(

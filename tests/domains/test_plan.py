@@ -99,7 +99,7 @@ def test_a_key_stands_in_one_table() -> None:
         ("lr = 3", r"unknown table 'lr'.*'lr' is a key of \[train\]"),
         ("train = 3", r"train must be a table: write \[train\] above its keys epochs"),
         ("[train]\nlr = 'fast'", r"\[train\] lr: .*valid number.*got 'fast'"),
-        ("[train]\nlr = -1.0", r"\[train\]: lr must be a number above 0"),
+        ("[train]\nlr = -1.0", r"\[train\] lr=-1.0 must be a finite number above 0"),
         ("[train]\nepochs = 1.5", r"\[train\] epochs: .*got 1.5"),
         ("[train]\nschedule = 'cos'", r"\[train\] schedule: .*'cosine'.*got 'cos'"),
         ("[loss]\ntemperature = 0", r"\[loss\] temperature: .*greater than 0; got 0"),

@@ -370,7 +370,7 @@ def test_a_pooling_or_length_that_a_model_has_not_is_refused(tiny_bert_folder):
     for wrong, message in (
         ({"pooling": "median"}, "pooling='median' must be one of"),
         ({"max_length": 0}, "max_length=0 must be a whole number"),
-        ({"max_length": 10**6}, "the model reads 1 to"),
+        ({"max_length": 10**6}, "must be a whole number from 1 to"),
     ):
         with pytest.raises(ConfigError, match=message):
             TextEncoder.open(tiny_bert_folder, SMALL, **wrong)

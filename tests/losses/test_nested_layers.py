@@ -248,7 +248,7 @@ def test_what_cannot_be_is_refused() -> None:
     flat = column(0)[:, 0]
     with pytest.raises(GranularityError, match=r"at layer=1; layer=2; layer=4, .* at full alone"):
         Nested(InfoNCE(), GRID)(flat, flat)
-    with pytest.raises(GranularityError, match="at layer=4, and there are some at layer=1; layer=2"):
+    with pytest.raises(GranularityError, match="at layer=4, but got them at layer=1; layer=2 only"):
         Nested(InfoNCE(), GRID)(*[dict(list(views(column(seed)).items())[:2]) for seed in (0, 1)])
     with pytest.raises(ConfigError, match="deep_documents"):
         Nested(InfoNCE(), Nesting.parse("dim=2,8"), deep_documents=True)

@@ -126,7 +126,6 @@ def test_head_classification_reads_logits() -> None:
         (lambda: NeighbourClassification(X[:3], [0, 1], X[:1], [0]), "2 labels do not belong to 3 train"),
         (lambda: NeighbourClassification(X[:3], [0, 1, 2], X[:1], [0], k=4), "k=4"),
         (lambda: NearestClassMean(X[:3], [0, 0, 1], X[:1], [0], shots=2), "class 1 has 1 training rows"),
-        (lambda: NearestClassMean(X[:3], [0, 0, 1], X[:1], [0], shots=0), "shots=0"),
     ],
 )
 def test_bad_tasks_are_named(make: object, message: str) -> None:

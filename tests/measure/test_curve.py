@@ -76,7 +76,7 @@ def test_the_cheapest_that_surely_meets_the_targets_is_chosen(targets: dict, dim
         ({}, "keep=0.99, at_least="),
         ({"keep": 1.5}, "at most 1"),
         ({"keep": 0}, "above 0"),
-        ({"keep": math.nan}, "NaN"),
+        ({"keep": math.nan}, "keep=nan must be a number"),
         (
             {"keep": 0.99, "max_bytes": 300},
             r"keep=0.99, max_bytes=300 .* best reachable is dim=64: ndcg@10 0.7900",

@@ -76,7 +76,7 @@ def test_markdown_and_latex_hold_the_cells_of_the_text() -> None:
 def test_another_format_is_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'markdown'"):
         CURVE.table("markdwn")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="Allowed: text"):
+    with pytest.raises(ConfigError, match="must be one of text"):
         compare([CURVE], format="xml")  # type: ignore[arg-type]
 
 

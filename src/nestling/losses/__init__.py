@@ -1,4 +1,4 @@
-"""A base loss each, and :class:`Nested`, which turns any of them, or anybody's, into one over a nesting."""
+"""Base losses on embeddings, and :class:`Nested`, which trains any loss at every size of a nesting."""
 
 from nestling.losses.alignment import AlignScores, AlignVectors, Compress
 from nestling.losses.classification import CrossEntropy

@@ -1,4 +1,4 @@
-"""Terms that draw what small granularities give towards what the full one gives."""
+"""Self-distillation terms: pull truncated embeddings towards the full embedding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nestling.granularity import Granularity
 from nestling.schedules import Draw
 
 Vectors = Callable[[Granularity], Sequence[Tensor]]
-"""The columns (queries, documents, ...) of a batch at one granularity: ``Float[batch, dim]`` each."""
+"""The columns of a batch (queries, documents, ...) at one granularity, ``Float[batch, dim]`` each."""
 
 _FORMS = ("pca", "published")
 
@@ -27,24 +27,24 @@ _TEMPERATURE = Real(above=0, hint="it divides the scores")
 
 @runtime_checkable
 class Alignment(Protocol):
-    """A term that a nested loss adds, from the vectors of one pass."""
+    """An extra term of a nested loss, computed from the embeddings of the same forward pass."""
 
     def __call__(self, vectors: Vectors, draw: Draw, full: Granularity) -> Tensor:
-        """The term over the granularities of a step, each weighted as the step weights its loss."""
+        """The term, summed over the granularities of a step with the weights of their losses."""
         ...
 
 
 class AlignScores(nn.Module):
-    """The ranking of the batch: each query's scores over the documents, as the full granularity has them.
+    """Distils the ranking of a batch: scores at small granularities match those of the full one.
 
-    ``weight * sum_g c_g * KL(softmax(full scores / T) || softmax(scores at g / T))``, the mean over the
-    queries, which are the first column; all others are documents.
+    ``weight * sum_g c_g * KL(softmax(full scores / T) || softmax(scores at g / T))``, averaged over the
+    queries. Queries are the first column; all other columns are documents.
 
     Args:
         weight: of the term, at least 0.
         temperature: T, above 0.
-        rule: what is done to the vectors before their products: cosines by default, ``RAW`` for dot products.
-        detach: do not let the full granularity learn from the small ones.
+        rule: applied before the products: cosines by default, ``RAW`` for dot products.
+        detach: treat the full granularity as a fixed teacher, without gradients.
 
     Raises:
         ConfigError: for numbers outside their range.
@@ -81,17 +81,17 @@ class AlignScores(nn.Module):
 
 
 class AlignVectors(nn.Module):
-    """The entries themselves: a softmax over the entries of each vector, as the full granularity has it.
+    """Distils the embedding itself: a softmax over the entries of each vector matches that of the full layer.
 
-    ``weight * T^2 * sum_g c_g * KL(softmax(x / T) || softmax(x_g / T))`` with x of the full layer, cut to
-    the entries of g. Of vectors that the model itself normalises the softmax is nearly flat, and the term
-    nearly nothing: its size stands in the log.
+    ``weight * T^2 * sum_g c_g * KL(softmax(x / T) || softmax(x_g / T))`` with x from the full layer,
+    cut to the dims of g. For vectors that the model itself normalises the softmax is nearly flat and the
+    term nearly 0; the log shows its size.
 
     Args:
         weight: of the term, at least 0.
         temperature: T, above 0.
-        whole: align only granularities of the full dim (2DMSE); otherwise each at its own (Starbucks, STS).
-        detach: do not let the full layer learn from the small ones; both papers' code does.
+        whole: align granularities of the full dim only (2DMSE); otherwise each at its own (Starbucks, STS).
+        detach: treat the full layer as a fixed teacher, without gradients, as the code of both papers does.
 
     Raises:
         ConfigError: for numbers outside their range.
@@ -119,23 +119,24 @@ class AlignVectors(nn.Module):
 
 
 class Compress(nn.Module):
-    """The first entries hold the main components of the whole vector (ESE's learning to compress).
+    """Compresses the principal components of the full vector into its first entries (ESE).
 
-    For every layer of a step, ``weight * (MSE(x[:k], P) + T * KL(softmax(P / T) || softmax(x[:k] / T)))``:
-    P are the coordinates of the whole vectors x along their first k components.
+    For every layer of a step the term is
+    ``weight * (MSE(x[:k], P) + T * KL(softmax(P / T) || softmax(x[:k] / T)))``. P are the
+    coordinates of the full vectors x along their first k principal components.
 
     Args:
-        k: entries.
+        k: entries to compress into.
         weight: of the term, at least 0.
         temperature: T, above 0.
-        form: ``"pca"``: the true main components, turned and scaled as a whole to lie nearest to the first
-            entries, so that no sign or order of theirs matters, with x in units of its root mean square;
+        form: ``"pca"``: true principal components, rotated and scaled together to lie nearest to the first
+            entries, so that their signs and order do not matter; x is divided by its root mean square.
             ``"published"``: the first singular vectors of a row-softmaxed Gram matrix, scaled by their
-            singular values, which are dominated by the first.
+            singular values, of which the first dominates.
 
     Raises:
         ConfigError: for numbers outside their range or an unknown form.
-        DataError: for a batch with fewer vectors than components, or vectors with fewer entries.
+        DataError: if the batch has fewer than ``k`` vectors, or the vectors fewer than ``k`` entries.
 
     Source: ESE, arXiv 2402.14776 v2, its public code.
     """
@@ -148,7 +149,10 @@ class Compress(nn.Module):
     def forward(self, vectors: Vectors, draw: Draw, full: Granularity) -> Tensor:
         """See :class:`Alignment`."""
         if self.k > full["dim"]:
-            raise DataError(f"{self.k} components cannot be found in vectors of {full['dim']} entries")
+            raise DataError(
+                f"k={self.k} components do not fit in vectors of {full['dim']} entries; choose k from 1 to "
+                f"{full['dim']}"
+            )
         factors: dict[Granularity, float] = {}
         for g, factor in draw.items():
             if g["dim"] == self.k:
@@ -158,8 +162,8 @@ class Compress(nn.Module):
             whole = _wide(torch.cat(list(vectors(g))))
             if self.k > len(whole):
                 raise DataError(
-                    f"{self.k} components cannot be found in {len(whole)} vectors; use batches of at least "
-                    f"{self.k} vectors"
+                    f"k={self.k} components cannot be computed from {len(whole)} vectors; use batches of at "
+                    f"least {self.k} vectors"
                 )
             if self.form == "pca":
                 unit = whole.detach().square().mean().sqrt()
@@ -173,11 +177,11 @@ class Compress(nn.Module):
 
 
 def _main_components(x: Tensor, k: int) -> Tensor:
-    """Coordinates along the main components, turned and scaled as a whole towards the first entries.
+    """Coordinates along the principal components, rotated and scaled together towards the first entries.
 
-    Components have no signs, and no order where they are nearly as long, so that as they come they ask for
-    other entries in each batch. Turned so (orthogonal Procrustes) they say the same about the angles
-    between the vectors, and ask of the first entries only what these do not have yet.
+    The signs of principal components are arbitrary, and so is their order where variances are close: used
+    as computed, each batch would have another target. A rotation towards the first entries (orthogonal
+    Procrustes) keeps all angles between the vectors and removes this arbitrariness.
     """
     left, values, _ = torch.linalg.svd(x, full_matrices=False)
     coordinates = left[:, :k] * values[:k]
@@ -188,7 +192,7 @@ def _main_components(x: Tensor, k: int) -> Tensor:
 
 
 def _published_components(x: Tensor, k: int) -> Tensor:
-    """What ESE's code calls its principal components."""
+    """The "principal components" of ESE's public code."""
     dependence = torch.softmax(x.T @ x / math.sqrt(x.shape[1]), dim=-1)
     directions, values, _ = torch.linalg.svd(dependence)
     main = directions[:, :k]
@@ -204,7 +208,7 @@ _TARGETS: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL of the softmaxes of rows, the mean over the rows; in float32 or better."""
+    """KL divergence between the softmaxes of rows, averaged over the rows, in float32 or better."""
     return F.kl_div(
         F.log_softmax(_wide(student), dim=-1),
         F.log_softmax(_wide(teacher), dim=-1),

@@ -1,4 +1,4 @@
-"""Nested losses inside sentence-transformers' own trainer."""
+"""Nested losses for the trainer of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -31,37 +31,36 @@ _EMBEDDING = "sentence_embedding"
 
 
 class NestedLoss(nn.Module):
-    """A loss over a nesting for ``SentenceTransformerTrainer``, in the place of ``MatryoshkaLoss``.
+    """A nested loss for ``SentenceTransformerTrainer``, to use in place of ``MatryoshkaLoss``.
 
-    Each text column is encoded once a step, and ``loss`` sees the cut embeddings; nothing is patched.
-    ``MultipleNegativesRankingLoss`` on cosines gets all its sizes from one pass over the coordinates.
-    The cached losses keep their gradient caching.
+    Each text column is encoded once per step, and ``loss`` sees the cut embeddings; nothing is patched.
+    ``MultipleNegativesRankingLoss`` on cosines computes all sizes in one pass over the coordinates.
+    Cached losses keep their gradient caching.
 
-    Unlike ``MatryoshkaLoss``, which normalises every prefix, the full size too, this leaves lengths to
-    ``loss``: losses of cosines are the same either way, and those of dot products or distances are what
-    they say. ``rule=CutRule()`` normalises as ``MatryoshkaLoss`` does. The settings of ``loss``
-    are read once, here.
+    ``MatryoshkaLoss`` normalises every prefix, even the full one. This loss leaves lengths alone: cosine
+    losses are the same either way, and losses on dot products or distances see the true lengths.
+    ``rule=CutRule()`` normalises as ``MatryoshkaLoss`` does. The settings of ``loss`` are read once, here.
 
     Args:
-        model: the model that is trained.
-        loss: a loss of sentence-transformers made for ``model``; or one on embeddings, such as those of
-            nestling, whose ``labels=`` or ``scores=`` takes the label column of the data set.
-        matryoshka_dims: sizes in any order, or a nesting, of dims or of dims and layers; the model's full
-            size should be among them. One pass of the model serves all layers.
+        model: the model to train.
+        loss: a loss of sentence-transformers made for ``model``, or a loss on embeddings such as those of
+            nestling; its ``labels=`` or ``scores=`` then takes the label column of the data set.
+        matryoshka_dims: sizes in any order, or a nesting of dims, or of dims and layers. It should include
+            the full size of the model. One forward pass serves all layers.
         matryoshka_weights: the importance of each size, in the order of ``matryoshka_dims``; 1 by default.
-        n_dims_per_step: sizes that one step trains: the full one and others at random, weighted so that
-            the expected loss stays the same (``MatryoshkaLoss`` may leave out the full one, and its
-            loss shrinks). -1 for all.
+        n_dims_per_step: number of sizes that one step trains: the full one, and others at random, weighted
+            so that the expected loss stays the same. -1 trains all. (``MatryoshkaLoss`` may leave out the
+            full size, and its loss shrinks.)
         reduction: ``"sum"`` as in the paper, or ``"mean"`` over the weights.
-        rule: what is done to the embeddings, and to labels that are embeddings, around the cut.
-        align: a term that draws small granularities towards the full one (``losses.alignment``).
+        rule: applied around the cut to the embeddings, and to labels that are embeddings.
+        align: a self-distillation term (``losses.alignment``) that pulls small granularities to the full one.
         deep_documents: take all columns but the first from the full layer.
         seed: of the draws of ``n_dims_per_step``.
 
     Raises:
-        GranularityError: for sizes that are no sizes, repeat, or are larger than the model.
-        ConfigError: for weights that do not fit, or a ``loss`` that cannot be nested; the message says
-            what to use in its place.
+        GranularityError: for sizes below 1, repeated, or larger than the model.
+        ConfigError: for weights that do not fit, or a ``loss`` that cannot be nested; the message names
+            an alternative.
         MissingExtraError: if sentence-transformers is not installed.
 
     Source: MRL, arXiv 2205.13147, equation 1.
@@ -108,7 +107,7 @@ class NestedLoss(nn.Module):
         """The weighted loss of a batch over the sizes of this step.
 
         Args:
-            sentence_features: what the model's ``preprocess`` gave, for each text column.
+            sentence_features: the output of the model's ``preprocess`` for each text column.
             labels: the label column, if the data set has one.
         """
         columns, base = list(sentence_features), self.nested.base
@@ -128,12 +127,12 @@ class NestedLoss(nn.Module):
         """Embeddings ``Float[batch, dim]`` at every rest of the nesting, from one pass."""
         depths = {rest: rest["layer"] for rest in self.nesting.rests if "layer" in rest}
         if not depths:
-            # A copy: the model adds its own entries to what it is given.
+            # A copy: the model adds entries to its input.
             return {Granularity(): self.model(dict(features))[_EMBEDDING]}
         if isinstance(self.model, DistributedDataParallel):
             raise ConfigError(
-                "layers are trained on one process here: a model wrapped for several can only be called "
-                "whole. Train on several with nestling.training.fit, whose model is a TextEncoder"
+                "a nesting with layers trains on one process here: DistributedDataParallel can only run the "
+                "whole model. To train on several processes, use nestling.training.fit on a TextEncoder"
             )
         found = states_each(next(self.model.children()), features, depths.values())
         return {rest: self._after_layers(found[depth]) for rest, depth in depths.items()}
@@ -196,7 +195,7 @@ def _schedule(n_dims_per_step: int, sizes: int) -> Schedule:
 
 
 def _label_argument(base: Callable[..., Tensor], labels: Tensor | None) -> dict[str, Any]:
-    """The label column under the name that a loss on embeddings has for it."""
+    """The label column, under the argument name of a loss on embeddings."""
     if labels is None:
         return {}
     parameters = inspect.signature(base.forward if isinstance(base, nn.Module) else base).parameters
@@ -219,7 +218,7 @@ def _base_of(loss: Callable[..., Tensor], model: SentenceTransformer, rule: CutR
     if not isinstance(loss, nn.Module) or not any(isinstance(m, SentenceTransformer) for m in loss.modules()):
         return loss
     if all(part is not model for part in loss.modules()):
-        raise ConfigError(f"this {name} was made for another model; make it with the model given here")
+        raise ConfigError(f"this {name} was made for another model; make it for the model given here")
     if getattr(loss, "projection", None) is not None:
         raise ConfigError(
             f"the projection of this {name} reads vectors of one size; give teacher embeddings of the "
@@ -232,7 +231,7 @@ def _base_of(loss: Callable[..., Tensor], model: SentenceTransformer, rule: CutR
 
 _INNER = "give NestedLoss the loss inside it"
 _FIXED_WIDTH = "it has weights that read vectors of one size"
-_SECOND_MODEL = "it trains a second model too; use MultipleNegativesRankingLoss on each text twice"
+_SECOND_MODEL = "it also trains a second model; use MultipleNegativesRankingLoss on each text twice"
 _CANNOT = {
     "MatryoshkaLoss": _INNER,
     "Matryoshka2dLoss": _INNER,
@@ -247,19 +246,19 @@ _CANNOT = {
 }
 
 
-class _StandIn(nn.Module):
-    """In the place of the model inside a loss: the features already hold the embedding."""
+class _Precomputed(nn.Module):
+    """Replaces the model inside a loss: the features already hold the embedding."""
 
     def forward(self, features: Features, **_: Any) -> Features:
         return features
 
 
 class _OnGivenEmbeddings(nn.Module):
-    """A loss of sentence-transformers, made for texts, as one on embeddings."""
+    """A loss of sentence-transformers, which takes texts, as a loss on embeddings."""
 
     def __init__(self, loss: nn.Module, model: nn.Module, rule: CutRule) -> None:
         super().__init__()
-        self.loss, self.rule, self.twin = _with_stand_in(loss, model), rule, _twin(loss)
+        self.loss, self.rule, self.twin = _without_model(loss, model), rule, _twin(loss)
 
     def forward(
         self, *prefixes: Tensor, features: list[Features], labels: Tensor | None, full: int
@@ -284,7 +283,7 @@ class _OnCachedEmbeddings(nn.Module):
     def __init__(self, loss: Any) -> None:
         super().__init__()
         if getattr(loss, "mini_batch_num_tokens", None) is not None:
-            raise ConfigError("mini_batch_num_tokens is not known here; set mini_batch_size in its place")
+            raise ConfigError("mini_batch_num_tokens is not supported here; set mini_batch_size instead")
         self.loss, self.twin = loss, _twin(loss)
 
     def forward(self, *prefixes: Tensor, labels: Tensor | None) -> Tensor:
@@ -299,17 +298,17 @@ class _OnCachedEmbeddings(nn.Module):
         return _prefix_losses(self.twin, embeddings, dims, weights)
 
 
-def _with_stand_in(loss: nn.Module, model: nn.Module) -> nn.Module:
-    """A copy of ``loss`` with a stand-in for the model; its own weights and other models are shared."""
+def _without_model(loss: nn.Module, model: nn.Module) -> nn.Module:
+    """A copy of ``loss`` whose model returns given embeddings; other weights and models are shared."""
     holders = [part for part in loss.modules() if any(inner is model for inner in part.modules())]
     shared: list[Any] = [part for part in loss.modules() if all(part is not holder for holder in holders)]
     shared += [tensor for part in holders for tensor in (*part.parameters(False), *part.buffers(False))]
     memo = {id(part): part for part in shared}
-    return copy.deepcopy(loss, memo | {id(model): _StandIn()})
+    return copy.deepcopy(loss, memo | {id(model): _Precomputed()})
 
 
 def _twin(loss: Any) -> InfoNCE | None:
-    """Our loss that has the same values and a faster way to those of all sizes."""
+    """The loss of nestling with the same values, which computes all sizes at once; None without one."""
     from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.util import cos_sim
 
@@ -332,7 +331,7 @@ def _twin(loss: Any) -> InfoNCE | None:
 def _prefix_losses(
     twin: InfoNCE | None, embeddings: tuple[Tensor, ...], dims: Sequence[int], weights: Sequence[float]
 ) -> PrefixLosses | None:
-    # In a distributed run InfoNCE gathers the candidates of all processes; the loss may not want that.
+    # In a distributed run InfoNCE gathers candidates from all processes, and this loss may not.
     alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
     if twin is None or len(embeddings) < 2 or not alone:
         return None
@@ -340,7 +339,7 @@ def _prefix_losses(
 
 
 class _Rows:
-    """The features of a text column as a sequence of texts, of which a chunk can be taken."""
+    """The features of a text column, sliced by rows."""
 
     def __init__(self, features: Features) -> None:
         self.features, self.count = features, len(features["input_ids"])

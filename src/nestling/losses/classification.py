@@ -15,10 +15,10 @@ from nestling.nn.heads import NestedClassifier
 
 
 class CrossEntropy(nn.Module):
-    """Softmax cross-entropy of a classification head; the head's weights are trained with the loss.
+    """Softmax cross-entropy of a classification head, whose weights are trained with the loss.
 
     Args:
-        head: gives logits at every size; the width of the features says which size is meant.
+        head: computes logits at every size; the width of the features selects the size.
         label_smoothing: share of the target spread evenly over all classes, 0 to 1.
 
     Raises:

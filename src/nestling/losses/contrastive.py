@@ -1,4 +1,4 @@
-"""InfoNCE: each anchor picks its positive among the positives (and hard negatives) of the batch."""
+"""InfoNCE: contrastive loss with in-batch negatives and optional hard negatives."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class InfoNCE(nn.Module):
 
     Args:
         temperature: above 0.
-        learn_temperature: make the (log) temperature a parameter, bounded as in CLIP to at least 0.01.
-        symmetric: also let each positive pick its anchor; the mean of both directions.
+        learn_temperature: train the log temperature too; as in CLIP it stays at 0.01 or more.
+        symmetric: average the losses of both directions, anchor to positive and positive to anchor.
 
     Raises:
         ConfigError: for a temperature that is not above 0.
@@ -66,7 +66,7 @@ class InfoNCE(nn.Module):
             anchors: ``Float[batch, dim]``.
             positives: ``Float[batch, dim]``, the positive of each anchor.
             hard_negatives: any number of ``Float[batch, dim]``, further candidates of every anchor.
-            ids: ``Int[batch]``; rows of equal id are duplicates, never each other's negatives.
+            ids: ``Int[batch]``; rows with equal ids are duplicates and never negatives of each other.
         """
         losses = []
         for u, v, targets, excluded in self._directions(anchors, positives, hard_negatives, ids):
@@ -108,8 +108,8 @@ class InfoNCE(nn.Module):
             candidates = torch.cat([_gather(columns), *map(_gather, further)])
             if len(candidates) == 1:
                 warnings.warn(
-                    "a batch of one pair holds nothing to tell it apart from, so its loss is 0; give "
-                    "batches of at least two pairs, or hard negatives",
+                    "a batch of one pair has no negatives, so its loss is 0; give batches of at least two "
+                    "pairs, or hard negatives",
                     stacklevel=4,
                 )
             excluded = None if everyone is None else _duplicates(own, everyone, targets, len(candidates))

@@ -1,4 +1,4 @@
-"""Large effective batches in little memory: the loss sees all embeddings, the encoder a chunk at a time."""
+"""Gradient caching: large contrastive batches in little memory, encoded chunk by chunk."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Inputs(Protocol):
 class GradientCache:
     """Computes a loss over a whole batch with the memory that the encoder needs for one chunk.
 
-    The batch is encoded without gradients, the loss gives the gradient of each embedding, and on
-    ``backward`` each chunk is encoded again to carry its share into the weights. Dropout is the same
-    both times. One loss over B rows costs two forward passes and one backward pass of the encoder.
+    The batch is first encoded without gradients. The loss gives the gradient of each embedding, and
+    ``backward`` encodes each chunk again to propagate it into the weights. Dropout is the same in both
+    passes. The encoder runs two forward passes and one backward pass per batch.
 
     Args:
-        encode: one chunk of inputs -> embeddings ``Float[chunk, dim]``, or a mapping to such, such as the
-            views of an encoder; the loss gets what a whole batch would give.
-        loss: as it would be called with the embeddings of the whole batch.
+        encode: maps a chunk of inputs to embeddings ``Float[chunk, dim]``, or to a mapping of such tensors,
+            for example the views of an encoder. The loss gets them for the whole batch.
+        loss: called with the embeddings of the whole batch.
         chunk_size: inputs encoded at a time.
 
     Source: Gao et al. 2021, arXiv 2101.06983, section 3.2.
@@ -130,7 +130,7 @@ class GradientCache:
 
 
 def _parts(encoded: Encoded) -> dict[Hashable, Tensor]:
-    """The tensors of what was encoded by name; a tensor alone is called None."""
+    """Encoded tensors by name; a single tensor has the name None."""
     return {_ALONE: encoded} if isinstance(encoded, Tensor) else dict(encoded)
 
 
@@ -143,23 +143,23 @@ def _joined(chunks: Sequence[Mapping[Hashable, Tensor]]) -> dict[Hashable, Tenso
 
 
 def _autocast(device: str) -> Callable[[], torch.autocast]:
-    """What re-enters the autocast state of now."""
+    """A function that restores the current autocast state."""
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
     return lambda: torch.autocast(device, dtype=dtype, enabled=enabled)
 
 
 class _RandomState:
-    """The random state before a chunk was encoded, so that dropout falls the same again."""
+    """The random state before a chunk was encoded, to repeat its dropout."""
 
     def note(self) -> None:
-        """Keep the state of now."""
+        """Save the current state."""
         self.cpu = torch.get_rng_state()
         self.devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
         self.cuda = [torch.cuda.get_rng_state(device) for device in self.devices]
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Within, the state of then; afterwards, the state of now."""
+        """Runs the block with the saved state, then restores the current one."""
         with torch.random.fork_rng(self.devices):
             torch.set_rng_state(self.cpu)
             for device, state in zip(self.devices, self.cuda, strict=True):

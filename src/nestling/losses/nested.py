@@ -1,4 +1,4 @@
-"""Any loss on embeddings, turned into its nested form: the weighted sum of it over a nesting."""
+"""The nested form of any loss on embeddings: its weighted sum over the sizes of a nesting."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ a number of tokens, ...), as ``encoder.views(inputs, nesting.rests)`` gives them
 
 
 class Parts(NamedTuple):
-    """A nested loss: what is minimised, and for the log (detached) its parts.
+    """A nested loss and its parts.
 
     Args:
-        total: what is minimised.
-        losses: the base loss at each granularity.
-        terms: what was added to them, such as ``align``, by name.
+        total: the loss to minimise.
+        losses: the base loss at each granularity, detached, for the log.
+        terms: added terms by name, such as ``align``, detached.
     """
 
     total: Tensor
@@ -42,47 +42,47 @@ class Parts(NamedTuple):
 
 @runtime_checkable
 class PrefixLoss(Protocol):
-    """A base loss that knows a faster way to the losses of all prefixes than one call a prefix."""
+    """A base loss that computes the losses of all prefixes faster than one call per prefix."""
 
     def prefix_losses(
         self, *embeddings: Tensor, dims: Sequence[int], weights: Sequence[float], **rest: Any
     ) -> PrefixLosses | None:
-        """The weighted sum and each loss, or None where these arguments have no faster way."""
+        """The weighted sum and each loss; None if there is no faster way for these arguments."""
         ...
 
 
 class Nested(nn.Module):
     """The loss ``sum_m c_m * base(prefixes of size m)`` over the sizes of a nesting.
 
-    Works on the tensors of ONE forward pass, and on any base: a loss of nestling, of
-    pytorch-metric-learning, or a function of tensors. Positional tensors are embeddings
-    ``Float[batch, dim]`` and are cut; keyword arguments (labels, scores) pass through whole. Over a
-    nesting with other axes than ``dim`` each positional argument is a mapping from ``nesting.rests`` to
-    such tensors, as ``encoder.views(texts, nesting.rests)`` gives it.
+    Works on the tensors of ONE forward pass, with any base: a loss of nestling or of
+    pytorch-metric-learning, or a function of tensors. Positional arguments are embeddings
+    ``Float[batch, dim]`` and are cut; keyword arguments (labels, scores) are passed on unchanged. For a
+    nesting with axes besides ``dim``, each positional argument is a mapping from ``nesting.rests`` to
+    embeddings: the result of ``encoder.views(texts, nesting.rests)``.
 
     Args:
         base: the loss at one size; called with the cut embeddings.
-        nesting: sizes on any axes; the full dim is the width of the embeddings, which are used whole where
-            no ``dim`` is named.
+        nesting: sizes on any axes; the full dim is the width of the embeddings. Granularities without
+            ``dim`` use the embeddings uncut.
         weights: the importance c_m of each size, all 1 by default; a list in the order of the nesting
             or a mapping from granularities.
-        schedule: which sizes one training step uses; drawn sizes are weighted so that the expected
-            loss does not depend on the schedule. In ``eval()`` every size is used.
-        reduction: ``"sum"`` as in the paper (the gradient grows with the number of sizes, so the
-            learning rate means something else than without nesting), or ``"mean"``, the sum over c_m
-            divided by the sum of the c_m.
-        rule: what is done to the embeddings around the cut; losses of cosines normalise by themselves,
-            so the default is plain slicing, which leaves norm-sensitive losses as they are.
-        align: a term that draws small granularities towards the full one, such as
-            :class:`~nestling.losses.alignment.AlignScores`; its size is logged.
-        deep_documents: all embeddings but the first (the queries) are those of the full layer (or tokens,
-            width, ...), for serving documents computed in full and queries at any granularity.
-        seed: of the draws of the schedule.
-        fast: use the base's way to all prefixes at once where it has one; the result is the same.
+        schedule: the sizes of each training step; sampled sizes are weighted so that the expected loss
+            does not depend on the schedule. In ``eval()`` every size is used.
+        reduction: ``"sum"`` as in the paper (the gradient grows with the number of sizes, so the best
+            learning rate differs from that without nesting), or ``"mean"``, which divides by the sum of
+            the c_m.
+        rule: applied to the embeddings around the cut. The default only slices: cosine losses normalise
+            by themselves, and losses that depend on lengths stay correct.
+        align: a self-distillation term that pulls small granularities towards the full one, such as
+            :class:`~nestling.losses.alignment.AlignScores`; it is logged.
+        deep_documents: take all embeddings but the first (the queries) from the full layer (or tokens,
+            width, ...): documents are computed in full and queries at any granularity.
+        seed: seed of the schedule.
+        fast: compute all prefixes at once if the base can; the result is the same.
 
     Raises:
-        GranularityError: if the nesting is wider than the embeddings, or views are missing.
-        ConfigError: for weights that are negative, not finite, all zero or of another number.
+        GranularityError: if the nesting is wider than the embeddings, or a view is missing.
+        ConfigError: for weights that are negative, not finite, all zero, or not one per size.
 
     Source: MRL, arXiv 2205.13147, equation 1; with layers 2DMSE, arXiv 2402.14776, over a grid or
     random draws, and Starbucks, arXiv 2410.13230, over pairs.
@@ -114,8 +114,8 @@ class Nested(nn.Module):
         nesting = Nesting.of(nesting)
         if deep_documents and nesting.axes == ("dim",):
             raise ConfigError(
-                "deep_documents takes documents from the full layer; give a nesting with layers, or with "
-                "another axis besides dim"
+                "deep_documents=True takes documents from the full layer; give a nesting with layers, or "
+                "with another axis besides dim"
             )
         self.base, self.nesting, self.schedule = base, nesting, schedule
         self.reduction, self.rule, self.seed, self.fast = reduction, rule, seed, fast
@@ -168,8 +168,8 @@ class Nested(nn.Module):
             full = self.nesting.full.get("dim", given)
             if given < full and _holds_tensors_of(self.base, full):
                 raise ConfigError(
-                    f"{type(self.base).__name__} has weights that read vectors of {full} dims, so it cannot "
-                    f"take the first {given} of them ({error}). Use a loss on embeddings alone, such as "
+                    f"{type(self.base).__name__} has weights for vectors of {full} dims and cannot take the "
+                    f"first {given} of them ({error}). Use a loss without weights, such as "
                     "SupConLoss, MultiSimilarityLoss or TripletMarginLoss; for classes, "
                     "nestling.losses.CrossEntropy over a NestedClassifier"
                 ) from error
@@ -190,7 +190,7 @@ class Nested(nn.Module):
         return [column[rest if place == 0 else others] for place, column in enumerate(columns)]
 
     def _draw(self) -> Draw:
-        """The granularities of this step, each with its weight in the total."""
+        """The granularities of this step with their weights in the total."""
         if not self.training or isinstance(self.schedule, Every):
             return self._weights_of(dict.fromkeys(self.nesting, 1.0))
         draw: Draw = self._draw_at_random()
@@ -198,7 +198,7 @@ class Nested(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _draw_at_random(self) -> Draw:
-        """Draws keyed by the step, so that all processes and a resumed run draw the same."""
+        """Sampled from seed and step, so that all processes, and a resumed run, sample the same."""
         generator = np.random.default_rng([self.seed, self._steps])
         self._steps += 1
         draw: Draw = self.schedule.draw(self.nesting, generator)
@@ -214,8 +214,8 @@ class Nested(nn.Module):
         missing = [rest for rest in self.nesting.rests if rest not in views]
         if missing:
             raise GranularityError(
-                f"the nesting {self.nesting} needs embeddings at {'; '.join(map(str, missing))}, and there "
-                f"are some at {'; '.join(map(str, views))} alone; give encoder.views(inputs, nesting.rests)"
+                f"the nesting {self.nesting} needs embeddings at {'; '.join(map(str, missing))}, but "
+                f"got them at {'; '.join(map(str, views))} only; give encoder.views(inputs, nesting.rests)"
             )
         before = CutRule(self.rule.before, "none")
         found = {rest: views[rest] for rest in self.nesting.rests}
@@ -241,16 +241,16 @@ class Nested(nn.Module):
             )
 
     def get_extra_state(self) -> Tensor:
-        """The number of steps drawn so far, so that a resumed run goes on with the same draws."""
+        """The number of sampled steps, so that a resumed run continues the same sequence."""
         return torch.tensor(self._steps)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take up the draws where they were."""
+        """Continue the sequence of samples."""
         self._steps = int(state)
 
 
 def _holds_tensors_of(base: object, size: int) -> bool:
-    """Whether a loss has weights, or remembers vectors, of that size."""
+    """Whether a loss holds weights or cached vectors of that size."""
     if not isinstance(base, nn.Module):
         return False
     held = [*base.parameters(), *base.buffers()]

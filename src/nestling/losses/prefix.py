@@ -1,8 +1,8 @@
-"""Losses of every prefix from one pass over the coordinates.
+"""Losses of all prefixes in one pass over the coordinates.
 
-The product of two prefixes is a running sum over coordinate blocks, ``u[:m] @ v[:m] = sum_b u_b @ v_b``,
-and so are the squared norms. A loss over K nested sizes therefore needs the multiply-adds of one
-full-size product, forward and backward, where one product per size would need their sum.
+The product of two prefixes is a running sum over blocks of coordinates, ``u[:m] @ v[:m] = sum_b u_b @ v_b``,
+and so are their squared norms. A loss over K nested sizes therefore costs the multiply-adds of one full-size
+product, forward and backward, instead of one product per size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Similarities computed at a time: few enough for the caches, enough to share the start of each operation.
+# Similarities per chunk: few enough for the caches, enough to amortise the overhead of each operation.
 _SIMILARITIES_AT_A_TIME = 1 << 20
 _SMALLEST_SQUARED_NORM = 1e-24
 # With logits of at most this size, neither an exponential nor a sum of them leaves float32.
@@ -32,7 +32,7 @@ class PrefixLosses(NamedTuple):
 
 
 def prefix_blocks(dims: Sequence[int]) -> list[slice]:
-    """The blocks of coordinates that lie between consecutive sizes: a prefix is a run of the first ones."""
+    """The blocks of coordinates between consecutive sizes; a prefix consists of the first blocks."""
     return [slice(start, end) for start, end in pairwise((0, *dims))]
 
 
@@ -78,7 +78,7 @@ def prefix_softmax_losses(
         cosine: normalise each prefix on its own.
         scale: inverse temperature above 0; a tensor of one element receives a gradient.
         bias: ``Float[columns]``, added at every size; only without ``cosine``.
-        excluded: ``Bool[rows, columns]``, the columns that are no candidates of a row; never its target.
+        excluded: ``Bool[rows, columns]``, columns that are no candidates of a row; never its target.
         smoothing: share of the target spread evenly over all columns; only without ``excluded``.
 
     Source: MRL, arXiv 2205.13147, equation 1 and its contrastive form; the running sums are ours.
@@ -92,9 +92,9 @@ def prefix_softmax_losses(
 
 
 def _working_memory(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Uninitialised memory; on the CPU that of the last call, as fresh pages cost as much as the arithmetic.
+    """Uninitialised memory; on the CPU reused, because fresh pages cost as much as the arithmetic.
 
-    Each thread has its own, of ``(sizes + 2) * _SIMILARITIES_AT_A_TIME`` numbers at most.
+    Each thread has its own, at most ``(sizes + 2) * _SIMILARITIES_AT_A_TIME`` numbers.
     """
     if like.device.type != "cpu":
         return like.new_empty(shape)
@@ -106,7 +106,7 @@ def _working_memory(like: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class _PrefixSoftmax(torch.autograd.Function):
-    """Computes the gradients on the way forward, where the similarities are at hand."""
+    """Computes gradients in the forward pass, while the similarities are in memory."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, v: Tensor, scale: Tensor, bias: Tensor | None, *rest: Any) -> Any:
@@ -195,7 +195,7 @@ class _PrefixSweep:
                 self._add_pull_of_norms(self.grad_v, self.v, self.pull_v, self.column_factors / self.scale)
 
     def _upward(self, rows: slice, product: Tensor, scratch: Tensor, chunk: Tensor, slopes: bool) -> None:
-        """Add the losses of a chunk of rows; leave dLoss/dproduct, but for a factor a row, in ``chunk``."""
+        """Add the losses of a chunk of rows; leave dLoss/dproduct, up to a factor per row, in ``chunk``."""
         u, targets = self.u[rows], self.targets[rows, None]
         for size, block in enumerate(self.blocks):
             product.addmm_(u[:, block], self.v[:, block].T)
@@ -208,7 +208,7 @@ class _PrefixSweep:
                 self._slope(shares, totals, product, scratch, size, rows)
 
     def _shares(self, logits: Tensor, out: Tensor) -> Tensor:
-        """The softmax times one total a row, in ``out``; returns the totals, ``Float[rows, 1]``."""
+        """The unnormalised softmax in ``out``; returns its row sums, ``Float[rows, 1]``."""
         if self.bounded:
             return torch.exp2(logits, out=out).sum(1, keepdim=True)
         torch.softmax(logits, 1, out=out)
@@ -235,7 +235,7 @@ class _PrefixSweep:
     def _slope(
         self, shares: Tensor, totals: Tensor, product: Tensor, scratch: Tensor, size: int, rows: slice
     ) -> None:
-        """Turn shares into dLoss/dproduct (but for a factor a row), noting what else hangs on it."""
+        """Turn shares into dLoss/dproduct (up to a factor per row); add the gradients of bias and norms."""
         column, targets = self.column_factors[size], self.targets[rows]
         factor = self.slope_factors[size, rows]
         slope = shares.mul_(column)
@@ -249,7 +249,7 @@ class _PrefixSweep:
         self.pull_v[size] += factor @ scratch
 
     def _downward(self, rows: slice, slopes: Tensor, reaching: Tensor) -> None:
-        """Add what a chunk of rows gives to the gradients, from the largest size down."""
+        """Add the gradients of a chunk of rows, from the largest size down."""
         transposed = self.u[rows].T.contiguous()
         for size in reversed(range(len(self.blocks))):
             block = self.blocks[size]

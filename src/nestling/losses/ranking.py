@@ -1,4 +1,4 @@
-"""Losses on pairs and triples of texts or pictures: CoSENT, AnglE, triplet, cosine regression."""
+"""Losses on scored pairs and on triplets: CoSENT, AnglE, triplet, cosine regression."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _check_order(a: Tensor, b: Tensor, scores: Tensor) -> None:
     _check_pairs(a, b, scores)
     if bool((scores == scores[0]).all()):
         warnings.warn(
-            f"all {len(a)} scores of a batch are equal, so that there is nothing to rank and its loss is 0; "
-            "look whether the scores were read right, or give larger batches",
+            f"all {len(a)} scores of a batch are equal: there is nothing to rank, and its loss is 0; check "
+            "that the scores were read correctly, or use larger batches",
             stacklevel=4,
         )
 
@@ -52,7 +52,7 @@ def ranking_loss(similarities: Tensor, scores: Tensor, scale: float) -> Tensor:
 
 
 class CoSENT(nn.Module):
-    """Cosines of pairs should rank as their scores do.
+    """Ranks the cosines of pairs in the order of their scores.
 
     Args:
         scale: inverse temperature of the differences of cosines.
@@ -79,10 +79,10 @@ class CoSENT(nn.Module):
 
 
 class AnglE(nn.Module):
-    """CoSENT on angles in the complex plane, whose gradient does not vanish where cosines saturate.
+    """CoSENT on angles in the complex plane; its gradient does not vanish where cosines saturate.
 
-    The halves of a vector are the real and imaginary parts of a complex one, so each size pairs its
-    coordinates anew and there is no running sum over prefixes.
+    The two halves of a vector are the real and imaginary parts of a complex one. Each size pairs its
+    coordinates differently, so the sizes share no running sum.
 
     Args:
         scale: inverse temperature of the differences of angles.
@@ -109,10 +109,10 @@ _TRIPLE = "anchors, positives and negatives"
 
 
 class Triplet(nn.Module):
-    """An anchor should be nearer to its positive than to its negative, by a margin.
+    """Triplet loss: an anchor must be nearer to its positive than to its negative, by a margin.
 
     Args:
-        margin: how much nearer.
+        margin: the required difference of the two distances.
         distance: ``"cosine"`` (1 - cosine) or ``"euclidean"``.
     """
 
@@ -139,7 +139,7 @@ class Triplet(nn.Module):
         dims: Sequence[int],
         weights: Sequence[float],
     ) -> PrefixLosses | None:
-        """The losses of all prefixes from running cosines (none for Euclidean distance)."""
+        """The losses of all prefixes from running cosines (None for Euclidean distance)."""
         if self.distance == "euclidean":
             return None
         check_columns(_TRIPLE, anchors, positives, negatives)

@@ -1,4 +1,4 @@
-"""Similarities within a batch that should be spread as a target says: those of a teacher, or of labels."""
+"""Similarity distributions within a batch, trained to match those of a teacher or of labels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SMALLEST_DEVIATION = 1e-6
 
 
 class SimilarityMatch(nn.Module):
-    """Cross-entropy between target neighbours and the softmax of each row's cosines with the others.
+    """Cross-entropy between target similarities and the softmax of each row's cosines with the other rows.
 
-    Cosines are standardised over the pairs of the batch first: those of a short prefix spread wider than
-    those of a long one, and those of many text models all lie near 0.8, so that one temperature would
-    mean something else at every size and for every model.
+    Cosines are first standardised over the pairs of the batch. Those of short prefixes spread wider than
+    those of long ones, and those of many text models all lie near 0.8; without it one temperature would
+    have a different effect at every size and for every model.
 
     Args:
-        temperature: above 0, in standard deviations of the cosines; smaller looks at nearer neighbours.
+        temperature: above 0, in standard deviations of the cosines; smaller weighs near neighbours more.
 
     Raises:
         ConfigError: for a temperature that is not above 0.
@@ -47,8 +47,8 @@ class SimilarityMatch(nn.Module):
 
         Args:
             embeddings: one row each.
-            targets: ``Float[batch, batch]``, of which each row sums to 1, or to 0 for a row that has no
-                neighbours and does not count; the diagonal is 0.
+            targets: ``Float[batch, batch]`` with a diagonal of 0. Each row sums to 1; a row that sums to 0 is
+                ignored.
         """
         if targets.shape != (len(embeddings), len(embeddings)):
             raise DataError(
@@ -65,7 +65,7 @@ class SimilarityMatch(nn.Module):
 
 
 def neighbour_targets(reference: Tensor, temperature: float = 0.5) -> Tensor:
-    """How a teacher spreads each row's similarity over the others: ``Float[batch, batch]``.
+    """Target similarities from a teacher: softmax over the other rows, ``Float[batch, batch]``.
 
     Args:
         reference: the teacher's vectors, ``Float[batch, dim]``.
@@ -75,13 +75,13 @@ def neighbour_targets(reference: Tensor, temperature: float = 0.5) -> Tensor:
 
 
 def label_targets(labels: Tensor) -> Tensor:
-    """Each row's similarity spread evenly over the others of its label: ``Float[batch, batch]``."""
+    """Target similarities from labels: equal over the other rows of the label, ``Float[batch, batch]``."""
     same = (labels[:, None] == labels[None, :]).float().fill_diagonal_(0)
     return same / same.sum(1, keepdim=True).clamp_min(1)
 
 
 def _logits(x: Tensor, temperature: float) -> Tensor:
-    """Standardised cosines over the temperature; none of a row with itself."""
+    """Standardised cosines divided by the temperature; -inf on the diagonal."""
     if x.ndim != 2 or len(x) < 2:
         raise DataError(f"embeddings must be a matrix of at least two rows, not of shape {tuple(x.shape)}")
     unit = F.normalize(x, dim=1)

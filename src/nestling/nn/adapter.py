@@ -1,4 +1,4 @@
-"""A learned map on vectors whose leading outputs are computed alone."""
+"""A learned map of vectors that can compute its leading outputs alone."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class AffineLayer(NamedTuple):
 
 
 class Adapter(nn.Module):
-    """``W x``, or ``W x + V gelu(U x + b)`` with a hidden layer, of which any leading rows are used alone.
+    """``W x``, or ``W x + V gelu(U x + b)`` with a hidden layer; cut by using the leading rows alone.
 
-    With a hidden layer ``V`` starts at zero, so that the module starts as the linear map.
+    ``V`` starts at zero, so the module starts as the linear map.
 
     Args:
         nesting: sizes on the axis ``dim``; the full one is the width of the output.
         input_dim: width of the input.
-        hidden: width of the hidden layer; None is none.
+        hidden: width of the hidden layer; None for a linear map.
 
     Raises:
         GranularityError: for a nesting on other axes.
@@ -77,7 +77,7 @@ class Adapter(nn.Module):
         return {g: found[g["dim"]] for g in wanted}
 
     def extract(self, at: At) -> Adapter:
-        """The adapter that computes the leading outputs and nothing else."""
+        """The adapter that computes only the leading outputs."""
         granularity = self.nesting.resolve(at)
         state = self.state_dict()
         for name in _CUT & state.keys():
@@ -98,10 +98,10 @@ class Adapter(nn.Module):
         return Cost(products, parameters, parameters * width, dim * width)
 
     def affine_layers(self) -> list[AffineLayer]:
-        """The same map as a chain of plain layers, for runtimes that know no residual.
+        """The same map as a chain of plain layers, for runtimes without residual connections.
 
-        With a hidden layer the input takes the way through the activation too, as
-        ``gelu(x) - gelu(-x) = x``, so the chain has ``2 * input_dim`` more hidden units.
+        With a hidden layer the input also passes through the activation, since
+        ``gelu(x) - gelu(-x) = x``; the chain has ``2 * input_dim`` more hidden units.
         """
         if self.hidden is None or self.correction is None:
             return [AffineLayer(self.linear.weight.detach(), None, None)]

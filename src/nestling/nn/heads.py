@@ -28,8 +28,8 @@ class NestedClassifier(nn.Module):
     Args:
         nesting: sizes on the axis ``dim``; the full one is the width of the features.
         num_classes: at least 2.
-        tied: one matrix whose leading columns serve the smaller sizes (MRL-E): ``num_classes * dim``
-            weights where one matrix a size takes about twice as many.
+        tied: one matrix, whose leading columns serve the smaller sizes (MRL-E): ``num_classes * dim``
+            weights; one matrix per size has about twice as many.
         bias: add a bias (with ``tied`` the same at every size).
 
     Raises:
@@ -87,7 +87,7 @@ class NestedClassifier(nn.Module):
         state = {"linears.0.weight": linear.weight[:, :dim]}
         if linear.bias is not None:
             state["linears.0.bias"] = linear.bias
-        # Built without memory first: initial weights would only draw on the global random state.
+        # Built on the meta device: initial weights would use the global random state for nothing.
         with torch.device("meta"):
             small = NestedClassifier(
                 Nesting((granularity,)), self.num_classes, tied=self.tied, bias=linear.bias is not None
@@ -124,7 +124,7 @@ class NestedClassifier(nn.Module):
         return head
 
     def linear(self, at: At = None) -> nn.Linear:
-        """The matrix that serves a size (with ``tied`` the same for all)."""
+        """The matrix of a size (with ``tied`` the same for all)."""
         layer = self.linears[0 if self.tied else self.nesting.index(self.nesting.resolve(at))]
         return cast("nn.Linear", layer)
 

@@ -1,4 +1,4 @@
-"""Running a torch module to see what it gives or costs, and leaving it as it was."""
+"""Evaluation mode that restores itself, and the count of multiply-adds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Without gradients and in eval mode; afterwards every submodule is in the mode it had."""
+    """Runs the block without gradients and in eval mode, then restores the mode of every submodule."""
     trained = [part for part in module.modules() if part.training]
-    if trained:  # to say it to every part takes as long as a layer does for one text
+    if trained:  # setting every submodule takes as long as one layer for one text
         module.eval()
     try:
         with torch.no_grad():
@@ -28,7 +28,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 def multiply_adds(run: Callable[[], Any]) -> float:
     """The multiply-adds of the matrix products and convolutions in ``run()``, as torch counts them."""
-    # Fused attention kernels are not counted on every device; the plain one is.
+    # The counter sees plain attention on every device, but not fused kernels.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops()) / 2

@@ -1,4 +1,4 @@
-"""Transformers that run only their first layers: where the layers live, and what each of them gives."""
+"""Early exit of transformers: run only the first layers, or read the hidden states of several."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STATES = "token_embeddings"
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a family of models keeps its layers, and the norm that it puts on the output of the last."""
+    """The path of the layers in a family of models, and of the norm after the last one."""
 
     layers: str
     norm: str | None
@@ -34,17 +34,17 @@ _PLACES = (
 
 
 class LayerStack:
-    """The layers of a Hugging Face transformer, for running only the first of them.
+    """The layers of a Hugging Face transformer, for early exit.
 
-    Nothing in the model is changed: a shallower model is a new shell around the same layers. The output
-    of a layer is what a model that ends there gives, its final norm included where the family has one,
-    so that training, use and extraction mean the same by it.
+    The model is not changed: a shallower model is a new shell around the same layers. The output of a
+    layer is that of a model which ends there, including the final norm where the family has one. So
+    training, use and extraction agree.
 
     Args:
         model: an encoder, or a decoder without its head.
 
     Raises:
-        ConfigError: if its layers are not found; the message says which families are known.
+        ConfigError: if the layers are not found; the message lists the supported families.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -56,7 +56,7 @@ class LayerStack:
         return len(self.layers)
 
     def first(self, depth: int) -> nn.Module:
-        """A model of the first ``depth`` layers that shares them with this one; its config says so.
+        """A model of the first ``depth`` layers, sharing them; its config has the new depth.
 
         Raises:
             GranularityError: for a depth outside 1 to the number of layers.
@@ -64,16 +64,16 @@ class LayerStack:
         return self.around(nn.ModuleList(list(self.layers)[: self._checked(depth)]))
 
     def recorded(self, depth: int) -> tuple[nn.Module, list[Tensor]]:
-        """The model of the first ``depth`` layers, and a list into which they put what they give.
+        """The model of the first ``depth`` layers, and a list that collects their hidden states.
 
-        What a layer gives has not passed the final norm: see :meth:`normed`. The list is for one call.
+        The hidden states are those before the final norm: see :meth:`normed`. The list is for one call.
         """
         given: list[Tensor] = []
         layers = [_Recorder(layer, given) for layer in list(self.layers)[: self._checked(depth)]]
         return self.around(nn.ModuleList(layers)), given
 
     def normed(self, states: Tensor) -> Tensor:
-        """What a layer gave, as the last layer of a model would give it."""
+        """The hidden states of a layer after the final norm, if the model has one."""
         if self._place.norm is None:
             return states
         found: Tensor = _at(self.model, self._prefix, self._place.norm)(states)
@@ -85,7 +85,7 @@ class LayerStack:
         return depth
 
     def around(self, layers: nn.ModuleList) -> nn.Module:
-        """The model with other layers: copies of the modules that lead to them, everything else shared."""
+        """The model with other layers; the modules that contain them are copied, all others shared."""
         owner = _at(self.model, self._prefix)
         shell = _replaced(owner, self._place.layers.split("."), layers)
         if hasattr(owner, "config"):
@@ -94,11 +94,11 @@ class LayerStack:
 
 
 def states_each(transformer: Any, features: Mapping[str, Any], depths: Iterable[int]) -> dict[int, Features]:
-    """What a Transformer module of sentence-transformers gives at several depths, from one pass.
+    """The outputs of a Transformer module of sentence-transformers at several depths, from one pass.
 
     Args:
-        transformer: the module; its layers past the deepest are not run.
-        features: tokens, as the module takes them; not changed.
+        transformer: the module; layers after the deepest one are not run.
+        features: the tokenised inputs of the module; not changed.
         depths: numbers of layers, from 1.
 
     Raises:
@@ -114,13 +114,13 @@ def states_each(transformer: Any, features: Mapping[str, Any], depths: Iterable[
 
 
 def with_transformer(transformer: Any, model: nn.Module) -> Any:
-    """A Transformer module of sentence-transformers with another model in it; the rest is shared."""
+    """A Transformer module of sentence-transformers with another model inside; all else is shared."""
     name = next(name for name, part in transformer.named_children() if part is transformer.auto_model)
     return _replaced(transformer, [name], model)
 
 
 class _Recorder(nn.Module):
-    """A layer that also notes what it gives; it answers for the layer in everything else."""
+    """Wraps a layer and records its hidden states; all other attributes are those of the layer."""
 
     def __init__(self, layer: nn.Module, given: list[Tensor]) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class _Recorder(nn.Module):
 
 
 def _find(model: nn.Module) -> tuple[str, _Place]:
-    """The outermost module that keeps layers in one of the known places, and the place."""
+    """The outermost module with layers in one of the known places, and that place."""
     for prefix, owner in model.named_modules():
         for place in _PLACES:
             if isinstance(_at(owner, place.layers), nn.ModuleList) and (
@@ -148,7 +148,7 @@ def _find(model: nn.Module) -> tuple[str, _Place]:
                 return prefix, place
     raise ConfigError(
         f"the layers of {type(model).__name__} are not found, so it can only be used at its full depth; "
-        "known are the forms of " + "; ".join(place.families for place in _PLACES)
+        "supported are " + "; ".join(place.families for place in _PLACES)
     )
 
 
@@ -168,7 +168,7 @@ def _replaced(module: nn.Module, path: list[str], part: nn.Module) -> nn.Module:
     below = children[first]
     children[first] = _replaced(below, rest, part) if rest and below is not None else part
     vars(shell)["_modules"] = children
-    # Wrappers that patch a model leave its own forward behind as an attribute, bound to the whole model.
+    # Libraries that patch a model leave its original forward as an attribute, bound to the whole model.
     left: Any = vars(shell).get("forward")
     if getattr(left, "__self__", None) is module and left.__func__ is type(module).forward:
         del vars(shell)["forward"]
@@ -176,7 +176,7 @@ def _replaced(module: nn.Module, path: list[str], part: nn.Module) -> nn.Module:
 
 
 def _shallower(config: Any, depth: int) -> Any:
-    """A copy of a model's config that has ``depth`` layers; families have other names for their number."""
+    """A copy of a model's config with ``depth`` layers."""
     shallower = copy.copy(config)
     shallower.num_hidden_layers = depth
     if getattr(config, "layer_types", None) is not None:

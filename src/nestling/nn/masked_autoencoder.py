@@ -1,4 +1,4 @@
-"""Masked auto-encoding at every granularity: what pre-trains an encoder so that small ones sum up a text."""
+"""Masked auto-encoder pre-training at every granularity, for encoders whose small vectors sum up a text."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from nestling.nn.layers import LayerStack
 
 
 class MaskedAutoEncoder(nn.Module):
-    """Masked words are told twice at each granularity: by their own states, and by a weak decoder.
+    """Predicts masked tokens at each granularity, from the hidden states and by a weak decoder.
 
-    At ``(layer, dim)`` the first ``dim`` entries of the states of ``layer`` go through the head's dense
-    layer, whose first columns all granularities share. Its answer tells the masked words of the text;
-    and its first position takes the place of the first token in a more heavily masked copy, whose words a
-    decoder of one layer has to tell from little else. Only masked positions are compared with the
-    vocabulary, so that this does not cost more than the encoder itself.
+    At ``(layer, dim)`` the first ``dim`` entries of the hidden states of ``layer`` go through the dense
+    layer of the head; all granularities share its first columns. The result predicts the masked tokens.
+    Its first position also replaces the first token of a more heavily masked copy, and a decoder of one
+    layer predicts the masked tokens of that copy, with little else to use. Only masked positions are
+    projected to the vocabulary, so this costs no more than the encoder.
 
     Args:
-        model: a transformer of Hugging Face without its head; trained in place.
+        model: a Hugging Face transformer without its head; trained in place.
         nesting: on the axes ``dim`` and ``layer``.
-        head: a model for masked words whose head to start from; by default a new one.
+        head: a masked language model whose head is the start; by default a new head.
 
     Raises:
         GranularityError: for a nesting on other axes, or wider or deeper than the model.
-        ConfigError: for a model whose layers are not found, or a head of another width.
+        ConfigError: if the layers are not found, or the head has another width.
 
     Source: Starbucks, arXiv 2410.13230, masked auto-encoder pre-training.
     """
@@ -47,7 +47,7 @@ class MaskedAutoEncoder(nn.Module):
         stack.first(nesting.full["layer"])  # refuses a nesting that is too deep
         self.dense, self.norm, self.bias = _head(model, head, width)
         self.activation = nn.GELU()
-        # The model around one layer of its own: token embeddings in, states of that layer out.
+        # A copy of the first layer; the decoder is the model with this layer alone.
         self.decoder_layer = copy.deepcopy(stack.layers[0])
 
     def forward(
@@ -58,13 +58,13 @@ class MaskedAutoEncoder(nn.Module):
         decoder_input_ids: Tensor,
         decoder_labels: Tensor,
     ) -> dict[Granularity, tuple[Tensor, Tensor]]:
-        """The losses of the masked words, by their own states and by the decoder, at each granularity.
+        """The losses at each granularity: from the hidden states, and by the decoder.
 
         Args:
             input_ids: ``Int[batch, tokens]``, masked.
             attention_mask: ``Int[batch, tokens]``.
-            labels: ``Int[batch, tokens]``, the words at masked positions and :data:`IGNORED` elsewhere.
-            decoder_input_ids: ``Int[batch, tokens]``, the same texts with more of their words masked.
+            labels: ``Int[batch, tokens]``, the tokens at masked positions and :data:`IGNORED` elsewhere.
+            decoder_input_ids: ``Int[batch, tokens]``, the same texts with more tokens masked.
             decoder_labels: ``Int[batch, tokens]``.
         """
         stack = LayerStack(self.model)
@@ -74,10 +74,10 @@ class MaskedAutoEncoder(nn.Module):
         found = {}
         for g in self.nesting:
             states = cut(stack.normed(given[g["layer"] - 1]), g["dim"], RAW)
-            own = self._told(self._widened(states[labels != IGNORED], g["dim"]), labels)
+            own = self._loss(self._widened(states[labels != IGNORED], g["dim"]), labels)
             summary = self._widened(states[:, :1], g["dim"])
             decoded = self._decode(torch.cat([summary, words[:, 1:]], dim=1), attention_mask)
-            again = self._told(self._widened(decoded[decoder_labels != IGNORED], None), decoder_labels)
+            again = self._loss(self._widened(decoded[decoder_labels != IGNORED], None), decoder_labels)
             found[g] = (own, again)
         return found
 
@@ -87,7 +87,7 @@ class MaskedAutoEncoder(nn.Module):
         answer: Tensor = self.norm(self.activation(F.linear(states, weight, self.dense.bias)))
         return answer
 
-    def _told(self, states: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, states: Tensor, labels: Tensor) -> Tensor:
         logits = F.linear(states, self.model.get_input_embeddings().weight, self.bias)
         return F.cross_entropy(logits, labels[labels != IGNORED])
 
@@ -98,7 +98,7 @@ class MaskedAutoEncoder(nn.Module):
 
 
 def _head(model: Any, head: nn.Module | None, width: int) -> tuple[nn.Linear, nn.LayerNorm, nn.Parameter]:
-    """Dense layer, norm and bias of the words: those of ``head``, or new ones."""
+    """Dense layer, norm and vocabulary bias: those of ``head``, or new ones."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if head is None:
         dense = nn.Linear(width, width)
@@ -114,8 +114,8 @@ def _head(model: Any, head: nn.Module | None, width: int) -> tuple[nn.Linear, nn
     words = next((part for part in linears if part.out_features == vocabulary), None)
     if square is None or norm is None or words is None:
         raise ConfigError(
-            f"{type(head).__name__} has no head of a dense layer of {width} entries, a norm and "
-            f"{vocabulary} words; give a model for masked words, such as BertForMaskedLM, or none"
+            f"{type(head).__name__} has no head with a dense layer of {width} entries, a norm and a "
+            f"vocabulary of {vocabulary}; give a masked language model, such as BertForMaskedLM, or None"
         )
     bias = torch.zeros(vocabulary) if words.bias is None else words.bias.detach().clone()
     return copy.deepcopy(square), copy.deepcopy(norm), nn.Parameter(bias)

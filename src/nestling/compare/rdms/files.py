@@ -40,7 +40,7 @@ def rdms_of_files(
     """
     files = [home_path(path) for path in paths]
     if not files:
-        raise ConfigError("there are no files to compare; give at least one")
+        raise ConfigError("give at least one file to compare")
     stored = [open_vectors(file, rule=None if file.is_dir() else RAW) for file in files]
     rows = _rows_in_common(stored, files)
     if len(rows[0]) > limit:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.arguments.constraints import Whole, checked
+from nestling.arguments.constraints import Whole, check, checked
 from nestling.arguments.numbers import type_of
 from nestling.cut import CutRule, cut_each
 from nestling.errors import ConfigError, DataError, require
@@ -169,7 +169,7 @@ class STS:
 
 
 @dataclass(frozen=True, eq=False)
-@checked(num_clusters=Whole(1) | None, seed=Whole(0))
+@checked(seed=Whole(0))
 class Clustering:
     """Do clusters found by k-means agree with the classes (V-measure)?
 
@@ -197,11 +197,7 @@ class Clustering:
         labels = check_labels(self.labels)
         if len(labels) != len(self.x):
             raise DataError(f"{len(labels)} labels do not belong to {len(self.x)} inputs")
-        if self.num_clusters is not None and self.num_clusters > len(labels):
-            raise DataError(
-                f"num_clusters={self.num_clusters} clusters cannot be made of {len(labels)} inputs; "
-                f"choose 1 to {len(labels)}"
-            )
+        check("num_clusters", self.num_clusters, Whole(1, len(labels)) | None)
 
     @property
     def inputs(self) -> dict[str, Any]:
