@@ -83,7 +83,7 @@ ENTRIES = {
         ([1, 2**63, 2], r"below 2\*\*63, but row 1 has 9223372036854775808; give those as strings"),
         ([-1, 2**64, 2], r"below 2\*\*63, but row 1"),
         (np.array([1, 2, 2**63], np.uint64), r"below 2\*\*63, but row 2"),
-        ({1, 2, 3}, "must be in an order, which a set has not; give a list"),
+        ({1, 2, 3}, "must have an order, and a set has none; give a list"),
         (["a", "b\ud83d", "c"], "half of a surrogate pair, but row 1"),
         (np.array(["a", "b\udcff", "c"]), "half of a surrogate pair, but row 1"),
         (["a", "b\0", "c"], "null characters"),

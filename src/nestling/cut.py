@@ -1,4 +1,4 @@
-"""The only slicer of embeddings: what happens before the cut, the cut, and what happens after it."""
+"""The only slicer of embeddings: the rule before the cut, the cut, and the rule after it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALLEST_NORM = 1e-12
 @dataclass(frozen=True)
 @checked(before=OneOf(get_args(Before)), after=OneOf(get_args(After)))
 class CutRule:
-    """What to do before a cut (``layer_norm`` over all entries) and after it (``l2`` normalisation).
+    """The steps around a cut: ``layer_norm`` over all entries before it, ``l2`` normalisation after it.
 
     The rule is data: it travels with models, vectors and indexes in their manifests, so that a prefix
     is always compared as it was trained. The default suits cosine similarity.
@@ -46,7 +46,7 @@ class CutRule:
 
     @property
     def again(self) -> CutRule:
-        """The rule to cut further what this one gave: what comes before a cut is done once, at full size."""
+        """The rule for cutting the result again: the step before a cut is done once, at full size."""
         return CutRule(after=self.after)
 
     @property
@@ -61,7 +61,7 @@ class CutRule:
         return ", ".join(filter(None, (before, after))) or "the cut alone"
 
     def to_json(self) -> dict[str, str]:
-        """The rule as it stands in a manifest."""
+        """The rule as saved in a manifest."""
         return asdict(self)
 
 
@@ -75,7 +75,7 @@ def cut(x: Array, dim: int, rule: CutRule = CutRule(), *, trained: Nesting | Non
     Args:
         x: embeddings, ``Float[..., "full"]``, numpy or torch; never changed.
         dim: entries to keep, 1 to ``full``.
-        rule: what happens before and after the cut.
+        rule: the steps before and after the cut.
         trained: the sizes the model was trained for; another ``dim`` then warns.
 
     Returns:
@@ -156,12 +156,12 @@ def _normalise(x: Array) -> Array:
 def without_direction(
     x: NDArray[Any], rows: NDArray[np.int64], of: str = "", first_row: int = 0
 ) -> DataError:
-    """What is wrong with rows that cannot be scaled to length one: zero, too small, too large or no numbers.
+    """The error for rows that cannot be normalised: zero, too small, too large, NaN or infinite.
 
     Args:
         x: ``Float[rows, dim]``, the prefixes.
         rows: the numbers of those among them.
-        of: what an error says behind the rows, such as ``" of queries"``.
+        of: put after the rows in the error, such as ``" of queries"``.
         first_row: the number of the first row of ``x``.
     """
     largest = np.abs(x[rows]).max(axis=1)
@@ -187,13 +187,13 @@ def name_rows(rows: Sequence[int] | NDArray[np.integer[Any]], then: str = "") ->
 
     Args:
         rows: their numbers.
-        then: what follows, up to the verb; see :func:`~nestling.errors.named`.
+        then: the words after them, up to the verb; see :func:`~nestling.errors.named`.
     """
     return named("row", [str(int(row)) for row in rows[:6]], len(rows), then)
 
 
 def check_vectors(x: Any, what: str = "vectors", *, dim: int | None = None) -> NDArray[np.floating[Any]]:
-    """``x`` as a finite float matrix ``Float["n dim"]``, or an error that names what is wrong with it.
+    """``x`` as a finite float matrix ``Float["n dim"]``, or an error with the reason.
 
     Memory maps pass through without being copied; they are checked block by block. Tensors, nested lists
     and columns of tables are taken as :func:`~nestling.arguments.arrays.as_array` says.

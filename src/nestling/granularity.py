@@ -77,13 +77,13 @@ class Granularity(Mapping[str, int]):
         return cls(**sizes)
 
     def replace(self, **sizes: int | None) -> Granularity:
-        """A copy with some axes set anew; ``None`` un-names an axis (uses it in full)."""
+        """A copy with some axes changed; ``None`` removes an axis, which then is used in full."""
         merged = {**dict(self._sizes), **sizes}
         return Granularity(**{axis: size for axis, size in merged.items() if size is not None})
 
     @property
     def rest(self) -> Granularity:
-        """Everything but ``dim``: what has to be computed apart, while dims are cut from one answer."""
+        """All axes but ``dim``: these need separate computation, while dims are cut from one embedding."""
         return self.replace(dim=None)
 
     def __getitem__(self, axis: str) -> int:
@@ -137,7 +137,7 @@ def read_at(text: str) -> Granularity | int:
 
 
 At: TypeAlias = Granularity | str | int | Mapping[str, int] | None
-"""What an ``at=`` argument accepts: a granularity, its text, its axes, None, or a size on the only axis as a
+"""Accepted by ``at=``: a granularity, its text, its axes, None, or a size on the only axis as a
 number or as text."""
 
 
@@ -148,7 +148,7 @@ def _chain_sizes(axis: str, sizes: Iterable[int]) -> tuple[int, ...]:
     for small, large in pairwise(values):
         if small >= large:
             raise GranularityError(
-                f"the sizes of axis {axis!r} must increase without repeats, but {small} stands before "
+                f"the sizes of axis {axis!r} must increase without repeats, but {small} comes before "
                 f"{large}; write {sorted(set(values))}"
             )
     return values
@@ -290,7 +290,7 @@ class Nesting(Sequence[Granularity]):
         """This nesting, if a thing can be cut so.
 
         Args:
-            thing: what errors call it, such as ``"an adapter"``.
+            thing: its name in errors, such as ``"an adapter"``.
             needs: axes that the nesting has to name.
             limits: the axes that the thing has, each with its largest size or None.
 
@@ -389,4 +389,4 @@ class Nesting(Sequence[Granularity]):
 
 
 AnyNesting: TypeAlias = Nesting | str | Sequence[int]
-"""What a ``nesting`` argument accepts: a nesting, its text, or its sizes on the axis ``dim``."""
+"""Accepted by ``nesting=``: a nesting, its text, or its sizes on the axis ``dim``."""

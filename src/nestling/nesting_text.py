@@ -31,7 +31,7 @@ def read_axes(parts: list[str], whole: str) -> dict[str, list[int]]:
     """The sizes on each axis from text such as ``"dim=8,16"``, ``"dim=8..256"`` or ``"dim=16..768+16"``.
 
     Raises:
-        GranularityError: for text of another form; ``whole`` is what was given.
+        GranularityError: for text of another form; ``whole`` is the full text.
 
     >>> read_axes(["layer=2,4", "dim=8..32"], "layer=2,4 x dim=8..32")
     {'layer': [2, 4], 'dim': [8, 16, 32]}

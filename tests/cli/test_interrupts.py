@@ -170,7 +170,7 @@ def test_train(python: str, texts: Path, tiny_bert_folder: Path, tmp_path: Path)
     ended = interrupted(python, arguments, "0 of ", more="")
     assert ended.code == 130
     assert "nestling: interrupted: " in ended.last
-    assert "repeat it to go on from there" in ended.last or "begin" in ended.last
+    assert "repeat it to resume from there" in ended.last or "start again" in ended.last
 
 
 def test_index_build_and_compact(python: str, vectors: Path, tmp_path: Path) -> None:
@@ -217,8 +217,8 @@ CASES = [
     Case(
         "train --scored scored.csv --encoder wordllama --tune encoder --nesting dim=64,256 --folder run",
         "training",
-        r"training stopped after step \d+ of \d+\. (No checkpoint was written yet; repeat it to begin anew|"
-        r"Step \d+ is kept in run; repeat it to go on from there)",
+        r"training stopped after step \d+ of \d+\. (No checkpoint was written yet; repeat it to start again|"
+        r"Step \d+ is kept in run; repeat it to resume from there)",
         ("run",),
     ),
     Case(

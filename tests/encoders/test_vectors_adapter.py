@@ -307,7 +307,7 @@ def test_an_interrupted_fit_goes_on(tmp_path, monkeypatch):
         return original(self, *embeddings, **rest)
 
     monkeypatch.setattr(Nested, "parts", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="to go on"):
+    with pytest.raises(KeyboardInterrupt, match="to resume"):
         NestedAdapter(SIZES, **settings).fit(x, folder=tmp_path)
     monkeypatch.undo()
     again = NestedAdapter(SIZES, **settings).fit(x, folder=tmp_path)

@@ -37,7 +37,7 @@ def test_an_epoch_visits_rows_once_in_equal_shares(
     config = TrainConfig(batch_size=batch_size, drop_last=drop_last, seed=seed)
     data = np.arange(rows)
     if batch_size % processes:
-        with pytest.raises(ConfigError, match="no equal shares"):
+        with pytest.raises(ConfigError, match="cannot be shared equally"):
             Batches(data, config, processes=processes)
         return
     if rows < processes:

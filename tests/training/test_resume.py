@@ -238,7 +238,7 @@ def test_a_damaged_checkpoint_is_a_clear_error(tmp_path: Path, name: str, damage
     if damage != "missing":
         path.write_bytes(content if damage == "altered" else content[:-1])
     with pytest.raises(
-        ArtifactError, match=r"newest checkpoint cannot be used: .*remove .*step-00000004 to go on"
+        ArtifactError, match=r"newest checkpoint cannot be used: .*remove .*step-00000004 to resume"
     ):
         short_run(tmp_path)
     for file in path.parent.iterdir():

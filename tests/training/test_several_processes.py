@@ -141,7 +141,7 @@ def fail_in_one(folder: Path) -> None:
     with pytest.raises(NonFiniteError, match="loss of step 1 is not finite: nan at the total"):
         fit(network, objective, data(), CONFIG)
     assert torch.equal(all_weights(network), all_weights(model()))
-    with pytest.raises(ConfigError, match="batch_size=15 has no equal shares for 2 processes"):
+    with pytest.raises(ConfigError, match="batch_size=15 cannot be shared equally among 2 processes"):
         fit(network, objective, data(), TrainConfig(batch_size=15))
 
 

@@ -123,7 +123,7 @@ def test_a_training_notices_it_too(moment: int) -> None:
 
     owner = os.getpid()
     config = TrainConfig(batch_size=4, workers=2, max_steps=8)
-    with pytest.raises(WorkerError, match=r"With folder= the same call goes on"):
+    with pytest.raises(WorkerError, match=r"With folder= the same call resumes"):
         fit(nn.Linear(4, 4), lambda model, batch: model(batch).square().mean(), Rows(), config)
 
 

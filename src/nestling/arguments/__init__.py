@@ -1,1 +1,1 @@
-"""What people give, checked at the door: numbers, arrays, ids of rows, paths."""
+"""Validation of arguments: ranges and options, arrays, ids of rows, paths."""

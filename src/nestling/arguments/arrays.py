@@ -1,4 +1,4 @@
-"""What people give as numbers - arrays, tensors, lists, columns of tables - as numpy arrays."""
+"""Arrays, tensors, lists and columns of tables as numpy arrays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def as_array(given: Any, what: str = "values") -> NDArray[Any]:
 
     Args:
         given: numbers or strings.
-        what: what to call them in errors.
+        what: their name in errors.
 
     Raises:
         DataError: for rows of several lengths, or entries that are neither numbers nor strings (the first
@@ -55,7 +55,7 @@ def _of_tensor(tensor: Any, what: str) -> NDArray[Any]:
 
 
 def _listed(given: Any, what: str) -> NDArray[Any]:
-    """Anything but an array, as one; of objects, if its rows do not make a table."""
+    """A sequence as an array; an array of objects if its rows have several lengths."""
     if isinstance(given, Sequence) and any(hasattr(row, "detach") for row in given):
         given = [as_array(row, what) for row in given]
     try:

@@ -1,4 +1,4 @@
-"""The one door for what rows are called: whole numbers or strings."""
+"""Validation of row ids: whole numbers or strings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nestling.errors import DataError, named
 Ids = NDArray[Any]
 """``Int[n]`` or ``str_[n]``."""
 
-# Strings are stored with one width, so that one long one would make all of them long.
+# Strings are stored at fixed width: one long id would make all of them long.
 LONGEST = 256
 """Characters of the longest id of an index."""
 
@@ -29,7 +29,7 @@ _TORN = re.compile("[\x00\ud800-\udfff]")
 
 
 def fault_of(name: int | str) -> str:
-    """What forbids one id of an index, as a verb and its object; "" is nothing."""
+    """Why an id cannot be used in an index, as a verb and its object; "" if it can."""
     if isinstance(name, int):
         return "" if 0 <= name <= LAST else f"holds {name}, which is not from 0 to 2**63 - 2,"
     if not 1 <= len(name) <= LONGEST:
@@ -47,7 +47,7 @@ def as_ids(given: Any, what: str = "ids") -> Ids:
             2**63, and strings with a null character or half of a surrogate pair (the first row is named).
     """
     if isinstance(given, set | frozenset):
-        raise DataError(f"{what} must be in an order, which {type_of(given)} has not; give a list")
+        raise DataError(f"{what} must have an order, and {type_of(given)} has none; give a list")
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise DataError(f"{what} must be a list of whole numbers or of strings, not {type_of(given)}")
     array = as_array(given, what) if hasattr(given, "detach") else given

@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def home_path(path: str | PathLike[str]) -> Path:
-    """``path`` with ``~`` as the home that it stands for; every path that a user may give comes here."""
+    """``path`` with ``~`` expanded; used for every path that a user may give."""
     try:
         return Path(path).expanduser()
-    except RuntimeError:  # nobody's home: a file of that name
+    except RuntimeError:  # an unknown user: a file of that name
         return Path(path)

@@ -1,4 +1,4 @@
-"""One training loop, on Accelerate: what is trained, in which batches, how it is logged and goes on."""
+"""The training loop, on Accelerate: batches, optimiser steps, checkpoints and the log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LogRow", "TrainConfig", "TrainLog", "fit"]
 
 
 def __getattr__(name: str) -> Any:
-    """``fit`` is loaded when first used, so that reading a plan costs no torch."""
+    """Loads ``fit`` at first use, so that reading a plan does not import torch."""
     if name != "fit":
         raise AttributeError(f"module 'nestling.training' has no attribute {name!r}")
     return import_module("nestling.training.loop").fit

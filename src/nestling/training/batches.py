@@ -1,4 +1,4 @@
-"""The batches of a run by number: which rows each holds, and the rows themselves."""
+"""The batches of a run by number."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _NUMERIC = "biufc"
 class Batches(Dataset[Any]):
     """The batches of a run, numbered from 0 through all epochs.
 
-    A batch is a function of the data, the settings and its number alone, so a run can go on from any.
+    A batch depends only on the data, the settings and its number, so a run can resume at any batch.
 
     Args:
-        data: columns of equal length - a tuple or dict (also nested) of tensors, arrays (memory maps
-            too) or lists, or one tensor or array - whose rows are gathered at once; or anything with
-            ``len()`` and ``data[i]``, such as a torch ``Dataset``, whose items are collated.
-        config: batch size, seed, what becomes of the last batch.
-        collate: items -> batch, for a data set of items; torch's default if None.
-        process: which of ``processes`` this one is; each gets an equal share of every batch.
+        data: columns of equal length: a tensor, an array (also a memory map), or a tuple or dict of such or
+            of lists, also nested; the rows of a batch are gathered at once. Or a data set with ``len()``
+            and ``data[i]``, such as a torch ``Dataset``, whose items are collated.
+        config: for ``batch_size``, ``seed``, ``drop_last`` and ``gradient_accumulation``.
+        collate: makes a batch of items, for a data set of items; torch's default if None.
+        process: rank among ``processes``; each process gets an equal share of every batch.
 
     Raises:
-        ConfigError: for a batch size that is no multiple of the number of processes.
-        DataError: for no rows, columns of different length, or fewer rows than processes.
+        ConfigError: if ``batch_size`` is not a multiple of the number of processes.
+        DataError: for no rows, columns of different lengths, or fewer rows than processes.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Batches(Dataset[Any]):
         self.process, self.processes = process, processes
         if config.batch_size % processes:
             raise ConfigError(
-                f"batch_size={config.batch_size} has no equal shares for {processes} processes; "
+                f"batch_size={config.batch_size} cannot be shared equally among {processes} processes; "
                 f"use a multiple of {processes}"
             )
         self.rows = _count_rows(data)
@@ -65,7 +65,7 @@ class Batches(Dataset[Any]):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of an epoch; the last may accumulate fewer batches."""
+        """Optimiser steps per epoch; the last one may accumulate fewer batches."""
         return -(-self.per_epoch // self.config.gradient_accumulation)
 
     def of_step(self, step: int) -> range:
@@ -91,7 +91,7 @@ class Batches(Dataset[Any]):
         return self._order[1][start : start + share]
 
     def __getitem__(self, number: int) -> Any:
-        """Batch ``number``; what is random in the data is seeded by it."""
+        """Batch ``number``; it also seeds everything random in the data."""
         seed_from(self.config.seed, BATCH, number, self.process)
         rows = self.rows_of(number)
         if _is_columns(self.data):
@@ -101,10 +101,10 @@ class Batches(Dataset[Any]):
         return self.collate([self.data[row] for row in rows.tolist()])
 
     def stream(self, numbers: Iterable[int]) -> Generator[Any, None, None]:
-        """The batches of ``numbers`` in turn, prepared ahead if there are workers.
+        """The batches of ``numbers`` in order, prepared ahead if there are workers.
 
         Raises:
-            WorkerError: if one of these was killed.
+            WorkerError: if a worker was killed.
         """
         if self.config.workers == 0:
             return (self[number] for number in numbers)
@@ -112,7 +112,7 @@ class Batches(Dataset[Any]):
 
 
 def gather(data: Any, rows: Rows) -> Any:
-    """The given rows of every column; numbers come back as tensors."""
+    """The given rows of every column; numbers become tensors."""
     if isinstance(data, Tensor):
         return data[torch.from_numpy(rows).to(data.device)]
     if isinstance(data, np.ndarray):
@@ -140,8 +140,8 @@ def _count_rows(data: Any) -> int:
             f"data[i]; {type(data).__name__} has neither"
         )
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-        raise DataError(f"all columns must have the same number of rows; got {told}")
+        found = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise DataError(f"all columns must have the same number of rows; got {found}")
     rows = next(iter(lengths.values()), 0)
     if rows == 0:
         raise DataError("the data has no rows; give at least one")
@@ -157,5 +157,5 @@ def _lengths(data: Any, name: str) -> Iterator[tuple[str, int]]:
         yield name, len(data)
     else:
         raise DataError(
-            f"{name} is {type_of(data)} without rows; give a tensor, an array or a list with one entry a row"
+            f"{name} is {type_of(data)} without rows; give a tensor, an array or a list, one entry per row"
         )

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: verified folders of safetensors and JSON, the newest two kept."""
+"""Checkpoints of a run: verified folders of safetensors and JSON; the newest two are kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TENSORS, _STATE, _LOG = "tensors.safetensors", "state.json", "log.csv"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a run stood: the number of steps done, the state of all that changes, the log so far."""
+    """A run after ``step`` steps: its full state, and the log so far."""
 
     step: int
     state: dict[str, Any]
@@ -38,8 +38,8 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Args:
-        folder: where they stand, one folder each.
-        run: what the run is made of; a run of anything else must not go on from here.
+        folder: parent of the folders of the checkpoints.
+        run: settings and data of the run; a run with others must not resume from here.
     """
 
     folder: Path
@@ -58,8 +58,8 @@ class Checkpoints:
         """Write a checkpoint, then remove all but the newest two.
 
         Raises:
-            StorageError: if writing fails, or in a fork of the process that began the run; the checkpoints
-                before stay, nothing half-written does.
+            StorageError: if writing fails, or in a fork of the process that began the run. Earlier
+                checkpoints stay; no partial one does.
         """
         self._owner.check()
         target = self.folder / f"step-{checkpoint.step:08d}"
@@ -73,15 +73,15 @@ class Checkpoints:
             (folder / _STATE).write_text(json.dumps(value), encoding="utf-8")
             (folder / _LOG).write_text(checkpoint.log.to_csv(), encoding="utf-8")
         for old in self._all()[:-_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)  # one that stays is older, and goes next time
+            shutil.rmtree(old, ignore_errors=True)  # if one stays, the next call removes it
         return target
 
     def read_newest(self) -> Checkpoint | None:
         """The newest checkpoint, verified, or None if there is none.
 
         Raises:
-            ArtifactError: if it is torn or altered.
-            ConfigError: if it belongs to a run with other settings or data; what differs is named.
+            ArtifactError: if it is damaged.
+            ConfigError: if it belongs to a run with other settings or data; the message has the differences.
         """
         path = self.newest()
         if path is None:
@@ -91,7 +91,7 @@ class Checkpoints:
         except ArtifactError as error:
             raise ArtifactError(
                 f"the newest checkpoint cannot be used: {error}. "
-                f"Or remove {path} to go on from the one before"
+                f"Or remove {path} to resume from the one before"
             ) from error
         self._check_run(path, settings["run"])
         with reading_errors(path):
@@ -100,7 +100,7 @@ class Checkpoints:
             return Checkpoint(settings["step"], unpack(value, load_file(path / _TENSORS)), log)
 
     def clear_remains(self) -> None:
-        """Remove what a run left that was killed while it wrote or removed a checkpoint."""
+        """Remove partial checkpoints of a run that was killed while writing or removing one."""
         self._owner.check()
         with reading_errors(self.folder):
             for path in self.folder.glob(".step-*"):
@@ -115,8 +115,8 @@ class Checkpoints:
         ]
         if differing:
             raise ConfigError(
-                f"{path} belongs to another run, which differs in {', '.join(differing)}; give the same to "
-                "go on with it, or another folder to start anew"
+                f"{path} belongs to another run, which differs in {', '.join(differing)}; repeat those "
+                "settings to resume it, or give another folder to start a new run"
             )
 
     def _all(self) -> list[Path]:

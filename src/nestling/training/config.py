@@ -11,7 +11,7 @@ from nestling.arguments.constraints import OneOf, Real, Whole, checked
 RateSchedule = Literal["cosine", "linear", "constant"]
 MixedPrecision = Literal["no", "bf16", "fp16"]
 
-# Settings that say how a run is watched; the weights that come out do not depend on them.
+# Settings of logging and speed; the trained weights do not depend on them.
 _WATCHING = ("workers", "log_every", "checkpoint_every", "evaluate_every")
 
 
@@ -103,5 +103,5 @@ class TrainConfig:
         return self.lr * (1 - progress) if self.schedule == "linear" else self.lr
 
     def decisive(self) -> dict[str, Any]:
-        """The settings that the trained weights depend on."""
+        """The settings that affect the trained weights."""
         return {name: value for name, value in asdict(self).items() if name not in _WATCHING}

@@ -1,4 +1,4 @@
-"""One optimiser step: forward, backward, the checks, the update; and the state of all that changes."""
+"""One optimiser step: forward, backward, checks and update; and the state to checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nestling.training.seeding import STEP, seed_from
 from nestling.training.sharded import collect_shards, spread_shards
 
 Objective = Callable[[Any, Any], Any]
-"""``objective(model, batch)`` -> a scalar loss, or something with ``total`` and ``losses``, such as
+"""``objective(model, batch)`` -> a scalar loss, or an object with ``total`` and ``losses``, such as
 :class:`nestling.losses.nested.Parts`."""
 
 TOTAL = ""
@@ -28,11 +28,11 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step found.
+    """Losses and gradient norm of one step.
 
     Args:
-        losses: the mean over its rows and all processes; the total under ``""``, the others by granularity.
-        gradient_norm: before it was clipped.
+        losses: means over its rows and all processes; the total under ``""``, the others by granularity.
+        gradient_norm: before clipping.
     """
 
     losses: dict[str, float]
@@ -43,13 +43,13 @@ class Learner:
     """A model, its objective and their optimiser, on the devices of an ``Accelerator``.
 
     Args:
-        model: what is trained; moved to the device.
+        model: the model to train; moved to the device.
         objective: if it is a module, its parameters are trained too.
         config: of the optimiser, precision and clipping.
         accelerator: of the run.
 
     Raises:
-        ConfigError: if nothing of the two requires a gradient.
+        ConfigError: if no parameter of the two requires a gradient.
     """
 
     wrapped: Any
@@ -63,7 +63,9 @@ class Learner:
         in_model = set(model.parameters())
         self._own = [parameter for parameter in self._names if parameter not in in_model]
         if self.sharded and (self._own or config.mixed_precision == "fp16"):
-            raise ConfigError("under FSDP the objective cannot have parameters of its own, nor fp16 be used")
+            raise ConfigError(
+                "FSDP supports neither an objective with parameters nor fp16; use DDP, or bf16 without them"
+            )
         for module in self.modules[1:]:
             module.to(accelerator.device)
         self.optimizer = torch.optim.AdamW(_decay_groups(self._names, config.weight_decay))
@@ -78,7 +80,7 @@ class Learner:
         self.scaler = torch.amp.GradScaler(device, enabled=config.mixed_precision == "fp16")
 
     def step(self, number: int, batches: Iterable[tuple[Any, float]], rate: float) -> StepReport:
-        """Optimiser step ``number`` (from 1) over ``(batch, its share of the step's rows)``.
+        """Optimiser step ``number`` (from 1) over pairs (batch, its share of the rows of the step).
 
         Raises:
             NonFiniteError: if a loss or a gradient is NaN or infinite; the weights are not changed.
@@ -98,7 +100,7 @@ class Learner:
         return StepReport(losses, norm)
 
     def _accumulate(self, batches: list[tuple[Any, float]]) -> dict[str, Tensor]:
-        """Gradients of the mean over the batches, and the mean losses (of those that name them)."""
+        """Accumulates gradients of the mean over the batches; returns the mean losses by name."""
         sums: dict[str, Tensor] = {}
         shares: dict[str, float] = {}
         for place, (batch, share) in enumerate(batches, start=1):
@@ -119,12 +121,12 @@ class Learner:
             found = self.objective(self.wrapped, batch)
         total = getattr(found, "total", found)
         if not isinstance(total, Tensor) or total.ndim or not total.requires_grad:
-            told = (
+            given = (
                 f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else repr(type(total))
             )
             raise ConfigError(
                 f"the objective must return a scalar loss that depends on the weights, or Parts(total, "
-                f"losses); it returned {told}"
+                f"losses); it returned {given}"
             )
         losses = {str(at): loss for at, loss in getattr(found, "losses", {}).items()}
         return total, losses | dict(getattr(found, "terms", {}))
@@ -135,7 +137,7 @@ class Learner:
         return torch.autocast(self.accelerator.device.type, dtype=_DTYPES[self.config.mixed_precision])
 
     def _mean_over_processes(self, losses: dict[str, Tensor]) -> dict[str, float]:
-        """The losses as numbers; those of all processes are needed to stop together when one is NaN."""
+        """The losses as numbers, averaged over all processes so that all stop together at a NaN."""
         wide = torch.promote_types(losses[TOTAL].dtype, torch.float32)
         values = torch.stack([loss.to(wide) for loss in losses.values()])
         if self.accelerator.num_processes > 1:
@@ -148,15 +150,15 @@ class Learner:
     def _check_losses(self, losses: Mapping[str, float], number: int) -> None:
         bad = {name or "the total": value for name, value in losses.items() if not math.isfinite(value)}
         if bad:
-            told = ", ".join(f"{value} at {name}" for name, value in bad.items())
+            values = ", ".join(f"{value} at {name}" for name, value in bad.items())
             raise NonFiniteError(
-                f"the loss of step {number} is not finite: {told}. The weights are those of step "
+                f"the loss of step {number} is not finite: {values}. The weights are those of step "
                 f"{number - 1}. Look for NaN or zero rows in the data, lower lr={self.config.lr}, or use "
                 "mixed_precision='no'"
             )
 
     def _clip(self, number: int, losses: Mapping[str, float]) -> float:
-        """Scale the gradients down to the limit; their norm before."""
+        """Clip the gradients; returns their norm before."""
         self.scaler.unscale_(self.optimizer)
         limit = self.config.max_grad_norm or math.inf
         if self.sharded:
@@ -168,11 +170,11 @@ class Learner:
         return norm
 
     def _clip_whole(self, limit: float) -> tuple[float, list[str]]:
-        """The norm, and the names of the parameters whose gradients are not finite."""
+        """Clip the gradients of unsharded weights; returns their norm, and parameters with bad gradients."""
         gradients = {name: p.grad for p, name in self._names.items() if p.grad is not None}
         if not gradients:
             raise ConfigError(
-                "the loss depends on no parameter of model or objective; nothing can be trained"
+                "the loss depends on no parameter of model or objective, so nothing can be trained"
             )
         norms = torch.stack([gradient.norm() for gradient in gradients.values()])
         norm = float(norms.norm())
@@ -184,7 +186,7 @@ class Learner:
         return norm, []
 
     def _check_overflow(self, number: int, loss: float, bad: list[str]) -> None:
-        # Under fp16 the scaler skips a step whose gradients overflow and lowers its scale; but not for ever.
+        # Under fp16 the scaler skips steps whose gradients overflow and lowers its scale, down to a limit.
         if self.scaler.is_enabled() and self.scaler.get_scale() > _SMALLEST_LOSS_SCALE:
             return
         raise NonFiniteError(
@@ -194,13 +196,13 @@ class Learner:
         )
 
     def train(self, mode: bool = True) -> None:
-        """Put model and objective in training mode or in evaluation mode."""
+        """Put model and objective in training or evaluation mode."""
         for module in self.modules:
             module.train(mode)
         self.wrapped.train(mode)
 
     def state(self) -> dict[str, Any]:
-        """All that a step changes."""
+        """Everything that a step changes."""
         weights, optimizer = self._model_state()
         return {
             "model": weights,
@@ -210,17 +212,17 @@ class Learner:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up what :meth:`state` gave.
+        """Load the result of :meth:`state`.
 
         Raises:
-            ArtifactError: if it is the state of a model of another form.
+            ArtifactError: if the shapes or names are those of another model.
         """
         try:
             self._load_model_state(state["model"], state["optimizer"])
             for module, saved in zip(self.modules[1:], state["objective"], strict=True):
                 module.load_state_dict(saved)
         except (RuntimeError, ValueError, KeyError) as error:
-            raise ArtifactError(f"the checkpoint is that of another model or objective: {error}") from error
+            raise ArtifactError(f"the checkpoint belongs to another model or objective: {error}") from error
         self.scaler.load_state_dict(state["scaler"])
 
     def _model_state(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -236,15 +238,15 @@ class Learner:
             self.optimizer.load_state_dict(optimizer)
 
     def release(self) -> None:
-        """Leave the modules as they came, but for what they learned."""
+        """Restore everything about the modules but the trained weights."""
         self.optimizer.zero_grad(set_to_none=True)
         for part, mode in self._modes.items():
             part.training = mode
-        vars(self.model).pop("_is_accelerate_prepared", None)  # or the next run would not place it
+        vars(self.model).pop("_is_accelerate_prepared", None)  # or the next run would not move it
 
 
 def _trained_parameters(modules: list[nn.Module]) -> dict[nn.Parameter, str]:
-    """The parameters of model and objective that require a gradient, each once, and their names."""
+    """The trainable parameters of model and objective, each once, with their names."""
     names: dict[nn.Parameter, str] = {}
     for prefix, module in zip(("", "objective."), modules, strict=False):
         for name, parameter in module.named_parameters():

@@ -1,4 +1,4 @@
-"""What a run reports: the losses of each granularity, the learning rate, the evaluations."""
+"""The log of a run: losses at each granularity, learning rates, evaluations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nestling.storage.owner import Owner
 
 
 class LogRow(NamedTuple):
-    """One value: after ``step`` optimiser steps, ``metric`` at ``granularity`` (empty: of the whole)."""
+    """One value: ``metric`` at ``granularity`` (empty for none) after ``step`` optimiser steps."""
 
     step: int
     metric: str
@@ -26,11 +26,11 @@ class LogRow(NamedTuple):
 
 @dataclass
 class TrainLog:
-    """The tidy table of a run, one value a row.
+    """The log as a tidy table, one value per row.
 
     Args:
-        rows: in the order they were logged.
-        resumed_from: the step of the checkpoint that the run went on from, if it did.
+        rows: in the order of logging.
+        resumed_from: the step of the checkpoint that the run resumed from, if any.
     """
 
     rows: list[LogRow] = field(default_factory=list)
@@ -57,19 +57,19 @@ class TrainLog:
 
 
 class Means:
-    """Running means of named values since they were last taken."""
+    """Means of named values since the last :meth:`take`."""
 
     def __init__(self, state: Mapping[str, tuple[float, int]] | None = None) -> None:
         self._sums = dict(state or {})
 
     def add(self, values: Mapping[str, float]) -> None:
-        """Count one value of each name."""
+        """Add one value of each name."""
         for name, value in values.items():
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + value, count + 1)
 
     def take(self) -> dict[str, float]:
-        """The means, starting over."""
+        """Return the means and start again."""
         means = {name: total / count for name, (total, count) in self._sums.items()}
         self._sums = {}
         return means
@@ -81,11 +81,11 @@ class Means:
 
 
 class LogFiles:
-    """Writes ``log.csv`` and, where TensorBoard is installed, its event files as rows come in.
+    """Writes ``log.csv`` and, if TensorBoard is installed, its event files, row by row.
 
     Args:
         folder: of the run.
-        log: the rows so far; what ``log.csv`` held after them was logged by steps that are run again.
+        log: the rows so far. Later rows in ``log.csv`` are dropped: their steps run again.
 
     Raises:
         StorageError: if writing fails.

@@ -34,34 +34,33 @@ def fit(
     folder: str | Path | None = None,
     evaluate: Evaluate | None = None,
 ) -> TrainLog:
-    """Train ``model`` so that ``objective`` falls on ``data``.
+    """Train ``model`` to minimise ``objective`` on ``data``.
 
     Runs on the CPU, one GPU, or the processes of ``torchrun`` and ``accelerate launch``. An interrupted
-    run goes on from the newest checkpoint in ``folder`` when it is called again with the same arguments;
-    on a CPU its weights are then those of a run that was never interrupted, to the bit.
+    run resumes from the newest checkpoint in ``folder`` when called again with the same arguments. On a
+    CPU its weights are then bit-identical to those of an uninterrupted run.
 
     Args:
         model: trained in place; left on the device it was trained on.
-        objective: ``objective(model, batch)`` gives a scalar loss, the mean over the rows of the batch, or
-            :class:`nestling.losses.nested.Parts`, whose losses are logged. ``model`` is wrapped when there
-            are several processes, and the batch is this process's share. Where the objective is a module,
-            its parameters are trained and kept in the checkpoints too.
+        objective: ``objective(model, batch)`` returns a scalar loss, the mean over the rows of the batch, or
+            :class:`nestling.losses.nested.Parts`, whose losses are logged. With several processes ``model``
+            is wrapped, and the batch is the share of this process. If the objective is a module, its
+            parameters are trained and saved too.
         data: see :class:`nestling.training.batches.Batches`.
         config: see :class:`TrainConfig`.
-        collate: items -> batch, where ``data`` is a data set of items.
-        folder: for checkpoints, ``log.csv`` and, where TensorBoard is installed, its event files.
+        collate: makes a batch of items, if ``data`` is a data set of items.
+        folder: for checkpoints, ``log.csv`` and, if TensorBoard is installed, its event files.
         evaluate: ``evaluate(step)`` is called on every process, with model and objective in evaluation
-            mode; the values it returns are logged by name, those of names like ``ndcg@10@dim=8`` under that
-            granularity.
+            mode. Its values are logged by name; a name like ``ndcg@10@dim=8`` is logged at that granularity.
 
     Raises:
-        ConfigError: for settings that are not possible, or a folder that holds another run.
-        DataError: for data without rows or with columns of different length.
-        NonFiniteError: if a loss or gradient is NaN or infinite; names step and granularity.
-        ArtifactError: if the newest checkpoint is torn or altered.
-        StorageError: if a file cannot be written; the checkpoints before stay.
+        ConfigError: for settings that do not work together, or the folder of another run.
+        DataError: for data without rows, or columns of different lengths.
+        NonFiniteError: if a loss or gradient is NaN or infinite; the message has step and granularity.
+        ArtifactError: if the newest checkpoint is damaged.
+        StorageError: if a file cannot be written; earlier checkpoints stay.
         WorkerError: if a process that prepares batches is killed.
-        KeyboardInterrupt: on Ctrl-C, after a checkpoint was written (one process); says how to go on.
+        KeyboardInterrupt: on Ctrl-C, after writing a checkpoint (one process); says how to resume.
 
     >>> import torch
     >>> rows = torch.eye(4)
@@ -86,7 +85,7 @@ def fit(
 
 
 class _Run:
-    """Where a run stands, and what is due between its steps."""
+    """A run in progress: its steps, and the log, evaluations and checkpoints between them."""
 
     def __init__(
         self, learner: Learner, batches: Batches, folder: Path | None, evaluate: Evaluate | None
@@ -103,7 +102,7 @@ class _Run:
             self._open(folder)
 
     def _open(self, folder: Path) -> None:
-        """Go on from the newest checkpoint of ``folder``, if there is one."""
+        """Resume from the newest checkpoint of ``folder``, if there is one."""
         run = {
             **self.config.decisive(),
             "rows of data": self.batches.rows,
@@ -165,7 +164,7 @@ class _Run:
         self.means.add({f"loss@{name}".rstrip("@"): value for name, value in report.losses.items()})
 
     def _between_steps(self, bar: Progress) -> None:
-        """Log, evaluate, save: what is due after ``self.step`` steps and was not done yet."""
+        """Log, evaluate and save, if due after ``self.step`` steps and not done yet."""
         if self._due(self.config.log_every):
             self._log_means(bar)
         if self.evaluate is not None and self._due(self.config.evaluate_every) and self.evaluated < self.step:
@@ -209,17 +208,17 @@ class _Run:
         self.saved = self.step
 
     def _interrupted(self) -> str:
-        """Save what can be saved; how to go on."""
-        # Several processes may stand at different steps, and a checkpoint is of one.
+        """Save a checkpoint if possible; returns how to resume."""
+        # Several processes may be at different steps, and a checkpoint belongs to one step.
         if self.whole and self.saved < self.step and self.accelerator.num_processes == 1:
             self._save()
         if self.checkpoints is None:
-            advice = "Nothing was saved; give folder= to be able to go on"
+            advice = "Nothing was saved; give folder= to be able to resume"
         elif not self.saved:
-            advice = "No checkpoint was written yet; repeat it to begin anew"
+            advice = "No checkpoint was written yet; repeat it to start again"
         else:
             folder = self.checkpoints.folder.parent
-            advice = f"Step {self.saved} is kept in {folder}; repeat it to go on from there"
+            advice = f"Step {self.saved} is kept in {folder}; repeat it to resume from there"
         return f"training stopped after step {self.step} of {self.steps}. {advice}"
 
 

@@ -1,4 +1,4 @@
-"""The processes and the device of a run, as Accelerate finds them."""
+"""Processes and device of a run, from Accelerate."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _PLAIN = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MULTI_MLU",
 def launched() -> Iterator[Any]:
     """The ``Accelerator`` of a run: one process, or those of ``accelerate launch`` or ``torchrun``.
 
-    Accelerate keeps one state per process, fixed by whoever comes first and refused to whoever wants
-    another precision. It is put aside for the run, so that the run neither depends on it nor changes it.
+    Accelerate keeps a global state per process; the first caller fixes its precision. The run sets this
+    state aside and restores it afterwards, so that it neither depends on it nor changes it.
 
     Raises:
         MissingExtraError: if Accelerate is not installed.
-        ConfigError: under a kind of distribution that is not supported, or beside a process group
-            that Accelerate does not know of.
+        ConfigError: for an unsupported kind of distributed training, or a process group that
+            Accelerate does not know.
     """
     accelerate = require("accelerate", "train")
     with ExitStack() as stack:
         for kind in (accelerate.state.AcceleratorState, accelerate.state.GradientState):
             stack.enter_context(_put_aside(kind))
-        # Without being told, Accelerate takes the processes of torchrun on CPUs for as many lone ones.
-        only_cpu = _told_processes() > 1 and not getattr(torch, "accelerator", torch.cuda).is_available()
+        # Without cpu=True, Accelerate sees the processes of torchrun on CPUs as unrelated single ones.
+        only_cpu = _launched_processes() > 1 and not getattr(torch, "accelerator", torch.cuda).is_available()
         had_group = _group_runs()
         accelerator = accelerate.Accelerator(mixed_precision="no", cpu=only_cpu)
         if _group_runs() and not had_group:
@@ -43,7 +43,7 @@ def launched() -> Iterator[Any]:
 
 
 def is_sharded(accelerator: Any) -> bool:
-    """Whether the weights are spread over the processes (FSDP)."""
+    """Whether the weights are sharded over the processes (FSDP)."""
     return bool(accelerator.distributed_type.value == "FSDP")
 
 
@@ -62,11 +62,11 @@ def _check_distribution(accelerator: Any) -> None:
     kind = accelerator.distributed_type.value
     if kind not in (*_PLAIN, "FSDP"):
         raise ConfigError(f"training under {kind} is not supported; launch on one process, DDP or FSDP")
-    running = torch.distributed.get_world_size() if _group_runs() else _told_processes()
+    running = torch.distributed.get_world_size() if _group_runs() else _launched_processes()
     if accelerator.num_processes != running:
         raise ConfigError(
             f"there are {running} processes, but Accelerate sees {accelerator.num_processes}; start the "
-            "program with torchrun or accelerate launch, which tell it the rank of each"
+            "program with torchrun or accelerate launch, which set the rank of each"
         )
 
 
@@ -75,12 +75,12 @@ def _group_runs() -> bool:
 
 
 def _leave_group() -> None:
-    """At the end of the program; a group of gloo that is still there may abort the interpreter."""
+    """Runs at exit: an open gloo group may abort the interpreter."""
     if _group_runs():
-        gc.collect()  # wrappers of DDP are cycles that hold the group
+        gc.collect()  # DDP wrappers are reference cycles that hold the group
         torch.distributed.destroy_process_group()
 
 
-def _told_processes() -> int:
+def _launched_processes() -> int:
     """The number of processes that torchrun or accelerate launch started."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,8 +1,7 @@
-"""Randomness of a run as a function of (seed, step, process), and the user's left as it was.
+"""Seeds the global random generators from (seed, step, process), and restores them after the run.
 
-Every step and every batch seeds the global generators anew. So a run that goes on from a checkpoint
-draws what an uninterrupted one draws, with nothing of the generators to be saved, and an evaluation
-in between that draws numbers of its own changes nothing.
+Every step and every batch sets the seed. So a resumed run uses the same random numbers as an uninterrupted
+one without saving the state of generators, and an evaluation in between may use random numbers freely.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 
 STEP, BATCH = 0, 1
-"""What is seeded: a step of the optimiser, or the making of a batch."""
+"""Kinds of seeded work: an optimiser step, or making a batch."""
 
 
 def seed_from(*key: int, device: torch.device | None = None) -> None:
@@ -26,12 +25,12 @@ def seed_from(*key: int, device: torch.device | None = None) -> None:
     if device is not None and device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
     random.seed(rest[0])
-    np.random.seed(rest[1])  # noqa: NPY002 - data sets of others may draw from it
+    np.random.seed(rest[1])  # noqa: NPY002 - third-party data sets may use it
 
 
 @contextmanager
 def kept_random_state(device: torch.device) -> Iterator[None]:
-    """Within, the global generators may be seeded; afterwards they are as they were before."""
+    """The block may seed the global generators; afterwards their state is restored."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     on_cpu = device.type == "cpu"
     indices = [] if on_cpu else [device.index or 0]

@@ -1,4 +1,4 @@
-"""States of a model whose weights are spread over processes: collected whole, and spread again."""
+"""Full states of sharded models (FSDP): gathered to save, scattered to load."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 def collect_shards(
     model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The whole states of model and optimiser on the first process; called by all of them."""
+    """The full states of model and optimiser on the first process; all processes must call it."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -22,7 +22,7 @@ def collect_shards(
 def spread_shards(
     model: nn.Module, optimizer: torch.optim.Optimizer, weights: dict[str, Any], moments: dict[str, Any]
 ) -> None:
-    """Give every process its part of whole states, which every process has read."""
+    """Load the shard of each process from the full states, which every process has read."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
 
     options = StateDictOptions(full_state_dict=True)

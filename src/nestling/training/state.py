@@ -1,4 +1,4 @@
-"""Trees of tensors and plain values, split into what safetensors holds and what JSON holds."""
+"""Nested states split into tensors, for safetensors, and plain values, for JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
     its leaves are tensors, numbers, text and None.
 
     Raises:
-        ConfigError: for a leaf of another kind, which could only be pickled; its place is named.
+        ConfigError: for a leaf of another type, which only pickle could save; the message has its path.
 
     >>> value, tensors = pack({"step": 3, 0: (1.5, None)})
     >>> unpack(value, tensors)
@@ -31,7 +31,7 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
 
 
 def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The tree that :func:`pack` split."""
+    """The inverse of :func:`pack`."""
     if not isinstance(value, dict):
         return value
     kind, content = next(iter(value.items()))
@@ -59,6 +59,6 @@ def _pack(tree: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
     if isinstance(tree, _PLAIN):
         return tree
     raise ConfigError(
-        f"the state holds {type_of(tree)} at {'/'.join(path) or 'its root'}, which only pickle could "
-        "store; let get_extra_state() return tensors, numbers, text, or dicts and lists of them"
+        f"the state holds {type_of(tree)} at {'/'.join(path) or 'its root'}, which only pickle "
+        "could save; let get_extra_state() return tensors, numbers, text, or dicts and lists of them"
     )

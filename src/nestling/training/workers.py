@@ -1,8 +1,7 @@
-"""Batches prepared ahead by processes of their own; one that dies is noticed at once.
+"""Batches prepared ahead by worker processes; the death of a worker is noticed at once.
 
-The loader of torch tells of a dead process from a handler of SIGCHLD: in whatever line runs then, even after
-the training, or as an error of the connection that breaks first. Here each process has a connection of its
-own, and the end of that is the sign.
+The DataLoader of torch reports a dead worker from a SIGCHLD handler, in whatever line runs at that time, even
+after the training. Here each worker has its own connection, and its end is the signal.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ import torch
 
 from nestling.errors import WorkerError, ending_of
 
-_AHEAD = 2  # batches that each process may have ready or in work
+_AHEAD = 2  # batches per worker that are ready or in progress
 _SECONDS_TO_END = 10.0  # after its connection broke
 
 Make = Callable[[int], Any]
 
 
 def prepared(make: Make, numbers: Iterable[int], workers: int) -> Generator[Any, None, None]:
-    """``make(number)`` of each of ``numbers``, in turn; what it raises is raised here.
+    """``make(number)`` for each of ``numbers``, in order; its exceptions are raised here.
 
     Args:
-        make: the batch of a number.
+        make: makes the batch of a number.
         numbers: of the batches.
-        workers: processes that make them.
+        workers: number of processes.
 
     Raises:
-        WorkerError: if a process was killed or ended by itself.
+        WorkerError: if a process was killed or exited.
     """
     with ExitStack() as stack:
         turns = cycle([stack.enter_context(_Worker.started(make)) for _ in range(workers)])
@@ -57,7 +56,7 @@ def prepared(make: Make, numbers: Iterable[int], workers: int) -> Generator[Any,
 
 
 class _Worker:
-    """A process that makes the batches it is asked for, in that order."""
+    """A process that makes the requested batches, in order."""
 
     def __init__(self, process: BaseProcess, connection: Connection) -> None:
         self._process, self._connection = process, connection
@@ -65,7 +64,7 @@ class _Worker:
     @classmethod
     @contextmanager
     def started(cls, make: Make) -> Iterator[_Worker]:
-        """A process that is gone when the block ends."""
+        """A process that is stopped at the end of the block."""
         ours, theirs = multiprocessing.Pipe()
         process = multiprocessing.Process(target=_serve, args=(make, theirs, ours), daemon=True)
         with ours, theirs:
@@ -78,7 +77,7 @@ class _Worker:
                 process.join()
 
     def ask(self, number: int) -> None:
-        """Let a batch be made.
+        """Request a batch.
 
         Raises:
             WorkerError: if the process is gone.
@@ -89,7 +88,7 @@ class _Worker:
             self._is_gone()
 
     def answer(self) -> Any:
-        """The first batch that was asked for and not yet given.
+        """The first requested batch that was not yet returned.
 
         Raises:
             WorkerError: if the process is gone.
@@ -109,32 +108,32 @@ class _Worker:
         raise WorkerError(
             f"process {self._process.pid}, which prepared batches, {how} before it was done; often memory "
             "ran out: give fewer workers, or workers=0 to prepare batches in this process. With folder= the "
-            "same call goes on from the last checkpoint"
+            "same call resumes from the last checkpoint"
         ) from None
 
 
 def _serve(make: Make, connection: Connection, other_end: Connection) -> None:
-    """Make batches until the connection ends, as it does when whoever asks is gone."""
+    """Make batches until the connection ends."""
     other_end.close()  # a fork has it too
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all processes; who asks ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and stops this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-    with suppress(EOFError, OSError):  # nobody asks any more
+    with suppress(EOFError, OSError):  # the parent is gone
         while True:
             connection.send_bytes(_made(make, connection.recv()))
 
 
 def _made(make: Make, number: int) -> Any:
-    """A batch, or why there is none, as bytes; tensors lie in shared memory."""
+    """A batch, or the exception, pickled; tensors are in shared memory."""
     try:
         return ForkingPickler.dumps((True, make(number)))
-    except Exception as error:  # noqa: BLE001 - it is raised where the batch was asked for
+    except Exception as error:  # noqa: BLE001 - it is raised again in the parent
         error.add_note(f"in the process that prepares batches:\n{traceback.format_exc()}")
         try:
             message = ForkingPickler.dumps((False, error))
             ForkingPickler.loads(message)
-        except Exception:  # noqa: BLE001 - it cannot travel as it is
-            told = RuntimeError(f"{type(error).__name__}: {error}")
-            told.add_note(error.__notes__[-1])
-            return ForkingPickler.dumps((False, told))
+        except Exception:  # noqa: BLE001 - it cannot be pickled
+            plain = RuntimeError(f"{type(error).__name__}: {error}")
+            plain.add_note(error.__notes__[-1])
+            return ForkingPickler.dumps((False, plain))
         return message
