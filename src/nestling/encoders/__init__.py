@@ -1,1 +1,1 @@
-"""Text, images and stored vectors as elastic things, and the export of text models to stock form."""
+"""Elastic encoders of texts and images, maps of existing vectors, and activations of any layer."""

@@ -1,4 +1,4 @@
-"""What named layers of any torch module say of its inputs, as matrices of one row an input."""
+"""Activations of named layers of any torch module, one row per input."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def activations(
 ) -> dict[str, Matrix]:
     """The outputs of named layers, ``Float32[n, features]`` each, from one pass over the inputs.
 
-    The module runs in evaluation mode and without gradients, and every part is then in the mode it had; the
-    hooks are removed whatever happens. A layer that runs several times in a pass gives what it said last; of
-    outputs with several parts (tuples, dataclasses, mappings) the vectors of texts or tokens are taken, or
-    else the first part that is a floating tensor.
+    The module runs in evaluation mode and without gradients; afterwards its modes are restored and all hooks
+    removed. If a layer runs several times in a pass, its last output counts. From outputs with several
+    parts (tuples, dataclasses, mappings) the vectors of texts or tokens are taken, else the first floating
+    tensor.
 
     Args:
         module: anything that takes ``inputs``; a SentenceTransformer takes texts.
@@ -119,9 +119,9 @@ def layer_names(module: nn.Module, patterns: str | Iterable[str]) -> tuple[str, 
 
 
 class ModuleLayers:
-    """Named layers of any torch module as an axis: at ``layer=3`` it answers what the third of them says.
+    """Named layers of any torch module as an axis: ``layer=3`` returns the activations of the third.
 
-    ``sweep(ModuleLayers(model, "blocks.*"), Fidelity(pictures))`` measures what each layer has of the last.
+    ``sweep(ModuleLayers(model, "blocks.*"), Fidelity(pictures))`` compares each layer with the last.
 
     Args:
         module: see :func:`activations`.
@@ -143,12 +143,12 @@ class ModuleLayers:
         self.nesting = Nesting.chain(layer=range(1, len(self.layers) + 1))
 
     def __call__(self, x: Any, /, at: At = None) -> Matrix:
-        """What one layer says, ``Float32[n, features]``."""
+        """Activations of one layer, ``Float32[n, features]``."""
         granularity = self.nesting.resolve(at)
         return self.forward_each(x, [granularity])[granularity]
 
     def forward_each(self, x: Any, /, granularities: Iterable[At] | None = None) -> dict[Granularity, Matrix]:
-        """What several layers say, from one pass over any number of inputs."""
+        """Activations of several layers, from one pass over any number of inputs."""
         wanted = resolve_each(self.nesting, granularities)
         names = {g: self.layers[g["layer"] - 1] for g in wanted}
         found = activations(self.module, x, list(names.values()), batch_size=self.batch_size, pool=self.pool)
@@ -164,7 +164,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _rows_of(inputs: Any) -> Any:
-    """What has as many rows as there are inputs.
+    """A part of the inputs with one row per input.
 
     Raises:
         DataError: for none, or for parts of different length.
@@ -207,7 +207,7 @@ def _written(
 def _batches(
     module: nn.Module, inputs: Any, names: Sequence[str], batch_size: int, pool: Pool
 ) -> Iterator[tuple[slice, dict[str, Matrix]]]:
-    """What the layers say of some inputs at a time, every layer in rows of one size."""
+    """Activations of the layers, batch by batch; checks that the width of each layer is constant."""
     total = len(_rows_of(inputs))
     widths: dict[str, int] = {}
     with Progress("encoding", total, "inputs") as progress:
@@ -232,45 +232,45 @@ def _answers(
     size: int,
     pool: Pool,
 ) -> dict[str, Matrix]:
-    """What the layers say in one pass, in the order of their names; nothing stays hooked."""
+    """Activations of the layers in one pass, in the order of their names; hooks are removed."""
     arguments, keywords = given
-    told = keywords or next((each for each in arguments if isinstance(each, dict)), {})
-    mask, heard = told.get(_MASK), dict[str, Matrix]()
+    features = keywords or next((each for each in arguments if isinstance(each, dict)), {})
+    mask, recorded = features.get(_MASK), dict[str, Matrix]()
 
-    def listen(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hear(_: nn.Module, __: Any, output: Any) -> None:
+    def recorder(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def record(_: nn.Module, __: Any, output: Any) -> None:
             found = _pooled(_tensor_of(output, name).float(), pool, mask)
             if found.ndim != 2 or len(found) != size:
                 raise DataError(
                     f"the layer {name!r} gives {tuple(found.shape)} for {size} inputs, not one row each; "
                     "pool it with a function of your own"
                 )
-            # A copy, as what comes next may work in place.
-            heard[name] = found.detach().to("cpu", torch.float32, copy=True).numpy()
+            # A copy, as later layers may work in place.
+            recorded[name] = found.detach().to("cpu", torch.float32, copy=True).numpy()
 
-        return hear
+        return record
 
     parts = dict(module.named_modules())
     with ExitStack() as hooks:
         for name in names:
-            hooks.enter_context(parts[name].register_forward_hook(listen(name)))
+            hooks.enter_context(parts[name].register_forward_hook(recorder(name)))
         module(*arguments, **keywords)
-    silent = [name for name in names if name not in heard]
-    if silent:
-        raise DataError(f"the layer {silent[0]!r} did not run for these inputs; leave it out")
-    return {name: heard[name] for name in names}
+    missing = [name for name in names if name not in recorded]
+    if missing:
+        raise DataError(f"the layer {missing[0]!r} did not run for these inputs; leave it out")
+    return {name: recorded[name] for name in names}
 
 
 def _arguments(module: nn.Module, inputs: Any, rows: slice) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the module is called with for some inputs."""
+    """The arguments of the module for some inputs."""
     if isinstance(inputs, Mapping):
         return (), {name: _tensor(module, part[rows]) for name, part in inputs.items()}
     if not isinstance(inputs[0], str):
         return (_tensor(module, inputs[rows]),), {}
     if not hasattr(module, "preprocess"):
         raise DataError(
-            f"{type_of(module)} takes no texts; give what its tokenizer makes of them, as a mapping "
-            "of input_ids and attention_mask"
+            f"{type_of(module)} takes no texts; give the output of its tokenizer, a mapping of "
+            "input_ids and attention_mask"
         )
     model: Any = module
     features = model.preprocess(check_texts(inputs[rows], rows.start), prompt=prompt_of(model))
@@ -291,7 +291,7 @@ def _tensor(module: nn.Module, part: Any) -> Tensor:
 
 
 def _tensor_of(output: Any, name: str) -> Tensor:
-    """The part of an output that is meant: the vectors of texts or tokens, or the first floating tensor."""
+    """The relevant part of an output: vectors of texts or tokens, or the first floating tensor."""
     found = _first_tensor(output)
     if found is None:
         raise DataError(f"the layer {name!r} gives no floating tensor but {type_of(output)}; leave it out")

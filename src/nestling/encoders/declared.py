@@ -14,11 +14,11 @@ def declared_dims(config: Any, full: int | None) -> tuple[int, ...] | None:
     """The sizes a model's config declares, increasing, up to and with ``full``; None if it declares none.
 
     Args:
-        config: what stands in ``config.json`` as a mapping, a transformers config, or None.
+        config: ``config.json`` as a mapping, a transformers config, or None.
         full: the width of the model.
 
     Raises:
-        DataError: if what it declares are no sizes.
+        DataError: if the declared value is not a list of sizes.
     """
     name = "matryoshka_dimensions"
     declared = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
@@ -31,7 +31,7 @@ def declared_dims(config: Any, full: int | None) -> tuple[int, ...] | None:
 
 
 def write_dims(folder: Path, dims: Iterable[int]) -> None:
-    """Name the sizes in the ``config.json`` of a folder, and leave what else it says."""
+    """Declare sizes in the ``config.json`` of a folder; other entries stay."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     config.update(is_matryoshka=True, matryoshka_dimensions=list(dims))

@@ -1,4 +1,4 @@
-"""Image encoders: any torch module that turns pictures into features, as an elastic thing."""
+"""Image encoders: any torch backbone whose features are cut at the moment of use."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _WEIGHTS = "model.safetensors"
 class ImageEncoder(nn.Module):
     """A backbone whose features are cut at the moment of use.
 
-    The backbone runs once whatever the size. The encoder starts in ``eval()``; call ``train()`` before
+    The backbone runs once for all sizes. The encoder starts in ``eval()``; call ``train()`` before
     training.
 
     Args:
         backbone: pictures ``Float[batch, *input_shape]`` -> features ``Float[batch, width]``.
         nesting: sizes on the axis ``dim``, the full one at most the width.
-        rule: what happens around the cut; by default nothing, as MRL trains features for a classifier.
+        rule: applied around the cut; none by default, as MRL trains features for a classifier.
         input_shape: of one picture, such as ``(3, 224, 224)``.
-        last: path of the Linear whose outputs the features are, such as ``"fc"``, if there is one; what
-            is extracted then holds only its first rows.
+        last: path of the Linear that computes the features, such as ``"fc"``, if any; an extracted encoder
+            then holds only its first rows.
 
     Raises:
         GranularityError: for a nesting on other axes, or larger than ``last``.
@@ -193,7 +193,7 @@ class ImageEncoder(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, /, *, backbone: nn.Module | None = None) -> Self:
-        """Read what ``save`` wrote.
+        """Load a saved encoder.
 
         Args:
             folder: where.
@@ -283,7 +283,7 @@ def _narrowed(backbone: nn.Module, path: str, dim: int) -> nn.Module:
     linear = _linear(backbone, path)
     if dim > linear.out_features:
         raise ArtifactError(f"{path!r} gives {linear.out_features} dims, but {dim} are needed")
-    # Built without memory first: initial weights would only draw on the global random state.
+    # Built on the meta device: initial weights would use the global random state for nothing.
     with torch.device("meta"):
         small = nn.Linear(linear.in_features, dim, bias=linear.bias is not None)
     small.weight = nn.Parameter(linear.weight.detach()[:dim].clone())

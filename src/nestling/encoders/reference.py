@@ -1,6 +1,6 @@
-"""References to encoders, as ``NAME@sha256:DIGEST``: what opens one, and which one it is.
+"""References to encoders, as ``NAME@sha256:DIGEST``: how to open one, and its identity.
 
-Either part may stand alone. A name is what ``nestling encode`` was given: ``wordllama``, a folder, a model of
+Either part may be missing. A name is the argument of ``nestling encode``: ``wordllama``, a folder, a model of
 the hub. The digest is that of the manifest of a saved folder: the same encoder has the same one, wherever its
 folder lies.
 """
@@ -23,7 +23,7 @@ def digest_of(folder: Path) -> str:
 
 
 def has_digest(reference: str) -> bool:
-    """Whether a reference says which encoder it is, and not only what opens one."""
+    """Whether a reference identifies an encoder by its digest."""
     return bool(_parts(reference)[1])
 
 
@@ -49,10 +49,10 @@ def with_place(reference: str, index: Path) -> str:
 
 
 def name_to_open(reference: str, given: str | None = None) -> str:
-    """What opens the encoder of a reference, which is checked to be that one; "" if nothing is known.
+    """The name or folder that opens the encoder of a reference, checked by its digest; "" if unknown.
 
     Args:
-        reference: to what made the vectors.
+        reference: to the encoder of the vectors.
         given: a name that the user gives; by default that of the reference.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Texts to be encoded, what is put before them, and the vectors that were found of them: checked."""
+"""The parts that all text encoders share: checks, prompts, batches, fingerprints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SMALLEST_DIM = 8
 
 
 class Encoder(Protocol):
-    """What encodes texts: :class:`~.text.TextEncoder`, or :class:`~.static.StaticEncoder` without torch."""
+    """A text encoder: ``TextEncoder``, or ``StaticEncoder`` without torch."""
 
     nesting: Nesting
     rule: CutRule
@@ -54,21 +54,21 @@ class Encoder(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """What tells encoders apart, in hex: weights, cut, default prompt, tokens that are read."""
+        """Digest of weights, cut rule, default prompt and maximum length, in hex."""
         ...
 
 
 class Prompted(Protocol):
-    """A model that knows prompts by name."""
+    """A model with named prompts."""
 
     @property
     def prompts(self) -> Any:
-        """By name."""
+        """Prompts by name."""
         ...
 
     @property
     def default_prompt_name(self) -> str | None:
-        """Of the one that is put before texts, where none is named."""
+        """The name of the default prompt."""
         ...
 
 
@@ -137,10 +137,10 @@ def check_found(vectors: NDArray[np.float32], rule: CutRule, numbers: NDArray[np
 
 
 def prompt_of(model: Prompted, prompt: str | None = None, name: str | None = None) -> str | None:
-    """What is put before every text: ``prompt``, or that of a name, or the model's default.
+    """The prompt to put before every text: ``prompt``, the one called ``name``, or the model's default.
 
     Raises:
-        ConfigError: for both, or a name that the model does not have.
+        ConfigError: for both, or an unknown name.
     """
     if prompt is not None and name is not None:
         raise ConfigError("give prompt or prompt_name, not both")
@@ -153,7 +153,7 @@ def prompt_of(model: Prompted, prompt: str | None = None, name: str | None = Non
 
 
 def usual_dims(full: int) -> tuple[int, ...]:
-    """8, 16, ... up to ``full``: what is assumed where a model declares no sizes."""
+    """8, 16, ... up to ``full``: the assumption for a model that declares no sizes."""
     return Nesting.doubling(min(_SMALLEST_DIM, full), full).sizes("dim")
 
 
@@ -162,9 +162,8 @@ def warn_if_smaller(wanted: Iterable[Granularity], nesting: Nesting) -> None:
     smaller = [str(g) for g in wanted if g != nesting.full]
     if smaller:
         warnings.warn(
-            f"this model does not say that it was trained for sizes below its full one, so "
-            f"{', '.join(smaller)} is plain truncation; train it with nestling.losses.Nested, or give "
-            "nesting= to say that you know its sizes",
+            f"this model declares no sizes below its full one, so {', '.join(smaller)} is plain truncation; "
+            "train it with nestling.losses.Nested, or give nesting= if you know its trained sizes",
             UntrainedGranularityWarning,
             stacklevel=5,
         )
@@ -173,12 +172,12 @@ def warn_if_smaller(wanted: Iterable[Granularity], nesting: Nesting) -> None:
 def fingerprint_of(
     model: Prompted, rule: CutRule, longest: object, weights: Iterable[tuple[str, NDArray[Any]]]
 ) -> str:
-    """What tells encoders apart, in hex.
+    """Digest of an encoder, in hex.
 
     Args:
         model: its default prompt is part of it.
         rule: of the cut.
-        longest: tokens of a text that are read.
+        longest: maximum number of tokens of a text.
         weights: by name.
     """
     prompt = model.prompts.get(model.default_prompt_name or "")

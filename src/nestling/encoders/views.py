@@ -11,7 +11,7 @@ from nestling.granularity import Granularity
 
 
 class ViewsOf(nn.Module):
-    """An encoder whose forward pass gives its views: what ``training.fit`` trains by a nested loss.
+    """A module whose forward pass returns the views of an encoder, to train it with a nested loss.
 
     DistributedDataParallel, FSDP and ``torch.compile`` wrap a module and know its ``forward`` alone.
 

@@ -33,36 +33,34 @@ _MODULE = "map"
 class NestedAdapter(VectorMap):
     """A map of existing vectors, learned so that every prefix of the result is a good embedding.
 
-    It starts as :class:`~nestling.encoders.maps.pca.PCARotation` and is trained with a nested loss; what is
-    kept are the weights with the smallest loss on held-out rows, the start among them, so that it is never
-    worse there than the principal axes. What it learns from is said in ``fit``: nothing but the vectors,
-    pairs that belong together, or labels.
+    It starts as :class:`~nestling.encoders.maps.pca.PCARotation` and is trained with a nested loss. It keeps
+    the weights with the smallest loss on held-out rows, including the start, so it is never worse there
+    than the principal axes. ``fit`` takes vectors alone, pairs that belong together, or labels.
 
     Args:
         nesting: sizes on the axis ``dim``; by default 8, 16, ... up to the full size.
-        hidden: width of a hidden layer beside the linear map; None is none. It follows the training data
-            more closely: measure whether that helps on yours.
-        orthogonal: train a rotation, which keeps every inner product and cosine of the full size exactly.
-            None is so where there are only vectors and the map keeps their size; see the guide for figures.
-        loss: the loss at one size, in place of the usual one; called as ``loss(z, targets=)`` where there
-            are only vectors, ``loss(x, y)`` for pairs, ``loss(z, labels=)`` for labels. A
-            :class:`~nestling.losses.nested.Nested` is taken whole, with its weights and schedule.
-        temperature: of the usual loss; None is 0.5 (of a standard deviation of the cosines) where there
-            are only vectors, 0.05 for pairs, and 1 (as the first) for labels.
+        hidden: width of a hidden layer beside the linear map; None for no hidden layer. It fits the training
+            data more closely: measure whether that helps on yours.
+        orthogonal: train a rotation, which keeps every inner product and cosine at full size. None rotates
+            if there are only vectors and the map keeps their size; see the guide for figures.
+        loss: the loss at one size, in place of the default; called as ``loss(z, targets=)`` for vectors
+            alone, ``loss(x, y)`` for pairs, ``loss(z, labels=)`` for labels. A
+            :class:`~nestling.losses.nested.Nested` is used as it is, with its weights and schedule.
+        temperature: of the default loss. None is 0.5 for vectors alone and 1 for labels, both in standard
+            deviations of the cosines, and 0.05 for pairs.
         epochs: passes over the vectors.
         max_steps: steps, in place of ``epochs`` when given.
         batch_size: rows that one loss sees.
         lr: the highest learning rate.
         seed: of the held-out rows, the start of the hidden layer and the order of rows.
-        config: all settings of the training, in place of the five before when given.
-        rule: what is done to vectors after a cut; None is L2 normalisation, for cosines.
+        config: all settings of the training, in place of the five before.
+        rule: applied to vectors after a cut; None is L2 normalisation, for cosines.
 
     Attributes:
-        report_: the map against plain truncation at every size, on a tenth of the rows that neither taught it
-            nor chose its weights, a :class:`~nestling.encoders.maps.fit_report.FitReport`, empty where a
-            tenth is
-            fewer than 50 rows; a warning names the sizes where the map is not
-            shown to be better.
+        report_: the map against plain truncation at every size, on a tenth of the rows that was used
+            neither for training nor to choose weights: a
+            :class:`~nestling.encoders.maps.fit_report.FitReport`, empty if a tenth is fewer than 50 rows. A
+            warning names the sizes at which the map is not shown to be better.
         module_: the map as a torch module, :class:`nestling.nn.adapter.Adapter`.
         losses_before_: loss on the held-out rows at each size, of the principal axes.
         losses_after_: the same, of the map.
@@ -122,7 +120,7 @@ class NestedAdapter(VectorMap):
                 queries. Without ``y`` and ``pairs``, every prefix should keep the neighbours that
                 the vectors have in full.
             groups: one integer or string a row; rows of a group are held out together or not at all.
-            folder: for checkpoints and the log; an interrupted fit with the same arguments goes on.
+            folder: for checkpoints and the log; an interrupted fit with the same arguments resumes.
 
         Raises:
             DataError: for another shape or type, rows with NaN or infinity (named), fewer than 4
@@ -180,7 +178,7 @@ class NestedAdapter(VectorMap):
 
     @classmethod
     def load(cls, folder: str | Path, /) -> Self:
-        """Read what ``save`` wrote."""
+        """Load a saved adapter."""
         from nestling.nn.adapter import Adapter  # torch
 
         manifest = read_folder(folder, _KIND)

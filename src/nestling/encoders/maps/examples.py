@@ -1,4 +1,4 @@
-"""What an adapter learns from: vectors, and perhaps their partners, labels or groups."""
+"""Training examples of an adapter: vectors, with pairs, labels or groups if given."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Division(NamedTuple):
 
 @dataclass(frozen=True)
 class Examples:
-    """What an adapter learns from.
+    """Training examples of an adapter.
 
     Args:
         x: ``Float[n, features]``.
@@ -49,7 +49,7 @@ class Examples:
 
     @property
     def kind(self) -> Literal["vectors", "pairs", "labels"]:
-        """What there is beside the vectors."""
+        """The kind of supervision."""
         if self.pairs is not None:
             return "pairs"
         return "vectors" if self.labels is None else "labels"
@@ -70,7 +70,7 @@ class Examples:
         for side, what in ((x, "X"), (pairs, "pairs")):
             if side is not None and len(zero := zero_rows(side)):
                 warnings.warn(
-                    f"{name_rows(zero, f'of {what} are')} all zero: without a direction nothing is taught; "
+                    f"{name_rows(zero, f'of {what} are')} all zero and teach nothing, having no direction; "
                     "remove them",
                     stacklevel=3,
                 )

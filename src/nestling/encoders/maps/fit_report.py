@@ -1,4 +1,4 @@
-"""Whether a fitted map of vectors is better than plain truncation, on rows that it did not learn from."""
+"""Comparison of a fitted map with plain truncation, on held-out rows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from nestling.vectors.matrix import Vectors
 
 @dataclass(frozen=True)
 class FitReport:
-    """A fitted map against plain truncation at every size, on rows that were held out.
+    """A fitted map against plain truncation at every size, on held-out rows.
 
     Args:
-        metric: ``mrr`` of finding the other of a pair among the held-out rows; ``precision@10``, the share
-            of the nearest rows that has the label; or ``neighbours@10``, the share of the nearest rows of the
-            full vectors that still is, which says what is kept and not whether it was right.
-        rows: how many were held out; 0 where there were too few to say anything.
+        metric: ``mrr`` of retrieving the partner of a pair among the held-out rows; ``precision@10``, the
+            share of the nearest rows with the same label; or ``neighbours@10``, the share of the nearest
+            rows of the full vectors that is kept (not whether these were right).
+        rows: number of held-out rows; 0 if there were too few for a report.
         gains: of the map over truncation.
         values: of the map, in the same order.
     """
@@ -35,7 +35,7 @@ class FitReport:
 
     @property
     def verdict(self) -> str:
-        """One sentence: at which sizes the map pays."""
+        """One sentence: the sizes at which the map is better than truncation."""
         if not self.gains:
             return f"Not measured: it takes a size to cut to, and {FEWEST} held-out rows (one of {SHARE})."
         return told(self.gains, self.metric, "The map")
@@ -49,14 +49,14 @@ class FitReport:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The report as it stands in a manifest."""
+        """The report for a manifest."""
         lines = zip(self.gains, self.values, strict=True)
         sizes = [[str(gain.granularity), value, gain.value, gain.low, gain.high] for gain, value in lines]
         return {"metric": self.metric, "rows": self.rows, "sizes": sizes}
 
     @classmethod
     def from_json(cls, record: dict[str, Any] | None) -> FitReport:
-        """What ``to_json`` wrote; an empty report where there is none."""
+        """The inverse of ``to_json``; an empty report for None."""
         if record is None:
             return cls()
         metric, sizes = record["metric"], record["sizes"]
@@ -64,7 +64,7 @@ class FitReport:
         return cls(metric, record["rows"], gains, tuple(value for _, value, *_ in sizes))
 
     def warn(self, name: str, full: int) -> None:
-        """Say where the map is not better than plain truncation; at full size only if it is worse.
+        """Warn of sizes at which the map is not better than plain truncation; of the full size if worse.
 
         Args:
             name: of the map.
@@ -108,7 +108,7 @@ def compare_with_truncation(
         transform: the map, all of its outputs.
         held: the rows.
         nesting: sizes on ``dim``.
-        rule: what is done after a cut; cosines under ``l2``, else distances.
+        rule: applied after a cut; cosines with ``l2``, else distances.
     """
     if len(held.x) < FEWEST or len(nesting) == 1:
         return FitReport()

@@ -1,4 +1,4 @@
-"""Rows that a map did not learn from: what is found among them after a cut, and what each row adds to it."""
+"""Held-out rows to evaluate a map: metrics after a cut, and the influence of each row on them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FEWEST = 50
 """Held-out rows that a report needs."""
 
 MOST = 800
-"""Held-out rows that a report asks for at most, which bounds what it costs."""
+"""The most held-out rows of a report, which bounds its cost."""
 
 SHARE = 10
-"""Of so many rows one is held out."""
+"""One in this many rows is held out."""
 
 _K = 10
 _UPPER = 0.975  # of the two ends of a 95 % interval
@@ -36,7 +36,7 @@ class Answers(NamedTuple):
 
     Args:
         values: ``Float[n]``, the metric of each row that asks.
-        without: ``Float[n, n]``, what would be added to the value of row i if row j were not there.
+        without: ``Float[n, n]``, the increase of the value of row i if row j were removed.
     """
 
     values: Floats
@@ -52,7 +52,7 @@ class _Right(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Rows that a map did not learn from; each asks for the others, or for its partner.
+    """Held-out rows; each is a query for the others, or for its partner.
 
     Args:
         x: ``Float[n, features]``.
@@ -68,7 +68,7 @@ class HeldOut:
 
     @property
     def metric(self) -> str:
-        """What they can measure: partners found, neighbours of one label, or neighbours kept."""
+        """The metric: partners found, neighbours of the same label, or neighbours kept."""
         if self.pairs is not None:
             return "mrr"
         return self.kept if self.labels is None else f"precision@{_K}"
@@ -86,13 +86,13 @@ class HeldOut:
             same = self.labels[:, None] == self.labels
             return _Right(same, same)
         near = self._similarities(self.x.shape[1], rule)
-        # By score and not by row, so that equal rows stand for each other.
+        # By score and not by row, so that equal rows are interchangeable.
         best = np.partition(near, -_K - 1, axis=1)[:, -_K - 1 :]
         last, following = best[:, 1:].min(axis=1, keepdims=True), best[:, :1]
         return _Right(near >= last - _ROUNDING, near >= following - _ROUNDING)
 
     def answers(self, dim: int, rule: CutRule, right: _Right | None) -> Answers:
-        """The metric at one size, and what each row adds to it."""
+        """The metric at one size, and the influence of each row on it."""
         near = self._similarities(dim, rule)
         return _partners(near) if right is None else _neighbours(near, right)
 
@@ -144,11 +144,11 @@ def _neighbours(near: Floats, right: _Right) -> Answers:
 def interval(ours: Answers, theirs: Answers, freedom: float) -> tuple[float, float, float]:
     """Mean difference of two ways on the same rows, with its 95 % interval.
 
-    A row that asks is also one of the rows that are found, so the values are not independent: two near rows
-    find each other. The variance is that of dyads (Aronow et al. 2015, eq. 2): what a row adds as the one
-    that asks and as one that is found, squared, less what each two rows have in common, which that counts
-    twice. What a row adds as one that is found is what the others lose without it, as in a jackknife. It is
-    never less than the variance over the rows that ask.
+    A query row is also a document of the other rows, so the values are not independent: two near rows find
+    each other. The variance is the dyadic cluster-robust one (Aronow et al. 2015, eq. 2): the squared
+    influence of a row as query and as document, minus the shared part of each two rows, which it counts
+    twice. The influence as a document is the loss of the other rows without it, as in a jackknife. The
+    variance is never below that over the queries.
 
     Args:
         ours: the first way.

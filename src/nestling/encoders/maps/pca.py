@@ -54,7 +54,7 @@ class Moments:
         count, mean = len(wide), wide.mean(axis=0)
         wide -= mean
         step, total = mean - self.mean, self.count + count
-        # What overflows here is told as an error of the data before the axes are found.
+        # Overflow here is reported as an error of the data, before the axes are computed.
         with np.errstate(over="ignore", invalid="ignore"):
             self.scatter += wide.T @ wide + np.outer(step, step) * (self.count * count / total)
         self.mean += step * (count / total)
@@ -122,7 +122,7 @@ class PCARotation(VectorMap):
         center: subtract the mean first, as scikit-learn's ``PCA`` does. That keeps distances but changes
             inner products and cosines, so the default does not: energy is then about zero, not about the
             mean.
-        rule: what is done to vectors after a cut; None is L2 normalisation, for cosines.
+        rule: applied to vectors after a cut; None is L2 normalisation, for cosines.
 
     Attributes:
         report_: after ``fit``, the axes against plain truncation at every size: a tenth of the rows (at most
@@ -130,7 +130,7 @@ class PCARotation(VectorMap):
             :class:`~nestling.encoders.maps.fit_report.FitReport`. A warning names the sizes where the axes
             are not shown to be better.
         components_: ``Float[dim, features]``, orthonormal rows.
-        mean_: ``Float[features]``, what is subtracted (zero unless ``center``).
+        mean_: ``Float[features]``, subtracted from vectors (zero unless ``center``).
         energy_: ``Float[dim]``, the mean square of each output over the rows fitted.
         energy_ratio_: ``Float[dim]``, the same as share of the whole.
         n_samples_seen_: rows fitted.
@@ -194,7 +194,7 @@ class PCARotation(VectorMap):
         return self
 
     def partial_fit(self, X: Any, y: object = None) -> Self:  # noqa: N803 - scikit-learn's name
-        """Count further vectors and find the axes anew.
+        """Add vectors and recompute the axes.
 
         Raises:
             ConfigError: for a rotation that was loaded or extracted, which keeps no moments.
@@ -248,7 +248,7 @@ class PCARotation(VectorMap):
 
     @classmethod
     def load(cls, folder: str | Path, /) -> Self:
-        """Read what ``save`` wrote."""
+        """Load a saved rotation."""
         manifest = read_folder(folder, _KIND)
         nesting, settings = manifest.read_nesting(), manifest.settings
         rotation = cls(nesting, center=settings["center"], rule=manifest.read_cut())
@@ -298,8 +298,7 @@ class PCARotation(VectorMap):
             return read_sizes(given, full)
         if not 1 <= self.n_components <= full:
             raise ConfigError(
-                f"n_components={self.n_components} is not possible for vectors of {full} entries; "
-                f"choose 1 to {full}"
+                f"n_components={self.n_components} does not fit vectors of {full} entries; choose 1 to {full}"
             )
         nesting = read_sizes(given, full if given is not None else self.n_components)
         if nesting.full["dim"] != self.n_components:

@@ -33,7 +33,7 @@ _TEMPERATURES = {"vectors": 0.5, "pairs": 0.05, "labels": 1.0}
 class AdapterSettings:
     """How a map is trained.
 
-    :class:`~nestling.encoders.maps.adapter.NestedAdapter` says what each of them does.
+    :class:`~nestling.encoders.maps.adapter.NestedAdapter` documents each of them.
     """
 
     config: TrainConfig
@@ -121,7 +121,7 @@ class AdapterObjective(nn.Module):
         return self.loss.parts(*found, **rest)
 
     def _batch(self, rows: Ints, device: torch.device) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """What the loss is called with: vectors to map, and what goes with them."""
+        """The arguments of the loss: vectors to map, and their supervision."""
         examples, base = self.examples, self.loss.base
         x = _gather(examples.x, rows, device)
         if examples.pairs is not None and examples.ids is not None:
@@ -191,7 +191,7 @@ def _blocks(x: Vectors, rows: Ints) -> Iterator[Vectors]:
 
 
 def _is_orthogonal(settings: AdapterSettings, examples: Examples, nesting: Nesting) -> bool:
-    """As was asked for; else a rotation where it only re-orders what the vectors hold already."""
+    """The setting; by default a rotation if there are only vectors and the size stays the same."""
     if settings.orthogonal is not None:
         return settings.orthogonal
     keeps_size = nesting.full["dim"] == examples.x.shape[1]
@@ -199,7 +199,7 @@ def _is_orthogonal(settings: AdapterSettings, examples: Examples, nesting: Nesti
 
 
 def _plain(module: Adapter, *, orthogonal: bool) -> Adapter:
-    """The trained map without what was needed for training; orthogonal to the last digit of float32."""
+    """The trained map without its training state; orthogonal to float32 precision."""
     module.requires_grad_(True)
     if orthogonal:
         parametrize.remove_parametrizations(module.linear, "weight", leave_parametrized=True)

@@ -1,4 +1,4 @@
-"""What all maps on existing vectors share: scikit-learn's contract and that of elastic things."""
+"""Base of all maps of existing vectors: the contracts of scikit-learn and of elastic things."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class VectorMap(
 ):
     """Base of maps that are fitted to vectors and whose leading outputs can be used alone.
 
-    ``transform`` gives all outputs as they are; calling gives those of one size, treated by ``rule`` and
-    ready to be compared. Matrices may be memory maps: they are read in blocks.
+    ``transform`` returns all outputs unchanged; a call returns those of one size with ``rule`` applied,
+    ready to compare. Matrices may be memory maps: they are read in blocks.
 
     A subclass sets ``nesting_`` in ``fit`` and computes outputs in ``_map``.
     """
@@ -35,7 +35,7 @@ class VectorMap(
     n_features_in_: int
     nesting_: Nesting
 
-    # What the constructor was given stays as given, in the place where scikit-learn looks for it.
+    # Constructor arguments stay unchanged in __dict__, where scikit-learn looks for them.
 
     @property
     def nesting(self) -> Nesting:
@@ -49,7 +49,7 @@ class VectorMap(
 
     @property
     def rule(self) -> CutRule:
-        """What is done to vectors after a cut; L2 normalisation unless said otherwise."""
+        """Applied to vectors after a cut; L2 normalisation by default."""
         given: CutRule | None = self.__dict__["rule"]
         return CutRule() if given is None else given
 
@@ -70,7 +70,7 @@ class VectorMap(
         return self._mapped(X, self.nesting.full["dim"])
 
     def __call__(self, x: Any, /, at: At = None) -> Vectors:
-        """Vectors ``Float[n, dim]`` at one size, treated by ``rule``; further outputs are not computed."""
+        """Vectors ``Float[n, dim]`` at one size, with ``rule`` applied; other outputs are not computed."""
         dim = self.nesting.resolve(at)["dim"]
         return cut(self._mapped(x, dim), dim, self.rule)
 
@@ -140,6 +140,6 @@ def check_rule(rule: CutRule) -> None:
     """
     if rule.before != "none":
         raise ConfigError(
-            f"a map on vectors computes only the outputs that are asked for, so nothing can be done before "
-            f"the cut; rule.before must be 'none', not {rule.before!r}"
+            f"a map on vectors computes only the requested outputs, so no step can come before the cut; "
+            f"rule.before must be 'none', not {rule.before!r}"
         )

@@ -1,4 +1,4 @@
-"""Sentence-transformers models that run only their first layers."""
+"""Early exit of sentence-transformers models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def depth_of(model: SentenceTransformer) -> int:
-    """How many layers a model has.
+    """The number of layers of a model.
 
     Raises:
         ConfigError: for a model without layers, or whose layers are not found.
@@ -45,13 +45,13 @@ def embeddings_each(
     depths: Iterable[int | None],
     dim: int | None = None,
 ) -> dict[int | None, Tensor]:
-    """What a model gives at several depths, from one pass through its layers.
+    """Embeddings of a model at several depths, from one pass through its layers.
 
     Args:
         model: its modules after the layers run once for each depth.
-        features: tokens, as its ``preprocess`` gave them.
-        depths: numbers of layers; None is all of them.
-        dim: entries that are needed; a Dense at the end may give no more than these.
+        features: the output of its ``preprocess``.
+        depths: numbers of layers; None for all.
+        dim: entries that are needed; a final Dense computes only these.
     """
     wanted = list(dict.fromkeys(depths))
     first, *rest = model.children()
@@ -80,7 +80,6 @@ def _transformer(model: SentenceTransformer) -> Any:
     first = next(iter(model.children()))
     if not isinstance(first, stock_modules().Transformer):
         raise ConfigError(
-            f"the model starts with {type(first).__name__}, which has no layers to leave out; use a nesting "
-            "of dims alone"
+            f"the model starts with {type(first).__name__}, which has no layers; use a nesting of dims alone"
         )
     return first

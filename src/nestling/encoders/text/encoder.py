@@ -57,23 +57,22 @@ _SAMPLE_TEXT = " ".join(["word"] * 32)
 class TextEncoder(nn.Module):
     """A sentence-transformers model that is cut at the moment of use: in dims, and in layers.
 
-    With ``layer=3`` exactly three layers run, and their output is pooled as that of the last layer is.
-    The encoder runs once whatever the granularities; a model that ends in a Dense computes only the
-    entries that are asked for. It starts in ``eval()``; call ``train()`` before training.
+    With ``layer=3`` exactly three layers run (early exit), and their hidden states are pooled as those of
+    the last layer. The encoder runs once for all granularities; a model that ends in a Dense computes only
+    the requested entries. It starts in ``eval()``; call ``train()`` before training.
 
     Args:
-        model: gives the vectors before the cut. Its modules are shared, not copied. A normalisation at
-            its end becomes part of ``rule``, and a layer norm asked for by ``rule`` part of ``model``.
-        nesting: sizes on the axis ``dim``, or on ``dim`` and ``layer``; the full one at most the width
-            and the depth of the model. By default the dims that the model's config declares
-            (``matryoshka_dimensions``), or 8, 16, ... up to the full size; the latter is an assumption:
-            using a smaller size then warns.
-        rule: what happens around the cut. By default L2 normalisation after it, or nothing for a model
-            that does not normalise and is meant for dot products or distances.
+        model: computes the vectors before the cut. Its modules are shared, not copied. A final
+            normalisation becomes part of ``rule``; the layer norm of ``rule`` becomes part of ``model``.
+        nesting: sizes on the axis ``dim``, or on ``dim`` and ``layer``, at most the width and depth of the
+            model. By default the dims declared in the model's config (``matryoshka_dimensions``), else
+            8, 16, ... up to the full size. The latter is an assumption: smaller sizes then warn.
+        rule: applied around the cut. By default L2 normalisation after it, or none for a model without
+            normalisation that is meant for dot products or distances.
 
     Raises:
         GranularityError: for a nesting on other axes, or wider or deeper than the model.
-        ConfigError: for a nesting with layers of a model whose layers are not found.
+        ConfigError: for a nesting with layers, if the layers of the model are not found.
         MissingExtraError: if sentence-transformers is not installed.
     """
 
@@ -109,17 +108,17 @@ class TextEncoder(nn.Module):
         Args:
             name: ``"wordllama"`` (static vectors of 256 dims, nested at 64, 128, 256), ``"minilm"``
                 (all-MiniLM-L6-v2, 384 dims), a folder, or the name of a model on the Hugging Face hub.
-                The first two come inside Python packages and need no download.
+                The first two are part of Python packages and need no download.
             nesting: see :class:`TextEncoder`.
             rule: see :class:`TextEncoder`.
-            pooling: how vectors of tokens become one, in place of the model's own way.
-            max_length: tokens of a text that are read, if not as many as the model can.
+            pooling: how token vectors become one, in place of the model's own pooling.
+            max_length: tokens read of a text; by default the maximum of the model.
             device: as torch names it; by default a GPU where there is one.
 
         Raises:
             DataError: if there is no such model, or it cannot be read.
-            ArtifactError: if a folder saved by nestling is torn or altered.
-            ConfigError: for a pooling or a length that the model does not have.
+            ArtifactError: if a folder saved by nestling is damaged.
+            ConfigError: for a pooling or a length that the model does not support.
         """
         folder = minilm_folder() if name == "minilm" else home_path(name)
         dims: tuple[int, ...] | None = WORDLLAMA_DIMS
@@ -147,11 +146,11 @@ class TextEncoder(nn.Module):
     def views(
         self, texts: Sequence[str], rests: Iterable[Granularity] = (Granularity(),)
     ) -> dict[Granularity, Tensor]:
-        """What a nested loss is trained on: vectors ``Float[texts, dim]`` before any cut or normalisation.
+        """Vectors ``Float[texts, width]`` before any cut or normalisation, the input of a nested loss.
 
         Args:
             texts: none of them empty.
-            rests: such as ``nesting.rests``: each names a ``layer`` or nothing, which is the last layer.
+            rests: such as ``nesting.rests``; each names a ``layer``, or nothing for the last layer.
 
         Returns:
             The vectors at every rest, from one pass of the encoder.
@@ -183,23 +182,23 @@ class TextEncoder(nn.Module):
         devices: Sequence[str] = (),
         first_row: int = 0,
     ) -> NDArray[np.float32]:
-        """Vectors ``Float32[texts, dim]`` of any number of texts, in batches of like length.
+        """Vectors ``Float32[texts, dim]`` of any number of texts, in batches of similar length.
 
         Args:
             texts: none of them empty.
             at: the granularity.
             batch_size: texts encoded at a time.
-            prompt: put before every text; by default the model's default prompt, if it has one.
-            prompt_name: one of the model's prompts by name, in place of ``prompt``.
-            devices: encode on these at once, one process each with a copy of the model, such as
+            prompt: put before every text; by default the model's default prompt, if any.
+            prompt_name: the name of one of the model's prompts, in place of ``prompt``.
+            devices: encode on these in parallel, one process with a copy of the model each, such as
                 ``["cuda:0", "cuda:1"]`` or ``["cpu"] * 4``.
-            first_row: the number of the first text in errors, if these are a part of many.
+            first_row: the number of the first text in errors, if these are part of a larger set.
 
         Raises:
             DataError: for no texts, or texts that are empty, no strings, or have no tokens; the rows
                 are named.
             WorkerError: with ``devices``, if a process cannot start or is killed.
-            ConfigError: with ``devices``, for a model that cannot be saved for others to load.
+            ConfigError: with ``devices``, for a model that cannot be saved.
         """
         granularity = self._resolve(at)
         prompt = prompt_of(self.model, prompt, prompt_name)
@@ -238,9 +237,9 @@ class TextEncoder(nn.Module):
     def extract(self, at: At) -> TextEncoder:
         """A smaller encoder of stock modules that shares nothing with this one.
 
-        Layers that are not used are left out, and the model's config says how many there are. Where the
-        model ends in a Dense or in static vectors, its matrix is cut; elsewhere a Dense of identity rows
-        follows, so that plain sentence-transformers gives the small vectors too.
+        Unused layers are removed, and the model's config has the new depth. If the model ends in a Dense or
+        in static vectors, its matrix is cut; otherwise a Dense of identity rows is added, so that plain
+        sentence-transformers computes the small vectors too.
         """
         granularity = self._resolve(at)
         small = copy.deepcopy(self._stock(granularity))
@@ -251,8 +250,8 @@ class TextEncoder(nn.Module):
     def with_adapter(self, adapter: Adaptable) -> TextEncoder:
         """This encoder followed by the map of an adapter, as stock Dense modules.
 
-        The adapter takes the full-size vectors as ``encode`` gives them. The result has its nesting, its
-        rule if it has one, and shares the weights of this encoder.
+        The input of the adapter are the full-size vectors of ``encode``. The result has the nesting of the
+        adapter, its rule if any, and shares the weights of this encoder.
 
         Raises:
             DataError: if the adapter takes vectors of another size.
@@ -260,11 +259,11 @@ class TextEncoder(nn.Module):
         return put_together(self, self._stock(self.nesting.full), adapter)
 
     def origin(self) -> Origin:
-        """What this was trained from, where it is known."""
+        """The encoder that this was trained from, if known."""
         return origin_of(self)
 
     def under_map(self, modules: int) -> Origin:
-        """The encoder that the first modules of the model are, and the others as a map of its vectors."""
+        """The encoder of the first modules of the model, with the other modules as a map of its vectors."""
         return take_apart(self, modules)
 
     def cost(self, at: At = None) -> Cost:
@@ -295,7 +294,7 @@ class TextEncoder(nn.Module):
         )
 
     def fingerprint(self) -> str:
-        """What tells encoders apart, in hex: weights, cut, default prompt, tokens that are read."""
+        """Digest of weights, cut rule, default prompt and maximum length, in hex."""
         weights = (
             (
                 f"{name} {value.dtype} {value.shape}",
@@ -309,11 +308,11 @@ class TextEncoder(nn.Module):
     def save(self, folder: str | Path, /) -> None:
         """Write a verified folder that plain sentence-transformers (6 or newer) loads with the same vectors.
 
-        Inference servers find there what they read. A ``ServingWarning`` says why one of them would give
-        other vectors; see :func:`~nestling.encoders.text.serving.served_by`.
+        The folder also has the files that inference servers read. A ``ServingWarning`` says why a server
+        would give other vectors; see :func:`~nestling.encoders.text.serving.served_by`.
 
         Raises:
-            ConfigError: if the model holds modules that plain sentence-transformers would not load.
+            ConfigError: if the model has modules that plain sentence-transformers would not load.
         """
         self._write(folder)
         warn_of_others(folder)
@@ -331,11 +330,11 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, /, at: At = None, *, device: str | None = None) -> Self:
-        """Read what ``save`` wrote, after every file was verified.
+        """Load a saved encoder after verifying every file.
 
         Args:
             folder: of the encoder.
-            at: the largest granularity that will be used: weights of layers above it are not read.
+            at: the largest granularity to be used; weights of layers above it are not read.
             device: as torch names it; by default a GPU where there is one.
         """
         manifest = read_folder(folder, _KIND)
@@ -360,13 +359,13 @@ class TextEncoder(nn.Module):
         return {g: prefixes[g.get("layer")][g["dim"]] for g in wanted}
 
     def _features(self, texts: list[str], prompt: str | None) -> dict[str, Any]:
-        """Tokens of the texts, where the weights are."""
+        """Tokenised texts on the device of the weights."""
         from sentence_transformers.util import batch_to_device
 
         return batch_to_device(self.model.preprocess(texts, prompt=prompt), self.model.device)
 
     def _stock(self, granularity: Granularity) -> SentenceTransformer:
-        """A model of stock modules that gives the vectors of one granularity; weights are shared."""
+        """A model of stock modules that computes the vectors of one granularity; weights are shared."""
         depth = granularity.get("layer")
         model = self.model if depth is None else shallower(self.model, depth)
         return cut_model(model, granularity["dim"], self.rule)
@@ -381,7 +380,7 @@ class TextEncoder(nn.Module):
             warn_if_smaller(wanted, self.nesting)
 
     def _flops(self, depth: int | None) -> float:
-        """Multiply-adds of one pass of so many layers over the sample text."""
+        """Multiply-adds of one pass over the sample text, through ``depth`` layers."""
         if depth not in self._counted:
             self._counted[depth] = self._count_flops(depth)
         return self._counted[depth]

@@ -58,7 +58,7 @@ def append(modules: OrderedDict[str, nn.Module], *more: nn.Module) -> None:
 
 
 def absorb_rule(model: SentenceTransformer, rule: CutRule) -> SentenceTransformer:
-    """A model that does the work before the cut and leaves that after it to the cut.
+    """A model that includes the step before the cut and leaves the step after it to the cut.
 
     The normalisation at the end goes where ``rule`` normalises after the cut anyway; a layer norm comes
     in where ``rule`` asks for one before the cut.
@@ -73,7 +73,7 @@ def absorb_rule(model: SentenceTransformer, rule: CutRule) -> SentenceTransforme
 
 
 def cut_model(model: SentenceTransformer, dim: int, rule: CutRule) -> SentenceTransformer:
-    """A model that gives the first ``dim`` entries of what ``model`` gives, treated as ``rule`` says.
+    """A model that computes the first ``dim`` entries of the output of ``model``, with ``rule`` applied.
 
     The last matrix is cut where it is a Dense or a table of static vectors (a mean of rows commutes with
     the cut); elsewhere a Dense with the rows of the identity follows. A layer norm before it becomes part
@@ -102,7 +102,7 @@ def cut_model(model: SentenceTransformer, dim: int, rule: CutRule) -> SentenceTr
 
 
 def width_of(model: SentenceTransformer) -> int:
-    """Entries of the vectors that the modules of ``model`` give, whatever its ``truncate_dim``."""
+    """Width of the output of the modules of ``model``, ignoring its ``truncate_dim``."""
     with model.truncate_embeddings(None):
         width = model.get_embedding_dimension()
     if width is None:
@@ -142,7 +142,7 @@ def linear_module(
     weight: Tensor, bias: Tensor | None, activation: Callable[[Tensor], Tensor] | None = None
 ) -> Dense:
     """A stock Dense with these weights: ``activation(x @ weight.T + bias)``."""
-    # Built without memory first: initial weights would only draw on the global random state.
+    # Built on the meta device: initial weights would use the global random state for nothing.
     with torch.device("meta"):
         dense = stock_modules().Dense(
             weight.shape[1],
@@ -164,7 +164,7 @@ def _leading_rows(dense: Dense, dim: int) -> Dense:
 
 
 def check_stock(model: SentenceTransformer) -> None:
-    """Refuse to save what plain sentence-transformers could not load, or would load as something else.
+    """Refuse models that plain sentence-transformers cannot load, or would load differently.
 
     Raises:
         ConfigError: for a module of another package, or an activation that its class alone does not say.

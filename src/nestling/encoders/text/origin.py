@@ -1,4 +1,4 @@
-"""What a trained text encoder was trained from, so that plain truncation can stand beside it."""
+"""The encoder that a text encoder was trained from, to compare it with plain truncation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from nestling.encoders.text.encoder import TextEncoder
     from nestling.encoders.text.static.encoder import StaticEncoder
 
-_STOCK = "The model does not say that it was trained for these sizes, so this is plain truncation."
-_UNKNOWN = "What the model was trained from is not known, so no plain truncation stands beside it."
-_GONE = "What the model was trained from, {}, cannot be opened here, so no plain truncation stands beside it."
+_STOCK = "The model declares no trained sizes, so this is plain truncation."
+_UNKNOWN = "The model does not record what it was trained from, so there is no plain truncation to compare."
+_GONE = "The model was trained from {}, which cannot be opened here; there is no plain truncation to compare."
 
 
 @dataclass(frozen=True)
 class TrainedFrom:
-    """How a text encoder came about, as its manifest says it.
+    """The training origin of a text encoder, as saved in its manifest.
 
     Args:
         encoder: the name or folder of the encoder whose weights were trained on.
@@ -31,16 +31,16 @@ class TrainedFrom:
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> TrainedFrom:
-        """What the settings of a manifest say."""
+        """Read the settings of a manifest."""
         return cls(**settings.get("trained_from", {}))
 
     def to_settings(self) -> dict[str, Any]:
-        """As it stands in the settings of a manifest."""
+        """The entry in the settings of a manifest."""
         return {"trained_from": asdict(self)}
 
 
 def origin_of(encoder: TextEncoder | StaticEncoder) -> Origin:
-    """The encoder under a map, the one that was trained whole, or why there is none."""
+    """The encoder under a map, the encoder before training, or a note why there is none."""
     from nestling.encoders.text.opening import open_encoder  # a circle: it opens what imports this
 
     known = encoder.trained_from

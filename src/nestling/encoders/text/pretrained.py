@@ -32,7 +32,7 @@ def read_model(
     Args:
         name: of the folder or on the hub.
         device: as torch names it.
-        depth: read the weights of so many layers alone.
+        depth: read the weights of this many layers only.
 
     Raises:
         DataError: if there is no such model, it cannot be read, or its files hold fewer layers than its
@@ -45,7 +45,7 @@ def read_model(
     try:
         _check_weights(name)
         shortened = None if depth is None else {"num_hidden_layers": depth}
-        # What is said about the layers that are left out is no warning here.
+        # Warnings about the missing layers are expected.
         with quiet_unless_terminal(), nullcontext() if depth is None else _errors_alone():
             model = SentenceTransformer(name, device=device, trust_remote_code=False, config_kwargs=shortened)
         path = load_file_path(name, "config.json")
@@ -93,7 +93,7 @@ def _errors_alone() -> Iterator[None]:
 
 @contextmanager
 def quiet_unless_terminal() -> Iterator[None]:
-    """Without the progress bars of transformers where nobody looks on."""
+    """Hide the progress bars of transformers unless stderr is a terminal."""
     from transformers.utils import logging as of_transformers
 
     if sys.stderr.isatty() or not of_transformers.is_progress_bar_enabled():

@@ -1,4 +1,4 @@
-"""What inference servers make of a saved text encoder: what they read is written, what differs is told."""
+"""Inference servers (TEI, vLLM): writes the files they read, and predicts where their vectors differ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nestling.errors import ServingWarning
 
 Answer = Literal["same", "other", "none"]
 Rest = Sequence[tuple[str, Any]]
-"""What follows the pooling: the class of each module and its config."""
+"""The modules after the pooling: class and config of each."""
 
 _MODULES, _CONFIG, _TRANSFORMER = "modules.json", "config.json", "sentence_bert_config.json"
 _ABOUT = "config_sentence_transformers.json"
@@ -32,7 +32,7 @@ _POOLING_KEYS = {
 }
 _SERVED_POOLINGS = ("cls", "mean", "lasttoken")
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert")
-# A length that a tokenizer was never told; transformers then says 10**30, which no server can read.
+# Without a length in the tokenizer, transformers writes 10**30, which no server can read.
 _LONGEST = 2**31
 # y(c x) = c y(x) for every c > 0, so a length that is divided out at the end may stay in until then.
 _HOMOGENEOUS = ("Identity", "ReLU")
@@ -40,13 +40,13 @@ _HOMOGENEOUS = ("Identity", "ReLU")
 
 @dataclass(frozen=True)
 class Served:
-    """What a server makes of a saved model.
+    """The result of serving a saved model.
 
     Args:
         server: ``"TEI"`` (text-embeddings-inference) or ``"vLLM"``.
         vectors: ``"same"`` as the encoder gives, ``"other"`` ones without an error, or ``"none"``: it
             does not start.
-        reason: why they are not the same; if they are, what has to be asked for, or nothing.
+        reason: why they differ; if they do not, settings that the request needs, if any.
     """
 
     server: str
@@ -56,11 +56,11 @@ class Served:
 
 @dataclass(frozen=True)
 class _Server:
-    """The rules of one server: what it can compute of what follows the transformer."""
+    """The rules of one server for the modules after the transformer."""
 
     name: str
     activations: Sequence[str]
-    is_strict: bool  # it stops at what it does not know; else it goes on without
+    is_strict: bool  # it stops at unknown modules; others skip them
     normalises_always: bool
 
 
@@ -76,7 +76,7 @@ _VLLM = _Server(
 
 
 def prepare_for_servers(folder: Path, max_length: int | None) -> None:
-    """Write into a folder of sentence-transformers what servers read and version 6 no longer writes.
+    """Add the entries that servers read and sentence-transformers 6 no longer writes.
 
     sentence-transformers 6 reads both forms alike: the names that modules had before, how tokens are pooled
     as one truth value for each way, and how many tokens are read.
@@ -99,16 +99,16 @@ def prepare_for_servers(folder: Path, max_length: int | None) -> None:
 
 
 def served_by(folder: str | Path, /) -> tuple[Served, ...]:
-    """What TEI and vLLM make of a folder that a text encoder was saved in, by the rules of their sources.
+    """Whether TEI and vLLM give the same vectors for a saved text encoder, by the rules of their sources.
 
-    Both pool, apply every Dense, and normalise once at the end; what stands between is left out. Whether
+    Both pool, apply every Dense, and normalise once at the end; other modules between are skipped. Whether
     a server knows the architecture of the transformer is not asked.
     """
     return tuple(_ask(server, home_path(folder)) for server in (_TEI, _VLLM))
 
 
 def in_words(served: Iterable[Served]) -> str:
-    """What servers do, those that do the same together."""
+    """One sentence per group of servers with the same result."""
     verbs = {"same": "the same vectors", "other": "other vectors", "none": "not served"}
     groups: dict[tuple[Answer, str], list[str]] = {}
     for each in served:
@@ -150,7 +150,7 @@ def _ask(server: _Server, folder: Path) -> Served:
 def _stops(server: _Server, folder: Path, pooling: Any, rest: Rest) -> Iterator[str]:
     """Why a server that asks for all it knows does not start."""
     if not (folder / _TOKENIZER).is_file():
-        yield f"it needs a fast tokenizer, which would stand in {_TOKENIZER}"
+        yield f"it needs a fast tokenizer in {_TOKENIZER}"
     if _mode(pooling) not in _SERVED_POOLINGS:
         yield f"the pooling {_mode(pooling)} is not known there"
     if _POOLING_KEYS["cls"] not in pooling or "max_seq_length" not in _read(folder / _TRANSFORMER):
@@ -184,7 +184,7 @@ def _differences(server: _Server, pooling: Any, rest: Rest, prompts: Mapping[str
 
 
 def _to_ask(server: _Server, rest: Rest, about: Any) -> Iterator[str]:
-    """What has to be asked of a server that can give the same vectors."""
+    """Settings that requests need for the same vectors."""
     if server.normalises_always and all(kind != "Normalize" for kind, _ in rest):
         yield 'with "normalize": false in requests'
     name = about.get("default_prompt_name")
@@ -193,7 +193,7 @@ def _to_ask(server: _Server, rest: Rest, about: Any) -> Iterator[str]:
 
 
 def _any_length(rest: Rest) -> bool:
-    """Whether a factor on what goes into these modules does not change what comes out of them."""
+    """Whether scaling the input of these modules leaves their output unchanged."""
     for kind, config in rest:
         if kind == "Normalize":
             return True
@@ -205,7 +205,7 @@ def _any_length(rest: Rest) -> bool:
 def _name_pooling(path: Path) -> None:
     config = _read(path)
     mode = _mode(config)
-    # Servers take the first of several ways that are put together; told none, TEI stops and says so.
+    # Servers use the first of several combined poolings; without one TEI stops with an error.
     if mode in _POOLING_KEYS:
         config |= {key: mode == name for name, key in _POOLING_KEYS.items()}
         _write(path, config)

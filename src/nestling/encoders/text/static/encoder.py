@@ -1,4 +1,4 @@
-"""Static text encoders without torch: a table of vectors of tokens, their mean, and what is done to it."""
+"""Static text encoders without torch: the mean of token vectors, and the layers after it."""
 
 from __future__ import annotations
 
@@ -56,16 +56,17 @@ _ABOUT: Mapping[str, Any] = {
 class StaticEncoder:
     """A sentence-transformers model of static vectors that is cut at the moment of use, without torch.
 
-    The vector of a text is the mean of those of its tokens. It gives what :class:`~.text.TextEncoder`
-    gives for the same model, up to rounding, reads and writes the same folders, and starts sooner.
+    The vector of a text is the mean of its token vectors. Results equal those of
+    :class:`~nestling.encoders.text.encoder.TextEncoder` up to rounding; it reads and writes the same
+    folders, and starts faster.
 
     Args:
-        parts: the model. A normalisation at its end becomes part of ``rule``, and a layer norm asked for
-            by ``rule`` part of the model.
-        nesting: sizes on the axis ``dim``; by default those that the model's config declares, or
-            8, 16, ... up to the full size; the latter is an assumption: using a smaller size then warns.
-        rule: what happens around the cut; by default L2 normalisation after it, or nothing for a model
-            that does not normalise and is meant for dot products or distances.
+        parts: the model. A final normalisation becomes part of ``rule``; the layer norm of ``rule`` becomes
+            part of the model.
+        nesting: sizes on the axis ``dim``; by default those declared in the model's config, else
+            8, 16, ... up to the full size. The latter is an assumption: smaller sizes then warn.
+        rule: applied around the cut; by default L2 normalisation after it, or none for a model without
+            normalisation that is meant for dot products or distances.
 
     Raises:
         GranularityError: for a nesting on other axes, or wider than the model.
@@ -122,13 +123,13 @@ class StaticEncoder:
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """What may be put before texts, by name."""
+        """Prompts by name."""
         prompts: Mapping[str, str] = self.parts.about["prompts"]
         return prompts
 
     @property
     def default_prompt_name(self) -> str | None:
-        """The prompt that is put before texts, where none is named."""
+        """The name of the default prompt."""
         name: str | None = self.parts.about["default_prompt_name"]
         return name
 
@@ -178,9 +179,9 @@ class StaticEncoder:
             texts: none of them empty.
             at: the granularity.
             batch_size: texts encoded at a time.
-            prompt: put before every text; by default the model's default prompt, if it has one.
-            prompt_name: one of the model's prompts by name, in place of ``prompt``.
-            first_row: the number of the first text in errors, if these are a part of many.
+            prompt: put before every text; by default the model's default prompt, if any.
+            prompt_name: the name of one of the model's prompts, in place of ``prompt``.
+            first_row: the number of the first text in errors, if these are part of a larger set.
 
         Raises:
             DataError: for no texts, or texts that are empty, no strings, or have no tokens; the rows
@@ -209,7 +210,7 @@ class StaticEncoder:
         return small
 
     def origin(self) -> Origin:
-        """What this was trained from, where it is known."""
+        """The encoder that this was trained from, if known."""
         return origin_of(self)
 
     def under_map(self, modules: int) -> Origin:
@@ -236,7 +237,7 @@ class StaticEncoder:
         layers, read = needed(self.parts.layers, self.parts.table, dim)
         flops = len(self._tokens([_SAMPLE_TEXT])[0]) * read.shape[1]
         flops += sum(layer.weight.size for layer in layers if isinstance(layer, Dense))
-        # The whole table is held, whatever columns of it are read.
+        # The whole table is held, even if only some columns are read.
         held = [self.parts.table, *(w for layer in layers for w in layer.weights.values())]
         return Cost(
             flops=float(flops),
@@ -246,7 +247,7 @@ class StaticEncoder:
         )
 
     def fingerprint(self) -> str:
-        """What tells encoders apart, in hex: tokenizer, weights, cut and default prompt."""
+        """Digest of tokenizer, weights, cut rule and default prompt, in hex."""
         vocabulary = np.frombuffer(self.parts.tokenizer.to_str().encode(), np.uint8)
         arrays: list[tuple[str, NDArray[Any]]] = [
             (f"{number} {layer.config} {name}", values)
@@ -268,7 +269,7 @@ class StaticEncoder:
 
     @classmethod
     def load(cls, folder: str | Path, /) -> Self:
-        """Read what ``save``, or that of a :class:`~.text.TextEncoder`, wrote, after verifying every file."""
+        """Load a folder written by ``save``, here or of a ``TextEncoder``, after verifying every file."""
         manifest = read_folder(folder, _KIND)
         encoder = cls(read_static(home_path(folder)), manifest.read_nesting(), manifest.read_cut())
         encoder.nesting_is_assumed = bool(manifest.settings.get("nesting_is_assumed"))
@@ -289,7 +290,7 @@ class StaticEncoder:
 
         def encode(batch: list[str], numbers: NDArray[np.int64]) -> dict[Granularity, Floats]:
             whole = self._vectors([(prompt or "") + text for text in batch], *parts)
-            for dim in dims:  # before they are normalised, which says nothing of texts
+            for dim in dims:  # before they are normalised, whose error would not name texts
                 check_found(cut(whole, dim, RAW), self.rule, numbers)
             prefixes = cut_each(whole, dims, self.rule)
             return {g: prefixes[g["dim"]] for g in wanted}
@@ -317,7 +318,7 @@ class StaticEncoder:
 
 
 def _own(layer: Layer) -> Layer:
-    """A layer whose weights are of nobody else."""
+    """A copy of a layer with its own weights."""
     if isinstance(layer, Dense):
         return Dense(layer.weight.copy(), None if layer.bias is None else layer.bias.copy(), layer.activation)
     return LayerNorm(layer.scale.copy(), layer.shift.copy()) if isinstance(layer, LayerNorm) else layer

@@ -25,14 +25,14 @@ _HOME = "sentence_transformers.models"  # as every version reads it
 
 @dataclass(frozen=True)
 class StaticFolder:
-    """What such a folder holds.
+    """Contents of such a folder.
 
     Args:
         tokenizer: of the package tokenizers.
         table: a vector for each token, ``Float32[tokens, width]``.
-        layers: what comes after the mean over the tokens of a text.
+        layers: the modules after the mean over the tokens.
         about: prompts and similarity, as sentence-transformers keeps them.
-        config: what else is said of the model, such as its sizes.
+        config: the model's ``config.json``, such as its declared sizes.
     """
 
     tokenizer: Tokenizer
@@ -50,7 +50,7 @@ def is_static(folder: Path) -> bool:
             return False
         return (modules[0][1] / _WEIGHTS).is_file() and all(_is_known(*module) for module in modules[1:])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # whoever reads it says what is wrong with it
+        return False  # reading it later reports the reason
 
 
 def read_static(folder: Path) -> StaticFolder:

@@ -1,4 +1,4 @@
-"""The stock modules that may follow a table of static vectors, computed by numpy."""
+"""The stock modules that may follow a table of static vectors, in numpy."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _TORCH = "torch.nn.modules."
 
 
 class Layer(Protocol):
-    """One step from vectors to vectors; what it is saved as is its ``config`` and its ``weights``."""
+    """One step from vectors to vectors, saved as ``config`` and ``weights``."""
 
     @property
     def config(self) -> dict[str, Any]:
-        """What stands in the ``config.json`` of the module."""
+        """The ``config.json`` of the module."""
         ...
 
     @property
@@ -32,7 +32,7 @@ class Layer(Protocol):
         ...
 
     def width_after(self, width: int) -> int:
-        """Entries of what it gives for vectors of ``width``."""
+        """Width of the output for inputs of ``width``."""
         ...
 
     def __call__(self, x: Floats, /) -> Floats:
@@ -135,7 +135,7 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Normalize:
-    """Rows of length one; a row of zeros stays what it is."""
+    """L2 normalisation of rows; a row of zeros stays zero."""
 
     config: dict[str, Any] = field(
         default_factory=lambda: {"module_input_name": EMBEDDING, "module_output_name": EMBEDDING}
@@ -156,7 +156,7 @@ Layers = tuple[Layer, ...]
 
 
 def needed(layers: Layers, table: Floats, dim: int) -> tuple[Layers, Floats]:
-    """The layers and the table without what the first ``dim`` entries do not need.
+    """The layers and the table reduced to the parts that the first ``dim`` entries need.
 
     The last matrix is cut where it is a Dense or the table itself: a mean of rows commutes with the cut.
     """

@@ -1,4 +1,4 @@
-"""Encoding by several processes, each with a copy of the model; one that dies is noticed at once.
+"""Encoding in several processes, each with a copy of the model; the death of one is noticed at once.
 
 The processes are plain interpreters that read a saved copy of the model: nothing is pickled, and no
 ``__main__`` is run again, so this works in scripts without a guard, in notebooks and from standard input.
@@ -79,7 +79,7 @@ def encode_apart(
                 found[rows] = worker.ask({"texts": list(texts[rows]), **request}, dim)
             except BaseException as error:
                 failures.append(error)
-                for each in workers:  # or the other threads would wait for what nobody needs any more
+                for each in workers:  # or the other threads would wait for answers that are no longer needed
                     each.kill()
                 raise
             finally:
@@ -95,7 +95,7 @@ def encode_apart(
 
 
 class _Worker:
-    """A process that encodes what it is asked to."""
+    """A process that encodes on request."""
 
     def __init__(self, process: subprocess.Popen[bytes], device: str, words: Path) -> None:
         self._process, self._device, self._words = process, device, words
@@ -132,7 +132,7 @@ class _Worker:
 
         Raises:
             WorkerError: if the process is gone before it answers.
-            NestlingError: what it raised.
+            NestlingError: the error of the process, raised again.
         """
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None

@@ -1,4 +1,4 @@
-"""A process of its own that encodes: lines of JSON in, lines of JSON and vectors out."""
+"""The program of a worker process: lines of JSON in, lines of JSON and vectors out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main(folder: str, device: str) -> None:
     An answer is a line of JSON, followed by ``Float32[texts, dim]`` as bytes where it names no error.
     """
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever is printed on the way is no answer
+    os.dup2(2, 1)  # printed text must not mix with answers
     try:
         _serve(Path(folder), device, requests, answers)
     except (KeyboardInterrupt, BrokenPipeError):
@@ -25,7 +25,7 @@ def main(folder: str, device: str) -> None:
 
 
 def _serve(folder: Path, device: str, requests: BinaryIO, answers: BinaryIO) -> None:
-    from nestling.encoders.text.encoder import TextEncoder  # torch, whose warnings are no answers either
+    from nestling.encoders.text.encoder import TextEncoder  # torch, whose warnings must not mix with answers
 
     encoder: Any = None
     for line in requests:
