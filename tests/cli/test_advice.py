@@ -67,7 +67,7 @@ def told(
         ("search nowhere coat", 'nestling search INDEX "coat"'),
         ("search ix --vectors q.npy --at 5", "the nearest valid granularity is dim=4 or dim=8"),
         ("search ix --vectors q.npy --at 8x", 'write "full", or a size for each axis that is cut'),
-        ("search ix --vectors q.npy --recall 2", "--recall 2.0 must lie above 0"),
+        ("search ix --vectors q.npy --recall 2", "--recall 2.0 must be a number above 0"),
         ("search ix --vectors products.csv", "nestling encode wordllama products.csv -o vectors"),
         ("index build products.csv -o new", "nestling index build products.csv --encoder wordllama -o new"),
         ("index build products.csv -o new", "index build vectors.npy --table products.csv -o new"),

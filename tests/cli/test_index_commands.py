@@ -178,7 +178,11 @@ def test_plans_are_compared_on_ones_own_vectors(files: Path, tmp_path: Path) -> 
         (["build", "all.npy", "-o", "x", "--overwrite"], 1, "--overwrite is for collections"),
         (["build", "all.npy", "-o", "x", "--plan", "flat@64"], 1, "choose 1 to 32"),
         (["build", "all.npy", "-o", "x", "--max-bytes", "1"], 1, "no plan fits"),
-        (["build", "all.npy", "-o", "x", "--metric", "manhattan"], 1, "unknown metric"),
+        (
+            ["build", "all.npy", "-o", "x", "--metric", "manhattan"],
+            1,
+            "--metric manhattan must be one of dot, euclidean",
+        ),
         (["build", "all.npy", "-o", "x", "--before", "l2"], 1, "must be one of none, layer_norm"),
         (["build", "x.txt", "-o", "x", "--encoder", "minilm", "--made-by", "x"], 1, "are for vectors"),
     ],

@@ -412,7 +412,7 @@ def test_cost_counts_the_codes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"metric": "cosin"}, ConfigError, "unknown metric"),
+        ({"metric": "cosin"}, ConfigError, "metric=.cosin. must be one of"),
         ({"code": "int5"}, ConfigError, "did you mean 'int4'"),
         ({"rule": CutRule(before="layer_norm")}, ConfigError, "rule.again"),
     ],

@@ -341,7 +341,7 @@ def test_ids_that_are_taken_or_missing(tmp_path: Path) -> None:
         ({"plan": "ivf@8"}, ConfigError, "cannot be read"),
         ({"plan": "ivf64@8 > flat@8"}, ConfigError, "there are 20; choose fewer lists"),
         ({"plan": "pq4x4@8 > rerank@16"}, ConfigError, "sizes below cannot be searched"),
-        ({"metric": "manhattan"}, ConfigError, "unknown metric"),
+        ({"metric": "manhattan"}, ConfigError, "metric=.manhattan. must be one of"),
         ({"nesting": "dim=4,8"}, GranularityError, "must end at 16"),
         ({"nesting": "dim=4,32"}, GranularityError, "up to dim=32"),
         ({"nesting": "layer=1,2"}, GranularityError, "the axis dim, not layer"),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError
+from nestling.search.exact.constraints import check_k
 from nestling.search.exact.neighbours import Metric, Neighbours, nearest
 from nestling.search.exact.scores import Comparison, read_prefixes
 from nestling.vectors.prefix import unrounded
@@ -136,11 +137,7 @@ class Funnel:
         return Neighbours(_first(found.indices, k), _first(found.scores, k))
 
     def _check(self, documents: int, full: int, k: int) -> None:
-        if not 1 <= k <= self.shortlists[-1]:
-            raise DataError(
-                f"k={k} answers do not fit the last shortlist of {self.shortlists[-1]}; "
-                f"choose k from 1 to {self.shortlists[-1]} or make it longer"
-            )
+        check_k(k, self.shortlists[-1], "rows of the last shortlist")
         if self.shortlists[0] > documents:
             raise DataError(
                 f"a shortlist of {self.shortlists[0]} cannot be taken from {documents} documents; "

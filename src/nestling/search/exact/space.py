@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import check
 from nestling.cut import RAW, CutRule, cut, name_rows
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.errors import DataError
+from nestling.search.exact.constraints import METRIC
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.neighbours import Metric
 from nestling.vectors.prefix import prefix_norms
@@ -39,8 +41,7 @@ class Space:
         Raises:
             ConfigError: for an unknown metric.
         """
-        if metric not in get_args(Metric):
-            raise ConfigError(unknown("metric", metric, get_args(Metric)))
+        check("metric", metric, METRIC)
         return cls(rule.after == "l2", metric)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-from nestling.arguments.numbers import whole
+from nestling.arguments.constraints import Whole, check
 
 # The number of threads of the linear algebra library is one for the process: were two pools to set and
 # restore it in overlap, it could stay at one for ever. A pool keeps all cores busy, so they take turns.
@@ -37,7 +37,7 @@ def count_workers(workers: int | None) -> int:
     """
     if workers is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return whole("workers", workers)
+    return check("workers", workers, Whole(1))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nestling.arguments.numbers import whole
+from nestling.arguments.constraints import Whole, check
 from nestling.cut import CutRule
 from nestling.data.tables.fields.kinds import FieldKind, Value
 from nestling.data.tables.table_ids import number_of
@@ -212,7 +212,7 @@ class IndexReader:
         where: Any = None,
         workers: int | None = None,
     ) -> dict[Granularity, Hits]:
-        k = whole("k", k, most=_MOST_FOUND)
+        k = check("k", k, Whole(1, _MOST_FOUND))
         state, wanted = self._state, resolve_each(self.nesting, granularities)
         manifest, largest = state.manifest, max(g["dim"] for g in wanted)
         found = None if point is None else Point.of(point)

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import Whole, check
 from nestling.arguments.ids import as_ids
 from nestling.data.tables.fields.columns import Columns, parts_of
-from nestling.errors import ConfigError, DataError, NestlingError, StorageError
+from nestling.errors import DataError, NestlingError, StorageError
 from nestling.process.interrupts import held_interrupts, on_interrupt
 from nestling.search.index.commit import write_files
 from nestling.search.index.files.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
@@ -47,8 +48,7 @@ def check_log_bytes(log_bytes: int) -> None:
     Raises:
         ConfigError: for a length below 1 or above 1 GiB.
     """
-    if not 1 <= log_bytes <= _LONGEST_LOG:
-        raise ConfigError(f"log_bytes={log_bytes} must be at least 1 and at most {_LONGEST_LOG}")
+    check("log_bytes", log_bytes, Whole(1, _LONGEST_LOG))
 
 
 class Writer:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from nestling import __version__
-from nestling.arguments.numbers import real
+from nestling.arguments.constraints import Real, check
 from nestling.errors import ConfigError, DataError
 from nestling.picture import Style, draw, legend, log_axis, look_of, title_of, value_axis
+from nestling.search.exact.constraints import RECALL
 from nestling.search.plan.plan import Plan, Point
 from nestling.storage.artifact import write_result
 
@@ -263,10 +264,7 @@ def check_targets(
         ConfigError: for what is no number, or a recall that is no share.
     """
     for name, value in (("recall", recall), ("max_bytes", max_bytes), ("max_ms", max_ms)):
-        if value is not None:
-            real(name, value)
-    if recall is not None:
-        check_recall(recall)
+        check(name, value, (RECALL if name == "recall" else Real(finite=False)) | None)
 
 
 def check_recall(recall: float) -> float:
@@ -275,9 +273,7 @@ def check_recall(recall: float) -> float:
     Raises:
         ConfigError: for what is no number above 0 and up to 1.
     """
-    if not 0 < real("recall", recall) <= 1:
-        raise ConfigError(f"recall={recall} must lie above 0 and be at most 1, such as 0.95")
-    return float(recall)
+    return float(check("recall", recall, RECALL))
 
 
 def measured_point(table: Sequence[Mapping[str, Any]], recall: float) -> Point:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 
+from nestling.arguments.constraints import Real, Whole, check
 from nestling.arguments.numbers import shown
 from nestling.errors import ConfigError, unknown
 
@@ -40,12 +41,10 @@ class Point:
             ("ef", self.ef),
             *(("shortlist", s) for s in self.shortlists),
         ):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}={value} must be at least 1")
+            check(name, value, Whole(1) | None)
         if any(long < longer for long, longer in pairwise(self.shortlists)):
             raise ConfigError(f"shortlists must not grow from stage to stage, as {list(self.shortlists)} do")
-        if not 0 < self.confidence <= 1:
-            raise ConfigError(f"confidence={self.confidence} must lie above 0 and be at most 1")
+        check("confidence", self.confidence, Real(above=0, most=1))
 
     def __str__(self) -> str:
         parts = [f"{name}={value}" for name, value in (("nprobe", self.nprobe), ("ef", self.ef)) if value]

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import Whole, check
 from nestling.arguments.numbers import shown
 from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
@@ -216,7 +217,7 @@ class DatabaseStore:
             ids: these rows alone, in any order; unknown ids are ignored.
         """
         self._check_open()
-        size = whole(size, "size", 1, _MOST_K)
+        size = check("size", size, Whole(1, _MOST_K))
         return self._batches(size, None if ids is None else self._names(read_ids(ids, any_order=True)))
 
     def _batches(self, size: int, names: list[str] | None) -> Iterator[Batch]:
@@ -235,7 +236,7 @@ class DatabaseStore:
     def ids(self, size: int = 1000) -> Iterator[Ids]:
         """The ids of all rows, up to ``size`` at a time; vectors and metadata are not read."""
         self._check_open()
-        return self._all_ids(whole(size, "size", 1, _MOST_K))
+        return self._all_ids(check("size", size, Whole(1, _MOST_K)))
 
     def _all_ids(self, size: int) -> Iterator[Ids]:
         for names in self._table.names(size):
@@ -295,10 +296,9 @@ class DatabaseStore:
         return np.array(names, dtype=np.int64)
 
     def _check_search(self, k: Any, shortlist: Any, rerank_dim: Any) -> tuple[int, int | None, int]:
-        k = whole(k, "k", 1, _MOST_K)
-        if shortlist is not None:
-            remedy = f", or None to compare all rows; a shortlist has at least k={k}"
-            shortlist = whole(shortlist, "shortlist", k, _MOST_K, remedy)
+        k = check("k", k, Whole(1, _MOST_K))
+        remedy = f"a shortlist has at least k={k}, and None compares all rows"
+        shortlist = check("shortlist", shortlist, Whole(k, _MOST_K, hint=remedy) | None)
         size = self.layout.dim if rerank_dim is None else rerank_dim
         if isinstance(size, bool) or size not in self.layout.dims:
             raise ConfigError(
@@ -315,19 +315,6 @@ class DatabaseStore:
             for start in range(0, len(matrix), block):
                 rows = prepare(np.asarray(matrix[start : start + block]), small, rule)
                 prefix_norms(rows, [small], "the vectors", first_row=start)
-
-
-def whole(given: Any, what: str, least: int, most: int, remedy: str = "") -> int:
-    """A number that an argument gives.
-
-    Raises:
-        ConfigError: for another type, truth values among them, or a number out of range.
-    """
-    if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or not least <= given <= most:
-        raise ConfigError(
-            f"{what} cannot be {shown(given)}; choose a whole number from {least} to {most}{remedy}"
-        )
-    return int(given)
 
 
 def _check_text(text: str, what: str) -> None:

@@ -10,11 +10,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nestling.arguments.constraints import OneOf, check
 from nestling.cut import CutRule
 from nestling.data.tables.fields.kinds import FieldKind
 from nestling.encoders.reference import same_encoder
 from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
 from nestling.granularity import Nesting
+from nestling.search.exact.constraints import METRIC
 from nestling.search.exact.neighbours import Metric
 from nestling.search.index.files.ids import IdKind
 
@@ -65,9 +67,8 @@ class Layout:
             raise GranularityError(
                 f"rerank_dims {list(self.rerank_dims)} must not lie below shortlist_dim={self.shortlist_dim}"
             )
-        for what, given, kinds in (("metric", self.metric, Metric), ("kind of ids", self.ids, IdKind)):
-            if given not in get_args(kinds):
-                raise ConfigError(unknown(what, given, get_args(kinds)))
+        check("metric", self.metric, METRIC)
+        check("ids", self.ids, OneOf(get_args(IdKind)))
         object.__setattr__(self, "fields", dict(self.fields))
         for name, kind in self.fields.items():
             if kind not in get_args(FieldKind):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nestling.arguments.constraints import Whole, check
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
 from nestling.data.tables.fields.columns import Columns, parts_of
@@ -27,7 +28,7 @@ from nestling.search.exact.neighbours import Metric
 from nestling.search.index.files.ids import Ids, kind_of
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores.changes import changes_of, gathered
-from nestling.search.stores.database import DatabaseStore, whole
+from nestling.search.stores.database import DatabaseStore
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.store import Batch, Floats
 from nestling.search.stores.urls import table_at
@@ -90,7 +91,7 @@ def copy(
         DataError: for rows that cannot be used.
         StoreError: if a database fails; copied rows stay, and repeating the call resumes.
     """
-    opened = _Source.of(source, whole(size, "size", 1, 10_000))
+    opened = _Source.of(source, check("size", size, Whole(1, 10_000)))
     _check_identity(opened, target.layout)
     _check_fields(opened, target.layout)
     prepared = opened.is_prepared or opened.rule != target.layout.rule
