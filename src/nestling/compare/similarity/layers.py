@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments.numbers import shown
+from nestling.arguments.shown import shown
 from nestling.compare.rdms.from_patterns import Metric, rdm
 from nestling.compare.similarity.comparators import Method, compare
 from nestling.compare.similarity.patterns import linear_cka, procrustes

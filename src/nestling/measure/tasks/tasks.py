@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nestling.arguments.constraints import Whole, check, checked
-from nestling.arguments.numbers import type_of
+from nestling.arguments.shown import type_of
 from nestling.cut import CutRule, cut_each
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.tasks.classification import (
