@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nestling.arguments.constraints import Whole
 from nestling.data import docstring_pairs, read_pairs, read_texts
 from nestling.data.tables.roles import PAIR_ROLES, TEXT_ROLES, read_roles
 from nestling.encoders.pools import PoolName
@@ -104,10 +105,10 @@ class MeasurePlan(_Table):
     """Settings of :class:`~nestling.measure.tasks.fidelity.Fidelity`; ``k = 0`` measures no neighbours."""
 
     thresholds: dict[str, tuple[float, float]] = dict(THRESHOLDS)
-    k: int = Field(default=10, ge=0)
+    k: Annotated[int, Whole(0)] = 10
     limit: int = 500
-    resamples: int = Field(default=1000, ge=1)
-    seed: int = Field(default=0, ge=0)
+    resamples: Annotated[int, Whole(1)] = 1000
+    seed: Annotated[int, Whole(0)] = 0
 
 
 class FidelityPlan(_Table):

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
+from nestling.arguments.constraints import OneOf, Real, Whole, constraints_of
 from nestling.arguments.paths import home_path
+from nestling.data.masking import MaskedTexts
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import Nesting
 from nestling.plan_file import check_names, read_tables, settings_of, validated
@@ -25,6 +27,8 @@ from nestling.training.config import TrainConfig
 Tuned = Literal["adapter", "encoder", "masked"]
 DrawName = Literal["every", "random_some", "sandwich", "random_prefix", "cross"]
 AlignName = Literal["scores", "vectors"]
+
+_MASKS = constraints_of(MaskedTexts)
 
 
 class _Table(BaseModel):
@@ -49,7 +53,7 @@ class DataPlan(_Table):
     texts: str | None = None
     docstrings: str | None = None
     columns: str | None = None
-    limit: int | None = Field(default=None, ge=1)
+    limit: Annotated[int | None, Whole(1) | None] = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -74,9 +78,9 @@ class ModelPlan(_Table):
     """
 
     encoder: str = "wordllama"
-    tune: Tuned = "adapter"
+    tune: Annotated[Tuned, OneOf(get_args(Tuned))] = "adapter"
     nesting: str | None = None
-    hidden: int | None = Field(default=None, ge=1)
+    hidden: Annotated[int | None, Whole(1) | None] = None
     orthogonal: bool = False
 
     @field_validator("nesting")
@@ -117,16 +121,16 @@ class LossPlan(_Table):
             batch.
     """
 
-    temperature: float = Field(default=0.05, gt=0)
+    temperature: Annotated[float, Real(above=0, hint="0.05 is usual")] = 0.05
     symmetric: bool = False
     weights: list[float] | None = None
-    draw: DrawName = "every"
-    draw_count: int = Field(default=2, ge=0)
-    align: AlignName | None = None
-    align_weight: float = Field(default=1.0, ge=0)
-    align_temperature: float | None = Field(default=None, gt=0)
+    draw: Annotated[DrawName, OneOf(get_args(DrawName))] = "every"
+    draw_count: Annotated[int, Whole(0)] = 2
+    align: Annotated[AlignName | None, OneOf(get_args(AlignName)) | None] = None
+    align_weight: Annotated[float, Real(least=0)] = 1.0
+    align_temperature: Annotated[float | None, Real(above=0) | None] = None
     deep_documents: bool = False
-    chunk_size: int | None = Field(default=None, ge=1)
+    chunk_size: Annotated[int | None, Whole(1) | None] = None
 
 
 class MaskingPlan(_Table):
@@ -138,9 +142,9 @@ class MaskingPlan(_Table):
         max_length: length of the longest text in tokens, at least 3; longer texts are cut at a random place.
     """
 
-    encoder_rate: float = Field(default=0.2, gt=0, lt=1)
-    decoder_rate: float = Field(default=0.4, gt=0, lt=1)
-    max_length: int = Field(default=512, ge=3)
+    encoder_rate: Annotated[float, _MASKS["encoder_rate"]] = 0.2
+    decoder_rate: Annotated[float, _MASKS["decoder_rate"]] = 0.4
+    max_length: Annotated[int, _MASKS["max_length"]] = 512
 
 
 class OutputPlan(_Table):
