@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nestling.encoders.text import workers
+from nestling.encoders.text.workers import pool
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import DataError, WorkerError
 from nestling.granularity import Nesting
@@ -63,7 +63,7 @@ def test_a_script_from_standard_input_needs_no_guard() -> None:
 def test_a_killed_process_is_noticed(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    asked = workers._Worker.ask
+    asked = pool._Worker.ask
     started: list[subprocess.Popen[bytes]] = []
     count = {"asked": 0}
 
@@ -74,7 +74,7 @@ def test_a_killed_process_is_noticed(
             threading.Timer(0.05, os.kill, (self._process.pid, signal.SIGKILL)).start()
         return asked(self, request, dim)
 
-    monkeypatch.setattr(workers._Worker, "ask", ask)
+    monkeypatch.setattr(pool._Worker, "ask", ask)
     begun = time.monotonic()
     with pytest.raises(WorkerError, match=r"encoded on cpu, was ended by SIGKILL before it was done.*memory"):
         encoder.encode(TEXTS * 40, devices=["cpu", "cpu"], batch_size=2)
@@ -83,7 +83,7 @@ def test_a_killed_process_is_noticed(
 
 
 def test_a_process_that_cannot_start_says_why(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_START", "raise SystemExit('no such thing')")
+    monkeypatch.setattr(pool, "_START", "raise SystemExit('no such thing')")
     with pytest.raises(WorkerError, match=r"ended with exit code 1 before it was done \(no such thing\)"):
         encoder.encode(TEXTS, devices=["cpu"])
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
