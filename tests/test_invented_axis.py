@@ -231,7 +231,7 @@ def whole_loss(model: Mixture) -> float:
 
 def test_what_cannot_be_is_refused_by_name() -> None:
     views: Views = mixture().views(inputs(), GRID.rests)
-    with pytest.raises(GranularityError, match=r"at experts=1; experts=2; experts=4, .* at full alone"):
+    with pytest.raises(GranularityError, match=r"at experts=1; experts=2; experts=4, .* at full only"):
         Nested(InfoNCE(), GRID)(inputs(), inputs())
     with pytest.raises(GranularityError, match="a mixture has the axes experts and dim, not layer"):
         mixture(Nesting.parse("layer=1,2 x dim=2,8"))

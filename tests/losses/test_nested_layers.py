@@ -246,7 +246,7 @@ def test_aligned_scores_are_never_negative_and_nothing_for_equals(
 
 def test_what_cannot_be_is_refused() -> None:
     flat = column(0)[:, 0]
-    with pytest.raises(GranularityError, match=r"at layer=1; layer=2; layer=4, .* at full alone"):
+    with pytest.raises(GranularityError, match=r"at layer=1; layer=2; layer=4, .* at full only"):
         Nested(InfoNCE(), GRID)(flat, flat)
     with pytest.raises(GranularityError, match="at layer=4, but got them at layer=1; layer=2 only"):
         Nested(InfoNCE(), GRID)(*[dict(list(views(column(seed)).items())[:2]) for seed in (0, 1)])
@@ -260,7 +260,7 @@ def test_what_cannot_be_is_refused() -> None:
         Compress(2, form="svd")
     with pytest.raises(ConfigError, match="k=0 must be"):
         Compress(0)
-    with pytest.raises(DataError, match="in vectors of 4 entries"):
+    with pytest.raises(DataError, match="do not fit in vectors of 4 entries"):
         Compress(8)(lambda g: [torch.ones(9, g["dim"])], {Granularity(dim=4): 1.0}, Granularity(dim=4))
     with pytest.raises(DataError, match="needs an even size, not 3"):
         Nested(AnglE(), Nesting.pairs(layer=[1, 2], dim=[3, 8]))(

@@ -25,7 +25,7 @@ def with_labels(loss: Any) -> Any:
 
 @pytest.mark.parametrize("name", SIZED)
 def test_weights_of_one_size_are_named(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} has weights that read vectors of 16 dims.*SupConLoss"):
+    with pytest.raises(ConfigError, match=f"{name} has weights for vectors of 16 dims.*SupConLoss"):
         with_labels(getattr(pml, name)(num_classes=4, embedding_size=16))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
-from nestling.arguments.constraints import OneOf, Real, Whole, check
+from nestling.arguments.constraints import OneOf, Real, Whole
+from nestling.arguments.shown import shown
 from nestling.errors import DataError
 from nestling.search.exact.tiles import Metric
 
@@ -22,10 +23,10 @@ def check_k(k: int, rows: int, of: str = "rows") -> int:
         of: their name in the error.
 
     Raises:
-        ConfigError: unless ``k`` is a whole number of at least 1.
-        DataError: for more neighbours than rows.
+        DataError: unless ``k`` is a whole number from 1 to ``rows``.
     """
-    k = check("k", k, _K)
-    if k > rows:
-        raise DataError(f"k={k} neighbours cannot be found among {rows} {of}; choose k from 1 to {rows}")
-    return k
+    if not (_K.admits(k) and k <= rows):
+        raise DataError(
+            f"k={shown(k)} neighbours cannot be found among {rows} {of}; choose k from 1 to {rows}"
+        )
+    return int(k)
