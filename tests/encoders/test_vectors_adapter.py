@@ -394,7 +394,11 @@ def test_zero_rows_are_named_and_stay_zero():
         (lambda x: NestedAdapter("dim=4,64").fit(x), GranularityError, "end it at 32"),
         (lambda x: NestedAdapter("dim=4,16", orthogonal=True).fit(x), GranularityError, "end it at 32"),
         (lambda x: NestedAdapter(orthogonal=True, hidden=4).fit(x), ConfigError, "hidden or orthogonal"),
-        (lambda x: NestedAdapter(hidden=0).fit(x), ConfigError, "hidden=0 must be a whole number of at least 1"),
+        (
+            lambda x: NestedAdapter(hidden=0).fit(x),
+            ConfigError,
+            "hidden=0 must be a whole number of at least 1",
+        ),
         (lambda x: NestedAdapter(temperature=-1.0).fit(x), ConfigError, "temperature"),
         (lambda x: NestedAdapter(temperature=0.0).fit(x), ConfigError, "temperature"),
         (lambda x: NestedAdapter(epochs=0).fit(x), ConfigError, "epochs"),

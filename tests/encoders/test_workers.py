@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nestling.encoders.text.workers import pool
 from nestling.encoders.text.encoder import TextEncoder
+from nestling.encoders.text.workers import pool
 from nestling.errors import DataError, WorkerError
 from nestling.granularity import Nesting
 

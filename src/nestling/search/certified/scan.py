@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import kernels
+from nestling.arguments.constraints import OneOf, Real, check
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
-from nestling.errors import ArtifactError, ConfigError, DataError, unknown
+from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.process.blocks import shares
 from nestling.search.certified.calibration import Calibration
 from nestling.search.certified.codes import PlaneCodes
@@ -24,11 +25,13 @@ from nestling.search.exact.neighbours import Metric, Neighbours, check_k
 from nestling.search.exact.scores import in_single
 from nestling.search.exact.space import Space
 from nestling.search.exact.threads import count_workers
+from nestling.search.exact.tiles import METRIC
 from nestling.storage.artifact import open_new, write_file
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Code = Literal["int4"]
+_CONFIDENCE = Real(above=0.5, most=1, hint="1 is exact")
 
 # Below this share of rows allowed, reading their vectors costs less than scanning the codes of all.
 _FEW = 1 / 16
@@ -217,8 +220,7 @@ class CertifiedScan:
     def _check_request(self, k: int, confidence: float, allowed: NDArray[np.bool_] | None) -> None:
         rows = len(self._vectors)
         check_k(k, rows)
-        if not 0.5 < confidence <= 1:
-            raise ConfigError(f"confidence={confidence} is not possible; give more than 0.5, and 1 for exact")
+        check("confidence", confidence, _CONFIDENCE)
         if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (rows,)):
             raise DataError(
                 f"allowed must be one boolean for each of {rows} rows, not {allowed.dtype} of shape "
@@ -295,10 +297,8 @@ def _check_options(rule: CutRule, metric: str, code: str) -> None:
             f"a certified scan takes vectors after the {rule.before} that comes before a cut; do that first "
             "and give rule.again"
         )
-    if metric not in get_args(Metric):
-        raise ConfigError(unknown("metric", metric, get_args(Metric)))
-    if code not in get_args(Code):
-        raise ConfigError(unknown("code", code, get_args(Code)))
+    check("metric", metric, METRIC)
+    check("code", code, OneOf(get_args(Code)))
 
 
 def _codable(vectors: NDArray[Any]) -> NDArray[Any]:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError
-from nestling.search.exact.constraints import check_k
-from nestling.search.exact.neighbours import Metric, Neighbours, nearest
+from nestling.search.exact.neighbours import Metric, Neighbours, check_k, nearest
 from nestling.search.exact.scores import Comparison, read_prefixes
 from nestling.vectors.prefix import unrounded
 

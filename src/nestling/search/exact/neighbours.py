@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar, get_args
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import Whole, check
 from nestling.cut import RAW, CutRule, check_vectors, cut
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.errors import DataError
 from nestling.process.blocks import even_blocks
 from nestling.process.progress import watched
 from nestling.search.exact.scores import Doubles, in_single, read_prefixes
 from nestling.search.exact.threads import count_workers, worker_pool
-from nestling.search.exact.tiles import Floats, Metric, Terms, Tile
+from nestling.search.exact.tiles import METRIC, Floats, Metric, Terms, Tile
 from nestling.search.exact.top_k import Best
 from nestling.vectors.given import VectorsLike, values_of
 from nestling.vectors.prefix import check_dims, finite_squares, prefix_blocks, prefix_norms, unrounded
@@ -29,6 +30,8 @@ __all__ = ["Metric", "Neighbours", "nearest", "nearest_each"]
 Ints = NDArray[np.int64]
 Block = TypeVar("Block")
 Found = TypeVar("Found")
+
+_K = Whole(1)
 
 # Products computed at a time: few enough for a core's cache, enough to hide the cost of each call. No
 # powers of two, with which all rows of a tile would compete for the same few places of the cache.
@@ -66,12 +69,7 @@ def check_k(k: Any, most: int | None = None, what: str = "rows") -> int:
     Raises:
         DataError: for another type, less than 1, or more than ``most``.
     """
-    if (
-        isinstance(k, bool)
-        or not isinstance(k, (int, np.integer))
-        or k < 1
-        or (most is not None and k > most)
-    ):
+    if not _K.admits(k) or (most is not None and k > most):
         among, wanted = "", "a whole number of at least 1"
         if most is not None:
             among, wanted = f" among {most} {what}", f"k from 1 to {most}"
@@ -138,8 +136,7 @@ def nearest_each(
     queries = check_vectors(queries, "queries")
     documents = values_of(documents, "documents", dim=queries.shape[1])
     sizes = check_dims(dims, queries.shape[1])
-    if metric not in get_args(Metric):
-        raise ConfigError(unknown("metric", metric, get_args(Metric)))
+    check("metric", metric, METRIC)
     check_k(k, len(documents), "documents")
     workers = count_workers(workers)
     terms = Terms.of(documents, sizes, rule, metric)

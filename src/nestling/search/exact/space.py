@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from nestling.arguments.constraints import check
 from nestling.cut import RAW, CutRule, cut, name_rows
 from nestling.errors import DataError
-from nestling.search.exact.constraints import METRIC
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.neighbours import Metric
+from nestling.search.exact.tiles import METRIC
 from nestling.vectors.prefix import prefix_norms
 
 Floats = NDArray[np.float32]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import OneOf
 from nestling.cut import CutRule
 from nestling.search.exact.scores import Comparison
 from nestling.search.exact.top_k import SLACK
@@ -20,6 +21,7 @@ from nestling.vectors.prefix import (
 )
 
 Metric = Literal["dot", "euclidean"]
+METRIC = OneOf(get_args(Metric))
 Floats = NDArray[np.float32]
 
 _ROWS_TO_FIND_THE_CENTRE = 64

@@ -7,15 +7,19 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import OneOf, Whole, check
 from nestling.cut import CutRule, check_vectors
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.errors import ConfigError, DataError
 from nestling.search.exact.centring import refuse_zero
-from nestling.search.exact.neighbours import Metric, check_k
+from nestling.search.exact.neighbours import check_k
+from nestling.search.exact.tiles import METRIC
 
 Rerank = Literal["full", "int8"]
 Doubles = NDArray[np.float64]
 
 _MOST_LINKS = 1024
+_LINKS = Whole(8, _MOST_LINKS, hint="64 is usual")
+_EF = Whole(1, hint="100 is usual")
 
 
 def in_doubles(queries: Any, dim: int) -> Doubles:
@@ -43,14 +47,10 @@ def check_options(rule: CutRule, metric: str, links: int, ef: int | None, rerank
             f"a graph scan takes vectors after the {rule.before} that comes before a cut; do that first "
             "and give rule.again"
         )
-    if metric not in get_args(Metric):
-        raise ConfigError(unknown("metric", metric, get_args(Metric)))
-    if rerank not in get_args(Rerank):
-        raise ConfigError(unknown("rerank", rerank, get_args(Rerank)))
-    if not 8 <= links <= _MOST_LINKS:
-        raise ConfigError(f"links={links} are not possible; give 8 to {_MOST_LINKS}, 64 for most")
-    if ef is not None and ef < 1:
-        raise ConfigError(f"ef={ef} keeps nothing in view; give at least 1, better 100")
+    check("metric", metric, METRIC)
+    check("rerank", rerank, OneOf(get_args(Rerank)))
+    check("links", links, _LINKS)
+    check("ef", ef, _EF | None)
 
 
 def check_request(
@@ -63,8 +63,7 @@ def check_request(
         ConfigError: for ``ef`` below 1, or a shortlist below ``k``.
     """
     check_k(k, rows)
-    if ef < 1:
-        raise ConfigError(f"ef={ef} keeps nothing in view; give at least 1, better 100")
+    check("ef", ef, _EF)
     if shortlist is not None and shortlist < k:
         raise ConfigError(f"a shortlist of {shortlist} cannot hold k={k} rows; give at least {k}")
     if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (rows,)):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self, get_args
+from typing import Self
 
+from nestling.arguments.constraints import check
 from nestling.cut import CutRule
 from nestling.data.tables.fields.columns import Kinds
 from nestling.data.tables.fields.kinds import check_kinds
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.errors import ConfigError, DataError
 from nestling.granularity import Nesting
 from nestling.search.exact.neighbours import Metric
+from nestling.search.exact.tiles import METRIC
 from nestling.search.plan.plan import Plan
 from nestling.search.stages.table import sliceable_names
 from nestling.vectors.matrix import Sizes, read_full_sizes
@@ -81,8 +83,7 @@ class IndexSpec:
             DataError: for rows of another size than ``dim``, or unknown kinds of fields.
             GranularityError: for sizes that do not end at the full one.
         """
-        if metric not in get_args(Metric):
-            raise ConfigError(unknown("metric", metric, get_args(Metric)))
+        check("metric", metric, METRIC)
         if kinds is not None:
             check_kinds(kinds)
         full = dim if rows is None else rows.values.shape[1]

@@ -12,9 +12,10 @@ from nestling import __version__
 from nestling.arguments.constraints import Real, check
 from nestling.errors import ConfigError, DataError
 from nestling.picture import Style, draw, legend, log_axis, look_of, title_of, value_axis
-from nestling.search.exact.constraints import RECALL
 from nestling.search.plan.plan import Plan, Point
 from nestling.storage.artifact import write_result
+
+RECALL = Real(above=0, most=1, hint="0.95 is usual")
 
 
 @dataclass(frozen=True)

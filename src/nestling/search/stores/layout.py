@@ -16,8 +16,8 @@ from nestling.data.tables.fields.kinds import FieldKind
 from nestling.encoders.reference import same_encoder
 from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
 from nestling.granularity import Nesting
-from nestling.search.exact.constraints import METRIC
 from nestling.search.exact.neighbours import Metric
+from nestling.search.exact.tiles import METRIC
 from nestling.search.index.files.ids import IdKind
 
 SCHEMA_VERSION = 2  # 1 had no fields

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import kernels
-from nestling.arguments.numbers import whole
+from nestling.arguments.constraints import Whole, check
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError
 from nestling.process.interrupts import on_interrupt
@@ -119,7 +119,7 @@ def _as_many(k: int, rows: int) -> int:
     """As many neighbours as rows have, if ``k`` is more: a search finds no more either."""
     if rows < 2:
         raise DataError("a single vector has no neighbours to be measured by; give more vectors")
-    return min(whole("k", k), rows - 1)
+    return min(check("k", k, Whole(1)), rows - 1)
 
 
 def _run(
@@ -216,7 +216,7 @@ def build(
     """
     check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
     rows = StoredVectors.of(vectors, rule=rule, ids=ids, encoder=encoder, fields=fields)
-    k = min(whole("k", k), len(rows) - 1)  # a single row has no neighbours to be measured by
+    k = min(check("k", k, Whole(1)), len(rows) - 1)  # a single row has no neighbours to be measured by
     create = partial(
         AdaptiveIndex.create, folder, rows, nesting=nesting, metric=metric, seed=seed, workers=workers
     )
