@@ -1,4 +1,4 @@
-"""Compiles the kernels of search into the package, if there is a C++ compiler."""
+"""Compiles the kernels into the package, if there is a C++ compiler."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SOURCES = Path("src/nestling/kernels/cpp")
 LIBRARY = Path("src/nestling/kernels/_kernels.native" + (".dll" if sys.platform == "win32" else ".so"))
 _OLDEST_GLIBC = 17  # of the oldest systems for which wheels are built
 COMPILERS = ("c++", "g++", "clang++")
-# Without other libraries than that of C, one wheel runs on many systems.
+# A library that needs only the C library runs on many systems.
 PORTABLE = ("-static-libstdc++", "-static-libgcc") if sys.platform == "linux" else ()
-# Products and sums are rounded one by one: every instruction set, and numpy, give the same walks.
+# Products and sums are rounded one by one, so that every instruction set finds what numpy finds.
 FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
 
 
@@ -29,7 +29,7 @@ class KernelHook(BuildHookInterface):  # type: ignore[misc]
     """Runs before files are gathered for a wheel, an editable one too."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, and tell the wheel that it now holds something for one platform only."""
+        """Compile, and mark the wheel as one for this platform."""
         root = Path(self.root)
         if self.target_name == "wheel" and compile_kernels(root, self.app.display_warning):
             build_data["artifacts"].append(f"/{LIBRARY.as_posix()}")
@@ -38,10 +38,10 @@ class KernelHook(BuildHookInterface):  # type: ignore[misc]
 
 
 def platform_of(library: Path) -> str:
-    """The platforms on which a library runs, as wheels name them; any Python can call it.
+    """The platform tag of a library, as wheels name it; any Python can call it.
 
-    On Linux the symbols say which version of glibc is the oldest that has them (PEP 600). A library that
-    needs more than glibc is for this machine alone.
+    On Linux the library's symbols give the oldest version of glibc that has them (PEP 600). A library that
+    needs more than glibc gets the tag of this machine.
     """
     here = re.sub(r"[-.]", "_", sysconfig.get_platform())
     needed = library.read_bytes()
@@ -52,11 +52,11 @@ def platform_of(library: Path) -> str:
 
 
 def compile_kernels(root: Path, warn: Any) -> bool:
-    """Whether the library was made; ``warn`` hears why not. An old one stays until the new is whole."""
+    """Whether the library was compiled; ``warn`` gets the reason if not. An old one is replaced whole."""
     named = os.environ.get("CXX")
     compiler = next(filter(None, map(shutil.which, [named] if named else COMPILERS)), None)
     if compiler is None:
-        warn("no C++ compiler was found: nestling will search with numpy, slower and with the same answers")
+        warn("no C++ compiler was found: nestling will search with numpy: the same answers, slower")
         return False
     with tempfile.TemporaryDirectory(dir=root / LIBRARY.parent) as folder:
         made = Path(folder) / LIBRARY.name

@@ -1,4 +1,4 @@
-"""Rankings: dense ranks of numbers, and Kendall's S of many pairs of them in ``O(size log size)`` each."""
+"""Dense ranks of numbers, and Kendall's S of many pairs of rankings in ``O(size log size)`` each."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Ranks = NDArray[np.int32]
 
 
 def dense_ranks(x: Doubles) -> Ranks:
-    """Ranks 0, 1, 2, ... of the numbers of each row, ``Int32[rows, size]``; equal ones share one.
+    """Ranks 0, 1, 2, ... of the numbers of each row, ``Int32[rows, size]``; equal numbers share a rank.
 
     Args:
-        x: ``Float64[rows, size]``, no NaN; infinities are numbers like others, both zeros are one.
+        x: ``Float64[rows, size]``, no NaN; infinities are allowed, both zeros are equal.
     """
     return ranks_by_numpy(x) if level() == "off" else ranks_by_library(x)
 
 
 def concordance(a: Ranks, b: Ranks) -> Ints:
-    """Concordant less discordant pairs of every row of ``a`` with every row of ``b``, ``Int64[rows, rows]``.
+    """Concordant minus discordant pairs of each row of ``a`` with each row of ``b``, ``Int64[rows, rows]``.
 
     Nothing is checked here.
 
@@ -89,7 +89,7 @@ def _concordance(x: Ranks, y: Ranks) -> int:
     size, wide = len(x), x.astype(np.int64)
     both = _tied(np.unique(wide * (int(y.max()) + 1) + y, return_counts=True)[1])
     untied = size * (size - 1) // 2 - _tied(np.bincount(x)) - _tied(np.bincount(y)) + both
-    # Values that are equal in x come in the order of y, so that none of their pairs is inverted.
+    # Values that are equal in x are sorted by y, so none of their pairs is inverted.
     return untied - 2 * _inversions(y[np.lexsort((y, x))])
 
 
@@ -98,9 +98,9 @@ def _tied(counts: Ints) -> int:
 
 
 def _inversions(values: Ranks) -> int:
-    """Pairs in falling order: those that a bit tells apart, where all higher bits are equal.
+    """Pairs in falling order, counted bit by bit: a pair counts at the highest bit that differs.
 
-    Values are kept sorted by their higher bits, so that those that share them lie side by side.
+    Values are kept sorted by their higher bits, so values that share those bits are contiguous.
     """
     starts = np.concatenate([[0], np.cumsum(np.bincount(values))])
     places, found = np.arange(len(values)), 0

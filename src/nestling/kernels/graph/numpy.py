@@ -1,4 +1,4 @@
-"""The kernels of graphs in numpy: slower, the same answers."""
+"""Graph search in numpy: the same answers as the compiled kernels, slower."""
 
 from __future__ import annotations
 

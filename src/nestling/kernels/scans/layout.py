@@ -1,4 +1,4 @@
-"""What the kernels read and give back: packed codes, stored rows, prepared queries, what was found."""
+"""The arrays of scans: packed codes, stored rows, prepared queries, and answers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ LANES = 16
 """Rows in a block of packed codes."""
 BITS = (1, 2, 4, 8)
 MOST_DIMS = 16_384
-"""Sums of products of 8-bit codes and queries of more dims would not fit 32 bits."""
+"""With more dims, sums of products of 8-bit codes and queries would overflow 32 bits."""
 _LINE_BYTES = 64
 
 
 def count_lines(dim: int, bits: int) -> int:
-    """Lines of 64 bytes that a block of 16 rows takes."""
+    """Number of 64-byte lines of a block of 16 rows."""
     return -(-dim * bits // 32)
 
 
 def padded(rows: int) -> int:
-    """Rows with those that fill the last block."""
+    """The number of rows, rounded up to whole blocks."""
     return -(-rows // LANES) * LANES
 
 
@@ -35,8 +35,8 @@ def pack(codes: Bytes, bits: int) -> Bytes:
     """Codes ``UInt8[rows, dim]`` below ``2**bits`` in blocks of 16 rows: ``UInt8[blocks, lines, 64]``.
 
     In line ``l``, row ``r`` of the block owns bytes ``4r`` to ``4r + 3``; byte ``p`` of them holds, from
-    its lowest bits up, the codes of the dims ``l * 32 / bits + 4s + p`` for ``s = 0, 1, ...``. What fills
-    the last block and line is zero.
+    its lowest bits up, the codes of the dims ``l * 32 / bits + 4s + p`` for ``s = 0, 1, ...``. The last
+    block and line are padded with zeros.
 
     >>> pack(np.arange(8, dtype=np.uint8)[None] % 4, 2)[0, 0, :4]
     array([ 0,  5, 10, 15], dtype=uint8)
@@ -53,7 +53,7 @@ def pack(codes: Bytes, bits: int) -> Bytes:
 
 
 def unpack(blocks: Bytes, bits: int) -> Bytes:
-    """The codes that :func:`pack` packed, with what fills the last block and line."""
+    """The codes that :func:`pack` packed, with the padding of the last block and line."""
     lines = blocks.shape[1]
     rows = blocks.reshape(-1, lines, LANES, 4).transpose(0, 2, 1, 3)
     mask = np.uint8((1 << bits) - 1)
@@ -62,7 +62,7 @@ def unpack(blocks: Bytes, bits: int) -> Bytes:
 
 
 def pack_rows(codes: Bytes) -> Bytes:
-    """2-bit codes row by row: byte ``j`` holds those of the dims ``s * stride + j`` for ``s = 0, 1, 2, 3``.
+    """2-bit codes row by row: byte ``j`` holds the codes of dims ``s * stride + j`` for ``s = 0, 1, 2, 3``.
 
     Rows are padded as :func:`pack` pads their dims, so ``stride`` is four bytes for each of its lines.
     """
@@ -77,13 +77,13 @@ def pack_rows(codes: Bytes) -> Bytes:
 
 
 def unpack_rows(rows: Bytes) -> Bytes:
-    """The codes that :func:`pack_rows` packed, with the dims that fill their lines."""
+    """The codes that :func:`pack_rows` packed, with the padding of their lines."""
     return np.concatenate([rows >> np.uint8(shift) & np.uint8(3) for shift in (0, 2, 4, 6)], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """One code of 1, 2, 4 or 8 bits a dim of many rows, with what turns sums of codes into bounds.
+    """Codes of 1, 2, 4 or 8 bits a dim of many rows, and the numbers that turn sums of codes into bounds.
 
     With ``t = 2 <query, code> - (2^bits - 1) sum(query)`` the bound of a row is
     ``scale * (alpha * t + beta) + gamma * radius + bias``; the factors belong to the query. With
@@ -94,8 +94,8 @@ class Packed:
         bits: 1, 2, 4 or 8.
         blocks: as :func:`pack` gives them.
         scale: ``Float[padded rows]``: half the distance between neighbouring codes.
-        radius: ``Float[padded rows]``, ``-inf`` in rows that only fill the last block.
-        bias: ``Float[padded rows]`` or nothing.
+        radius: ``Float[padded rows]``, ``-inf`` in padding rows.
+        bias: ``Float[padded rows]`` or None.
     """
 
     rows: int
@@ -108,7 +108,7 @@ class Packed:
 
 @dataclass(frozen=True, eq=False)
 class TwoPlanes:
-    """A 4-bit code in two halves: the high bits are scanned, the low bits read for what survives.
+    """A 4-bit code in two halves: the high bits are scanned, the low bits are read for rows that survive.
 
     Args:
         coarse: the high two bits.
@@ -125,12 +125,12 @@ class TwoPlanes:
 
 @dataclass(frozen=True, eq=False)
 class StoredRows:
-    """Vectors that exact scores are computed from, in double precision.
+    """Vectors whose exact scores are computed in double precision.
 
     Args:
-        values: ``float32``, ``float16`` or ``int8`` ``[rows, dim]``, entries of a row side by side.
-        scale: ``Float64[rows]`` that inner products are multiplied by, or nothing.
-        distance: whether scores are squared distances, with the sign changed, instead.
+        values: ``float32``, ``float16`` or ``int8`` ``[rows, dim]``, entries of a row contiguous.
+        scale: ``Float64[rows]``: factors of the inner products, or None.
+        distance: scores are negated squared distances instead of inner products.
     """
 
     values: NDArray[Any]
@@ -140,16 +140,16 @@ class StoredRows:
 
 @dataclass(frozen=True, eq=False)
 class Probes:
-    """Queries, ready to be compared with codes and with stored rows.
+    """Queries, prepared for comparison with codes and with stored rows.
 
     Args:
         codes: ``Int8[queries, dims of the packed code]``.
         sums: ``Int32[queries]``: sum of the codes of each.
         likely: ``Float32[queries, 2, 3]``: alpha, beta, gamma of a bound by the high bits and by all bits.
-        sure: the same of bounds that always hold; without them those that are likely decide alone.
+        sure: the same for bounds that always hold; if None, the likely bounds decide alone.
         exact: ``Float64[queries, dim]``.
-        bounds: ``Float64[queries, 3]``: a score ``s`` compares with bounds as ``s * a + b``, where ``b`` is
-            known to within the third number.
+        bounds: ``Float64[queries, 3]``: slope, offset and the absolute error of the offset of the affine map
+            from scores to bounds.
     """
 
     codes: NDArray[np.int8]
@@ -176,7 +176,7 @@ class Found:
         scores: ``Float64[queries, k]``, nan where there are fewer.
         refined: ``Int64[queries]``: rows whose low bits were read.
         verified: ``Int64[queries]``: rows whose exact score was computed.
-        skipped: ``Float64[queries]``: the largest bound of a row that was not verified.
+        skipped: ``Float64[queries]``: the largest bound among rows that were not verified.
     """
 
     indices: Ints
@@ -187,12 +187,12 @@ class Found:
 
     @classmethod
     def joined(cls, parts: list[Found]) -> Found:
-        """The answers of searches for some queries each, one after the other."""
+        """Answers of searches for different queries, concatenated."""
         return cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
 
     @classmethod
     def merged(cls, parts: list[Found]) -> Found:
-        """The answers of searches in some rows each, for the same queries."""
+        """Answers of searches for the same queries in different rows, merged."""
         k = parts[0].indices.shape[1]
         indices, scores = (
             np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("indices", "scores")

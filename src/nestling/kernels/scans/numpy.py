@@ -1,4 +1,4 @@
-"""The kernels in numpy: slower, the same answers."""
+"""Scans and exact scores in numpy: the same answers as the compiled kernels, slower."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def search(
 ) -> Found:
     """The ``k`` best rows of every query; a row is left out only if a bound lies below the k-th best score.
 
-    For a few queries coarse codes of all rows are scanned and fine codes of what survives are read; for
-    many, both are unpacked once for all of them and compared as a product of matrices. Exact scores are
-    computed of what survives that. Of equal scores the row that stands first wins. The arrays must fit each
-    other as their classes say; nothing is checked here.
+    For few queries the compiled kernels scan the high bits of all rows and read the low bits of rows that
+    survive. For many queries they unpack both once, and compare them in a product of matrices. Exact scores
+    are computed for rows that survive. Of equal scores the lower row wins. Shapes and types must be those
+    that the classes state; nothing is checked here.
 
     Args:
-        vectors: what exact scores are computed from.
+        vectors: the rows, for exact scores.
         codes: their codes.
         probes: the queries.
         k: how many rows to find, at least 1.
-        allowed: ``Bool[rows]``: the rows that may be found; all of them by default.
-        blocks: the blocks of 16 rows to look in, from start to stop; all of them by default.
+        allowed: ``Bool[rows]``: the rows that may be found; all by default.
+        blocks: the blocks of 16 rows to search, from start to stop; all by default.
     """
     factors = probes.likely if probes.sure is None else probes.sure
     coarse, fine = _bounds_of_planes(codes, probes.codes, factors)
@@ -64,7 +64,7 @@ def search(
 
 
 def scan(codes: Packed, queries: NDArray[np.int8], factors: Floats) -> list[tuple[Ints, Floats]]:
-    """The rows whose bound reaches a threshold, in rising order, and those bounds, for every query.
+    """For every query, the rows whose bound reaches its threshold, in rising order, and their bounds.
 
     Several queries share each pass over the codes. A threshold of ``-inf`` gives the bounds of all rows.
 
@@ -111,7 +111,7 @@ def _bounds(codes: Packed, blocks: slice, sums: Ints, queries: NDArray[np.int8],
 
 def _bound(steps: Ints, factors: Floats, scale: Floats, radius: Floats, bias: Floats | None) -> Floats:
     alpha, beta, gamma = (factors[:, i, None] for i in range(3))
-    with np.errstate(invalid="ignore", over="ignore"):  # what overflows bounds nothing, and survives
+    with np.errstate(invalid="ignore", over="ignore"):  # a bound that overflows excludes no row
         bound = scale * (alpha * steps.astype(np.float32) + beta) + gamma * radius
         return np.asarray(bound if bias is None else bound + bias)
 
