@@ -36,7 +36,7 @@ _MODULES = (
         "nestling.cli",
         "nestling.domains.text.similarity",
     ),
-    *("nestling.encoders.text.encoder", "nestling.encoders.text.worker", "nestling.training.loop"),
+    *("nestling.encoders.text.encoder", "nestling.encoders.text.workers.worker", "nestling.training.loop"),
 )
 _EXECUTABLE = """#!{python} -ISs
 import json, os, signal, socket, sys
