@@ -14,6 +14,7 @@ constexpr int kWidth = 8, kRegisters = 1, kSums = 4, kStep = 16;
 using Ints = __m256i;
 using Floats = __m256;
 using Doubles = __m256d;
+template <typename T> using Entries = Doubles[kSums];
 using Codes = __m256i;
 using Four = __m256i;
 

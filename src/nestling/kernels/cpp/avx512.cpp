@@ -16,6 +16,7 @@ constexpr int kWidth = 16, kRegisters = 1, kSums = 4, kStep = 32;
 using Ints = __m512i;
 using Floats = __m512;
 using Doubles = __m512d;
+template <typename T> using Entries = Doubles[kSums];
 using Codes = __m512i;
 using Four = __m512i;
 

@@ -9,7 +9,8 @@
 //   load_codes, part_of       a line of packed codes, and one of the parts of its bytes
 //   Sums, first_sum           <query, code> of kWidth rows, and where it begins
 //   steps_of, sort_out        2 * sum - offset as a float; which of kWidth rows survive
-//   load_entries, finish      kStep entries of a row in double precision; sums with what is left at its end
+//   Entries, load_entries     kStep entries of a row in double precision, as kSums of Doubles
+//   finish                    the total of the sums and of what is left at the end of a row
 //
 // Whole numbers are exact, so every level finds the same sums.
 
@@ -67,7 +68,7 @@ TARGET double score(const void* data, const double* query, int64_t dim) {
     Doubles sums[kSums] = {};
     int64_t i = 0;
     for (; i + kStep <= dim; i += kStep) {
-        Doubles entries[kSums];
+        Entries<T> entries;
         load_entries(row + i, entries);
         for (int j = 0; j < kSums; ++j) {
             const Doubles y = load(query + i + j * (kStep / kSums)), apart = entries[j] - y;

@@ -21,6 +21,7 @@ constexpr int kWidth = 4, kRegisters = kLanes / kWidth, kSums = 4, kStep = 8;
 using Ints = int32x4_t;
 using Floats = float32x4_t;
 using Doubles = float64x2_t;
+template <typename T> using Entries = Doubles[kSums];
 using Codes = uint8x16_t;
 using Four = int8x16_t;
 

@@ -86,10 +86,13 @@ void product(const uint8_t* tile, int64_t blocks, int64_t quads, const int8_t* s
         }
 }
 
-// Eight sums side by side, so that the compiler can keep them in registers of any width.
-template <typename T> inline void load_entries(const T* row, double* entries) {
-    for (int j = 0; j < kSums; ++j) entries[j] = widen(row[j]);
-}
+// Eight sums side by side, so that the compiler can keep them in registers of any width. Entries are widened
+// where they are used, in the same loop.
+template <typename T> struct Entries {
+    const T* row;
+    double operator[](int j) const { return widen(row[j]); }
+};
+template <typename T> inline void load_entries(const T* row, Entries<T>& entries) { entries.row = row; }
 
 template <typename T, bool DISTANCE>
 double finish(const double* sums, const T* row, const double* query, int64_t count) {
