@@ -186,7 +186,7 @@ def test_no_bound_is_ever_violated(rule: CutRule, metric: str) -> None:
     exact = queries.astype(np.float64)
     if rule.after == "l2":
         exact /= np.linalg.norm(exact, axis=1, keepdims=True)
-    aim = scan._frame.aim(exact)
+    aim = scan._centring.prepare(exact)
     probes = scan._codes.probes(exact, aim, scan._calibration, 1.0)
     truth = plain(queries, vectors, rule, metric) * aim.bounds[:, :1] + aim.bounds[:, 1:2]
     for bounds in twin._bounds_of_planes(scan._codes.planes, probes.codes, probes.sure):

@@ -13,8 +13,15 @@ from nestling import kernels
 from nestling.errors import ArtifactError
 from nestling.process.progress import watched
 from nestling.search.certified.calibration import Calibration
-from nestling.search.certified.planes import PlaneWriter, Quantiser, Turned, planes_of, steps_of, turn
-from nestling.search.exact.centring import Aim, Frame
+from nestling.search.certified.planes import (
+    PlaneWriter,
+    Quantiser,
+    RotatedQueries,
+    planes_of,
+    rotate,
+    steps_of,
+)
+from nestling.search.exact.centring import Centring, PreparedQueries
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -44,15 +51,15 @@ class PlaneCodes:
     longest: Doubles
 
     @classmethod
-    def build(cls, vectors: NDArray[Any], frame: Frame, seed: int) -> Self:
+    def build(cls, vectors: NDArray[Any], centring: Centring, seed: int) -> Self:
         """Code all vectors, some rows at a time."""
         sample = np.linspace(0, len(vectors) - 1, min(_SAMPLED, len(vectors))).astype(np.int64)
-        quantiser = Quantiser.fit(frame.centre(vectors, sample), seed)
-        writer = PlaneWriter(*vectors.shape, biased=frame.metric == "euclidean")
+        quantiser = Quantiser.fit(centring.centre(vectors, sample), seed)
+        writer = PlaneWriter(*vectors.shape, biased=centring.metric == "euclidean")
         starts = range(0, len(vectors), _ROWS_AT_A_TIME)
         for start in watched(starts, "coding", "blocks"):
             rows = np.arange(start, min(start + _ROWS_AT_A_TIME, len(vectors)))
-            writer.write(start, quantiser.code(frame.centre(vectors, rows)))
+            writer.write(start, quantiser.code(centring.centre(vectors, rows)))
         return cls(quantiser, writer.planes(), writer.longest)
 
     @property
@@ -62,34 +69,38 @@ class PlaneCodes:
         floats = 4 if coarse.bias is None else 5
         return coarse.blocks.nbytes + planes.fine.nbytes + floats * coarse.scale.nbytes
 
-    def probes(self, exact: Doubles, aim: Aim, calibration: Calibration, confidence: float) -> kernels.Probes:
+    def probes(
+        self, exact: Doubles, prepared: PreparedQueries, calibration: Calibration, confidence: float
+    ) -> kernels.Probes:
         """Queries as the kernels take them, with bounds for a confidence; for 1, bounds that always hold."""
-        turned = turn(aim.units, self.quantiser.rotation, self.planes.fine.shape[1] * 4)
+        rotated = rotate(prepared.units, self.quantiser.rotation, self.planes.fine.shape[1] * 4)
         normal = calibration.normal(_SCOUTING if confidence == 1 else confidence)
         gains, spreads = calibration.arrays
-        likely = self._factors(aim, turned, gains, spreads * normal)
-        sure = self._factors(aim, turned, _NO_GAIN, _WHOLE_RADIUS) if confidence == 1 else None
-        sums = turned.codes.sum(axis=1, dtype=np.int32)
-        return kernels.Probes(turned.codes, sums, likely, sure, exact, aim.bounds)
+        likely = self._factors(prepared, rotated, gains, spreads * normal)
+        sure = self._factors(prepared, rotated, _NO_GAIN, _WHOLE_RADIUS) if confidence == 1 else None
+        sums = rotated.codes.sum(axis=1, dtype=np.int32)
+        return kernels.Probes(rotated.codes, sums, likely, sure, exact, prepared.bounds)
 
-    def _factors(self, aim: Aim, turned: Turned, gains: Doubles, radii: Doubles) -> NDArray[np.float32]:
+    def _factors(
+        self, prepared: PreparedQueries, rotated: RotatedQueries, gains: Doubles, radii: Doubles
+    ) -> NDArray[np.float32]:
         """Alpha, beta and gamma of both planes: ``Float32[queries, 2, 3]``."""
-        factors = np.empty((len(aim.units), 2, 3), np.float64)
-        factors[:, :, 0] = turned.steps[:, None]
-        factors[:, :, 1] = turned.errors[:, None] * self.longest
+        factors = np.empty((len(prepared.units), 2, 3), np.float64)
+        factors[:, :, 0] = rotated.steps[:, None]
+        factors[:, :, 1] = rotated.errors[:, None] * self.longest
         factors[:, :, 2] = radii
-        factors *= (aim.lengths[:, None] * gains)[:, :, None]
+        factors *= (prepared.lengths[:, None] * gains)[:, :, None]
         if not np.abs(factors).max() <= _LARGEST_FACTOR:
             factors[(np.abs(factors) > _LARGEST_FACTOR).any(axis=(1, 2))] = np.nan
         return factors.astype(np.float32)
 
-    def calibrate(self, vectors: NDArray[Any], frame: Frame, asked: Ints, answers: Ints) -> Calibration:
+    def calibrate(self, vectors: NDArray[Any], centring: Centring, asked: Ints, answers: Ints) -> Calibration:
         """Compare estimates with the truth for pairs of rows: one as a query, one of its neighbours."""
         dim = vectors.shape[1]
         if not len(asked):
             return Calibration.theoretical(dim)
         parts = np.array_split(np.arange(len(asked)), -(-len(asked) // _ROWS_AT_A_TIME))
-        compared = [self._compare(vectors, frame, asked[part], answers[part]) for part in parts]
+        compared = [self._compare(vectors, centring, asked[part], answers[part]) for part in parts]
         shares, truths, estimates, radii = (
             np.concatenate(each, axis=-1) for each in zip(*compared, strict=True)
         )
@@ -99,18 +110,18 @@ class PlaneCodes:
         return Calibration.fit(gains, errors, dim)
 
     def _compare(
-        self, vectors: NDArray[Any], frame: Frame, asked: Ints, answers: Ints
+        self, vectors: NDArray[Any], centring: Centring, asked: Ints, answers: Ints
     ) -> tuple[Doubles, Doubles, Doubles, Doubles]:
         """Per pair: gains and estimates and radii of either code, and the true inner product."""
         queries = vectors[asked].astype(np.float64)
-        if frame.inverse_norms is not None:
-            queries *= frame.inverse_norms[asked][:, None]
-        units = frame.aim(queries).units
-        centred = frame.centre(vectors, answers)
-        turned, coded = turn(units, self.quantiser.rotation, units.shape[1]), self.quantiser.code(centred)
-        products = [np.einsum("ij,ij->i", turned.codes, each) for each in steps_of(coded.codes)]
-        reach = turned.errors * self.longest[:, None]
-        estimates = coded.scales * (np.stack(products) * turned.steps + reach)
+        if centring.inverse_norms is not None:
+            queries *= centring.inverse_norms[asked][:, None]
+        units = centring.prepare(queries).units
+        centred = centring.centre(vectors, answers)
+        rotated, coded = rotate(units, self.quantiser.rotation, units.shape[1]), self.quantiser.code(centred)
+        products = [np.einsum("ij,ij->i", rotated.codes, each) for each in steps_of(coded.codes)]
+        reach = rotated.errors * self.longest[:, None]
+        estimates = coded.scales * (np.stack(products) * rotated.steps + reach)
         kept = np.square(coded.lengths) - np.square(coded.radii)
         shares = np.where(kept > 0, np.square(coded.lengths) / np.where(kept > 0, kept, 1), 1)
         return shares, np.einsum("ij,ij->i", units, centred)[None], estimates, coded.radii
@@ -152,7 +163,7 @@ class PlaneCodes:
         planes = planes_of(rows, coarse, fine, floats)
         return cls(Quantiser(rotation, step), planes, longest)
 
-    def check(self, vectors: NDArray[Any], frame: Frame, where: str) -> None:
+    def check(self, vectors: NDArray[Any], centring: Centring, where: str) -> None:
         """Compare the codes of some rows with the vectors.
 
         Raises:
@@ -164,11 +175,11 @@ class PlaneCodes:
                 f"{vectors.shape[1]}"
             )
         rows = np.linspace(0, len(vectors) - 1, min(_CHECKED, len(vectors))).astype(np.int64)
-        turned = frame.centre(vectors, rows) @ self.quantiser.rotation
+        rotated = centring.centre(vectors, rows) @ self.quantiser.rotation
         blocks = np.unique(rows // kernels.LANES)
         high = kernels.unpack(self.planes.coarse.blocks[blocks], 2).reshape(len(blocks), kernels.LANES, -1)
         codes = high[np.searchsorted(blocks, rows // kernels.LANES), rows % kernels.LANES]
-        codes = (codes << np.uint8(2) | kernels.unpack_rows(self.planes.fine[rows]))[:, : turned.shape[1]]
+        codes = (codes << np.uint8(2) | kernels.unpack_rows(self.planes.fine[rows]))[:, : rotated.shape[1]]
         both = zip(
             steps_of(codes),
             (self.planes.coarse.scale, self.planes.fine_scale),
@@ -176,6 +187,6 @@ class PlaneCodes:
             strict=True,
         )
         for steps, scale, radius in both:
-            apart = np.linalg.norm(turned - scale[rows][:, None] * steps, axis=1)
+            apart = np.linalg.norm(rotated - scale[rows][:, None] * steps, axis=1)
             if not (apart <= radius[rows] * (1 + 1e-6) + 1e-30).all():
                 raise ArtifactError(f"the codes in {where} are not those of these vectors; build them anew")

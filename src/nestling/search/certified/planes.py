@@ -1,6 +1,6 @@
 """4-bit codes of vectors in two halves, with bounds on inner products that hold for every query.
 
-A vector ``y`` (centred and turned by a random rotation ``R``) is written as ``a c + r``: odd whole numbers
+A vector ``y`` (centred, then multiplied by a random rotation) is written as ``a c + r``: odd whole numbers
 ``c`` from -15 to 15, a factor ``a``, a remainder of known length. So ``<u, y> <= a <u, c> + |u| |r|`` for
 every ``u`` (Cauchy and Schwarz). The high two bits of each entry of ``c`` are such a code of their own, with
 their own factor and remainder; they are all that has to be read of most vectors.
@@ -67,22 +67,22 @@ class Quantiser:
 
     def code(self, centred: Doubles) -> Coded:
         """The codes of centred vectors ``Float64[rows, dim]``."""
-        turned = centred @ self.rotation
+        rotated = centred @ self.rotation
         lengths = np.linalg.norm(centred, axis=1)
-        dim = turned.shape[1]
+        dim = rotated.shape[1]
         width = np.maximum(lengths, np.finfo(np.float64).tiny) / np.sqrt(dim) * self.step
-        narrow = (turned / width[:, None]).astype(np.float32)
+        narrow = (rotated / width[:, None]).astype(np.float32)
         codes = np.clip(np.floor(narrow) + np.float32(8), 0, 15).astype(np.uint8)
-        parts = [self._measure(turned, steps, lengths) for steps in steps_of(codes)]
+        parts = [self._measure(rotated, steps, lengths) for steps in steps_of(codes)]
         scales, radii = (np.stack(each) for each in zip(*parts, strict=True))
         return Coded(codes, scales, radii, lengths)
 
     @staticmethod
-    def _measure(turned: Doubles, steps: Doubles, lengths: Doubles) -> tuple[Doubles, Doubles]:
+    def _measure(rotated: Doubles, steps: Doubles, lengths: Doubles) -> tuple[Doubles, Doubles]:
         """The factor of each row's steps that leaves least out, as float32 holds it, and what is left out."""
-        best = np.einsum("ij,ij->i", turned, steps) / np.einsum("ij,ij->i", steps, steps)
+        best = np.einsum("ij,ij->i", rotated, steps) / np.einsum("ij,ij->i", steps, steps)
         scales = np.maximum(best, 0).astype(np.float32).astype(np.float64)
-        remainder = turned - scales[:, None] * steps
+        remainder = rotated - scales[:, None] * steps
         radii = np.sqrt(np.einsum("ij,ij->i", remainder, remainder))
         return scales, radii * (1 + _ROUNDING) + lengths * _ROUNDING
 
@@ -93,7 +93,7 @@ def steps_of(codes: NDArray[np.uint8]) -> tuple[Doubles, Doubles]:
 
 
 @dataclass(frozen=True, eq=False)
-class Turned:
+class RotatedQueries:
     """Queries of length one as the codes see them.
 
     Args:
@@ -107,14 +107,16 @@ class Turned:
     errors: Doubles
 
 
-def turn(units: Doubles, rotation: Doubles, packed_dim: int) -> Turned:
+def rotate(units: Doubles, rotation: Doubles, packed_dim: int) -> RotatedQueries:
     """Turn and round queries ``Float64[queries, dim]`` of length one, or zero."""
-    turned = units @ rotation
-    steps = np.maximum(np.abs(turned).max(axis=1), np.finfo(np.float32).tiny) / 127
+    rotated = units @ rotation
+    steps = np.maximum(np.abs(rotated).max(axis=1), np.finfo(np.float32).tiny) / 127
     codes = np.zeros((len(units), packed_dim), np.int8)
-    whole = np.rint(turned / steps[:, None])
+    whole = np.rint(rotated / steps[:, None])
     codes[:, : units.shape[1]] = whole
-    return Turned(codes, steps, np.linalg.norm(turned - whole * steps[:, None], axis=1) * (1 + 1e-9) + 1e-12)
+    return RotatedQueries(
+        codes, steps, np.linalg.norm(rotated - whole * steps[:, None], axis=1) * (1 + 1e-9) + 1e-12
+    )
 
 
 class PlaneWriter:

@@ -1,4 +1,4 @@
-"""Exact search that reads a quarter byte a dim of most vectors, and can say why its answer is exact."""
+"""Exact search that scans 2-bit codes first, and uses error bounds to prove that no neighbour was missed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.process.blocks import shares
 from nestling.search.certified.calibration import Calibration
 from nestling.search.certified.codes import PlaneCodes
-from nestling.search.exact.centring import Aim, Frame, readable
+from nestling.search.exact.centring import Centring, PreparedQueries, readable
 from nestling.search.exact.neighbours import Metric, Neighbours, check_k
 from nestling.search.exact.scores import in_single
 from nestling.search.exact.space import Space
@@ -79,7 +79,7 @@ class CertifiedScan:
     precision, and the certificate says what the bounds left out. With a ``confidence`` below 1 the bounds
     are those that quantisation errors keep with that probability.
 
-    Codes are of vectors that are centred and turned by a random rotation; similarities are kept, and the
+    Codes are of vectors that are centred and rotated at random; similarities are kept, and the
     bounds hold for any vectors. They are tight, and the search fast, from about 64 dims on.
     Searching shares no state that changes: any number of threads may search at once.
     """
@@ -87,14 +87,14 @@ class CertifiedScan:
     def __init__(
         self,
         vectors: NDArray[Any],
-        frame: Frame,
+        centring: Centring,
         codes: PlaneCodes,
         calibration: Calibration,
         metric: Metric,
     ) -> None:
-        self._vectors, self._frame, self._codes = vectors, frame, codes
+        self._vectors, self._centring, self._codes = vectors, centring, codes
         self._calibration, self._metric = calibration, metric
-        self._stored = kernels.StoredRows(vectors, frame.inverse_norms, frame.metric == "euclidean")
+        self._stored = kernels.StoredRows(vectors, centring.inverse_norms, centring.metric == "euclidean")
 
     @classmethod
     def build(
@@ -123,10 +123,10 @@ class CertifiedScan:
         """
         _check_options(rule, metric, code)
         vectors = _codable(check_vectors(vectors))
-        frame = Frame.fit(vectors, Space.of(rule, metric).similarity)
-        codes = PlaneCodes.build(vectors, frame, seed)
-        made = cls(vectors, frame, codes, Calibration.theoretical(vectors.shape[1]), metric)
-        return cls(vectors, frame, codes, made._calibrate(seed), metric)
+        centring = Centring.fit(vectors, Space.of(rule, metric).similarity)
+        codes = PlaneCodes.build(vectors, centring, seed)
+        made = cls(vectors, centring, codes, Calibration.theoretical(vectors.shape[1]), metric)
+        return cls(vectors, centring, codes, made._calibrate(seed), metric)
 
     def search(
         self,
@@ -154,24 +154,24 @@ class CertifiedScan:
         """
         queries = check_vectors(queries, "queries", dim=self._vectors.shape[1])
         self._check_request(k, confidence, allowed)
-        aim, probes = self._aimed(queries, confidence)
+        prepared, probes = self._prepared(queries, confidence)
         if allowed is not None and np.count_nonzero(allowed) < len(allowed) * _FEW:
             found = _look_through(self._stored, np.flatnonzero(allowed), probes, k)
         else:
             found = self._find(probes, k, allowed, workers)
-        return self._answer(found, aim, confidence)
+        return self._answer(found, prepared, confidence)
 
-    def _aimed(self, queries: NDArray[Any], confidence: float) -> tuple[Aim, kernels.Probes]:
-        exact = self._frame.direct(queries)
-        aim = self._frame.aim(exact)
-        return aim, self._codes.probes(exact, aim, self._calibration, confidence)
+    def _prepared(self, queries: NDArray[Any], confidence: float) -> tuple[PreparedQueries, kernels.Probes]:
+        exact = self._centring.direct(queries)
+        prepared = self._centring.prepare(exact)
+        return prepared, self._codes.probes(exact, prepared, self._calibration, confidence)
 
     def cost(self) -> Cost:
         """What one query scans, and what the codes take beside the vectors."""
         rows, dim = self._vectors.shape
         size = self._codes.size_bytes
-        if self._frame.inverse_norms is not None:
-            size += self._frame.inverse_norms.nbytes
+        if self._centring.inverse_norms is not None:
+            size += self._centring.inverse_norms.nbytes
         return Cost(flops=rows * dim, size_bytes=size, output_bytes=size // rows)
 
     def save(self, folder: str | Path) -> None:
@@ -180,15 +180,19 @@ class CertifiedScan:
         Raises:
             StorageError: if writing fails.
         """
-        frame = self._frame
-        for name, array in {**self._codes.arrays(), "mean": frame.mean, "norms": frame.inverse_norms}.items():
+        centring = self._centring
+        for name, array in {
+            **self._codes.arrays(),
+            "mean": centring.mean,
+            "norms": centring.inverse_norms,
+        }.items():
             if array is not None:
                 with open_new(home_path(folder) / f"{name}.npy") as stream:
                     np.save(stream, array, allow_pickle=False)
         settings = {
             "metric": self._metric,
-            "space": frame.metric,
-            "scale": frame.scale,
+            "space": centring.metric,
+            "scale": centring.scale,
             "step": self._codes.quantiser.step,
             "calibration": self._calibration.to_json(),
         }
@@ -206,15 +210,15 @@ class CertifiedScan:
             settings = json.loads((root / "certified.json").read_text(encoding="utf-8"))
             arrays = {path.stem: np.load(path, allow_pickle=False) for path in sorted(root.glob("*.npy"))}
             inverse = arrays.get("norms")
-            frame = Frame(settings["space"], float(settings["scale"]), arrays["mean"], inverse)
+            centring = Centring(settings["space"], float(settings["scale"]), arrays["mean"], inverse)
             codes = PlaneCodes.of_arrays(len(vectors), arrays, float(settings["step"]))
             calibration = Calibration(*settings["calibration"])
-            made = cls(vectors, frame, codes, calibration, settings["metric"])
+            made = cls(vectors, centring, codes, calibration, settings["metric"])
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise ArtifactError(
                 f"{folder} does not hold a certified scan that can be read: {error}"
             ) from error
-        codes.check(vectors, frame, str(folder))
+        codes.check(vectors, centring, str(folder))
         return made
 
     def _check_request(self, k: int, confidence: float, allowed: NDArray[np.bool_] | None) -> None:
@@ -249,9 +253,11 @@ class CertifiedScan:
         with ThreadPoolExecutor(workers) as pool:
             return kernels.Found.joined(list(pool.map(search, parts)))
 
-    def _answer(self, found: kernels.Found, aim: Aim, confidence: float) -> CertifiedNeighbours:
+    def _answer(
+        self, found: kernels.Found, prepared: PreparedQueries, confidence: float
+    ) -> CertifiedNeighbours:
         with np.errstate(invalid="ignore", over="ignore"):
-            skipped = (found.skipped - aim.bounds[:, 1]) / aim.bounds[:, 0]
+            skipped = (found.skipped - prepared.bounds[:, 1]) / prepared.bounds[:, 0]
         there = (found.indices >= 0).sum(axis=1)
         last = np.take_along_axis(found.scores, np.maximum(there - 1, 0)[:, None], axis=1)[:, 0]
         scores, last, skipped = (self._shown(each) for each in (found.scores, last, skipped))
@@ -264,7 +270,7 @@ class CertifiedScan:
         """Similarities, or distances."""
         if self._metric == "dot":
             return scores
-        squares = -scores if self._frame.metric == "euclidean" else 2 - 2 * scores
+        squares = -scores if self._centring.metric == "euclidean" else 2 - 2 * scores
         return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
     def _calibrate(self, seed: int) -> Calibration:
@@ -272,11 +278,11 @@ class CertifiedScan:
         rows = len(self._vectors)
         k = min(_CALIBRATION_NEIGHBOURS + 1, rows)
         chosen = np.random.default_rng(seed).choice(rows, min(_CALIBRATION_QUERIES, rows), replace=False)
-        _, probes = self._aimed(check_vectors(self._vectors[np.sort(chosen)]), 1.0)
+        _, probes = self._prepared(check_vectors(self._vectors[np.sort(chosen)]), 1.0)
         found = self._find(probes, k, None, None).indices
         asked, answers = np.repeat(np.sort(chosen), k), found.ravel()
         others = asked != answers
-        return self._codes.calibrate(self._vectors, self._frame, asked[others], answers[others])
+        return self._codes.calibrate(self._vectors, self._centring, asked[others], answers[others])
 
 
 def _look_through(vectors: kernels.StoredRows, rows: Ints, probes: kernels.Probes, k: int) -> kernels.Found:

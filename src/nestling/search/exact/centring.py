@@ -1,4 +1,4 @@
-"""What turns similarities and distances into inner products of centred vectors of length at most one."""
+"""Centres and scales vectors, so that cosine, dot and Euclidean search all become inner product search."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ FAR_FOR_GRAPH, FAR_FOR_CODES, FAR_FOR_COPIES = 1 / 4, 1.0, 8.0
 
 
 @dataclass(frozen=True, eq=False)
-class Aim:
-    """Queries in terms of a frame.
+class PreparedQueries:
+    """Queries, centred and scaled as the rows are.
 
     Args:
         units: ``Float64[queries, dim]`` of length one, or zero.
@@ -39,7 +39,7 @@ class Aim:
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class Centring:
     """How scores become inner products of codes: ``y = scale * x - mean``, with x normalised for the cosine.
 
     Args:
@@ -56,7 +56,7 @@ class Frame:
 
     @classmethod
     def fit(cls, vectors: NDArray[Any], metric: str) -> Self:
-        """The frame of vectors ``Float[rows, dim]``, which are read twice.
+        """The centring of vectors ``Float[rows, dim]``, which are read twice.
 
         Raises:
             DataError: for rows with NaN or infinity, or of length zero under the cosine (named).
@@ -108,7 +108,7 @@ class Frame:
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
             return scores.astype(np.float32)
 
-    def aim(self, queries: Doubles) -> Aim:
+    def prepare(self, queries: Doubles) -> PreparedQueries:
         """Queries ``Float64[queries, dim]``, of length one for the cosine, in terms of the coded rows."""
         moved = queries * self.scale - self.mean if self.metric == "euclidean" else queries
         lengths = np.linalg.norm(moved, axis=1)
@@ -117,11 +117,13 @@ class Frame:
         if self.metric == "euclidean":
             offset = np.square(lengths) / 2
             slope = np.full(len(queries), self.scale**2 / 2)
-            return Aim(units, lengths, np.stack([slope, offset, 1e-12 * (1 + offset)], axis=1))
+            return PreparedQueries(units, lengths, np.stack([slope, offset, 1e-12 * (1 + offset)], axis=1))
         with np.errstate(over="ignore"):
             slope = self.scale / divisors if self.metric == "dot" else np.ones(len(queries))
         slack = np.full(len(queries), 1e-12 * (1 + np.linalg.norm(self.mean)))
-        return Aim(units, np.ones(len(queries)), np.stack([slope, -(units @ self.mean), slack], axis=1))
+        return PreparedQueries(
+            units, np.ones(len(queries)), np.stack([slope, -(units @ self.mean), slack], axis=1)
+        )
 
 
 def is_far(mean: Doubles, spread: float, times: float) -> bool:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from nestling.errors import ArtifactError
 from nestling.kernels.graph import LINE_BYTES, CodedGraph, Residuals, WholeRows, aligned
-from nestling.search.exact.centring import Frame
+from nestling.search.exact.centring import Centring
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.space import Space
-from nestling.search.graph.codes import Turn, whole_rows, write_whole
+from nestling.search.graph.codes import Codec, whole_rows, write_whole
 from nestling.search.graph.equal_rows import Equal
 from nestling.search.graph.growth import begun_graph, linking_order, usual_view
 from nestling.search.graph.scan import GraphScan
@@ -33,14 +33,14 @@ class Coding:
     """How rows of a graph are coded.
 
     Attributes:
-        frame: turns scores into inner products; its norms are those of the rows that are coded.
-        turn: the main directions.
+        centring: makes scores inner products; its norms are those of the rows that are coded.
+        codec: rotates rows onto their principal axes and codes them.
         metric: ``"dot"`` or ``"euclidean"``, as answers show it.
         with_residuals: whether what the codes leave out is kept in 8 bits.
     """
 
-    frame: Frame
-    turn: Turn
+    centring: Centring
+    codec: Codec
     metric: Metric
     with_residuals: bool = False
 
@@ -51,16 +51,16 @@ class Coding:
         Raises:
             DataError: for rows with NaN or infinity, or of length zero under ``l2``; they are named.
         """
-        frame = Frame.fit(prefixes, space.similarity)
-        return cls(frame, Turn.fit(prefixes, frame, seed), space.metric)
+        centring = Centring.fit(prefixes, space.similarity)
+        return cls(centring, Codec.fit(prefixes, centring, seed), space.metric)
 
     def to_parts(self) -> Arrays:
         """What has to be stored, by name; the norms are needed while building alone."""
-        turn = self.turn
-        numbers = np.array([self.frame.scale, turn.longest, turn.coded, turn.lines], np.float64)
-        if turn.mean is not None:
+        codec = self.codec
+        numbers = np.array([self.centring.scale, codec.longest, codec.coded, codec.lines], np.float64)
+        if codec.mean is not None:
             numbers = np.append(numbers, _MOVED)
-        return {"basis": turn.basis, "mean": self.frame.mean, "numbers": numbers}
+        return {"basis": codec.basis, "mean": self.centring.mean, "numbers": numbers}
 
     @classmethod
     def from_parts(
@@ -68,36 +68,36 @@ class Coding:
     ) -> Self:
         """Read what :meth:`to_parts` gave; the rows themselves are needed for more coding and linking."""
         scale, longest, coded, lines, *moved = parts["numbers"].tolist()
-        frame_metric = space.similarity
+        similarity = space.similarity
         norms = None
         if space.is_normalised and prefixes is not None:
-            norms = Frame.fit(prefixes, frame_metric).inverse_norms
-        frame = Frame(frame_metric, scale, np.array(parts["mean"]), norms)
-        mean = frame.mean if moved else None
-        turn = Turn(np.array(parts["basis"]), int(coded), int(lines), frame_metric, longest, mean)
-        return cls(frame, turn, space.metric)
+            norms = Centring.fit(prefixes, similarity).inverse_norms
+        centring = Centring(similarity, scale, np.array(parts["mean"]), norms)
+        mean = centring.mean if moved else None
+        codec = Codec(np.array(parts["basis"]), int(coded), int(lines), similarity, longest, mean)
+        return cls(centring, codec, space.metric)
 
     @property
     def kinds(self) -> dict[str, tuple[Any, int]]:
         """Type and width of the arrays that :meth:`encode` makes."""
-        width = whole_rows(0, len(self.turn.basis)).values.shape[1]
+        width = whole_rows(0, len(self.codec.basis)).values.shape[1]
         kinds = dict(zip(_WHOLE, ((np.int8, width), (np.float32, 0), (np.float32, 0)), strict=True))
         if self.with_residuals:
-            kinds |= dict(zip(_RESIDUALS, ((np.int8, self.turn.columns), (np.float32, 0)), strict=True))
-        return {"codes": (np.uint8, self.turn.stride), **kinds}
+            kinds |= dict(zip(_RESIDUALS, ((np.int8, self.codec.columns), (np.float32, 0)), strict=True))
+        return {"codes": (np.uint8, self.codec.stride), **kinds}
 
     def encode(self, prefixes: NDArray[Any], rows: slice) -> Arrays:
         """Codes of some rows to search by, of 8 bits to choose links by, and residuals to rank by."""
-        turned = self.turn.turn(self.frame.centre(prefixes, np.arange(rows.start, rows.stop)))
-        codes, whole = np.empty((len(turned), self.turn.stride), np.uint8), whole_rows(*turned.shape)
-        self.turn.code(turned, codes)
-        write_whole(whole, slice(None), turned)
+        rotated = self.codec.rotate(self.centring.centre(prefixes, np.arange(rows.start, rows.stop)))
+        codes, whole = np.empty((len(rotated), self.codec.stride), np.uint8), whole_rows(*rotated.shape)
+        self.codec.code(rotated, codes)
+        write_whole(whole, slice(None), rotated)
         made: Arrays = {
             "codes": codes,
             **dict(zip(_WHOLE, (whole.values, whole.scales, whole.norms), strict=True)),
         }
         if self.with_residuals:
-            rest = self.turn.residuals(turned, codes)
+            rest = self.codec.residuals(rotated, codes)
             made |= dict(zip(_RESIDUALS, (rest.values, rest.steps), strict=True))
         return made
 
@@ -125,11 +125,11 @@ def grow_links(
         note: told the same after each step.
     """
     order = linking_order(equal, seed)
-    graph = begun_graph(in_lines(arrays("codes")), links, coding.turn, order)
+    graph = begun_graph(in_lines(arrays("codes")), links, coding.codec, order)
     linked = 0
     if begun is not None:
         linked, graph.links[:] = begun
-    scan = GraphScan(prefixes, coding.frame, coding.turn, graph, coding.metric)
+    scan = GraphScan(prefixes, coding.centring, coding.codec, graph, coding.metric)
     whole = WholeRows(*map(arrays, _WHOLE))
     ef, workers = usual_view(len(prefixes)), faiss.omp_get_max_threads()
     for done in scan.grow(whole, ef, order, workers=workers, linked=linked):

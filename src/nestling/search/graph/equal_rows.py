@@ -1,4 +1,4 @@
-"""Rows that are equal, or nearly so: a graph links one of them, and what is found of it stands for all."""
+"""Groups of equal, or nearly equal, rows: a graph links one row of each group."""
 
 from __future__ import annotations
 
@@ -82,9 +82,11 @@ class Members:
     @classmethod
     def of(cls, first: Links, rows: Ints) -> Members:
         """The members among some rows, which are in order."""
-        stand_in = first[rows]
-        counts = np.bincount(stand_in, minlength=len(first))
-        return cls(first, rows[np.argsort(stand_in, kind="stable")], np.cumsum(counts) - counts, counts)
+        representatives = first[rows]
+        counts = np.bincount(representatives, minlength=len(first))
+        return cls(
+            first, rows[np.argsort(representatives, kind="stable")], np.cumsum(counts) - counts, counts
+        )
 
     @property
     def reached(self) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""In which order a graph grows, and what is done at a time and by which thread."""
+"""Insertion order, batch sizes and thread assignment while a graph is built."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nestling.kernels.graph import CodedGraph, aligned
 from nestling.process import blocks
 from nestling.search.exact.threads import count_workers
-from nestling.search.graph.codes import Turn
+from nestling.search.graph.codes import Codec
 from nestling.search.graph.equal_rows import Equal
 
 Links = NDArray[np.int32]
@@ -33,21 +33,21 @@ def linking_order(equal: Equal, seed: int) -> NDArray[np.int32]:
     return np.random.default_rng(seed).permutation(equal.nodes).astype(np.int32)
 
 
-def begun_graph(codes: NDArray[np.uint8], links: int, turn: Turn, order: Links) -> CodedGraph:
+def begun_graph(codes: NDArray[np.uint8], links: int, codec: Codec, order: Links) -> CodedGraph:
     """Coded rows with no links yet, and the first in the order of linking as hubs."""
     none = np.full((len(codes), links), -1, np.int32)
-    return begun_at(codes, none, order[:_HUBS], turn)
+    return begun_at(codes, none, order[:_HUBS], codec)
 
 
-def begun_at(codes: NDArray[np.uint8], links: Links, hubs: Links, turn: Turn) -> CodedGraph:
-    """Coded rows with links, and walks that begin at some of the rows."""
-    near = aligned(len(hubs), turn.stride)
+def begun_at(codes: NDArray[np.uint8], links: Links, hubs: Links, codec: Codec) -> CodedGraph:
+    """Coded rows with links, and the hubs where searches begin."""
+    near = aligned(len(hubs), codec.stride)
     near[:] = codes[hubs]
-    return CodedGraph(codes, np.ascontiguousarray(links), hubs, near, turn.biased)
+    return CodedGraph(codes, np.ascontiguousarray(links), hubs, near, codec.biased)
 
 
 def usual_view(rows: int) -> int:
-    """How many rows are in view when links are looked for: a larger graph needs more to be as good."""
+    """The beam width that links are searched with: a larger graph needs a wider beam to be as good."""
     return min(_WIDEST_VIEW, max(_VIEW, round(_VIEW * math.pow(rows / _ROWS, _GROWTH))))
 
 

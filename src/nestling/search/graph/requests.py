@@ -1,4 +1,4 @@
-"""What is asked of a graph scan, checked before it is done."""
+"""Checks of the options and requests of a graph scan."""
 
 from __future__ import annotations
 

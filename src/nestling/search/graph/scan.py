@@ -1,4 +1,4 @@
-"""Approximate search that walks a graph of neighbours by codes of one line of the cache a row."""
+"""Graph-based approximate search over 2-bit codes, one cache line per vector."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from nestling.errors import ArtifactError
 from nestling.kernels import graph as graph_kernels
 from nestling.kernels.graph import CodedGraph, Residuals, SearchedGraph, WholeRows, aligned
 from nestling.process.progress import Progress
-from nestling.search.exact.centring import Frame, readable
+from nestling.search.exact.centring import Centring, readable
 from nestling.search.exact.filters import keep_allowed, length_to_fetch
 from nestling.search.exact.neighbours import Metric, Neighbours
 from nestling.search.exact.scores import CLOSE, Comparison
 from nestling.search.exact.some_rows import look_through
 from nestling.search.exact.space import Space
 from nestling.search.exact.threads import count_workers
-from nestling.search.graph.codes import Turn
+from nestling.search.graph.codes import Codec
 from nestling.search.graph.equal_rows import MORE_NODES, Equal, Members, find_equal
 from nestling.search.graph.growth import (
     batches,
@@ -50,7 +50,7 @@ _KIND = "graph-scan"
 _ALPHA = 1.15
 # Estimates are good enough that more rows than these are hardly ever among the k best.
 _SCORED, _SCORED_MORE = 40, 6
-# Below this share of rows allowed, reading their vectors costs less than walking past all the others.
+# Below this share of rows allowed, reading their vectors costs less than searching past all the others.
 _FEW = 1 / 10
 
 
@@ -66,33 +66,29 @@ class _Settings:
 
 
 class GraphScan:
-    """Approximate nearest neighbours: a graph is walked by 2-bit codes, what it meets is scored exactly.
+    """Approximate nearest neighbours: beam search over a graph by 2-bit codes, then exact scores.
 
-    The graph has one layer (Vamana: Subramanya et al., DiskANN, 2019). It is walked by codes of the main
-    directions of the vectors (RaBitQ: Gao and Long, 2024), mostly 64 bytes a row, which a walk waits for
-    only once; the best rows it met are then scored by their vectors, in double precision. The same
-    vectors and seed give the same graph with any number of threads, and searching changes nothing: any
-    number of threads may search at once.
+    The graph has one layer (Vamana: Subramanya et al., DiskANN, 2019). Beam search compares codes of the
+    principal axes of the vectors (RaBitQ: Gao and Long, 2024), mostly 64 bytes a row, one cache line. The
+    best rows are then scored by their vectors, in double precision. The same vectors and seed give the same
+    graph with any number of threads. Searching changes nothing: any number of threads may search at once.
     """
 
     def __init__(
         self,
         vectors: NDArray[Any],
-        frame: Frame,
-        turn: Turn,
+        centring: Centring,
+        codec: Codec,
         graph: CodedGraph,
         metric: Metric,
         residuals: Residuals | None = None,
         equal: Equal | None = None,
     ) -> None:
-        self._vectors, self._frame, self._turn = vectors, frame, turn
-        self._graph, self._metric, self._encoder = (
-            graph,
-            metric,
-            turn.query_encoder(frame, whole=residuals is not None),
-        )
+        self._vectors, self._centring, self._codec = vectors, centring, codec
+        self._graph, self._metric = graph, metric
+        self._encoder = codec.query_encoder(centring, whole=residuals is not None)
         self._residuals, self._equal = residuals, equal
-        self._stored = kernels.StoredRows(vectors, frame.inverse_norms, frame.metric == "euclidean")
+        self._stored = kernels.StoredRows(vectors, centring.inverse_norms, centring.metric == "euclidean")
         self._searched = SearchedGraph(graph, self._encoder, residuals or self._stored)
 
     @classmethod
@@ -117,10 +113,10 @@ class GraphScan:
                 been done to vectors and queries.
             metric: ``"dot"`` or ``"euclidean"``.
             links: of a row, 8 to 1024.
-            ef: rows in view when links are looked for: more make a better graph, slower. By default 100 up
-                to 200,000 rows, then more.
-            rerank: what the rows met are ranked by: ``"full"`` reads the vectors, ``"int8"`` keeps 8 bits an
-                entry of what the codes leave out beside them, so that the vectors may stay on a disk.
+            ef: beam width while links are searched: a wider beam builds a better graph, slower. By
+                default 100 up to 200,000 rows, then more.
+            rerank: what the rows in the beam are ranked by: ``"full"`` reads the vectors, ``"int8"`` keeps
+                8-bit residuals of the codes beside them, so that the vectors may stay on a disk.
             seed: of the rotation and of the order in which rows are linked.
             workers: threads; as many as there are cores by default. The graph is the same.
 
@@ -131,27 +127,27 @@ class GraphScan:
         """
         check_options(rule, metric, links, ef, rerank)
         vectors = readable(check_vectors(vectors))
-        frame = Frame.fit(vectors, Space.of(rule, metric).similarity)
-        turn = Turn.fit(vectors, frame, seed)
-        codes, whole, residuals = turn.code_all(vectors, frame, with_residuals=rerank == "int8")
+        centring = Centring.fit(vectors, Space.of(rule, metric).similarity)
+        codec = Codec.fit(vectors, centring, seed)
+        codes, whole, residuals = codec.code_all(vectors, centring, with_residuals=rerank == "int8")
         every = np.arange(len(vectors))
-        equal = Equal(find_equal(lambda rows: frame.centre(vectors, every[rows]), len(vectors), seed))
+        equal = Equal(find_equal(lambda rows: centring.centre(vectors, every[rows]), len(vectors), seed))
         order = linking_order(equal, seed)
-        graph = begun_graph(codes, links, turn, order)
-        made = cls(vectors, frame, turn, graph, metric, residuals, equal if equal.is_grouped else None)
+        graph = begun_graph(codes, links, codec, order)
+        made = cls(vectors, centring, codec, graph, metric, residuals, equal if equal.is_grouped else None)
         deque(made.grow(whole, ef or usual_view(len(vectors)), order, workers=workers), maxlen=0)
         return made
 
     def grow(
         self, whole: WholeRows, ef: int, order: Links, *, workers: int | None = None, linked: int = 0
     ) -> Iterator[int]:
-        """Link the rows, and say after each step how many are linked.
+        """Link the rows, and give after each step how many are linked.
 
-        A build that was interrupted goes on from the links as they were after one of those steps.
+        An interrupted build resumes from the links after one of those steps.
 
         Args:
             whole: 8-bit codes of all rows.
-            ef: how many rows are in view when links are looked for.
+            ef: beam width while links are searched.
             order: in which rows are linked, that of :func:`begun_graph`.
             workers: threads; as many as there are cores by default.
             linked: how many are linked already.
@@ -179,13 +175,13 @@ class GraphScan:
     ) -> Neighbours:
         """About the ``k`` nearest rows of every query.
 
-        A query whose walk meets too few rows, or that would score them all, looks through all of them, and
-        one for which few rows are allowed through those: as many are found as there are, up to ``k``.
+        All rows are scanned for a query whose beam holds too few, or would hold them all; all allowed rows,
+        if those are few. Returns fewer than ``k`` hits only if fewer rows are allowed.
 
         Args:
             queries: ``Float[queries, dim]``.
             k: 1 to the number of rows. Where fewer are allowed, -1 and nan fill the answer.
-            ef: how many rows a walk keeps in view, at least 1: more find more of the nearest, slower.
+            ef: beam width, at least 1: a wider beam finds more of the nearest, slower.
             shortlist: how many of them are scored exactly, ``k`` to ``ef``; by default three quarters, but
                 no more than ``6 k + 40``.
             allowed: ``Bool[rows]``: the rows that may be found.
@@ -197,16 +193,16 @@ class GraphScan:
         """
         check_request(len(self._vectors), k, ef, shortlist, allowed)
         exact = in_doubles(queries, self._encoder.dim)
-        view = max(ef, k, shortlist or 1)
+        beam = max(ef, k, shortlist or 1)
         kept = shortlist or max(k, min(ef * 3 // 4, _SCORED + _SCORED_MORE * k))
         allowed = None if allowed is None else np.ascontiguousarray(allowed)
         share = 1.0 if allowed is None else float(np.count_nonzero(allowed)) / len(allowed)
-        if share < _FEW or min(view, kept) >= len(self._vectors):
-            direct = self._frame.direct(check_vectors(exact, "queries"))
+        if share < _FEW or min(beam, kept) >= len(self._vectors):
+            direct = self._centring.direct(check_vectors(exact, "queries"))
             indices, scores = look_through(self._stored, direct, self._rows(allowed), k)
             return self._answer(exact, indices, scores, k)
         members = None if self._equal is None else self._equal.members(allowed)
-        find = partial(self._find, exact, k=k, view=view, kept=kept, allowed=allowed, members=members)
+        find = partial(self._find, exact, k=k, beam=beam, kept=kept, allowed=allowed, members=members)
         found = share_out(find, len(exact), workers)
         indices, scores = (np.concatenate(each) for each in zip(*found, strict=True))
         return self._answer(exact, indices, scores, k)
@@ -220,12 +216,12 @@ class GraphScan:
         allowed: NDArray[np.bool_] | None = None,
         workers: int | None = None,
     ) -> Links:
-        """Rows that walks towards queries meet, the most promising first, not scored yet.
+        """Rows that beam search finds by their codes alone, the most promising first.
 
         Args:
             queries: ``Float[queries, dim]``, finite.
             kept: how many of them, at least 1.
-            ef: how many rows a walk keeps in view; with a filter, of those that are allowed.
+            ef: beam width; with a filter, of the rows that are allowed.
             allowed: ``Bool[rows]``: the rows that may be met.
             workers: threads, each with some of the queries.
 
@@ -233,7 +229,7 @@ class GraphScan:
             ``Int32[queries, kept]``, -1 where fewer were met; all there are, unordered, where all fit. A
             query near which fewer than ``kept`` are allowed meets none.
         """
-        exact = self._frame.direct(queries)
+        exact = self._centring.direct(queries)
         if kept >= len(self._vectors):
             rows = self._rows(allowed)
             return np.tile(np.pad(rows, (0, kept - len(rows)), constant_values=-1), (len(exact), 1))
@@ -241,16 +237,16 @@ class GraphScan:
         return np.concatenate(met)
 
     def cost(self) -> Cost:
-        """What codes, links and residuals take beside the vectors; the work of a walk depends on ``ef``."""
+        """Bytes of codes, links and residuals beside the vectors; the work of a search depends on ``ef``."""
         graph, rows = self._graph, len(self._vectors)
         size = graph.codes.nbytes + graph.links.nbytes + graph.hub_codes.nbytes + graph.hubs.nbytes
-        if self._frame.inverse_norms is not None:
-            size += self._frame.inverse_norms.nbytes
+        if self._centring.inverse_norms is not None:
+            size += self._centring.inverse_norms.nbytes
         if self._equal is not None:
             size += self._equal.first.nbytes
         if self._residuals is not None:
             size += self._residuals.values.nbytes + self._residuals.steps.nbytes
-        return Cost(flops=2 * len(self._turn.basis) ** 2, size_bytes=size, output_bytes=size // rows)
+        return Cost(flops=2 * len(self._codec.basis) ** 2, size_bytes=size, output_bytes=size // rows)
 
     def save(self, folder: str | Path) -> None:
         """Write codes and links, not the vectors, to a folder.
@@ -259,9 +255,9 @@ class GraphScan:
             ArtifactError: if ``folder`` holds something else.
             StorageError: if writing fails.
         """
-        frame, turn = self._frame, self._turn
-        shape = (turn.longest, turn.coded, turn.lines, turn.mean is not None)
-        settings = asdict(_Settings(self._metric, frame.metric, frame.scale, *shape))
+        centring, codec = self._centring, self._codec
+        shape = (codec.longest, codec.coded, codec.lines, codec.mean is not None)
+        settings = asdict(_Settings(self._metric, centring.metric, centring.scale, *shape))
         with write_folder(folder, _KIND, settings=settings) as path:
             for name, array in self._arrays().items():
                 np.save(path / f"{name}.npy", array, allow_pickle=False)
@@ -278,16 +274,16 @@ class GraphScan:
         try:
             settings = _Settings(**read_manifest(folder).settings)
             arrays = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
-            frame = Frame(settings.space, settings.scale, arrays["mean"], arrays.get("norms"))
+            centring = Centring(settings.space, settings.scale, arrays["mean"], arrays.get("norms"))
             shape = (settings.coded, settings.lines, settings.space, settings.longest)
-            turn = Turn(arrays["basis"], *shape, frame.mean if settings.moved else None)
-            codes = aligned(len(vectors), turn.stride)
+            codec = Codec(arrays["basis"], *shape, centring.mean if settings.moved else None)
+            codes = aligned(len(vectors), codec.stride)
             codes[:] = arrays["codes"]
-            graph = begun_at(codes, arrays["links"], arrays["hubs"], turn)
+            graph = begun_at(codes, arrays["links"], arrays["hubs"], codec)
             rest = [arrays[name] for name in ("residuals", "residual_steps") if name in arrays]
             residuals = Residuals(*rest) if rest else None
             equal = Equal(arrays["first"]) if "first" in arrays else None
-            made = cls(vectors, frame, turn, graph, settings.metric, residuals, equal)
+            made = cls(vectors, centring, codec, graph, settings.metric, residuals, equal)
             fits = made._fits()
         except (OSError, ValueError, KeyError, TypeError, EOFError, IndexError) as error:
             raise ArtifactError(f"{folder} does not hold a graph of these vectors: {error}") from error
@@ -296,14 +292,14 @@ class GraphScan:
         return made
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        graph, frame = self._graph, self._frame
+        graph, centring = self._graph, self._centring
         arrays: dict[str, NDArray[Any]] = {"codes": graph.codes, "links": graph.links, "hubs": graph.hubs}
-        arrays |= {"basis": self._turn.basis, "mean": frame.mean}
+        arrays |= {"basis": self._codec.basis, "mean": centring.mean}
         if self._residuals is not None:
             arrays |= {"residuals": self._residuals.values, "residual_steps": self._residuals.steps}
         if self._equal is not None:
             arrays["first"] = self._equal.first
-        return arrays if frame.inverse_norms is None else arrays | {"norms": frame.inverse_norms}
+        return arrays if centring.inverse_norms is None else arrays | {"norms": centring.inverse_norms}
 
     def _fits(self) -> bool:
         """Whether some of the codes are those of the vectors, and all links lead to rows."""
@@ -312,7 +308,7 @@ class GraphScan:
         shape = (len(links), self._encoder.basis.shape[1])
         whole = rest is None or (rest.values.shape == shape and rest.steps.shape == shape[:1])
         grouped = self._equal is None or self._equal.fits(len(links))
-        coded = self._turn.fits(self._frame, self._vectors, self._graph.codes)
+        coded = self._codec.fits(self._centring, self._vectors, self._graph.codes)
         return coded and inside and whole and grouped and len(links) == len(self._vectors)
 
     def _link_some(
@@ -328,13 +324,15 @@ class GraphScan:
         """Link rows of an order: each looks among those before ``start``."""
         new, graph = order[start:end], self._graph
         if start < len(graph.hubs):
-            graph = begun_at(graph.codes, graph.links, order[:start], self._turn)
+            graph = begun_at(graph.codes, graph.links, order[:start], self._codec)
         parts = [new[part] for part in shares(len(new), workers)]
         list(pool.map(lambda part: self._grow(graph, whole, part, ef), parts))
         graph_kernels.link(graph, whole, new, _ALPHA)
 
     def _grow(self, graph: CodedGraph, whole: WholeRows, new: Links, ef: int) -> None:
-        encoded = graph_kernels.encode(self._encoder, *self._turn.towards(self._frame, self._vectors, new))
+        encoded = graph_kernels.encode(
+            self._encoder, *self._codec.towards(self._centring, self._vectors, new)
+        )
         graph_kernels.grow(graph, whole, encoded, new, ef, _ALPHA)
 
     def _find(
@@ -342,56 +340,56 @@ class GraphScan:
         exact: Doubles,
         rows: slice,
         k: int,
-        view: int,
+        beam: int,
         kept: int,
         allowed: NDArray[np.bool_] | None,
         members: Members | None,
     ) -> tuple[Ints, Doubles]:
         queries, nodes = exact[rows], k if members is None else k + MORE_NODES
-        view, kept = max(view, nodes), max(kept, nodes)
+        beam, kept = max(beam, nodes), max(kept, nodes)
         if allowed is None:
-            found = graph_kernels.search(self._searched, queries, view, kept, nodes)
+            found = graph_kernels.search(self._searched, queries, beam, kept, nodes)
             if found.refused is not None:
                 refuse_query(exact, rows.start + found.refused)
-            stand_ins, values = found.indices, found.scores
+            representatives, values = found.indices, found.scores
         else:
-            direct = self._frame.direct(check_vectors(queries, "queries"))
-            met = self._meet(direct, kept, view, allowed if members is None else members.reached)
+            direct = self._centring.direct(check_vectors(queries, "queries"))
+            met = self._meet(direct, kept, beam, allowed if members is None else members.reached)
             if self._residuals is None:
-                stand_ins, values = graph_kernels.rank(self._stored, direct, met, nodes)
+                representatives, values = graph_kernels.rank(self._stored, direct, met, nodes)
             else:
-                stand_ins, values = graph_kernels.rank_coded(
+                representatives, values = graph_kernels.rank_coded(
                     self._searched, self._residuals, queries, met, nodes
                 )
-        indices, scores = stand_ins[:, :k], values[:, :k]
+        indices, scores = representatives[:, :k], values[:, :k]
         if members is not None and members.is_needed(indices):
-            candidates = members.expand(stand_ins, k).astype(np.int32)
-            indices, scores = graph_kernels.rank(self._stored, self._frame.direct(queries), candidates, k)
+            candidates = members.expand(representatives, k).astype(np.int32)
+            indices, scores = graph_kernels.rank(self._stored, self._centring.direct(queries), candidates, k)
         possible = len(self._vectors) if allowed is None else int(np.count_nonzero(allowed))
         short = np.flatnonzero(indices[:, min(k, possible) - 1] < 0)
         if len(short):
-            every, direct = self._rows(allowed), self._frame.direct(queries[short])
+            every, direct = self._rows(allowed), self._centring.direct(queries[short])
             indices[short], scores[short] = look_through(self._stored, direct, every, k)
         return indices, scores
 
     def _answer(self, queries: Doubles, indices: Ints, scores: Doubles, k: int) -> Neighbours:
         """Scores as answers show them; distances of directions that are close by their differences."""
-        stored, is_by_angle = self._stored, self._metric == "euclidean" and self._frame.metric == "cosine"
+        stored, is_by_angle = self._stored, self._metric == "euclidean" and self._centring.metric == "cosine"
         if self._residuals is not None or not is_by_angle or not (scores > 1 - CLOSE / 2).any():
-            return Neighbours(indices, self._frame.shown(scores, self._metric))
+            return Neighbours(indices, self._centring.shown(scores, self._metric))
         units = queries * (1 / np.linalg.norm(queries, axis=1))[:, None]  # as rows are: to the last bit
         shown = Comparison(True, True).shown(units, stored.values, stored.scale, indices, scores, k)
         return Neighbours(shown[0], shown[1].astype(np.float32))
 
     def _meet(self, exact: Doubles, kept: int, ef: int, allowed: NDArray[np.bool_] | None) -> Links:
-        rows, view = len(self._vectors), max(ef, kept)
+        rows, beam = len(self._vectors), max(ef, kept)
         centred = self._encoder.centred(exact)
         encoded = graph_kernels.encode(self._encoder, centred.rows, centred.weights)
         if allowed is None:
-            return graph_kernels.beam_search(self._graph, encoded, view, kept, None)
+            return graph_kernels.beam_search(self._graph, encoded, beam, kept, None)
         count = int(np.count_nonzero(allowed))
-        view = min(rows, max(length_to_fetch(kept, count / rows, rows), view * rows // count))
-        met = graph_kernels.beam_search(self._graph, encoded, view, view, None)
+        beam = min(rows, max(length_to_fetch(kept, count / rows, rows), beam * rows // count))
+        met = graph_kernels.beam_search(self._graph, encoded, beam, beam, None)
         met = keep_allowed(met, allowed, kept, min(kept, count))[0]
         return np.pad(met, ((0, 0), (0, kept - met.shape[1])), constant_values=-1)
 

@@ -48,7 +48,7 @@ class Plan:
         scan: the code that is compared.
         coarse: what picks the rows to be scanned; None scans all.
         reranks: stages that re-order ever fewer rows by ever longer prefixes.
-        certify: go on until no skipped row can be among the answers, in place of ``reranks``.
+        certify: search until no skipped row can be among the answers, in place of ``reranks``.
 
     Raises:
         ConfigError: for stages that do not fit together.

@@ -18,7 +18,7 @@ class Point:
 
     Args:
         nprobe: inverted lists that are read.
-        ef: nodes that the walk through a graph keeps in view.
+        ef: width of the beam of a graph search: rows that it holds.
         shortlists: rows that each re-ordering stage takes from the stage before it, not rising.
         confidence: of a certified search: 1 is certain, below it more rows are skipped.
 

@@ -14,7 +14,7 @@ from nestling.cut import RAW, cut
 from nestling.errors import ConfigError
 from nestling.kernels.graph import LINE_BYTES, CodedGraph, Residuals, aligned
 from nestling.process.progress import Progress
-from nestling.search.exact.centring import Frame
+from nestling.search.exact.centring import Centring
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.filters import Allowed
 from nestling.search.exact.neighbours import Neighbours
@@ -251,8 +251,10 @@ class BeamScanner(Scanner):
         # In memory: a page of a file would be looked up for each row that is met.
         near = aligned(len(hubs), codes.shape[1])
         near[:] = codes[hubs]
-        self._graph = CodedGraph(codes, in_memory(arrays["links.rows"]), hubs, near, self._coding.turn.biased)
-        self._scan = self._over(built.vectors, self._coding.frame)
+        self._graph = CodedGraph(
+            codes, in_memory(arrays["links.rows"]), hubs, near, self._coding.codec.biased
+        )
+        self._scan = self._over(built.vectors, self._coding.centring)
 
     def search(
         self, queries: Floats, k: int, least: int, point: Point, allowed: Allowed | None
@@ -269,22 +271,24 @@ class BeamScanner(Scanner):
         stored = first.stored
         if first.dim != self._dim or stored is None or first.origin is not None:
             return None
-        columns, equal = self._coding.turn.columns, self.equal if is_last else None
+        columns, equal = self._coding.codec.columns, self.equal if is_last else None
         residuals = residuals_of(self._built.arrays, len(stored.values), columns)
-        frame = replace(self._coding.frame, inverse_norms=stored.scale)
-        fused = RankedBeam(self._over(stored.values, frame, residuals, equal), self._dim, len(stored.values))
+        centring = replace(self._coding.centring, inverse_norms=stored.scale)
+        fused = RankedBeam(
+            self._over(stored.values, centring, residuals, equal), self._dim, len(stored.values)
+        )
         fused.equal = None if is_last else self.equal
         return fused
 
     def _over(
         self,
         vectors: NDArray[Any],
-        frame: Frame,
+        centring: Centring,
         residuals: Residuals | None = None,
         equal: Equal | None = None,
     ) -> GraphScan:
         coding = self._coding
-        return GraphScan(vectors, frame, coding.turn, self._graph, coding.metric, residuals, equal)
+        return GraphScan(vectors, centring, coding.codec, self._graph, coding.metric, residuals, equal)
 
 
 class RankedBeam(FusedScanner):
