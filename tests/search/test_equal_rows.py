@@ -138,7 +138,7 @@ def test_groups_are_saved_and_extracted(text: str, tmp_path: Path) -> None:
     in_memory = build(text, vectors, workers=1)
     assert recall_by_score(in_memory.search(queries, 10), queries, vectors) >= 0.95
     assert engine.cost().bytes_stored >= engine._arrays["equal.first"].nbytes
-    if engine.plan.scan.code != "graph" or "@32" in text:
+    if engine.plan.scan.name != "graph" or "@32" in text:
         small = engine.extract(48)
         part = engine.search(queries, 10, dim=48)
         np.testing.assert_array_equal(small.search(queries[:, :48], 10).indices, part.indices)

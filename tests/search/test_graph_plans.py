@@ -95,7 +95,7 @@ def test_costs_are_the_bytes_that_are_kept(nested: Any, text: str, rule: CutRule
     engine.save(tmp_path)
     kept = sum(np.load(path).nbytes for path in tmp_path.glob("*.npy"))
     assert kept == sum(array.nbytes for array in engine._arrays.values())
-    if engine.plan.scan.code == "graph":
+    if engine.plan.scan.name == "graph":
         kept += 512 * 64  # codes of the hubs, which stand by themselves in memory
     assert 0 <= kept - engine.cost().bytes_stored < 3000
     if "graph16@full" not in text:
@@ -198,9 +198,9 @@ def test_a_damaged_or_foreign_graph_is_refused(nested: Any, tmp_path: Path) -> N
 def test_what_a_graph_cannot_do_is_said(nested: Any) -> None:
     vectors = nested.vectors(300, 32)
     for text, match in (
-        ("graph64@full", "let a rerank follow: graph64@full > rerank:fp16@full"),
+        ("graph64@full", "add a rerank stage: graph64@full > rerank:fp16@full"),
         ("ivf8@16 > graph64@full > rerank@full", "leave out ivf8@16"),
-        ("graph64@full > certify@full", "let a rerank follow"),
+        ("graph64@full > certify@full", "add a rerank stage"),
         ("graph4@full > rerank@full", "8 to 1024"),
         ("graph@full > rerank@full", "cannot be read"),
         ("graph64x4@full > rerank@full", "cannot be read"),
