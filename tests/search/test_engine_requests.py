@@ -228,7 +228,7 @@ def test_what_was_saved_must_fit(nested: Any, tmp_path: Path) -> None:
     engine = build("ivf4@8 > int8@full", vectors, workers=1)
     engine.save(tmp_path)
     cases: list[tuple[Any, Any, str]] = [
-        (vectors[:99], "ivf4@8 > int8@full", "100 rows, and .* 99 vectors needs 99"),
+        (vectors[:99], "ivf4@8 > int8@full", "100 codes, and .* 99 vectors needs 99"),
         (vectors, "ivf5@8 > int8@full", "needs 6"),
         (vectors, "hnsw4@8 > int8@full", "holds no graph.levels"),
         (vectors, "ivf4@8 > int8@16", "not the code int8@16"),

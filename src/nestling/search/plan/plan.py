@@ -132,7 +132,7 @@ class Plan:
 
     def numbered(self) -> Iterator[tuple[int, Stage]]:
         """The same stages, those that re-order with their place among each other, from 0; others with 0."""
-        yield from ((0, stage) for stage in (self.coarse, self.scan) if stage is not None)
+        yield from ((0, stage) for stage in (self.scan, self.coarse) if stage is not None)
         yield from enumerate(self.reranks)
 
     def resolve(self, full: int) -> Plan:
