@@ -98,7 +98,7 @@ def test_pictures_that_cannot_be_are_refused(tmp_path: Path) -> None:
         plot_matrices(planes(), tmp_path / "matrices.gif")
     with pytest.raises(ConfigError, match="3 panels need a file"):
         plot_matrices(planes(), Figure().add_subplot())
-    with pytest.raises(DataError, match="2 names do not belong to 3"):
+    with pytest.raises(DataError, match="2 names were given for 3"):
         plot_maps(planes(), tmp_path / "a.png", names=["a", "b"])
     with pytest.raises(DataError, match="do not belong to 1 pairs"):
         plot_thresholds([(0, 1)], [1, 2], tmp_path / "a.png")
@@ -149,9 +149,9 @@ def test_groups_have_looks_and_a_legend() -> None:
     plot_maps(planes()[0], axes, groups=[np.nan, None, 3] * 4)  # every point is drawn, whatever its group
     assert [len(points.get_offsets()) for points in axes.collections] == [4, 4, 4]
     many = RDMs([pdist(RNG.normal(size=(60, 2)))])
-    with pytest.raises(DataError, match="60 groups cannot be told apart in a picture; give at most 42"):
+    with pytest.raises(DataError, match="60 groups are more than a plot can distinguish; give at most 42"):
         plot_maps(many, axes, groups=range(60))
-    with pytest.raises(DataError, match="3 groups do not belong to 12 stimuli"):
+    with pytest.raises(DataError, match="3 groups were given for 12 stimuli"):
         plot_maps(planes(), axes, groups=["a", "b", "c"])
 
 

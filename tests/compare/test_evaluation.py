@@ -109,7 +109,7 @@ def test_a_ceiling_needs_subjects_and_a_pool() -> None:
         match=r"subject='subject' names no label: the matrices carry no labels; or give subject=None",
     ):
         noise_ceiling(data)
-    with pytest.raises(DataError, match="all matrices are of one; give at least 2"):
+    with pytest.raises(DataError, match="a noise ceiling needs 2 subjects"):
         noise_ceiling(RDMs(data, labels={"subject": "s1"}))
     with pytest.raises(DataError, match="2 labels 'subject' were given for 5 matrices"):
         noise_ceiling(data, subject=["a", "b"])

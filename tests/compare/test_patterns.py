@@ -126,9 +126,9 @@ def test_bad_patterns_are_named() -> None:
         linear_cka(x, y[:11])
     with pytest.raises(DataError, match="the second patterns are the same for all stimuli"):
         procrustes(x, np.full((12, 4), 0.1))
-    with pytest.raises(DataError, match="2 stimuli say too little; give at least 3"):
+    with pytest.raises(DataError, match="2 stimuli are too few; give at least 3"):
         procrustes(x[:2], y[:2])
-    with pytest.raises(DataError, match="3 stimuli say too little; give at least 4"):
+    with pytest.raises(DataError, match="3 stimuli are too few; give at least 4"):
         linear_cka(x[:3], y[:3], debiased=True)
     with pytest.raises(DataError, match=r"the first patterns hold NaN or infinity in row 2"):
         linear_cka(np.where(np.arange(12)[:, None] == 2, np.nan, x), y)

@@ -351,8 +351,8 @@ def test_rows_that_a_metric_cannot_use() -> None:
         ("euclid", {}, "metric='euclid' must be one of .*did you mean 'euclidean'"),
         ("euclidean", {"noise": np.eye(3)}, '"euclidean" takes no noise='),
         ("correlation", {"folds": [0, 1, 0, 1]}, '"correlation" takes no folds='),
-        ("crossnobis", {}, '"crossnobis" is cross-validated: folds= must say'),
-        ("crossnobis", {"folds": [0, 1, 0, 1]}, "stimuli= must say of what"),
+        ("crossnobis", {}, '"crossnobis" is cross-validated and needs folds='),
+        ("crossnobis", {"folds": [0, 1, 0, 1]}, "folds= needs stimuli="),
         ("euclidean", {"block": 0}, "block=0 must be a whole number of at least 1"),
     ],
 )

@@ -177,7 +177,7 @@ def test_the_vectors_are_read_only_and_their_owner_is_left_alone() -> None:
 def test_missing_pairs_negative_and_unjoined_ones_are_dissimilarities() -> None:
     rdms = RDMs([[np.nan, -1.0, np.inf]])
     np.testing.assert_array_equal(RDMs.from_squares(rdms.squares()).vectors, rdms.vectors)
-    with pytest.raises(DataError, match="-inf means nothing"):
+    with pytest.raises(DataError, match="must not be -inf"):
         RDMs([[np.nan, 1.0, -np.inf]])
 
 

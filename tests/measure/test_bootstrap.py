@@ -105,5 +105,5 @@ def test_bad_requests_are_refused() -> None:
         bootstrap(MeanScores(np.ones((2, 1, 1)), ["m"]))
     with pytest.raises(DataError, match="one column a metric"):
         MeanScores(np.ones((2, 3)), ["m"])
-    with pytest.raises(DataError, match="4 similarities do not belong to 3 scores"):
+    with pytest.raises(DataError, match="4 similarities were given for 3 scores"):
         SpearmanScores(np.ones((2, 4)), [1, 2, 3])

@@ -120,10 +120,10 @@ def test_head_classification_reads_logits() -> None:
     [
         (lambda: HeadClassification(["a"], ["x"]), "whole numbers from 0"),
         (lambda: HeadClassification(["a"], [-1]), "whole numbers from 0"),
-        (lambda: HeadClassification(["a"], [0, 1]), "2 labels do not belong to 1"),
+        (lambda: HeadClassification(["a"], [0, 1]), "2 labels were given for 1"),
         (lambda: NeighbourClassification(X[:3], [0, 1, 2], X[:1], [3]), "test labels of row 0"),
         (lambda: NeighbourClassification(X[:3], [0, 1, 2], X[:1], [0.0]), "not float64"),
-        (lambda: NeighbourClassification(X[:3], [0, 1], X[:1], [0]), "2 labels do not belong to 3 train"),
+        (lambda: NeighbourClassification(X[:3], [0, 1], X[:1], [0]), "2 labels were given for 3 train"),
         (lambda: NeighbourClassification(X[:3], [0, 1, 2], X[:1], [0], k=4), "k=4"),
         (lambda: NearestClassMean(X[:3], [0, 0, 1], X[:1], [0], shots=2), "class 1 has 1 training rows"),
     ],

@@ -199,7 +199,7 @@ def test_a_shifted_set_has_a_fidelity_too() -> None:
         ({"thresholds": {"a": (0.6, 0.4)}}, "swap"),
         ({"thresholds": {"a": (0.1, 1.4)}}, "lie in 0 to 1"),
         ({"thresholds": {"neighbours@3": (0.1, 0.4)}}, "another name"),
-        ({"reference": X[:5]}, "5 rows of the reference do not belong to 60"),
+        ({"reference": X[:5]}, "5 reference rows were given for 60"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:

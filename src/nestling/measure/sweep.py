@@ -231,7 +231,7 @@ class _Plan:
         wanted = own if given is None else Nesting.of(given)
         if wanted is None:
             raise ConfigError(
-                f"{type(thing).__name__} has no nesting of its own; say which sizes to measure, as in "
+                f"{type(thing).__name__} has no nesting of its own; give the sizes to measure, such as "
                 'nesting="dim=8..256"'
             )
         if rule is None:

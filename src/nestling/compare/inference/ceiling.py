@@ -69,7 +69,7 @@ def noise_ceiling(
     subjects = Subjects.read(given, subject)
     chosen = poolable(method, given.n, sigma)
     if len(subjects) < 2:
-        raise DataError("a noise ceiling compares subjects, and all matrices are of one; give at least 2")
+        raise DataError("a noise ceiling needs 2 subjects, but all matrices are of one subject")
     vectors = complete(usable(given.vectors, chosen), chosen)
     return NoiseCeiling(*Pools(chosen, vectors, subjects.average).ceilings(np.ones(len(subjects))))
 

@@ -241,7 +241,7 @@ def _among_subjects(
     """Similarities of all subjects, NaN where not to be used, and 1 or -1 for the group of each."""
     groups = [Subjects.read(rdms, subject) for rdms in (first, second)]
     if min(map(len, groups)) < 2:
-        raise DataError("a group of one subject says nothing of its spread; give at least 2 in each")
+        raise DataError("a group of one subject has no spread; give at least 2 in each")
     both = [name for name in groups[0].names if name in groups[1].names]
     if both and not paired and subject is not None:
         raise DataError(f"subject {both[0]!r} is in both groups; paired=True compares such groups")

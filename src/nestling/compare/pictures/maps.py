@@ -91,11 +91,11 @@ def plot_maps(
             above.
     """
     if groups is not None and len(groups) != rdms.n:
-        raise DataError(f"{len(groups)} groups do not belong to {rdms.n} stimuli; give one for each")
+        raise DataError(f"{len(groups)} groups were given for {rdms.n} stimuli; give one for each")
     of_each = None if groups is None else list(map(str, groups))
     if of_each is not None and len(set(of_each)) > LOOKS:
         raise DataError(
-            f"{len(set(of_each))} groups cannot be told apart in a picture; give at most {LOOKS}, or none"
+            f"{len(set(of_each))} groups are more than a plot can distinguish; give at most {LOOKS}, or none"
         )
     titles, maps = _titles(rdms, names), map_stimuli(rdms)
     reach = 1.08 * float(np.abs(maps).max()) or 1.0
@@ -214,7 +214,7 @@ def _titles(rdms: RDMs, names: Sequence[str] | None) -> list[str]:
     """Name of each matrix: as given, or its name, or all its labels."""
     if names is not None:
         if len(names) != len(rdms):
-            raise DataError(f"{len(names)} names do not belong to {len(rdms)} matrices")
+            raise DataError(f"{len(names)} names were given for {len(rdms)} matrices")
         return list(names)
     if "name" in rdms.labels:
         return list(map(str, rdms.labels["name"]))

@@ -160,7 +160,7 @@ def _check_arguments(metric: str, noise: Any, folds: object, block: int | None) 
         raise ConfigError(
             f'"{metric}" takes no folds=; {" and ".join(_CROSS_VALIDATED)} do'
             if folds is not None
-            else f'"{metric}" is cross-validated: folds= must say which measurement each row is of'
+            else f'"{metric}" is cross-validated and needs folds=, the fold of each row'
         )
     if noise is not None and metric not in _WITH_NOISE:
         raise ConfigError(f'"{metric}" takes no noise=; {" and ".join(_WITH_NOISE)} do')

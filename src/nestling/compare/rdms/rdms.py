@@ -76,7 +76,7 @@ class RDMs:
                 f"least {_FEWEST_STIMULI}"
             )
         if np.fmin.reduce(values, axis=None) == -np.inf:
-            raise DataError("a dissimilarity of -inf means nothing; NaN stands for a pair that is missing")
+            raise DataError("a dissimilarity must not be -inf; use NaN for a missing pair")
         object.__setattr__(self, "vectors", values)
         object.__setattr__(self, "stimuli", check_stimuli(stimuli, count))
         object.__setattr__(self, "labels", check_labels(labels or {}, len(values)))

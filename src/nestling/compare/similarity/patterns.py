@@ -49,7 +49,7 @@ def linear_cka(x: Any, y: Any, *, debiased: bool = False) -> float:
     own = [hsic(patterns, patterns) for patterns in (first, second)]
     for patterns, what, size in zip((first, second), _NAMES, own, strict=True):
         if size <= _FLAT * _squared_product(patterns, patterns):
-            raise DataError(f"{what} are equally far from each other, so debiased CKA says nothing of them")
+            raise DataError(f"{what} are equally far from each other, so debiased CKA is undefined for them")
     return float(min(hsic(first, second) / np.sqrt(own[0]) / np.sqrt(own[1]), 1.0))
 
 
@@ -90,7 +90,7 @@ def _read(x: Any, y: Any, fewest: int) -> tuple[Floats, Floats]:
             "the same ones in the same order"
         )
     if len(first) < fewest:
-        raise DataError(f"{len(first)} stimuli say too little; give at least {fewest}")
+        raise DataError(f"{len(first)} stimuli are too few; give at least {fewest}")
     return first, second
 
 
@@ -103,9 +103,7 @@ def _centred(given: Any, what: str) -> Floats:
     wide -= wide.mean(axis=0)
     spread = np.abs(wide).max()
     if spread <= _FLAT * largest:
-        raise DataError(
-            f"{what} are the same for all stimuli, so they say nothing; choose channels that vary"
-        )
+        raise DataError(f"{what} are the same for all stimuli; choose channels that vary")
     return np.asarray(wide / spread)
 
 

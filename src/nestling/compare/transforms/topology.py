@@ -45,7 +45,7 @@ class OrderedDistances:
             DataError: for a matrix whose distances are all equal or missing, or infinite ones without ranks.
         """
         if not rank and np.isinf(vectors).any():
-            raise DataError("matrices hold infinity, which has a rank but no size; use rank=True")
+            raise DataError("matrices hold infinity, which has a rank but no finite value; use rank=True")
         rising = np.empty_like(vectors)
         values = np.empty_like(vectors) if rank else vectors
         for vector, ordered, out in zip(vectors, rising, values, strict=True):

@@ -96,7 +96,7 @@ class Targets:
     def __post_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if not given:
-            raise ConfigError(f"say what to choose by: keep=0.99, at_least=, {'=, '.join(_LIMITS.values())}=")
+            raise ConfigError(f"give a target: keep=0.99, at_least=, {'=, '.join(_LIMITS.values())}=")
 
     @property
     def ask_for_quality(self) -> bool:

@@ -275,4 +275,4 @@ def _nearest_mean(train: NDArray[np.float32], codes: Ints, test: NDArray[np.floa
 
 def _check_lengths(inputs: Any, labels: NDArray[Any], part: str = "inputs") -> None:
     if len(inputs) != len(labels):
-        raise DataError(f"{len(labels)} labels do not belong to {len(inputs)} {part} rows")
+        raise DataError(f"{len(labels)} labels were given for {len(inputs)} {part} rows")

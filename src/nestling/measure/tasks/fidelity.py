@@ -77,9 +77,7 @@ class Fidelity:
     def __post_init__(self) -> None:
         self._check_settings()
         if self.reference is not None and len(self.reference) != len(self.x):
-            raise DataError(
-                f"{len(self.reference)} rows of the reference do not belong to {len(self.x)} inputs"
-            )
+            raise DataError(f"{len(self.reference)} reference rows were given for {len(self.x)} inputs")
         if len(self.x) > self.limit:
             rows = np.random.default_rng(self.seed).choice(len(self.x), self.limit, replace=False)
             rows.sort()

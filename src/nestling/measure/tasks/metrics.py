@@ -151,7 +151,7 @@ def _top(relevance: ArrayLike, k: int | None) -> Floats:
     if table.ndim != 2 or not table.size:
         raise DataError(f"relevance must be a table of one row a query, not of shape {table.shape}")
     if not np.isfinite(table).all():
-        raise DataError("relevance holds NaN or infinity; grades are plain numbers, 0 for what is not judged")
+        raise DataError("relevance holds NaN or infinity; give finite grades, and 0 to unjudged documents")
     width = table.shape[1] if k is None else k
     if not 1 <= width <= table.shape[1]:
         raise DataError(
@@ -251,7 +251,7 @@ def v_measure(labels: ArrayLike, clusters: ArrayLike) -> float:
     """
     columns = check_labels(labels), check_labels(clusters, "clusters")
     if len(columns[0]) != len(columns[1]):
-        raise DataError(f"{len(columns[0])} labels do not belong to {len(columns[1])} clustered rows")
+        raise DataError(f"{len(columns[0])} labels were given for {len(columns[1])} clustered rows")
     return float(weighted_v_measure(*columns, np.ones((1, len(columns[0]))))[0])
 
 

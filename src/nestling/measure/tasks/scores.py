@@ -97,7 +97,7 @@ class SpearmanScores:
     def __init__(self, similarities: NDArray[np.floating], gold: ArrayLike) -> None:
         self.similarities, self.gold = similarities, check_scores(gold)
         if similarities.shape[1:] != self.gold.shape:
-            raise DataError(f"{similarities.shape[1]} similarities do not belong to {len(self.gold)} scores")
+            raise DataError(f"{similarities.shape[1]} similarities were given for {len(self.gold)} scores")
 
     @property
     def groups(self) -> tuple[int, ...]:

@@ -196,7 +196,7 @@ class Clustering:
     def __post_init__(self) -> None:
         labels = check_labels(self.labels)
         if len(labels) != len(self.x):
-            raise DataError(f"{len(labels)} labels do not belong to {len(self.x)} inputs")
+            raise DataError(f"{len(labels)} labels were given for {len(self.x)} inputs")
         check("num_clusters", self.num_clusters, Whole(1, len(labels)) | None)
 
     @property

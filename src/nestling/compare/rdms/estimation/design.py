@@ -86,7 +86,7 @@ class Design:
         if folds is None:
             return cls(names, codes)
         if stimuli is None:
-            raise ConfigError("folds= say which repeats are independent; stimuli= must say of what")
+            raise ConfigError("folds= needs stimuli=, the stimulus of each row")
         fold_names, fold_codes = _codes(folds, rows, "folds")
         if len(fold_names) < 2:
             raise ConfigError("cross-validation needs at least 2 folds, but all rows are of one")
