@@ -52,6 +52,7 @@ class _State:
 
     Attributes:
         done: finished parts, by name.
+        is_begun: whether the file was there.
 
     Raises:
         ConfigError: for the state of other work.
@@ -61,7 +62,12 @@ class _State:
     def __init__(self, path: Path | None, identity: Mapping[str, Any], key: str, otherwise: str) -> None:
         self.path, self._identity, self._key, self._otherwise = path, dict(identity), key, otherwise
         self._owner = Owner(path)
-        self.done: dict[str, Any] = {} if path is None or not path.is_file() else self._read(path)
+        self.done: dict[str, Any] = {}
+        self.is_begun = False
+        if path is not None:
+            with storage_errors(path):
+                self.is_begun = path.is_file()
+            self.done = self._read(path) if self.is_begun else {}
 
     def check(self) -> None:
         """Refuse to write in a fork of the process that began: both would write to one place.
@@ -159,7 +165,7 @@ class ResumableArrays:
         path = None if folder is None else folder / _STATE
         self._state = _State(path, identity, "done", f"empty {folder} and build again")
         self._done: dict[str, int] = self._state.done
-        if path is not None and not path.is_file():
+        if not self._state.is_begun:
             self._state.save()
 
     def once(self, name: str, make: Callable[[], Arrays]) -> Arrays:
