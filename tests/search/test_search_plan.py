@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,3 +152,12 @@ def test_more_of_anything_costs_more() -> None:
     assert costs[0].mflops < costs[1].mflops < costs[2].mflops
     assert costs[0].bytes_read < costs[1].bytes_read < costs[2].bytes_read
     assert len({cost.bytes_stored for cost in costs}) == 1
+
+
+def test_plans_are_read_and_costed_without_faiss() -> None:
+    code = (
+        "import sys; from nestling.search import Plan;"
+        "Plan.parse('ivf64@64 > pq8x4@64 > rerank:int8@full').cost(1000, 128);"
+        "Plan.parse('graph64@full > rerank@full'); assert 'faiss' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
