@@ -7,7 +7,6 @@ import importlib
 import json
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -235,10 +234,10 @@ print(json.dumps(found))
 """
 
 
-def test_old_paths_work_and_say_the_new_one() -> None:
+def test_old_paths_work_and_say_the_new_one(python: str) -> None:
     """In a process of its own, as a warning comes with the first import alone."""
     answer = subprocess.run(
-        [sys.executable, "-c", ASKED, json.dumps(OLD)], capture_output=True, text=True, check=True
+        [python, "-c", ASKED, json.dumps(OLD)], capture_output=True, text=True, check=True
     )
     for module, (homes, told) in json.loads(answer.stdout).items():
         assert set(homes) == set(OLD[module])
