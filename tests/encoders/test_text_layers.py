@@ -20,7 +20,7 @@ from nestling.cut import RAW, CutRule
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import Granularity, Nesting
-from nestling.nn.layers import LayerStack
+from nestling.nn.early_exit import LayerStack
 from nestling.testing import check_elastic
 from samples import letters
 

@@ -19,9 +19,9 @@ from nestling.search.index.index import AdaptiveIndex
 from nestling.search.plan.frontier import Frontier, Trial
 from nestling.search.plan.plan import Plan, PlanCost, Point
 from nestling.search.tuning import planner as tuning
-from nestling.search.tuning import race
+from nestling.search.tuning import trials
 from nestling.search.tuning.planner import build, candidate_plans, compare_with_exact, retune, tune
-from nestling.search.tuning.race import climb
+from nestling.search.tuning.trials import climb
 from nestling.storage.resumable import write_array
 from nestling.vectors.stored import StoredVectors
 
@@ -75,7 +75,7 @@ def test_trials_tell_the_truth_and_the_fastest_that_fits_is_chosen(vectors: np.n
 def test_many_rows_are_planned_on_a_sample_first(
     vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(race, "_FEWEST_SAMPLED", 1000)
+    monkeypatch.setattr(trials, "_FEWEST_SAMPLED", 1000)
     family = tuple(map(Plan.parse, PLANS))
     monkeypatch.setattr(tuning, "candidate_plans", lambda *_, **__: family)
     chosen, frontier = tune(vectors, recall=0.8, workers=1)
@@ -87,7 +87,7 @@ def test_many_rows_are_planned_on_a_sample_first(
 
 
 def test_plans_that_are_named_are_all_measured(vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(race, "_FEWEST_SAMPLED", 1000)
+    monkeypatch.setattr(trials, "_FEWEST_SAMPLED", 1000)
     plans = ("flat@full", *PLANS[:2], "pq8x4@full > rerank@full")
     _, frontier = tune(vectors, plans=plans, recall=0.5, workers=1)
     assert {trial.plan for trial in frontier} == set(map(Plan.parse, plans))
@@ -117,9 +117,9 @@ def test_planning_is_bounded_by_the_time_of_builds(
         built.append((str(plan), len(rows)))
         return Built(rows)
 
-    monkeypatch.setattr(race, "_FEWEST_SAMPLED", 600)
-    monkeypatch.setattr(race, "build", slow_build)
-    monkeypatch.setattr(race.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(trials, "_FEWEST_SAMPLED", 600)
+    monkeypatch.setattr(trials, "build", slow_build)
+    monkeypatch.setattr(trials.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(tuning, "candidate_plans", lambda *_, **__: tuple(map(Plan.parse, plans)))
     chosen, frontier = tune(vectors, recall=0.8, workers=1)
     compared, whole = ([rows for _, rows in built if (rows == N) == is_whole] for is_whole in (False, True))
@@ -310,7 +310,7 @@ def test_searches_that_name_no_point_use_the_one_that_was_chosen(vectors: np.nda
 def test_an_interrupted_take_over_leaves_what_can_be_built_again(
     vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: int
 ) -> None:
-    """Killed while the files of the race are copied: nothing opens, and the same call makes it whole."""
+    """Killed while files of the comparison are copied: nothing opens, and the same call makes it whole."""
     folder, plan = tmp_path / "index", "graph16@full > rerank:fp16@full"
     given = build_engine(plan, vectors, workers=1)
 

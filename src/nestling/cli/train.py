@@ -1,4 +1,4 @@
-"""``nestling train``."""
+"""``nestling train``: its flags are the fields of :mod:`nestling.domains.text.plan`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loaders of real data sets, and an embedded default; text data can be split without leaks."""
+"""Tables of users, public data sets, texts and pairs; text data can be split without leaks."""
 
 from __future__ import annotations
 

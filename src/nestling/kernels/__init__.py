@@ -1,4 +1,4 @@
-"""Compiled kernels of search: scans of packed codes, exact scores, and graphs.
+"""Compiled kernels: scans of packed codes, exact scores, graphs, and rank correlations; C++ in ``cpp``.
 
 They are compiled when nestling is installed, if there is a C++ compiler, and choose at run time what
 the processor offers. Without them numpy computes the same answers, slower. The environment variable

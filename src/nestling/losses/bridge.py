@@ -20,7 +20,7 @@ from nestling.losses.contrastive import InfoNCE
 from nestling.losses.gradient_cache import GradientCache
 from nestling.losses.nested import Nested, Reduction
 from nestling.losses.prefix import PrefixLosses
-from nestling.nn.layers import states_each
+from nestling.nn.early_exit import states_each
 from nestling.schedules import Every, RandomSome, Schedule
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from nestling.cut import RAW, cut
 from nestling.data.masking import IGNORED
 from nestling.errors import ConfigError
 from nestling.granularity import AnyNesting, Granularity, Nesting
-from nestling.nn.layers import LayerStack
+from nestling.nn.early_exit import LayerStack
 
 
 class MaskedAutoEncoder(nn.Module):

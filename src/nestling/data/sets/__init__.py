@@ -1,4 +1,4 @@
-"""Loaders of public data sets, and the embedded default."""
+"""Public data sets: a catalogue with checksums, downloading, one reader each; docstrings as the default."""
 
 from typing import TYPE_CHECKING
 

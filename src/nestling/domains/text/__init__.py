@@ -1,4 +1,4 @@
-"""Text: training by plans, resumable encoding, searchable collections."""
+"""Text: training by plans, resumable encoding, and collections: an encoder and an index, searched by text."""
 
 from typing import TYPE_CHECKING
 

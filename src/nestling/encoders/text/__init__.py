@@ -6,7 +6,7 @@ from nestling._exports import exports
 
 if TYPE_CHECKING:
     from nestling.encoders.text.encoder import TextEncoder as TextEncoder
-    from nestling.encoders.text.serving import served_by as served_by
+    from nestling.encoders.text.inference_servers import served_by as served_by
 
 __getattr__, __dir__, __all__ = exports(
     __name__,

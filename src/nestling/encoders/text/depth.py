@@ -1,4 +1,4 @@
-"""Early exit of sentence-transformers models."""
+"""Applies :mod:`nestling.nn.early_exit` to the models of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nestling.encoders.text.export import (
     with_modules,
 )
 from nestling.errors import ConfigError
-from nestling.nn.layers import LayerStack, states_each, with_transformer
+from nestling.nn.early_exit import LayerStack, states_each, with_transformer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -18,8 +18,8 @@ from nestling.search.plan.plan import Plan
 from nestling.search.stages.coded_scan import CodedScan
 from nestling.search.stages.codes import Code
 from nestling.search.stages.flat import Flat
-from nestling.search.stages.int8 import Fp16, Int4, Int8
 from nestling.search.stages.ivf import IVF
+from nestling.search.stages.scalar import Fp16, Int4, Int8
 from nestling.storage.resumable import Arrays
 
 _UNIT_TOLERANCE = 0.2  # four bits an entry change lengths by a tenth

@@ -1,4 +1,7 @@
-"""Stages of a plan: what picks rows, compares their codes, and puts the best in order; one file a kind."""
+"""Stages of a plan: what picks rows, compares their codes, and puts the best in order; one file a kind.
+
+The algorithms of ``graph`` and ``certify`` are rooms of their own; their stages put them into plans.
+"""
 
 from typing import TYPE_CHECKING
 

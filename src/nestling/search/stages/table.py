@@ -6,11 +6,11 @@ from nestling.search.stages.certified import Certify
 from nestling.search.stages.flat import Flat
 from nestling.search.stages.graph import Graph
 from nestling.search.stages.hnsw import HNSW
-from nestling.search.stages.int8 import Fp16, Int4, Int8
 from nestling.search.stages.ivf import IVF
 from nestling.search.stages.pq import OPQ, PQ
 from nestling.search.stages.rabitq import RaBitQ
 from nestling.search.stages.rerank import Rerank
+from nestling.search.stages.scalar import Fp16, Int4, Int8
 from nestling.search.stages.stage import Scan, Stage, StageText
 
 STAGES: dict[str, type[Stage]] = {

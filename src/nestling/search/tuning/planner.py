@@ -23,7 +23,7 @@ from nestling.search.exact.recall import Questions
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.plan.frontier import Frontier, Trial, check_targets
 from nestling.search.plan.plan import Plan, Point
-from nestling.search.tuning.race import Race, climb, time_search
+from nestling.search.tuning.trials import Comparison, climb, time_search
 from nestling.storage.npy import write_npy
 from nestling.vectors.given import VectorsLike
 from nestling.vectors.matrix import Sizes, read_sizes
@@ -111,8 +111,8 @@ def tune(
     rows = StoredVectors.of(vectors, rule=rule)
     k = _as_many(k, len(rows))
     family = None if plans is None else tuple(dict.fromkeys(map(_read, plans)))
-    with Race(rows, queries, k, rows.rule, metric, seed, workers) as race:
-        return _run(race, family, sizes, nested, recall, max_bytes, max_ms)
+    with Comparison(rows, queries, k, rows.rule, metric, seed, workers) as comparison:
+        return _run(comparison, family, sizes, nested, recall, max_bytes, max_ms)
 
 
 def _as_many(k: int, rows: int) -> int:
@@ -123,7 +123,7 @@ def _as_many(k: int, rows: int) -> int:
 
 
 def _run(
-    race: Race,
+    comparison: Comparison,
     family: Sequence[Plan] | None,
     sizes: Sequence[int] | None,
     nested: bool,
@@ -131,7 +131,7 @@ def _run(
     max_bytes: float | None,
     max_ms: float | None,
 ) -> tuple[Trial, Frontier]:
-    rows, full = race.vectors.shape
+    rows, full = comparison.vectors.shape
     sizes = tuple(sizes or range(-(-full // 4), full, -(-full // 4))) + ((full,) if not sizes else ())
     is_bounded = family is None  # plans that were named are all to be seen
     family = candidate_plans(rows, sizes, nested=nested) if family is None else family
@@ -151,9 +151,11 @@ def _run(
         return fits and recall is not None and trial.low >= recall
 
     ranked = partial(_rank, recall=recall, max_bytes=max_bytes)
-    trials = tuple(race.run(family, ranked, enough, is_bounded=is_bounded))
+    trials = tuple(comparison.run(family, ranked, enough, is_bounded=is_bounded))
     reason = _reason(trials, recall, sizes if nested and is_bounded else None)
-    frontier = Frontier(trials, race.k, len(race.queries), race.own is not None, race.seconds, reason)
+    frontier = Frontier(
+        trials, comparison.k, len(comparison.queries), comparison.own is not None, comparison.seconds, reason
+    )
     return frontier.choose(recall, max_bytes=max_bytes, max_ms=max_ms), frontier
 
 
@@ -228,11 +230,11 @@ def build(
                 retune(index, recall=recall, max_bytes=max_bytes, max_ms=max_ms, **options)
         return index
     sizes = read_sizes(nesting or rows.nesting, rows.values.shape[1])
-    with Race(rows, queries, k, rows.rule, metric, seed, workers) as race:
+    with Comparison(rows, queries, k, rows.rule, metric, seed, workers) as comparison:
         nested = nesting is not None or rows.is_nested
-        chosen, frontier = _run(race, None, sizes.sizes("dim"), nested, recall, max_bytes, max_ms)
+        chosen, frontier = _run(comparison, None, sizes.sizes("dim"), nested, recall, max_bytes, max_ms)
         # What comes before a cut is done to the vectors of an index, not to those that were measured.
-        built = race.engines[chosen.plan] if rows.rule.before == "none" else None
+        built = comparison.engines[chosen.plan] if rows.rule.before == "none" else None
         index = create(plan=chosen.plan, engine=built)
     _keep(index, frontier.of(chosen.plan), chosen)
     return index
@@ -272,15 +274,17 @@ def retune(
         path = Path(folder) / "vectors.npy"
         write_npy(path, rows, (len(names), index.dim), np.dtype(np.float32))
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        race = Race(vectors, queries, k, index.rule, index.metric, seed, workers)
-        questions = race.ask(vectors, race.own).named(names)
+        comparison = Comparison(vectors, queries, k, index.rule, index.metric, seed, workers)
+        questions = comparison.ask(vectors, comparison.own).named(names)
 
         def search(asked: NDArray[Any], wanted: int, point: Point) -> NDArray[Any]:
             return index.search(asked, wanted, point=point, workers=workers).ids
 
         row_bytes = index.info().kept_bytes / len(names)
         trials = tuple(climb(search, index.plan, questions, len(names), row_bytes, 0.0))
-    frontier = Frontier(trials, k, len(race.queries), queries is None, race.seconds, index.info().reason)
+    frontier = Frontier(
+        trials, k, len(comparison.queries), queries is None, comparison.seconds, index.info().reason
+    )
     wanted = frontier.closest(recall, max_bytes=max_bytes, max_ms=max_ms)
     _keep(index, frontier, wanted)
     return frontier.choose(recall, max_bytes=max_bytes, max_ms=max_ms), frontier

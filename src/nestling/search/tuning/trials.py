@@ -37,10 +37,10 @@ _LARGEST_SHORTLIST_PER_K = 128
 _SMALLEST_GAIN = 2e-4
 
 
-class Race:
+class Comparison:
     """Builds candidates over a part of the rows, then the best over all, and measures them.
 
-    Engines over all rows are kept until the race ends, so that the winner need not be built again.
+    Engines over all rows are kept until the comparison ends, so that the winner need not be built again.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ import transformers
 from torch import nn
 
 from nestling.errors import ConfigError, GranularityError
-from nestling.nn.layers import LayerStack
+from nestling.nn.early_exit import LayerStack
 
 SIZES = {
     "hidden_size": 32,
