@@ -56,7 +56,7 @@ def candidate_plans(rows: int, sizes: Sequence[int], *, nested: bool = False) ->
         coded = mixed_enough if nested else short[-2:]
         texts += [f"pq{dim // 4}x4@{dim} > rerank@full" for dim in coded if dim % 4 == 0]
         texts += [f"ivf{lists}@{dim} > int8@{dim} > rerank@full" for dim in short[-2:]]
-        # Without compiled kernels numpy walks our own graph row by row, and that of faiss is faster.
+        # Without compiled kernels numpy searches our own graph row by row, and that of faiss is faster.
         links = ("graph32", "graph64") if kernels.level() != "off" else ()
         texts += [f"{graph}@{dim} > rerank@full" for graph in links for dim in mixed_enough]
         texts += [f"hnsw32@{dim} > int8@{dim} > rerank@full" for dim in short[-2:] if not links]
