@@ -181,7 +181,7 @@ def test_plans_are_compared_on_ones_own_vectors(files: Path, tmp_path: Path) -> 
         (
             ["build", "all.npy", "-o", "x", "--metric", "manhattan"],
             1,
-            "--metric manhattan must be one of dot, euclidean",
+            "must be one of dot, euclidean",
         ),
         (["build", "all.npy", "-o", "x", "--before", "l2"], 1, "must be one of none, layer_norm"),
         (["build", "x.txt", "-o", "x", "--encoder", "minilm", "--made-by", "x"], 1, "are for vectors"),
