@@ -2,7 +2,7 @@
 
 An index reads vectors in stages: few entries to pick the lists, more to compare the rows in these lists, and
 all of them to rank the best. With nested vectors every stage reads its own prefix of the same vector. An
-index is a line of text here, built and searched by :mod:`nestling.search`:
+index is a line of text here, built and searched by ``nestling.search``:
 
     ivf256@64 > flat@128               AdANNS-IVF: lists by 64 entries, compared by 128
     ivf256@full > flat@full            rigid IVF; cut at a size when searched, it is AdANNS-IVF-D

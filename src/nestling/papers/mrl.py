@@ -3,7 +3,7 @@
 One encoder is trained so that every leading part ``z[:m]`` of its output is an embedding of its own. The
 loss is the sum over sizes ``m`` of the ordinary loss on ``z[:m]``: :class:`Objective` and :func:`train` are
 the whole method. The cost is then chosen by slicing. The paper shows this on ImageNet; here each claim is
-restated for problems that train in seconds on a CPU (:mod:`nestling.papers.problems.labelled`).
+restated for problems that train in seconds on a CPU (``nestling.papers.problems.labelled``).
 
 Each function under ``@CHECKS.claim`` measures one claim with one seed on one problem. It returns the
 clearance (how far the tightest figure lies on the right side of its margin) and the figures. The margins

@@ -6,7 +6,7 @@ best identifies the layer of a network, or the area of a brain, that a matrix co
 (:func:`identification`).
 
 The paper's recordings of 24 people are not public. Simulated measurements of AlexNet and small trained
-networks replace them (:mod:`nestling.papers.problems.representations`). The margins come from a pilot on
+networks replace them (``nestling.papers.problems.representations``). The margins come from a pilot on
 other draws.
 """
 
