@@ -61,7 +61,7 @@ def test_the_bundled_digits() -> None:
 def test_digits_need_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sklearn", None)
     monkeypatch.setitem(__import__("sys").modules, "sklearn.datasets", None)
-    with pytest.raises(MissingExtraError, match=r"nestling\[train\]"):
+    with pytest.raises(MissingExtraError, match=r"nestling\[sklearn\]"):
         digits()
 
 
