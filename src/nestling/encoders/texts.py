@@ -20,6 +20,8 @@ from nestling.granularity import At, Granularity, Nesting
 from nestling.process.progress import Progress
 
 _SMALLEST_DIM = 8
+SAMPLE_TEXT = " ".join(["word"] * 32)
+"""The text whose encoding is the cost of a text encoder."""
 
 
 class Encoder(Protocol):

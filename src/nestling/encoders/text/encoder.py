@@ -35,6 +35,7 @@ from nestling.encoders.text.preparation import Pooling, check_nesting, check_res
 from nestling.encoders.text.pretrained import quiet_unless_terminal, read_model
 from nestling.encoders.text.workers.pool import encode_apart
 from nestling.encoders.texts import (
+    SAMPLE_TEXT,
     check_found,
     check_texts,
     encode_batches,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 _KIND = "text_encoder"
-_SAMPLE_TEXT = " ".join(["word"] * 32)
 
 
 class TextEncoder(nn.Module):
@@ -386,7 +386,7 @@ class TextEncoder(nn.Module):
         return self._counted[depth]
 
     def _count_flops(self, depth: int | None) -> float:
-        features = self._features([_SAMPLE_TEXT], None)
+        features = self._features([SAMPLE_TEXT], None)
         with evaluating(self):
             counted = multiply_adds(lambda: embeddings_each(self.model, features, [depth]))
         static = [m for m in self.model.modules() if isinstance(m, stock_modules().StaticEmbedding)]

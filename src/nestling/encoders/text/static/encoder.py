@@ -28,6 +28,7 @@ from nestling.encoders.text.static.layers import (
     width_of,
 )
 from nestling.encoders.texts import (
+    SAMPLE_TEXT,
     check_found,
     check_texts,
     encode_batches,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from nestling.encoders.text.static.layers import Layer, Layers
 
 _KIND = "text_encoder"
-_SAMPLE_TEXT = " ".join(["word"] * 32)
 _TOKENS_AT_A_TIME = 1 << 13
 _ABOUT: Mapping[str, Any] = {
     "model_type": "SentenceTransformer",
@@ -235,7 +235,7 @@ class StaticEncoder:
         """
         dim = self.nesting.resolve(at)["dim"]
         layers, read = needed(self.parts.layers, self.parts.table, dim)
-        flops = len(self._tokens([_SAMPLE_TEXT])[0]) * read.shape[1]
+        flops = len(self._tokens([SAMPLE_TEXT])[0]) * read.shape[1]
         flops += sum(layer.weight.size for layer in layers if isinstance(layer, Dense))
         # The whole table is held, even if only some columns are read.
         held = [self.parts.table, *(w for layer in layers for w in layer.weights.values())]

@@ -27,50 +27,35 @@ from nestling.search.stores.qdrant.points import (
     vectors_of,
     wanted_payload,
 )
-from nestling.search.stores.qdrant.where import Where, called, index_paths
+from nestling.search.stores.qdrant.where import Where, Words, called, index_paths
 from nestling.search.stores.store import Hits
 from nestling.search.stores.table import Request, Rows
 from nestling.storage.lock import WriterLock
 
 
-class EdgeWords:
-    """Conditions as ``qdrant_edge`` writes them, which :class:`~.qdrant_where.Where` makes filters of."""
-
-    def __init__(self, edge: Any) -> None:
-        self._edge = edge
-
-    def every(self, parts: list[Any]) -> Any:
-        """All of the parts."""
-        return self._edge.Filter(must=parts)
-
-    def some(self, parts: list[Any]) -> Any:
-        """At least one of the parts."""
-        return self._edge.Filter(should=parts)
-
-    def none(self, parts: list[Any]) -> Any:
-        """None of the parts."""
-        return self._edge.Filter(must_not=parts)
+class EdgeWords(Words):
+    """Conditions as ``qdrant_edge`` writes them."""
 
     def equal(self, key: str, value: Value) -> Any:
         """A value at a place of the payload; Python's True would be taken for 1, numpy's is not."""
         given = np.bool_(value) if isinstance(value, bool) else value
-        return self._edge.FieldCondition(key, match=self._edge.MatchValue(given))
+        return self._models.FieldCondition(key, match=self._models.MatchValue(given))
 
     def one_of(self, key: str, values: list[Any]) -> Any:
         """One of several texts, or of several whole numbers."""
-        return self._edge.FieldCondition(key, match=self._edge.MatchAny(values))
+        return self._models.FieldCondition(key, match=self._models.MatchAny(values))
 
     def ranged(self, key: str, op: str, bound: float) -> Any:
         """A number at a place of the payload."""
-        return self._edge.FieldCondition(key, range=self._edge.RangeFloat(**{op: bound}))
+        return self._models.FieldCondition(key, range=self._models.RangeFloat(**{op: bound}))
 
     def absent(self, key: str) -> Any:
         """No value at a place of the payload."""
-        return self._edge.IsEmptyCondition(key)
+        return self._models.IsEmptyCondition(key)
 
     def points(self, ids: Iterable[Any]) -> Any:
         """These points."""
-        return self._edge.HasIdCondition(set(ids))
+        return self._models.HasIdCondition(set(ids))
 
 
 class QdrantEdgeTable:

@@ -21,7 +21,7 @@ from nestling.search.stores.qdrant.points import (
     vectors_of,
     wanted_payload,
 )
-from nestling.search.stores.qdrant.where import Where, called, index_paths
+from nestling.search.stores.qdrant.where import Where, Words, called, index_paths
 from nestling.search.stores.store import Hits
 from nestling.search.stores.table import Request, Rows
 
@@ -29,23 +29,8 @@ _KEY = "nestling"
 _MAY_PASS = {408, 429, 500, 502, 503, 504}
 
 
-class ServerWords:
-    """Conditions as ``qdrant_client`` writes them, which :class:`~.qdrant_where.Where` makes filters of."""
-
-    def __init__(self, models: Any) -> None:
-        self._models = models
-
-    def every(self, parts: list[Any]) -> Any:
-        """All of the parts."""
-        return self._models.Filter(must=parts)
-
-    def some(self, parts: list[Any]) -> Any:
-        """At least one of the parts."""
-        return self._models.Filter(should=parts)
-
-    def none(self, parts: list[Any]) -> Any:
-        """None of the parts."""
-        return self._models.Filter(must_not=parts)
+class ServerWords(Words):
+    """Conditions as ``qdrant_client`` writes them."""
 
     def equal(self, key: str, value: Value) -> Any:
         """A value at a place of the payload."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote, unquote
 
 from nestling.data.tables.fields.kinds import FieldKind, Value
@@ -19,30 +20,45 @@ _INDEX_KINDS: dict[FieldKind, str] = {"int": "FLOAT", "float": "FLOAT", "bool": 
 _STRICT: dict[Order, Order] = {"gt": "gt", "gte": "gt", "lt": "lt", "lte": "lt"}
 
 
-class Words(Protocol):
-    """The conditions that filters are made of, as one of the two clients writes them."""
+class Words(ABC):
+    """The conditions that filters are made of, as one of the two clients writes them.
+
+    Args:
+        models: the module of the client that holds ``Filter``.
+    """
+
+    def __init__(self, models: Any) -> None:
+        self._models = models
 
     def every(self, parts: list[Any]) -> Any:
         """All of the parts."""
+        return self._models.Filter(must=parts)
 
     def some(self, parts: list[Any]) -> Any:
         """At least one of the parts."""
+        return self._models.Filter(should=parts)
 
     def none(self, parts: list[Any]) -> Any:
         """None of the parts."""
+        return self._models.Filter(must_not=parts)
 
+    @abstractmethod
     def equal(self, key: str, value: Value) -> Any:
         """A text, a whole number or a truth value at a place of the payload."""
 
+    @abstractmethod
     def one_of(self, key: str, values: list[Any]) -> Any:
         """One of several texts, or of several whole numbers."""
 
+    @abstractmethod
     def ranged(self, key: str, op: str, bound: float) -> Any:
         """A number at a place of the payload, read as a double."""
 
+    @abstractmethod
     def absent(self, key: str) -> Any:
         """No value at a place of the payload."""
 
+    @abstractmethod
     def points(self, ids: Iterable[Any]) -> Any:
         """These points."""
 
