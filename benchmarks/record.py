@@ -1,4 +1,4 @@
-"""What all benchmarks share: their arguments, rounds of timings taken in turn, and rows of results."""
+"""Shared parts of the benchmarks: arguments, timings taken in turn, and rows of results."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def arguments(doc: str, *, rounds: int | None = None) -> argparse.ArgumentParser
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """What the command line says; a quick run has one round and leaves the committed results alone."""
+    """Parse the command line; a quick run has one round and does not touch the committed results."""
     given = parser.parse_args()
     if given.quick and "rounds" in given:
         given.rounds = 1

@@ -41,7 +41,7 @@ def measure_here(given: argparse.Namespace) -> None:
 
 
 def measure_apart(given: argparse.Namespace, rows: int, name: str) -> list[dict[str, object]]:
-    """One way in a process of its own: its memory is measured alone, and a crash stops no other way."""
+    """Run one method in its own process, so that its memory is measured alone and a crash stops no other."""
     command = [sys.executable, __file__, str(given.cache), "--encoder", given.encoder, "--rows", str(rows)]
     command += ["--seconds", str(given.seconds), "--way", name]
     try:
