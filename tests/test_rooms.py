@@ -270,6 +270,26 @@ def test_old_names_of_a_moved_module_work() -> None:
     assert old.CodedGraph is graph.CodedGraph
 
 
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("search.stores", "Hits", "StoreHits"),
+        ("search.stores", "Store", "DatabaseStore"),
+        ("search.stores.store", "Hits", "StoreHits"),
+    ],
+)
+def test_old_names_of_a_module_that_stays_work(module: str, old: str, new: str) -> None:
+    home = importlib.import_module(f"nestling.{module}")
+    message = rf"^nestling\.{module}\.{old} is {new} now; the old name ends with nestling 0\.3$"
+    with pytest.warns(DeprecationWarning, match=message) as warned:
+        found = getattr(home, old)
+    assert warned[0].filename == __file__
+    assert found is getattr(home, new)
+    assert old not in dir(home)
+    with pytest.raises(AttributeError, match=rf"module 'nestling\.{module}' has no attribute 'nothing'"):
+        _ = home.nothing
+
+
 def test_a_module_that_never_was_is_an_import_error() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"nestling\.search\.nothing"):
         __import__("nestling.search.nothing")

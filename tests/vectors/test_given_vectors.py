@@ -105,11 +105,7 @@ def test_what_a_map_makes_is_checked_too(tmp_path: Path) -> None:
     assert not (tmp_path / "mapped").exists()
 
 
-def test_old_names_of_indexes_and_stores_warn(tmp_path: Path) -> None:
-    from nestling.search import stores
-
-    with pytest.warns(DeprecationWarning, match="DatabaseStore"):
-        assert stores.Store is stores.DatabaseStore
+def test_the_old_name_of_an_attribute_warns(tmp_path: Path) -> None:
     with (
         AdaptiveIndex.create(tmp_path / "index", ROWS) as index,
         pytest.warns(DeprecationWarning, match="manifest"),

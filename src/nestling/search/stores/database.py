@@ -19,7 +19,7 @@ from nestling.search.index.files.ids import Ids, check_kind, check_new_ids, read
 from nestling.search.stores.layout import Layout, check_identity
 from nestling.search.stores.metadata import read_condition, read_metadata
 from nestling.search.stores.retry import Answer, with_retries
-from nestling.search.stores.store import Batch, Hits, Metadata
+from nestling.search.stores.store import Batch, Metadata, StoreHits
 from nestling.search.stores.table import Request, Rows, Table
 from nestling.storage.owner import Owner
 from nestling.vectors.prefix import prefix_norms, prepare
@@ -133,7 +133,7 @@ class DatabaseStore:
         ids: Any = None,
         where: Any = None,
         with_metadata: bool = True,
-    ) -> list[Hits]:
+    ) -> list[StoreHits]:
         """The ``k`` best rows of every query: a shortlist at a prefix, put in order at a longer one.
 
         Args:
@@ -150,7 +150,7 @@ class DatabaseStore:
             with_metadata: give the metadata of the hits, too.
 
         Returns:
-            One :class:`~nestling.search.stores.store.Hits` a query; it is shorter than ``k`` where fewer
+            One :class:`~nestling.search.stores.store.StoreHits` a query; it is shorter than ``k`` where fewer
             rows exist or are allowed.
 
         Raises:
@@ -164,18 +164,18 @@ class DatabaseStore:
         wanted = read_condition(where, self.layout.fields)
         allowed = None if ids is None else self._names(read_ids(ids, any_order=True))
         if allowed == []:
-            return [Hits([], np.zeros(0, np.float32)) for _ in matrix]
+            return [StoreHits([], np.zeros(0, np.float32)) for _ in matrix]
         if shortlist is not None and self._ask(partial(self._table.fits, shortlist)):
             shortlist = None
         dims = {size} if shortlist is None else {self.layout.shortlist_dim, size}
-        found: list[Hits] = []
+        found: list[StoreHits] = []
         for start in range(0, len(matrix), _QUERIES_AT_A_TIME):
             block = cut_each(matrix[start : start + _QUERIES_AT_A_TIME], sorted(dims), self.layout.rule)
             asked = self.layout.shortlist_dim, size, allowed, wanted, with_metadata
             found += self._answers(Request(block, k, shortlist, *asked))
         return [replace(hits, ids=self._called(hits.ids).tolist()) for hits in found]
 
-    def _answers(self, request: Request) -> list[Hits]:
+    def _answers(self, request: Request) -> list[StoreHits]:
         """Beam search may miss rows behind those that a filter forbids; such queries are repeated exactly."""
         hits = self._ask(partial(self._table.search, request))
         short = [row for row, found in enumerate(hits) if len(found) < request.k]

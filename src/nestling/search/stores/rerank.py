@@ -6,7 +6,7 @@ import numpy as np
 
 from nestling.data.tables.fields.kinds import Value
 from nestling.search.stores.layout import Layout
-from nestling.search.stores.store import Floats, Hits
+from nestling.search.stores.store import Floats, StoreHits
 
 _SMALLEST = 1e-30  # rows of zeros, which only others can have written, stay zeros
 
@@ -18,7 +18,7 @@ def rerank(
     metadata: list[dict[str, Value]],
     k: int,
     layout: Layout,
-) -> Hits:
+) -> StoreHits:
     """The ``k`` best of a shortlist; of equal scores the one that stood first stays first.
 
     Under ``l2`` the vectors are normalised again: rows that others wrote may be of any length.
@@ -40,4 +40,4 @@ def rerank(
         scores = np.linalg.norm(vectors - query, axis=1)
         order = np.argsort(scores, kind="stable")[:k]
     kept = [metadata[row] for row in order] if metadata else []
-    return Hits([names[row] for row in order], scores[order].astype(np.float32), kept)
+    return StoreHits([names[row] for row in order], scores[order].astype(np.float32), kept)

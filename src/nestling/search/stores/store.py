@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling._exports import old_names
 from nestling.data.tables.fields.kinds import Value
 from nestling.search.index.files.ids import Ids
 
@@ -16,13 +17,16 @@ Floats: TypeAlias = NDArray[np.float32]
 Metadata: TypeAlias = Mapping[str, Any]
 """Values of a row beside its vector: texts, numbers, truth values; None is the same as no field."""
 
+__getattr__ = old_names(__name__, {"Hits": "StoreHits"})
+
 
 @dataclass(frozen=True, eq=False)
-class Hits:
-    """The best rows for one query, best first.
+class StoreHits:
+    """The best rows of a store for one query, best first.
 
-    Where fewer than ``k`` rows exist or are allowed, the lists are shorter. (An index gives rectangles,
-    with -1 and NaN in those places.)
+    Where fewer than ``k`` rows exist or are allowed, the lists are shorter. (The
+    :class:`~nestling.search.index.snapshot.snapshot.Hits` of an index are rectangles of all queries, with -1
+    and NaN in those places.)
 
     Args:
         ids: of the rows.

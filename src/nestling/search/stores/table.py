@@ -8,7 +8,7 @@ from typing import Protocol
 
 from nestling.data.tables.fields.kinds import Value
 from nestling.search.stores.layout import Layout
-from nestling.search.stores.store import Floats, Hits
+from nestling.search.stores.store import Floats, StoreHits
 from nestling.search.where.condition import Condition
 
 
@@ -77,7 +77,7 @@ class Table(Protocol):
         """Add or replace rows; doing it twice is doing it once."""
         ...
 
-    def search(self, request: Request) -> list[Hits]:
+    def search(self, request: Request) -> list[StoreHits]:
         """One answer a query, with ids as strings."""
         ...
 

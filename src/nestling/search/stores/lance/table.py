@@ -25,7 +25,7 @@ from nestling.search.stores.lance.columns import (
 from nestling.search.stores.lance.labels import LABELS, give_columns
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.rerank import rerank
-from nestling.search.stores.store import Floats, Hits
+from nestling.search.stores.store import Floats, StoreHits
 from nestling.search.stores.table import Request, Rows
 
 _KEY = b"nestling"
@@ -118,13 +118,13 @@ class LanceTable:
         schema = self._table.schema
         return arrow.table([made(field) for field in schema], schema=schema)
 
-    def search(self, request: Request) -> list[Hits]:
+    def search(self, request: Request) -> list[StoreHits]:
         """A shortlist a query by the engine, with the vectors that the second stage orders here."""
         with self._errors():
             columns = columns_of(self._fresh().schema.names)
         return [self._search_one(request, row, columns) for row in range(len(request))]
 
-    def _search_one(self, request: Request, row: int, columns: dict[str, Column]) -> Hits:
+    def _search_one(self, request: Request, row: int, columns: dict[str, Column]) -> StoreHits:
         first = request.rerank_dim if request.shortlist is None else request.shortlist_dim
         limit = request.k if request.shortlist is None else request.shortlist
         kept = _column(request.rerank_dim)

@@ -13,7 +13,7 @@ from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.metadata import found_metadata
 from nestling.search.stores.milvus.where import Where, literal, one_of
 from nestling.search.stores.rerank import rerank
-from nestling.search.stores.store import Floats, Hits
+from nestling.search.stores.store import Floats, StoreHits
 from nestling.search.stores.table import Request, Rows
 
 _KEY = "nestling.layout"
@@ -117,12 +117,12 @@ class MilvusTable:
         if foreign := {row["id"] for row in found} - set(keys):
             self._call("delete", filter=one_of("id", sorted(foreign)))
 
-    def search(self, request: Request) -> list[Hits]:
+    def search(self, request: Request) -> list[StoreHits]:
         """Shortlists with the vectors that the second stage orders here, as many a call as fit a message."""
         first = request.rerank_dim if request.shortlist is None else request.shortlist_dim
         limit = request.k if request.shortlist is None else request.shortlist
         step = max(1, _FLOATS_A_CALL // (limit * request.rerank_dim))
-        hits: list[Hits] = []
+        hits: list[StoreHits] = []
         for start in range(0, len(request), step):
             part = slice(start, start + step)
             shortlists = self._nearest(request, request.queries[first][part], first, limit)
@@ -144,7 +144,7 @@ class MilvusTable:
     def _outputs(self, dim: int, *, metadata: bool) -> list[str]:
         return ["name", *["metadata"] * metadata, _field(dim)]
 
-    def _ordered(self, query: Floats, shortlist: Any, request: Request) -> Hits:
+    def _ordered(self, query: Floats, shortlist: Any, request: Request) -> StoreHits:
         rows, dim = [hit["entity"] for hit in shortlist], request.rerank_dim
         vectors = np.array([row[_field(dim)] for row in rows], np.float32).reshape(-1, dim)
         names = [row["name"] for row in rows]

@@ -13,7 +13,7 @@ from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.metadata import found_metadata
 from nestling.search.stores.postgres.vectors import adapt_vectors
 from nestling.search.stores.postgres.where import Where, index_of, json_of
-from nestling.search.stores.store import Hits
+from nestling.search.stores.store import StoreHits
 from nestling.search.stores.table import Request, Rows
 
 Code: TypeAlias = Literal["float32", "float16", "bit"]
@@ -129,7 +129,7 @@ class PostgresTable:
             run(_UPSERT)
             run("DROP TABLE incoming")  # at once: the caller's transaction may go on to another batch
 
-    def search(self, request: Request) -> list[Hits]:
+    def search(self, request: Request) -> list[StoreHits]:
         """All queries in one statement: for each, a shortlist by the index, then the order in full."""
         first = request.rerank_dim if request.shortlist is None else request.shortlist_dim
         values = {
@@ -151,11 +151,13 @@ class PostgresTable:
             answers[number].append(row)
         return [self._hits(rows) for rows in answers]
 
-    def _hits(self, rows: list[Any]) -> Hits:
+    def _hits(self, rows: list[Any]) -> StoreHits:
         """Of rows of id, distance and perhaps metadata; pgvector gives negative inner products."""
         sign = -1 if self._known.metric == "dot" else 1
         metadata = [found_metadata(row[2], row[0], self.where) for row in rows if len(row) > 2]
-        return Hits([row[0] for row in rows], np.array([sign * row[1] for row in rows], np.float32), metadata)
+        return StoreHits(
+            [row[0] for row in rows], np.array([sign * row[1] for row in rows], np.float32), metadata
+        )
 
     def _parts(self, request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
         """Parts of the statement, made of sizes and of names, and the values of its condition."""

@@ -28,7 +28,7 @@ from nestling.search.stores.qdrant.points import (
     wanted_payload,
 )
 from nestling.search.stores.qdrant.where import Where, Words, called, index_paths
-from nestling.search.stores.store import Hits
+from nestling.search.stores.store import StoreHits
 from nestling.search.stores.table import Request, Rows
 from nestling.storage.lock import WriterLock
 
@@ -131,7 +131,7 @@ class QdrantEdgeTable:
             self._shard.update(operation)
         self._shard.flush()
 
-    def search(self, request: Request) -> list[Hits]:
+    def search(self, request: Request) -> list[StoreHits]:
         """All queries in one pass over the segments."""
         allowed = self._filter(request)
         asked = [self._query(request, row, allowed) for row in range(len(request))]

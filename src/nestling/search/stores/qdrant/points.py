@@ -13,7 +13,7 @@ from nestling.errors import StoreError
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.metadata import found_metadata
 from nestling.search.stores.qdrant.where import field_of, key_of
-from nestling.search.stores.store import Hits
+from nestling.search.stores.store import StoreHits
 from nestling.search.stores.table import Request, Rows
 
 # Qdrant calls points by UUIDs; ours are made from the ids, so that the same id is the same point.
@@ -57,11 +57,11 @@ def wanted_payload(request: Request) -> list[str]:
     return ["id", "metadata"] if request.with_metadata else ["id"]
 
 
-def hits_of(points: Iterable[Any], request: Request, where: str) -> Hits:
+def hits_of(points: Iterable[Any], request: Request, where: str) -> StoreHits:
     """An answer: Qdrant gives similarities for dot products and distances for Euclid, as we do."""
     found = list(points)
     metadata = [metadata_of(point, where) for point in found] if request.with_metadata else []
-    return Hits(list(map(name_of, found)), np.array([p.score for p in found], np.float32), metadata)
+    return StoreHits(list(map(name_of, found)), np.array([p.score for p in found], np.float32), metadata)
 
 
 def name_of(point: Any) -> str:

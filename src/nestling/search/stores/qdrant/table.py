@@ -22,7 +22,7 @@ from nestling.search.stores.qdrant.points import (
     wanted_payload,
 )
 from nestling.search.stores.qdrant.where import Where, Words, called, index_paths
-from nestling.search.stores.store import Hits
+from nestling.search.stores.store import StoreHits
 from nestling.search.stores.table import Request, Rows
 
 _KEY = "nestling"
@@ -123,7 +123,7 @@ class QdrantTable:
             self._client.upsert(self._name, points, wait=True)
             self._client.delete(self._name, self._models.FilterSelector(filter=others), wait=True)
 
-    def search(self, request: Request) -> list[Hits]:
+    def search(self, request: Request) -> list[StoreHits]:
         """All queries in one call."""
         allowed = self._filter(request)
         asked = [self._query(request, row, allowed) for row in range(len(request))]
