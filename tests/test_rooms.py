@@ -273,6 +273,8 @@ def test_old_names_of_a_moved_module_work() -> None:
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
+        ("measure.tasks", "check_task", "check_is_task"),
+        ("measure.tasks.tasks", "check_task", "check_is_task"),
         ("search.stores", "Hits", "StoreHits"),
         ("search.stores", "Store", "DatabaseStore"),
         ("search.stores.store", "Hits", "StoreHits"),

@@ -25,7 +25,7 @@ from nestling.measure.curve.provenance import identity
 from nestling.measure.encode import at_rest, encode_inputs, encode_one, encode_task
 from nestling.measure.machine import machine, today, versions
 from nestling.measure.tasks.scores import Floats, Scores
-from nestling.measure.tasks.tasks import Task, check_task, is_relative, with_full
+from nestling.measure.tasks.tasks import Task, check_is_task, is_relative, with_full
 from nestling.process.progress import watched
 
 _TIMINGS = 15
@@ -226,7 +226,7 @@ class _Plan:
     @classmethod
     def read(cls, thing: Any, task: Task, given: AnyNesting | None, rule: CutRule | None) -> Self:
         """What the arguments of a sweep ask for."""
-        check_task(task)
+        check_is_task(task)
         own = getattr(thing, "nesting", None)
         wanted = own if given is None else Nesting.of(given)
         if wanted is None:

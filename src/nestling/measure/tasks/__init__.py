@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nestling.measure.tasks.tasks import ComparesWithFull as ComparesWithFull
     from nestling.measure.tasks.tasks import Robustness as Robustness
     from nestling.measure.tasks.tasks import Task as Task
-    from nestling.measure.tasks.tasks import check_task as check_task
+    from nestling.measure.tasks.tasks import check_is_task as check_is_task
     from nestling.measure.tasks.tasks import is_relative as is_relative
     from nestling.measure.tasks.tasks import with_full as with_full
 
@@ -26,8 +26,9 @@ __getattr__, __dir__, __all__ = exports(
         "Robustness": "tasks",
         "STS": "tasks",
         "Task": "tasks",
-        "check_task": "tasks",
+        "check_is_task": "tasks",
         "is_relative": "tasks",
         "with_full": "tasks",
     },
+    renamed={"check_task": "check_is_task"},
 )

@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling._exports import old_names
 from nestling.arguments.constraints import Whole, check, checked
 from nestling.arguments.shown import type_of
 from nestling.cut import CutRule, cut_each
@@ -35,6 +36,8 @@ __all__ = [
     "Robustness",
     "Task",
 ]
+
+__getattr__ = old_names(__name__, {"check_task": "check_is_task"})
 
 
 @runtime_checkable
@@ -99,8 +102,8 @@ def is_relative(task: Task) -> bool:
     return isinstance(task, ComparesWithFull) if clean is None else is_relative(clean)
 
 
-def check_task(task: object) -> None:
-    """Raise unless ``task`` is a task.
+def check_is_task(task: object) -> None:
+    """Raise unless ``task`` has the members of a task.
 
     Raises:
         ConfigError: for another kind of object.
