@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nestling.errors import ConfigError
 from nestling.search.plan.plan import Plan, Point
+from nestling.search.stages.certified import Certify
 from nestling.search.stages.flat import Flat
 from nestling.search.stages.graph import Graph
 from nestling.search.stages.hnsw import HNSW
@@ -32,7 +33,7 @@ reranks = st.lists(st.builds(Rerank, dims, st.sampled_from(["flat", "fp16", "int
 graphs = st.builds(Graph, dims, links=st.integers(8, 1024))
 plans = (
     st.builds(Plan, plain | quantised, coarse, reranks.map(tuple))
-    | st.builds(Plan, plain | quantised, certify=st.just(True))
+    | st.builds(Plan, plain | quantised, certify=st.just(Certify()))
     | st.builds(Plan, graphs, reranks=reranks.filter(bool).map(tuple))
 )
 points = st.builds(
@@ -48,6 +49,11 @@ points = st.builds(
 def test_what_is_printed_is_read_back(plan: Plan) -> None:
     assert Plan.parse(str(plan)) == plan
     assert Plan.parse(str(plan).upper().replace(" ", "")) == plan
+
+
+def test_certify_may_be_asked_for_by_a_truth_value() -> None:
+    assert Plan(Int4(), certify=True) == Plan.parse("int4@full > certify@full")  # type: ignore[arg-type]
+    assert Plan(Int4(), certify=False) == Plan(Int4())  # type: ignore[arg-type]
 
 
 @given(points)

@@ -259,6 +259,14 @@ def test_sizes_that_are_asked_for_are_kept_and_others_may_go(vectors: np.ndarray
         assert (index.search(vectors[:9], 3, at=16).ids[:, 0] == np.arange(9)).all()
     with pytest.raises(ConfigError, match="graph16@16 mixes 16 entries"):
         AdaptiveIndex.create(tmp_path / "asked", stored, plan=plan, nesting="dim=8,16,32")
+    with AdaptiveIndex.create(tmp_path / "certified", stored, plan="int4@full > certify@full") as index:
+        assert index.nesting.sizes("dim") == (32,)
+    with pytest.raises(
+        ConfigError, match=r"certify@full proves answers of 32 entries.* only"
+    ):
+        AdaptiveIndex.create(
+            tmp_path / "proved", stored, plan="int4@full > certify@full", nesting="dim=8,16,32"
+        )
     with build(tmp_path / "all", stored, recall=0.9, nesting="dim=8,16,32", workers=1) as index:
         assert index.nesting.sizes("dim") == (8, 16, 32)
 

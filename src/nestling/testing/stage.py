@@ -132,7 +132,7 @@ def sizes(example: StageExample) -> None:
     """A cut index answers as the ground truth of its size, extracted or not; other sizes are refused."""
     for engine in example.engines:
         for dim in (example.dim // 2, example.dim // 4):
-            if engine.plan.certify or dim < engine.plan.smallest_dim:
+            if dim < engine.plan.smallest_dim:
                 _refused(f"sizes: dim={dim}", lambda e=engine, d=dim: e.search(example.queries, _K, dim=d))  # type: ignore[misc]
                 continue
             found, small = example.search(engine, dim=dim), engine.extract(dim)
@@ -186,8 +186,7 @@ def damage(example: StageExample) -> None:
             path.unlink()
             _refused(f"damage: without {path.name}", lambda: _load(folder, engine), ArtifactError)
             path.write_bytes(content)
-        arrays = {} if engine.plan.certify else _arrays(folder)  # a certified scan checks its own folder
-        for name, array in arrays.items():
+        for name, array in _arrays(folder).items():
             if len(array) == example.rows:
                 np.save(folder / f"{name}.npy", array[:-1], allow_pickle=False)
                 _refused(f"damage: a shorter {name}", lambda: _load(folder, engine), ArtifactError)

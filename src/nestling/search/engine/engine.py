@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ from nestling.search.exact.neighbours import Metric, Neighbours, check_k
 from nestling.search.exact.space import Floats, Space, read_rows
 from nestling.search.plan.plan import Plan, PlanCost, Point
 from nestling.search.stages.building import Built, Task
-from nestling.search.stages.certified import CertifiedPipeline
 from nestling.storage.artifact import open_array, write_file
 from nestling.storage.npy import write_array, write_npy
 from nestling.storage.resumable import Arrays
 from nestling.vectors.matrix import blocks_of
+
+if TYPE_CHECKING:
+    from nestling.search.stages.certified import CertifiedPipeline
 
 _SIZES_KEPT = 8
 
@@ -188,10 +190,9 @@ class Engine:
             ArtifactError: if files are missing or are not of these vectors.
         """
         plan = plan.resolve(vectors.shape[1])
-        if plan.certify:
-            return cls(
-                plan, {}, vectors, rule, metric, CertifiedPipeline.load(plan, vectors, home_path(folder))
-            )
+        if plan.certify is not None:
+            certified = plan.certify.load(plan, vectors, home_path(folder))
+            return cls(plan, {}, vectors, rule, metric, certified)
         try:
             names = (home_path(folder) / _NAMES).read_text(encoding="utf-8").split()
             arrays = {name: open_array(home_path(folder) / f"{name}.npy") for name in names}
@@ -301,8 +302,8 @@ def build(
     if vectors.ndim != 2 or 0 in vectors.shape or vectors.dtype.kind != "f":
         check_vectors(vectors)
     plan = (Plan.parse(plan) if isinstance(plan, str) else plan).resolve(vectors.shape[1])
-    if plan.certify:
-        certified = CertifiedPipeline.build(plan, vectors, rule, metric, seed)
+    if plan.certify is not None:
+        certified = plan.certify.build(plan, vectors, rule, metric, seed)
         return Engine(plan, {}, vectors, rule, metric, certified)
     with faiss_threads(workers):
         arrays = build_arrays(Task(plan, vectors, space, seed), None if folder is None else home_path(folder))

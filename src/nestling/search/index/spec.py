@@ -122,15 +122,18 @@ def _check_lists(plan: Plan, rows: int) -> None:
 
 
 def _searchable(sizes: Nesting, plan: Plan, *, is_asked: bool) -> Nesting:
-    """The sizes that the plan answers at; none below what a code reads that mixes its entries.
+    """The sizes that the plan answers at; none below what a code reads that mixes its entries, or certify.
 
     Sizes that came with the vectors are possible ones; only sizes given as an argument are required.
     """
     smallest = plan.smallest_dim
     large = [size for size in sizes.sizes("dim") if size >= smallest]
     if is_asked and len(large) < len(sizes):
+        reason = (
+            f"the code {plan.scan} mixes" if plan.certify is None else f"{plan.certify} proves answers of"
+        )
         raise ConfigError(
-            f"the code {plan.scan} mixes {smallest} entries, so that sizes below cannot be searched; leave "
-            f"them out of the nesting {sizes}, or scan with {', '.join(sliceable_names())}"
+            f"{reason} {smallest} entries, so that sizes below cannot be searched; leave them out of the "
+            f"nesting {sizes}, or scan with {', '.join(sliceable_names())}{' only' if plan.certify else ''}"
         )
     return Nesting.chain(dim=large)

@@ -48,7 +48,7 @@ class Plan:
         scan: the code that is compared.
         coarse: what picks the rows to be scanned; None scans all.
         reranks: stages that re-order ever fewer rows by ever longer prefixes.
-        certify: search until no skipped row can be among the answers, in place of ``reranks``.
+        certify: searches until no skipped row can be among the answers, in place of ``reranks``.
 
     Raises:
         ConfigError: for stages that do not fit together.
@@ -64,12 +64,13 @@ class Plan:
     scan: Scan
     coarse: Coarse | None = None
     reranks: tuple[Rerank, ...] = ()
-    certify: bool = False
+    certify: Certify | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reranks", tuple(self.reranks))
+        object.__setattr__(self, "certify", Certify() if self.certify else None)  # True was how to ask for it
         self.scan.check_neighbours(self.coarse, self.reranks)
-        if self.certify and (self.reranks or self.coarse is not None):
+        if self.certify is not None and (self.reranks or self.coarse is not None):
             raise ConfigError(
                 f"certify must follow a scan of all rows and ends the plan, but here it is {self}; "
                 "leave out the other stages"
@@ -93,11 +94,11 @@ class Plan:
     @property
     def smallest_dim(self) -> int:
         """The smallest size that a built index answers at; of a plan whose sizes are numbers."""
-        return 1 if self.scan.is_sliceable else self.scan.dim or 1
+        return 1 if self.scan.is_sliceable and self.certify is None else self.scan.dim or 1
 
     def __str__(self) -> str:
         coarse = [] if self.coarse is None else [self.coarse]
-        end = [Certify()] if self.certify else [*self.reranks]
+        end = [*self.reranks] if self.certify is None else [self.certify]
         return " > ".join(map(str, [*coarse, self.scan, *end]))
 
     @classmethod
@@ -118,7 +119,7 @@ class Plan:
             later = {"coarse": ("scan", "certify"), "scan": ("certify",), "certify": ()}[name]
             if name in found or found["reranks"] or any(other in found for other in later):
                 raise ConfigError(f"the stage {stage} of {text!r} stands twice or too late; write {EXAMPLE}")
-            found[name] = True if name == "certify" else stage
+            found[name] = stage
         if "scan" not in found:
             raise ConfigError(f"the plan {text!r} scans nothing; add a code, {EXAMPLE}")
         return cls(**found)

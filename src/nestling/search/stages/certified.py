@@ -38,6 +38,25 @@ class Certify(Stage):
             raise ConfigError(f"{text.text!r} can only certify the full size; write certify@full")
         return cls()
 
+    def build(
+        self, plan: Plan, vectors: NDArray[Any], rule: CutRule, metric: Metric, seed: int
+    ) -> CertifiedPipeline:
+        """Code the vectors of a plan that this stage ends.
+
+        Raises:
+            ConfigError: for a code that has no bounds, or one of a prefix.
+        """
+        if plan.scan != Int4(vectors.shape[1]):
+            raise ConfigError(
+                f"{plan} cannot be certified: bounds are known for int4@full; write int4@full > certify@full"
+            )
+        scan = CertifiedScan.build(vectors, rule=CutRule(after=rule.after), metric=metric, seed=seed)
+        return CertifiedPipeline(plan, scan, len(vectors))
+
+    def load(self, plan: Plan, vectors: NDArray[Any], folder: Path) -> CertifiedPipeline:
+        """Read what :meth:`CertifiedPipeline.save` wrote."""
+        return CertifiedPipeline(plan, CertifiedScan.load(folder / _FOLDER, vectors), len(vectors))
+
 
 class CertifiedPipeline:
     """What answers queries of a certified plan, at full size.
@@ -52,29 +71,10 @@ class CertifiedPipeline:
         self.plan, self._scan, self._rows = plan, scan, rows
         self.whole = None  # no single call that checks the queries itself
 
-    @classmethod
-    def build(cls, plan: Plan, vectors: NDArray[Any], rule: CutRule, metric: Metric, seed: int) -> Self:
-        """Code the vectors.
-
-        Raises:
-            ConfigError: for a code that has no bounds, or one of a prefix.
-        """
-        if plan.scan != Int4(vectors.shape[1]):
-            raise ConfigError(
-                f"{plan} cannot be certified: bounds are known for int4@full; write int4@full > certify@full"
-            )
-        scan = CertifiedScan.build(vectors, rule=CutRule(after=rule.after), metric=metric, seed=seed)
-        return cls(plan, scan, len(vectors))
-
     def save(self, folder: Path) -> None:
         """Write the codes below ``folder``."""
         (folder / _FOLDER).mkdir(exist_ok=True)
         self._scan.save(folder / _FOLDER)
-
-    @classmethod
-    def load(cls, plan: Plan, vectors: NDArray[Any], folder: Path) -> Self:
-        """Read what :meth:`save` wrote."""
-        return cls(plan, CertifiedScan.load(folder / _FOLDER, vectors), len(vectors))
 
     def search(
         self, queries: Floats, k: int, point: Point, allowed: Allowed | None, workers: int | None

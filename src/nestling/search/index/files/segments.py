@@ -96,12 +96,7 @@ class Terms:
 
     def plan_for(self, rows: int) -> Plan:
         """The plan, or a plain scan at the size of its last stage where the rows are too few to train it."""
-        return self.plan if rows >= _rows_to_train(self.plan) else Plan(Flat(self.answer_dim))
-
-    @property
-    def answer_dim(self) -> int:
-        """The prefix by which the plan's last stage compares."""
-        return self.dim if self.plan.certify else self.plan.answer_dim
+        return self.plan if rows >= _rows_to_train(self.plan) else Plan(Flat(self.plan.answer_dim))
 
 
 @dataclass(frozen=True)

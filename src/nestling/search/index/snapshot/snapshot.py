@@ -275,7 +275,7 @@ class Snapshot:
         return self.memtable.search(
             queries,
             k,
-            dim=min(dim, self.terms.answer_dim),
+            dim=min(dim, self.terms.plan.answer_dim),
             rule=self.terms.rule,
             metric=self.terms.metric,
             allowed=choose.of_memtable(self.memtable_ids, self.memtable.fields),
