@@ -16,12 +16,19 @@ from nestling.errors import GranularityError
 from nestling.nesting_text import doubled, read_axes
 
 AXES = ("dim", "layer", "tokens", "audio", "video", "width")
+"""In the order in which they are written. Any other name is an axis too, and follows these."""
+_named = set(AXES)
 _AXIS_NAME = re.compile(r"[a-z][a-z_0-9]*")
 _SIZE_ALONE = re.compile(r"\s*\d{1,18}\s*")
 
 
 def _axis_order(axis: str) -> tuple[int, str]:
     return (AXES.index(axis) if axis in AXES else len(AXES), axis)
+
+
+def named_axes() -> frozenset[str]:
+    """All axes that a granularity of this process has named; messages write their sizes as text."""
+    return frozenset(_named)
 
 
 def _size(axis: str, value: object) -> int:
@@ -55,6 +62,7 @@ class Granularity(Mapping[str, int]):
         for axis in sizes:
             if not _AXIS_NAME.fullmatch(axis):
                 raise GranularityError(f"{axis!r} is not an axis name; use lower-case letters, as in dim")
+        _named.update(sizes)
         ordered = sorted(sizes.items(), key=lambda item: _axis_order(item[0]))
         object.__setattr__(self, "_sizes", tuple((a, _size(a, v)) for a, v in ordered))
 

@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from hypothesis import given
+from hypothesis import strategies as st
 
 import nestling
 from nestling.cli import app
 from nestling.cli.terminal.messages import command_of, flags_of, in_flags
-from nestling.granularity import AXES
+from nestling.errors import GranularityError
+from nestling.granularity import AXES, Nesting
 
 SOURCES = sorted(Path(nestling.__file__).parent.rglob("*.py"))
 GROUP = typer.main.get_command(app)
@@ -94,6 +97,16 @@ def test_the_flags_are_those_of_the_command_that_was_called() -> None:
 def test_arguments_become_flags(given: str, told: str) -> None:
     names = ("at", "k", "keep", "at_least", "max_ms")
     assert in_flags(given, {name: f"--{name.replace('_', '-')}" for name in names}) == told
+
+
+@given(st.from_regex(r"axis_[a-z_]{1,20}", fullmatch=True), st.integers(0, 99))
+def test_sizes_on_any_axis_stay_as_the_user_writes_them(axis: str, size: int) -> None:
+    """The library has no list of axes: one that a text of the user named is one."""
+    for text in (f"{axis}=100,200", f"dim=8,16 x {axis}=100,200"):
+        nesting = Nesting.parse(text)
+        with pytest.raises(GranularityError) as refused:
+            nesting.resolve(f"{axis}={size}")
+        assert in_flags(str(refused.value), {}) == str(refused.value)
 
 
 @pytest.fixture
