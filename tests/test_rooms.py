@@ -326,6 +326,17 @@ def test_every_room_says_its_job_in_a_sentence() -> None:
         assert re.match(r"[^\n]+\.$", job.split("\n\n")[0].replace("\n", " ")), room
 
 
+ROOMS = [
+    ".".join(path.relative_to(ROOT / "src").parts[:-1]) for path in ROOT.glob("src/nestling/**/__init__.py")
+]
+
+
+@pytest.mark.parametrize("name", sorted(ROOMS))
+def test_a_room_exports_what_it_says(name: str) -> None:
+    room = importlib.import_module(name)
+    assert all(hasattr(room, exported) for exported in getattr(room, "__all__", []))
+
+
 def test_a_room_holds_about_a_dozen_files() -> None:
     """Thirteen beside its ``__init__``; stages are one file a kind, however many kinds there are."""
     for room in sorted({path.parent for path in (ROOT / "src/nestling").rglob("*.py")}):

@@ -12,6 +12,6 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "TextEncoder": "encoder",
-        "served_by": "serving",
+        "served_by": "inference_servers",
     },
 )
