@@ -291,7 +291,7 @@ def test_a_file_system_without_locks_is_refused(
         lambda: AdaptiveIndex.create(tmp_path / "new", rows(5)),
         lambda: encoded(TextEncoder.open("wordllama"), ["a"], tmp_path / "v").__enter__(),
     ):
-        with pytest.raises(StorageError, match=r"file system that gives no lock .*another disk"):
+        with pytest.raises(StorageError, match=r"file system without locks .*another disk"):
             act()
     assert open_files() == descriptors
     assert len(AdaptiveIndex.open(tmp_path / "index", read_only=True)) == 50

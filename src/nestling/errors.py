@@ -172,7 +172,7 @@ def reason_of(error: OSError) -> str:
 
 
 def ending_of(code: int) -> str:
-    """How a process ended, by its exit code.
+    """The end of a process in words, by its exit code.
 
     >>> ending_of(1), ending_of(-9)
     ('ended with exit code 1', 'was ended by SIGKILL')

@@ -74,7 +74,7 @@ def told(
         ("index delete ix 900001", "id 900001 is not in the index, so nothing was deleted"),
         ("index delete ix 900001 900002", "2 ids (900001, 900002) are not in the index"),
         ("bench products.csv", "nestling encode wordllama products.csv -o vectors"),
-        ("bench one.npy", "a single vector has no neighbours"),
+        ("bench one.npy", "needs at least two vectors"),
         ("sweep wordllama --beir beir --k 10", "--k 10 documents cannot be found among 3"),
         ("reproduce mrl --claims C1,C99", "did you mean 'C9'"),
     ],
@@ -97,7 +97,7 @@ def test_a_recall_that_was_not_measured_gets_advice_for_a_search(
 ) -> None:
     """The point that is advised is of another plan than the user may know; it can be pasted and works."""
     _, _, err = told("search ix --vectors q.npy --recall 1", place, monkeypatch, capsys)
-    assert "no point that was measured of this index reaches recall 1 for sure" in err
+    assert "no measured point of this index reaches recall 1 at the lower end of its 95 % CI" in err
     point = err.split('--point "')[1].split('"')[0]
     code, out, _ = told(f"search ix --vectors q.npy --point {point}", place, monkeypatch, capsys)
     assert (code, out.count("query ")) == (0, 4)

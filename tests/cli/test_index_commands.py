@@ -276,7 +276,7 @@ def test_a_table_goes_in_and_answers_carry_ids_and_columns(tmp_path: Path) -> No
         "sku,title,year,colour\nS3,green lamp,1999,green\nS99,green boat,2024,green\n", encoding="utf-8"
     )
     refused = run("index", "add", folder, more)
-    assert "stands in the index already" in str(refused.exception)
+    assert "is in the index already" in str(refused.exception)
     updated = run("index", "update", folder, more, "--json")
     assert "no such fields: colour" in updated.stderr
     assert json.loads(updated.stdout) == {"added": 1, "replaced": 1, "rows": 21}

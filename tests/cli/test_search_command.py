@@ -84,7 +84,7 @@ def test_words_are_not_cut_to_the_size_of_vectors_whose_maker_is_unknown(place: 
         ("index delete none 1", "none does not exist"),
         (
             "index add c texts.csv",
-            "id 's' stands in the index already; replace rows with update",
+            "id 's' is in the index already; replace rows with update",
         ),
         (
             "index update c years.csv",

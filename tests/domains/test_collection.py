@@ -92,7 +92,7 @@ def test_texts_come_change_and_go(encoder: Any, tmp_path: Path) -> None:
         assert collection.delete(["c"], missing_ok=True) == 0
         with pytest.raises(DataError, match="not in the index"):
             collection.delete(["c"])
-        with pytest.raises(DataError, match="stands in the index already"):
+        with pytest.raises(DataError, match="is in the index already"):
             collection.add(["again"], ["r"])
         with pytest.raises(DataError, match="did you mean 'year'"):
             collection.add(["x y"], ["n"], fields={"yaer": [3]})

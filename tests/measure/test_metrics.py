@@ -98,11 +98,11 @@ def test_sixteen_bit_labels_are_refused() -> None:
     [
         (lambda: metrics.label_hits([[5]], [1, 2], [1]), "rows from 5 to 5, but the database has 2"),
         (lambda: metrics.label_hits([[0.5]], [1, 2], [1]), "whole numbers"),
-        (lambda: metrics.label_hits([[0], [1]], [1, 2], [1]), "one row a query"),
+        (lambda: metrics.label_hits([[0], [1]], [1, 2], [1]), "one row per query"),
         (lambda: metrics.label_hits([[0]], [], [1]), "at least one"),
         (lambda: metrics.precision([[1, 0]], 3), "choose 1 to 2"),
         (lambda: metrics.precision([[1, 0]], 0), "choose 1 to 2"),
-        (lambda: metrics.precision([1, 0]), "one row a query"),
+        (lambda: metrics.precision([1, 0]), "one row per query"),
         (lambda: metrics.precision([[np.nan]]), "NaN"),
         (lambda: metrics.recall([[1], [0]], [1, 0]), "row 1"),
         (lambda: metrics.ndcg([[0]], [[0]]), "row 0"),

@@ -142,7 +142,7 @@ def test_a_head_is_measured_by_its_answers() -> None:
         assert curve.row(g).flops == 5 * g["dim"]
     assert head.training
     assert not head.linears[1].training
-    with pytest.raises(ConfigError, match="needs an elastic thing, not a plain function"):
+    with pytest.raises(ConfigError, match="pass an elastic model, got function"):
         sweep(identity, HeadClassification(QUERIES, labels), NESTING)
     both = Robustness(HeadClassification(QUERIES, labels), HeadClassification(-QUERIES, labels))
     assert sweep(head, both, resamples=10).metrics[0] == "accuracy retention"
@@ -199,7 +199,7 @@ def test_bad_requests_are_refused() -> None:
         sweep(identity, TASK, Nesting.parse("dim=4,32"))
     with pytest.raises(DataError, match="80 queries were encoded as 79 rows"):
         sweep(lambda x: x[1:], TASK, NESTING)
-    with pytest.raises(DataError, match="matrix of one row an input"):
+    with pytest.raises(DataError, match="matrix of one row per input"):
         sweep(lambda x: x[0], TASK, NESTING)
     with pytest.raises(DataError, match="there are no first"):
         sweep(identity, Empty(), NESTING)

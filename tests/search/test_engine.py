@@ -24,7 +24,7 @@ SPACES: dict[str, tuple[CutRule, Metric]] = {
     "distance": (RAW, "euclidean"),
 }
 # The systems of the paper and its baselines, and the recall that each has to reach when it reads half of
-# its lists, walks far and re-orders 100 of 3,000 rows: about 0.01 below the least of six measured draws.
+# its lists, walks far and re-ranks 100 of 3,000 rows: about 0.01 below the least of six measured draws.
 SYSTEMS = {
     "flat@full": 1.0,
     "flat@32 > rerank@full": 0.99,

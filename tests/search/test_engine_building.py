@@ -186,7 +186,7 @@ def test_a_folder_of_another_build_is_refused(stored: NDArray[np.float32], tmp_p
         with pytest.raises(KeyboardInterrupt):
             build(PLANS[1], stored, folder=folder)
     for other in ({"seed": 1}, {"metric": "euclidean"}):
-        with pytest.raises(ConfigError, match="begun with another"):
+        with pytest.raises(ConfigError, match="started with another"):
             build(PLANS[1], stored, folder=folder, **other)
     with pytest.raises(ConfigError, match="another plan"):
         build(PLANS[2], stored, folder=folder)

@@ -169,11 +169,11 @@ def test_more_lists_than_there_are_is_a_warning(nested: Any) -> None:
 BAD_BUILDS = {
     "ivf501@16 > flat@full": "at least as many vectors as lists",
     "hnsw1@16 > flat@full": "at least 2 links",
-    "pq8x8@16": "256 centroids a part, and there are 200",
+    "pq8x8@16": "256 centroids per part, and there are 200",
     "pq5x4@16": "divide 16 entries into 5",
     "int4@15": "even prefix",
     "flat@33": "fit vectors of 32",
-    "flat@16 > rerank@8": "re-orders by less",
+    "flat@16 > rerank@8": "re-ranks by less",
     "graph7@full > rerank@full": "8 to 1024",
     "pq8x4@full > certify@full": "int4@full",
     "int4@16 > certify@full": "int4@full",
@@ -219,7 +219,7 @@ def test_half_a_byte_is_not_cut(nested: Any) -> None:
 
 def test_certified_plans_have_one_size(nested: Any) -> None:
     engine = build("int4@full > certify@full", nested.vectors(100, 32))
-    with pytest.raises(ConfigError, match="answers at 32 entries, not at 16"):
+    with pytest.raises(ConfigError, match="searches at dim=32, not at 16"):
         engine.search(nested.vectors(2, 32), 3, dim=16)
 
 
@@ -231,8 +231,8 @@ def test_what_was_saved_must_fit(nested: Any, tmp_path: Path) -> None:
         (vectors[:99], "ivf4@8 > int8@full", "100 codes, and .* 99 vectors needs 99"),
         (vectors, "ivf5@8 > int8@full", "needs 6"),
         (vectors, "hnsw4@8 > int8@full", "holds no graph.levels"),
-        (vectors, "ivf4@8 > int8@16", "not the code int8@16"),
-        (vectors, "ivf4@8 > pq8x4@full", "not the code pq8x4@32"),
+        (vectors, "ivf4@8 > int8@16", "saved code is not int8@16"),
+        (vectors, "ivf4@8 > pq8x4@full", "saved code is not pq8x4@32"),
         (vectors, "ivf4@8 > int8@full > rerank:fp16@full", "holds no copies0"),
     ]
     for others, plan, match in cases:

@@ -315,7 +315,7 @@ def test_ids_that_cannot_be_used(tmp_path: Path, ids: Any, message: str) -> None
 
 def test_ids_that_are_taken_or_missing(tmp_path: Path) -> None:
     with create(tmp_path / "index", vectors(10)) as index:
-        with pytest.raises(DataError, match="id 3 stands in the index already; replace rows with update"):
+        with pytest.raises(DataError, match="id 3 is in the index already; replace rows with update"):
             index.add(vectors(2), [3, 50])
         with pytest.raises(DataError, match="id 50 is not in the index, so nothing was deleted"):
             index.delete([3, 50])
@@ -337,7 +337,7 @@ def test_ids_that_are_taken_or_missing(tmp_path: Path) -> None:
     [
         ({"plan": "flat@32"}, ConfigError, "choose 1 to 16"),
         ({"plan": "pq5x8@16"}, ConfigError, "divisor"),
-        ({"plan": "flat@8 > rerank@4"}, ConfigError, "re-order by longer prefixes"),
+        ({"plan": "flat@8 > rerank@4"}, ConfigError, "re-rank by longer prefixes"),
         ({"plan": "ivf@8"}, ConfigError, "cannot be read"),
         ({"plan": "ivf64@8 > flat@8"}, ConfigError, "there are 20; choose fewer lists"),
         ({"plan": "pq4x4@8 > rerank@16"}, ConfigError, "sizes below cannot be searched"),
@@ -368,7 +368,7 @@ def test_sizes_and_counts_outside_are_refused(tmp_path: Path) -> None:
             ("probe=3", "unknown parameter"),
             ("nprobe=3", "reads no lists"),
             ("ef=3", "searches no graph"),
-            ("shortlist=20", "re-orders 0 times"),
+            ("shortlist=20", "re-ranks 0 times"),
         ):
             with pytest.raises(ConfigError, match=message):
                 index.search(vectors(1), point=point)

@@ -129,7 +129,7 @@ def test_a_torn_record_is_dropped_and_said(tmp_path: Path) -> None:
         assert index.verify().messages == ()
     log.write_bytes(longer[:-1])
     with pytest.raises(
-        ArtifactError, match=r"damaged at byte .* acknowledged.*restore the index from a copy"
+        ArtifactError, match=r"damaged at byte .* acknowledged.*restore a backup of the folder"
     ):
         AdaptiveIndex.open(tmp_path / "index")
     log.write_bytes(whole)

@@ -65,7 +65,7 @@ def test_points_are_read_back(point: Point) -> None:
 def test_a_resolved_plan_has_numbers_and_a_cost(plan: Plan, full: int, rows: int) -> None:
     sizes = [stage.dim or full for stage in plan.stages() if not isinstance(stage, Coarse)]
     if sizes != sorted(sizes):
-        with pytest.raises(ConfigError, match="re-orders by less"):
+        with pytest.raises(ConfigError, match="re-ranks by less"):
             plan.resolve(full)
         return
     resolved = plan.resolve(full)
@@ -111,21 +111,21 @@ def test_costs_count_what_the_paper_leaves_out() -> None:
         ("ivf1024@64", "scans nothing"),
         ("vif1024@64 > flat@64", "did you mean 'ivf'"),
         ("int7@64", "did you mean 'int"),
-        ("flat@64 > ivf8@64", "twice or too late"),
-        ("flat@64 > int8@64", "twice or too late"),
-        ("rerank@64 > flat@64", "twice or too late"),
+        ("flat@64 > ivf8@64", "repeated or comes too late"),
+        ("flat@64 > int8@64", "repeated or comes too late"),
+        ("rerank@64 > flat@64", "repeated or comes too late"),
         ("pq@64", "cannot be read"),
         ("pq8x5@64", "choose 4 or 8"),
         ("flat8@64", "cannot be read"),
         ("int8@64 > rerank:int2@full", "unknown store"),
         ("ivf8@64 > int4@full > certify@full", "leave out the other stages"),
         ("int4@full > certify@64", "write certify@full"),
-        ("int4@full > rerank@full > certify@full", "twice or too late"),
+        ("int4@full > rerank@full > certify@full", "repeated or comes too late"),
         ("hnsw1@64 > flat@64", "too small"),
         ("ivf0@64 > flat@64", "too small"),
         ("flat@0", "does not fit"),
         ("flat@257", "choose 1 to 256"),
-        ("flat@64 > rerank@32", "re-orders by less"),
+        ("flat@64 > rerank@32", "re-ranks by less"),
         ("pq24x8@64", "divisor of 64"),
         ("int4@3", "even prefix"),
     ],

@@ -234,7 +234,7 @@ def test_a_given_plan_is_built_and_measured(vectors: np.ndarray, tmp_path: Path)
 
 
 def test_bad_requests_are_told(vectors: np.ndarray) -> None:
-    with pytest.raises(DataError, match="a single vector has no neighbours"):
+    with pytest.raises(DataError, match="needs at least two vectors"):
         tune(vectors[:1], k=5)
     assert tune(vectors[:5], k=5, plans=["flat@full"])[1].k == 4  # a search finds no more either
     with pytest.raises(ConfigError, match="at least one"):

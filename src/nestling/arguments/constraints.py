@@ -26,7 +26,7 @@ _Checked = TypeVar("_Checked", bound=Callable[..., Any])
 
 
 class Constraint(Protocol):
-    """Which values an argument may have."""
+    """The values that an argument may have."""
 
     @property
     def optional(self) -> bool:
@@ -43,7 +43,7 @@ class Constraint(Protocol):
         ...
 
     def advice(self, value: Any) -> str:
-        """What to do about a value that is not allowed; "" where ``wanted`` says all."""
+        """Advice about a value that is not allowed; "" if ``wanted`` says all."""
         ...
 
 

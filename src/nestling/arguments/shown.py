@@ -1,4 +1,4 @@
-"""Values as errors show them."""
+"""Formats values for error messages."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class TextPairs:
     """Queries and the document that answers each; rows of one group stay together when they are split.
 
     Args:
-        queries: one text a row, none of them blank.
+        queries: one text per row, none of them blank.
         documents: the partner of each query, in the same order.
         groups: one name per pair (a package, a web site, a user). By default rows that share a text, be it
             through others, are one group, so that no text can fall in two parts.

@@ -23,10 +23,10 @@ class TextFile:
     """The texts of a file, read again on each iteration, some thousands at a time.
 
     Args:
-        path: a ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (one text a line), as
+        path: a ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (one text per line), as
             :func:`~nestling.data.tables.table.read_table` reads it; ``-`` is standard input. What comes
             through a
-            pipe and is neither JSON lines nor parquet is one text a line, or CSV where ``text`` is named.
+            pipe and is neither JSON lines nor parquet is one text per line, or CSV where ``text`` is named.
         text: its column; by default the only one, or the first of ``text``, ``content``, ``body``, ...
         may_be_blank: take blank texts too, as ``""``; they are refused by default.
 

@@ -1,4 +1,4 @@
-"""How much granularities or layers of a model keep of the full model, on texts or vectors, by a plan."""
+"""Fidelity of the granularities or layers of a model to the full model, on texts or vectors, by a plan."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ WORDLLAMA_DIMS = (64, 128, 256)
 
 
 def wordllama_files() -> tuple[Path, Path]:
-    """Where wordllama's bundled 256-d token vectors lie, and the tokenizer.
+    """Paths of wordllama's bundled 256-d token vectors and of its tokenizer.
 
     Raises:
         MissingExtraError: if the package wordllama is not installed.

@@ -244,7 +244,7 @@ class ImageEncoder(nn.Module):
         features: Tensor = self.backbone(pictures.to(like.device, like.dtype))
         if features.ndim != 2 or len(features) != len(pictures):
             raise DataError(
-                f"the backbone must give one row of features a picture, but gave {tuple(features.shape)} "
+                f"the backbone must give one row of features per picture, but gave {tuple(features.shape)} "
                 f"for {len(pictures)} pictures; pool and flatten them"
             )
         _check_width(self.nesting, features.shape[1])

@@ -1,4 +1,4 @@
-"""How the output of a layer becomes one row an input: the names, which need no torch."""
+"""Names of the poolings that reduce the output of a layer to one row per input; no torch."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def name_to_open(reference: str, given: str | None = None) -> str:
     remedy = "name the folder of the one that did with --encoder"
     if not opened:
         raise ConfigError(
-            f"the vectors were made by the encoder {digest}, and where it lies is not known; {remedy}"
+            f"the vectors were made by the encoder {digest}, whose folder is not known; {remedy}"
         )
     folder = Path(opened)
     if not (folder / MANIFEST).is_file():

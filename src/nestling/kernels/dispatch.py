@@ -21,7 +21,7 @@ def available() -> bool:
 
 
 def level() -> str:
-    """What the kernels run on now: ``avx512``, ``avx2``, ``neon``, ``plain``, or ``off`` for numpy.
+    """The instructions that kernels use: ``avx512``, ``avx2``, ``neon``, ``plain``, or ``off`` for numpy.
 
     Raises:
         ConfigError: if ``NESTLING_KERNELS`` asks for what is unknown or what this machine lacks.

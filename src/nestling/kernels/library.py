@@ -53,5 +53,5 @@ def declared(arguments: Mapping[str, list[Any]]) -> Any:
 
 
 def address(array: Any) -> int | None:
-    """Where an array begins in memory; None for None."""
+    """The address of an array in memory; None for None."""
     return None if array is None else array.__array_interface__["data"][0]

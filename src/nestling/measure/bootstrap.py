@@ -106,12 +106,12 @@ class Resampled:
         return Resampled(self.values[list(places)], self.drawn[:, list(places)])
 
     def minus(self, other: Resampled, confidence: float = 0.95) -> tuple[Floats, Floats, Floats]:
-        """How much better this is than ``other`` on the same examples: the difference and its interval."""
+        """The difference to ``other`` on the same examples, and its interval."""
         return self.values - other.values, *_interval(self.drawn - other.drawn, confidence)
 
 
 def _weights(groups: tuple[int, ...], resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each example is drawn, ``Float[some resamples, examples]``, some resamples at a time."""
+    """Draws of each example, ``Float[some resamples, examples]``, some resamples at a time."""
     rng = np.random.default_rng(seed)
     step = max(1, _WEIGHTS_AT_A_TIME // sum(groups))
     for start in range(0, resamples, step):

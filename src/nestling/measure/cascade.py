@@ -26,7 +26,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class CascadeCost:
-    """What a cascade takes for one input on average.
+    """The mean cost of a cascade for one input.
 
     Args:
         answering_dim: mean size of the head that answered (MRL's expected dimension).
@@ -114,7 +114,7 @@ class AdaptiveClassifier:
         return np.asarray(tempered[heads, np.arange(len(heads))].argmax(-1))
 
     def cost(self, heads: Ints, num_classes: int) -> CascadeCost:
-        """What it took for ``heads`` (from ``route``) to answer; the encoder, paid once, is not in it."""
+        """The cost of the heads up to ``heads`` (from ``route``), without the encoder, which runs once."""
         sizes = np.asarray(self.dims, np.float64)
         answering, cumulative = (float(column[heads].mean()) for column in (sizes, sizes.cumsum()))
         return CascadeCost(

@@ -38,13 +38,13 @@ def encode_inputs(
     """For each input of ``task`` its codes at each granularity; the same object is encoded once.
 
     Args:
-        thing: an elastic thing, or any callable.
+        thing: an elastic model, or any callable.
         task: gives the inputs.
         granularities: where to encode; None is the full one, and all that a plain callable knows.
-        batch_size: inputs at a time, unless the thing has an ``encode`` of its own.
+        batch_size: inputs at a time, unless the model has an ``encode`` of its own.
 
     Raises:
-        DataError: for inputs that are empty, or codes that are not one row an input.
+        DataError: for inputs that are empty, or codes that are not one row per input.
     """
     found: dict[int, list[NDArray[Any]]] = {}
     for name, x in task.inputs.items():
@@ -59,7 +59,7 @@ def encode_inputs(
 
 
 def encode_one(thing: Any, x: Any, granularity: Granularity | None) -> Callable[[], object]:
-    """What encodes the first of ``x`` alone, for measuring its time."""
+    """A function that encodes the first of ``x`` alone, to time it."""
     first = _as_input(thing, x[:1])
     if hasattr(thing, "encode"):
         return lambda: thing.encode(first, **_at(granularity))
@@ -94,12 +94,12 @@ def _at(granularity: Granularity | None) -> dict[str, Granularity]:
 def _matrix(answer: Any) -> NDArray[Any]:
     matrix = as_array(answer, "codes")
     if matrix.ndim != 2:
-        raise DataError(f"codes must be a matrix of one row an input, not of shape {matrix.shape}")
+        raise DataError(f"codes must be a matrix of one row per input, not of shape {matrix.shape}")
     return matrix
 
 
 def _as_input(thing: Any, batch: Any) -> Any:
-    """Arrays as tensors beside the weights, where the thing is a torch module."""
+    """Arrays as tensors beside the weights, if the model is a torch module."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(thing, torch.nn.Module) or not isinstance(batch, np.ndarray):
         return batch

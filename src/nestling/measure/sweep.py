@@ -60,24 +60,24 @@ def sweep(
     same at all granularities.
 
     Args:
-        thing: an elastic thing, or any callable (or object with ``encode``) from inputs to a matrix
+        thing: an elastic model, or any callable (or object with ``encode``) from inputs to a matrix
             ``Float[n, dim]``, for which ``nesting`` is given.
         task: the evaluation task.
-        nesting: the granularities to measure, or their text; those of the thing by default. Sizes on
-            ``dim`` that the thing was not made for are measured by plain cutting.
-        rule: what happens around the cut; by default the thing's own, or L2 normalisation after it.
+        nesting: the granularities to measure, or their text; those of the model by default. Sizes on
+            ``dim`` that the model was not made for are measured by plain cutting.
+        rule: what happens around the cut; by default the model's own, or L2 normalisation after it.
         seed: draws the resamples; recorded in the rows.
         name: the name of the curve, by default the type of ``thing``.
         source: the name of the data, such as their file; shown in reports.
         confidence: of the intervals.
         resamples: of the examples.
-        batch_size: inputs encoded at a time, unless the thing has an ``encode`` of its own.
+        batch_size: inputs encoded at a time, unless the model has an ``encode`` of its own.
         latency: measure also the time of one use: one input encoded and, in retrieval, one search.
-        truncation: measure plain truncation too. A thing that was trained whole is then encoded twice.
+        truncation: measure plain truncation too. A model that was trained whole then encodes twice.
 
     Raises:
-        ConfigError: for a thing that has no nesting where none is given, or that cannot do the task.
-        GranularityError: for granularities that the thing does not have.
+        ConfigError: for a model that has no nesting where none is given, or that cannot do the task.
+        GranularityError: for granularities that the model does not have.
         DataError: for inputs that cannot be encoded or scored.
 
     >>> from nestling.measure.tasks.tasks import Retrieval
@@ -221,11 +221,11 @@ class _Joined:
 
 
 class _Plan:
-    """Which granularities the thing is asked for, and which of those each measured one is cut from."""
+    """The granularities to encode, and which of them each measured one is cut from."""
 
     @classmethod
     def read(cls, thing: Any, task: Task, given: AnyNesting | None, rule: CutRule | None) -> Self:
-        """What the arguments of a sweep ask for."""
+        """The plan of a sweep, from its arguments."""
         check_is_task(task)
         own = getattr(thing, "nesting", None)
         wanted = own if given is None else Nesting.of(given)
@@ -235,7 +235,7 @@ class _Plan:
                 'nesting="dim=8..256"'
             )
         if rule is None:
-            # What an elastic thing answers in full was prepared for the cut already.
+            # The full output of an elastic model has been prepared for the cut already.
             rule = CutRule(after=thing.rule.after) if hasattr(thing, "rule") else CutRule()
         return cls(thing, task, wanted, own, rule)
 
@@ -244,8 +244,8 @@ class _Plan:
         if task.needs == "answers":
             if own is None:
                 raise ConfigError(
-                    f"{task.name} needs what a thing answers at each granularity, so it needs an elastic "
-                    f"thing, not a plain {type(thing).__name__}"
+                    f"{task.name} needs predictions at each granularity; pass an elastic model, got "
+                    f"{type(thing).__name__}"
                 )
             self.sources: dict[Granularity, Granularity | None] = {g: own.resolve(g) for g in nesting}
         else:
@@ -261,7 +261,7 @@ class _Plan:
         return members[-1] if members else self.own.resolve(granularity)
 
     def score(self, codes: Mapping[str, list[NDArray[Any]]]) -> Scores:
-        """What the task finds at every granularity of the nesting."""
+        """The scores of the task at every granularity of the nesting."""
         if self.task.needs == "answers":
             answers = {name: np.stack(each) for name, each in codes.items()}
             return self.task.score(answers, range(len(self.nesting)), self.rule)
@@ -288,7 +288,7 @@ class _Plan:
     def cost(
         self, granularity: Granularity, codes: Mapping[str, list[NDArray[Any]]], latency: bool
     ) -> _Costs:
-        """What one use at ``granularity`` takes; one in between costs what the next larger one computes."""
+        """The cost of one use at ``granularity``; one between two sizes costs as the larger."""
         source = self.sources[granularity]
         first = {name: each[self.asked.index(source)] for name, each in codes.items()}
         width = next(iter(first.values())).shape[1]
@@ -304,7 +304,7 @@ class _Plan:
         return _Costs(vector_bytes, cost.flops, seconds and 1e3 * seconds, cost.size_bytes or None)
 
     def _used(self, granularity: Granularity) -> Granularity | None:
-        """The smallest granularity of the thing that covers the one measured."""
+        """The smallest granularity of the model that covers the one measured."""
         if self.own is None:
             return None
         return next(g for g in self.own if g >= granularity)

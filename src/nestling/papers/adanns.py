@@ -319,7 +319,7 @@ def a_quarter_finds_the_list(problem: Problem, seed: int) -> Run:
 
 @CHECKS.claim("A11", "Neighbours stand out more among nested than among rigid vectors", _LABELLED)
 def contrast_is_higher(problem: Problem, seed: int) -> Run:
-    """How much nearer the nearest row is than the others, of nested over rigid vectors of a size."""
+    """Relative contrast of the nearest row, of nested over rigid vectors of a size."""
     nested = problem.ground(seed, NESTED)
     figures: dict[str, float] = {}
     for dim in map(problem.part, (8, 4, 2, 1)):

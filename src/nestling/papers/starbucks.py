@@ -141,7 +141,7 @@ def starbucks_for_search() -> Method:
 
 
 class SearchStudy:
-    """What every method finds at every layer, after learning from docstrings; each is trained once.
+    """Retrieval by every method at every layer, after training on docstrings; each is trained once.
 
     The methods see the same pairs of names and descriptions of Python packages, with the other descriptions
     of a batch as negatives. Each picks its learning rate by held-out pairs, the mean over the cells that it
@@ -306,12 +306,12 @@ def _diagonal(cells: Cells, wanted: Sequence[Granularity] = tuple(PAIRS)) -> flo
 
 
 def _over_random(found: Cells, drawn: Cells) -> float:
-    """How far the mean over the pairs is ahead by more than what S1 says."""
+    """The lead of the mean over the pairs, beyond the margin of S1."""
     return _diagonal(found) - _diagonal(drawn) - _OVER_RANDOM
 
 
 def _pretrained(study: Study, seed: int) -> dict[str, float]:
-    """How far each loss fell in masked auto-encoding, and what a short fine-tuning gives after it."""
+    """The decrease of each loss in masked auto-encoding, and the quality after a short fine-tuning."""
 
     def measure() -> dict[str, float]:
         encoder, falls = _pretrain(study.quick, seed)

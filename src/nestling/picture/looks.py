@@ -15,7 +15,7 @@ DASHES: tuple[tuple[float, ...], ...] = ((), (5, 1.8), (1.2, 1.4), (6, 1.6, 1.2,
 
 
 class Look(NamedTuple):
-    """How one series looks.
+    """Colour, marker and dashes of one series.
 
     Args:
         colour: on white.

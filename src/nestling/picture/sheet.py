@@ -85,6 +85,6 @@ def _draw_on(axes: Any, panels: Sequence[Panel], style: Style | None) -> None:
 
 
 def _settle(panels: Sequence[Any]) -> None:
-    """What can be said only when all panels are drawn."""
+    """Share value axes and colours, once all panels are drawn."""
     share_value_axes(panels)
     share_colours(panels)

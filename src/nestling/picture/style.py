@@ -57,7 +57,7 @@ if hasattr(os, "register_at_fork"):
 @dataclass(frozen=True)
 @checked(width=_INCHES, height=_INCHES, font_size=Real(least=2, most=100), dpi=Real(least=20, most=2400))
 class Style:
-    """How a picture in a file looks.
+    """Size, font and resolution of a figure in a file.
 
     Args:
         width: inches; by default 7, or 4.2 a panel where there are several side by side.

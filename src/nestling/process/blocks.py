@@ -1,4 +1,4 @@
-"""Work in blocks: rows some at a time, shares for threads, and items of a stream in lists."""
+"""Splits work into blocks: spans of rows, shares for threads, batches of a stream."""
 
 from __future__ import annotations
 

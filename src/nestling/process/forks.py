@@ -1,4 +1,4 @@
-"""Safe forks: the threads of OpenMP are ended before a fork, which would wait for them for ever."""
+"""Safe forks: the threads of OpenMP are ended before a fork, in which waiting for them would never end."""
 
 from __future__ import annotations
 

@@ -84,17 +84,17 @@ class Progress:
 
     @property
     def place(self) -> str:
-        """What is done, without a rate."""
+        """The work done, without a rate."""
         of = "" if self.total is None else f" of {self.total:,}"
         return f"{self.what} {self.done:,}{of} {self.unit}"
 
     @property
     def place_and_note(self) -> str:
-        """What is done, and the note."""
+        """The work done, and the note."""
         return f"{self.place}, {self._note}" if self._note else self.place
 
     def line(self, seconds: float) -> str:
-        """What is done after ``seconds``, with rate and remaining time."""
+        """The work done after ``seconds``, with rate and remaining time."""
         if self.is_uncounted:
             return f"{self.what}: {_duration(seconds)} so far"
         rate = (self.done - self._before) / max(seconds, 1e-9)

@@ -49,7 +49,7 @@ class FileRecord(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a saved folder holds. ``settings`` belongs to the kind; everything else is common."""
+    """The contents of a saved folder. ``settings`` depends on the kind; all else is common."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -315,7 +315,7 @@ def verify_file(root: Path, name: str, record: FileRecord) -> None:
     """
     path = root / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ArtifactError(f"the manifest of {root} names {name!r}, which lies outside the folder")
+        raise ArtifactError(f"the manifest of {root} names {name!r}, which is outside the folder")
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; copy the folder again from where it was made")
     if path.stat().st_size != record.size_bytes or sha256_of(path) != record.sha256:

@@ -106,7 +106,7 @@ class WriterLock:
             if error.errno in _HELD:
                 return False
             raise StorageError(
-                f"{self._folder} lies on a file system that gives no lock ({error.strerror or error}), so a "
+                f"{self._folder} is on a file system without locks ({error.strerror or error}), so a "
                 "second writer could not be kept out; write to another disk, or have this one mounted with "
                 f"locks (flock); {self._otherwise}"
             ) from error

@@ -25,7 +25,7 @@ def write_header(stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any])
 
 
 def header_bytes(path: Path) -> int:
-    """Where the first row begins in a file that :func:`write_header` began."""
+    """Offset of the first row in a file that :func:`write_header` began."""
     with path.open("rb") as stream:
         np.lib.format.read_magic(stream)
         np.lib.format.read_array_header_2_0(stream)

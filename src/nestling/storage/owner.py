@@ -34,6 +34,6 @@ class Owner:
         if not self.is_here:
             raise StorageError(
                 f"{self._what} was opened by process {self._process}, and this is process {os.getpid()}, a "
-                "fork of it; both at once would spoil it, so nothing was done. Change it in the process that "
-                "opened it, or close it there and open it again in this one"
+                "fork of it; concurrent writes would corrupt it; nothing was written. Change it in the "
+                "process that opened it, or close it there and open it again in this one"
             )

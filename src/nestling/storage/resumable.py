@@ -94,8 +94,8 @@ class _State:
             keys = [key for key in self._identity if begun.get(key) != self._identity[key]]
             theirs, ours = ({key: each.get(key) for key in keys} for each in (begun, self._identity))
             raise ConfigError(
-                f"{path} is of work that was begun with another {' and '.join(keys) or 'state'}: "
-                f"{theirs}, not {ours}; resume it with what it was begun with, or {self._otherwise}"
+                f"{path} belongs to work that was started with another {' and '.join(keys) or 'state'}: "
+                f"{theirs}, not {ours}; resume it with the earlier one, or {self._otherwise}"
             )
         return done
 

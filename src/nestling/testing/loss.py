@@ -51,7 +51,7 @@ class LossExample:
 
     @property
     def name(self) -> str:
-        """What messages call the loss."""
+        """The name of the loss in messages."""
         return getattr(self.loss, "__name__", type(self.loss).__name__)
 
     def batch(self, dtype: torch.dtype = torch.float64) -> Batch:
@@ -77,7 +77,7 @@ class Batch(NamedTuple):
 
     @property
     def leaves(self) -> list[Tensor]:
-        """What is trained: the embeddings, and the weights of the loss itself."""
+        """The trained tensors: the embeddings, and the weights of the loss itself."""
         held = self.loss.parameters() if isinstance(self.loss, nn.Module) else ()
         return [*self.columns, *(each for each in held if each.requires_grad)]
 

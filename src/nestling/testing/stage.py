@@ -77,7 +77,7 @@ class StageExample:
         return replace(point, shortlists=(self.rows,) * len(plan.reranks))
 
     def search(self, engine: Engine, k: int = _K, **options: Any) -> Neighbours:
-        """What an engine finds where everything is scanned."""
+        """The hits of an engine if all rows are scanned."""
         return engine.search(self.queries, k, self.widest(engine.plan), workers=1, **options)
 
     def equal(self, found: NDArray[Any], wanted: NDArray[Any]) -> bool:
@@ -97,7 +97,7 @@ def text(example: StageExample) -> None:
 
 
 def truth(example: StageExample) -> None:
-    """Where everything is scanned, the ground truth is found, in every space."""
+    """If all rows are scanned, the ground truth is found, in every space."""
     for engine in example.engines:
         found = example.search(engine)
         wanted = nearest(example.queries, example.vectors, _K, rule=engine.rule, metric=engine.metric)
@@ -120,7 +120,7 @@ def filters(example: StageExample) -> None:
 
 
 def saved(example: StageExample) -> None:
-    """What was saved and loaded answers the same."""
+    """A saved and loaded engine gives the same results."""
     for engine in example.engines:
         with _folder_of(engine) as folder:
             again = _load(folder, engine)
@@ -257,7 +257,7 @@ def _same(one: Neighbours, other: Neighbours) -> bool:
 
 @contextmanager
 def _folder_of(engine: Engine) -> Iterator[Path]:
-    """What an engine saves."""
+    """The files that an engine saves."""
     with tempfile.TemporaryDirectory() as name:
         engine.save(name)
         yield Path(name)

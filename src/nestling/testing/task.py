@@ -82,7 +82,7 @@ class TaskExample:
         rule: CutRule = CutRule(),
         task: Task | None = None,
     ) -> Any:
-        """What the task finds in an encoding."""
+        """The scores of the task for an encoding."""
         sizes = self.sizes if sizes is None else sizes
         task = self.bound(rule) if task is None else task
         if task.needs != "answers":
@@ -278,7 +278,7 @@ def _values(example: TaskExample, codes: Codes) -> Floats:
 
 
 def _drawn(rng: np.random.Generator, groups: Iterable[int]) -> Floats:
-    """How often each example was drawn, each group by itself, ``Float[1, examples]``."""
+    """Draws of each example, each group by itself, ``Float[1, examples]``."""
     counts = [rng.multinomial(count, np.full(count, 1 / count)) for count in groups]
     return np.concatenate(counts)[None].astype(np.float64)
 

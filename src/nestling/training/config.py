@@ -34,7 +34,7 @@ _WATCHING = ("workers", "log_every", "checkpoint_every", "evaluate_every")
     evaluate_every=Whole(1) | None,
 )
 class TrainConfig:
-    """How a model is trained.
+    """Settings of a training run.
 
     One optimiser step sees ``batch_size * gradient_accumulation`` rows. With several processes, each
     takes an equal share of every batch, so the same settings mean the same training.

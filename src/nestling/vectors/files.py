@@ -19,7 +19,7 @@ from nestling.vectors.parquet import read_other_columns, read_parquet
 
 
 class VectorFile(NamedTuple):
-    """What a file holds: ``Float[n, dim]``, a memory map where the format allows it, and its ids, if any."""
+    """The content of a file: ``Float[n, dim]``, a memory map if the format allows it, and ids, if any."""
 
     values: Vectors
     ids: NDArray[np.generic] | None = None
@@ -92,7 +92,7 @@ def _read_fvecs(file: InputFile) -> Vectors:
     dim = int(words[0])
     if dim < 1 or size_bytes % (4 * (dim + 1)):
         raise DataError(
-            f"{file.path} is no whole .fvecs file: its first row says {dim} entries, and {size_bytes} bytes "
+            f"{file.path} is no valid .fvecs file: its first row says {dim} entries, and {size_bytes} bytes "
             f"are no whole number of such rows; it is truncated or of another kind, copy it again"
         )
     rows = words.reshape(-1, dim + 1)

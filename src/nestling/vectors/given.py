@@ -1,4 +1,4 @@
-"""Arguments called ``vectors``: what they take, and their values, checked where they are not yet."""
+"""The argument ``vectors``: the types that it takes, and its values, checked once."""
 
 from __future__ import annotations
 

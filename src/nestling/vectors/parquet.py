@@ -27,7 +27,7 @@ _NUMBERED = re.compile(r"(.*?)(\d+)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a file mean what.
+    """Roles of the columns of a file.
 
     Args:
         vectors: one of lists or tensors, or as many of floats as the vectors have entries.
@@ -58,7 +58,7 @@ def read_parquet(
 def read_other_columns(
     path: str | Path, column: str | None = None, id_column: str | None = None
 ) -> Iterator[Table]:
-    """What a parquet file holds beside its vectors and ids, some thousands of rows at a time.
+    """The other columns of a parquet file of vectors, some thousands of rows at a time.
 
     Args:
         path: of the file.

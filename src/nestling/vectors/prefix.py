@@ -97,7 +97,7 @@ def finite_squares(
 
 
 def beyond_single(x: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which rows hold numbers that float32 does not."""
+    """Rows with numbers beyond float32."""
     if x.dtype.itemsize <= np.dtype(np.float32).itemsize:
         return np.zeros(len(x), np.bool_)
     return np.asarray(np.abs(x).max(axis=1) > np.finfo(np.float32).max)

@@ -1,1 +1,1 @@
-"""Flags that several commands share, and what they open."""
+"""Flags shared by several commands, and the files that they open."""

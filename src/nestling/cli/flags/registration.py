@@ -1,4 +1,4 @@
-"""How commands are added to the program: flags in panels of their help, and ``~`` in their paths."""
+"""Adds commands to the program: flags in panels of their help, and ``~`` in their paths."""
 
 from __future__ import annotations
 

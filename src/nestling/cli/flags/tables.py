@@ -25,7 +25,7 @@ _PANEL = "Columns"
 
 @dataclass(frozen=True)
 class ColumnFlags:
-    """Which columns of a table are what."""
+    """Roles of the columns of a table."""
 
     column: Annotated[
         str | None,

@@ -13,7 +13,7 @@ PANEL = "Search plan"
 
 @dataclass(frozen=True)
 class Targets:
-    """What a plan must reach, and the queries that it is measured with."""
+    """Targets of a plan, and the queries that it is measured with."""
 
     recall: Annotated[
         float,

@@ -20,7 +20,7 @@ _PANEL = "Vectors (without --encoder)"
 
 @dataclass(frozen=True)
 class VectorFlags:
-    """What vectors are, and how they are compared."""
+    """Sizes, cut rule, metric and origin of vectors."""
 
     nesting: Annotated[
         str | None,

@@ -1,1 +1,1 @@
-"""What a person at the terminal sees: results, messages in the words of the command, interruption."""
+"""Output at the terminal: results, messages in the words of the command, interruption."""

@@ -57,7 +57,7 @@ def kept_training(folder: Path) -> Iterator[None]:
 
 
 def _in_one_line(stopped: KeyboardInterrupt) -> str:
-    """What was kept, the innermost work first."""
+    """The work that was kept, the innermost first."""
     notes = [*map(str, stopped.args), *getattr(stopped, "__notes__", ())]
     return ". ".join(" ".join(note.split()) for note in notes) or _NOTHING
 

@@ -31,12 +31,12 @@ class NoiseCeiling:
 
     @property
     def lower(self) -> float:
-        """What the average subject reaches as the model of another."""
+        """The mean score of a subject as the model of the others."""
         return float(self.lower_each.mean())
 
     @property
     def upper(self) -> float:
-        """What no model exceeds; for methods of order nearly so, as their pooled matrix is not the best."""
+        """A score that no model exceeds; approximate for rank methods, whose pooled matrix is not best."""
         return float(self.upper_each.mean())
 
 

@@ -189,7 +189,7 @@ def evaluate(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Evaluation:
-    """How well each model predicts the matrices of subjects, and how sure that is.
+    """Score of each model as a predictor of subjects' matrices, with its uncertainty.
 
     Subjects are resampled, with all their matrices, and count alike; rows are not. Stimuli that are drawn
     more than once come with all their pairs but the one with themselves. Pairs that any matrix lacks (NaN)

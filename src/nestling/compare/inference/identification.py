@@ -33,7 +33,7 @@ _SLACK = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Grouping:
-    """Which class and which subject every matrix belongs to.
+    """The class and the subject of every matrix.
 
     Args:
         classes: names, in the order of their first matrix.
@@ -240,7 +240,7 @@ def identify(
 
 
 def common_pairs(vectors: Vectors) -> tuple[Flags, tuple[str, ...]]:
-    """Which pairs of stimuli no matrix lacks, ``Bool[pairs]``, and a note where some do.
+    """The pairs of stimuli that all matrices have, ``Bool[pairs]``, and a note if some lack any.
 
     Raises:
         DataError: if none is left, or a distance is infinite.

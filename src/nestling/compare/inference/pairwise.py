@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two matrices are.
+    """The similarity of two matrices.
 
     Args:
         first: the name of one.

@@ -29,7 +29,7 @@ _ENTRIES_AT_A_TIME = 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class PermutationTest:
-    """What was found, and how often permutations do as well.
+    """A statistic, and the share of permutations that reach it.
 
     Args:
         values: ``Float[...]``: the statistics of the data as they are.

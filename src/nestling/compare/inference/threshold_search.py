@@ -145,7 +145,7 @@ def search_thresholds(
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """What is kept of every pair of thresholds.
+    """The results kept for every pair of thresholds.
 
     Args:
         accuracies: ``Float[t]``, of all subjects.

@@ -198,7 +198,7 @@ def plot_thresholds(
 
 
 def threshold_panel(thresholds: ArrayLike, values: ArrayLike, title: str, quantity: str = "value") -> Panel:
-    """What draws one such heat map on axes, for pictures of several, which share their colours."""
+    """A function that draws one such heat map on axes; panels of one figure share their colours."""
     pairs, found = check_thresholds(thresholds), np.asarray(values, np.float64)
     if found.shape != (len(pairs),):
         raise DataError(f"values of shape {found.shape} do not belong to {len(pairs)} pairs of thresholds")

@@ -125,7 +125,7 @@ def from_xarray(array: Any) -> dict[str, Any]:
 
 
 def to_pandas(rdms: RDMs) -> Any:
-    """As a tidy ``pandas.DataFrame``: one row a matrix and pair.
+    """As a tidy ``pandas.DataFrame``: one row per matrix and pair.
 
     Columns are ``matrix`` (its number), the labels, ``first`` and ``second`` (stimuli, as categories) and
     ``dissimilarity``; ``attrs["metric"]`` names the metric.

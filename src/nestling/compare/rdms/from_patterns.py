@@ -118,7 +118,7 @@ def rdm(
 
 @dataclass(frozen=True, eq=False)
 class _Estimate:
-    """How each matrix is computed."""
+    """The estimator of each matrix."""
 
     metric: Metric
     design: Design

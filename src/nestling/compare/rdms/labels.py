@@ -55,13 +55,13 @@ def labels_for(
     given: str | Sequence[Any],
     count: int,
     what: str,
-    otherwise: str = "[...], one value a matrix",
+    otherwise: str = "[...], one value per matrix",
 ) -> tuple[tuple[Label, ...], NDArray[np.int64]]:
     """The different values of a label, in the order of their first matrix, and whose each matrix is.
 
     Args:
         labels: of the matrices.
-        given: the name of one of them, or one value a matrix.
+        given: the name of one of them, or one value per matrix.
         count: of the matrices.
         what: the argument, for errors.
         otherwise: what can be given where there is no such label.

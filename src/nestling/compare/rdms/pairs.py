@@ -42,7 +42,7 @@ def first_pairs(stimuli: int) -> Ints:
 
 
 def pair_positions(stimuli: int, chosen: Ints) -> Ints:
-    """Where the pairs of some stimuli stand among the pairs of all.
+    """Positions of the pairs of some stimuli among the pairs of all.
 
     Args:
         stimuli: how many there are.

@@ -17,7 +17,7 @@ from nestling.vectors.prefix import check_dims, prefix_blocks, prefix_norms, pre
 def prefix_rdms(
     x: Any, dims: Iterable[int], rule: CutRule = CutRule(), *, stimuli: Sequence[str] | None = None
 ) -> RDMs:
-    """Euclidean distances of the leading entries of every row, one matrix a size, labelled by ``dim``.
+    """Euclidean distances of the leading entries of every row, one matrix per size, labelled by ``dim``.
 
     Args:
         x: ``Float[n, dim]``; never changed.

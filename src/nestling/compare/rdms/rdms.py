@@ -302,7 +302,7 @@ def _read(vectors: ArrayLike) -> Floats:
     values = values[None] if values.ndim == 1 else values
     if values.ndim != 2:
         raise DataError(
-            f"dissimilarities must be [m, n(n-1)/2], one row a matrix, not {values.shape}; "
+            f"dissimilarities must be [m, n(n-1)/2], one row per matrix, not {values.shape}; "
             "RDMs.from_squares takes whole matrices"
         )
     view = values.view()

@@ -34,7 +34,7 @@ class Subjects:
 
     @classmethod
     def read(cls, rdms: RDMs, subject: str | Sequence[Any] | None) -> Subjects:
-        """By the name of a label, or one value a matrix; None if each matrix is a subject of its own.
+        """By the name of a label, or one value per matrix; None if each matrix is a subject of its own.
 
         Raises:
             ConfigError: for a label that the matrices do not carry.

@@ -41,7 +41,7 @@ _TINY, _HUGE = 1e-280, 1e280
 
 
 def compare(a: Any, b: Any, method: Method = "cosine", *, sigma: ArrayLike | None = None) -> Floats:
-    """How alike every matrix of ``a`` is to every one of ``b``, ``Float[len(a), len(b)]``.
+    """Similarity of every matrix of ``a`` to every one of ``b``, ``Float[len(a), len(b)]``.
 
     | method | what | range |
     |---|---|---|
@@ -55,7 +55,7 @@ def compare(a: Any, b: Any, method: Method = "cosine", *, sigma: ArrayLike | Non
     | ``"bures_distance"`` | a metric of the same: SMALLER is more alike | from 0 |
     | ``"distance_correlation"`` | Székely et al. 2007, each matrix taken as distances | 0 to 1 |
 
-    Where some models predict ties, ``"rho_a"`` and ``"tau_a"`` are right: the others favour such models. Of
+    If a model predicts ties, use ``"rho_a"`` or ``"tau_a"``; other rank correlations favour it. Of
     squared Euclidean distances ``"cosine_whitened"`` is linear CKA, and ``"bures"`` is Procrustes
     (:mod:`~nestling.compare.similarity.patterns`).
 

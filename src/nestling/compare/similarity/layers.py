@@ -30,7 +30,7 @@ _QUANTITIES = {"cka": "linear CKA", "cka_debiased": "debiased linear CKA", "proc
 
 @dataclass(frozen=True, eq=False)
 class LayerSimilarities:
-    """How alike each layer of one model is to each of another.
+    """Similarity of each layer of one model to each of another.
 
     Args:
         values: ``Float[rows, columns]``.

@@ -23,7 +23,7 @@ _LEAST_VARIANCE = 1e-10  # of the largest; smaller variances are not inverted
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """What takes the correlations that noise of patterns causes out of dissimilarities.
+    """Removes from dissimilarities the correlations that noise of patterns causes.
 
     Args:
         n: number of stimuli.

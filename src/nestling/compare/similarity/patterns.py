@@ -27,7 +27,7 @@ def linear_cka(x: Any, y: Any, *, debiased: bool = False) -> float:
     "cosine_whitened")``.
 
     Args:
-        x: ``Real[n, p]``, one row a stimulus; numpy or torch, never changed.
+        x: ``Real[n, p]``, one row per stimulus; numpy or torch, never changed.
         y: ``Real[n, q]``, the same stimuli.
         debiased: with the unbiased estimate of HSIC.
 
@@ -54,7 +54,7 @@ def linear_cka(x: Any, y: Any, *, debiased: bool = False) -> float:
 
 
 def procrustes(x: Any, y: Any) -> float:
-    """How well one set of patterns fits another after the best rotation, reflection, shift and scaling.
+    """Fit of one set of patterns to another after the best rotation, reflection, shift and scaling.
 
     The nuclear norm of the product of both, centred and of Frobenius norm 1: 1 if they are the same but for
     those. With the value ``s``, the Procrustes distance of the normalised patterns is ``sqrt(2 - 2 * s)``,
@@ -62,7 +62,7 @@ def procrustes(x: Any, y: Any) -> float:
     ``compare(rdm(x, "sqeuclidean"), rdm(y, "sqeuclidean"), "bures")``.
 
     Args:
-        x: ``Real[n, p]``, one row a stimulus; numpy or torch, never changed.
+        x: ``Real[n, p]``, one row per stimulus; numpy or torch, never changed.
         y: ``Real[n, q]``, the same stimuli; the numbers of channels may differ.
 
     Returns:

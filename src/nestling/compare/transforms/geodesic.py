@@ -182,7 +182,7 @@ class Geodesic(MatrixTransformer):
         return edges
 
     def _joined(self, ordered: OrderedDistances, n: int) -> NDArray[np.bool_]:
-        """Which pairs a single-step rule joins, ``Bool[m, pairs]``."""
+        """The pairs that a single-step rule joins, ``Bool[m, pairs]``."""
         if self.rule == "p_shortest":
             longest = ordered.quantiles(np.array([self.p]))[0]
             return np.asarray(ordered.values <= longest[:, None])

@@ -13,7 +13,7 @@ from nestling.data.python_source.scan import definitions_by_scan
 
 
 class FileReport(NamedTuple):
-    """What one file gave.
+    """The docstrings of one file, or why there are none.
 
     Args:
         pairs: (name and signature, first paragraph) of what it documents.

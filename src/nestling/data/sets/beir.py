@@ -91,7 +91,9 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
                 "0, 1 and 2 (multiply fractions)"
             )
         if qrels[query].setdefault(document, value) != value:
-            raise DataError(f"{place} of {source.path} judges document {document!r} of query {query!r} anew")
+            raise DataError(
+                f"{place} of {source.path} judges document {document!r} of query {query!r} a second time"
+            )
     if not qrels:
         raise DataError(f"{source.path} holds no judgements; each line has {_QRELS}")
     return dict(qrels)
@@ -102,7 +104,7 @@ Judgement = tuple[str, str, str, Any]
 
 
 def _kind_of_table(source: InputFile) -> str | None:
-    """How the table reader should take a file of judgements; None for TREC's columns."""
+    """The table format of a file of judgements; None for TREC's columns."""
     if source.suffix in _TABLES:
         return source.suffix
     head = source.head()

@@ -29,7 +29,7 @@ _DECLARED = re.compile(r"sep=(.)\r?\n?")
 
 @dataclass(frozen=True)
 class Fields:
-    """What a file of fields holds.
+    """The content of a file of fields.
 
     Args:
         names: of its columns.

@@ -146,7 +146,7 @@ class TableFile:
 
     @property
     def columns(self) -> dict[str, str]:
-        """What the columns of texts and ids are called."""
+        """The names of the columns of texts and ids."""
         named = {"text": self.text, "id": self.id_column}
         return {part: name for part, name in named.items() if name is not None}
 

@@ -46,7 +46,7 @@ class ColumnSurvey:
             self._first[sort] = part.name_rows([row]), values[row]
 
     def kind(self, asked: FieldKind | None = None) -> FieldKind | None:
-        """What holds all values, or what was asked for; None where all are missing.
+        """The kind that holds all values, or the declared one; None if all are missing.
 
         Raises:
             DataError: for an infinite number, or floats beside whole numbers with more digits than they have.

@@ -99,7 +99,7 @@ def read_table(path: str | Path, is_header: IsHeader = names_columns, *, kind: s
     All but parquet may be packed (``.csv.gz``, also ``.bz2`` and ``.xz``). Text is UTF-8, or what a byte
     order mark at its beginning says. ``-`` is standard input. The first line of a CSV or TSV file names its
     columns, unless one of its fields has more than three words; then it is data, and the columns are called
-    ``1``, ``2``, ... A ``.txt`` file has the column ``text``, one record a line, blank lines left out.
+    ``1``, ``2``, ... A ``.txt`` file has the column ``text``, one record per line, blank lines left out.
     Lines end with LF, CR LF or CR.
 
     In a file divided by semicolons, a column of numbers with decimal commas becomes one with points
@@ -187,7 +187,7 @@ def read_json_lines(source: InputFile) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(record, dict):
             raise DataError(
                 f"line {number} of {source.path} is a JSON {type(record).__name__}; "
-                'write an object a line, such as {"query": "...", "document": "..."}'
+                'write one object per line, such as {"query": "...", "document": "..."}'
             )
         yield number, record
 

@@ -19,7 +19,7 @@ IdKind: TypeAlias = Literal["int", "text"]
 
 
 def check_id_kind(kind: Any) -> None:
-    """What ids of a file are to be.
+    """The declared kind of the ids of a file.
 
     Raises:
         ConfigError: for a kind that there is not.
@@ -69,7 +69,7 @@ def table_ids(
         are_texts: in the file all are texts, and may say numbers.
 
     Raises:
-        DataError: for ids that stand twice.
+        DataError: for ids that occur twice.
     """
     may_be = kind is None and (are_texts or all(type(name) is int for name in names))
     are_numbers = kind == "int" or (may_be and all(number_of(name) is not None for name in names))

@@ -134,7 +134,7 @@ class LossPlan(_Table):
 
 
 class MaskingPlan(_Table):
-    """Which words masked-language modelling hides.
+    """Masking rates of masked-language modelling.
 
     Args:
         encoder_rate: fraction of the words that are masked for the encoder; between 0 and 1.

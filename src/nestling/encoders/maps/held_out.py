@@ -32,7 +32,7 @@ Bools = NDArray[np.bool_]
 
 
 class Answers(NamedTuple):
-    """How well each row was answered.
+    """The score of each row as a query.
 
     Args:
         values: ``Float[n]``, the metric of each row that asks.
@@ -44,7 +44,7 @@ class Answers(NamedTuple):
 
 
 class _Right(NamedTuple):
-    """Which rows are right answers, ``Bool[n, n]``; and which are where one of those is taken away."""
+    """The rows that are right results, ``Bool[n, n]``; and those that are if one of them is removed."""
 
     now: Bools
     with_one_less: Bools

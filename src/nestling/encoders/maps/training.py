@@ -1,4 +1,4 @@
-"""How an adapter is trained: from the principal axes, by a nested loss, keeping the best on held-out rows."""
+"""Trains an adapter: from the principal axes, by a nested loss, keeping the best on held-out rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TEMPERATURES = {"vectors": 0.5, "pairs": 0.05, "labels": 1.0}
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """How a map is trained.
+    """Settings of the training of a map.
 
     :class:`~nestling.encoders.maps.adapter.NestedAdapter` documents each of them.
     """

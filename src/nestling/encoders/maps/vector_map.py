@@ -1,4 +1,4 @@
-"""Base of all maps of existing vectors: the contracts of scikit-learn and of elastic things."""
+"""Base of all maps of existing vectors: the contracts of scikit-learn and of elastic models."""
 
 from __future__ import annotations
 

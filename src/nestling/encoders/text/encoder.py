@@ -1,4 +1,4 @@
-"""Text encoders: any sentence-transformers model as an elastic thing, cut in dims and in layers."""
+"""Text encoders: any sentence-transformers model as an elastic model, cut in dims and in layers."""
 
 from __future__ import annotations
 

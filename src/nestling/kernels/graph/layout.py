@@ -78,7 +78,7 @@ class CentredQueries(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class QueryEncoder:
-    """How queries are encoded: centred, rotated and quantised to 8 bits.
+    """Encodes queries: centred, rotated and quantised to 8 bits.
 
     Args:
         dim: entries of a query.
@@ -169,7 +169,7 @@ class SearchedGraph:
 
 
 class Answer(NamedTuple):
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         indices: ``Int64[queries, k]``, best first, -1 where there are fewer.

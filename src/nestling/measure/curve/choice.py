@@ -38,7 +38,7 @@ class Row:
         vector_bytes: bytes of one answer, such as one stored vector.
         flops: multiply-adds for one input, None where they are not known.
         latency_ms: time of one use, None where it was not measured.
-        model_bytes: bytes of what answers, such as the weights that are left, None where they are not known.
+        model_bytes: bytes of the model (its weights) at this granularity, None where they are not known.
         seed: of the resamples.
     """
 
@@ -72,7 +72,7 @@ class Row:
     max_model_bytes=Real(finite=False) | None,
 )
 class Targets:
-    """What a choice has to meet; None asks for nothing.
+    """Targets of a choice; None sets none.
 
     Args:
         keep: share of the full quality, above 0 and at most 1.
@@ -80,10 +80,10 @@ class Targets:
         max_bytes: most bytes of one answer.
         max_ms: most milliseconds of one use.
         max_flops: most multiply-adds for one input.
-        max_model_bytes: most bytes of what answers.
+        max_model_bytes: most bytes of the model (its weights) at this granularity.
 
     Raises:
-        ConfigError: if nothing is asked for, or something that cannot be.
+        ConfigError: if no target is given, or an impossible one.
     """
 
     keep: float | None = None
@@ -182,7 +182,7 @@ def pareto(column: Sequence[Row]) -> tuple[Row, ...]:
 def _known(row: Row, cost: CostName) -> float:
     value = getattr(row, cost)
     if value is None:
-        how = "sweep with latency=True" if cost == "latency_ms" else "sweep a thing that tells its cost"
+        how = "sweep with latency=True" if cost == "latency_ms" else "sweep a model that has a `cost` method"
         raise ConfigError(f"{_LIMITS[cost]}= needs {cost}, which was not measured; {how}")
     return float(value)
 

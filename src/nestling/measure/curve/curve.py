@@ -21,7 +21,7 @@ from nestling.storage.artifact import write_result
 
 @dataclass(frozen=True, repr=False)
 class Curve:
-    """What a sweep found: one row for each granularity and metric.
+    """The result of a sweep: one row for each granularity and metric.
 
     A trained curve carries the plain truncation of its starting point as a baseline: tables,
     pictures and reports show both.
@@ -39,7 +39,7 @@ class Curve:
         data: a digest of the task and its data; "" for curves of older files.
         truncation: the plain truncation of what this was trained from, on the same examples, if it is known.
         gains: of this over ``truncation``, at every granularity that both have.
-        note: why nothing stands beside.
+        note: why there is no comparison with truncation.
         runs: how many runs (seeds) this is the mean of; see :meth:`mean`.
         source: the name of the data, such as their file.
         rule: what happened around a cut, in words.
@@ -82,7 +82,7 @@ class Curve:
 
     @property
     def verdict(self) -> str:
-        """One sentence: where training pays against plain truncation, or why nothing stands beside."""
+        """One sentence: where training pays against plain truncation, or why that is not known."""
         return told(self.gains, self.metrics[0]) if self.gains else self.note
 
     @cached_property

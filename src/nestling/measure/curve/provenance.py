@@ -70,7 +70,7 @@ def _named(curve: Curve) -> str:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
-    """What a value holds, in order; each part is told apart from the next by its type and length."""
+    """The parts of a value, in order; type and length separate each part from the next."""
     if hasattr(value, "detach"):
         value = as_array(value)
     if isinstance(value, np.ndarray):

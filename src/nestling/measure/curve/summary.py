@@ -109,7 +109,7 @@ def _beside(curve: Curve, others: Sequence[Curve], row: Row, vectors: int) -> It
 
 
 def _better(curve: Curve, others: Sequence[Curve]) -> Iterator[str]:
-    """Where a curve is better than the others after the first, by intervals that lie apart."""
+    """Sizes at which a curve is better than all others but the first, by disjoint intervals."""
     metric = curve.metrics[0]
     parts = []
     for other in [each for each in others if metric in each.metrics][1:]:

@@ -27,7 +27,7 @@ _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def table(curve: Curve, format: Format = "text") -> str:  # noqa: A002 - see Curve.table
-    """Costs, values with their intervals, and shares of the full quality, one line a granularity."""
+    """Costs, values with their intervals, and shares of the full quality, one line per granularity."""
     check_format(format)
     if format == "csv":
         return tidy([curve])
@@ -73,7 +73,7 @@ def _beside(curve: Curve, row: Row) -> list[str]:
 
 
 def tidy(curves: Sequence[Curve]) -> str:
-    """CSV in full precision: one line a curve, granularity and metric, NaN left empty."""
+    """CSV in full precision: one line per curve, granularity and metric, NaN left empty."""
     text = io.StringIO()
     names = [field.name for field in fields(Row)]
     gained = ("truncation", "gain", "gain_low", "gain_high")
@@ -138,7 +138,7 @@ def compare(
     format: Format = "text",  # noqa: A002 - see Curve.table
     mixed: bool = False,
 ) -> str:
-    """One metric of several curves side by side, one line a granularity, a dash where one has no such.
+    """One metric of several curves side by side, one line per granularity, a dash where one has no such.
 
     Args:
         curves: at least one.
@@ -174,7 +174,7 @@ def compare(
 
 
 def caption(curve: Curve) -> str:
-    """What was measured, on how many examples."""
+    """The task, and its number of examples."""
     if curve.runs > 1:
         return (
             f"{curve.name} on {curve.task}: {curve.examples:,} examples, mean of {curve.runs} runs, from the "

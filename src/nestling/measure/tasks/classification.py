@@ -24,7 +24,7 @@ class HeadClassification:
     """Accuracy of a model that outputs logits, such as a nested head.
 
     Args:
-        x: inputs of the thing.
+        x: inputs of the model.
         labels: ``Int[n]``, columns of the logits.
 
     Raises:
@@ -47,7 +47,7 @@ class HeadClassification:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What is to be encoded."""
+        """The inputs to encode."""
         return {"x": self.x}
 
     def with_inputs(self, inputs: Mapping[str, Any]) -> Self:
@@ -55,7 +55,7 @@ class HeadClassification:
         return replace(self, **inputs)
 
     def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> MeanScores:
-        """Which logits ``Float[sizes, n, classes]`` are right, one entry a size."""
+        """Whether logits ``Float[sizes, n, classes]`` are right, one entry per size."""
         logits, labels = encoded["x"], np.asarray(self.labels)
         if labels.max() >= logits.shape[-1]:
             raise DataError(f"label {labels.max()} is none of the {logits.shape[-1]} classes of the logits")
@@ -97,7 +97,7 @@ class _Labelled:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What is to be encoded."""
+        """The inputs to encode."""
         return {"train": self.train, "test": self.test}
 
     def with_inputs(self, inputs: Mapping[str, Any]) -> Self:
@@ -138,7 +138,7 @@ class NeighbourClassification(_Labelled):
             raise DataError(f"k={self.k} neighbours cannot be found among {len(self.train)} training rows")
 
     def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> MeanScores:
-        """Which rows are named right, from one pass over the coordinates."""
+        """Whether each row is classified right, from one pass over the coordinates."""
         train, test = self._codes()
         metric: Metric = "dot" if rule.after == "l2" else "euclidean"
         found = nearest_each(encoded["test"], encoded["train"], dims, self.k, rule=rule, metric=metric)
@@ -174,7 +174,7 @@ class LinearProbe(_Labelled):
     name = "linear probe"
 
     def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> MeanScores:
-        """Which rows are named right by one probe a size."""
+        """Whether each row is classified right, by one probe per size."""
         linear_model = require("sklearn.linear_model", "sklearn")
         train, test = (cut_each(encoded[part], dims, rule) for part in ("train", "test"))
         right = []
@@ -235,7 +235,7 @@ class NearestClassMean(_Labelled):
         return ("accuracy", *(f"{part} accuracy" for part in parts))
 
     def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> MeanScores:
-        """Which rows are named right at every size."""
+        """Whether each row is classified right, at every size."""
         codes, asked = self._codes()
         rows = self._shots(codes)
         train = cut_each(np.asarray(encoded["train"][rows], np.float32), dims, rule)
@@ -255,7 +255,7 @@ class NearestClassMean(_Labelled):
         return np.asarray(order[np.arange(len(order)) - np.searchsorted(ordered, ordered) < self.shots])
 
     def _parts(self, codes: Ints) -> NDArray[np.bool_]:
-        """Which classes count in which metric, ``Bool[classes, metrics]``."""
+        """The classes that count in each metric, ``Bool[classes, metrics]``."""
         counts = np.bincount(codes)
         parts = [np.ones(len(counts), np.bool_)]
         if self.tail:

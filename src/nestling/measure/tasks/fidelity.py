@@ -34,7 +34,7 @@ _COSINES = CutRule()
 @dataclass(frozen=True, eq=False)
 @checked(k=Whole(1) | None, limit=Whole(_FEWEST), seed=Whole(0))
 class Fidelity:
-    """How much a granularity keeps of how the full representation arranges its inputs.
+    """Agreement of each granularity with the full representation about the arrangement of inputs.
 
     The distances between all pairs of inputs, ranked and put through a geo-topological transform, are
     correlated (Pearson) with those at the full granularity of the nesting that is swept, which itself
@@ -107,7 +107,7 @@ class Fidelity:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What is to be encoded."""
+        """The inputs to encode."""
         return {"x": self.x}
 
     def with_inputs(self, inputs: Mapping[str, Any]) -> Self:

@@ -32,7 +32,7 @@ def label_hits(neighbours: ArrayLike, labels: ArrayLike, query_labels: ArrayLike
     asked = check_labels(query_labels, "labels of the queries")
     if table.ndim != 2 or table.dtype.kind not in "iu" or len(table) != len(asked):
         raise DataError(
-            f"neighbours must be whole numbers of shape [{len(asked)}, k], one row a query, not "
+            f"neighbours must be whole numbers of shape [{len(asked)}, k], one row per query, not "
             f"{table.dtype} of shape {table.shape}"
         )
     if table.size and not -1 <= table.min() <= table.max() < len(known):
@@ -149,7 +149,7 @@ def average_precision(
 def _top(relevance: ArrayLike, k: int | None) -> Floats:
     table = np.asarray(relevance, np.float64)
     if table.ndim != 2 or not table.size:
-        raise DataError(f"relevance must be a table of one row a query, not of shape {table.shape}")
+        raise DataError(f"relevance must be a table of one row per query, not of shape {table.shape}")
     if not np.isfinite(table).all():
         raise DataError("relevance holds NaN or infinity; give finite grades, and 0 to unjudged documents")
     width = table.shape[1] if k is None else k
@@ -217,7 +217,7 @@ def check_scores(scores: ArrayLike, what: str = "scores") -> Floats:
 
 
 def weighted_ranks(column: NDArray[Any], weights: Floats) -> Floats:
-    """Ranks of ``column``, ``Float[resamples, n]``, where row ``i`` stands ``weights[:, i]`` times.
+    """Ranks of ``column``, ``Float[resamples, n]``, where row ``i`` occurs ``weights[:, i]`` times.
 
     Equal values share the mean of their ranks. Ranks are up to a constant, which no correlation sees.
     """
@@ -256,7 +256,7 @@ def v_measure(labels: ArrayLike, clusters: ArrayLike) -> float:
 
 
 def weighted_v_measure(labels: NDArray[Any], clusters: NDArray[Any], weights: Floats) -> Floats:
-    """V-measure, ``Float[resamples]``, where row ``i`` stands ``weights[:, i]`` times."""
+    """V-measure, ``Float[resamples]``, where row ``i`` occurs ``weights[:, i]`` times."""
     rows, columns = (np.unique(column, return_inverse=True)[1] for column in (labels, clusters))
     cells = rows * (columns.max() + 1) + columns
     of_labels, of_clusters, of_cells = (_entropy(kind, weights) for kind in (rows, columns, cells))

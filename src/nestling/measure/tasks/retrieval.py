@@ -143,8 +143,8 @@ class Retrieval:
             return cls(asked, known, relevant, k, measures)
         if len(asked) != len(known):
             raise DataError(
-                f"{len(asked)} queries do not belong to {len(known)} documents row by row; say which answer "
-                "which with relevant="
+                f"{len(asked)} queries do not belong to {len(known)} documents row by row; give the "
+                "relevant documents of each query with relevant="
             )
         (first_asked, query), (first_known, document) = map(_distinct, (asked, known))
         pairs: list[dict[int, float]] = [{} for _ in first_asked]
@@ -186,7 +186,7 @@ class Retrieval:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What is to be encoded."""
+        """The inputs to encode."""
         return {"queries": self.queries, "documents": self.documents}
 
     def with_inputs(self, inputs: Mapping[str, Any]) -> Self:
@@ -203,7 +203,7 @@ class Retrieval:
         return np.stack([MEASURES[measure](grades, self.qrels) for measure in self.measures], axis=1)
 
     def answer_one(self, encoded: Mapping[str, NDArray[Any]], dim: int, rule: CutRule) -> None:
-        """What one use takes once a query is encoded, for measuring its time: one search."""
+        """One search with an encoded query, to time it."""
         first = encoded["queries"][:1]
         nearest(first, encoded["documents"], self.k, dim=dim, rule=rule, workers=1)
 

@@ -138,7 +138,7 @@ class VMeasureScores:
 
 
 class RetentionScores:
-    """What is left of the quality on a clean set when the set is shifted, and both qualities.
+    """Retention (quality on a shifted set over quality on a clean one), and both qualities.
 
     Args:
         clean: scores on the clean set.
@@ -160,7 +160,7 @@ class RetentionScores:
 
     @staticmethod
     def names(metrics: Sequence[str]) -> tuple[str, ...]:
-        """What is measured for these metrics of the sets."""
+        """The names of the metrics, for these metrics of the sets."""
         return tuple(f"{metric} {what}" for what in ("retention", "shifted", "clean") for metric in metrics)
 
     @property

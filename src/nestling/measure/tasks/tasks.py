@@ -62,7 +62,7 @@ class Task(Protocol):
 
     @property
     def inputs(self) -> Mapping[str, Any]:
-        """What is to be encoded, by name."""
+        """The inputs to encode, by name."""
         ...
 
     def with_inputs(self, inputs: Mapping[str, Any]) -> Task:
@@ -155,7 +155,7 @@ class STS:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What is to be encoded."""
+        """The inputs to encode."""
         return {"first": self.first, "second": self.second}
 
     def with_inputs(self, inputs: Mapping[str, Any]) -> Self:
@@ -204,7 +204,7 @@ class Clustering:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What is to be encoded."""
+        """The inputs to encode."""
         return {"x": self.x}
 
     def with_inputs(self, inputs: Mapping[str, Any]) -> Self:
@@ -225,7 +225,7 @@ class Clustering:
 
 @dataclass(frozen=True, eq=False)
 class Robustness:
-    """What is left of the quality of a task when its inputs are shifted (retention: shifted / clean).
+    """Retention: the quality of a task on shifted inputs over that on clean ones.
 
     Args:
         clean: a task.
@@ -247,12 +247,12 @@ class Robustness:
 
     @property
     def name(self) -> str:
-        """What the task is called in tables."""
+        """The name of the task in tables."""
         return f"robustness of {self.clean.name}"
 
     @property
     def needs(self) -> str:
-        """What both tasks need."""
+        """``needs`` of both tasks."""
         return self.clean.needs
 
     @property
@@ -262,7 +262,7 @@ class Robustness:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What is to be encoded."""
+        """The inputs to encode."""
         parts = {"clean": self.clean, "shifted": self.shifted}
         return {f"{part} {name}": x for part, task in parts.items() for name, x in task.inputs.items()}
 

@@ -1,1 +1,1 @@
-"""What all tours share: claims and their report, studies of trained models, qualities, indexes."""
+"""Shared by all tours: claims and their report, studies of trained models, qualities, indexes."""

@@ -13,7 +13,7 @@ from nestling.process.progress import Progress
 
 @dataclass(frozen=True)
 class Tour:
-    """What to measure in a tour.
+    """The claims and problems to measure in a tour.
 
     Args:
         claims: ids of the claims to measure, in the order of the paper.

@@ -39,7 +39,7 @@ Quality = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Representation:
-    """Which vectors of the same inputs.
+    """One kind of vectors of the same inputs.
 
     Args:
         dim: None is the nested model; a size, the model trained for it alone (rigid).
@@ -195,7 +195,7 @@ class Operation:
 
 
 def gaps_of(ours: Operation, theirs: Operation) -> tuple[float, float]:
-    """How much better in top-1 and mAP@10, in points."""
+    """Differences in top-1 and mAP@10, in points."""
     top1, precision = (ours.reported[name] - theirs.reported[name] for name in ("top-1", "mAP@10"))
     return top1, precision
 

@@ -1,4 +1,4 @@
-"""What the tours of 2DMSE and Starbucks share: an encoder, a task, and the study of ways to train for it.
+"""Shared by the tours of 2DMSE and Starbucks: an encoder, a task, and a comparison of training methods.
 
 The encoder is all-MiniLM-L6-v2 (6 layers, 384 dims), fine-tuned on the scored pairs of the STS benchmark.
 Each method picks its learning rate on the development pairs, by the mean over the cells of the diagonal that
@@ -172,7 +172,7 @@ class Study:
 
 
 def find_untouched(notes: ResumableValues, *, quick: bool) -> dict[str, ByLayer]:
-    """What the shared initial checkpoint finds on XQuAD and Cranfield."""
+    """Quality of the shared initial checkpoint on XQuAD and Cranfield."""
     return notes.once(f"{UNTOUCHED}, retrieval", lambda: find(minilm(), quick=quick))
 
 

@@ -8,7 +8,7 @@ from nestling.papers.claims.checks import Run
 
 
 def differences(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[int, float]:
-    """How much higher ours are than theirs, by size."""
+    """Our figures less theirs, by size."""
     return {dim: ours[dim] - theirs[dim] for dim in ours}
 
 

@@ -24,7 +24,7 @@ _FITTED = 20_000  # rows that principal axes are fitted on
 
 @dataclass(frozen=True)
 class Method:
-    """One way to train: its nesting, the weights of the sizes, and one matrix a size or one for all (tied).
+    """One way to train: its nesting, the weights of the sizes, and one matrix per size or one for all (tied).
 
     A nesting of a single size is the fixed-feature baseline FF-m, here with an encoder m wide.
     """
@@ -62,7 +62,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Effort:
-    """What every method of a problem gets: the same steps, and the same learning rates to pick from."""
+    """The budget of every method of a problem: steps, and learning rates to pick from."""
 
     config: TrainConfig
     rates: tuple[float, ...]
@@ -104,7 +104,7 @@ class Study:
 
     @property
     def name(self) -> str:
-        """What the problem is called in the report."""
+        """The name of the problem in the report."""
         return self.data.name
 
     @property

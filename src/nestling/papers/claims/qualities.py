@@ -1,4 +1,4 @@
-"""How good vectors and models are: nearest neighbours, matching, cascades, funnels, new classes."""
+"""Quality of vectors and models: nearest neighbours, matching, cascades, funnels, new classes."""
 
 from __future__ import annotations
 

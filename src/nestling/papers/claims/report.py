@@ -150,7 +150,7 @@ class Report:
 
 
 def machine_stamp() -> dict[str, Any]:
-    """What the figures were measured on: processor, cores, system, versions, day; no paths."""
+    """Provenance of the figures: processor, cores, system, versions, day; no paths."""
     return {"processor": machine(), "versions": versions(), "date": today()}
 
 

@@ -1,1 +1,1 @@
-"""What the tours measure on: public data sets, and texts and pictures that every machine holds."""
+"""Problems of the tours: public data sets, and texts and pictures that every machine has."""

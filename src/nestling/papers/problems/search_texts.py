@@ -69,7 +69,7 @@ class Texts:
 
 
 def wordnet_folder() -> Path | None:
-    """Where WordNet's dictionary files lie, or None."""
+    """The folder of WordNet's dictionary files, or None."""
     own = data_folder()
     places = [Path(os.environ.get("WNSEARCHDIR", _WORDNET_FOLDER)), *([own / "wordnet"] if own else [])]
     return next((place for place in places if (place / "data.noun").is_file()), None)

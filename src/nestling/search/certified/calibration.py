@@ -1,4 +1,4 @@
-"""How far estimates from codes lie from the truth, measured on the vectors themselves."""
+"""The error of estimates from codes, measured on the vectors themselves."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class PlaneCodes:
         return shares, np.einsum("ij,ij->i", units, centred)[None], estimates, coded.radii
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What is to be stored, by name."""
+        """The arrays to store, by name."""
         coarse = self.planes.coarse
         floats = [coarse.scale, coarse.radius, self.planes.fine_scale, self.planes.fine_radius]
         return {
@@ -140,7 +140,7 @@ class PlaneCodes:
 
     @classmethod
     def of_arrays(cls, rows: int, arrays: Mapping[str, NDArray[Any]], step: float) -> Self:
-        """What ``arrays`` gave.
+        """The inverse of ``arrays``.
 
         Raises:
             ValueError: if the arrays do not fit each other or so many rows.
@@ -189,4 +189,4 @@ class PlaneCodes:
         for steps, scale, radius in both:
             apart = np.linalg.norm(rotated - scale[rows][:, None] * steps, axis=1)
             if not (apart <= radius[rows] * (1 + 1e-6) + 1e-30).all():
-                raise ArtifactError(f"the codes in {where} are not those of these vectors; build them anew")
+                raise ArtifactError(f"the codes in {where} are not those of these vectors; build them again")

@@ -149,7 +149,7 @@ class PlaneWriter:
             self.floats[4, start:end] = -np.square(coded.lengths) / 2 * (1 - _ROUNDING)
 
     def planes(self) -> kernels.TwoPlanes:
-        """What the kernels read."""
+        """The arrays that the kernels read."""
         return planes_of(self._rows, self.coarse, self.fine, self.floats)
 
 

@@ -167,7 +167,7 @@ class CertifiedScan:
         return prepared, self._codes.probes(exact, prepared, self._calibration, confidence)
 
     def cost(self) -> Cost:
-        """What one query scans, and what the codes take beside the vectors."""
+        """The work of one query, and the bytes of the codes beside the vectors."""
         rows, dim = self._vectors.shape
         size = self._codes.size_bytes
         if self._centring.inverse_norms is not None:

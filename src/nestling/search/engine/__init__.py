@@ -1,4 +1,4 @@
-"""The immutable part of an index: stages built by a plan over rows that do not change, and searched."""
+"""The immutable part of an index: the stages of a plan, built over a fixed set of rows and searched."""
 
 from typing import TYPE_CHECKING
 

@@ -30,7 +30,7 @@ def build_arrays(task: Task, folder: Path | None) -> Arrays:
 
 
 def _begin(task: Task, journal: ResumableArrays) -> list[Builder]:
-    """What builds each stage, in the order in which a query meets them."""
+    """A builder for each stage, in the order in which a query passes them."""
     plan = task.plan
     coarse = CoarseBuilder() if plan.coarse is None else plan.coarse.begin(task, journal)
     scan = plan.scan.begin(task, journal, coarse)

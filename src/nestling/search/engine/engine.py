@@ -1,4 +1,4 @@
-"""What is built once over rows that do not change, by a plan, and searched at any point of it."""
+"""Immutable index over a fixed set of rows: built from a plan, searched at any operating point."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Engine:
 
     Attributes:
         plan: with sizes as numbers.
-        vectors: ``Float[rows, full]``, after what comes before a cut; read by re-ordering and by filters
+        vectors: ``Float[rows, full]``, after what comes before a cut; read by re-ranking and by filters
             that leave few rows.
         rule: what happens after a cut.
         metric: ``"dot"`` or ``"euclidean"``.
@@ -150,7 +150,7 @@ class Engine:
         return Engine(plan, arrays, vectors, self.rule, self.metric)
 
     def cost(self, point: Point | None = None, dim: int | None = None) -> PlanCost:
-        """What one query costs at a point and a size, and what is kept for it: of a part, once extracted."""
+        """The cost of one query at a point and a size, and of storage; at a smaller size, as if extracted."""
         plan, size = self._at(dim).plan, self.dim if dim is None else dim
         cost = plan.cost(len(self), size, point, **plan.scan.known_sizes(self._arrays))
         more = sum(stage.uncounted_bytes(self._arrays, number) for number, stage in plan.numbered())
@@ -209,7 +209,7 @@ class Engine:
             raise ConfigError(f"dim={dim} does not fit vectors of {self.dim} entries; choose 1 to {self.dim}")
         if self._certified is not None:
             raise ConfigError(
-                f"{self.plan} answers at {self.dim} entries, not at {dim}; build over vectors cut to {dim}"
+                f"{self.plan} searches at dim={self.dim}, not at {dim}; build over vectors cut to {dim}"
             )
         return self._full if self.plan.cut(int(dim)) == self.plan else self._cut(int(dim))
 

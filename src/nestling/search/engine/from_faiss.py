@@ -1,4 +1,4 @@
-"""Indexes that faiss users have already, made adaptive without encoding again."""
+"""Converts existing faiss indexes to adaptive ones, without encoding again."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _metric_name(number: int) -> str:
 
 
 def _vectors_of(code: Code, codes: Codes, rows: Ints) -> Floats:
-    """What the codes say of the vectors, in the order of the rows."""
+    """The vectors decoded from the codes, in the order of the rows."""
     vectors = np.empty((len(codes), code.dim), np.float32)
     vectors[rows] = code.decode(codes)
     return read_rows(vectors, "the vectors of the faiss index")

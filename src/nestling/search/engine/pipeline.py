@@ -1,4 +1,4 @@
-"""The stages of one plan at one size, over arrays that were built: pick, scan, re-order."""
+"""The stages of a plan at one size, over built arrays: select candidates, scan codes, re-rank."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TIMES_MORE_SLICES, _MORE_SLICES = 2, 16
 
 
 class Pipeline:
-    """What answers queries at one size; it is only read, so that threads may share it.
+    """Searches at one size; it never changes, so threads may share it.
 
     Args:
         built: the arrays, and the plan cut to the size.
@@ -37,7 +37,7 @@ class Pipeline:
         self._in_full = Reranker(space, dim, fetch_vectors(built.vectors, dim))
 
     def _fuse(self) -> FusedScanner | None:
-        """The scan with the first re-ordering, where both are one call."""
+        """The scan with the first re-ranking, where both are one call."""
         if not self._rerankers:
             return None
         fused = self._scanner.fuse(self._rerankers[0], is_last=len(self._rerankers) == 1)
@@ -48,7 +48,7 @@ class Pipeline:
 
     @property
     def whole(self) -> FusedScanner | None:
-        """What answers queries of full size without a filter in one call, where there is such a thing."""
+        """A search of full-size queries without a filter in one call, if the stages have one."""
         reads_all = self.plan.scan.dim == self._vectors.shape[1]
         return self._fused if reads_all and not self._rerankers else None
 

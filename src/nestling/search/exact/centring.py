@@ -17,8 +17,8 @@ Doubles = NDArray[np.float64]
 
 _ROWS_AT_A_TIME = 8192
 
-# The mean of rows lies far from zero if it is longer than so many times the rows' distance from it. What is
-# then taken off differs: queries of a graph, rows before they are coded, rows before they are copied.
+# Rows are centred if the norm of their mean exceeds so many times their typical distance to it: queries of a
+# graph, rows before they are coded, rows before they are copied for re-ranking.
 FAR_FOR_GRAPH, FAR_FOR_CODES, FAR_FOR_COPIES = 1 / 4, 1.0, 8.0
 
 
@@ -40,7 +40,7 @@ class PreparedQueries:
 
 @dataclass(frozen=True, eq=False)
 class Centring:
-    """How scores become inner products of codes: ``y = scale * x - mean``, with x normalised for the cosine.
+    """Turns scores into inner products of codes: ``y = scale * x - mean``, with x normalised for the cosine.
 
     Args:
         metric: ``"cosine"``, ``"dot"`` or ``"euclidean"``.

@@ -19,9 +19,9 @@ from nestling.vectors.prefix import unrounded
 
 @dataclass(frozen=True)
 class Funnel:
-    """A search at ``shortlist_dim`` over all documents, then stages that re-order fewer at larger sizes.
+    """A search at ``shortlist_dim`` over all documents, then stages that re-rank fewer at larger sizes.
 
-    Stage ``i`` re-orders the first ``shortlists[i]`` of what the stage before it left, by their first
+    Stage ``i`` re-ranks the first ``shortlists[i]`` of what the stage before it left, by their first
     ``rerank_dims[i]`` entries; the rest falls out. With one stage this is MRL's adaptive retrieval.
 
     Args:

@@ -244,7 +244,7 @@ class _QueryBlock:
         return [(indices, in_single(scores, self._first)) for indices, scores in self.found]
 
     def _reach(self, size: int, kth: Doubles) -> Any:
-        """How long a document may be that is among the best."""
+        """Bound on the length of documents that can be among the best."""
         if self.terms.metric == "euclidean":  # as its distance from the origin is at most that by the query
             return self.lengths[size] + 1.001 * self.factor * kth
         return float(self.longest[size])
@@ -312,7 +312,7 @@ class _Scratch:
         return first, second, self._flags[:size].reshape(shape)
 
     def positions(self, size: int) -> Ints:
-        """Where the first ``size`` flags are set; they are looked at eight at a time, as few are."""
+        """Positions of the flags set among the first ``size``; read eight at a time, as few are set."""
         padded = -(-size // 8) * 8
         self._flags[size:padded] = False
         eights = self._flags[:padded].view(np.uint64)

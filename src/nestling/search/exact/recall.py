@@ -1,4 +1,4 @@
-"""Recall: the share of the nearest that a search found, where a row as near as one of them counts as well."""
+"""Recall@k with ties: a hit no farther than the exact k-th neighbour counts as found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNIT, _SPREADS, _ROUNDINGS = 2.0**-24, 4, 8
 
 
 def rounding(dim: int) -> float:
-    """How far a sum of ``dim`` products may be off in single precision, as a share of what is multiplied."""
+    """Relative error bound of a sum of ``dim`` products in single precision."""
     return _UNIT * float(_ROUNDINGS + _SPREADS * np.sqrt(dim))
 
 
@@ -128,7 +128,7 @@ class Questions:
         return scores if comparison.is_distance else -scores
 
     def _allowance(self, kth: Doubles) -> Doubles:
-        """What single precision may add to the distance of the k-th, or take from its similarity."""
+        """Rounding error of single precision in the distance or similarity of the k-th."""
         share = rounding(self._dim)
         if self.metric == "euclidean":
             of_entries = 4 * _UNIT if self.rule.after == "l2" else 0

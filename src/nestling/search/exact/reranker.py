@@ -1,4 +1,4 @@
-"""Putting shortlists in order by exact scores of rows that are fetched."""
+"""Re-ranks shortlists by exact scores of the fetched rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of queries with some rows each, in double precision, which put in order what was found in single."""
+"""Float64 re-scoring of candidates found in float32."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def read_prefixes(rows: NDArray[Any], dim: int, rule: CutRule) -> Source:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two vectors are compared: by their inner product, cosine, distance, or distance of directions.
+    """The comparison of two vectors: by inner product, cosine, distance, or distance of directions.
 
     Args:
         is_normalised: whether both are scaled to length one first.
@@ -201,7 +201,7 @@ class Comparison:
     def _best_of_many(
         self, asked: Doubles, rows: Source, candidates: Ints, k: int, rows_at_a_time: int
     ) -> tuple[Ints, Doubles]:
-        """The same for so many candidates a query that their vectors are read in several parts."""
+        """The same for so many candidates per query that their vectors are read in several parts."""
         answers = []
         for query, row in zip(asked, candidates, strict=True):
             indices, scores = np.zeros((1, 0), np.int64), np.zeros((1, 0))
@@ -227,7 +227,7 @@ def _is_read_in_place(rows: NDArray[Any]) -> bool:
 
 
 def _inverse(lengths: Doubles) -> Doubles:
-    """What scales rows of these lengths to length one; rows of length zero stay so."""
+    """Factors that scale rows of these lengths to length one; rows of length zero stay zero."""
     return np.asarray(np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0))
 
 

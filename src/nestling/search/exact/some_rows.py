@@ -1,4 +1,4 @@
-"""Some rows compared with queries where they stand, by the vectors themselves, exactly."""
+"""Exact search over a given subset of rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SomeRows:
 
     def __init__(self, vectors: NDArray[Any], dim: int, space: Space) -> None:
         self._source, self._dim, self._space = cut(vectors, dim, RAW), dim, space
-        # Of the rows that were asked for, by now; 0 of the others.
+        # Norms of the rows that were searched before; 0 for the others.
         self._norms = np.zeros(len(vectors) if space.is_normalised else 0)
         stored = stored_rows(self._source, space, self._norms)
         self._stored = replace(stored, scale=self._norms) if stored and space.is_normalised else stored
@@ -101,6 +101,6 @@ def stored_rows(values: NDArray[Any], space: Space, inverse_norms: NDArray[Any] 
 
 
 def inverse_norms(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """What rows ``Float[rows, dim]`` are multiplied by to have length one; 0 for those without length."""
+    """Factors that scale rows ``Float[rows, dim]`` to length one; 0 for rows of length zero."""
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     return np.asarray(np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0))

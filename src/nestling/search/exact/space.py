@@ -24,7 +24,7 @@ _SMALLEST_NORM = np.float32(1e-12)
 
 @dataclass(frozen=True)
 class Space:
-    """What "near" means: vectors are compared by cosine, inner product or distance, at any prefix.
+    """The metric of a search: cosine, inner product or distance, at any prefix.
 
     Args:
         is_normalised: whether prefixes are scaled to length one.
@@ -55,7 +55,7 @@ class Space:
         return self.metric == "euclidean"
 
     def faiss_metric(self, *, is_slice_or_moved: bool = False) -> int:
-        """How faiss compares codes.
+        """The metric of faiss for codes.
 
         The slices of unit vectors differ in length, and the inner product prefers long ones, so slices
         are compared by distance (AdANNS-IVF-D). So are unit vectors of which a mean was taken off: what

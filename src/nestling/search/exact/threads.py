@@ -1,4 +1,4 @@
-"""Threads that share out products of matrices, each computing its own with one thread."""
+"""Thread pool for matrix products, one BLAS thread per worker."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from threadpoolctl import ThreadpoolController
 
 from nestling.arguments.constraints import Whole, check
 
-# The number of threads of the linear algebra library is one for the process: were two pools to set and
-# restore it in overlap, it could stay at one for ever. A pool keeps all cores busy, so they take turns.
+# BLAS has one thread count per process. If two pools set and restored it in overlap, it could stay at one.
+# A pool keeps all cores busy, so pools take turns.
 _turn = threading.Lock()
 
 
@@ -42,7 +42,7 @@ def count_workers(workers: int | None) -> int:
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads whose products of matrices start no threads of their own, which would slow both manyfold."""
+    """Threads whose products of matrices start no threads of their own, which would be many times slower."""
     with _turn, _limit_products(), ThreadPoolExecutor(workers, initializer=_limit_products) as pool:
         yield pool
 

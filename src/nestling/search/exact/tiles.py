@@ -1,4 +1,4 @@
-"""Documents on their way through an exact scan: some rows at a time, with how far rounding may mislead."""
+"""Blocks of documents in an exact scan, with bounds on the rounding error."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _VANISHING = 1e-36
 
 @dataclass(frozen=True)
 class Terms:
-    """What a search is about, and how documents are moved so that rounding costs little.
+    """Settings of a scan, and the shift and scale that limit rounding error.
 
-    Distances do not change when all vectors are moved, nor does the order of inner products when the
-    documents are: an offset that all share takes the digits in which they differ.
+    A large common offset cancels significant digits, so it is subtracted first. That changes neither
+    distances nor the order of inner products.
 
     Args:
         sizes: increasing.
         rule: what happens around a cut.
         metric: of comparisons.
         centre: ``Float[dim]`` that is subtracted, if any.
-        factor: a power of two by which the rest is multiplied.
+        factor: a power of two by which the difference is multiplied.
     """
 
     sizes: tuple[int, ...]
@@ -59,7 +59,7 @@ class Terms:
 
     @classmethod
     def of(cls, documents: NDArray[Any], sizes: tuple[int, ...], rule: CutRule, metric: Metric) -> Self:
-        """The terms for some documents, of which a few are looked at."""
+        """The settings for these documents, from a sample of them."""
         if rule.after == "l2":
             return cls(sizes, rule, metric)
         rows = np.linspace(0, len(documents) - 1, min(len(documents), _ROWS_TO_FIND_THE_CENTRE))
@@ -84,7 +84,7 @@ class Terms:
 
     @property
     def comparison(self) -> Comparison:
-        """How pairs are compared in double precision."""
+        """The comparison of pairs in double precision."""
         return Comparison(self.is_cosine, self.metric == "euclidean")
 
     def read(self, x: NDArray[Any], first_row: int) -> Floats:
@@ -116,13 +116,13 @@ class Terms:
         if self.centre is not None:
             values = values - self.centre
         if factor != 1:
-            with np.errstate(over="ignore"):  # what overflows is told with its square
+            with np.errstate(over="ignore"):  # overflow is reported with the square
                 values = values * values.dtype.type(factor)
         with np.errstate(over="ignore"):
             return values.astype(np.float32, copy=False)
 
     def uncertainty(self, size: int, asked: Any, lengths: Any) -> Any:
-        """How far a score of a tile may lie from the truth: of queries and documents of some lengths."""
+        """Bound on the error of the scores of a tile, for queries and documents of some lengths."""
         share = (self.sizes[size] + _ROUNDINGS_MORE) * _UNIT
         if self.is_cosine:
             return share * 2 * asked

@@ -1,4 +1,4 @@
-"""The best documents so far of many queries, kept without sorting what cannot be among them."""
+"""Running top-k of many queries: documents that cannot be among them are never sorted."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Best:
         self.bound[:, 0] = (kth - SLACK * np.abs(kth))[:, 0]
 
     def _widened(self) -> tuple[Floats, Ints]:
-        """The best and those that wait, one row a query, with ``-inf`` where a row has fewer."""
+        """The best and those that wait, one row per query, with ``-inf`` where a row has fewer."""
         rows, indices, scores = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
         self._waiting, self._waiting_count = [], 0
         # Numbers of few bits are sorted by radix, several times faster than by comparing.

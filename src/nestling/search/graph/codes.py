@@ -28,7 +28,7 @@ _TINY, _SMALL = np.finfo(np.float64).tiny, np.finfo(np.float32).tiny
 
 @dataclass(frozen=True, eq=False)
 class Codec:
-    """How centred rows are rotated and coded.
+    """Rotates and codes centred rows.
 
     Inner products become distances by one more entry, which gives all rows the same
     length (Bachrach et al., 2014), so that one rule chooses the links for all metrics.
@@ -162,7 +162,7 @@ class Codec:
         return Residuals(values, steps)
 
     def query_encoder(self, centring: Centring, *, whole: bool = False) -> QueryEncoder:
-        """What encodes queries; if ``whole``, in all directions, as residuals need them."""
+        """The encoder of queries; if ``whole``, in all directions, as residuals need them."""
         shown = (len(self.basis), self.columns) if whole else (self.coded, 4 * self.stride)
         basis = self._placed(self.basis[:, : shown[0]].astype(np.float32), shown[1])
         mean = np.ascontiguousarray(centring.mean)
@@ -172,14 +172,14 @@ class Codec:
         )
 
     def _biases(self, rotated: Doubles) -> Doubles:
-        """What is added to estimates: of distances, and of inner products with a moved query."""
+        """Terms added to estimates of distances, and of inner products with a shifted query."""
         if self.mean is not None:
             return np.asarray(rotated @ (self.mean @ self.basis[: len(self.mean)]))
         return np.asarray(-np.einsum("ij,ij->i", rotated, rotated) / 2)
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
-        """Where directions have their entries: those with codes where codes have them, others in the gaps.
+        """Positions of directions in a code: coded ones at their codes, others in the gaps.
 
         The four parts of a code end with bytes that hold numbers; entries of other directions stand there.
         """

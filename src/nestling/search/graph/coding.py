@@ -1,4 +1,4 @@
-"""How rows of a graph are coded, as arrays that an index keeps, and how coded rows are linked."""
+"""Codes and links of a graph, as arrays that an index stores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Links = NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False)
 class Coding:
-    """How rows of a graph are coded.
+    """The coding of the rows of a graph.
 
     Attributes:
         centring: makes scores inner products; its norms are those of the rows that are coded.
@@ -55,7 +55,7 @@ class Coding:
         return cls(centring, Codec.fit(prefixes, centring, seed), space.metric)
 
     def to_parts(self) -> Arrays:
-        """What has to be stored, by name; the norms are needed while building alone."""
+        """The arrays to store, by name; the norms are needed only while building."""
         codec = self.codec
         numbers = np.array([self.centring.scale, codec.longest, codec.coded, codec.lines], np.float64)
         if codec.mean is not None:

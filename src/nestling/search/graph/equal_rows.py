@@ -157,7 +157,7 @@ def _project(
 
 
 def _spread(projected: Doubles, draw: np.random.Generator) -> float:
-    """How far most rows lie apart that are not equal; a few that lie far away do not count."""
+    """Typical distance of rows that are not equal, without outliers."""
     pairs = draw.integers(len(projected), size=(2, _PAIRS))
     gaps = np.abs(projected[pairs[0]] - projected[pairs[1]])
     apart = gaps[gaps > 0]
@@ -165,7 +165,7 @@ def _spread(projected: Doubles, draw: np.random.Generator) -> float:
 
 
 def _gather(projected: Doubles, key: Ints, rows: Ints, tolerance: float) -> tuple[NDArray[np.bool_], Ints]:
-    """Which rows lie near the first of their run, whose steps are small, and the lowest row of those."""
+    """The rows near the first of their run, whose steps are small, and the lowest row of those."""
     step = np.abs(np.diff(projected, axis=0)).max(axis=1) if len(rows) > 1 else np.zeros(0)
     starts = np.concatenate([[0], np.flatnonzero((np.diff(key) != 0) | (step > tolerance)) + 1])
     lengths = np.diff(np.append(starts, len(rows)))

@@ -73,7 +73,7 @@ def shares(count: int, workers: int | None) -> list[slice]:
 
 
 def share_out(do: Callable[[slice], Found], count: int, workers: int | None) -> list[Found]:
-    """What is done with each share of some queries, by as many threads as there are shares."""
+    """Runs a function on shares of queries, one thread per share."""
     parts = shares(count, workers)
     if len(parts) == 1:
         return [do(parts[0])]

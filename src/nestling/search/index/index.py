@@ -116,9 +116,7 @@ class AdaptiveIndex(IndexReader):
         check_log_bytes(log_bytes)
         root = home_path(folder)
         if vectors is None and fields is not None:
-            raise DataError(
-                "fields are of rows, and no vectors are given; say what they will hold with kinds="
-            )
+            raise DataError("fields belong to rows, and no vectors are given; declare types with kinds=")
         about: Any = {"rule": rule, "encoder": encoder, "kinds": kinds, "columns": columns}
         rows = None if vectors is None else StoredVectors.of(vectors, ids=ids, fields=fields, **about)
         spec = IndexSpec.of(rows, plan=plan, dim=dim, nesting=nesting, metric=metric, seed=seed, **about)
@@ -211,7 +209,7 @@ class AdaptiveIndex(IndexReader):
             DataError: as :meth:`add`, and where neither vectors nor fields are given.
         """
         if ids is None:
-            raise DataError("update needs ids, which say what rows are replaced; use add for new rows")
+            raise DataError("update needs the ids of the rows to replace; use add for new rows")
         if vectors is None and fields is None:
             raise DataError(
                 "an update without vectors (or texts) and without fields changes nothing; give fields="

@@ -84,7 +84,7 @@ class Verification:
 
 
 def describe(state: State) -> IndexInfo:
-    """What an index holds."""
+    """A description of an index: rows, plan, bytes and settings."""
     manifest, snapshot = state.manifest, state.snapshot
     settings = manifest.settings
     return IndexInfo(

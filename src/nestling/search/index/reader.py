@@ -64,12 +64,12 @@ class IndexReader:
 
     @property
     def manifest(self) -> IndexManifest:
-        """What is on the disk: settings and files."""
+        """The manifest on the disk: settings and files."""
         return self._last_state.manifest
 
     @property
     def plan(self) -> Plan:
-        """How rows are searched."""
+        """The search plan."""
         return self.manifest.terms.plan
 
     @property
@@ -84,7 +84,7 @@ class IndexReader:
 
     @property
     def rule(self) -> CutRule:
-        """How vectors given to the index are treated around a cut."""
+        """The cut rule of vectors given to the index."""
         return self.manifest.rule
 
     @property
@@ -120,7 +120,7 @@ class IndexReader:
 
     @property
     def columns(self) -> dict[str, str]:
-        """What the columns of the table were called that the rows came from, by their part in it."""
+        """Names of the columns of the source table, by role."""
         return dict(self.manifest.settings.columns)
 
     def ids_like(self, ids: Ids | None) -> Ids | None:
@@ -244,5 +244,5 @@ class IndexReader:
         return self._state.snapshot.cost(self.nesting.resolve(at)["dim"])
 
     def info(self) -> IndexInfo:
-        """What the index holds and how it is searched."""
+        """The contents of the index, and its search plan."""
         return describe(self._last_state)

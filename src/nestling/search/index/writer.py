@@ -94,7 +94,7 @@ class Writer:
             taken = self._taken(names)
             if taken.any() and not replaces:
                 raise DataError(
-                    f"{name_ids(names[taken], 'stand')} in the index already; replace rows with update "
+                    f"{name_ids(names[taken], 'are')} in the index already; replace rows with update "
                     "(nestling index update), or choose other ids"
                 )
             columns = self._columns(fields, names, taken)
@@ -164,7 +164,7 @@ class Writer:
         """Let another writer in; nothing needs to be written."""
         if (
             not self._lock.is_here
-        ):  # a fork: nothing is its own, and the turn may be another thread's for ever
+        ):  # a fork: it owns nothing, and another thread may hold the turn and never return it
             return
         with self._mutex:
             self._is_closed = True
@@ -173,7 +173,7 @@ class Writer:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        self._lock.check()  # first: in a fork the turn may be another thread's for ever
+        self._lock.check()  # first: in a fork another thread may hold the turn and never return it
         with self._mutex:
             if self._is_closed:
                 raise StorageError(f"{self._root} was closed; open it again")

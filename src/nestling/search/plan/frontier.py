@@ -1,4 +1,4 @@
-"""What was measured of plans: recall with its interval, speed and bytes; and the choice among them."""
+"""Measurements of plans (recall with its CI, latency, bytes), and choosing by target."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Trial:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """What ``to_json`` gave.
+        """The inverse of ``to_json``.
 
         Raises:
             DataError: if fields are missing, unknown or cannot be read.
@@ -140,16 +140,16 @@ class Frontier:
             best = max(fits, key=lambda trial: trial.low)
             place = f", at {best.point}," if str(best.point) else ""
             raise ConfigError(
-                f"no plan that fits reaches recall {recall:g} for sure: {best.plan} comes nearest{place} "
-                f"with {best.recall:.4f} [{best.low:.4f}, {best.high:.4f}]; ask for less "
-                "recall, allow more bytes or time, or give more queries, which narrows the interval"
+                f"no plan within the limits reaches recall {recall:g} at the lower end of its 95 % CI: "
+                f"{best.plan} comes nearest{place} with {best.recall:.4f} [{best.low:.4f}, {best.high:.4f}]; "
+                "ask for less recall, allow more bytes or time, or give more queries, which narrows the CI"
             )
         return min(reached, key=lambda trial: trial.latency_ms)
 
     def closest(
         self, recall: float | None = None, *, max_bytes: float | None = None, max_ms: float | None = None
     ) -> Trial:
-        """What :meth:`choose` chooses, or the trial that finds most where none meets the targets."""
+        """The choice of :meth:`choose`, or the trial with the highest recall if none meets the targets."""
         try:
             return self.choose(recall, max_bytes=max_bytes, max_ms=max_ms)
         except ConfigError:
@@ -189,7 +189,7 @@ class Frontier:
         return "\n".join(lines)
 
     def plot(self, target: Any, *, style: Style | None = None) -> None:
-        """Latency over recall, one line a plan, into a file (.png, .svg, .pdf) or matplotlib axes.
+        """Latency over recall, one line per plan, into a file (.png, .svg, .pdf) or matplotlib axes.
 
         Args:
             target: a file or axes.
@@ -278,18 +278,18 @@ def check_recall(recall: float) -> float:
 
 
 def measured_point(table: Sequence[Mapping[str, Any]], recall: float) -> Point:
-    """The fastest point of an index that was measured to find so much.
+    """The fastest measured point of an index that reaches a recall.
 
     Args:
         table: of the index: trials as JSON values.
         recall: the lower end of the interval must reach it.
 
     Raises:
-        ConfigError: if nothing was measured, or nothing that finds so much.
+        ConfigError: if nothing was measured, or no point reaches the recall.
     """
     recall = check_recall(recall)
     if not table:
-        raise ConfigError("nothing was measured of this index; do so with: nestling index tune FOLDER")
+        raise ConfigError("this index has no measured points; measure with: nestling index tune FOLDER")
     trials = tuple(Trial.from_json(dict(row)) for row in table)
     reached = [trial for trial in trials if trial.low >= recall]
     if not reached:
@@ -297,8 +297,8 @@ def measured_point(table: Sequence[Mapping[str, Any]], recall: float) -> Point:
         further = best.point.grown(2)
         advice = f'; search further than was measured, with point="{further}"' if str(further) else ""
         raise ConfigError(
-            f"no point that was measured of this index reaches recall {recall:g} for sure: the best "
-            f"({str(best.point) or best.plan}) finds {best.recall:.4f} [{best.low:.4f}, {best.high:.4f}]; "
+            f"no measured point of this index reaches recall {recall:g} at the lower end of its 95 % CI: the "
+            f"best ({str(best.point) or best.plan}) has {best.recall:.4f} [{best.low:.4f}, {best.high:.4f}]; "
             f"ask for less recall{advice}; or build another index: nestling index build --recall {recall:g}"
         )
     return min(reached, key=lambda trial: trial.latency_ms).point

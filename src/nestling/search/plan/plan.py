@@ -21,13 +21,13 @@ _LACKING = {"nprobe": "reads no lists", "ef": "searches no graph"}
 
 @dataclass(frozen=True)
 class PlanCost:
-    """What one query costs, and what is kept for it.
+    """The cost of one query, and of storage.
 
     Args:
         mflops: millions of multiply-adds, as the paper counts them, with the table sums, rotations and
-            re-ordering that its model leaves out.
+            re-ranking that its model leaves out.
         bytes_read: of codes, graph and vectors.
-        bytes_stored: of all rows in memory: codes, lists or graph, and copies for re-ordering.
+        bytes_stored: of all rows in memory: codes, lists or graph, and copies for re-ranking.
         bytes_on_disk: of the vectors themselves.
     """
 
@@ -47,7 +47,7 @@ class Plan:
     Args:
         scan: the code that is compared.
         coarse: what picks the rows to be scanned; None scans all.
-        reranks: stages that re-order ever fewer rows by ever longer prefixes.
+        reranks: stages that re-rank ever fewer rows by ever longer prefixes.
         certify: searches until no skipped row can be among the answers, in place of ``reranks``.
 
     Raises:
@@ -83,7 +83,7 @@ class Plan:
 
     @cached_property
     def parameters(self) -> frozenset[str]:
-        """What its stages read of a point: ``"nprobe"``, the lists, or ``"ef"``, the width of a beam."""
+        """The parameters of a point that its stages read: ``"nprobe"`` (lists) or ``"ef"`` (beam width)."""
         return frozenset(name for stage in self.stages() for name in stage.parameters)
 
     @property
@@ -118,7 +118,9 @@ class Plan:
             # A stage stands before those that take its rows: coarse, scan, rerank or certify.
             later = {"coarse": ("scan", "certify"), "scan": ("certify",), "certify": ()}[name]
             if name in found or found["reranks"] or any(other in found for other in later):
-                raise ConfigError(f"the stage {stage} of {text!r} stands twice or too late; write {EXAMPLE}")
+                raise ConfigError(
+                    f"the stage {stage} of {text!r} is repeated or comes too late; write {EXAMPLE}"
+                )
             found[name] = stage
         if "scan" not in found:
             raise ConfigError(f"the plan {text!r} scans nothing; add a code, {EXAMPLE}")
@@ -132,7 +134,7 @@ class Plan:
         yield from self.reranks
 
     def numbered(self) -> Iterator[tuple[int, Stage]]:
-        """The same stages, those that re-order with their place among each other, from 0; others with 0."""
+        """The same stages, those that re-rank with their place among each other, from 0; others with 0."""
         yield from ((0, stage) for stage in (self.scan, self.coarse) if stage is not None)
         yield from enumerate(self.reranks)
 
@@ -140,7 +142,7 @@ class Plan:
         """The plan with every size as a number, for vectors of ``full`` entries.
 
         Raises:
-            ConfigError: for a size that the vectors do not have, re-ordering by less than was scanned, or
+            ConfigError: for a size that the vectors do not have, re-ranking by less than was scanned, or
                 a code that does not divide its prefix.
         """
         for stage in self.stages():
@@ -152,7 +154,7 @@ class Plan:
         for before, after in pairwise([found.scan, *found.reranks]):
             if after.size < before.size:
                 raise ConfigError(
-                    f"{after} re-orders by less than {before} before it; re-order by longer prefixes"
+                    f"{after} re-ranks by less than {before} before it; re-rank by longer prefixes"
                 )
         for stage in found.stages():
             stage.check_size()
@@ -214,7 +216,7 @@ class Plan:
                 raise ConfigError(f"{name}={value} has no meaning for {self}, which {lacking}")
         if len(point.shortlists) != len(self.reranks):
             raise ConfigError(
-                f"the point {point} has {len(point.shortlists)} shortlists, and {self} re-orders "
+                f"the point {point} has {len(point.shortlists)} shortlists, and {self} re-ranks "
                 f"{len(self.reranks)} times; give one length for each"
             )
 
@@ -227,7 +229,7 @@ class Plan:
         code_bytes: int | None = None,
         copy_bytes: int | None = None,
     ) -> PlanCost:
-        """What one query over ``rows`` vectors of ``full`` entries costs at ``point``.
+        """The cost of one query over ``rows`` vectors of ``full`` entries at ``point``.
 
         A graph is counted as ``ef * links`` comparisons, which tells plans apart, not seconds. Tables of a
         few kilobytes are left out.
@@ -237,7 +239,7 @@ class Plan:
             full: entries of each.
             point: by default that of :meth:`default_point`.
             code_bytes: of a row of the scan, where that is known better than the plan can tell.
-            copy_bytes: of a copy of a row that the scan keeps for the re-ordering after it, likewise.
+            copy_bytes: of a copy of a row that the scan keeps for the re-ranking after it, likewise.
 
         Source: AdANNS, section 4.1 and appendix: ``d_c * lists + nprobe * d_s * rows / lists``.
 

@@ -1,4 +1,4 @@
-"""Where an index is used: the parameters of one call."""
+"""Operating point: search parameters (nprobe, ef, shortlists, confidence) of one call."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from nestling.errors import ConfigError, unknown
 
 @dataclass(frozen=True)
 class Point:
-    """Where an index is used: what may differ from one query to the next without building anything.
+    """Operating point of a search: parameters that each call may choose without building anything.
 
     Args:
         nprobe: inverted lists that are read.
         ef: width of the beam of a graph search: rows that it holds.
-        shortlists: rows that each re-ordering stage takes from the stage before it, not rising.
+        shortlists: rows that each re-ranking stage takes from the stage before it, not rising.
         confidence: of a certified search: 1 is certain, below it more rows are skipped.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Stages of a plan: what picks rows, compares their codes, and puts the best in order; one file a kind.
+"""Stages of a plan: candidate selection, code scan, re-ranking; one file per kind.
 
 The algorithms of ``graph`` and ``certify`` are rooms of their own; their stages put them into plans.
 """

@@ -1,4 +1,4 @@
-"""What stages are given and give: a task to build, the arrays that were built, and what searches them."""
+"""Tasks, builders, built arrays and scanners: the types that stages take and return."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ENTRIES_AT_A_TIME = 1 << 22
 
 @dataclass(frozen=True)
 class Task:
-    """What is built from what; its vectors are read block by block.
+    """A build: the plan, and the vectors, which are read block by block.
 
     Args:
         plan: with sizes as numbers.
@@ -54,7 +54,7 @@ class Task:
         return max(1, _ENTRIES_AT_A_TIME // int(self.vectors.shape[1]))
 
     def identity(self) -> dict[str, Any]:
-        """What tells this task from others, with a digest of a thousand vectors."""
+        """Identifies this task, with a digest of a thousand vectors."""
         rows = np.linspace(0, self.rows - 1, min(self.rows, 1000)).astype(np.int64)
         digest = hashlib.sha256(np.ascontiguousarray(self.vectors[rows]).data).hexdigest()
         return {
@@ -89,13 +89,13 @@ class Task:
         return Equal(np.array(journal.once("equal", find)["first"]))
 
     def drop_single_groups(self, journal: ResumableArrays) -> None:
-        """Where all rows differ, no table has to say so."""
+        """Drops the table of equal rows if all rows differ."""
         if "equal." not in journal or not Equal(journal["equal.first"]).is_grouped:
             journal.drop_groups("equal")
 
 
 class Builder:
-    """How a stage builds its arrays: this one has none.
+    """Builds the arrays of a stage; this base class builds none.
 
     Attributes:
         kinds: type and width of the arrays that it makes of each block of rows; a width of 0 is a vector.
@@ -121,7 +121,7 @@ class Builder:
 
 
 class CoarseBuilder(Builder):
-    """How a coarse stage builds its arrays.
+    """Builds the arrays of a coarse stage.
 
     Attributes:
         codes: how the codes of the scan are called until :meth:`finish`.
@@ -136,7 +136,7 @@ class CoarseBuilder(Builder):
 
 @dataclass(frozen=True, eq=False)
 class Built:
-    """What was built, as the stages of a plan read it.
+    """Built arrays, as the stages of a plan read them.
 
     Args:
         plan: cut to the size that is searched, with sizes as numbers.
@@ -206,25 +206,25 @@ class Scanner:
         raise NotImplementedError
 
     def positions(self, rows: Ints) -> Ints:
-        """Where the codes of these rows stand."""
+        """Positions of the codes of these rows."""
         return rows
 
     def scores(self, queries: Floats, distances: Floats) -> Floats:
-        """What answers show of such distances: similarities, or distances."""
+        """Distances as results show them: similarities, or distances."""
         return distances
 
     def fuse(self, first: Reranker, *, is_last: bool) -> FusedScanner | None:
-        """This scan and the re-ordering after it as one call, where there is such a thing.
+        """This scan and the re-ranking after it as one call, if the stages have one.
 
         Args:
-            first: what re-orders the rows that are found.
+            first: what re-ranks the rows that are found.
             is_last: whether no other stage follows.
         """
         return None
 
 
 class FusedScanner:
-    """A scan and the re-ordering after it in one call.
+    """A scan and the re-ranking after it in one call.
 
     Attributes:
         equal: groups of equal rows, where those are left to the stages that follow.
@@ -239,5 +239,5 @@ class FusedScanner:
         raise NotImplementedError
 
     def answer(self, queries: Any, k: int, point: Point, workers: int | None) -> Neighbours:
-        """What a whole search of all rows answers; it checks the queries itself."""
+        """The result of a search over all rows; it checks the queries itself."""
         raise NotImplementedError

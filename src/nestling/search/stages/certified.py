@@ -1,4 +1,4 @@
-"""``certify@full``: search until no row that was left out can be among the answers."""
+"""``certify@full``: score rows until error bounds rule out every row not scored."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Certify(Stage):
 
 
 class CertifiedPipeline:
-    """What answers queries of a certified plan, at full size.
+    """Searches by a certified plan, at full size.
 
     Args:
         plan: with sizes as numbers.

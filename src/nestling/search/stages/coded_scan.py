@@ -1,4 +1,4 @@
-"""Scans whose codes faiss compares: what their kinds have in common, and the scan of all rows."""
+"""Base class of scans over faiss codes, and the exhaustive scan of all rows."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class _CodeBuilder(Builder):
 
 
 class CodedScanner(Scanner):
-    """What scanners of such codes have in common.
+    """Base class of scanners of such codes.
 
     Args:
         code: what the codes mean.
@@ -187,7 +187,7 @@ class FlatScanner(CodedScanner):
 
 
 def rows_first(found: tuple[Floats, Ints]) -> tuple[Ints, Floats]:
-    """What faiss returns, in our order."""
+    """The results of faiss, in our order."""
     return found[1], found[0]
 
 

@@ -1,4 +1,4 @@
-"""Codes of a prefix: how rows are held as bytes, and the faiss indexes that compare them."""
+"""Codes of a prefix: rows as bytes, and the faiss indexes that compare them."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class Code:
         return codes
 
     def decode(self, codes: Codes) -> NDArray[Any]:
-        """What the codes say of the vectors, ``Float[rows, dim]``; longer codes are read up to ``dim``."""
+        """The decoded vectors, ``Float[rows, dim]``; longer codes are read up to ``dim``."""
         decoded = np.asarray(
             self.scan.reading(self.trained, codes.shape[1]).sa_decode(np.ascontiguousarray(codes))
         )
@@ -249,7 +249,7 @@ class Code:
         return quantiser, index
 
     def to_parts(self) -> dict[str, NDArray[Any]]:
-        """What has to be stored, by name."""
+        """The arrays to store, by name."""
         parts = {"trained": faiss.serialize_index(self.trained)}
         for name in ("rotation", "energy", "centres", "origin", "stretch"):
             if getattr(self, name) is not None:
@@ -272,9 +272,7 @@ class Code:
                 "pip install -U faiss-cpu"
             ) from error
         if not isinstance(trained, type(scan.empty(space.faiss_metric()))) or trained.d != scan.dim:
-            raise ArtifactError(
-                f"what was saved is not the code {scan}; load it with the plan it was built by"
-            )
+            raise ArtifactError(f"the saved code is not {scan}; load it with the plan it was built by")
         if space.is_rising and trained.metric_type != faiss.METRIC_L2:  # as earlier versions wrote them
             if scan.depends_on_metric:
                 raise ArtifactError(f"the code {scan} was built for inner products; build the index again")

@@ -267,7 +267,7 @@ class BeamScanner(Scanner):
         return met.astype(np.int64), np.zeros(met.shape, np.float32)
 
     def fuse(self, first: Reranker, *, is_last: bool) -> FusedScanner | None:
-        """Beam search and re-ordering by the same prefix in one call of compiled code."""
+        """Beam search and re-ranking by the same prefix in one call of compiled code."""
         stored = first.stored
         if first.dim != self._dim or stored is None or first.origin is not None:
             return None
@@ -292,7 +292,7 @@ class BeamScanner(Scanner):
 
 
 class RankedBeam(FusedScanner):
-    """Beam search whose finds are ranked by what the first re-ordering stage reads.
+    """Beam search whose finds are ranked by what the first re-ranking stage reads.
 
     Args:
         scan: the graph and what it is ranked by.

@@ -1,4 +1,4 @@
-"""``hnsw32@64``: picks rows along a graph of neighbours that faiss built on a prefix (HNSW)."""
+"""``hnsw32@64``: selects candidates by an HNSW graph of faiss over a prefix."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ class HNSWGraph:
         )
 
     def to_parts(self) -> dict[str, NDArray[Any]]:
-        """What has to be stored, by name."""
+        """The arrays to store, by name."""
         return {"levels": self.levels, "neighbours": self.neighbours, "entry": self.entry}
 
     @classmethod

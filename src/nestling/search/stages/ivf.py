@@ -1,4 +1,4 @@
-"""``ivf1024@64``: picks the rows of the nearest inverted lists, clustered on a prefix."""
+"""``ivf1024@64``: selects the rows of the nearest inverted lists, clustered on a prefix."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class PQ(CodedScan):
         """See :class:`~nestling.search.stages.stage.Stage`."""
         if rows < self.centroids:
             raise ConfigError(
-                f"{self} learns {self.centroids} centroids a part, and there are {rows} vectors; "
+                f"{self} learns {self.centroids} centroids per part, and there are {rows} vectors; "
                 "give it more vectors or another code, such as int8"
             )
 

@@ -1,4 +1,4 @@
-"""``rabitq@128``: one bit an entry, after a random rotation (Gao and Long, 2024)."""
+"""``rabitq@128``: one bit per entry, after a random rotation (Gao and Long, 2024)."""
 
 from __future__ import annotations
 

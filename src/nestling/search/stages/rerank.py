@@ -1,4 +1,4 @@
-"""``rerank@full``, ``rerank:int8@256``: puts a shortlist in order by a longer prefix, or by a copy of it."""
+"""``rerank@full``, ``rerank:int8@256``: re-ranks a shortlist by a longer prefix, or a copy of it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Rerank(Stage):
         return self.store != "flat"
 
     def cost(self, rows: int, length: int, copy_bytes: int | None = None) -> StageCost:
-        """What re-ordering costs.
+        """The cost of re-ranking.
 
         Args:
             rows: how many vectors there are.
@@ -97,7 +97,7 @@ class Rerank(Stage):
         return needed
 
     def open(self, built: Built, number: int) -> Reranker:
-        """What puts shortlists in order."""
+        """A re-ranker of shortlists."""
         arrays, space, whole = built.arrays, built.space, built.whole.reranks[number]
         fetch: Fetch = fetch_vectors(built.vectors, self.size)
         values: NDArray[Any] | None = cut(built.vectors, self.size, RAW)
@@ -136,12 +136,12 @@ class Rerank(Stage):
         return Code.from_parts(kind, built.space, built.group(f"store{number}"))
 
     def uncounted_bytes(self, arrays: Arrays, number: int) -> int:
-        """What scales rows to length one."""
+        """Bytes of the factors that scale rows to length one."""
         return arrays[f"norms{number}"].nbytes if f"norms{number}" in arrays else 0
 
 
 def copied(stage: Rerank) -> CodedScan:
-    """The code of the copies of a re-ordering stage."""
+    """The code of the copies of a re-ranking stage."""
     return _COPIES[stage.store](stage.dim)
 
 
@@ -157,7 +157,7 @@ class _NormBuilder(Builder):
 
 
 class _CopyBuilder(Builder):
-    """Keeps copies, and norms where compiled kernels can re-order by the direction of what is stored."""
+    """Keeps copies, and norms where compiled kernels can re-rank by the direction of what is stored."""
 
     def __init__(self, stage: Rerank, task: Task, number: int, code: Code | None) -> None:
         self._dim, self._space, self._code = stage.size, task.space, code

@@ -1,4 +1,4 @@
-"""``int8@128``, ``int4@128``, ``fp16@128``: each entry of a prefix by itself, in fewer bits."""
+"""``int8@128``, ``int4@128``, ``fp16@128``: scalar quantisation, each entry of a prefix in fewer bits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nestling.search.stages.coded_scan import CodedScan
 
 @dataclass(frozen=True)
 class ScalarScan(CodedScan):
-    """What these codes have in common: the scalar quantiser of faiss."""
+    """Base class of these codes: the scalar quantiser of faiss."""
 
     is_sliceable = is_scalar = True
     bits: ClassVar[int]

@@ -1,4 +1,4 @@
-"""What a stage of a plan is: its text, its parameters, its cost, and its arrays in an index."""
+"""Base classes of plan stages: text form, parameters, cost, stored arrays."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class StageText:
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage adds to the cost of one query.
+    """The cost that a stage adds to one query.
 
     Args:
         operations: multiply-adds, or sums of a table.
@@ -98,7 +98,7 @@ class Stage(ABC):
     """One stage of a plan. A kind derives from :class:`Coarse`, :class:`Scan` or ``Rerank``.
 
     Stages are frozen dataclasses: those of equal parameters are equal, and plans are hashable. ``number`` is
-    the place of a re-ordering stage among the others, from 0; its arrays carry it in their names.
+    the place of a re-ranking stage among the others, from 0; its arrays carry it in their names.
 
     Args:
         dim: the prefix that is read; None is the full size.
@@ -124,7 +124,7 @@ class Stage(ABC):
         return f"{self.name}{self._settings()}@{'full' if self.dim is None else self.dim}"
 
     def _settings(self) -> str:
-        """What stands between the name and the prefix."""
+        """The text between the name and the prefix."""
         return ""
 
     @property
@@ -199,7 +199,7 @@ class Coarse(Stage):
 
     @abstractmethod
     def cost(self, rows: int, point: Point) -> StageCost:
-        """What picking costs; ``rows`` of the result is how many are picked."""
+        """The cost of selecting candidates; ``rows`` of the result is their number."""
 
     @abstractmethod
     def begin(self, task: Task, journal: ResumableArrays) -> CoarseBuilder:
@@ -207,7 +207,7 @@ class Coarse(Stage):
 
     @abstractmethod
     def open(self, built: Built, code: Code, codes: Codes) -> Scanner:
-        """What compares the codes of picked rows."""
+        """A scanner of the codes of candidates."""
 
 
 class Scan(Stage):
@@ -245,7 +245,7 @@ class Scan(Stage):
             )
 
     def cost(self, rows: int, picked: float, point: Point, code_bytes: int | None = None) -> StageCost:
-        """What comparing costs.
+        """The cost of comparing.
 
         Args:
             rows: how many vectors there are.
@@ -266,11 +266,11 @@ class Scan(Stage):
         return 0.0
 
     def first_shortlist(self, k: int) -> int:
-        """Rows for the first re-ordering stage to start from."""
+        """Rows for the first re-ranking stage to start from."""
         return 10 * k
 
     def copies(self, rerank: Rerank, number: int) -> bool:
-        """Whether it keeps, with its codes, the copy that a re-ordering stage after it reads."""
+        """Whether it keeps, with its codes, the copy that a re-ranking stage after it reads."""
         return False
 
     def copy_bytes(self, code_bytes: int) -> int:
@@ -297,4 +297,4 @@ class Scan(Stage):
 
     @abstractmethod
     def open(self, built: Built) -> Scanner:
-        """What finds the rows whose codes are nearest."""
+        """A scanner that finds the rows whose codes are nearest."""

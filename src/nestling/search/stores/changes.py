@@ -20,7 +20,7 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """How the rows of a batch stand to those of a store, ``Bool[n]`` each.
+    """A batch compared with the rows of a store, ``Bool[n]`` each.
 
     Args:
         new: rows of ids that the store does not have.

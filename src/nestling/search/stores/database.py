@@ -200,7 +200,7 @@ class DatabaseStore:
         return self._ask(self._table.count)
 
     def present(self, ids: Any) -> NDArray[np.bool_]:
-        """Which of these ids there are, ``Bool[n]``."""
+        """Whether each of these ids exists, ``Bool[n]``."""
         self._check_open()
         names = self._names(read_ids(ids))
         found: set[str] = set()

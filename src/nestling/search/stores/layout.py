@@ -65,7 +65,7 @@ class Layout:
             self.nesting.resolve(size)
         if min((self.shortlist_dim, *self.rerank_dims)) < self.shortlist_dim:
             raise GranularityError(
-                f"rerank_dims {list(self.rerank_dims)} must not lie below shortlist_dim={self.shortlist_dim}"
+                f"rerank_dims {list(self.rerank_dims)} must not be below shortlist_dim={self.shortlist_dim}"
             )
         check("metric", self.metric, METRIC)
         check("ids", self.ids, OneOf(get_args(IdKind)))

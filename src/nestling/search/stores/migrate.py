@@ -41,7 +41,7 @@ _COSINE: Metric = "dot"  # what vectors of a file are compared by
 
 @dataclass(frozen=True)
 class Copied:
-    """What a copy did.
+    """The result of a copy.
 
     Args:
         added: rows that the target did not have.

@@ -15,7 +15,7 @@ _FIRST_WAIT_S = 0.1
 
 
 def with_retries(action: Callable[[], Answer]) -> Answer:
-    """What ``action`` returns, tried up to five times with waits of 0.1, 0.2, 0.4 and 0.8 seconds between.
+    """Runs ``action`` up to five times, with waits of 0.1, 0.2, 0.4 and 0.8 seconds between.
 
     Raises:
         StoreBusyError: of the last attempt, if all failed; any other error at once.

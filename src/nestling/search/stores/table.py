@@ -86,7 +86,7 @@ class Table(Protocol):
         ...
 
     def present(self, ids: list[str]) -> set[str]:
-        """Which of these ids there are."""
+        """Whether each of these ids exists."""
         ...
 
     def count(self) -> int:

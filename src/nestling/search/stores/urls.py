@@ -22,7 +22,7 @@ _CLOUD_REFRESH_S = 1.0  # asking object storage for what others wrote takes some
 
 @dataclass(frozen=True)
 class _Place:
-    """What a URL says. ``folders`` are the parts of the path before the table."""
+    """A parsed URL. ``folders`` are the parts of the path before the table."""
 
     url: SplitResult
     scheme: str
@@ -94,7 +94,7 @@ def table_at(url: str, *, timeout_s: float = 30.0) -> Table:
 
 
 def read_url(url: str, timeout_s: float = 30.0) -> _Place:
-    """What a URL says, checked before any database is opened.
+    """Parses and checks a URL before any database is opened.
 
     Raises:
         ConfigError: for a URL of no kind of store, or that holds a password.

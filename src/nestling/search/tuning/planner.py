@@ -116,9 +116,9 @@ def tune(
 
 
 def _as_many(k: int, rows: int) -> int:
-    """As many neighbours as rows have, if ``k`` is more: a search finds no more either."""
+    """``k``, or all other rows if there are fewer: a search finds no more either."""
     if rows < 2:
-        raise DataError("a single vector has no neighbours to be measured by; give more vectors")
+        raise DataError("measuring recall needs at least two vectors; give more vectors")
     return min(check("k", k, Whole(1)), rows - 1)
 
 
@@ -218,7 +218,7 @@ def build(
     """
     check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
     rows = StoredVectors.of(vectors, rule=rule, ids=ids, encoder=encoder, fields=fields)
-    k = min(check("k", k, Whole(1)), len(rows) - 1)  # a single row has no neighbours to be measured by
+    k = min(check("k", k, Whole(1)), len(rows) - 1)  # recall needs at least two vectors
     create = partial(
         AdaptiveIndex.create, folder, rows, nesting=nesting, metric=metric, seed=seed, workers=workers
     )

@@ -1,4 +1,4 @@
-"""Which rows meet a condition: numpy operations on columns, tested against ``condition.meets``."""
+"""The rows that meet a condition: numpy operations on columns, tested against ``condition.meets``."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _among_texts(column: Column, texts: Sequence[str]) -> Mask:
 
 
 def _key(word: bytes) -> int:
-    """What ``_first_bytes`` makes of one text."""
+    """The result of ``_first_bytes`` for one text."""
     return int.from_bytes(word[:_KEY_BYTES].ljust(_KEY_BYTES, b"\0"))
 
 

@@ -137,7 +137,7 @@ class Parser:
     def _split(self) -> Iterator[_Token]:
         place, text = 0, self._text.rstrip()
         if not text:
-            raise DataError("where is empty; say something, such as year>=2020, or leave it out")
+            raise DataError("where is empty; give a condition, such as year>=2020, or leave it out")
         while place < len(text):
             match = _TOKEN.match(text, place)
             if match is None:

@@ -72,7 +72,7 @@ class Design:
 
     @classmethod
     def read(cls, rows: int, stimuli: Names | None, folds: Names | None) -> Design:
-        """From one name a row for each.
+        """From one name per row.
 
         Raises:
             DataError: for another number of names, or fewer than 3 stimuli.

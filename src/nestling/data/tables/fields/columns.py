@@ -126,7 +126,7 @@ class Columns:
 
     @property
     def kinds(self) -> dict[str, FieldKind]:
-        """What each field holds."""
+        """The kind of each field."""
         return {name: column.kind for name, column in self.by_name.items()}
 
     @classmethod

@@ -193,7 +193,7 @@ def converted(
             wrong.append(row)
     if wrong:
         raise DataError(
-            f"{what} holds {NOUNS[kind]}, but {values[wrong[0]]!r} stands in {name_rows(wrong)}; "
+            f"{what} holds {NOUNS[kind]}, but {values[wrong[0]]!r} is in {name_rows(wrong)}; "
             f"give values of its kind, or {missing} where there is none"
         )
     return found

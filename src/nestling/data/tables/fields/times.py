@@ -33,7 +33,7 @@ def time_text(given: datetime.date | datetime.time) -> str:
 
 
 def is_writable(values: NDArray[np.datetime64]) -> NDArray[np.bool_]:
-    """Which times have a year of four digits, as texts need it to sort, or are missing."""
+    """The times whose year has four digits, so that texts sort, or that are missing."""
     years = values.astype("M8[Y]").astype(np.int64) + 1970
     return np.isnat(values) | ((years >= 1) & (years <= 9999))
 

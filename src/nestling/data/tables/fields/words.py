@@ -23,7 +23,7 @@ _TRUTH = {"true": True, "false": False}
 
 
 def said_by(text: str) -> str | int | float | bool | None:
-    """What a text says: a number, a truth value, None if it is blank or a missing value, or itself.
+    """A text as a number, a truth value, None if it is blank or a missing value, or itself.
 
     A number whose digits would be lost stays a text: ``007``, ``+49 30``, and whole ones beyond 64 bits.
 

@@ -127,7 +127,7 @@ def _unbroken(sentence: str) -> str:
 
 
 def _facts(curve: Curve) -> str:
-    """What was measured, on what and how."""
+    """The task, data, machine and settings of the measurement."""
     intervals = f"{curve.confidence:.0%}, {curve.resamples:,} resamples"
     facts = {
         "model": curve.name,

@@ -62,7 +62,7 @@ KIND = "index"
 _FRESH, _BACKUP = f".{MANIFEST}.new", f".{MANIFEST}.old"
 _NO_CHECKSUM = "0" * 64
 _NAMED_BY_GENERATION = re.compile(r"(?:log|mark|deleted)-\d{8}(?:\.npy)?")
-_RESTORE = "restore the index from a copy, or build it again with: nestling index build VECTORS -o FOLDER"
+_RESTORE = "restore a backup of the folder, or build it again with: nestling index build VECTORS -o FOLDER"
 
 
 class IndexSettings(BaseModel):
@@ -81,7 +81,7 @@ class IndexSettings(BaseModel):
         id_kind: what the ids are; None before the first row.
         next_id: the number that the next row gets if it is given none.
         segments: oldest first.
-        table: what was measured of the index, one row a point.
+        table: what was measured of the index, one row per point.
         fields: that rows have, and what each holds.
         columns: what the columns of the table were called that the rows came from, by their part in it.
         default_point: of a search that names none; empty for that of the plan.
@@ -132,7 +132,7 @@ class IndexManifest:
     # Every search needs these, so they are computed once; a manifest never changes.
     @cached_property
     def terms(self) -> Terms:
-        """What all segments share; stored vectors went through what the rule does before a cut."""
+        """The settings that all segments share; the rule's part before a cut is applied already."""
         s = self.settings
         plan = Plan.parse(s.plan).resolve(s.dim)
         return Terms(s.dim, self.rule.again, s.metric, plan, s.seed, s.fields)
@@ -191,7 +191,7 @@ class IndexManifest:
             )
 
     def _command(self, encoder: str, rule: CutRule) -> str:
-        """What builds an index like this one from other vectors, to be copied to a shell."""
+        """The shell command that builds such an index from other vectors."""
         settings = self.settings
         made_by = f" --made-by {shlex.quote(encoder)}" if encoder else ""
         return (

@@ -71,7 +71,7 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class Terms:
-    """What all segments of an index share.
+    """The settings that all segments of an index share.
 
     Args:
         dim: entries of a vector.
@@ -251,7 +251,7 @@ def load_segment(root: Path, record: SegmentRecord, terms: Terms) -> Segment:
     if vectors.shape != (record.rows, terms.dim) or ids.shape != (record.rows,):
         raise ArtifactError(
             f"{folder} holds vectors of shape {vectors.shape} and {len(ids)} ids, but its index says "
-            f"{(record.rows, terms.dim)}; restore the index from a copy"
+            f"{(record.rows, terms.dim)}; restore a backup of the folder"
         )
     engine = Engine.load(folder / _ENGINE, vectors, Plan.parse(record.plan), terms.rule, terms.metric)
     kinds: dict[str, FieldKind] = {**terms.fields, **dict.fromkeys(record.whole, "int")}

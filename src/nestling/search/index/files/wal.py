@@ -38,7 +38,7 @@ _HEADER = struct.Struct("<16s16sQ")  # magic, index, generation
 _OFFSET = struct.Struct("<16sQQ")  # index, generation, bytes acknowledged
 _RECORD = struct.Struct("<QBBII")  # number, kind, whether ids are strings, rows, bytes of the ids
 _FRAME = struct.Struct("<II")  # bytes of record and content, and their checksum
-_RESTORE = "restore the index from a copy, or open that with what was added since"
+_RESTORE = "restore a backup of the folder, and repeat the changes made since"
 HEADER_BYTES = _HEADER.size + _CHECK.size
 
 

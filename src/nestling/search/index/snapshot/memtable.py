@@ -167,7 +167,7 @@ def _nearest_of_few(
     rule: CutRule,
     metric: Metric,
 ) -> Neighbours:
-    """What :func:`~nestling.search.exact.neighbours.nearest` gives.
+    """The result of :func:`~nestling.search.exact.neighbours.nearest`.
 
     Without what it prepares for many rows.
     """

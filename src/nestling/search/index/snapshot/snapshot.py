@@ -320,7 +320,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which rows a search may find: by their ids or numbers, and by their fields.
+    """The rows that a search may find: by their ids or numbers, and by their fields.
 
     Args:
         ids: different, in order; None is any.

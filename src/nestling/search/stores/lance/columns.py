@@ -17,7 +17,7 @@ _ORDERS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 
 def column_name(column: Column) -> str:
-    """What a column is called: ``int_year``; what no column may be called is written as in a URL."""
+    """The name of a column, such as ``int_year``; characters that LanceDB refuses are escaped as in URLs."""
     field, kind = column
     return f"{kind}_{quote(field, safe='').replace('.', '%2E')}"
 

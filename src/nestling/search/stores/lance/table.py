@@ -153,7 +153,7 @@ class LanceTable:
                 self._fresh().delete(_one_of(ids))
 
     def present(self, ids: list[str]) -> set[str]:
-        """Which of these ids there are."""
+        """Whether each of these ids exists."""
         if not ids:
             return set()
         with self._errors():

@@ -168,7 +168,7 @@ class MilvusTable:
             self._call("delete", filter=one_of("name", ids))
 
     def present(self, ids: list[str]) -> set[str]:
-        """Which of these ids there are."""
+        """Whether each of these ids exists."""
         if not ids:
             return set()
         found = self._call("query", filter=one_of("name", ids), output_fields=["name"])

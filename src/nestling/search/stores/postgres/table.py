@@ -184,7 +184,7 @@ class PostgresTable:
             run("DELETE FROM {table} WHERE id = ANY(%s)", [ids])
 
     def present(self, ids: list[str]) -> set[str]:
-        """Which of these ids there are."""
+        """Whether each of these ids exists."""
         with self._transaction(vectors=False) as run:
             return {name for (name,) in run("SELECT id FROM {table} WHERE id = ANY(%s)", [ids])}
 

@@ -189,7 +189,7 @@ class QdrantEdgeTable:
         return self._edge.Filter(must=must, must_not=[self._edge.HasIdCondition({LAYOUT_POINT})])
 
     def present(self, ids: list[str]) -> set[str]:
-        """Which of these ids there are."""
+        """Whether each of these ids exists."""
         return {name for page in self._pages(len(ids), ids) for name in map(name_of, page)} if ids else set()
 
     def count(self) -> int:

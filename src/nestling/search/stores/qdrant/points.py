@@ -31,7 +31,7 @@ LAYOUT_POINT = str(uuid.uuid5(_LAYOUT_SPACE, "layout"))
 
 
 def vector_name(dim: int) -> str:
-    """What the vectors of one size are called."""
+    """The name of the vectors of one size."""
     return f"dim{dim}"
 
 
@@ -43,7 +43,7 @@ def distance_of(layout: Layout) -> str:
 
 
 def payload_of(rows: Rows, row: int) -> dict[str, Any]:
-    """What the point of one row carries beside its vectors."""
+    """The payload of the point of one row."""
     return {"id": rows.ids[row], "metadata": {key_of(f): value for f, value in rows.metadata[row].items()}}
 
 
@@ -65,7 +65,7 @@ def hits_of(points: Iterable[Any], request: Request, where: str) -> StoreHits:
 
 
 def name_of(point: Any) -> str:
-    """What a row is called: by the ``id`` in its payload, or else by the id of its point."""
+    """The id of a row: the ``id`` in its payload, or else the id of its point."""
     name = (point.payload or {}).get("id")
     return str(point.id) if name is None else str(name)
 

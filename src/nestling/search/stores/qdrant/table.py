@@ -175,7 +175,7 @@ class QdrantTable:
                 self._client.delete(self._name, gone, wait=True)
 
     def present(self, ids: list[str]) -> set[str]:
-        """Which of these ids there are."""
+        """Whether each of these ids exists."""
         return {name for page in self._pages(len(ids), ids) for name in map(name_of, page)} if ids else set()
 
     def count(self) -> int:

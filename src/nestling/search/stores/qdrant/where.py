@@ -64,7 +64,7 @@ class Words(ABC):
 
 
 def key_of(field: str) -> str:
-    """What a field is called in a payload: its name, but for quotes and backslashes, which paths lack."""
+    """The key of a field in a payload: its name; quotes and backslashes are escaped as in URLs."""
     return ESCAPE + quote(field, safe="") if set(field) & {'"', "\\"} or field.startswith(ESCAPE) else field
 
 
