@@ -277,7 +277,6 @@ def test_old_names_of_a_moved_module_work() -> None:
         ("measure.tasks.tasks", "check_task", "check_is_task"),
         ("search.stores", "Hits", "StoreHits"),
         ("search.stores", "Store", "DatabaseStore"),
-        ("search.stores.store", "Hits", "StoreHits"),
     ],
 )
 def test_old_names_of_a_module_that_stays_work(module: str, old: str, new: str) -> None:

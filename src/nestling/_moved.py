@@ -190,6 +190,9 @@ MOVED = {
     "search.stores.qdrant_edge": "search.stores.qdrant.edge",
     "search.stores.qdrant_points": "search.stores.qdrant.points",
     "search.stores.qdrant_where": "search.stores.qdrant.where",
+    "search.stores.rerank": "search.stores.client_rerank",
+    "search.stores.store": "search.stores.results",
+    "search.stores.table": "search.stores.adapter",
     "search.threads": "search.exact.threads",
     "search.tiles": "search.exact.tiles",
     "search.tune": "search.tuning.planner",
@@ -213,6 +216,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "aim": "encode",
         "walk": "beam_search",
     },
+    "search.stores.store": {"Hits": "StoreHits"},
 }
 
 

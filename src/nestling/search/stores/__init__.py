@@ -4,7 +4,7 @@ from nestling._exports import old_names
 from nestling.search.stores.database import DatabaseStore
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.migrate import Copied, copy, export_index, read_store
-from nestling.search.stores.store import Batch, StoreHits
+from nestling.search.stores.results import Batch, StoreHits
 from nestling.search.stores.urls import create_store, open_store
 
 __all__ = [

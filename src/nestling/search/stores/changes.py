@@ -12,7 +12,7 @@ from nestling.cut import CutRule, cut
 from nestling.data.tables.fields.kinds import Value
 from nestling.search.stores.database import DatabaseStore
 from nestling.search.stores.metadata import read_metadata
-from nestling.search.stores.store import Batch, Floats
+from nestling.search.stores.results import Batch, Floats
 
 # Some engines normalise unit vectors again, which moves them by less than this part of their length.
 _ROUNDING = 1e-5

@@ -16,11 +16,11 @@ from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
 from nestling.process.progress import Progress
 from nestling.search.index.files.ids import Ids, check_kind, check_new_ids, read_ids
+from nestling.search.stores.adapter import Request, Rows, Table
 from nestling.search.stores.layout import Layout, check_identity
 from nestling.search.stores.metadata import read_condition, read_metadata
+from nestling.search.stores.results import Batch, Metadata, StoreHits
 from nestling.search.stores.retry import Answer, with_retries
-from nestling.search.stores.store import Batch, Metadata, StoreHits
-from nestling.search.stores.table import Request, Rows, Table
 from nestling.storage.owner import Owner
 from nestling.vectors.prefix import prefix_norms, prepare
 
@@ -150,8 +150,8 @@ class DatabaseStore:
             with_metadata: give the metadata of the hits, too.
 
         Returns:
-            One :class:`~nestling.search.stores.store.StoreHits` a query; it is shorter than ``k`` where fewer
-            rows exist or are allowed.
+            One :class:`~nestling.search.stores.results.StoreHits` per query, shorter than ``k``
+            if fewer rows exist or are allowed.
 
         Raises:
             DataError: for queries, ids or a condition that cannot be used.

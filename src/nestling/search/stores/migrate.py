@@ -30,7 +30,7 @@ from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores.changes import changes_of, gathered
 from nestling.search.stores.database import DatabaseStore
 from nestling.search.stores.layout import Layout
-from nestling.search.stores.store import Batch, Floats
+from nestling.search.stores.results import Batch, Floats
 from nestling.search.stores.urls import table_at
 from nestling.storage.artifact import storage_errors
 from nestling.storage.npy import write_npy

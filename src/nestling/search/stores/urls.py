@@ -12,9 +12,9 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from nestling.cut import CutRule
 from nestling.errors import ConfigError, StoreBusyError, StoreError, require, unknown
+from nestling.search.stores.adapter import Table
 from nestling.search.stores.database import DatabaseStore
 from nestling.search.stores.layout import Layout, check_name
-from nestling.search.stores.table import Table
 
 _CONNECT_TIMEOUT_S = 5
 _CLOUD_REFRESH_S = 1.0  # asking object storage for what others wrote takes some ten milliseconds

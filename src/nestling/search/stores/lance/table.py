@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from nestling.errors import NestlingError, StoreBusyError, StoreError, require
+from nestling.search.stores.adapter import Request, Rows
+from nestling.search.stores.client_rerank import rerank
 from nestling.search.stores.lance.columns import (
     Column,
     arrow_field,
@@ -24,9 +26,7 @@ from nestling.search.stores.lance.columns import (
 )
 from nestling.search.stores.lance.labels import LABELS, give_columns
 from nestling.search.stores.layout import Layout, check_name
-from nestling.search.stores.rerank import rerank
-from nestling.search.stores.store import Floats, StoreHits
-from nestling.search.stores.table import Request, Rows
+from nestling.search.stores.results import Floats, StoreHits
 
 _KEY = b"nestling"
 _FEWEST_ROWS_OF_AN_INDEX = 5000  # below, reading all prefixes is faster than an index, and exact

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from nestling.errors import StoreBusyError, StoreError, require
+from nestling.search.stores.adapter import Request, Rows
+from nestling.search.stores.client_rerank import rerank
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.metadata import found_metadata
 from nestling.search.stores.milvus.where import Where, literal, one_of
-from nestling.search.stores.rerank import rerank
-from nestling.search.stores.store import Floats, StoreHits
-from nestling.search.stores.table import Request, Rows
+from nestling.search.stores.results import Floats, StoreHits
 
 _KEY = "nestling.layout"
 _LONGEST_ID_BYTES = 1024

@@ -9,12 +9,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from nestling.errors import ConfigError, StoreBusyError, StoreError, require, unknown
+from nestling.search.stores.adapter import Request, Rows
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.metadata import found_metadata
 from nestling.search.stores.postgres.vectors import adapt_vectors
 from nestling.search.stores.postgres.where import Where, index_of, json_of
-from nestling.search.stores.store import StoreHits
-from nestling.search.stores.table import Request, Rows
+from nestling.search.stores.results import StoreHits
 
 Code: TypeAlias = Literal["float32", "float16", "bit"]
 Run: TypeAlias = Callable[..., list[Any]]

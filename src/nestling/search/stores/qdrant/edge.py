@@ -13,6 +13,7 @@ import numpy as np
 from nestling.arguments.paths import home_path
 from nestling.data.tables.fields.kinds import Value
 from nestling.errors import NestlingError, StorageError, StoreBusyError, StoreError, require
+from nestling.search.stores.adapter import Request, Rows
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant.points import (
     LAYOUT_POINT,
@@ -28,8 +29,7 @@ from nestling.search.stores.qdrant.points import (
     wanted_payload,
 )
 from nestling.search.stores.qdrant.where import Where, Words, called, index_paths
-from nestling.search.stores.store import StoreHits
-from nestling.search.stores.table import Request, Rows
+from nestling.search.stores.results import StoreHits
 from nestling.storage.lock import WriterLock
 
 

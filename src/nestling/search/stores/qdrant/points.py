@@ -10,11 +10,11 @@ import numpy as np
 
 from nestling.data.tables.fields.kinds import Value
 from nestling.errors import StoreError
+from nestling.search.stores.adapter import Request, Rows
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.metadata import found_metadata
 from nestling.search.stores.qdrant.where import field_of, key_of
-from nestling.search.stores.store import StoreHits
-from nestling.search.stores.table import Request, Rows
+from nestling.search.stores.results import StoreHits
 
 # Qdrant calls points by UUIDs; ours are made from the ids, so that the same id is the same point.
 _SPACE = uuid.UUID("5a0d9c1e-6f0b-4c53-9d39-8f1f4a1f7c21")

@@ -8,6 +8,7 @@ from typing import Any
 
 from nestling.data.tables.fields.kinds import Value
 from nestling.errors import StoreBusyError, StoreError, require
+from nestling.search.stores.adapter import Request, Rows
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant.points import (
     distance_of,
@@ -22,8 +23,7 @@ from nestling.search.stores.qdrant.points import (
     wanted_payload,
 )
 from nestling.search.stores.qdrant.where import Where, Words, called, index_paths
-from nestling.search.stores.store import StoreHits
-from nestling.search.stores.table import Request, Rows
+from nestling.search.stores.results import StoreHits
 
 _KEY = "nestling"
 _MAY_PASS = {408, 429, 500, 502, 503, 504}

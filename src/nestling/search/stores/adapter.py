@@ -1,4 +1,4 @@
-"""The protocol of adapters: a table of prepared vectors in one database."""
+"""The protocol of database adapters: a table of prepared vectors in one database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 from nestling.data.tables.fields.kinds import Value
 from nestling.search.stores.layout import Layout
-from nestling.search.stores.store import Floats, StoreHits
+from nestling.search.stores.results import Floats, StoreHits
 from nestling.search.where.condition import Condition
 
 

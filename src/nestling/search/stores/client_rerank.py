@@ -6,7 +6,7 @@ import numpy as np
 
 from nestling.data.tables.fields.kinds import Value
 from nestling.search.stores.layout import Layout
-from nestling.search.stores.store import Floats, StoreHits
+from nestling.search.stores.results import Floats, StoreHits
 
 _SMALLEST = 1e-30  # rows of zeros, which only others can have written, stay zeros
 

@@ -9,15 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling._exports import old_names
 from nestling.data.tables.fields.kinds import Value
 from nestling.search.index.files.ids import Ids
 
 Floats: TypeAlias = NDArray[np.float32]
 Metadata: TypeAlias = Mapping[str, Any]
 """Values of a row beside its vector: texts, numbers, truth values; None is the same as no field."""
-
-__getattr__ = old_names(__name__, {"Hits": "StoreHits"})
 
 
 @dataclass(frozen=True, eq=False)
