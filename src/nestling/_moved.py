@@ -34,7 +34,7 @@ MOVED = {
     "compare.noise_ceiling": "compare.inference.ceiling",
     "compare.pairs": "compare.rdms.pairs",
     "compare.pairwise": "compare.inference.pairwise",
-    "compare.patterns": "compare.similarity.patterns",
+    "compare.patterns": "compare.similarity.cka_procrustes",
     "compare.plot": "compare.pictures.maps",
     "compare.prefixes": "compare.rdms.prefixes",
     "compare.products": "compare.rdms.estimation.products",

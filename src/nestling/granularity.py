@@ -11,7 +11,7 @@ from typing import Any, Self, TypeAlias, overload
 
 import numpy as np
 
-from nestling.arguments.shown import shown
+from nestling.arguments.formatting import shown
 from nestling.errors import GranularityError
 from nestling.nesting_text import doubled, read_axes
 

@@ -10,8 +10,8 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.spatial import procrustes as scipy_procrustes
 from scipy.spatial.distance import pdist
 
+from nestling.compare.similarity.cka_procrustes import linear_cka, procrustes
 from nestling.compare.similarity.comparators import compare
-from nestling.compare.similarity.patterns import linear_cka, procrustes
 from nestling.errors import DataError
 
 SHAPES = [(12, 5, 5), (12, 3, 7), (12, 40, 30), (12, 2, 60), (4, 9, 9)]

@@ -14,8 +14,8 @@ from nestling.errors import DataError, GranularityError
 from nestling.search.exact.neighbours import nearest
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.tuning import planner
-from nestling.vectors.given import values_of
 from nestling.vectors.stored import StoredVectors, open_vectors
+from nestling.vectors.vectors_like import values_of
 
 ROWS = np.random.default_rng(0).normal(size=(600, 8)).astype(np.float32)
 
@@ -25,7 +25,7 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is scanned for NaN and infinity from now on, wherever it is."""
     import nestling.search.exact.neighbours as exact
     import nestling.search.index.intake as intake
-    import nestling.vectors.given as given
+    import nestling.vectors.vectors_like as given
 
     seen: list[str] = []
     for module in (stored_module, given, intake, exact, planner):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments.shown import type_of
+from nestling.arguments.formatting import type_of
 from nestling.errors import DataError
 
 _NARROW = ("bfloat16", "float8")  # floats that numpy does not know

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 
 import numpy as np
 
-from nestling.arguments.shown import shown
+from nestling.arguments.formatting import shown
 from nestling.errors import ConfigError, meant
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments.arrays import as_array
-from nestling.arguments.shown import type_of
+from nestling.arguments.formatting import type_of
 from nestling.errors import DataError, named
 
 Ids = NDArray[Any]

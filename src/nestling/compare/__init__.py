@@ -18,9 +18,9 @@ from nestling.compare.rdms.estimation.noise import noise_precision
 from nestling.compare.rdms.from_patterns import rdm
 from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.similarity.adaptive import adaptive_dependence
+from nestling.compare.similarity.cka_procrustes import linear_cka, procrustes
 from nestling.compare.similarity.comparators import compare
 from nestling.compare.similarity.layers import LayerSimilarities, compare_layers, plot_layers
-from nestling.compare.similarity.patterns import linear_cka, procrustes
 from nestling.compare.transforms.geodesic import Geodesic
 from nestling.compare.transforms.thresholds import region_of, sample_thresholds, threshold_grid
 from nestling.compare.transforms.topology import GeoTopological, SmoothTopological, geo_topological

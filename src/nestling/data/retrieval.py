@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nestling.arguments.shown import shown, type_of
+from nestling.arguments.formatting import shown, type_of
 from nestling.data.tables.text_checks import is_torn
 from nestling.errors import DataError
 

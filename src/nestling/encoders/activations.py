@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nestling.arguments.constraints import OneOf, Whole, check, checked
+from nestling.arguments.formatting import type_of
 from nestling.arguments.paths import home_path
-from nestling.arguments.shown import type_of
 from nestling.cut import RAW
 from nestling.elastic import resolve_each
 from nestling.encoders.pools import PoolName

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nestling.arguments.formatting import shown
 from nestling.arguments.paths import home_path
-from nestling.arguments.shown import shown
 from nestling.errors import ConfigError, require
 from nestling.picture.axes import share_legend, share_value_axes
 from nestling.picture.heat import share_colours

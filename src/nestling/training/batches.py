@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from nestling.arguments.shown import type_of
+from nestling.arguments.formatting import type_of
 from nestling.errors import ConfigError, DataError
 from nestling.training.config import TrainConfig
 from nestling.training.seeding import BATCH, seed_from

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nestling.arguments.shown import type_of
+from nestling.arguments.formatting import type_of
 from nestling.errors import ConfigError
 
 _PLAIN = (bool, int, float, str, type(None))

@@ -24,7 +24,7 @@ from nestling.vectors.files import read_vector_file
 from nestling.vectors.matrix import Sizes, Vectors, blocks_of, read_full_sizes, refuse_zero_rows
 
 if TYPE_CHECKING:
-    from nestling.vectors.given import VectorsLike
+    from nestling.vectors.vectors_like import VectorsLike
 
 _KIND = "stored_vectors"
 _VALUES = "vectors.npy"

@@ -57,7 +57,7 @@ def compare(a: Any, b: Any, method: Method = "cosine", *, sigma: ArrayLike | Non
 
     If a model predicts ties, use ``"rho_a"`` or ``"tau_a"``; other rank correlations favour it. Of
     squared Euclidean distances ``"cosine_whitened"`` is linear CKA, and ``"bures"`` is Procrustes
-    (:mod:`~nestling.compare.similarity.patterns`).
+    (:mod:`~nestling.compare.similarity.cka_procrustes`).
 
     Pairs of stimuli that one of two matrices lacks (NaN) are left out for those two; where a method needs
     whole matrices (the last three) that is an error. Where a value is undefined, as scipy has it - a

@@ -10,10 +10,10 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.arguments.shown import shown
+from nestling.arguments.formatting import shown
 from nestling.compare.rdms.from_patterns import Metric, rdm
+from nestling.compare.similarity.cka_procrustes import linear_cka, procrustes
 from nestling.compare.similarity.comparators import Method, compare
-from nestling.compare.similarity.patterns import linear_cka, procrustes
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.picture import Style, draw, heat_map
 
@@ -73,7 +73,7 @@ def compare_layers(
             :func:`~nestling.encoders.activations.activations` gives them.
         second: those of another model over the same stimuli in the same order; by default ``first`` itself.
         method: ``"cka"``, ``"cka_debiased"`` or ``"procrustes"`` of the patterns
-            (:mod:`~nestling.compare.similarity.patterns`), or a method of
+            (:mod:`~nestling.compare.similarity.cka_procrustes`), or a method of
             :func:`~nestling.compare.similarity.comparators.compare` for their dissimilarity matrices (RSA).
         metric: of those matrices; the first three methods need none.
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
-from nestling.arguments.shown import type_of
+from nestling.arguments.formatting import type_of
 from nestling.cut import name_rows
 from nestling.errors import DataError
 

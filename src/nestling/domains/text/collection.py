@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.formatting import type_of
 from nestling.arguments.paths import home_path
-from nestling.arguments.shown import type_of
 from nestling.cut import check_vectors
 from nestling.data.tables.description import TableFile
 from nestling.data.tables.fields.columns import Columns, read_columns, write_columns

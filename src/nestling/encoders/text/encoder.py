@@ -18,7 +18,7 @@ from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, cut_each
 from nestling.elastic import Cost, Origin, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, minilm_folder, wordllama
-from nestling.encoders.declared import declared_dims, write_dims
+from nestling.encoders.config_sizes import declared_dims, write_dims
 from nestling.encoders.text.depth import embeddings_each, shallower
 from nestling.encoders.text.export import (
     absorb_rule,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from nestling.encoders.declared import declared_dims
+from nestling.encoders.config_sizes import declared_dims
 from nestling.encoders.text.depth import shallower
 from nestling.encoders.text.opening import no_model
 from nestling.errors import DataError, require

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nestling.arguments.shown import shown
+from nestling.arguments.formatting import shown
 from nestling.errors import ConfigError, DataError
 from nestling.measure.curve.choice import Row
 from nestling.measure.curve.provenance import check_same_data

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nestling.arguments.shown import shown
+from nestling.arguments.formatting import shown
 from nestling.cut import name_rows
 from nestling.data.retrieval import RetrievalData
 from nestling.errors import DataError

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nestling._exports import old_names
 from nestling.arguments.constraints import Whole, check, checked
-from nestling.arguments.shown import type_of
+from nestling.arguments.formatting import type_of
 from nestling.cut import CutRule, cut_each
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.tasks.classification import (

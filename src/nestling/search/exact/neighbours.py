@@ -22,8 +22,8 @@ from nestling.search.exact.scores import Doubles, in_single, read_prefixes
 from nestling.search.exact.threads import count_workers, worker_pool
 from nestling.search.exact.tiles import METRIC, Floats, Metric, Terms, Tile
 from nestling.search.exact.top_k import Best
-from nestling.vectors.given import VectorsLike, values_of
 from nestling.vectors.prefix import check_dims, finite_squares, prefix_blocks, prefix_norms, unrounded
+from nestling.vectors.vectors_like import VectorsLike, values_of
 
 __all__ = ["Metric", "Neighbours", "nearest", "nearest_each"]
 

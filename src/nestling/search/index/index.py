@@ -27,9 +27,9 @@ from nestling.search.index.spec import IndexSpec
 from nestling.search.index.writer import LOG_BYTES, Writer, check_log_bytes
 from nestling.search.plan.plan import Plan, Point
 from nestling.storage.owner import Owner
-from nestling.vectors.given import VectorsLike
 from nestling.vectors.matrix import Sizes
 from nestling.vectors.stored import StoredVectors
+from nestling.vectors.vectors_like import VectorsLike
 
 
 class AdaptiveIndex(IndexReader):

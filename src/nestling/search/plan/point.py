@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from nestling.arguments.constraints import Real, Whole, check
-from nestling.arguments.shown import shown
+from nestling.arguments.formatting import shown
 from nestling.errors import ConfigError, unknown
 
 

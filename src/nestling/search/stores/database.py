@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments.constraints import Whole, check
-from nestling.arguments.shown import shown
+from nestling.arguments.formatting import shown
 from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
 from nestling.process.progress import Progress

@@ -25,9 +25,9 @@ from nestling.search.plan.frontier import Frontier, Trial, check_targets
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.tuning.trials import Comparison, climb, time_search
 from nestling.storage.npy import write_npy
-from nestling.vectors.given import VectorsLike
 from nestling.vectors.matrix import Sizes, read_sizes
 from nestling.vectors.stored import StoredVectors
+from nestling.vectors.vectors_like import VectorsLike
 
 # Below so many rows an exact scan takes well under a millisecond, and what must be trained saves nothing.
 _FEW_ROWS = 10_000

@@ -6,7 +6,7 @@ import numbers
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from nestling.arguments.shown import shown
+from nestling.arguments.formatting import shown
 from nestling.data.tables.fields.kinds import FieldKind, Value, read_value
 from nestling.errors import DataError, unknown
 from nestling.search.where.condition import All, Compare, Condition, Either, Not, Operator, family_of

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from nestling.arguments.shown import shown, type_of
+from nestling.arguments.formatting import shown, type_of
 from nestling.cut import name_rows
 from nestling.data.tables.fields.times import time_text, time_texts
 from nestling.data.tables.fields.words import INT_END, said_by

@@ -15,7 +15,7 @@ from nestling.arguments.paths import home_path
 from nestling.cut import RAW, CutRule, cut, cut_each
 from nestling.elastic import Cost, Origin, check_whole, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, wordllama_files
-from nestling.encoders.declared import declared_dims, write_dims
+from nestling.encoders.config_sizes import declared_dims, write_dims
 from nestling.encoders.text.origin import TrainedFrom, origin_of
 from nestling.encoders.text.static.folder import StaticFolder, read_static, read_tokenizer, write_static
 from nestling.encoders.text.static.layers import (
