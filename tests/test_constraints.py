@@ -19,7 +19,7 @@ from pydantic import BaseModel
 import nestling
 from nestling.arguments.constraints import Constraint, OneOf, Real, Whole, check, checked, constraints_of
 from nestling.errors import ConfigError
-from nestling.plan_file import validated
+from nestling.toml_plan import validated
 
 HOME = Path(nestling.__file__).parent
 

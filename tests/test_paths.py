@@ -21,7 +21,7 @@ from nestling.data.sets.retrieval_sets import read_squad
 from nestling.data.tables.table import read_table
 from nestling.domains.fidelity import read_fidelity_plan
 from nestling.domains.text.collection import Collection
-from nestling.domains.text.plan import read_plan, write_plan
+from nestling.domains.text.train_plan import read_plan, write_plan
 from nestling.encoders.text.opening import check_model, open_encoder
 from nestling.errors import NestlingError
 from nestling.measure import Retrieval, sweep

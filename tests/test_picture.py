@@ -32,7 +32,7 @@ from nestling.picture import (
     title_of,
     value_axis,
 )
-from nestling.picture.looks import COLOURS, DARK_COLOURS
+from nestling.picture.series import COLOURS, DARK_COLOURS
 
 
 def line(axes: Any) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nestling.domains.text.plan import read_plan, write_plan
+from nestling.domains.text.train_plan import read_plan, write_plan
 from nestling.errors import ArtifactError, StorageError
 from nestling.measure import Retrieval, sweep
-from nestling.picture.sheet import draw
+from nestling.picture.figure import draw
 from nestling.search.plan.frontier import Frontier, Trial
 from nestling.storage.artifact import check_file_target, write_result
 

@@ -87,7 +87,7 @@ MOVED = {
     "encoders.origin": "encoders.text.origin",
     "encoders.pca": "encoders.maps.pca",
     "encoders.pretrained": "encoders.text.pretrained",
-    "encoders.serving": "encoders.text.inference_servers",
+    "encoders.serving": "encoders.text.serving_compatibility",
     "encoders.static": "encoders.text.static.encoder",
     "encoders.static_folder": "encoders.text.static.folder",
     "encoders.static_layers": "encoders.text.static.layers",
@@ -140,6 +140,7 @@ MOVED = {
     "papers.report": "papers.claims.report",
     "papers.trsa_study": "papers.problems.representations",
     "paths": "arguments.paths",
+    "plan_file": "toml_plan",
     "progress": "process.progress",
     "search.best": "search.exact.top_k",
     "search.building": "search.engine.building",
@@ -205,7 +206,7 @@ MOVED = {
     "search.where_text": "search.where.text",
     "search.widening": "search.index.widening",
     "search.writer": "search.index.writer",
-    "training.plan": "domains.text.plan",
+    "training.plan": "domains.text.train_plan",
 }
 
 # Names that changed with the move of their module.

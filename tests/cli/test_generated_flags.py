@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from nestling.cli import app
 from nestling.cli.flags.generated import read_flags, with_groups
 from nestling.cli.flags.registration import add_command
-from nestling.domains.text.plan import SETTINGS, TrainPlan, read_plan
+from nestling.domains.text.train_plan import SETTINGS, TrainPlan, read_plan
 from nestling.errors import ConfigError
 
 GROUP = typer.main.get_command(app)

@@ -109,7 +109,7 @@ def colours_of(tmp_path: Path, rdms: RDMs, **how: Any) -> list[tuple[float, floa
     """The ends of the colours of every panel of a picture, and of nothing else."""
     found: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nestling.picture.sheet.share_legend", lambda figure, panels: found.extend(panels))
+        patch.setattr("nestling.picture.figure.share_legend", lambda figure, panels: found.extend(panels))
         plot_matrices(rdms, tmp_path / "matrices.png", **how)
     return [axes.images[0].get_clim() for axes in found]
 

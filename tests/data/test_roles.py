@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nestling.data.tables.roles import PAIR_ROLES, SCORED_ROLES, read_roles
-from nestling.domains.text.plan import read_plan
 from nestling.domains.text.retrieval import read_data
+from nestling.domains.text.train_plan import read_plan
 from nestling.errors import ConfigError, DataError
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestling.domains.text.plan import HOMES, TABLES, TrainPlan, read_plan, write_plan
+from nestling.domains.text.train_plan import HOMES, TABLES, TrainPlan, read_plan, write_plan
 from nestling.errors import ConfigError
 from nestling.training import TrainConfig
 
@@ -134,7 +134,9 @@ def test_a_plan_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_reading_a_plan_costs_no_torch() -> None:
-    program = "import sys, nestling.domains.text.plan as t; t.read_plan(); sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys, nestling.domains.text.train_plan as t; t.read_plan(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nestling.domains.text import train
-from nestling.domains.text.plan import read_plan
+from nestling.domains.text.train_plan import read_plan
 from nestling.errors import DataError
 
 

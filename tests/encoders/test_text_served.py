@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 from nestling.cut import RAW, CutRule
 from nestling.encoders.maps import PCARotation
 from nestling.encoders.text.encoder import TextEncoder
-from nestling.encoders.text.inference_servers import Served, in_words, served_by
+from nestling.encoders.text.serving_compatibility import Served, in_words, served_by
 from nestling.errors import ServingWarning
 from nestling.granularity import Nesting
 

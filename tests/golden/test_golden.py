@@ -110,7 +110,7 @@ def frontier(path):
 
 
 def train_plan(path):
-    from nestling.domains.text.plan import read_plan
+    from nestling.domains.text.train_plan import read_plan
 
     return read_plan(path).to_toml()
 

@@ -235,7 +235,7 @@ def write_frontier(path):
 
 
 def write_train_plan(path):
-    from nestling.domains.text.plan import TrainPlan
+    from nestling.domains.text.train_plan import TrainPlan
 
     path.write_text(TrainPlan().to_toml())
 

@@ -22,7 +22,7 @@ from nestling.measure.curve.curve import Curve
 from nestling.measure.curve.pictures.lines import Chart
 from nestling.measure.curve.pictures.report import report
 from nestling.measure.curve.summary import headline
-from nestling.picture.looks import COLOURS, DARK_COLOURS
+from nestling.picture.series import COLOURS, DARK_COLOURS
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = frozenset({"meta"})

@@ -16,7 +16,7 @@ from nestling.cli.terminal.output import check_results, say, show
 
 if TYPE_CHECKING:
     from nestling.domains.text.collection import Collection
-    from nestling.domains.text.plan import TrainPlan
+    from nestling.domains.text.train_plan import TrainPlan
     from nestling.granularity import Granularity
     from nestling.measure.curve.curve import Curve
 
@@ -66,7 +66,7 @@ def demo(
 
     check_folder_target(output / "model", "text_encoder")
     check_folder_target(output / COLLECTION, "collection")
-    from nestling.domains.text.plan import check_sources, read_plan
+    from nestling.domains.text.train_plan import check_sources, read_plan
 
     plan = read_plan(
         None,

@@ -93,8 +93,8 @@ def extract(
 
     Example: nestling extract nestling-demo/model --at dim=64 -o small
     """
-    from nestling.encoders.text.inference_servers import in_words, served_by
     from nestling.encoders.text.opening import check_model, open_encoder
+    from nestling.encoders.text.serving_compatibility import in_words, served_by
     from nestling.storage.artifact import check_folder_target
 
     check_folder_target(output, "text_encoder")

@@ -1,4 +1,4 @@
-"""``nestling train``: its flags are the fields of :mod:`nestling.domains.text.plan`."""
+"""``nestling train``: its flags are the fields of :mod:`nestling.domains.text.train_plan`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nestling.cli.flags.generated import read_flags, with_settings
 from nestling.cli.flags.options import AsJson
 from nestling.cli.terminal.interrupts import kept_training
 from nestling.cli.terminal.output import show, show_json
-from nestling.domains.text.plan import SETTINGS
+from nestling.domains.text.train_plan import SETTINGS
 
 
 @with_settings(SETTINGS)
@@ -28,7 +28,7 @@ def train(
 
     Example: nestling train plan.toml --lr 0.002
     """
-    from nestling.domains.text.plan import read_plan
+    from nestling.domains.text.train_plan import read_plan
     from nestling.domains.text.training import check_plan
     from nestling.domains.text.training import train as train_by_plan
     from nestling.storage.artifact import check_folder_target

@@ -17,7 +17,7 @@ from nestling.granularity import Nesting
 from nestling.measure.curve.curve import Curve
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.fidelity import THRESHOLDS, Fidelity
-from nestling.plan_file import check_names, read_tables, validated
+from nestling.toml_plan import check_names, read_tables, validated
 from nestling.vectors.stored import open_vectors
 
 

@@ -19,7 +19,7 @@ from nestling.errors import ArtifactError, ConfigError
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric, Neighbours, nearest
 from nestling.search.plan.plan import Plan, Point
-from nestling.search.stages.table import parse_stage
+from nestling.search.stages.registry import parse_stage
 from nestling.testing.laws import LawError, random_state
 
 _ROWS, _QUERIES, _K = 600, 8, 7
@@ -210,7 +210,7 @@ STAGE_LAWS = (text, truth, filters, saved, sizes, cost, refusal, damage, innocen
 
 
 def check_stage(plan: str, *, refused: Sequence[str] = (), tolerance: float = 1e-3) -> None:
-    """Check a stage that was added to :data:`~nestling.search.stages.table.STAGES`.
+    """Check a stage that was added to :data:`~nestling.search.stages.registry.STAGES`.
 
     Args:
         plan: text of a plan with the stage, for vectors of 32 entries, which finds the ground truth where

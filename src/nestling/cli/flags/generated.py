@@ -12,7 +12,7 @@ import typer
 
 from nestling.cli.flags.completion import among, models
 from nestling.errors import ConfigError
-from nestling.plan_file import Setting
+from nestling.toml_plan import Setting
 
 Command = Callable[..., None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from nestling.domains.text.plan import TrainPlan
+from nestling.domains.text.train_plan import TrainPlan
 from nestling.granularity import Nesting
 from nestling.losses import AlignScores, AlignVectors, Nested
 from nestling.losses.alignment import Alignment

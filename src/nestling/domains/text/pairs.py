@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from nestling.cut import RAW, cut
-from nestling.domains.text.plan import TrainPlan
+from nestling.domains.text.train_plan import TrainPlan
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.origin import TrainedFrom
 from nestling.encoders.views import ViewsOf

@@ -15,7 +15,7 @@ from torch import Tensor
 from nestling.data import read_texts
 from nestling.data.masking import MaskedTexts
 from nestling.data.tables.roles import TEXT_ROLES, read_roles
-from nestling.domains.text.plan import TrainPlan, write_plan
+from nestling.domains.text.train_plan import TrainPlan, write_plan
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.origin import TrainedFrom
 from nestling.errors import ConfigError

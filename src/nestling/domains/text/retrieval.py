@@ -13,7 +13,7 @@ from nestling.data import TextPairs, docstring_pairs, pairs_from_texts, read_pai
 from nestling.data.tables.roles import PAIR_ROLES, TEXT_ROLES, read_roles
 from nestling.domains.text.loss import planned_loss
 from nestling.domains.text.pairs import PairObjective, train_on_pairs
-from nestling.domains.text.plan import DataPlan, TrainPlan, write_plan
+from nestling.domains.text.train_plan import DataPlan, TrainPlan, write_plan
 from nestling.encoders.maps import NestedAdapter
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Nesting

@@ -10,7 +10,7 @@ from nestling.data.sets.sts import ScoredPairs, read_scored_pairs
 from nestling.data.tables.roles import SCORED_ROLES, read_roles
 from nestling.domains.text.loss import planned_loss
 from nestling.domains.text.pairs import PairObjective, train_on_pairs
-from nestling.domains.text.plan import TrainPlan, write_plan
+from nestling.domains.text.train_plan import TrainPlan, write_plan
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.errors import ConfigError
 from nestling.granularity import Nesting

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nestling.domains.text.plan import TrainPlan, check_sources
+from nestling.domains.text.train_plan import TrainPlan, check_sources
 from nestling.encoders.text.opening import check_model
 from nestling.storage.artifact import check_file_target
 
@@ -39,7 +39,7 @@ def train(plan: TrainPlan) -> TextEncoder:
     to the log ``nestling``.
 
     Args:
-        plan: such as :func:`~nestling.domains.text.plan.read_plan` reads.
+        plan: such as :func:`~nestling.domains.text.train_plan.read_plan` reads.
 
     Returns:
         The trained encoder; ``save`` writes it to a folder.

@@ -6,12 +6,12 @@ from nestling._exports import exports
 
 if TYPE_CHECKING:
     from nestling.encoders.text.encoder import TextEncoder as TextEncoder
-    from nestling.encoders.text.inference_servers import served_by as served_by
+    from nestling.encoders.text.serving_compatibility import served_by as served_by
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "TextEncoder": "encoder",
-        "served_by": "inference_servers",
+        "served_by": "serving_compatibility",
     },
 )

@@ -28,11 +28,11 @@ from nestling.encoders.text.export import (
     stock_modules,
     width_of,
 )
-from nestling.encoders.text.inference_servers import prepare_for_servers, warn_of_others
 from nestling.encoders.text.mapped import Adaptable, put_together, take_apart
 from nestling.encoders.text.origin import TrainedFrom, origin_of
 from nestling.encoders.text.preparation import Pooling, check_nesting, check_rest, prepare, usual_rule
 from nestling.encoders.text.pretrained import quiet_unless_terminal, read_model
+from nestling.encoders.text.serving_compatibility import prepare_for_servers, warn_of_others
 from nestling.encoders.text.workers.pool import encode_apart
 from nestling.encoders.texts import (
     SAMPLE_TEXT,
@@ -309,7 +309,7 @@ class TextEncoder(nn.Module):
         """Write a verified folder that plain sentence-transformers (6 or newer) loads with the same vectors.
 
         The folder also has the files that inference servers read. A ``ServingWarning`` says why a server
-        would give other vectors; see :func:`~nestling.encoders.text.inference_servers.served_by`.
+        would give other vectors; see :func:`~nestling.encoders.text.serving_compatibility.served_by`.
 
         Raises:
             ConfigError: if the model has modules that plain sentence-transformers would not load.

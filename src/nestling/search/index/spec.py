@@ -15,7 +15,7 @@ from nestling.granularity import Nesting
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.tiles import METRIC
 from nestling.search.plan.plan import Plan
-from nestling.search.stages.table import sliceable_names
+from nestling.search.stages.registry import sliceable_names
 from nestling.vectors.matrix import Sizes, read_full_sizes
 from nestling.vectors.stored import StoredVectors
 

@@ -11,9 +11,9 @@ from typing import Any, Self
 from nestling.errors import ConfigError
 from nestling.search.plan.point import Point as Point
 from nestling.search.stages.certified import Certify
+from nestling.search.stages.registry import parse_stage
 from nestling.search.stages.rerank import Rerank
 from nestling.search.stages.stage import EXAMPLE, Coarse, Scan, Stage, StageCost
-from nestling.search.stages.table import parse_stage
 
 # What an error says of a plan that does not read a parameter.
 _LACKING = {"nprobe": "reads no lists", "ef": "searches no graph"}

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 from nestling._exports import exports
 
 if TYPE_CHECKING:
+    from nestling.search.stages.registry import STAGES as STAGES
+    from nestling.search.stages.registry import parse_stage as parse_stage
     from nestling.search.stages.rerank import Rerank as Rerank
     from nestling.search.stages.stage import Coarse as Coarse
     from nestling.search.stages.stage import Scan as Scan
     from nestling.search.stages.stage import Stage as Stage
     from nestling.search.stages.stage import StageText as StageText
-    from nestling.search.stages.table import STAGES as STAGES
-    from nestling.search.stages.table import parse_stage as parse_stage
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "Coarse": "stage",
         "Rerank": "rerank",
-        "STAGES": "table",
+        "STAGES": "registry",
         "Scan": "stage",
         "Stage": "stage",
         "StageText": "stage",
-        "parse_stage": "table",
+        "parse_stage": "registry",
     },
 )

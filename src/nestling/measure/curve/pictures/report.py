@@ -15,7 +15,7 @@ from nestling.measure.curve.pictures.lines import Chart
 from nestling.measure.curve.pictures.svg import key, line_chart
 from nestling.measure.curve.summary import Choice, headline
 from nestling.measure.curve.table import cells, percent, short
-from nestling.picture.looks import COLOURS, DARK_COLOURS
+from nestling.picture.series import COLOURS, DARK_COLOURS
 
 if TYPE_CHECKING:
     from nestling.measure.curve.curve import Curve

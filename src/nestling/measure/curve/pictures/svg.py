@@ -10,7 +10,7 @@ from html import escape
 from nestling.measure.curve.pictures.lines import Chart, Line
 from nestling.measure.curve.table import kept_text, value_text
 from nestling.picture import Look, Scale, look_of
-from nestling.picture.looks import COLOURS
+from nestling.picture.series import COLOURS
 
 _EDGE = 2.5  # percent of the width that points keep from the sides
 _GRID = 1000  # units of the stretched part of the picture

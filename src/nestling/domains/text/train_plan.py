@@ -20,8 +20,8 @@ from nestling.arguments.paths import home_path
 from nestling.data.masking import MaskedTexts
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import Nesting
-from nestling.plan_file import check_names, read_tables, settings_of, validated
 from nestling.storage.artifact import write_result
+from nestling.toml_plan import check_names, read_tables, settings_of, validated
 from nestling.training.config import TrainConfig
 
 Tuned = Literal["adapter", "encoder", "masked"]
