@@ -15,8 +15,8 @@ from nestling.cut import RAW, CutRule
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric, nearest
-from nestling.search.exact.some_rows import stored_rows
 from nestling.search.exact.space import Space
+from nestling.search.exact.subset import stored_rows
 from nestling.search.graph.scan import GraphScan
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.stages.rerank import Reranker, fetch_vectors

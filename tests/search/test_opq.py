@@ -9,7 +9,7 @@ import pytest
 from nestling.cut import CutRule, cut
 from nestling.search.exact.space import Space
 from nestling.search.plan.plan import Plan
-from nestling.search.stages.codes import Code
+from nestling.search.stages.faiss_codes import Code
 
 DIM, ROWS = 32, 3000
 

@@ -16,7 +16,7 @@ from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.space import Floats, Ints, Space, read_rows
 from nestling.search.plan.plan import Plan
 from nestling.search.stages.coded_scan import CodedScan
-from nestling.search.stages.codes import Code
+from nestling.search.stages.faiss_codes import Code
 from nestling.search.stages.flat import Flat
 from nestling.search.stages.ivf import IVF
 from nestling.search.stages.scalar import Fp16, Int4, Int8

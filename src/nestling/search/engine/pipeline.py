@@ -9,8 +9,8 @@ import numpy as np
 from nestling.search.exact.faiss_arrays import faiss_threads
 from nestling.search.exact.filters import Allowed
 from nestling.search.exact.reranker import Reranker, fetch_vectors
-from nestling.search.exact.some_rows import SomeRows
 from nestling.search.exact.space import Floats, Ints
+from nestling.search.exact.subset import SubsetSearch
 from nestling.search.graph.equal_rows import MORE_NODES
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.stages.building import Built, FusedScanner
@@ -33,7 +33,7 @@ class Pipeline:
         plan.scan.check_cut(built.whole.scan)
         self._scanner = plan.scan.open(built)
         self._equal, self._fused = self._scanner.equal, self._fuse()
-        self._some_rows = SomeRows(built.vectors, dim, space)
+        self._subset = SubsetSearch(built.vectors, dim, space)
         self._in_full = Reranker(space, dim, fetch_vectors(built.vectors, dim))
 
     def _fuse(self) -> FusedScanner | None:
@@ -58,7 +58,7 @@ class Pipeline:
         """Rows ``Int[queries, k]``, -1 where there are fewer, and their scores."""
         with faiss_threads(workers):
             if allowed is not None and self._is_few(allowed, k, point):
-                return self._some_rows.best(queries, k, allowed.rows())
+                return self._subset.best(queries, k, allowed.rows())
             found, scores = self._search_groups(queries, k, point, allowed)
             self._fill(queries, found, scores, allowed)
             return found, scores
@@ -116,7 +116,7 @@ class Pipeline:
         short = np.flatnonzero(found[:, min(found.shape[1], possible) - 1] < 0)
         if len(short):
             rows = np.arange(possible) if allowed is None else allowed.rows()
-            found[short], scores[short] = self._some_rows.best(queries[short], found.shape[1], rows)
+            found[short], scores[short] = self._subset.best(queries[short], found.shape[1], rows)
 
 
 @lru_cache(256)  # the same for all queries at a point, and it takes as long as a part of a search

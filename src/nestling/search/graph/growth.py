@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nestling.kernels.graph import CodedGraph, aligned
 from nestling.process import blocks
 from nestling.search.exact.threads import count_workers
-from nestling.search.graph.codes import Codec
+from nestling.search.graph.codec import Codec
 from nestling.search.graph.equal_rows import Equal
 
 Links = NDArray[np.int32]

@@ -25,10 +25,10 @@ from nestling.search.exact.centring import Centring, readable
 from nestling.search.exact.filters import keep_allowed, length_to_fetch
 from nestling.search.exact.neighbours import Metric, Neighbours
 from nestling.search.exact.scores import CLOSE, Comparison
-from nestling.search.exact.some_rows import look_through
 from nestling.search.exact.space import Space
+from nestling.search.exact.subset import look_through
 from nestling.search.exact.threads import count_workers
-from nestling.search.graph.codes import Codec
+from nestling.search.graph.codec import Codec
 from nestling.search.graph.equal_rows import MORE_NODES, Equal, Members, find_equal
 from nestling.search.graph.growth import (
     batches,

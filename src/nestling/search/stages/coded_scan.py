@@ -15,7 +15,7 @@ from nestling.search.exact.filters import Allowed, keep_allowed, length_to_fetch
 from nestling.search.exact.reranker import Reranker, fetch_vectors
 from nestling.search.exact.space import Floats, Ints
 from nestling.search.stages.building import Builder, Built, CoarseBuilder, Scanner, Task
-from nestling.search.stages.codes import Code
+from nestling.search.stages.faiss_codes import Code
 from nestling.search.stages.stage import Scan
 from nestling.storage.resumable import Arrays, ResumableArrays
 

@@ -12,7 +12,7 @@ from nestling.cut import RAW, cut
 from nestling.search.exact.faiss_arrays import Codes, faiss
 from nestling.search.exact.space import Floats, Ints
 from nestling.search.stages.coded_scan import CodedScan
-from nestling.search.stages.codes import Code
+from nestling.search.stages.faiss_codes import Code
 
 
 class FlatCode(Code):

@@ -20,7 +20,9 @@ from nestling.search.exact.filters import Allowed
 from nestling.search.exact.neighbours import Neighbours
 from nestling.search.exact.reranker import Reranker
 from nestling.search.exact.space import Floats, Ints
-from nestling.search.graph.coding import (
+from nestling.search.graph.equal_rows import Equal
+from nestling.search.graph.scan import GraphScan
+from nestling.search.graph.stored_graph import (
     BUILDING,
     Coding,
     check_graph,
@@ -29,8 +31,6 @@ from nestling.search.graph.coding import (
     in_memory,
     residuals_of,
 )
-from nestling.search.graph.equal_rows import Equal
-from nestling.search.graph.scan import GraphScan
 from nestling.search.stages.building import Builder, Built, CoarseBuilder, FusedScanner, Scanner, Task
 from nestling.search.stages.rerank import Rerank
 from nestling.search.stages.stage import LINK_BYTES, Coarse, Scan, StageCost, StageText

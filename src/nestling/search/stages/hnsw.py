@@ -21,7 +21,7 @@ from nestling.search.exact.space import Floats, Ints, Space, read_rows
 from nestling.search.graph.equal_rows import Equal
 from nestling.search.stages.building import Built, CoarseBuilder, Scanner, Task
 from nestling.search.stages.coded_scan import CodedScanner, rows_first, widened
-from nestling.search.stages.codes import Code
+from nestling.search.stages.faiss_codes import Code
 from nestling.search.stages.stage import LINK_BYTES, Coarse, StageCost, StageText
 from nestling.storage.resumable import Arrays, ResumableArrays
 

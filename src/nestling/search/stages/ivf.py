@@ -18,7 +18,7 @@ from nestling.search.exact.filters import Allowed
 from nestling.search.exact.space import Floats, Ints, Space
 from nestling.search.stages.building import Built, CoarseBuilder, Scanner, Task
 from nestling.search.stages.coded_scan import CodedScanner
-from nestling.search.stages.codes import Code
+from nestling.search.stages.faiss_codes import Code
 from nestling.search.stages.stage import ROW_NUMBER_BYTES, Coarse, StageCost, StageText
 from nestling.storage.resumable import Arrays, ResumableArrays
 

@@ -13,11 +13,11 @@ from nestling.cut import RAW, cut
 from nestling.errors import ConfigError, unknown
 from nestling.process.progress import Progress
 from nestling.search.exact.reranker import Fetch, Reranker, fetch_vectors
-from nestling.search.exact.some_rows import inverse_norms, stored_rows
 from nestling.search.exact.space import Floats
+from nestling.search.exact.subset import inverse_norms, stored_rows
 from nestling.search.stages.building import Builder, Built, Task
 from nestling.search.stages.coded_scan import CodedScan
-from nestling.search.stages.codes import Code
+from nestling.search.stages.faiss_codes import Code
 from nestling.search.stages.scalar import Fp16, Int8
 from nestling.search.stages.stage import Stage, StageCost, StageText
 from nestling.storage.resumable import Arrays, ResumableArrays

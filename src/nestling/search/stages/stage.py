@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nestling.search.exact.faiss_arrays import Codes
     from nestling.search.plan.point import Point
     from nestling.search.stages.building import Builder, Built, CoarseBuilder, Scanner, Task
-    from nestling.search.stages.codes import Code
+    from nestling.search.stages.faiss_codes import Code
     from nestling.search.stages.rerank import Rerank
     from nestling.storage.resumable import Arrays, ResumableArrays
 

@@ -24,7 +24,7 @@ _FLOATS_READ_AT_A_TIME = 1 << 23
 _FEW_QUERIES = 8
 
 
-class SomeRows:
+class SubsetSearch:
     """Finds the best among given rows.
 
     Args:

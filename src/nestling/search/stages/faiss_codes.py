@@ -1,4 +1,4 @@
-"""Codes of a prefix: rows as bytes, and the faiss indexes that compare them."""
+"""Codes of a prefix: rows as bytes, and faiss indexes over them."""
 
 from __future__ import annotations
 

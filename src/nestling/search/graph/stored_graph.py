@@ -15,7 +15,7 @@ from nestling.search.exact.centring import Centring
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.space import Space
-from nestling.search.graph.codes import Codec, whole_rows, write_whole
+from nestling.search.graph.codec import Codec, whole_rows, write_whole
 from nestling.search.graph.equal_rows import Equal
 from nestling.search.graph.growth import begun_graph, linking_order, usual_view
 from nestling.search.graph.scan import GraphScan
