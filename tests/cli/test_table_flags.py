@@ -88,7 +88,7 @@ def test_a_float_widens_a_field_and_that_is_told(vectors: Path, tmp_path: Path) 
     whole = write(tmp_path / "c.csv", "id,price\n1,3.0\n3,\n")
     assert answer("index", "update", index, whole)["replaced"] == 2
     wrong = run("index", "update", index, write(tmp_path / "d.csv", "id,price\n1,cheap\n"))
-    expected = "d.csv: column 'price' holds numbers, but 'cheap' stands in line 2; give values of its kind"
+    expected = "d.csv: column 'price' holds numbers, but 'cheap' is in line 2; give values of its kind"
     assert f"{expected}, or a blank where there is none" in str(wrong.exception)
 
 
@@ -161,4 +161,4 @@ def test_an_update_of_counted_rows_says_which_column_numbers_them(tmp_path: Path
     # A column that is a field of the index is none of ids.
     assert run(*build, "--id-column", "", "--fields", "id", "--overwrite").exit_code == 0
     assert "3 added" in run("index", "add", index, table).stderr
-    assert "update needs ids" in str(run("index", "update", index, table).exception)
+    assert "update needs the ids" in str(run("index", "update", index, table).exception)

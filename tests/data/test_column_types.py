@@ -297,6 +297,6 @@ def test_a_further_table_has_the_fields_of_the_index(tmp_path):
     assert table.left_out == {"x": "the index has no such field"}
     assert table.all_fields().records()[-1] == {"year": 1.5, "note": "late"}
     with pytest.raises(
-        DataError, match=r"column 'year' holds true or false, but 0 stands in 8.* lines \(1, 2"
+        DataError, match=r"column 'year' holds true or false, but 0 is in 8.* lines \(1, 2"
     ):
         TableFile.like(tmp_path / "a.jsonl", {"year": "bool"}, {"id": "id"}, has_texts=False)

@@ -47,7 +47,7 @@ def test_a_kind_is_that_of_the_whole_column(tmp_path: Path) -> None:
     assert [records[row]["n"] for row in (3, 15_000)] == ["3", "many"]
     with pytest.raises(
         DataError,
-        match=r"column 'n' holds whole numbers, but 'many' stands in line 15001; .* or a blank where",
+        match=r"column 'n' holds whole numbers, but 'many' is in line 15001; .* or a blank where",
     ):
         TableFile.open(path, fields={"n": "int"})
 
@@ -84,7 +84,7 @@ def test_fields_and_ids_may_be_chosen(tmp_path: Path) -> None:
         (
             "id,text,year\n1,a b,x\n",
             {"fields": {"year": "int"}},
-            r"column 'year' holds whole numbers, but 'x' stands in line 2",
+            r"column 'year' holds whole numbers, but 'x' is in line 2",
         ),
         ("id,text,year\n1,a b,x\n", {"fields": "year"}, "a list of names"),
     ],

@@ -319,7 +319,7 @@ def test_ids_that_are_taken_or_missing(tmp_path: Path) -> None:
             index.add(vectors(2), [3, 50])
         with pytest.raises(DataError, match="id 50 is not in the index, so nothing was deleted"):
             index.delete([3, 50])
-        with pytest.raises(DataError, match="update needs ids"):
+        with pytest.raises(DataError, match="update needs the ids"):
             index.update(vectors(1), None)
         with pytest.raises(DataError, match="whole numbers, but strings"):
             index.update(vectors(1), ["a"])
