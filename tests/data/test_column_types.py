@@ -296,7 +296,5 @@ def test_a_further_table_has_the_fields_of_the_index(tmp_path):
     assert dict(table.kinds) == {"year": "float", "note": "text"}
     assert table.left_out == {"x": "the index has no such field"}
     assert table.all_fields().records()[-1] == {"year": 1.5, "note": "late"}
-    with pytest.raises(
-        DataError, match=r"column 'year' holds true or false, but 0 is in 8.* lines \(1, 2"
-    ):
+    with pytest.raises(DataError, match=r"column 'year' holds true or false, but 0 is in 8.* lines \(1, 2"):
         TableFile.like(tmp_path / "a.jsonl", {"year": "bool"}, {"id": "id"}, has_texts=False)

@@ -207,7 +207,7 @@ class GraphScan:
         indices, scores = (np.concatenate(each) for each in zip(*found, strict=True))
         return self._answer(exact, indices, scores, k)
 
-    def meet(
+    def candidates(
         self,
         queries: NDArray[Any],
         kept: int,
@@ -222,19 +222,19 @@ class GraphScan:
             queries: ``Float[queries, dim]``, finite.
             kept: how many of them, at least 1.
             ef: beam width; with a filter, of the rows that are allowed.
-            allowed: ``Bool[rows]``: the rows that may be met.
+            allowed: ``Bool[rows]``: the rows that may be found.
             workers: threads, each with some of the queries.
 
         Returns:
-            ``Int32[queries, kept]``, -1 where fewer were met; all there are, unordered, where all fit. A
-            query near which fewer than ``kept`` are allowed meets none.
+            ``Int32[queries, kept]``, -1 where fewer were found; all there are, unordered, where all fit. A
+            query near which fewer than ``kept`` are allowed finds none.
         """
         exact = self._centring.direct(queries)
         if kept >= len(self._vectors):
             rows = self._rows(allowed)
             return np.tile(np.pad(rows, (0, kept - len(rows)), constant_values=-1), (len(exact), 1))
-        met = share_out(lambda part: self._meet(exact[part], kept, ef, allowed), len(exact), workers)
-        return np.concatenate(met)
+        found = share_out(lambda part: self._candidates(exact[part], kept, ef, allowed), len(exact), workers)
+        return np.concatenate(found)
 
     def cost(self) -> Cost:
         """Bytes of codes, links and residuals beside the vectors; the work of a search depends on ``ef``."""
@@ -354,12 +354,12 @@ class GraphScan:
             representatives, values = found.indices, found.scores
         else:
             direct = self._centring.direct(check_vectors(queries, "queries"))
-            met = self._meet(direct, kept, beam, allowed if members is None else members.reached)
+            found = self._candidates(direct, kept, beam, allowed if members is None else members.reached)
             if self._residuals is None:
-                representatives, values = graph_kernels.rank(self._stored, direct, met, nodes)
+                representatives, values = graph_kernels.rank(self._stored, direct, found, nodes)
             else:
                 representatives, values = graph_kernels.rank_coded(
-                    self._searched, self._residuals, queries, met, nodes
+                    self._searched, self._residuals, queries, found, nodes
                 )
         indices, scores = representatives[:, :k], values[:, :k]
         if members is not None and members.is_needed(indices):
@@ -381,7 +381,7 @@ class GraphScan:
         shown = Comparison(True, True).shown(units, stored.values, stored.scale, indices, scores, k)
         return Neighbours(shown[0], shown[1].astype(np.float32))
 
-    def _meet(self, exact: Doubles, kept: int, ef: int, allowed: NDArray[np.bool_] | None) -> Links:
+    def _candidates(self, exact: Doubles, kept: int, ef: int, allowed: NDArray[np.bool_] | None) -> Links:
         rows, beam = len(self._vectors), max(ef, kept)
         centred = self._encoder.centred(exact)
         encoded = graph_kernels.encode(self._encoder, centred.rows, centred.weights)
@@ -389,9 +389,9 @@ class GraphScan:
             return graph_kernels.beam_search(self._graph, encoded, beam, kept, None)
         count = int(np.count_nonzero(allowed))
         beam = min(rows, max(length_to_fetch(kept, count / rows, rows), beam * rows // count))
-        met = graph_kernels.beam_search(self._graph, encoded, beam, beam, None)
-        met = keep_allowed(met, allowed, kept, min(kept, count))[0]
-        return np.pad(met, ((0, 0), (0, kept - met.shape[1])), constant_values=-1)
+        found = graph_kernels.beam_search(self._graph, encoded, beam, beam, None)
+        found = keep_allowed(found, allowed, kept, min(kept, count))[0]
+        return np.pad(found, ((0, 0), (0, kept - found.shape[1])), constant_values=-1)
 
     def _rows(self, allowed: NDArray[np.bool_] | None) -> Links:
         rows = np.arange(len(self._vectors)) if allowed is None else np.flatnonzero(allowed)

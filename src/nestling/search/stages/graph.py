@@ -263,8 +263,8 @@ class BeamScanner(Scanner):
         asked = np.ascontiguousarray(cut(queries, self._dim, RAW))  # scaled when they are coded
         mask = None if allowed is None else np.ascontiguousarray(allowed.mask)
         ef, workers = max(point.ef or 1, k), faiss.omp_get_max_threads()
-        met = self._scan.meet(asked, k, ef=ef, allowed=mask, workers=workers)
-        return met.astype(np.int64), np.zeros(met.shape, np.float32)
+        found = self._scan.candidates(asked, k, ef=ef, allowed=mask, workers=workers)
+        return found.astype(np.int64), np.zeros(found.shape, np.float32)
 
     def fuse(self, first: Reranker, *, is_last: bool) -> FusedScanner | None:
         """Beam search and re-ranking by the same prefix in one call of compiled code."""
