@@ -34,7 +34,7 @@ from nestling.storage.artifact import (
     read_folder,
     read_manifest,
 )
-from nestling.vectors.stored import open_vectors
+from nestling.vectors.opening import open_vectors
 
 SOURCE = Path(nestling.__file__).parent
 X = np.random.default_rng(0).normal(size=(30, 8)).astype(np.float32)

@@ -33,7 +33,8 @@ from nestling.storage import lock as locks
 from nestling.storage.resumable import ResumableArrays
 from nestling.training.checkpoint import Checkpoint, Checkpoints
 from nestling.training.log import LogFiles, LogRow, TrainLog
-from nestling.vectors.stored import StoredVectors, open_vectors
+from nestling.vectors.opening import open_vectors
+from nestling.vectors.stored import StoredVectors
 
 X = np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)
 NESTING = Nesting.parse("dim=8,16")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 # In 0.1 these were the paths; they end with 0.3.
 MOVED = {
@@ -209,7 +210,7 @@ MOVED = {
     "training.plan": "domains.text.train_plan",
 }
 
-# Names that changed with the move of their module.
+# Names that changed with the move of their module, or went to another one (a dotted path).
 RENAMED: dict[str, dict[str, str]] = {
     "kernels.walking": {
         "Lens": "QueryEncoder",
@@ -217,6 +218,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "aim": "encode",
         "walk": "beam_search",
     },
+    "encoders.stored": {"open_vectors": "vectors.opening.open_vectors"},
     "search.stores.store": {"Hits": "StoreHits"},
 }
 
@@ -249,8 +251,13 @@ class _Loader:
         new = import_module(self.new)
         module.__doc__ = new.__doc__
         renamed = RENAMED.get(module.__name__.removeprefix("nestling."), {})
-        vars(module)["__getattr__"] = lambda name: getattr(new, renamed.get(name) or name)
+        vars(module)["__getattr__"] = lambda name: _found(new, renamed.get(name) or name)
         vars(module)["__dir__"] = lambda: dir(new)
+
+
+def _found(module: ModuleType, name: str) -> Any:
+    other, _, last = name.rpartition(".")
+    return getattr(import_module(f"nestling.{other}") if other else module, last)
 
 
 def find_moved_modules() -> None:

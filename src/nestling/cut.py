@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments.arrays import as_array
 from nestling.arguments.constraints import OneOf, checked
+from nestling.bits import BitCode, Codes
 from nestling.errors import DataError, UntrainedGranularityWarning, named
 from nestling.granularity import Nesting
 
@@ -35,6 +36,11 @@ class CutRule:
     The rule is data: it travels with models, vectors and indexes in their manifests, so that a prefix
     is always compared as it was trained. The default suits cosine similarity.
 
+    Args:
+        before: what is done before a cut.
+        after: what is done after it.
+        code: how entries are held in few bits (:meth:`calibrated`); None if they are floats only.
+
     >>> CutRule(after="l3")
     Traceback (most recent call last):
         ...
@@ -43,11 +49,23 @@ class CutRule:
 
     before: Before = "none"
     after: After = "l2"
+    code: BitCode | None = None
 
     @property
     def again(self) -> CutRule:
         """The rule for cutting the result again: the step before a cut is done once, at full size."""
-        return CutRule(after=self.after)
+        return replace(self, before="none")
+
+    def calibrated(self, sample: Any, *, encoder: str = "") -> CutRule:
+        """The rule with a code for vectors such as ``sample``.
+
+        Args:
+            sample: ``Float[n, dim]``, whole vectors before the rule; see :meth:`BitCode.calibrate`.
+            encoder: what made them.
+        """
+        whole = CutRule(self.before, self.after)
+        x = check_vectors(sample, "the sample")
+        return replace(self, code=BitCode.calibrate(cut(x, x.shape[1], whole), encoder=encoder))
 
     @property
     def words(self) -> str:
@@ -60,39 +78,78 @@ class CutRule:
         after = f"{self.after} after {'it' if before else 'the cut'}" if self.after != "none" else ""
         return ", ".join(filter(None, (before, after))) or "the cut alone"
 
-    def to_json(self) -> dict[str, str]:
+    @property
+    def needed_code(self) -> BitCode:
+        """The code.
+
+        Raises:
+            DataError: if the rule has none.
+        """
+        if self.code is None:
+            raise DataError(
+                "few bits need a code, and this rule has none; calibrate it on a sample of the vectors: "
+                "rule.calibrated(sample), or stored.calibrated()"
+            )
+        return self.code
+
+    def encode(self, x: NDArray[np.floating[Any]]) -> Codes:
+        """The 8-bit codes ``UInt8[n, dim]`` of whole vectors ``Float[n, full]``.
+
+        Raises:
+            DataError: for a rule without a code, or vectors of another size.
+        """
+        code = self.needed_code
+        return code.encode(cut(x, x.shape[-1], CutRule(self.before, self.after)))
+
+    def to_json(self) -> dict[str, Any]:
         """The rule as saved in a manifest."""
-        return asdict(self)
+        code = {} if self.code is None else {"code": self.code.to_json()}
+        return {"before": self.before, "after": self.after, **code}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Self:
+        """Read what :meth:`to_json` gave."""
+        code = saved.get("code")
+        return cls(**{**saved, "code": None if code is None else BitCode.from_json(code)})
 
 
 RAW = CutRule(after="none")
 """Plain slicing: for features whose length carries meaning, such as those under a classifier."""
 
 
-def cut(x: Array, dim: int, rule: CutRule = CutRule(), *, trained: Nesting | None = None) -> Array:
+def cut(
+    x: Array, dim: int, rule: CutRule = CutRule(), *, bits: int = 32, trained: Nesting | None = None
+) -> Array:
     """The leading ``dim`` entries of every row of ``x``, prepared and normalised by ``rule``.
 
     Args:
         x: embeddings, ``Float[..., "full"]``, numpy or torch; never changed.
         dim: entries to keep, 1 to ``full``.
         rule: the steps before and after the cut.
+        bits: of every entry: the values become those that a code of so many bits holds (1, 2, 3, 4, 8; the
+            rule has to be calibrated) or half precision (16). 32 leaves the entries as they are.
         trained: the sizes the model was trained for; another ``dim`` then warns.
 
     Returns:
         ``Float[..., "dim"]`` of the type given. A torch row of length zero stays zero under ``l2``.
 
     Raises:
-        DataError: if ``dim`` does not fit ``x``, or (numpy) a row of length zero or with NaN or
-            infinity would have to be normalised; the rows are named.
+        DataError: if ``dim`` does not fit ``x``; (numpy) if a row of length zero or with NaN or infinity
+            would have to be normalised, and the rows are named; or for few bits under a rule without a code.
 
     >>> cut(np.array([[3.0, 4.0, 12.0]]), 2)
     array([[0.6, 0.8]])
     """
-    return cut_each(x, (dim,), rule, trained=trained)[dim]
+    return cut_each(x, (dim,), rule, bits=bits, trained=trained)[dim]
 
 
 def cut_each(
-    x: Array, dims: Iterable[int], rule: CutRule = CutRule(), *, trained: Nesting | None = None
+    x: Array,
+    dims: Iterable[int],
+    rule: CutRule = CutRule(),
+    *,
+    bits: int = 32,
+    trained: Nesting | None = None,
 ) -> dict[int, Array]:
     """``cut`` at several sizes; the work before the cut is done once.
 
@@ -109,10 +166,25 @@ def cut_each(
         _warn_untrained(wanted, trained.sizes("dim"))
     if rule.before == "layer_norm":
         x = _layer_norm(x)
+    if bits < 32:
+        x = _rounded(x, bits, rule)
     prefixes = {dim: x[..., :dim] for dim in wanted}
     if rule.after == "l2":
         return {dim: _normalise(prefix) for dim, prefix in prefixes.items()}
     return prefixes
+
+
+def _rounded(x: Array, bits: int, rule: CutRule) -> Array:
+    """``x`` as so many bits hold it. Codes are made of whole vectors, so codes of prefixes are prefixes."""
+    if bits == 16:
+        return _halved(x)
+    return rule.needed_code.rounded(_normalise(x) if rule.after == "l2" else x, bits)
+
+
+def _halved(x: Array) -> Array:
+    if isinstance(x, np.ndarray):
+        return x.astype(np.float16).astype(np.result_type(x, np.float32))
+    return x + (x.detach().half().to(x) - x).detach()
 
 
 def _warn_untrained(dims: Sequence[int], trained: tuple[int, ...]) -> None:

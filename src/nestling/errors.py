@@ -66,6 +66,10 @@ class UntrainedGranularityWarning(UserWarning):
     """A size is used that the model was not trained for; quality lies between its neighbours."""
 
 
+class CalibrationWarning(UserWarning):
+    """A code is calibrated on too few vectors."""
+
+
 class NoGainWarning(UserWarning):
     """A map was fitted, and plain truncation of the vectors does as well at some sizes."""
 

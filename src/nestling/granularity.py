@@ -12,32 +12,11 @@ from typing import Any, Self, TypeAlias, overload
 import numpy as np
 
 from nestling.arguments.formatting import shown
+from nestling.axes import OF_ONE_EMBEDDING, axis_order, doubled, note_named, read_axes, size_of
 from nestling.errors import GranularityError
-from nestling.nesting_text import doubled, read_axes
 
-AXES = ("dim", "layer", "tokens", "audio", "video", "width")
-"""In the order in which they are written. Any other name is an axis too, and follows these."""
-_named = set(AXES)
 _AXIS_NAME = re.compile(r"[a-z][a-z_0-9]*")
 _SIZE_ALONE = re.compile(r"\s*\d{1,18}\s*")
-
-
-def _axis_order(axis: str) -> tuple[int, str]:
-    return (AXES.index(axis) if axis in AXES else len(AXES), axis)
-
-
-def named_axes() -> frozenset[str]:
-    """All axes that a granularity of this process has named; messages write their sizes as text."""
-    return frozenset(_named)
-
-
-def _size(axis: str, value: object) -> int:
-    """``value`` as a positive int, or an error that names the axis."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise GranularityError(f"a size of {axis} is a whole number of at least 1, not {shown(value)}")
-    if value < 1:
-        raise GranularityError(f"{axis}={value} is not a size; give a whole number of at least 1")
-    return int(value)
 
 
 class Granularity(Mapping[str, int]):
@@ -62,9 +41,9 @@ class Granularity(Mapping[str, int]):
         for axis in sizes:
             if not _AXIS_NAME.fullmatch(axis):
                 raise GranularityError(f"{axis!r} is not an axis name; use lower-case letters, as in dim")
-        _named.update(sizes)
-        ordered = sorted(sizes.items(), key=lambda item: _axis_order(item[0]))
-        object.__setattr__(self, "_sizes", tuple((a, _size(a, v)) for a, v in ordered))
+        note_named(sizes)
+        ordered = sorted(sizes.items(), key=lambda item: axis_order(item[0]))
+        object.__setattr__(self, "_sizes", tuple((a, size_of(a, v)) for a, v in ordered))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -91,8 +70,8 @@ class Granularity(Mapping[str, int]):
 
     @property
     def rest(self) -> Granularity:
-        """All axes but ``dim``: these need separate computation, while dims are cut from one embedding."""
-        return self.replace(dim=None)
+        """All axes but ``dim`` and ``bits``: one embedding is cut on these; the others are computed apart."""
+        return self.replace(**dict.fromkeys(OF_ONE_EMBEDDING))
 
     def __getitem__(self, axis: str) -> int:
         return dict(self._sizes)[axis]
@@ -145,12 +124,12 @@ def read_at(text: str) -> Granularity | int:
 
 
 At: TypeAlias = Granularity | str | int | Mapping[str, int] | None
-"""Accepted by ``at=``: a granularity, its text, its axes, None, or a size on the only axis as a
-number or as text."""
+"""Accepted by ``at=``: a granularity, its text, its axes, None, or a size on the only axis besides ``bits``
+as a number or as text."""
 
 
 def _chain_sizes(axis: str, sizes: Iterable[int]) -> tuple[int, ...]:
-    values = tuple(_size(axis, size) for size in sizes)
+    values = tuple(size_of(axis, size) for size in sizes)
     if not values:
         raise GranularityError(f"the nesting names no size on axis {axis!r}; give at least one")
     for small, large in pairwise(values):
@@ -216,7 +195,7 @@ class Nesting(Sequence[Granularity]):
     @classmethod
     def doubling(cls, smallest: int, full: int, axis: str = "dim") -> Nesting:
         """``smallest``, twice that, ... below ``full``, then ``full`` (MRL's logarithmic nesting)."""
-        sizes = doubled(_size(axis, smallest), _size(axis, full))
+        sizes = doubled(size_of(axis, smallest), size_of(axis, full))
         return cls.chain(**{axis: sizes})
 
     @classmethod
@@ -341,12 +320,13 @@ class Nesting(Sequence[Granularity]):
         if isinstance(at, str):
             at = read_at(at)
         if isinstance(at, (int, np.integer)):
-            if len(self.axes) != 1:
+            axes = tuple(axis for axis in self.axes if axis != "bits") or self.axes
+            if len(axes) != 1:
                 raise GranularityError(
                     f"at={at} does not say which axis is meant; the nesting {self} has "
                     f'{" and ".join(self.axes)}: write at="{self.full}"'
                 )
-            at = Granularity(**{self.axes[0]: at})
+            at = Granularity(**{axes[0]: at})
         elif not isinstance(at, Mapping):
             raise GranularityError(
                 f'at must be text such as "{self.full}", a whole number, or a Granularity, not {shown(at)}'
@@ -368,6 +348,19 @@ class Nesting(Sequence[Granularity]):
         above = [g for g in self if g >= granularity]
         sides = [min(side, key=distance) for side in (below, above) if side]
         return tuple(dict.fromkeys(sides)) or (min(self, key=distance),)
+
+    def times(self, **axis: Iterable[int]) -> Nesting:
+        """This nesting with one more axis: every granularity at each of the sizes.
+
+        >>> str(Nesting.parse("dim=8,16").times(bits=[2, 32]))
+        'dim=8,16 x bits=2,32'
+        """
+        ((name, sizes),) = axis.items()
+        return Nesting(tuple(g.replace(**{name: size}) for g in self for size in _chain_sizes(name, sizes)))
+
+    def without(self, axis: str) -> Nesting:
+        """This nesting with ``axis`` left out, which then is used in full."""
+        return Nesting(tuple(dict.fromkeys(g.replace(**{axis: None}) for g in self)))
 
     def up_to(self, granularity: Granularity) -> Nesting:
         """The part of the nesting that ``granularity`` covers, itself included and last."""

@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nestling
+from nestling.axes import AXES
 from nestling.cli import app
 from nestling.cli.terminal.messages import command_of, flags_of, in_flags
 from nestling.errors import GranularityError
-from nestling.granularity import AXES, Nesting
+from nestling.granularity import Nesting
 
 SOURCES = sorted(Path(nestling.__file__).parent.rglob("*.py"))
 GROUP = typer.main.get_command(app)

@@ -15,7 +15,8 @@ from nestling.errors import ArtifactError, DataError, GranularityError, StorageE
 from nestling.granularity import Nesting
 from nestling.storage.artifact import read_manifest
 from nestling.testing import ELASTIC_LAWS, ElasticExample
-from nestling.vectors.stored import StoredVectors, open_vectors
+from nestling.vectors.opening import open_vectors
+from nestling.vectors.stored import StoredVectors
 
 RULES = {
     "cosine": CutRule(),

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nestling.errors import DataError
+from nestling.vectors.opening import open_vectors
 from nestling.vectors.parquet import read_other_columns
-from nestling.vectors.stored import open_vectors
 
 N, DIM = 40, 12
 
@@ -222,7 +222,7 @@ def test_homes_and_capitals(suffix, tmp_path, monkeypatch):
 def test_vectors_from_standard_input(suffix, tmp_path):
     WRITERS[suffix](tmp_path / f"x{suffix}", vectors())
     code = (
-        "from nestling.vectors.stored import open_vectors\n"
+        "from nestling.vectors.opening import open_vectors\n"
         f"assert open_vectors('-').values.shape == open_vectors('-').values.shape == ({N}, {DIM})"
     )
     with (tmp_path / f"x{suffix}").open("rb") as stream:

@@ -75,7 +75,7 @@ def adapter(path):
 
 
 def vectors(path):
-    from nestling.vectors.stored import open_vectors
+    from nestling.vectors.opening import open_vectors
 
     stored = open_vectors(path)
     return {

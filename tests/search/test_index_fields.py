@@ -15,7 +15,8 @@ from nestling.errors import ConfigError, DataError
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.where.argument import read_where
 from nestling.search.where.condition import meets
-from nestling.vectors.stored import StoredVectors, open_vectors
+from nestling.vectors.opening import open_vectors
+from nestling.vectors.stored import StoredVectors
 from samples import gaussian as vectors
 
 _BRANDS = ["acme", "nord", "west", None]

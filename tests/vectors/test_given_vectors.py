@@ -14,7 +14,8 @@ from nestling.errors import DataError, GranularityError
 from nestling.search.exact.neighbours import nearest
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.tuning import planner
-from nestling.vectors.stored import StoredVectors, open_vectors
+from nestling.vectors.opening import open_vectors
+from nestling.vectors.stored import StoredVectors
 from nestling.vectors.vectors_like import values_of
 
 ROWS = np.random.default_rng(0).normal(size=(600, 8)).astype(np.float32)

@@ -207,7 +207,7 @@ def bench(
     """
     check_results(output, "frontier.json", "frontier.png")
     from nestling.search.tuning.planner import tune as measure
-    from nestling.vectors.stored import open_vectors
+    from nestling.vectors.opening import open_vectors
 
     targets.check()
     asked = check_are_vectors(open_queries(targets.queries), targets.queries)

@@ -85,7 +85,7 @@ def _put_texts(texts: Collection, source: Path, replaces: bool) -> int:
 
 def _put_vectors(vectors: AdaptiveIndex, source: Path, table: Path | None, replaces: bool) -> int:
     """Add or replace vectors; a table alone changes fields only. Returns the number of rows."""
-    from nestling.vectors.stored import open_vectors
+    from nestling.vectors.opening import open_vectors
 
     if replaces and table is None and is_table(source):
         return _put_fields(vectors, table_like(source, vectors, has_texts=False, replaces=True))

@@ -72,7 +72,7 @@ def sweep(
     }
     how["source"] = flags.source
     if flags.are_of_vectors:
-        from nestling.vectors.stored import open_vectors
+        from nestling.vectors.opening import open_vectors
 
         stored = open_vectors(model)
         task = vector_task(stored, flags)

@@ -142,7 +142,7 @@ def _search_texts(
 
 def _search_vectors(folder: Path, vectors: Path, asked: dict[str, Any]) -> list[list[dict[str, Any]]]:
     from nestling.encoders.reference import has_digest
-    from nestling.vectors.stored import open_vectors
+    from nestling.vectors.opening import open_vectors
 
     queries, has_texts = open_vectors(vectors), is_collection(folder)
     with readable(folder) as index:

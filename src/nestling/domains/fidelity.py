@@ -18,7 +18,7 @@ from nestling.measure.curve.curve import Curve
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.fidelity import THRESHOLDS, Fidelity
 from nestling.toml_plan import check_names, read_tables, validated
-from nestling.vectors.stored import open_vectors
+from nestling.vectors.opening import open_vectors
 
 
 class _Table(BaseModel):

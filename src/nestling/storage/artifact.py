@@ -57,7 +57,7 @@ class Manifest(BaseModel):
     kind: str
     nestling_version: str
     nesting: str | None
-    cut: dict[str, str] | None
+    cut: dict[str, Any] | None
     settings: dict[str, Any]
     files: dict[str, FileRecord]
 
@@ -69,7 +69,7 @@ class Manifest(BaseModel):
 
     def read_cut(self) -> CutRule:
         """The cut rule written in the manifest."""
-        return CutRule(**(self.cut or {}))  # type: ignore[arg-type]
+        return CutRule.from_json(self.cut or {})
 
 
 @contextmanager

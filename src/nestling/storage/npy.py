@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,13 +51,30 @@ def write_npy(path: Path, rows: Iterable[NDArray[Any]], shape: tuple[int, ...], 
     Raises:
         DataError: if the blocks hold another number of rows.
     """
+    write_npy_together([path], ([block] for block in rows), shape, dtype)
+
+
+def write_npy_together(
+    paths: Sequence[Path],
+    blocks: Iterable[Sequence[NDArray[Any]]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> None:
+    """Write several files of one ``shape``, as :func:`write_npy`, from blocks of the same rows of each.
+
+    Raises:
+        DataError: if the blocks hold another number of rows.
+    """
     written = 0
-    with path.open("wb") as stream, Progress("writing vectors", shape[0], "rows") as progress:
-        write_header(stream, shape, dtype)
-        for block in rows:
-            stream.write(np.ascontiguousarray(block, dtype).data)
-            written += len(block)
-            progress.update(len(block))
+    with ExitStack() as stack, Progress("writing vectors", shape[0], "rows") as progress:
+        streams = [stack.enter_context(path.open("wb")) for path in paths]
+        for stream in streams:
+            write_header(stream, shape, dtype)
+        for parts in blocks:
+            for stream, part in zip(streams, parts, strict=True):
+                stream.write(np.ascontiguousarray(part, dtype).data)
+            written += len(parts[0])
+            progress.update(len(parts[0]))
     if written != shape[0]:
         raise DataError(f"{written} rows came where {shape[0]} were promised; nothing was kept")
 

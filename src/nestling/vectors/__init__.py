@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from nestling._exports import exports
 
 if TYPE_CHECKING:
+    from nestling.vectors.opening import open_vectors as open_vectors
     from nestling.vectors.stored import StoredVectors as StoredVectors
-    from nestling.vectors.stored import open_vectors as open_vectors
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "StoredVectors": "stored",
-        "open_vectors": "stored",
+        "open_vectors": "opening",
     },
 )

@@ -62,11 +62,11 @@ def read_other_columns(
 
     Args:
         path: of the file.
-        column: its column of vectors, as :func:`~nestling.vectors.stored.open_vectors` takes it.
+        column: its column of vectors, as :func:`~nestling.vectors.opening.open_vectors` takes it.
         id_column: its column of ids.
 
     Raises:
-        DataError: as :func:`~nestling.vectors.stored.open_vectors`.
+        DataError: as :func:`~nestling.vectors.opening.open_vectors`.
         MissingExtraError: without pyarrow.
     """
     source = find_file(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -11,23 +13,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from nestling.arguments.ids import Ids, as_ids, check_different
 from nestling.arguments.paths import home_path
+from nestling.axes import CODE_BITS
+from nestling.bits import MOST_ROWS
 from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows
-from nestling.data.tables.description import TableFile, Wanted
 from nestling.data.tables.fields.columns import Columns, Kinds, parts_of, read_columns, write_columns
-from nestling.data.tables.table_ids import IdKind, check_id_kind, ids_as
 from nestling.elastic import Cost, resolve_each
 from nestling.errors import DataError
 from nestling.granularity import At, Granularity, Nesting
-from nestling.storage.artifact import open_array, read_folder, reading_errors, write_folder
-from nestling.storage.npy import write_npy
-from nestling.vectors.files import read_vector_file
-from nestling.vectors.matrix import Sizes, Vectors, blocks_of, read_full_sizes, refuse_zero_rows
+from nestling.storage.artifact import open_array, read_folder, write_folder
+from nestling.vectors.matrix import Sizes, Vectors, blocks_of, refuse_zero_rows
+from nestling.vectors.planes import BitPlanes
+from nestling.vectors.precision import Precision, Values, extracted, extracted_rule, full_nesting, open_values
 
 if TYPE_CHECKING:
     from nestling.vectors.vectors_like import VectorsLike
 
 _KIND = "stored_vectors"
-_VALUES = "vectors.npy"
 _IDS = "ids.npy"
 _FIELDS = "fields"
 
@@ -46,8 +47,9 @@ class Map(Protocol):
 class StoredVectors:
     """Checked vectors together with their sizes, cut rule, ids, fields and the name of their encoder.
 
-    ``stored(rows, at=)`` gives the vectors of some rows at one size. The matrix may be a memory map;
-    nothing is copied before it is needed; saving and extracting work block by block.
+    ``stored(rows, at=)`` gives the vectors of some rows at one size and precision. The matrix may be a memory
+    map; nothing is copied before it is needed; saving and extracting work block by block. With a calibrated
+    rule (:meth:`calibrated`) there is an axis ``bits``: ``stored.extract("dim=256,bits=8")`` holds codes.
 
     Args:
         values: ``Float[n, dim]``, before the cut rule.
@@ -86,7 +88,7 @@ class StoredVectors:
     ) -> None:
         matrix = check_vectors(values)
         refuse_zero_rows(matrix, rule)
-        sizes = read_full_sizes(nesting, matrix.shape[1])
+        sizes = full_nesting(nesting, matrix, rule)
         names = None if ids is None else check_different(as_ids(ids), len(matrix))
         self._fill(matrix, sizes, rule, names, encoder, Columns.read(fields, len(matrix)), columns or {})
         self.is_nested = nesting is not None
@@ -145,7 +147,9 @@ class StoredVectors:
         other = StoredVectors.__new__(StoredVectors)
         other._fill(
             self.values,
-            self.nesting if nesting is None else read_full_sizes(nesting, self.values.shape[1]),
+            self._nesting_under(rule)
+            if nesting is None
+            else full_nesting(nesting, self.values, rule or self.rule),
             self.rule if rule is None else rule,
             self.ids if ids is None else check_different(as_ids(ids), len(self)),
             self.encoder if encoder is None else encoder,
@@ -155,9 +159,15 @@ class StoredVectors:
         other.is_nested = self.is_nested or nesting is not None
         return other
 
+    def _nesting_under(self, rule: CutRule | None) -> Nesting:
+        """The nesting with the precisions of another rule."""
+        if rule is None or rule.code == self.rule.code:
+            return self.nesting
+        return full_nesting(self.sizes, self.values, rule)
+
     def _fill(
         self,
-        values: Vectors,
+        values: Values,
         nesting: Nesting,
         rule: CutRule,
         ids: Ids | None,
@@ -182,28 +192,58 @@ class StoredVectors:
         Raises:
             DataError: for unknown row numbers, or rows whose leading entries are zero.
         """
-        dim = self.nesting.resolve(at)["dim"]
-        return cut(self._gather(rows, dim), dim, self.rule)
+        return self._at(self._check(rows), self.nesting.resolve(at))
 
     def forward_each(
         self, rows: ArrayLike, /, granularities: Iterable[At] | None = None
     ) -> dict[Granularity, Vectors]:
         """Vectors at several sizes; the rows are read once."""
+        numbers, by_bits = self._check(rows), defaultdict(list)
         wanted = resolve_each(self.nesting, granularities)
-        dims = [g["dim"] for g in wanted]
-        found = cut_each(self._gather(rows, max(dims)), dims, self.rule)
-        return {g: found[g["dim"]] for g in wanted}
+        for g in wanted:
+            by_bits[g.get("bits", 32)].append(g["dim"])
+        found = {bits: self._each(numbers, dims, bits) for bits, dims in by_bits.items()}
+        return {g: found[g.get("bits", 32)][g["dim"]] for g in wanted}
 
     def blocks(self, at: At = None) -> Iterator[Vectors]:
         """All vectors in order, some thousands at a time, at one size and treated by the rule."""
-        dim = self.nesting.resolve(at)["dim"]
+        granularity = self.nesting.resolve(at)
         for rows in blocks_of(self.values):
-            yield cut(self._read(rows, dim), dim, self.rule)
+            yield self._at(rows, granularity)
 
     def matrix(self, at: At = None) -> Vectors:
         """All vectors at one size, ``Float[n, dim]``; where the rule does nothing, a view of them."""
-        dim = self.nesting.resolve(at)["dim"]
-        return cut(self.values, dim, RAW) if self.rule == RAW else self._join(self.blocks(at), dim)
+        granularity = self.nesting.resolve(at)
+        if self.rule == RAW:
+            return cut(self.values, granularity["dim"], RAW)
+        blocks = self.blocks(at)
+        first = next(blocks)
+        values = np.empty((len(self), first.shape[1]), first.dtype)
+        for rows, block in zip(blocks_of(self.values), chain([first], blocks), strict=True):
+            values[rows] = block
+        return values
+
+    @property
+    def sizes(self) -> Nesting:
+        """The sizes on the axis ``dim``, without precisions."""
+        return self.nesting.without("bits") if "bits" in self.nesting.axes else self.nesting
+
+    def calibrated(self, sample: ArrayLike | None = None) -> StoredVectors:
+        """These vectors with the axis ``bits``: the rule gets a code that fits them.
+
+        Args:
+            sample: ``Float[n, dim]``, vectors such as those that will be stored, before the cut rule; by
+                default at most 65,536 of these.
+
+        Raises:
+            DataError: for vectors that are held in codes already, or a sample of another size.
+        """
+        if isinstance(self.values, BitPlanes):
+            raise DataError(
+                "these vectors are held in codes already; calibrate the floats that they were made from"
+            )
+        some = self.values[:: -(-len(self) // MOST_ROWS)] if sample is None else sample
+        return self._with(None, self.rule.calibrated(some, encoder=self.encoder), None, None, None)
 
     def extract(self, at: At, folder: str | Path | None = None) -> StoredVectors:
         """The leading entries alone.
@@ -214,13 +254,14 @@ class StoredVectors:
                 them in memory.
         """
         granularity = self.nesting.resolve(at)
-        nesting, rule = self.nesting.up_to(granularity), CutRule("none", self.rule.after)
-        blocks = self._prepared(granularity["dim"])
+        nesting, rule = extracted(self.nesting, granularity), extracted_rule(self.rule, granularity)
+        precision = Precision.of(self.values).at(granularity)
+        blocks = self._prepared(granularity["dim"], precision)
         if folder is not None:
-            self._write(folder, blocks, nesting, rule, self.values.dtype, self.encoder)
+            self._write(folder, blocks, nesting, rule, precision, self.encoder)
             small = StoredVectors.load(folder)
         else:
-            values = self._join(blocks, granularity["dim"])
+            values = precision.join(blocks, (len(self), granularity["dim"]), rule)
             ids = None if self.ids is None else self.ids.copy()
             small = StoredVectors.__new__(StoredVectors)
             small._fill(values, nesting, rule, ids, self.encoder, self.fields, self.columns)
@@ -238,7 +279,7 @@ class StoredVectors:
         name = " + ".join(filter(None, (self.encoder, type(by).__name__))) if encoder is None else encoder
         values = (by.transform(self.values[rows]).astype(np.float32) for rows in blocks_of(self.values))
         blocks = (check_vectors(block, "mapped vectors") for block in values)
-        self._write(folder, blocks, by.nesting, by.rule, np.dtype(np.float32), name)
+        self._write(folder, blocks, by.nesting, by.rule, Precision(np.dtype(np.float32), 32), name)
         return StoredVectors.load(folder)
 
     def with_table(self, ids: Ids | None, fields: Any, columns: Mapping[str, str]) -> StoredVectors:
@@ -249,22 +290,23 @@ class StoredVectors:
 
     def cost(self, at: At = None) -> Cost:
         """Bytes of the vectors at one size, all and one; nothing is computed."""
-        dim = self.nesting.resolve(at)["dim"]
-        one = dim * self.values.dtype.itemsize
+        granularity = self.nesting.resolve(at)
+        one = Precision.of(self.values).at(granularity).row_bytes(granularity["dim"])
         return Cost(size_bytes=len(self) * one, output_bytes=one)
 
     def save(self, folder: str | Path, /) -> None:
         """Write a verified folder."""
-        blocks = (self.values[rows] for rows in blocks_of(self.values))
-        self._write(folder, blocks, self.nesting, self.rule, self.values.dtype, self.encoder)
+        held, rows = self.values, blocks_of(self.values)
+        blocks = (held.codes(each) if isinstance(held, BitPlanes) else held[each] for each in rows)
+        self._write(folder, blocks, self.nesting, self.rule, Precision.of(held), self.encoder)
 
     @classmethod
     def load(cls, folder: str | Path, /) -> Self:
         """Read what ``save`` wrote; the vectors stay on disk as a memory map."""
         manifest, root = read_folder(folder, _KIND), home_path(folder)
-        values = open_array(root / _VALUES)
-        ids = open_array(root / _IDS) if _IDS in manifest.files else None
         nesting, rule, settings = manifest.read_nesting(), manifest.read_cut(), manifest.settings
+        values = open_values(root, rule, settings.get("bits"))
+        ids = open_array(root / _IDS) if _IDS in manifest.files else None
         fields = read_columns(root / _FIELDS, settings.get("fields", {}), len(values))
         return cls.__new__(cls)._fill(
             values, nesting, rule, ids, settings["encoder"], fields, settings.get("columns", {})
@@ -276,20 +318,21 @@ class StoredVectors:
         blocks: Iterable[Vectors],
         nesting: Nesting,
         rule: CutRule,
-        dtype: np.dtype[Any],
+        precision: Precision,
         encoder: str,
     ) -> None:
-        of_table = {"fields": self.fields.kinds, "columns": self.columns}
+        bits = precision.bits if precision.is_code else None
+        of_table = {"fields": self.fields.kinds, "columns": self.columns, "bits": bits}
         settings = {"encoder": encoder, **{name: value for name, value in of_table.items() if value}}
         with write_folder(folder, _KIND, nesting=nesting, rule=rule, settings=settings) as path:
-            write_npy(path / _VALUES, blocks, (len(self), nesting.full["dim"]), dtype)
+            precision.write(path, blocks, (len(self), nesting.full["dim"]))
             if self.ids is not None:
                 with (path / _IDS).open("wb") as stream:
                     np.save(stream, self.ids, allow_pickle=False)
             if self.fields.by_name:
                 write_columns(path / _FIELDS, parts_of(self.fields), self.fields.kinds)
 
-    def _gather(self, rows: ArrayLike, dim: int) -> Vectors:
+    def _check(self, rows: ArrayLike) -> NDArray[Any]:
         numbers = np.asarray(rows)
         if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
             raise DataError(
@@ -300,75 +343,36 @@ class StoredVectors:
             raise DataError(
                 f"there is no {name_rows(wrong)}; the {len(self)} rows are numbered 0 to {len(self) - 1}"
             )
-        return self._read(numbers, dim)
+        return numbers
+
+    def _at(self, rows: slice | NDArray[Any], granularity: Granularity) -> Vectors:
+        dim = granularity["dim"]
+        return self._each(rows, [dim], granularity.get("bits", 32))[dim]
+
+    def _each(self, rows: slice | NDArray[Any], dims: Sequence[int], bits: int) -> dict[int, Vectors]:
+        """Rows at several sizes of one precision; they are read once."""
+        if isinstance(self.values, BitPlanes):
+            return cut_each(self.values.read(rows, max(dims), bits), dims, self.rule)
+        if bits in CODE_BITS:
+            return cut_each(self.values[rows], dims, self.rule, bits=bits)
+        found = self._read(rows, max(dims))
+        if "bits" in self.nesting.axes:
+            found = found.astype(
+                np.result_type(found, np.float32), copy=False
+            )  # of halves, the cut is a float32
+        return cut_each(found, dims, self.rule, bits=bits)
 
     def _read(self, rows: slice | NDArray[Any], dim: int) -> Vectors:
-        """Rows as they are stored; only the entries that a cut to ``dim`` needs."""
-        found: Vectors = (self.values if self.rule.before != "none" else cut(self.values, dim, RAW))[rows]
+        """Floats as they are stored; only the entries that a cut to ``dim`` needs."""
+        found: Vectors = (self.values if self.rule.before != "none" else self.values[:, :dim])[rows]
         return found
 
-    def _prepared(self, dim: int) -> Iterator[Vectors]:
-        """The leading entries of all rows, after what comes before the cut and before what comes after."""
+    def _prepared(self, dim: int, precision: Precision) -> Iterator[NDArray[Any]]:
+        """The leading entries of all rows as they will be held, before what comes after a cut."""
         for rows in blocks_of(self.values):
-            yield cut(self._read(rows, dim), dim, CutRule(self.rule.before, "none"))
-
-    def _join(self, blocks: Iterable[Vectors], dim: int) -> Vectors:
-        values = np.empty((len(self), dim), self.values.dtype)
-        for rows, block in zip(blocks_of(self.values), blocks, strict=True):
-            values[rows] = block
-        return values
-
-
-def open_vectors(
-    path: str | Path,
-    nesting: Sizes = None,
-    rule: CutRule | None = None,
-    *,
-    ids: Sequence[int] | Sequence[str] | Ids | None = None,
-    encoder: str | None = None,
-    column: str | None = None,
-    id_column: str | None = None,
-    id_kind: IdKind | None = None,
-    fields: Wanted = None,
-) -> StoredVectors:
-    """Vectors from a file or a saved folder.
-
-    Args:
-        path: a folder that nestling saved, which says everything else; or a file: ``.npy`` and ``.fvecs``
-            are read as memory maps, ``.parquet`` into memory. ``-`` is standard input (``.npy`` or parquet).
-        nesting: see :class:`StoredVectors`; goes before what a folder says, as do the next three.
-        rule: by default L2 normalisation after the cut, for cosines.
-        ids: what the rows are called.
-        encoder: what made the vectors.
-        column: of a parquet file, the one that holds the vectors as lists or tensors, or what the names of
-            numbered columns of floats (``v0``, ``v1``, ...) begin with; needed if several could.
-        id_column: of a parquet file, the one that holds the ids; by default ``id`` or ``_id``, if there; ""
-            is none.
-        id_kind: ``"text"`` makes whole numbers in that column texts, ``"int"`` texts whole numbers.
-        fields: of a parquet file, the other columns to keep; by default all whose values a field can hold.
-
-    Raises:
-        DataError: if it does not exist, is of another kind, truncated or corrupt, or holds vectors that
-            cannot be used (rows named); see :class:`StoredVectors`.
-        ArtifactError: if a saved folder is torn or altered.
-        MissingExtraError: for parquet without pyarrow.
-    """
-    with reading_errors(home_path(path)):
-        is_folder = home_path(path).is_dir()
-    if is_folder:
-        return StoredVectors.of(StoredVectors.load(home_path(path)), nesting, rule, ids=ids, encoder=encoder)
-    check_id_kind(id_kind)
-    file = read_vector_file(path, column=column, id_column=id_column)
-    kept, named = None, {"vector": column, "id": id_column}
-    if file.others is not None:
-        read = file.others
-        kept = TableFile.open(path, None, "", fields, has_texts=False, read=lambda _: read()).all_fields()
-    return StoredVectors(
-        file.values,
-        nesting,
-        rule or CutRule(),
-        ids=ids_as(file.ids, id_kind) if ids is None else ids,
-        encoder=encoder or "",
-        fields=kept,
-        columns={part: name for part, name in named.items() if name is not None},
-    )
+            if isinstance(self.values, BitPlanes):
+                yield self.values.codes(rows, dim, precision.bits)
+            elif precision.is_code:
+                yield self.rule.encode(self.values[rows])[:, :dim]
+            else:
+                yield cut(self._read(rows, dim), dim, CutRule(self.rule.before, "none"))

@@ -154,7 +154,7 @@ def table_like(
 
 def open_rows(source: Path, columns: ColumnFlags, table: Path | None, **about: Any) -> StoredVectors:
     """Vectors with the ids and fields that are in their own file, or in a table beside it."""
-    from nestling.vectors.stored import open_vectors
+    from nestling.vectors.opening import open_vectors
 
     if table is None:
         if (columns.id_column or columns.fields) and source.suffix.lower() != ".parquet":
@@ -188,7 +188,7 @@ def open_queries(path: Path | None) -> Any:
     if path is None:
         return None
     if path.is_dir() or not is_table(path):
-        from nestling.vectors.stored import open_vectors
+        from nestling.vectors.opening import open_vectors
 
         return open_vectors(path).values
     from nestling.data.texts import read_texts

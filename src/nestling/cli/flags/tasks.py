@@ -146,7 +146,7 @@ def vector_task(stored: StoredVectors, flags: TaskFlags) -> Task:
         DataError: for data that cannot be used.
     """
     from nestling.measure.tasks.tasks import Retrieval
-    from nestling.vectors.stored import open_vectors
+    from nestling.vectors.opening import open_vectors
 
     if flags.labels is not None:
         labels = _read_labels(flags.labels, len(stored))

@@ -78,7 +78,7 @@ class VectorFlags:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The arguments of :func:`~nestling.vectors.stored.open_vectors`."""
+        """The arguments of :func:`~nestling.vectors.opening.open_vectors`."""
         return {"nesting": self.nesting, "rule": self.rule, "encoder": self.made_by}
 
     def check_absent(self) -> None:

@@ -74,7 +74,7 @@ def _arguments(text: str) -> Iterator[str]:
 
 def _is_text_form(found: re.Match[str]) -> bool:
     """Whether it is part of a granularity or a point, which the command line writes in the same way."""
-    from nestling.granularity import named_axes  # slow to import, and only errors need it
+    from nestling.axes import named_axes  # slow to import, and only errors need it
 
     return found["name"] in {*named_axes(), *_OF_POINTS} and found["value"] != ""
 

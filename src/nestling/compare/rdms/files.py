@@ -14,7 +14,8 @@ from nestling.compare.rdms.from_patterns import Metric, rdm
 from nestling.compare.rdms.rdms import RDMs
 from nestling.cut import RAW
 from nestling.errors import ConfigError, DataError
-from nestling.vectors.stored import StoredVectors, open_vectors
+from nestling.vectors.opening import open_vectors
+from nestling.vectors.stored import StoredVectors
 
 _FEWEST_STIMULI = 3
 
@@ -28,7 +29,7 @@ def rdms_of_files(
     Where all files name their rows (ids), rows belong together by name, and else by place.
 
     Args:
-        paths: files or folders as :func:`~nestling.vectors.stored.open_vectors` reads them. A folder's cut
+        paths: files or folders as :func:`~nestling.vectors.opening.open_vectors` reads them. A folder's cut
             rule is followed; a file is taken as it stands.
         metric: see :func:`~nestling.compare.rdms.from_patterns.rdm`.
         limit: larger files are sampled down to this number of rows, the same in all files.

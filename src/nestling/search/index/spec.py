@@ -95,7 +95,7 @@ class IndexSpec:
         if rows is not None:
             _check_lists(chosen, len(rows))
         resolved = chosen.resolve(full)
-        sizes = read_full_sizes(rows.nesting if nesting is None and rows is not None else nesting, full)
+        sizes = read_full_sizes(rows.sizes if nesting is None and rows is not None else nesting, full)
         if rows is not None:  # which took the arguments in already
             rule, encoder, columns = rows.rule, rows.encoder, rows.columns
             kinds = rows.fields.kinds if kinds is None else kinds

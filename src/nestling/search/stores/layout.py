@@ -120,7 +120,7 @@ class Layout:
             )
         try:
             record = _Record.model_validate(raw)
-            rule = CutRule(**record.cut)  # type: ignore[arg-type]
+            rule = CutRule.from_json(record.cut)
             return cls(
                 Nesting.parse(record.nesting),
                 record.shortlist_dim,

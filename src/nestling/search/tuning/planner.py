@@ -229,7 +229,7 @@ def build(
             with suppress(ConfigError):  # a plan that was given stays, whatever it finds
                 retune(index, recall=recall, max_bytes=max_bytes, max_ms=max_ms, **options)
         return index
-    sizes = read_sizes(nesting or rows.nesting, rows.values.shape[1])
+    sizes = read_sizes(nesting or rows.sizes, rows.values.shape[1])
     with Comparison(rows, queries, k, rows.rule, metric, seed, workers) as comparison:
         nested = nesting is not None or rows.is_nested
         chosen, frontier = _run(comparison, None, sizes.sizes("dim"), nested, recall, max_bytes, max_ms)

@@ -146,7 +146,7 @@ class IndexManifest:
     @cached_property
     def takes(self) -> dict[int, CutRule]:
         """The rule for queries of each width: of this index, and of those it was extracted from."""
-        earlier = {dim: CutRule(**rule) for dim, rule in self.settings.sources}  # type: ignore[arg-type]
+        earlier = {dim: CutRule.from_json(rule) for dim, rule in self.settings.sources}
         return {**earlier, self.settings.dim: self.rule}
 
     @cached_property

@@ -1,15 +1,61 @@
-"""Parser for the text of a nesting: the sizes on each axis, as a list, doubling, or in steps."""
+"""Axes of granularities: their order, the sizes that they take, and the text of those."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+import numpy as np
+
+from nestling.arguments.formatting import shown
 from nestling.errors import GranularityError
 
+AXES = ("dim", "bits", "layer", "tokens", "audio", "video", "width")
+"""In the order in which they are written. Any other name is an axis too, and follows these."""
+_named = set(AXES)
+CODE_BITS = (1, 2, 3, 4, 8)
+FLOAT_BITS = (16, 32)
+OF_ONE_EMBEDDING = ("dim", "bits")
+"""One embedding is cut on these; sizes on the other axes are computed apart."""
+
+_PRECISIONS = (*CODE_BITS, *FLOAT_BITS)
 _AXIS_SIZES = re.compile(
     r"\s*(?:(?P<axis>\w+)\s*=\s*)?(?:(?P<first>\d{1,9})\s*\.\.\s*(?P<last>\d{1,9})(?:\s*\+\s*(?P<step>\d{1,9}))?"
     r"|(?P<listed>\d{1,9}(?:\s*,\s*\d{1,9})*))\s*"
 )
+
+
+def axis_order(axis: str) -> tuple[int, str]:
+    """The key by which axes are sorted in text: known ones first."""
+    return (AXES.index(axis) if axis in AXES else len(AXES), axis)
+
+
+def named_axes() -> frozenset[str]:
+    """All axes that a granularity of this process has named; messages write their sizes as text."""
+    return frozenset(_named)
+
+
+def note_named(axes: Iterable[str]) -> None:
+    """Remember the axes of a granularity."""
+    _named.update(axes)
+
+
+def size_of(axis: str, value: object) -> int:
+    """``value`` as a size on ``axis``.
+
+    Raises:
+        GranularityError: for anything but a whole number of at least 1, or bits that no precision has.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise GranularityError(f"a size of {axis} is a whole number of at least 1, not {shown(value)}")
+    if value < 1:
+        raise GranularityError(f"{axis}={value} is not a size; give a whole number of at least 1")
+    if axis == "bits" and value not in _PRECISIONS:
+        raise GranularityError(
+            f"bits={value} is no precision; give one of {', '.join(map(str, _PRECISIONS))} "
+            "(16 and 32 are floats)"
+        )
+    return int(value)
 
 
 def doubled(smallest: int, full: int) -> list[int]:

@@ -1,0 +1,141 @@
+"""Bit planes: the codes of vectors, one file or array for each bit, of which the leading ones are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.bits import MOST_BITS, BitCode, Codes, Floats
+from nestling.errors import DataError
+from nestling.storage.artifact import open_array
+from nestling.storage.npy import write_npy_together
+
+Bytes = NDArray[np.uint8]
+Rows = slice | NDArray[Any]
+
+_HIGHEST = 1 << (MOST_BITS - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class BitPlanes:
+    """The codes of n vectors, held bit by bit.
+
+    ``planes[rows]`` gives their values, ``Float32[rows, dim]``; ``planes[..., :dim]`` is a view of fewer.
+
+    Args:
+        planes: ``UInt8[n, bytes]`` each, the most significant bit first; a byte holds eight entries, the
+            first in its highest bit.
+        code: what the codes stand for.
+    """
+
+    planes: tuple[Bytes, ...]
+    code: BitCode
+
+    dtype = np.dtype(np.float32)
+    ndim = 2
+
+    @classmethod
+    def of(cls, codes: Codes, code: BitCode, bits: int = MOST_BITS) -> Self:
+        """The leading ``bits`` planes of 8-bit codes ``UInt8[n, dim]``."""
+        return cls(tuple(packed(codes, bits)), code)
+
+    @property
+    def bits(self) -> int:
+        """Bits of each entry."""
+        return len(self.planes)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and entries."""
+        return len(self.planes[0]), self.code.dim
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the codes."""
+        return sum(plane.nbytes for plane in self.planes)
+
+    def __len__(self) -> int:
+        return len(self.planes[0])
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, tuple):
+            return self.read(key)
+        rows, entries = key
+        narrow = replace(self, code=self.code.cut(len(range(*entries.indices(self.code.dim)))))
+        return narrow if rows is Ellipsis or rows == slice(None) else narrow.read(rows)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.read(slice(None)).astype(dtype or np.float32, copy=False)
+
+    def codes(self, rows: Rows, dim: int | None = None, bits: int | None = None) -> Codes:
+        """Codes of some rows in 8 bits, of which those that are not read are zero: ``UInt8[rows, dim]``."""
+        dim, bits = dim or self.code.dim, bits or self.bits
+        if bits > self.bits:
+            raise DataError(f"these codes hold {self.bits} bits an entry, not {bits}")
+        return unpacked((plane[rows, : stride_of(dim)] for plane in self.planes[:bits]), dim)
+
+    def read(self, rows: Rows, dim: int | None = None, bits: int | None = None) -> Floats:
+        """The values of some rows by their leading codes and bits, ``Float32[rows, dim]``."""
+        return self.code.decode(self.codes(rows, dim, bits), bits or self.bits)
+
+    def cut(self, dim: int, bits: int) -> BitPlanes:
+        """The codes of the leading entries in the leading bits, in memory of their own."""
+        return BitPlanes(
+            tuple(_cleared(plane[:, : stride_of(dim)], dim) for plane in self.planes[:bits]),
+            self.code.cut(dim),
+        )
+
+
+def stride_of(dim: int) -> int:
+    """Bytes of a row of one plane."""
+    return -(-dim // 8)
+
+
+def packed(codes: Codes, bits: int = MOST_BITS) -> list[Bytes]:
+    """The leading planes of 8-bit codes ``UInt8[n, dim]``, each ``UInt8[n, bytes]``."""
+    return [np.packbits(codes & np.uint8(_HIGHEST >> place), axis=1) for place in range(bits)]
+
+
+def unpacked(planes: Iterable[Bytes], dim: int) -> Codes:
+    """The 8-bit codes that planes hold, ``UInt8[n, dim]``; bits of further planes are zero."""
+    codes = None
+    for place, plane in enumerate(planes):
+        part = np.unpackbits(plane, axis=1, count=dim) << np.uint8(MOST_BITS - 1 - place)
+        codes = part if codes is None else np.bitwise_or(codes, part, out=codes)
+    if codes is None:
+        raise DataError("codes need at least one plane")
+    return codes
+
+
+def plane_file(folder: Path, place: int) -> Path:
+    """The file of one plane, counted from the most significant one."""
+    return folder / f"plane{place + 1}.npy"
+
+
+def write_planes(folder: Path, blocks: Iterable[Codes], shape: tuple[int, int], bits: int) -> None:
+    """Write the leading planes of blocks of 8-bit codes, a file each."""
+    paths = [plane_file(folder, place) for place in range(bits)]
+    parts: Iterator[list[Bytes]] = (packed(block, bits) for block in blocks)
+    write_npy_together(paths, parts, (shape[0], stride_of(shape[1])), np.dtype(np.uint8))
+
+
+def open_planes(folder: Path, code: BitCode, bits: int) -> BitPlanes:
+    """Planes as memory maps.
+
+    Raises:
+        ArtifactError: if one cannot be read.
+    """
+    return BitPlanes(tuple(open_array(plane_file(folder, place)) for place in range(bits)), code)
+
+
+def _cleared(plane: Bytes, dim: int) -> Bytes:
+    """A copy whose bits beyond ``dim`` are zero."""
+    found = np.array(plane)
+    if dim % 8:
+        found[:, -1] &= np.uint8(0xFF << (8 - dim % 8) & 0xFF)
+    return found

@@ -1,0 +1,126 @@
+"""How the entries of stored vectors are held: as floats, or as codes of a few bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.axes import CODE_BITS, FLOAT_BITS
+from nestling.cut import CutRule
+from nestling.granularity import Granularity, Nesting
+from nestling.storage.artifact import open_array
+from nestling.storage.npy import write_npy
+from nestling.vectors.matrix import Sizes, read_full_sizes
+from nestling.vectors.planes import BitPlanes, open_planes, packed, stride_of, write_planes
+
+Values: TypeAlias = Any
+"""``Float[n, dim]``, or :class:`BitPlanes`, which read like it."""
+
+_FILE = "vectors.npy"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Floats of a type, or codes of some bits.
+
+    Args:
+        dtype: of floats; None for codes.
+        bits: of an entry.
+    """
+
+    dtype: np.dtype[Any] | None
+    bits: int
+
+    @classmethod
+    def of(cls, values: Values) -> Self:
+        """That of some values."""
+        if isinstance(values, BitPlanes):
+            return cls(None, values.bits)
+        return cls(values.dtype, min(8 * values.dtype.itemsize, max(FLOAT_BITS)))
+
+    def at(self, granularity: Granularity) -> Precision:
+        """The precision of what is extracted from such values."""
+        bits = granularity.get("bits", self.bits)
+        if bits == self.bits:
+            return self
+        return Precision(None if bits in CODE_BITS else np.dtype(np.float16), bits)
+
+    @property
+    def is_code(self) -> bool:
+        """Whether entries are codes."""
+        return self.dtype is None
+
+    def row_bytes(self, dim: int) -> int:
+        """Bytes of one vector."""
+        return stride_of(dim) * self.bits if self.dtype is None else dim * self.dtype.itemsize
+
+    def precisions(self, rule: CutRule) -> tuple[int, ...]:
+        """The sizes on the axis ``bits`` of such values under a rule; none without a code."""
+        sizes = (*CODE_BITS, *FLOAT_BITS) if rule.code is not None else ()
+        return tuple(bits for bits in sizes if bits <= self.bits)
+
+    def write(self, folder: Path, blocks: Iterable[NDArray[Any]], shape: tuple[int, int]) -> None:
+        """Write blocks of floats, or of 8-bit codes ``UInt8[rows, dim]``."""
+        if self.dtype is None:
+            write_planes(folder, blocks, shape, self.bits)
+        else:
+            write_npy(folder / _FILE, blocks, shape, self.dtype)
+
+    def join(self, blocks: Iterable[NDArray[Any]], shape: tuple[int, int], rule: CutRule) -> Values:
+        """The same in memory."""
+        kind, width, count = (
+            (self.dtype, shape[1], 1) if self.dtype else (np.uint8, stride_of(shape[1]), self.bits)
+        )
+        parts, start = [np.empty((shape[0], width), kind) for _ in range(count)], 0
+        for block in blocks:
+            for part, piece in zip(parts, [block] if self.dtype else packed(block, self.bits), strict=True):
+                part[start : start + len(block)] = piece
+            start += len(block)
+        return parts[0] if rule.code is None else BitPlanes(tuple(parts), rule.code)
+
+
+def full_nesting(given: Sizes, values: Values, rule: CutRule) -> Nesting:
+    """The sizes that an argument names, each at every precision that the values have under a rule.
+
+    Raises:
+        GranularityError: for sizes that do not end at the full one, or ``bits`` under a rule without a code.
+    """
+    nesting = None if given is None else Nesting.of(given)
+    if nesting is not None and "bits" in nesting.axes and rule.code is not None:
+        nesting = nesting.without("bits")
+    sizes = read_full_sizes(nesting, values.shape[1])
+    precisions = Precision.of(values).precisions(rule)
+    return sizes.times(bits=precisions) if precisions else sizes
+
+
+def open_values(folder: Path, rule: CutRule, bits: int | None) -> Values:
+    """Values that :meth:`Precision.write` wrote, as memory maps.
+
+    Args:
+        folder: where they lie.
+        rule: of the vectors; codes are decoded by its code.
+        bits: of the codes; None for floats.
+    """
+    if bits is None or rule.code is None:
+        return open_array(folder / _FILE)
+    return open_planes(folder, rule.code, bits)
+
+
+def extracted(nesting: Nesting, granularity: Granularity) -> Nesting:
+    """What is left of a nesting: codes hold their leading bits, but floats that were cut give no codes."""
+    found = nesting.up_to(granularity)
+    if granularity.get("bits") not in FLOAT_BITS:
+        return found
+    return Nesting(tuple(g for g in found if g["bits"] == granularity["bits"]))
+
+
+def extracted_rule(rule: CutRule, granularity: Granularity) -> CutRule:
+    """The rule of what is extracted."""
+    is_code = rule.code is not None and granularity.get("bits") in CODE_BITS
+    code = rule.code.cut(granularity["dim"]) if rule.code is not None and is_code else None
+    return replace(rule, before="none", code=code)
