@@ -30,9 +30,9 @@ MOST_ROWS = 65_536
 """A calibration reads no more."""
 
 # In standard deviations. The cells of 4 bits are equal from -_INNER to _INNER, the first and the last open.
-# Finer bits divide each cell evenly, the open ones as if they ended at _OUTER. For normally distributed entries
-# the mean squared error is 0, 8, 9 and 33 % above that of the best code (Lloyd-Max) of 1, 2, 3 and 4 bits; a
-# smaller _INNER is better at 2 bits, worse at 4. Integer kernels need the evenly spaced values of equal cells.
+# Finer bits divide each cell evenly, the open ones as if they ended at _OUTER. For normally distributed
+# entries the mean squared error is 0, 8, 9 and 33 % above that of the best code (Lloyd-Max) of 1, 2, 3 and 4
+# bits; a smaller _INNER is better at 2 bits, worse at 4. Integer kernels need evenly spaced values.
 _INNER = 2.4
 _OUTER = 5.0
 _CELLS = 16

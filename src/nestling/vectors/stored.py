@@ -315,7 +315,7 @@ class StoredVectors:
     def _write(
         self,
         folder: str | Path,
-        blocks: Iterable[Vectors],
+        blocks: Iterable[NDArray[Any]],
         nesting: Nesting,
         rule: CutRule,
         precision: Precision,

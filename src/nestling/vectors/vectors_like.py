@@ -28,4 +28,4 @@ def values_of(
         return check_vectors(given, what, dim=dim)
     if dim not in (None, given.values.shape[1]):
         raise DataError(f"{what} have {given.values.shape[1]} entries a row, but {dim} are expected")
-    return given.values
+    return given.values  # type: ignore[no-any-return]
