@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
@@ -49,7 +49,7 @@ class CutRule:
 
     before: Before = "none"
     after: After = "l2"
-    code: BitCode | None = None
+    code: BitCode | None = field(default=None, repr=False)
 
     @property
     def again(self) -> CutRule:

@@ -25,7 +25,7 @@ _HIGHEST = 1 << (MOST_BITS - 1)
 class BitPlanes:
     """The codes of n vectors, held bit by bit.
 
-    ``planes[rows]`` gives their values, ``Float32[rows, dim]``; ``planes[..., :dim]`` is a view of fewer.
+    ``planes[rows]`` gives their values, ``Float32[rows, dim]``; ``planes[..., :8]`` is a view of eight.
 
     Args:
         planes: ``UInt8[n, bytes]`` each, the most significant bit first; a byte holds eight entries, the

@@ -364,7 +364,7 @@ class StoredVectors:
 
     def _read(self, rows: slice | NDArray[Any], dim: int) -> Vectors:
         """Floats as they are stored; only the entries that a cut to ``dim`` needs."""
-        found: Vectors = (self.values if self.rule.before != "none" else self.values[:, :dim])[rows]
+        found: Vectors = (self.values if self.rule.before != "none" else cut(self.values, dim, RAW))[rows]
         return found
 
     def _prepared(self, dim: int, precision: Precision) -> Iterator[NDArray[Any]]:
@@ -373,6 +373,6 @@ class StoredVectors:
             if isinstance(self.values, BitPlanes):
                 yield self.values.codes(rows, dim, precision.bits)
             elif precision.is_code:
-                yield self.rule.encode(self.values[rows])[:, :dim]
+                yield cut(self.rule.encode(self.values[rows]), dim, RAW)
             else:
                 yield cut(self._read(rows, dim), dim, CutRule(self.rule.before, "none"))
