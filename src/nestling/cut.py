@@ -92,14 +92,14 @@ class CutRule:
             )
         return self.code
 
-    def encode(self, x: NDArray[np.floating[Any]]) -> Codes:
-        """The 8-bit codes ``UInt8[n, dim]`` of whole vectors ``Float[n, full]``.
+    def encode(self, x: NDArray[np.floating[Any]], dim: int | None = None) -> Codes:
+        """The 8-bit codes ``UInt8[n, dim]`` of whole vectors ``Float[n, full]``, or of their leading entries.
 
         Raises:
             DataError: for a rule without a code, or vectors of another size.
         """
         code = self.needed_code
-        return code.encode(cut(x, x.shape[-1], CutRule(self.before, self.after)))
+        return code.encode(cut(x, x.shape[-1], CutRule(self.before, self.after)))[..., :dim]
 
     def to_json(self) -> dict[str, Any]:
         """The rule as saved in a manifest."""

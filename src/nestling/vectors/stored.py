@@ -373,6 +373,6 @@ class StoredVectors:
             if isinstance(self.values, BitPlanes):
                 yield self.values.codes(rows, dim, precision.bits)
             elif precision.is_code:
-                yield cut(self.rule.encode(self.values[rows]), dim, RAW)
+                yield self.rule.encode(self.values[rows], dim)
             else:
                 yield cut(self._read(rows, dim), dim, CutRule(self.rule.before, "none"))
