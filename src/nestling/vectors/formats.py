@@ -56,7 +56,7 @@ def to_format(vectors: ArrayLike, form: Format, *, ranges: Ranges | None = None)
     """
     x = check_vectors(vectors)
     if form in ("float32", "float16"):
-        return x.astype(form)
+        return np.asarray(x, form)
     if form in ("binary", "ubinary"):
         bits = np.packbits(x > 0, axis=1)
         return bits if form == "ubinary" else (bits ^ np.uint8(_OFFSET)).view(np.int8)

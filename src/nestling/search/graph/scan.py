@@ -354,12 +354,12 @@ class GraphScan:
             representatives, values = found.indices, found.scores
         else:
             direct = self._centring.direct(check_vectors(queries, "queries"))
-            found = self._candidates(direct, kept, beam, allowed if members is None else members.reached)
+            candidates = self._candidates(direct, kept, beam, allowed if members is None else members.reached)
             if self._residuals is None:
-                representatives, values = graph_kernels.rank(self._stored, direct, found, nodes)
+                representatives, values = graph_kernels.rank(self._stored, direct, candidates, nodes)
             else:
                 representatives, values = graph_kernels.rank_coded(
-                    self._searched, self._residuals, queries, found, nodes
+                    self._searched, self._residuals, queries, candidates, nodes
                 )
         indices, scores = representatives[:, :k], values[:, :k]
         if members is not None and members.is_needed(indices):
