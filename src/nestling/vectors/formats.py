@@ -59,10 +59,10 @@ def to_format(vectors: ArrayLike, form: Format, *, ranges: Ranges | None = None)
         return np.asarray(x, form)
     if form in ("binary", "ubinary"):
         bits = np.packbits(x > 0, axis=1)
-        return bits if form == "ubinary" else (bits ^ np.uint8(_OFFSET)).view(np.int8)
+        return bits if form == "ubinary" else _signed(bits)
     low, step = _scale(ranges, x.shape[1], form)
     codes = np.clip(np.floor((x - low) / step), 0, _STEPS).astype(np.uint8)
-    return codes if form == "uint8" else (codes ^ np.uint8(_OFFSET)).view(np.int8)
+    return codes if form == "uint8" else _signed(codes)
 
 
 @checked(form=OneOf(get_args(Format)))
@@ -96,6 +96,11 @@ def from_format(
     codes = x if form == "uint8" else x.view(np.uint8) ^ np.uint8(_OFFSET)
     # The middle of a step: its lower end could be rounded into the step below.
     return np.asarray(low + (codes + np.float32(0.5)) * step, np.float32)
+
+
+def _signed(codes: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Bytes with 128 taken off each."""
+    return (codes ^ np.uint8(_OFFSET)).view(np.int8)
 
 
 def _entries(row_bytes: int, dim: int | None, form: str) -> int:
