@@ -82,16 +82,7 @@ def build(
 
         Plan.parse(plan)
     if encoder is None:
-        if overwrite:
-            raise ConfigError(
-                "--overwrite is for collections, made with --encoder; give an index a new folder"
-            )
-        if is_table(source):
-            raise ConfigError(
-                f"{source} holds no vectors; to encode the texts of a table: nestling index build {source} "
-                f"--encoder wordllama -o {output}; or give the vectors of its rows and this table: "
-                f"nestling index build vectors.npy --table {source} -o {output}"
-            )
+        _check_for_vectors(source, output, overwrite=overwrite)
         with _of_vectors(source, output, columns, vectors, targets, at, plan) as made:
             show_index(made, as_json)
     else:
@@ -100,6 +91,18 @@ def build(
             source, output, columns, targets, encoder, at, plan, overwrite=overwrite
         ) as collection:
             show_index(collection.index, as_json)
+
+
+def _check_for_vectors(source: Path, output: Path, *, overwrite: bool) -> None:
+    """Refuse what only a build from texts takes."""
+    if overwrite:
+        raise ConfigError("--overwrite is for collections, made with --encoder; give an index a new folder")
+    if is_table(source):
+        raise ConfigError(
+            f"{source} holds no vectors; to encode the texts of a table: nestling index build {source} "
+            f"--encoder wordllama -o {output}; or give the vectors of its rows and this table: "
+            f"nestling index build vectors.npy --table {source} -o {output}"
+        )
 
 
 def _of_texts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,13 @@ from nestling.cli.flags.options import AsJson, At, Model, Wait
 from nestling.cli.flags.tables import ColumnFlags, open_table
 from nestling.cli.terminal.output import say, show, show_json
 from nestling.data.tables.input_file import find_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nestling.cut import CutRule
+    from nestling.data.tables.description import TableFile
+    from nestling.granularity import Nesting
 
 
 @with_groups
@@ -40,45 +47,59 @@ def encode(
     find_file(texts)  # before what takes long to import
     from nestling.domains.text.encoding import encoded
     from nestling.encoders.text.opening import check_model, open_encoder
-    from nestling.storage.artifact import check_file_target, check_folder_target
-    from nestling.storage.npy import write_array
-    from nestling.vectors.stored import StoredVectors
 
     is_npy = output.suffix.lower() == ".npy"
-    if is_npy:
-        check_file_target(output, overwrite=overwrite)
-    else:
-        check_folder_target(output, "stored_vectors")
+    _check_output(output, is_npy=is_npy, overwrite=overwrite)
     source = open_table(texts, columns)
     check_model(model, at)
     encoder = open_encoder(model)
     granularity = encoder.nesting.resolve(at)
-    work = encoded(encoder, source, output, granularity, batch_size=batch_size, wait=wait)
-    with work as matrix:
+    with encoded(encoder, source, output, granularity, batch_size=batch_size, wait=wait) as matrix:
         rows, dim = matrix.shape
         if is_npy:
-            write_array(output, matrix)
-            if source.ids is not None or len(source.kinds) > 1:
-                say(
-                    f"{output} holds vectors only; give a folder as -o to keep the ids and columns of {texts}"
-                )
+            _write_array(output, matrix, source, texts)
         else:
-            nesting = encoder.nesting.up_to(granularity)
-            with TemporaryDirectory(dir=output.resolve().parent, prefix=".nestling-") as place:
-                kept = source.spooled_fields(Path(place) / "fields")
-                stored = StoredVectors(
-                    matrix,
-                    nesting,
-                    encoder.rule.again,
-                    ids=source.ids,
-                    encoder=model,
-                    fields=kept,
-                    columns=source.columns,
-                )
-                stored.save(output)
+            nesting, rule = encoder.nesting.up_to(granularity), encoder.rule.again
+            _write_folder(output, matrix, nesting, rule, source, model)
     say(f"{rows:,} vectors of {dim} dims")
     answer = {"vectors": str(output), "rows": rows, "granularity": str(granularity)}
     show_json(answer) if as_json else show(str(output))
+
+
+def _check_output(output: Path, *, is_npy: bool, overwrite: bool) -> None:
+    """Refuse an output that may not be replaced, before anything is encoded."""
+    from nestling.storage.artifact import check_file_target, check_folder_target
+
+    if is_npy:
+        check_file_target(output, overwrite=overwrite)
+    else:
+        check_folder_target(output, "stored_vectors")
+
+
+def _write_array(output: Path, matrix: NDArray[Any], source: TableFile, texts: Path) -> None:
+    from nestling.storage.npy import write_array
+
+    write_array(output, matrix)
+    if source.ids is not None or len(source.kinds) > 1:
+        say(f"{output} holds vectors only; give a folder as -o to keep the ids and columns of {texts}")
+
+
+def _write_folder(
+    output: Path, matrix: NDArray[Any], nesting: Nesting, rule: CutRule, source: TableFile, model: str
+) -> None:
+    from nestling.vectors.stored import StoredVectors
+
+    with TemporaryDirectory(dir=output.resolve().parent, prefix=".nestling-") as place:
+        stored = StoredVectors(
+            matrix,
+            nesting,
+            rule,
+            ids=source.ids,
+            encoder=model,
+            fields=source.spooled_fields(Path(place) / "fields"),
+            columns=source.columns,
+        )
+        stored.save(output)
 
 
 def extract(

@@ -15,6 +15,7 @@ from nestling.cli.flags.tasks import TaskFlags, text_task, vector_task
 from nestling.cli.terminal.output import check_results, say, show, show_json
 
 if TYPE_CHECKING:
+    from nestling.granularity import Nesting
     from nestling.measure.curve.curve import Curve
 
 _TARGETS = "Targets"
@@ -59,40 +60,41 @@ def sweep(
     """
     from nestling.granularity import Nesting
     from nestling.measure.curve.table import check_format
-    from nestling.measure.sweep import sweep as measure
 
     check_format(format)
     check_results(output, "curve.json", "curve.png", "grid.png", "report.html")
     wanted = None if nesting is None else Nesting.parse(nesting)
-    how: dict[str, Any] = {
-        "seed": flags.seed,
-        "name": name or model,
-        "latency": latency,
-        "truncation": truncation,
-    }
-    how["source"] = flags.source
-    if flags.are_of_vectors:
-        from nestling.vectors.opening import open_vectors
-
-        stored = open_vectors(model)
-        task = vector_task(stored, flags)
-        curve = measure(_as_stored, task, wanted or stored.nesting, rule=stored.rule, **how)
-    else:
-        from nestling.encoders.text.opening import check_model, open_encoder
-
-        check_model(model)
-        task = text_task(flags)
-
-        of_layers = wanted if wanted is not None and wanted.axes != ("dim",) else None
-        curve = measure(open_encoder(model, of_layers), task, wanted, **how)
+    measure = _curve_of_vectors if flags.are_of_vectors else _curve_of_model
+    curve = measure(model, wanted, flags, name=name or model, latency=latency, truncation=truncation)
     if output is not None:
         _write(curve, output)
     grid = [curve.grid()] if len(curve.nesting.axes) == 2 and format == "text" else []
     show(curve.to_json() if as_json else "\n\n".join([curve.table(format), *grid]))  # type: ignore[arg-type]
 
 
+def _curve_of_vectors(path: str, nesting: Nesting | None, flags: TaskFlags, **how: Any) -> Curve:
+    from nestling.measure.sweep import sweep as measure
+    from nestling.vectors.opening import open_vectors
+
+    stored = open_vectors(path)
+    task = vector_task(stored, flags)
+    how |= {"seed": flags.seed, "source": flags.source, "rule": stored.rule}
+    return measure(_as_stored, task, nesting or stored.nesting, **how)
+
+
 def _as_stored(vectors: Any) -> Any:
     return vectors
+
+
+def _curve_of_model(model: str, nesting: Nesting | None, flags: TaskFlags, **how: Any) -> Curve:
+    from nestling.encoders.text.opening import check_model, open_encoder
+    from nestling.measure.sweep import sweep as measure
+
+    check_model(model)
+    task = text_task(flags)
+    of_layers = nesting if nesting is not None and nesting.axes != ("dim",) else None
+    how |= {"seed": flags.seed, "source": flags.source}
+    return measure(open_encoder(model, of_layers), task, nesting, **how)
 
 
 def _write(curve: Curve, output: Path) -> None:

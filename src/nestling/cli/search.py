@@ -20,6 +20,10 @@ from nestling.errors import ConfigError
 from nestling.storage.artifact import MANIFEST
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nestling.search.index.index import AdaptiveIndex
     from nestling.search.index.snapshot.snapshot import Hits
 
 
@@ -115,29 +119,36 @@ def _search_texts(
         check_model(folder / "encoder", asked.get("at"))
         with Collection.open(folder, read_only=True) as collection:
             return [asdict(hit) for hit in collection.search(query, **asked)]
-    from nestling.encoders.reference import has_digest, name_to_open, with_place
-    from nestling.encoders.text.opening import open_encoder
     from nestling.search.index.index import AdaptiveIndex
 
     with AdaptiveIndex.open(folder, read_only=True) as index:
-        reference = with_place(index.encoder, index.folder)
-        name = name_to_open(reference, encoder)
-        if not name:
-            raise ConfigError(
-                f"{folder} does not say what model made its vectors; name it with --encoder, or use --vectors"
-            )
-        if index.encoder and not has_digest(reference):
-            index.check_encoder(encoder or "")
-        made = open_encoder(name)
-        full = made.nesting.full["dim"]
-        # A cut is right only of vectors that are known to be its own.
-        if not index.encoder and full != index.dim:
-            raise ConfigError(
-                f"{name} makes vectors of {full} dims, but those of {folder} have {index.dim}; name the "
-                f"model that made them with --encoder, or build the index with --made-by {name} if it did"
-            )
-        size = index.dim if index.dim in made.nesting.sizes("dim") else None
-        return _of_rows(index.search(made.encode([query], size), **asked))[0]
+        vectors = _encode_for(index, query, encoder)
+        return _of_rows(index.search(vectors, **asked))[0]
+
+
+def _encode_for(index: AdaptiveIndex, query: str, encoder: str | None) -> NDArray[np.float32]:
+    """The query as the model encodes it that made the vectors of an index."""
+    from nestling.encoders.reference import has_digest, name_to_open, with_place
+    from nestling.encoders.text.opening import open_encoder
+
+    reference = with_place(index.encoder, index.folder)
+    name = name_to_open(reference, encoder)
+    if not name:
+        raise ConfigError(
+            f"{index.folder} does not say what model made its vectors; name it with --encoder, or use "
+            "--vectors"
+        )
+    if index.encoder and not has_digest(reference):
+        index.check_encoder(encoder or "")
+    made = open_encoder(name)
+    full = made.nesting.full["dim"]
+    # A cut is right only of vectors that are known to be its own.
+    if not index.encoder and full != index.dim:
+        raise ConfigError(
+            f"{name} makes vectors of {full} dims, but those of {index.folder} have {index.dim}; name the "
+            f"model that made them with --encoder, or build the index with --made-by {name} if it did"
+        )
+    return made.encode([query], index.dim if index.dim in made.nesting.sizes("dim") else None)
 
 
 def _search_vectors(folder: Path, vectors: Path, asked: dict[str, Any]) -> list[list[dict[str, Any]]]:
