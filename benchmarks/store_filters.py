@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def place_of(row: Row) -> tuple[int, float]:
-    """Rows stand by engine, and the widest filter first."""
+    """Rows are sorted by engine, the widest filter first."""
     return list(SINGLES).index(str(row["engine"])), -float(str(row["share"]))
 
 

@@ -72,7 +72,7 @@ def _truth(cache: Path, vectors: VectorSet) -> Floats:
 
 
 def place_of(row: Row) -> tuple[str, bool, str]:
-    """Rows stand by their data; our ways come first."""
+    """Rows are sorted by their data; our methods come first."""
     return str(row["data"]), row["ours"] in {False, "False"}, str(row["way"])
 
 

@@ -35,11 +35,11 @@ class Gain:
         return "worse" if self.high < 0 else "as good"
 
 
-def told(gains: Sequence[Gain], metric: str, what: str = "Training") -> str:
+def verdict_of(gains: Sequence[Gain], metric: str, what: str = "Training") -> str:
     """One sentence that says at which granularities training (or another method, ``what``) pays.
 
     >>> sizes = [Granularity(dim=8), Granularity(dim=64)]
-    >>> told([Gain(g, "ndcg@10", v, v - 0.01, v + 0.01) for g, v in zip(sizes, (0.1, 0.0))], "ndcg@10")
+    >>> verdict_of([Gain(g, "ndcg@10", v, v - 0.01, v + 0.01) for g, v in zip(sizes, (0.1, 0.0))], "ndcg@10")
     'Training pays at dim=8 (ndcg@10 +0.100); at dim=64 plain truncation is as good.'
     """
     column = [gain for gain in gains if gain.metric == metric]

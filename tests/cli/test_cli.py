@@ -83,7 +83,7 @@ def test_the_demo_measures_chooses_and_searches(demo: tuple[Path, str]) -> None:
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert 'src="http' not in html
-    assert "surely better than" in html  # what the terminal says stands in the report
+    assert "surely better than" in html  # what the terminal says is in the report
     assert "surely better than" in said
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((folder / "curve.json").read_text())

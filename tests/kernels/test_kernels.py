@@ -263,7 +263,7 @@ def test_importing_the_kernels_needs_no_other_room() -> None:
 
 
 def test_a_library_of_other_sources_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its structures may have other fields: numpy stands in until the package is installed again."""
+    """Its structures may have other fields: numpy is used until the package is installed again."""
     if library.library() is None:
         assert not library.levels()
         return

@@ -31,7 +31,7 @@ class CascadeCost:
     Args:
         answering_dim: mean size of the head that answered (MRL's expected dimension).
         cumulative_dim: mean of the sizes of all heads that were tried, which is what separate heads cost;
-            heads that share one matrix (MRL-E) go on from each other and cost ``answering_dim``.
+            heads that share one matrix (MRL-E) reuse the products of smaller ones and cost ``answering_dim``.
         answering_mflops: millions of multiply-adds of the heads that answered.
         cumulative_mflops: millions of multiply-adds of all heads that were tried.
     """

@@ -115,7 +115,7 @@ def title_of(axes: Any, text: str) -> None:
 
 
 def as_they_are(*texts: Any) -> None:
-    """Show names as they are: matplotlib would read what stands between dollars as a formula."""
+    """Show names as they are: matplotlib would read text between dollars as a formula."""
     for text in texts:
         text.set_parse_math(False)
 

@@ -106,7 +106,7 @@ def truth(example: StageExample) -> None:
 
 
 def filters(example: StageExample) -> None:
-    """No row is found that a filter forbids; -1 and nan stand where there are fewer than ``k``."""
+    """No row is found that a filter forbids; -1 and nan fill the places where there are fewer than ``k``."""
     some = np.arange(example.rows) % 3 == 0
     few = np.arange(example.rows) < _K - 2
     for engine in example.engines:

@@ -211,7 +211,7 @@ def check_are_vectors(queries: Any, path: Path | None) -> Any:
 
 
 def read_names(names: list[str], kind: str | None) -> list[Any]:
-    """Ids as they stand on the command line, of the kind of an index."""
+    """Ids from the command line, of the kind of an index."""
     if kind != "int":
         return list(names)
     wrong = [name for name in names if not name.isdecimal()]

@@ -104,7 +104,7 @@ class Identification:
         grouping: classes and subjects of the matrices.
         distances: ``Float[m, classes]``, to the centroids of the other subjects; NaN where they lack a class.
         ratios: ``Float[subjects, classes]``, mean distance to the same class over that to the others, among
-            other subjects; below 1 where a class can be told. NaN where there is nothing to compare.
+            other subjects; below 1 where a class can be identified. NaN where there is nothing to compare.
         null: ``Float[permutations]``, accuracies with the classes permuted within each subject.
         notes: subjects and classes that were left out, with reasons.
     """

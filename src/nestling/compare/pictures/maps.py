@@ -87,8 +87,8 @@ def plot_maps(
         style: see there.
 
     Raises:
-        DataError: for another number of groups than of stimuli, or more than can be told apart; the rest as
-            above.
+        DataError: for another number of groups than of stimuli, or more than can be distinguished; the
+            rest as above.
     """
     if groups is not None and len(groups) != rdms.n:
         raise DataError(f"{len(groups)} groups were given for {rdms.n} stimuli; give one for each")

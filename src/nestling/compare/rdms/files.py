@@ -30,7 +30,7 @@ def rdms_of_files(
 
     Args:
         paths: files or folders as :func:`~nestling.vectors.opening.open_vectors` reads them. A folder's cut
-            rule is followed; a file is taken as it stands.
+            rule is followed; a file is taken as it is.
         metric: see :func:`~nestling.compare.rdms.from_patterns.rdm`.
         limit: larger files are sampled down to this number of rows, the same in all files.
         seed: draws it.

@@ -70,7 +70,7 @@ def normalise(source: bytes) -> bytes:
 
 
 def definitions_by_ast(source: bytes) -> list[Definition]:
-    """The documented definitions of ``source`` (as of :func:`read_source`), in the order they stand.
+    """The documented definitions of ``source`` (as of :func:`read_source`), in their order.
 
     Raises:
         UnreadableSourceError: for source that is not Python of this interpreter's version.

@@ -100,7 +100,7 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
 
 
 Judgement = tuple[str, str, str, Any]
-"""Where it stands, query, document, grade."""
+"""Line, query, document, grade."""
 
 
 def _kind_of_table(source: InputFile) -> str | None:

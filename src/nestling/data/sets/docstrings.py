@@ -70,7 +70,7 @@ def docstring_pairs(
     out of training. Left out are: test folders and files, copies of other packages (``_vendor``),
     generated files; texts of fewer than four words, that are not mostly letters, that list parameters,
     refer elsewhere or warn (deprecated, to do, alias); each text and each name but the first that has it;
-    and texts that stand under more than three names, which are boilerplate. ``left_out`` counts them.
+    and texts that occur under more than three names, which are boilerplate. ``left_out`` counts them.
 
     Args:
         roots: one or more folders of packages, or packages; by default the standard library and
@@ -200,7 +200,7 @@ def _count(report: FileReport, left_out: Counter[str]) -> None:
 
 
 def _distinct(rows: Sequence[tuple[str, str, str]], left_out: Counter[str]) -> list[tuple[str, str, str]]:
-    """The rows whose name and text are new, without texts that stand under many different names."""
+    """The rows whose name and text are new, without texts that occur under many different names."""
     keys = [plain_text(text) for _, text, _ in rows]
     names_of: dict[str, set[str]] = defaultdict(set)
     for key, (name, _, _) in zip(keys, rows, strict=True):

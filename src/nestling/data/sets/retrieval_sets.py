@@ -23,7 +23,7 @@ _GRADE_OF_CODE = {1: 4, 2: 3, 3: 2, 4: 1, -1: 1}
 def cranfield() -> RetrievalData:
     """Cranfield: 1,400 abstracts, 225 questions, grades from 1 (minimum interest) to 4 (complete answer).
 
-    The judgements count the questions by their position in the file, not by the numbers that stand there
+    The judgements count the questions by their position in the file, not by the numbers in it
     (which run to 365). Two abstracts are empty in the collection and are kept as their number.
 
     Raises:

@@ -105,8 +105,8 @@ def read_fields(
 def with_decimal_commas(fields: Fields) -> set[str]:
     """The columns of a file divided by semicolons that hold numbers such as ``3,5``, and nothing else.
 
-    Three digits behind each comma may as well be thousands; those are none. Nor are ids and texts, told by
-    their names.
+    Three digits behind each comma may as well be thousands; those are none. Nor are ids and texts, which are
+    known by their names.
     """
     behind: dict[int, set[int]] = {
         place: set() for place, name in enumerate(fields.names) if not _names_id_or_text(name)
@@ -181,7 +181,7 @@ class _TabRows:
 
     Most programs write quotes into TSV as they are; workbooks and data frames put fields that hold a quote,
     a tab or a line break into quotes. So a line with as many fields as the first is a row, where quotes
-    are quotes unless they stand around a whole field. A line that has not, or whose quote is still open
+    are quotes unless they enclose a whole field. A line that has not, or whose quote is still open
     when the next line is none, is read as CSV, together with those that its quotes take in.
     """
 

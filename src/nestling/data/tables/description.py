@@ -43,7 +43,7 @@ class TableFile:
         ids: of the rows, different; None where they are counted.
         rows: how many there are.
         left_out: columns that are no fields, and why.
-        remarks: columns that are text because of few of their values, and where the first stands.
+        remarks: columns that are text because of few of their values, and the row of the first.
         read: what reads the file.
     """
 

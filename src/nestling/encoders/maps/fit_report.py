@@ -10,7 +10,7 @@ from typing import Any
 from nestling.cut import CutRule
 from nestling.encoders.maps.held_out import FEWEST, SHARE, HeldOut, interval
 from nestling.errors import NoGainWarning
-from nestling.gain import Gain, told
+from nestling.gain import Gain, verdict_of
 from nestling.granularity import Granularity, Nesting
 from nestling.vectors.matrix import Vectors
 
@@ -38,7 +38,7 @@ class FitReport:
         """One sentence: the sizes at which the map is better than truncation."""
         if not self.gains:
             return f"Not measured: it takes a size to cut to, and {FEWEST} held-out rows (one of {SHARE})."
-        return told(self.gains, self.metric, "The map")
+        return verdict_of(self.gains, self.metric, "The map")
 
     def up_to(self, nesting: Nesting) -> FitReport:
         """The sizes of ``nesting`` alone."""

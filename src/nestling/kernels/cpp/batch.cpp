@@ -36,7 +36,7 @@ public:
 
     Probe probe(int32_t* sums) const { return {query_, 15 * sum_, (sure_ ? sure_ : likely_)[1], threshold_, sums}; }
 
-    // Go on with what survived a tile by a bound that, where an exact answer is wanted, always holds.
+    // Continues with the rows that survived a tile, by a bound that, where an exact answer is wanted, always holds.
     void follow(const Packed& codes, const Found& found, std::vector<Candidate>& candidates) {
         skip(found.skipped);
         candidates.clear();

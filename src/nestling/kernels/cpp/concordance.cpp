@@ -42,7 +42,7 @@ struct Seen {
     }
 };
 
-// Pairs that stand in falling order of the byte at `shift`, all of one chunk; its last value is not counted on.
+// Pairs in falling order of the byte at `shift`, all of one chunk; its last value is not counted on.
 uint64_t count_few(const uint32_t* values, int64_t count, int shift) {
     Seen seen;
     Counts held = {};
@@ -158,7 +158,7 @@ class Sorter {
     static constexpr int kBits = 11, kPasses = 3, kBuckets = 1 << kBits;
     static constexpr int64_t kFew = 1024;  // so few are sorted by comparing them
 
-    std::vector<uint64_t> entries, spare;  // upper half of the bits of a number, and where it stands
+    std::vector<uint64_t> entries, spare;  // upper half of the bits of a number, and its position
 
     static uint64_t upper_half(double value) {
         uint64_t bits;

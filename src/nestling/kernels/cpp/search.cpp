@@ -52,7 +52,7 @@ public:
 
     bool needs_proof() const { return sure_; }
 
-    // Go on with what survived a tile: bounds by all four bits, exact scores of rows that reach the threshold.
+    // Continues with the rows that survived a tile: bounds by all four bits, exact scores of rows that reach the threshold.
     void follow(Found found, Room& room, bool final, std::vector<Candidate>& candidates) {
         const Factors& factors = (final && sure_ ? sure_ : likely_)[1];
         drop(found, final && sure_);

@@ -10,7 +10,7 @@ from typing import Any
 
 from nestling.arguments.constraints import Whole, checked
 from nestling.errors import ConfigError, DataError, require, unknown
-from nestling.gain import Gain, told
+from nestling.gain import Gain, verdict_of
 from nestling.granularity import At, Granularity, Nesting
 from nestling.measure.curve.choice import CostName, Row, Targets, choose, pareto
 from nestling.measure.curve.provenance import check_same_data
@@ -83,7 +83,7 @@ class Curve:
     @property
     def verdict(self) -> str:
         """One sentence: where training pays against plain truncation, or why that is not known."""
-        return told(self.gains, self.metrics[0]) if self.gains else self.note
+        return verdict_of(self.gains, self.metrics[0]) if self.gains else self.note
 
     @cached_property
     def nesting(self) -> Nesting:

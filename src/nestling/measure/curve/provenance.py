@@ -47,7 +47,7 @@ def remember(task: Task, of: Task) -> None:
 def check_same_data(curves: Sequence[Curve], *, mixed: bool) -> None:
     """Refuse to put curves of different data beside each other, unless that is asked for.
 
-    Curves that were saved before they had an identity are told apart by task and number of examples.
+    Curves that were saved before they had an identity are compared by task and number of examples.
 
     Raises:
         DataError: if they were measured on different data; both are named.

@@ -33,8 +33,8 @@ def table(curve: Curve, format: Format = "text") -> str:  # noqa: A002 - see Cur
         return tidy([curve])
     if format != "text":
         return formatted(cells(curve), format)
-    told = [curve.verdict] if curve.verdict else []
-    return "\n".join([caption(curve), aligned(cells(curve)), *told])
+    verdict = [curve.verdict] if curve.verdict else []
+    return "\n".join([caption(curve), aligned(cells(curve)), *verdict])
 
 
 def check_format(given: str) -> None:

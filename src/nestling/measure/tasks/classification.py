@@ -265,7 +265,7 @@ class NearestClassMean(_Labelled):
 
 
 def _nearest_mean(train: NDArray[np.float32], codes: Ints, test: NDArray[np.float32], rule: CutRule) -> Ints:
-    """Place of the nearest mean; rows of one class stand side by side in ``train``."""
+    """Place of the nearest mean; rows of one class are adjacent in ``train``."""
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     means = np.add.reduceat(train, starts, axis=0) / np.bincount(codes)[:, None].astype(np.float32)
     if rule.after == "l2":

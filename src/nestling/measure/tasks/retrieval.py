@@ -209,7 +209,7 @@ class Retrieval:
 
 
 def _read_measures(given: Sequence[str]) -> tuple[str, ...]:
-    """Names of measures; one alone may stand without a list."""
+    """Names of measures; one alone needs no list."""
     measures = (given,) if isinstance(given, str) else tuple(given)
     for measure in measures:
         if measure not in MEASURES:

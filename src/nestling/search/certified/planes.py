@@ -88,7 +88,7 @@ class Quantiser:
 
 
 def steps_of(codes: NDArray[np.uint8]) -> tuple[Doubles, Doubles]:
-    """The odd whole numbers that the high two bits stand for, and all four."""
+    """The odd whole numbers that the high two bits encode, and all four."""
     return 2 * (codes >> 2).astype(np.float64) - 3, 2 * codes.astype(np.float64) - 15
 
 
@@ -98,7 +98,7 @@ class RotatedQueries:
 
     Args:
         codes: ``Int8[queries, dims of the packed codes]``.
-        steps: ``Float64[queries]``: what one unit of a code stands for.
+        steps: ``Float64[queries]``: the value of one unit of a code.
         errors: ``Float64[queries]``: length of what the codes leave out.
     """
 

@@ -74,8 +74,8 @@ class CertifiedScan:
     """Exact nearest neighbours from 4-bit codes, verified where the codes leave a doubt.
 
     For a few queries all rows are compared by two bits a dim, and what survives by its other two bits; for
-    many, all four bits are unpacked once for all of them. A row goes on to its vector only if an upper bound
-    on its score reaches the k-th best score so far; so the answer is that of a full search in double
+    many, all four bits are unpacked once for all of them. A vector is read only if an upper bound on
+    its score reaches the k-th best score so far; so the answer is that of a full search in double
     precision, and the certificate says what the bounds left out. With a ``confidence`` below 1 the bounds
     are those that quantisation errors keep with that probability.
 

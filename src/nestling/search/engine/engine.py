@@ -159,7 +159,7 @@ class Engine:
     def save(self, folder: Path | str) -> None:
         """Write all arrays but the vectors, as plain ``.npy`` files, to an existing folder.
 
-        What was built in that folder stands there already and is not written again.
+        Arrays that were built in that folder are not written again.
 
         Raises:
             StorageError: if writing fails.
@@ -282,7 +282,7 @@ def build(
 
     Lists and codes are learned from samples; then the vectors are read once, block by block, so they may
     be a memory map larger than memory. With a folder, an interrupted build that is started again with the
-    same arguments goes on where it stopped and gives the same engine (a graph: with ``workers=1``).
+    same arguments resumes where it stopped and gives the same engine (a graph: with ``workers=1``).
 
     Args:
         plan: what to build.

@@ -91,7 +91,7 @@ def _scan_of(index: Any) -> type[CodedScan]:
     # The class itself: subclasses such as those of Panorama store their codes in another order.
     if type(index) not in (*_OF_FLOATS, *_OF_SCALARS):
         raise ConfigError(
-            f"an index of type {type(index).__name__} holds codes that mix all entries or stand in an order "
+            f"an index of type {type(index).__name__} holds codes that mix all entries or have an order "
             f"of their own, or is no index of one stage; prefixes of it cannot be read, but those of "
             f"{_CLASSES} can. Re-order its results by longer prefixes, or build an engine over the vectors"
         )

@@ -48,7 +48,7 @@ def view(array: NDArray[Any]) -> Any:
 
 
 def view_lists(codes: Codes, rows: NDArray[np.int64], starts: NDArray[np.int64]) -> Any:
-    """Inverted lists over codes that stand list by list; only the row numbers are copied.
+    """Inverted lists over codes that are sorted by list; only the row numbers are copied.
 
     Args:
         codes: ``UInt8[rows, size]``, kept alive by the caller.

@@ -111,13 +111,13 @@ def nearest_each(
 ) -> dict[int, Neighbours]:
     """The ``k`` nearest documents of every query at every size, exactly, from one pass over the coordinates.
 
-    Products of a size go on from those of the next smaller one; once the first documents were seen, a
-    size costs one comparison of every product with the k-th best so far. These products are float32, and
-    what may be among the best by any rounding of them is then compared in double precision: distances by
-    differences, so that equal rows are at 0. Answers are those of a search in double precision, whatever
-    offset the vectors share and however near they are to each other; of equal scores the document that
-    stands first wins. Scores are rounded to float32 in the end, in which cosines tell near duplicates apart
-    down to 1e-4 between unit vectors; ``metric="euclidean"`` tells them apart much further.
+    Products of a size are added to those of the next smaller one. After the first documents, a size costs
+    one comparison of every product with the k-th best so far. These products are float32. Documents that
+    may be among the best, given the rounding errors, are compared again in double precision, distances by
+    differences, so that equal rows are at 0. So results are those of a search in double precision, whatever
+    offset the vectors share and however near they are to each other. Of equal scores the first document
+    wins. Scores are rounded to float32 in the end, in which cosines distinguish near duplicates down to 1e-4
+    between unit vectors; ``metric="euclidean"`` distinguishes much nearer ones.
 
     Args:
         queries: ``Float[queries, dim]``.

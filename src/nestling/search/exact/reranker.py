@@ -71,7 +71,7 @@ class Reranker:
         return found, kept.astype(np.float32)
 
     def _rank(self, queries: Floats, shortlist: Ints, k: int) -> tuple[Ints, Floats]:
-        """The same in one pass of compiled code, which reads rows where they stand, in double precision."""
+        """The same in one pass of compiled code, which reads the rows in place, in double precision."""
         assert self.stored is not None
         comparison = Comparison(self._space.is_normalised, self._space.is_rising)
         rows, scores = comparison.best_stored(queries, self.stored, shortlist, k, self.origin)

@@ -18,14 +18,13 @@ from nestling.vectors.prefix import unrounded
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Distances of unit vectors follow from their cosine, except where that is so near to 1 that its last digits
-# would be all that is left of them.
+# Distances of unit vectors follow from their cosine, unless it is so near to 1 that few of its digits differ.
 CLOSE = 1e-3
 _FLOATS_GATHERED_AT_A_TIME = 1 << 22
 
 
 class Source(Protocol):
-    """Rows that are read when they are needed: an array, a memory map, or what prepares them."""
+    """Rows that are read on demand: an array, a memory map, or rows that are prepared when they are read."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,7 +38,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Prepared:
-    """The leading entries of rows, after what comes before a cut, when they are read."""
+    """Prefixes of rows, prepared for the cut when they are read."""
 
     rows: NDArray[Any]
     dim: int
@@ -54,7 +53,7 @@ class _Prepared:
 
 
 def in_single(scores: Doubles, first_query: int = 0) -> NDArray[np.float32]:
-    """Scores ``Float64[queries, k]``, perhaps with NaN, as answers hold them.
+    """Scores ``Float64[queries, k]``, which may have NaN, in single precision, as results have them.
 
     Raises:
         DataError: for scores that float32 does not hold; queries are named.
@@ -78,8 +77,8 @@ class Comparison:
     """The comparison of two vectors: by inner product, cosine, distance, or distance of directions.
 
     Args:
-        is_normalised: whether both are scaled to length one first.
-        is_distance: whether scores are Euclidean distances, of which the least is best.
+        is_normalised: whether both are first scaled to length one.
+        is_distance: whether scores are Euclidean distances, smallest first.
     """
 
     is_normalised: bool
@@ -120,10 +119,10 @@ class Comparison:
         k: int,
         origin: Doubles | None = None,
     ) -> tuple[Ints, Doubles]:
-        """The same among rows that compiled kernels can read, with what scales them where that is needed.
+        """The ``k`` best candidates among rows that compiled kernels can read.
 
-        If an ``origin``, ``Float64[dim]``, was taken off the rows, they have length one with it, where
-        directions are compared.
+        If an ``origin``, ``Float64[dim]``, was subtracted from normalised rows, row plus origin has length
+        one.
         """
         if origin is not None:
             return self._best_moved(self._aim(queries), rows, candidates, k, origin)
@@ -157,21 +156,21 @@ class Comparison:
     def _best_in_place(
         self, asked: Doubles, rows: NDArray[Any], candidates: Ints, k: int
     ) -> tuple[Ints, Doubles]:
-        """By compiled kernels, which read rows where they stand."""
+        """By compiled kernels, which read the rows in place."""
         scale = None
         if self.is_normalised:
             used = candidates[candidates >= 0]
             squares = kernels.score(kernels.StoredRows(rows, None, True), np.zeros(rows.shape[1]), used)
-            scale = np.empty(len(rows), np.float64)  # of which only what is used is ever touched
+            scale = np.empty(len(rows), np.float64)  # only the entries of candidates are written
             scale[used] = _inverse(np.sqrt(-squares))
         stored = kernels.StoredRows(rows, scale, self._is_direct)
         return self._best_by_kernels(asked, stored, candidates, k)
 
     def _best_gathered(self, asked: Doubles, rows: Source, candidates: Ints, k: int) -> tuple[Ints, Doubles]:
-        """By numpy or, where they can read what was gathered, by compiled kernels."""
+        """By compiled kernels if they can read the gathered rows, otherwise by numpy."""
         used = np.unique(candidates)
         used = used[used >= 0]
-        values = np.ascontiguousarray(rows[used])  # in rising order: forward on a disk
+        values = np.ascontiguousarray(rows[used])  # in rising order, so that a disk is read forwards
         places = np.where(candidates < 0, -1, np.searchsorted(used, candidates))
         if _is_read_in_place(values):
             found, scores = self._best_in_place(asked, values, places, k)
@@ -191,7 +190,7 @@ class Comparison:
         keys: Doubles,
         k: int,
     ) -> tuple[Ints, Doubles]:
-        """Scores of rows that stand in the order of falling similarities, or squared distances below zero."""
+        """The ``k`` best scores from keys in falling order: similarities, or negated squared distances."""
         if not self.is_distance:
             return found[:, :k], keys[:, :k]
         if scale is None:
@@ -221,7 +220,7 @@ class Comparison:
 
 
 def _is_read_in_place(rows: NDArray[Any]) -> bool:
-    """Whether compiled kernels can score rows where they stand."""
+    """Whether compiled kernels can read rows in place."""
     fits = rows.dtype in (np.float32, np.float16) and rows.strides[1] == rows.itemsize
     return fits and kernels.level() != "off"
 
@@ -237,7 +236,7 @@ def _inverse_lengths(values: NDArray[Any]) -> Doubles:
 
 
 def _sorted(indices: Ints, keys: Doubles, k: int) -> tuple[Ints, Doubles]:
-    """The ``k`` least keys of each row, of equal ones the lower index; -1 (of key nan) last."""
+    """The ``k`` smallest keys of each row, of equal ones the lower index; -1 (of key nan) last."""
     order = np.lexsort((indices, np.where(indices < 0, np.inf, keys)), axis=1)[:, slice(k)]
     return np.take_along_axis(indices, order, 1), np.take_along_axis(keys, order, 1)
 
@@ -245,7 +244,7 @@ def _sorted(indices: Ints, keys: Doubles, k: int) -> tuple[Ints, Doubles]:
 def _plain_keys(
     asked: Doubles, values: NDArray[Any], places: Ints, scale: Doubles | None, is_direct: bool
 ) -> Doubles:
-    """Similarities, or squared distances with their sign changed, in numpy."""
+    """Similarities, or negated squared distances, in numpy."""
     keys = np.full(places.shape, np.nan)
     step = max(1, _FLOATS_GATHERED_AT_A_TIME // max(1, places.shape[1] * values.shape[1]))
     for some in blocks(len(asked), step):
@@ -262,7 +261,7 @@ def _plain_keys(
 
 
 def _gaps(asked: Doubles, values: NDArray[Any], scale: Doubles, places: Ints, cosines: Doubles) -> Doubles:
-    """Distances of unit vectors from their cosines, and by differences where those are close to 1."""
+    """Distances of unit vectors: from cosines, or from differences if the cosine is close to 1."""
     squares = np.maximum(2 - 2 * cosines, 0)
     queries, columns = np.nonzero((squares < CLOSE) & (places >= 0))
     step = max(1, _FLOATS_GATHERED_AT_A_TIME // values.shape[1])

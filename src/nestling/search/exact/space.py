@@ -110,7 +110,7 @@ class Space:
         return products
 
     def best_first(self, rows: Ints, scores: NDArray[Any], k: int) -> tuple[Ints, NDArray[Any]]:
-        """The ``k`` best of every query; of equal scores the one that stands first. Row -1 comes last."""
+        """The ``k`` best of every query; of equal scores the first candidate. Row -1 comes last."""
         keys = np.where(rows < 0, np.inf, scores if self.is_rising else -scores)
         order = np.argsort(keys, axis=1, kind="stable")[:, :k]
         each = np.arange(len(rows))[:, None]
@@ -122,7 +122,7 @@ def _unit(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def read_rows(x: NDArray[Any], what: str = "vectors", first_row: int = 0) -> Floats:
-    """``x`` as contiguous float32, read from disk if it stands there.
+    """``x`` as contiguous float32, read from disk if it is a memory map.
 
     Raises:
         DataError: for NaN, or numbers that float32 does not hold; rows are named.

@@ -20,7 +20,7 @@ from nestling.search.exact.space import Floats, Ints, Space
 Doubles = NDArray[np.float64]
 
 _FLOATS_READ_AT_A_TIME = 1 << 23
-# For more queries it pays to gather the rows, and to compare them as a product of matrices.
+# For more queries, gathering the rows for a product of matrices is faster.
 _FEW_QUERIES = 8
 
 
@@ -54,7 +54,7 @@ class SubsetSearch:
             return np.pad(found, missing, constant_values=-1), np.pad(scores.astype(np.float32), missing)
 
     def _measure(self, rows: Ints) -> None:
-        """Know the lengths of these rows. Threads that do so at once write the same."""
+        """Compute the missing norms of these rows. Threads that do so at once write the same."""
         if not self._space.is_normalised:
             return
         unknown = rows[self._norms[rows] == 0]
@@ -84,7 +84,7 @@ def look_through(stored: StoredRows, queries: Doubles, rows: NDArray[Any], k: in
 
 
 def stored_rows(values: NDArray[Any], space: Space, inverse_norms: NDArray[Any] | None) -> StoredRows | None:
-    """Prefixes as compiled kernels score them where they stand, or nothing where they cannot.
+    """Prefixes for compiled kernels, which score them in place; None if they cannot.
 
     Args:
         values: ``Float[rows, dim]``.

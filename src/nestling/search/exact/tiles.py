@@ -25,14 +25,14 @@ METRIC = OneOf(get_args(Metric))
 Floats = NDArray[np.float32]
 
 _ROWS_TO_FIND_THE_CENTRE = 64
-# Rows are moved to their mean where it is longer than this many times their distances from it.
+# Rows are centred if their mean is longer than this many times the largest distance from it.
 _FARTHEST_CENTRE = 2.0
-# Rows so many times longer than most do not count in that.
+# Rows longer than this many times the median length are outliers, and left out of the mean.
 _OUTLYING = 1e3
-# Lengths outside are brought near to 1 by a power of two, so that no square overflows or vanishes.
+# Vectors with lengths outside are scaled by a power of two, so that no square overflows or underflows.
 _SHORTEST, _LONGEST = 1e-6, 1e6
 _UNIT = 2.0**-24
-_ROUNDINGS_MORE = 16  # of norms, of scores and of their comparison, beside those of a sum of products
+_ROUNDINGS_MORE = 16  # of norms, scores and comparisons, in addition to those of a sum of products
 _VANISHING = 1e-36
 
 
@@ -98,7 +98,7 @@ class Terms:
         return self._moved(values, self.factor)
 
     def aim(self, queries: NDArray[Any], first_row: int) -> tuple[Floats, float]:
-        """Queries as they are multiplied with documents, and by what they were multiplied themselves.
+        """Queries as they are multiplied with documents, and the factor that they were scaled by.
 
         Raises:
             DataError: for numbers that float32 does not hold; rows are named.
@@ -132,14 +132,14 @@ class Terms:
 
 @dataclass(frozen=True)
 class Tile:
-    """Some documents, and per size what turns inner products into scores that can be compared.
+    """Some documents, and for each size the scales and shifts that turn inner products into scores.
 
-    The score is ``product * scale - shift``, higher for better documents and the same for all but a
-    factor or term of the query. It reaches ``bound`` where the product reaches
-    ``bound / scale + shift / scale``, which is the product of ``[bound, 1]`` with ``limits``.
+    The score is ``product * scale - shift``, higher for better documents, and exact up to a factor or term
+    that depends on the query alone. It reaches ``bound`` if the product reaches
+    ``bound / scale + shift / scale``, the product of ``[bound, 1]`` with ``limits``.
 
     Args:
-        start: number of the first document.
+        start: row number of the first document.
         values: ``Float[documents, dim]``.
         scale: ``Float[sizes, documents]``.
         shift: ``Float[sizes, documents]``.
@@ -159,7 +159,7 @@ class Tile:
         """The tile of those rows.
 
         Raises:
-            DataError: for rows that are too large, or have no direction; they are named.
+            DataError: for rows that overflow, or of length zero under the cosine; they are named.
         """
         values = terms.read(np.asarray(documents[rows]), rows.start)
         scale: Floats = np.ones((len(terms.sizes), len(values)), np.float32)

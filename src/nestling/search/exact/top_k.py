@@ -8,22 +8,22 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-# Share by which the bound lies below the k-th best score, so that rounding cannot hide a better one.
+# The bound is lower than the k-th best score by this share, so that rounding hides no better document.
 SLACK = 1e-6
-# Columns left for each of the k best when the first documents are folded to find a bound.
+# Columns per neighbour that remain when the first documents are folded to find a bound.
 _FOLDED_PER_BEST = 4
-# Candidates gathered for each of the k best before they are sorted out.
+# Candidates per neighbour that are collected before the next selection.
 _WAITING_PER_BEST = 3
 
 
 class Best:
-    """The ``k`` highest scores so far of some queries and the documents they belong to.
+    """The ``k`` highest scores so far of some queries, and their documents.
 
-    Documents are offered in rising order; of equal scores the first offered stays.
+    Documents are offered in rising order; of equal scores the first offered is kept.
 
     Attributes:
-        bound: ``Float[queries, 2]``; a score below the first column is not among the k best (the
-            second is 1, for the product that turns it into a bound on inner products).
+        bound: ``Float[queries, 2]``; a score below the first column is not among the k best. The second
+            column is 1, for the product with the limits of a tile.
     """
 
     def __init__(self, queries: int, k: int) -> None:
@@ -37,11 +37,11 @@ class Best:
 
     @property
     def is_open(self) -> bool:
-        """Whether fewer than ``k`` documents were seen, so that there is no bound yet."""
+        """Whether there is no bound yet, as fewer than ``k`` documents were seen."""
         return self._seen < self.k
 
     def start(self, scores: Floats, first: int) -> None:
-        """Take in the first documents, whose numbers begin at ``first``: ``Float[queries, documents]``."""
+        """Add the first documents, numbered from ``first``: all scores ``Float[queries, documents]``."""
         self._seen += scores.shape[1]
         better = scores >= _lower_bound(scores, self.k)
         rows, columns = np.divmod(np.flatnonzero(better), scores.shape[1])
@@ -49,7 +49,7 @@ class Best:
         self._settle()
 
     def offer(self, rows: Ints, indices: Ints, scores: Floats) -> None:
-        """Take in documents that reach the bound: query, document and score of each."""
+        """Add documents that reach the bound: query, document and score of each."""
         self._waiting.append((rows, indices, scores))
         self._waiting_count += len(rows)
         if self._waiting_count > _WAITING_PER_BEST * self._scores.size:
@@ -62,7 +62,7 @@ class Best:
         return np.take_along_axis(self._indices, order, 1), np.take_along_axis(self._scores, order, 1)
 
     def _settle(self) -> None:
-        """Keep the k best of each query, the first of equals, in the order they were offered in."""
+        """Keep the k best of each query, of equal scores the first, in the order of the offers."""
         if not self._waiting:
             return
         scores, indices = self._widened()
@@ -79,7 +79,7 @@ class Best:
         """The best and those that wait, one row per query, with ``-inf`` where a row has fewer."""
         rows, indices, scores = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
         self._waiting, self._waiting_count = [], 0
-        # Numbers of few bits are sorted by radix, several times faster than by comparing.
+        # numpy sorts small integers by radix, several times faster than by comparisons.
         order = np.argsort(rows.astype(np.min_scalar_type(len(self._scores))), kind="stable")
         counts = np.bincount(rows, minlength=len(self._scores))
         places = self.k + np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -92,10 +92,10 @@ class Best:
 
 
 def _lower_bound(scores: Floats, k: int) -> Floats:
-    """At most the k-th highest score of each row, ``Float[rows, 1]``.
+    """A lower bound of the k-th highest score of each row, ``Float[rows, 1]``.
 
-    Folding a row in halves by their maximum keeps k values of k different places, and the k-th of
-    those is no more than the k-th of all, while the partition has far fewer to look through.
+    A row is folded: its halves are replaced by their maximum, entry by entry. The k-th highest of the rest is
+    at most the k-th highest of all, and is found among far fewer entries.
     """
     while scores.shape[1] >= 2 * _FOLDED_PER_BEST * k:
         half = scores.shape[1] // 2

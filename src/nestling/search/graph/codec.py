@@ -181,7 +181,7 @@ class Codec:
     def _places(self) -> NDArray[np.int64]:
         """Positions of directions in a code: coded ones at their codes, others in the gaps.
 
-        The four parts of a code end with bytes that hold numbers; entries of other directions stand there.
+        The four parts of a code end with bytes that hold numbers; they hold entries of other directions.
         """
         ends = 8 if self.biased else 4
         parts = np.arange(4 * self.stride).reshape(4, -1)

@@ -122,7 +122,7 @@ def grow_links(
         seed: of the order.
         equal: of which groups one row each is linked.
         begun: how many rows an interrupted build had linked, and its links.
-        note: told the same after each step.
+        note: called with the same after each step.
     """
     order = linking_order(equal, seed)
     graph = begun_graph(in_lines(arrays("codes")), links, coding.codec, order)

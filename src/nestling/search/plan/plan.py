@@ -115,7 +115,7 @@ class Plan:
                 found["reranks"].append(stage)
                 continue
             name = _role(stage)
-            # A stage stands before those that take its rows: coarse, scan, rerank or certify.
+            # A stage precedes those that take its rows: coarse, scan, rerank or certify.
             later = {"coarse": ("scan", "certify"), "scan": ("certify",), "certify": ()}[name]
             if name in found or found["reranks"] or any(other in found for other in later):
                 raise ConfigError(

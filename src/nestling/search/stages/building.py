@@ -99,7 +99,7 @@ class Builder:
 
     Attributes:
         kinds: type and width of the arrays that it makes of each block of rows; a width of 0 is a vector.
-        is_done: whether all of its arrays stand in the journal, so that no rows need to be read.
+        is_done: whether all of its arrays are in the journal, so that no rows need to be read.
     """
 
     kinds: Mapping[str, tuple[Any, int]] = {}

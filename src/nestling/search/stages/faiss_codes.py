@@ -22,25 +22,26 @@ if TYPE_CHECKING:
 
 Doubles = NDArray[np.float64]
 
-# Queries near a far mean multiply what codes lose along it. At 4 both these and others are answered well.
+# Quantisation errors along a distant mean matter most for queries near it. A factor of 4 serves these queries
+# and others well.
 _STRETCH = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Code:
-    """A code that was trained once and is only read from then on.
+    """A trained code; it does not change any more.
 
     Attributes:
-        scan: what it is, with its prefix as a number.
+        scan: the kind of code, with its prefix as a number.
         space: how vectors are compared.
         trained: an empty faiss index that encodes and decodes.
         rotation: ``Float[dim, dim]`` applied to prefixes before they are encoded, if any.
         energy: ``Float[dim as built]``, mean square of each entry; longer than ``scan.dim`` for slices.
-        centres: ``Float[lists, dim]``, mean of each list, for codes that are relative to it.
-        origin: ``Float64[dim]`` that is taken off before rows are encoded, if their mean lies far from zero:
-            what all share would take the digits in which they differ.
-        stretch: ``Float64[1]``, how many times longer rows are made along ``origin``, and queries shorter,
-            where inner products by a product quantiser are asked for: these stay the same.
+        centres: ``Float[lists, dim]``, mean of each list, for codes of residuals.
+        origin: ``Float64[dim]``, the mean of the rows, subtracted before they are encoded; only if it is far
+            from zero, where a common offset would take up the digits in which rows differ.
+        stretch: ``Float64[1]``, for inner products by a product quantiser: the factor by which rows are
+            stretched along ``origin``, and queries shrunk, so that products stay the same.
     """
 
     scan: CodedScan
@@ -54,7 +55,7 @@ class Code:
 
     @classmethod
     def train_copy(cls, scan: CodedScan, space: Space, sample: Floats, seed: int) -> Self:
-        """A code for copies that are decoded to be compared, of differences from the mean if that is far."""
+        """A code for copies that re-ranking decodes, of differences from a distant mean."""
         origin = _far_mean(sample, FAR_FOR_COPIES)
         return cls._train_moved(scan, space, sample, seed, origin)
 
@@ -68,12 +69,12 @@ class Code:
         lists: Ints | None = None,
         count: int = 0,
     ) -> Self:
-        """A code for prefixes such as ``sample``, ``Float[rows, dim]``, of their differences from a far mean.
+        """A code learned from a sample of prefixes, of differences from the mean if that is far from zero.
 
         Args:
-            scan: what it is.
+            scan: the kind of code.
             space: how vectors are compared.
-            sample: prefixes as ``space`` prepares them.
+            sample: ``Float[rows, dim]``, prefixes as ``space`` prepares them.
             seed: of a random rotation; all else is fixed.
             lists: the inverted list of each row of the sample, if there are lists.
             count: the number of lists.
@@ -103,7 +104,7 @@ class Code:
         rotation = scan.rotation(rows, seed, trained)
         rotated = rows if rotation is None else np.ascontiguousarray(rows @ rotation.T)
         trained.train(rotated)
-        # Mean square of each entry, of which the length of slices follows.
+        # Mean square of each entry, from which the length of slices follows.
         energy = np.mean(sample * sample, axis=0) if space.is_normalised and scan.is_scalar else None
         centres = None
         if scan.is_relative and lists is not None:
@@ -117,11 +118,11 @@ class Code:
 
     @property
     def is_sliced(self) -> bool:
-        """Whether the codes are slices of those of unit vectors, which have no unit length."""
+        """Whether the codes are slices of codes of unit vectors, so that rows are shorter than one."""
         return self.energy is not None and len(self.energy) > self.dim
 
     def cut(self, dim: int) -> Code:
-        """The code of a shorter prefix, with nothing trained again.
+        """The code of a shorter prefix, without training.
 
         Raises:
             ConfigError: for codes that mix all entries, or a prefix that does not end at a byte.
@@ -139,11 +140,11 @@ class Code:
         return replace(self, scan=scan, trained=trained, origin=origin)
 
     def slices(self, codes: Codes) -> Codes:
-        """The part of longer ``codes`` that this code reads, by itself."""
+        """A copy of the part of longer ``codes`` that this code reads."""
         return np.ascontiguousarray(codes[:, : self.trained.sa_code_size()])
 
     def readable(self, codes: Codes) -> Codes:
-        """``codes``, maybe longer ones, as faiss compares them."""
+        """``codes``, which may be longer, as faiss compares them."""
         return codes
 
     def rotate(self, x: Floats) -> Floats:
@@ -151,10 +152,11 @@ class Code:
         return x if self.rotation is None else np.ascontiguousarray(x @ self.rotation.T)
 
     def query(self, queries: Floats) -> Floats:
-        """Queries as the space prepares them, as they are compared with codes.
+        """Queries, as the space prepares them, ready to be compared with codes.
 
-        Slices of unit vectors are as long as their share of the energy, and so is the query then. What was
-        taken off the rows is taken off queries where distances are compared, which it does not change.
+        The squared length of a slice of a unit vector is its share of the energy, and queries are scaled
+        likewise. If distances are compared, the origin is subtracted from queries too, which does not change
+        the distances.
         """
         if self.is_sliced and self.energy is not None:
             queries = np.asarray(queries * np.sqrt(self.energy[: self.dim].sum()), np.float32)
@@ -165,10 +167,10 @@ class Code:
         return self.rotate(queries)
 
     def scores(self, queries: Floats, distances: Floats) -> Floats:
-        """Scores of what faiss returned for whole codes: similarities, or distances.
+        """Scores from the distances that faiss returned for whole codes: similarities, or distances.
 
-        Scores of differences from the mean become those of the rows themselves, so that they can be put
-        beside scores of other codes. Cosines of unit vectors follow from their distances.
+        Scores of differences from the mean are turned into scores of the rows, which can be compared with
+        scores of other codes. Cosines of unit vectors follow from their distances.
 
         Args:
             queries: ``Float[queries, dim]`` as the space prepares them.
@@ -200,15 +202,15 @@ class Code:
         return decoded if self.origin is None else decoded + self.origin
 
     def fetch(self, codes: Codes, positions: Callable[[Ints], Ints] | None = None) -> Fetch:
-        """Reads prefixes as codes hold them; ``positions`` says where the codes of rows stand."""
+        """A function that decodes prefixes of rows; ``positions`` maps rows to their places in ``codes``."""
         where = positions or (lambda rows: rows)
         return lambda rows: self.decode(codes[where(rows)])
 
     def moved_rows(self, codes: Codes) -> StoredRows | None:
-        """Differences from the mean in half precision as kernels score them, or None where they cannot.
+        """Differences from the mean, in half precision, for kernels to score; None if they cannot.
 
-        Unit vectors are compared by distance, which their cosine follows from: close ones differ in that
-        alone.
+        Unit vectors are compared by distance, from which the cosine follows: the distance keeps more digits
+        between near ones.
         """
         if self.is_sliced:
             return None
@@ -220,7 +222,7 @@ class Code:
 
         Args:
             codes: ``UInt8[rows, size]``, kept alive by the caller.
-            is_packed: whether to pack; a graph needs rows where they stand.
+            is_packed: whether to pack; a graph needs rows in place.
         """
         index = faiss.clone_index(self.scan.reading(self.trained, codes.shape[1]))
         index.codes = view(codes.reshape(-1))
@@ -228,7 +230,7 @@ class Code:
         return self.scan.packed(index) if is_packed else index
 
     def lists(self, codes: Codes, rows: Ints, starts: Ints) -> tuple[Any, tuple[Any, ...]]:
-        """A faiss index over inverted lists, and what has to live as long as it does."""
+        """A faiss index over inverted lists, and the objects that must live as long as it does."""
         quantiser, index = self._inverted(len(starts) - 1, codes.shape[1])
         lists = view_lists(codes, rows, starts)
         index.replace_invlists(lists, False)
@@ -239,7 +241,7 @@ class Code:
         return packed, (quantiser, lists, codes) if packed is index else (quantiser,)
 
     def _inverted(self, count: int, size: int | None = None) -> tuple[Any, Any]:
-        """An empty faiss index with this code, and its quantiser, which only says the centres of lists."""
+        """An empty faiss index with this code, and its quantiser, which only has the centres of the lists."""
         quantiser = faiss.IndexFlatL2(self.dim)
         if self.centres is not None:
             quantiser.add(self.centres)
@@ -258,10 +260,10 @@ class Code:
 
     @classmethod
     def from_parts(cls, scan: CodedScan, space: Space, parts: Mapping[str, NDArray[Any]]) -> Self:
-        """Read what :meth:`to_parts` gave.
+        """The code from the arrays of :meth:`to_parts`.
 
         Raises:
-            ArtifactError: if it is not the code that ``scan`` says, or of a faiss that writes otherwise.
+            ArtifactError: if it is not a code of ``scan``, or faiss cannot read it.
         """
         arrays = {name: np.array(part) for name, part in parts.items() if name != "trained"}
         try:
@@ -276,19 +278,19 @@ class Code:
         if space.is_rising and trained.metric_type != faiss.METRIC_L2:  # as earlier versions wrote them
             if scan.depends_on_metric:
                 raise ArtifactError(f"the code {scan} was built for inner products; build the index again")
-            trained.metric_type = faiss.METRIC_L2  # of the others it is no part
+            trained.metric_type = faiss.METRIC_L2  # other codes do not depend on it
         return cls(scan, space, trained, **arrays)
 
 
 def _far_mean(sample: Floats, times: float) -> Doubles | None:
-    """The mean, if it is longer than so many times the rows' distance from it."""
+    """The mean, if it is longer than ``times`` the distance of the rows from it."""
     mean = sample.mean(axis=0, dtype=np.float64)
     spread = float(np.square(sample - mean).sum(axis=1).mean())
     return mean if is_far(mean, spread, times) else None
 
 
 def _moved(rows: Floats, origin: Doubles | None, stretch: Doubles | None = None) -> Floats:
-    """Rows as they are encoded."""
+    """Rows centred and stretched, as they are encoded."""
     if origin is None:
         return rows
     rest = rows - origin
@@ -296,7 +298,7 @@ def _moved(rows: Floats, origin: Doubles | None, stretch: Doubles | None = None)
 
 
 def _stretched(rows: NDArray[Any], mean: Doubles, times: float) -> Doubles:
-    """Rows that are so many times longer along the mean, and the same across it."""
+    """Rows stretched by a factor along the mean, unchanged across it."""
     unit = mean / np.linalg.norm(mean)
     return np.asarray(rows + (times - 1) * np.outer(rows @ unit, unit), np.float64)
 

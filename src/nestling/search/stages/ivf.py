@@ -95,7 +95,7 @@ class IVF(Coarse):
             )
 
     def cost(self, rows: int, point: Point) -> StageCost:
-        """All centroids are compared, and the rows of some lists go on to the scan."""
+        """All centroids are compared, and the rows of some lists are scanned."""
         numbers = self.size * self.lists
         share = min(point.nprobe or 1, self.lists) / self.lists
         return StageCost(numbers, 4.0 * numbers, 4.0 * numbers + rows * ROW_NUMBER_BYTES, rows * share)

@@ -225,7 +225,7 @@ class Scan(Stage):
         """Bytes of one row's code of a prefix of ``dim`` entries."""
 
     def check_neighbours(self, coarse: Coarse | None, reranks: Sequence[Rerank]) -> None:
-        """Whether it can stand between these stages of a plan.
+        """Whether it fits between these stages of a plan.
 
         Raises:
             ConfigError: if not.

@@ -53,7 +53,7 @@ def open_store(
       secrets where those clouds look for them
 
     Args:
-        url: as above; options stand after a ``?``, as in ``?shards=6&replicas=2``.
+        url: as above; options follow a ``?``, as in ``?shards=6&replicas=2``.
         encoder: what will make the queries; None trusts the caller.
         rule: the cut rule that the caller expects; None takes the one of the table.
         timeout_s: for each call to a server.

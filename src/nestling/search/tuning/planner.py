@@ -261,7 +261,7 @@ def retune(
     seed: int = 0,
     workers: int | None = None,
 ) -> tuple[Trial, Frontier]:
-    """Measure an index as it stands at ever larger points, and keep the table in it.
+    """Measure an index as it is at ever larger points, and keep the table in it.
 
     The table is what ``index.search(..., recall=)`` picks its point from, and searches that name none use the
     point that is chosen here. For the arguments see :func:`tune`.

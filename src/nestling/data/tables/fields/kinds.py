@@ -143,7 +143,7 @@ def check_name(name: Any) -> None:
 def kind_of(values: Iterable[Value]) -> FieldKind | None:
     """The kind that holds all of ``values``; None if every one is missing.
 
-    Whole numbers among floats are floats; where texts stand among numbers, all are texts.
+    Whole numbers among floats are floats; where there are texts among numbers, all are texts.
     """
     found = {type(value) for value in values if value is not None}
     if not found:

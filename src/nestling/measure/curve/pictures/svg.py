@@ -62,11 +62,11 @@ def line_chart(chart: Chart, number: int, chosen: int | None) -> str:
         chosen: the place that was chosen, which is marked.
     """
     frame = _Frame.of(chart)
-    name, told = f"chart-{number}-title", f"chart-{number}-told"
+    title, described = f"chart-{number}-title", f"chart-{number}-description"
     parts = [
-        f'<svg class="chart" role="img" aria-labelledby="{name} {told}">',
-        f'<title id="{name}">{escape(chart.metric)} over {escape(chart.over)}</title>',
-        f'<desc id="{told}">{escape(_told(chart))}</desc>',
+        f'<svg class="chart" role="img" aria-labelledby="{title} {described}">',
+        f'<title id="{title}">{escape(chart.metric)} over {escape(chart.over)}</title>',
+        f'<desc id="{described}">{escape(_description(chart))}</desc>',
         *_values(frame),
         *_costs(frame, chart.over, chosen),
         f'<svg class="stretched" viewBox="0 0 {_GRID} {_GRID}" preserveAspectRatio="none">',
@@ -89,8 +89,8 @@ def key(number: int) -> str:
     )
 
 
-def _told(chart: Chart) -> str:
-    """The picture in words, for who hears it: the ends of each line."""
+def _description(chart: Chart) -> str:
+    """The picture in words, for screen readers: the ends of each line."""
     said = []
     for line in chart.lines:
         first, last = line.rows[0], line.rows[-1]

@@ -34,7 +34,7 @@ class Where:
     ``not`` is carried down to the comparisons, and each opposite says what there may be instead.
 
     Args:
-        fields: the declared ones, in which nothing of another kind stands.
+        fields: the declared ones, which hold values of their kind only.
         lite: for Milvus Lite, to which ``true`` is 1 and ``false`` is 0: there the text of the JSON, which a
             server does not show, tells them apart.
     """

@@ -127,7 +127,7 @@ class PostgresTable:
                 for name, vector, tags in zip(rows.ids, vectors, rows.metadata, strict=True):
                     copy.write_row((name, vector, jsonb(tags, dumps=json_of)))
             run(_UPSERT)
-            run("DROP TABLE incoming")  # at once: the caller's transaction may go on to another batch
+            run("DROP TABLE incoming")  # at once: the caller's transaction may write another batch
 
     def search(self, request: Request) -> list[StoreHits]:
         """All queries in one statement: for each, a shortlist by the index, then the order in full."""
