@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nestling.errors import ConfigError, DataError
-from nestling.gain import Gain, told
+from nestling.gain import Gain, verdict_of
 from nestling.granularity import Granularity
 from nestling.measure import STS, Curve, Retrieval, compare, sweep
 from nestling.measure.curve.table import cells
@@ -122,4 +122,4 @@ def test_where_training_pays_is_one_sentence(values: tuple[float, float], senten
         Gain(Granularity(dim=dim), "m", value, value - 0.05, value + 0.05)
         for dim, value in zip((8, 16), values, strict=True)
     ]
-    assert told(gains, "m") == sentence
+    assert verdict_of(gains, "m") == sentence
