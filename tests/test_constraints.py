@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
+import re
 from dataclasses import dataclass, is_dataclass
-from inspect import getmembers, isclass, isfunction, signature
+from inspect import getdoc, getmembers, isclass, isfunction, signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,6 +72,18 @@ def declared() -> list[tuple[Any, str, Constraint]]:
                 if target.__name__ not in ("__init__", "__post_init__"):
                     found |= {(target, name): each for name, each in constraints_of(target).items()}
     return [(target, name, constraint) for (target, name), constraint in found.items()]
+
+
+BOUNDS = (("at least", "least"), ("above", "above"), ("at most", "most"), ("below", "below"))
+
+
+@pytest.mark.parametrize(("target", "name", "constraint"), declared())
+def test_a_range_in_a_docstring_is_the_declared_one(target: Any, name: str, constraint: Constraint) -> None:
+    said = re.search(rf"^ +{name}: (.*(?:\n {{8,}}.*)*)", getdoc(target) or "", re.MULTILINE)
+    text = re.sub(r"\s+", " ", said[1]) if said else ""
+    for phrase, bound in BOUNDS:
+        for number in re.findall(rf"\b{phrase} (-?\d+(?:\.\d+)?)", text):
+            assert float(number) == getattr(constraint, bound, None), text
 
 
 def call_with(target: Any, name: str, value: Any) -> None:

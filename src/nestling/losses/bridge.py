@@ -48,9 +48,9 @@ class NestedLoss(nn.Module):
         matryoshka_dims: sizes in any order, or a nesting of dims, or of dims and layers. It should include
             the full size of the model. One forward pass serves all layers.
         matryoshka_weights: the importance of each size, in the order of ``matryoshka_dims``; 1 by default.
-        n_dims_per_step: number of sizes that one step trains: the full one, and others at random, weighted
-            so that the expected loss stays the same. -1 trains all. (``MatryoshkaLoss`` may leave out the
-            full size, and its loss shrinks.)
+        n_dims_per_step: number of sizes that one step trains, 1 or more: the full one, and others at random,
+            weighted so that the expected loss stays the same. -1 trains all. (``MatryoshkaLoss`` may leave
+            out the full size, and its loss shrinks.)
         reduction: ``"sum"`` as in the paper, or ``"mean"`` over the weights.
         rule: applied around the cut to the embeddings, and to labels that are embeddings.
         align: a self-distillation term (``losses.alignment``) that pulls small granularities to the full one.

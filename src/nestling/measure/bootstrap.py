@@ -44,7 +44,7 @@ def bootstrap(
     Args:
         scores: the scores at every size.
         full: which of the sizes is the full one.
-        confidence: between 0 and 1.
+        confidence: above 0 and below 1.
         resamples: at least 1; some hundreds are needed for an interval.
         seed: the same seed draws the same examples.
 
@@ -91,7 +91,7 @@ class Resampled:
         """Quality and share of the full quality, with their intervals.
 
         Raises:
-            ConfigError: for a confidence that is not between 0 and 1.
+            ConfigError: for a confidence out of range.
         """
         low, high = _interval(self.drawn, confidence)
         kept = _kept(self.values[None], full)[0]

@@ -205,7 +205,7 @@ def evaluate(
             stimuli; ``"stimuli"``: for these subjects.
         subject: the label that names a matrix's subject, or one value per matrix; None: all differ.
         draws: at least 2; 1000 are usual.
-        confidence: between 0 and 1.
+        confidence: above 0 and below 1.
         seed: the same seed draws the same.
 
     Raises:

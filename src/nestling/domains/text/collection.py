@@ -261,8 +261,8 @@ class Collection:
             where: a condition on the fields; see :func:`~nestling.search.where.argument.read_where`.
 
         Raises:
-            ConfigError: for a query that is empty or not a ``str``.
-            DataError: for ``k`` below 1, or a condition that does not fit the fields.
+            ConfigError: for a query that is empty or not a ``str``, or ``k`` outside its range.
+            DataError: for a condition that does not fit the fields.
         """
         if not isinstance(query, str):
             raise ConfigError(f"the query must be one text, not {type_of(query)}; give a str")

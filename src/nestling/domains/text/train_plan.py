@@ -137,8 +137,8 @@ class MaskingPlan(_Table):
     """Masking rates of masked-language modelling.
 
     Args:
-        encoder_rate: fraction of the words that are masked for the encoder; between 0 and 1.
-        decoder_rate: fraction of the words that are masked for the decoder; between 0 and 1.
+        encoder_rate: fraction of the words that are masked for the encoder; above 0 and below 1.
+        decoder_rate: fraction of the words that are masked for the decoder; above 0 and below 1.
         max_length: length of the longest text in tokens, at least 3; longer texts are cut at a random place.
     """
 

@@ -10,7 +10,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.constraints import Real
+
 Doubles = NDArray[np.float64]
+
+CONFIDENCE = Real(above=0.5, most=1, hint="1 is exact")
 
 # Share of the measured errors that counts as the tail a normal distribution is laid over.
 _TAIL = 0.05

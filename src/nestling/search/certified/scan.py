@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling import kernels
-from nestling.arguments.constraints import OneOf, Real, check
+from nestling.arguments.constraints import OneOf, check
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
 from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.process.blocks import shares
-from nestling.search.certified.calibration import Calibration
+from nestling.search.certified.calibration import CONFIDENCE, Calibration
 from nestling.search.certified.codes import PlaneCodes
 from nestling.search.exact.centring import Centring, PreparedQueries, readable
 from nestling.search.exact.neighbours import Metric, Neighbours, check_k
@@ -31,7 +31,6 @@ from nestling.storage.artifact import open_new, write_file
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Code = Literal["int4"]
-_CONFIDENCE = Real(above=0.5, most=1, hint="1 is exact")
 
 # Below this share of rows allowed, reading their vectors costs less than scanning the codes of all.
 _FEW = 1 / 16
@@ -142,15 +141,16 @@ class CertifiedScan:
         Args:
             queries: ``Float[queries, dim]``.
             k: 1 to the number of rows. Where fewer are allowed, -1 and nan fill the answer.
-            confidence: 1 for the exact answer; below, each true neighbour is among the answers with at
-                least this probability, for queries that are to their neighbours as stored rows are to theirs.
+            confidence: above 0.5 and at most 1. 1 is exact; below, each true neighbour is found with at least
+                this probability, for queries that are to their neighbours as stored rows are to theirs.
             allowed: ``Bool[rows]``: the rows that may be found.
             workers: threads, each with some of the queries. Where these are fewer than the workers that are
                 asked for, each has some of the rows instead. By default queries are shared by all cores.
 
         Raises:
-            DataError: for queries or a mask that do not fit, or scores that float32 does not hold.
-            ConfigError: for ``k`` outside its range, a confidence outside (0.5, 1], or less than one worker.
+            DataError: for queries or a mask that do not fit, ``k`` outside its range, or scores that float32
+                does not hold.
+            ConfigError: for a confidence outside its range, or less than one worker.
         """
         queries = check_vectors(queries, "queries", dim=self._vectors.shape[1])
         self._check_request(k, confidence, allowed)
@@ -224,7 +224,7 @@ class CertifiedScan:
     def _check_request(self, k: int, confidence: float, allowed: NDArray[np.bool_] | None) -> None:
         rows = len(self._vectors)
         check_k(k, rows)
-        check("confidence", confidence, _CONFIDENCE)
+        check("confidence", confidence, CONFIDENCE)
         if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (rows,)):
             raise DataError(
                 f"allowed must be one boolean for each of {rows} rows, not {allowed.dtype} of shape "

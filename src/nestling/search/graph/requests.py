@@ -17,8 +17,7 @@ from nestling.search.exact.tiles import METRIC
 Rerank = Literal["full", "int8"]
 Doubles = NDArray[np.float64]
 
-_MOST_LINKS = 1024
-_LINKS = Whole(8, _MOST_LINKS, hint="64 is usual")
+LINKS = Whole(8, 1024, hint="64 is usual")
 _EF = Whole(1, hint="100 is usual")
 
 
@@ -49,7 +48,7 @@ def check_options(rule: CutRule, metric: str, links: int, ef: int | None, rerank
         )
     check("metric", metric, METRIC)
     check("rerank", rerank, OneOf(get_args(Rerank)))
-    check("links", links, _LINKS)
+    check("links", links, LINKS)
     check("ef", ef, _EF | None)
 
 

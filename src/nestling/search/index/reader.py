@@ -183,8 +183,8 @@ class IndexReader:
             point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``; by default
                 the point that was chosen when the index was built or tuned.
             recall: in place of ``point``, the fastest that was measured to find this share.
-            filter: ids that may be found, or flags. Where ids are numbers, row with number ``i`` may be if
-                ``filter[i]``, numbers beyond its end not; where they are texts, row ``i`` of :meth:`ids`.
+            filter: ids that may be found, or flags: if ids are numbers, ``filter[i]`` is of the row with the
+                id ``i``, and ids beyond its end are excluded; if strings, of row ``i`` of :meth:`ids`.
             where: a condition on the fields of rows, such as ``{"year": {"gte": 2020}, "brand": ["a", "b"]}``
                 or ``"year>=2020 and brand in (a, b)"``; see
                 :func:`~nestling.search.where.argument.read_where`.

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 
-from nestling.arguments.constraints import Real, Whole, check
+from nestling.arguments.constraints import Whole, check
 from nestling.arguments.formatting import shown
 from nestling.errors import ConfigError, unknown
+from nestling.search.certified.calibration import CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,13 @@ class Point:
     """Operating point of a search: parameters that each call may choose without building anything.
 
     Args:
-        nprobe: inverted lists that are read.
-        ef: width of the beam of a graph search: rows that it holds.
-        shortlists: rows that each re-ranking stage takes from the stage before it, not rising.
-        confidence: of a certified search: 1 is certain, below it more rows are skipped.
+        nprobe: inverted lists that are read, at least 1.
+        ef: width of the beam of a graph search, at least 1: rows that it holds.
+        shortlists: rows that each re-ranking stage takes from the stage before it, at least 1, not rising.
+        confidence: of a certified search, above 0.5 and at most 1. 1 is exact; below, more rows are skipped.
 
     Raises:
-        ConfigError: for values below 1, rising shortlists or a confidence outside (0, 1].
+        ConfigError: for values outside their range, or rising shortlists.
 
     >>> Point.parse("nprobe=16,shortlist=200/50")
     Point(nprobe=16, ef=None, shortlists=(200, 50), confidence=1.0)
@@ -44,7 +45,7 @@ class Point:
             check(name, value, Whole(1) | None)
         if any(long < longer for long, longer in pairwise(self.shortlists)):
             raise ConfigError(f"shortlists must not grow from stage to stage, as {list(self.shortlists)} do")
-        check("confidence", self.confidence, Real(above=0, most=1))
+        check("confidence", self.confidence, CONFIDENCE)
 
     def __str__(self) -> str:
         parts = [f"{name}={value}" for name, value in (("nprobe", self.nprobe), ("ef", self.ef)) if value]

@@ -21,6 +21,7 @@ from nestling.search.exact.neighbours import Neighbours
 from nestling.search.exact.reranker import Reranker
 from nestling.search.exact.space import Floats, Ints
 from nestling.search.graph.equal_rows import Equal
+from nestling.search.graph.requests import LINKS
 from nestling.search.graph.scan import GraphScan
 from nestling.search.graph.stored_graph import (
     BUILDING,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from nestling.search.plan.point import Point
 
 _NUMBER_BYTES = 8  # in double precision
-_FEWEST_LINKS, _MOST_LINKS = 8, 1024
 _HUBS = 512
 _SECONDS_BETWEEN_COPIES = 60.0
 _COPY = "graph-"
@@ -65,9 +65,9 @@ class Graph(Scan):
     links: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
-        if not _FEWEST_LINKS <= self.links <= _MOST_LINKS:
+        if not LINKS.admits(self.links):
             raise ConfigError(
-                f"{self} has {self.links} links a row; choose {_FEWEST_LINKS} to {_MOST_LINKS}, 64 for most"
+                f"{self} has {self.links} links a row; choose {LINKS.least} to {LINKS.most}, 64 for most"
             )
 
     @classmethod
