@@ -46,7 +46,7 @@ def vectors_of(model: str, parts: tuple[TextPairs, TextPairs], cache: Path) -> d
     return found
 
 
-def ways(
+def methods(
     queries: np.ndarray, documents: np.ndarray, nesting: Nesting
 ) -> Iterator[tuple[str, int, Callable[[int], Any]]]:
     """Each map by name, with how many seeds, and what fits it with one."""
@@ -77,7 +77,7 @@ def ways(
 
 
 def rows_of(
-    model: str, way: str, seed: int, curve: Curve, fitted: Any, seconds: float
+    model: str, method: str, seed: int, curve: Curve, fitted: Any, seconds: float
 ) -> Iterator[dict[str, object]]:
     report = getattr(fitted, "report_", None)
     gains = {} if report is None else {gain.granularity: gain for gain in report.gains}
@@ -86,7 +86,7 @@ def rows_of(
         said = next((each for each in curve.gains if each.granularity == row.granularity), None)
         yield {
             "model": model,
-            "way": way,
+            "method": method,
             "seed": seed,
             "dim": row.granularity["dim"],
             "ndcg@10": f"{row.value:.4f}",
@@ -125,15 +125,15 @@ def main() -> None:
         plain = sweep(lambda vectors: vectors, task, nesting)
         results.add(*rows_of(model, "truncation", 0, plain, None, 0.0))
         for seed in range(1 if given.quick else SEEDS):
-            for way, seeds, fit in ways(x["train_q"][:MANY], x["train_d"][:MANY], nesting):
+            for method, seeds, fit in methods(x["train_q"][:MANY], x["train_d"][:MANY], nesting):
                 if seed >= seeds:
                     continue
                 start = time.perf_counter()
                 fitted = fit(seed)
                 seconds = time.perf_counter() - start
-                rows = list(rows_of(model, way, seed, sweep(fitted, task), fitted, seconds))
+                rows = list(rows_of(model, method, seed, sweep(fitted, task), fitted, seconds))
                 values = [row["ndcg@10"] for row in rows]
-                print(f"{model:10} {way:40} {seed} {' '.join(map(str, values))}", flush=True)
+                print(f"{model:10} {method:40} {seed} {' '.join(map(str, values))}", flush=True)
                 results.add(*rows)
 
 

@@ -1,7 +1,7 @@
 """Certified search against faiss's flat index: single queries and batches, exact and at confidence 0.9999.
 
 The vectors are of sentences of the docstrings and comments of the installed Python packages, by wordllama;
-the queries are held out. Every way uses one thread, and seconds are those of the processor. faiss compares
+the queries are held out. Every method uses one thread, and seconds are those of the processor. faiss compares
 single queries with its own kernels (its default) and batches through BLAS, which its present releases leave
 off by default.
 
@@ -88,7 +88,7 @@ def main() -> None:
     def certified(some: np.ndarray, confidence: float = 1.0) -> CertifiedNeighbours:
         return scan.search(some, K, confidence=confidence, workers=1)
 
-    ways = {
+    methods = {
         "faiss flat, single": one_by_one(lambda q: flat(index, q, blas=False), queries[:FLAT_SINGLES]),
         "exact, single": one_by_one(certified, queries[:SINGLES]),
         "likely, single": one_by_one(lambda q: certified(q, LIKELY), queries[:SINGLES]),
@@ -97,7 +97,7 @@ def main() -> None:
         "likely, batch": lambda: certified(queries[:BATCH], LIKELY),
     }
     asked = {"faiss flat, single": FLAT_SINGLES}
-    seconds = in_turn(ways, given.rounds, clock=time.process_time)
+    seconds = in_turn(methods, given.rounds, clock=time.process_time)
     each = {name: [s / asked.get(name, 100) for s in taken] for name, taken in seconds.items()}
 
     truth, questions = scan.search(queries, K), Questions.ask(queries, documents, K)
@@ -117,7 +117,7 @@ def main() -> None:
         target = TARGETS.get(name)
         results.add(
             {
-                "way": name,
+                "method": name,
                 "rows": len(documents),
                 "dim": documents.shape[1],
                 "queries_per_second": round(1 / min(taken), 1),

@@ -38,14 +38,14 @@ from record import Ratios, arguments, in_turn, parsed, ratio
 def faster(
     found: Ratios,
     what: str,
-    ways: tuple[Callable[[], object], Callable[[], object]],
+    methods: tuple[Callable[[], object], Callable[[], object]],
     *,
     rounds: int,
     target: float | None,
     agreement: float | None = None,
 ) -> None:
-    """Times the second way (the peer's) over the first (ours), taken in turn in one process."""
-    seconds = in_turn(dict(zip(("ours", "theirs"), ways, strict=True)), rounds, clock=time.process_time)
+    """Times the second method (the peer's) over the first (ours), taken in turn in one process."""
+    seconds = in_turn(dict(zip(("ours", "theirs"), methods, strict=True)), rounds, clock=time.process_time)
     agreed = "" if agreement is None else f"{agreement:.1e}"
     found.add(what, ratio(seconds, "theirs", "ours"), at_least=target, agreement=agreed)
 
@@ -69,9 +69,9 @@ def rdms(found: Ratios, rounds: int, quick: bool) -> None:
         faster(found, what, (ours, theirs), rounds=rounds, target=target, agreement=gap)
 
 
-def within(found: Ratios, what: str, way: Callable[[], object], seconds: float, *, rounds: int) -> None:
-    """How many times a way's own time goes into the seconds it was given."""
-    spent = in_turn({what: way}, rounds, clock=time.process_time)[what]
+def within(found: Ratios, what: str, method: Callable[[], object], seconds: float, *, rounds: int) -> None:
+    """How many times a method's own time goes into the seconds it was given."""
+    spent = in_turn({what: method}, rounds, clock=time.process_time)[what]
     value, low, high = (seconds / each for each in (min(spent), max(spent), min(spent)))
     found.add(what, (value, low, high), at_least=1.0, agreement="")
 
@@ -165,8 +165,8 @@ def paths(found: Ratios, n: int, rounds: int) -> None:
     ours, theirs = geodesic.transform(vectors), peer()
     joined = np.isfinite(ours) | np.isfinite(theirs)
     agreement = float(np.abs(ours[joined] - theirs[joined]).max())
-    ways = (lambda: geodesic.transform(vectors), peer)
-    faster(found, f"paths, {n} stimuli", ways, rounds=rounds, target=None, agreement=agreement)
+    methods = (lambda: geodesic.transform(vectors), peer)
+    faster(found, f"paths, {n} stimuli", methods, rounds=rounds, target=None, agreement=agreement)
 
 
 PEER_METHODS: dict[Method, str] = {

@@ -19,7 +19,7 @@ TARGET_FILES_PER_SECOND = 2000
 
 
 def sources(paths: list[str]) -> list[bytes]:
-    """The files that compile, in memory, so that neither way waits for the disk."""
+    """The files that compile, in memory, so that neither method waits for the disk."""
     found = []
     for path in paths:
         try:
@@ -44,15 +44,15 @@ def count_unsure(texts: list[bytes]) -> int:
     return len(asked)
 
 
-def counting_cpu(way: Callable[[], object], spent: list[float]) -> Callable[[], None]:
-    """``way``, which also notes the processor time of this process and its children.
+def counting_cpu(method: Callable[[], object], spent: list[float]) -> Callable[[], None]:
+    """``method``, which also notes the processor time of this process and its children.
 
     On a machine that is busy with other work, that is the figure to look at.
     """
 
     def run() -> None:
         before = os.times()
-        way()
+        method()
         after = os.times()
         spent.append(sum(after[:4]) - sum(before[:4]))
 
@@ -66,14 +66,14 @@ def main() -> None:
     if given.quick:
         paths = paths[:1000]
     sample = sources(paths[::16])
-    ways: dict[str, Callable[[], object]] = {
+    methods: dict[str, Callable[[], object]] = {
         "all files, two processes": lambda: list(read_in_parallel(paths, 2)),
         "all files, one process": lambda: list(read_in_parallel(paths, 1)),
         "scan of the sample": lambda: [scan.definitions_by_scan(text) for text in sample],
         "ast of the sample": lambda: [definitions_by_ast(text) for text in sample],
     }
-    cpu: dict[str, list[float]] = {name: [] for name in ways}
-    seconds = in_turn({name: counting_cpu(way, cpu[name]) for name, way in ways.items()}, rounds)
+    cpu: dict[str, list[float]] = {name: [] for name in methods}
+    seconds = in_turn({name: counting_cpu(method, cpu[name]) for name, method in methods.items()}, rounds)
     rows: list[dict[str, object]] = []
     for name, count in zip(seconds, (len(paths), len(paths), len(sample), len(sample)), strict=True):
         rate = count / median(seconds[name])

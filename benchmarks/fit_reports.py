@@ -84,11 +84,11 @@ def costs(output: Path, count: int) -> None:
     """What the check takes over the fit, 60,000 x 256, in seconds of the processor."""
     ratios, rng = Ratios("fit_reports_cost", output, digits=3), np.random.default_rng(0)
     x = rng.standard_normal((count, 256), dtype=np.float32) * np.linspace(2, 0.1, 256, dtype=np.float32)
-    ways = {
+    methods = {
         "with": lambda: PCARotation().fit(x),
         "without": lambda: PCARotation().partial_fit(x),  # which makes no report
     }
-    seconds = in_turn(ways, rounds=7, clock=time.process_time)
+    seconds = in_turn(methods, rounds=7, clock=time.process_time)
     ratios.add("PCA, fit with its check over fit alone", ratio(seconds, "with", "without"), at_most=2)
     start = time.process_time()
     adapter = NestedAdapter(epochs=1).fit(x)

@@ -20,8 +20,8 @@ def start(code: str) -> None:
 
 def main() -> None:
     given = parsed(arguments(__doc__, rounds=15))
-    ways = {"bare": lambda: start("pass"), "nestling": lambda: start("import nestling")}
-    seconds = in_turn(ways, given.rounds)
+    methods = {"bare": lambda: start("pass"), "nestling": lambda: start("import nestling")}
+    seconds = in_turn(methods, given.rounds)
     added = [b - a for a, b in zip(seconds["bare"], seconds["nestling"], strict=True)]
     row: dict[str, object] = {
         "what": "import nestling",

@@ -115,8 +115,8 @@ def encoding(rounds: int, count: int) -> dict[str, dict[str, list[float]]]:
             for _ in range(repeats):
                 model.encode(some, Granularity(layer=layer, dim=DIMS[-1]))
 
-        ways = {str(layer): partial(encode, layer) for layer in LAYERS}
-        found[name] = in_turn(ways, rounds, clock=time.process_time)
+        methods = {str(layer): partial(encode, layer) for layer in LAYERS}
+        found[name] = in_turn(methods, rounds, clock=time.process_time)
     return found
 
 
@@ -136,8 +136,8 @@ def evaluating(rounds: int, count: int) -> dict[str, dict[str, list[float]]]:
         for cell in (MEASURED.full, Granularity(layer=1, dim=64), Granularity(layer=3, dim=192)):
             alone = sweep(model.extract(cell), task, Nesting((cell,))).column()[0].value
             assert abs(alone - whole[cell]) < 1e-6, (name, cell, alone, whole[cell])
-        ways = {"grid": partial(sweep, model, task, MEASURED), "full": partial(sweep, model, task, FULL)}
-        found[name] = in_turn(ways, rounds, clock=time.process_time)
+        methods = {"grid": partial(sweep, model, task, MEASURED), "full": partial(sweep, model, task, FULL)}
+        found[name] = in_turn(methods, rounds, clock=time.process_time)
     return found
 
 
@@ -148,10 +148,10 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     found = Ratios("layers", given.output, digits=3)
     clock = time.process_time
-    ways = {name: make() for name, make in STEPS.items()}
+    methods = {name: make() for name, make in STEPS.items()}
     theirs = {name: their_step(name) for name in ("MatryoshkaLoss", "Matryoshka2dLoss")}
     theirs["MultipleNegativesRankingLoss"] = their_step(None)
-    seconds = in_turn({**ways, **theirs}, rounds, clock=clock)
+    seconds = in_turn({**methods, **theirs}, rounds, clock=clock)
     found.add("step over 6 pairs over the plain step", ratio(seconds, "6 pairs", "plain"), at_most=1.05)
     over_grid = ratio(seconds, "6 x 6 grid", "plain")
     found.add("step over the 6 x 6 grid over the plain step", over_grid, at_most=1.05)

@@ -86,14 +86,14 @@ def with_minilm(loss: nn.Module, batch: int) -> Callable[[], None]:
     return step
 
 
-def peak_megabytes(way: str, nesting: str) -> float:
+def peak_megabytes(method: str, nesting: str) -> float:
     """Growth of the process's peak memory over one step, in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_grow, (way, nesting))
+        return pool.apply(_grow, (method, nesting))
 
 
-def _grow(way: str, nesting: str) -> float:
-    step = {"ours": ours, "theirs": theirs}[way](Nesting.parse(nesting))
+def _grow(method: str, nesting: str) -> float:
+    step = {"ours": ours, "theirs": theirs}[method](Nesting.parse(nesting))
     # The libraries' own buffers come with the first product.
     (torch.ones(64, 64, requires_grad=True) @ torch.ones(64, 64)).sum().backward()
     return grown_megabytes(step)
@@ -103,7 +103,7 @@ def main() -> None:
     given = parsed(arguments(__doc__, rounds=25))
     rounds = given.rounds
     batch, encoded_batch = (32, 4) if given.quick else (BATCH, 128)
-    ways = {
+    methods = {
         "plain": plain(batch),
         "ours, 8 sizes": ours(EIGHT, batch),
         "ours, 48 sizes": ours(FORTY_EIGHT, batch),
@@ -112,7 +112,7 @@ def main() -> None:
         "MatryoshkaLoss, 8 sizes": theirs(EIGHT, batch),
         "MatryoshkaLoss, 48 sizes": theirs(FORTY_EIGHT, batch),
     }
-    seconds = in_turn(ways, rounds)
+    seconds = in_turn(methods, rounds)
     minilm_nesting = Nesting.doubling(3, 384)
     encoded = in_turn(
         {
@@ -132,7 +132,7 @@ def main() -> None:
         slower = ratio(seconds, f"one product a size, {sizes} sizes", f"ours, {sizes} sizes")
         found.add(f"one product a size over ours, {sizes} sizes", slower, at_least=1.0)
     for nesting in () if given.quick else (EIGHT, FORTY_EIGHT):
-        memory = {way: peak_megabytes(way, str(nesting)) for way in ("ours", "theirs")}
+        memory = {method: peak_megabytes(method, str(nesting)) for method in ("ours", "theirs")}
         share = memory["ours"] / memory["theirs"]
         found.add(f"peak memory over MatryoshkaLoss, {len(nesting)} sizes", (share,) * 3, at_most=1.0)
 

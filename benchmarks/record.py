@@ -16,24 +16,24 @@ Row = dict[str, object]
 
 
 def in_turn(
-    ways: Mapping[str, Callable[[], object]],
+    methods: Mapping[str, Callable[[], object]],
     rounds: int,
     warmup: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each way in each round; the ways take turns, so that a drift of the machine hits all."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    """Seconds of each method in each round; methods take turns, so that all share a drift of the machine."""
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     for number in range(warmup + rounds):
-        for name, way in ways.items():
+        for name, method in methods.items():
             start = clock()
-            way()
+            method()
             if number >= warmup:
                 seconds[name].append(clock() - start)
     return seconds
 
 
 def ratio(seconds: Mapping[str, list[float]], name: str, over: str) -> tuple[float, float, float]:
-    """Ratio of the fastest rounds of two ways, and the smallest and largest ratio within one round.
+    """Ratio of the fastest rounds of two methods, and the smallest and largest ratio within one round.
 
     What else a machine does can only slow a round down, so the fastest says most about the code.
     """

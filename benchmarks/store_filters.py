@@ -93,13 +93,13 @@ def measured(
     allowed = np.flatnonzero(places < most)
     k = min(K, len(allowed))
     expected = allowed[nearest(queries, vectors[allowed], k).indices]
-    ways = {
+    methods = {
         "index": {"shortlist": SHORTLIST},
         "index, without metadata": {"shortlist": SHORTLIST, "with_metadata": False},
         "exact": {"shortlist": None},
     }
     rows: list[dict[str, object]] = []
-    for way, options in ways.items():
+    for method, options in methods.items():
         answers = store.search(queries, K, where=where, **options)
         found = sum(
             len(set(hits.ids) & set(wanted)) for hits, wanted in zip(answers, expected.tolist(), strict=True)
@@ -117,7 +117,7 @@ def measured(
             {
                 "engine": engine,
                 "share": share,
-                "way": way,
+                "method": method,
                 "rows": len(vectors),
                 "queries": len(queries),
                 "k": K,

@@ -90,7 +90,7 @@ def main() -> None:
     expected = size_by_size()
     for row in sweep(lambda x: x, task, EIGHT).column():
         assert abs(row.value - expected[row.granularity["dim"]]) < 1e-3, row
-    ways = {
+    methods = {
         "evaluation at full size": measured(FULL),
         "sweep": measured(EIGHT),
         "sweep, even sizes": measured(EVEN),
@@ -100,10 +100,10 @@ def main() -> None:
         "evaluation size by size": lambda: [measured(Nesting.chain(dim=[d]))() for d in EIGHT.sizes("dim")],
         EVALUATOR: size_by_size,
     }
-    seconds = in_turn(ways, given.rounds)
+    seconds = in_turn(methods, given.rounds)
     found = Ratios("sweep", given.output)
     full = "evaluation at full size"
-    for what, way, over, target in (
+    for what, method, over, target in (
         ("sweep of 8 sizes over one evaluation at full size", "sweep", full, {"at_most": 1.6}),
         ("the same, sizes every 48", "sweep, even sizes", full, {"at_most": 1.6}),
         ("search alone, 8 sizes over 1", "search at 8 sizes", "search at full size", {"at_most": 1.6}),
@@ -121,7 +121,7 @@ def main() -> None:
             {"at_least": 4.0},
         ),
     ):
-        found.add(what, ratio(seconds, way, over), **target)
+        found.add(what, ratio(seconds, method, over), **target)
     for name, each in seconds.items():
         print(f"{name:58} {np.median(each):6.2f} s")
 

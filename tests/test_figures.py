@@ -75,13 +75,13 @@ def alone() -> float:
 
 
 def best(data: str, recall: float, column: str, ours: bool) -> float:
-    """Queries a second of the best way at a recall."""
+    """Queries a second of the best method at a recall."""
     report = script("search/report")
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in rows("search"):
         if row["data"] == data and (row["ours"] == "True") == ours:
-            points[row["way"]].append((float(row["recall"]), float(row[column])))
-    return max(report.qps_at(way, recall) or 0 for way in points.values())
+            points[row["method"]].append((float(row["recall"]), float(row[column])))
+    return max(report.qps_at(method, recall) or 0 for method in points.values())
 
 
 def over_peers(data: str, recall: float, column: str) -> float:
@@ -93,19 +93,19 @@ def speed_ups(data: str, column: str) -> list[float]:
 
 
 def smallest() -> list[float]:
-    """Bytes of our smallest way at recall 0.95, of the smallest peer as fast, and their ratio as 1 to n."""
+    """Bytes of our smallest method at recall 0.95, of the smallest peer as fast, and the ratio as 1 to n."""
     report = script("search/report")
-    ways: dict[tuple[str, bool], list[dict[str, str]]] = defaultdict(list)
+    methods: dict[tuple[str, bool], list[dict[str, str]]] = defaultdict(list)
     for row in rows("search"):
         if row["data"] == "wordllama-200k":
-            ways[row["way"], row["ours"] == "True"].append(row)
+            methods[row["method"], row["ours"] == "True"].append(row)
     measured = [
         (
             float(points[0]["bytes_per_vector"]),
             report.qps_at(report._points(points, "qps_single"), 0.95) or 0,
             ours,
         )
-        for (_, ours), points in ways.items()
+        for (_, ours), points in methods.items()
     ]
     size, speed, _ = min(each for each in measured if each[2] and each[1])
     peer = min(each[0] for each in measured if not each[2] and each[1] >= speed)
@@ -141,7 +141,8 @@ README: dict[str, Callable[[], list[float]]] = {
     "encoding with 1; 2; 3": lambda: [speed_up(n) for n in (1, 2, 3)],
     "sweep of 8 sizes": lambda: [found("sweep", "sweep of 8 sizes")],
     "exact search with a certificate": lambda: [
-        found("certified", f"{way}, single", "times_faiss_flat", "way") for way in ("exact", "likely")
+        found("certified", f"{method}, single", "times_faiss_flat", "method")
+        for method in ("exact", "likely")
     ],
     "approximate search": lambda: speed_ups("wordllama-200k", "qps_single"),
 }
@@ -311,11 +312,11 @@ def guide_to_vectors() -> str:
     return (ROOT / "docs" / "guides" / "vectors.md").read_text(encoding="utf-8")
 
 
-def adapters(model: str, way: str) -> dict[str, list[float]]:
+def adapters(model: str, method: str) -> dict[str, list[float]]:
     """The ndcg@10 of each seed by size."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows("adapters"):
-        if (row["model"], row["way"]) == (model, way):
+        if (row["model"], row["method"]) == (model, method):
             values[row["dim"]].append(float(row["ndcg@10"]))
     return values
 
@@ -325,20 +326,20 @@ def test_what_the_guide_to_vectors_says_of_maps(model: str) -> None:
     head = f"| {model} at dim= |"
     dims = guide_to_vectors().partition(head)[2].splitlines()[0].strip("| ").split(" | ")
     told = table(guide_to_vectors(), head)
-    ways = dict.fromkeys(row["way"] for row in rows("adapters") if row["model"] == model)
-    assert [way.replace("plain ", "") for way, *_ in told] == list(ways)
-    for (_, *cells), way in zip(told, ways, strict=True):
-        values = adapters(model, way)
+    methods = dict.fromkeys(row["method"] for row in rows("adapters") if row["model"] == model)
+    assert [method.replace("plain ", "") for method, *_ in told] == list(methods)
+    for (_, *cells), method in zip(told, methods, strict=True):
+        values = adapters(model, method)
         assert list(values) == dims
         for cell, seeds in zip(cells, values.values(), strict=True):
             check(cell, [float(np.mean(seeds))])
 
 
-def better(model: str, way: str) -> list[int]:
+def better(model: str, method: str) -> list[int]:
     """The sizes at which the intervals of all seeds show a gain over truncation."""
     verdicts: dict[int, set[str]] = defaultdict(set)
     for row in rows("adapters"):
-        if (row["model"], row["way"]) == (model, way):
+        if (row["model"], row["method"]) == (model, method):
             verdicts[int(row["dim"])].add(row["verdict"])
     return [dim for dim, said in verdicts.items() if said == {"better"}]
 
@@ -347,15 +348,15 @@ def test_what_the_guide_to_vectors_concludes() -> None:
     cuts = {"wordllama": [8, 16, 32, 64, 128], "minilm": [8, 16, 32, 64, 128, 256]}
     for model, dims in cuts.items():
         assert better(model, "adapter of pairs, a rotation") == dims
-    for way in ("PCA of {}", "adapter of {}, a rotation", "adapter of {}, any linear map"):
-        assert better("minilm", way.format("2,000 documents")) == cuts["minilm"]
-        assert better("minilm", way.format("8,000 documents")) == cuts["minilm"]
-        many = [8] if way.startswith("PCA") else [8, 16, 32]
-        assert better("wordllama", way.format("8,000 documents")) == many
-        assert better("wordllama", way.format("2,000 documents")) == [8]
+    for method in ("PCA of {}", "adapter of {}, a rotation", "adapter of {}, any linear map"):
+        assert better("minilm", method.format("2,000 documents")) == cuts["minilm"]
+        assert better("minilm", method.format("8,000 documents")) == cuts["minilm"]
+        many = [8] if method.startswith("PCA") else [8, 16, 32]
+        assert better("wordllama", method.format("8,000 documents")) == many
+        assert better("wordllama", method.format("2,000 documents")) == [8]
     assert better("wordllama", "PCA of pairs") == []
     assert [
-        row["dim"] for row in rows("adapters") if (row["way"], row["verdict"]) == ("PCA of pairs", "worse")
+        row["dim"] for row in rows("adapters") if (row["method"], row["verdict"]) == ("PCA of pairs", "worse")
     ] == ["16"]
     for model, full in (("wordllama", "256"), ("minilm", "384")):
         for count in ("2,000", "8,000"):

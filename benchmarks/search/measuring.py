@@ -1,4 +1,4 @@
-"""Measures one way: build time, bytes, and at each operating point recall and queries a second."""
+"""Measures one method: build time, bytes, and at each operating point recall and queries a second."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ways import Built, Floats, Way
+from methods import Built, Floats, Method
 
 from data import VectorSet
 
@@ -28,7 +28,7 @@ class Measured:
     """One operating point. QPS are queries per second of processor time, of all threads together."""
 
     data: str
-    way: str
+    method: str
     ours: bool
     point: str
     recall: float
@@ -47,11 +47,11 @@ class Measured:
         }
 
 
-def measure(way: Way, vectors: VectorSet, truth: Floats, seconds: float = 1.0) -> list[Measured]:
-    """Build ``way`` and go through its points, until one finds all.
+def measure(method: Method, vectors: VectorSet, truth: Floats, seconds: float = 1.0) -> list[Measured]:
+    """Build ``method`` and go through its points, until one finds all.
 
     Args:
-        way: what is measured.
+        method: what is measured.
         vectors: the base and the queries that are reported on.
         truth: score of the ``K``-th neighbour of every query.
         seconds: for each timing of a point, at least one pass over a batch.
@@ -60,19 +60,19 @@ def measure(way: Way, vectors: VectorSet, truth: Floats, seconds: float = 1.0) -
     bandwidth = _bandwidth()
     with tempfile.TemporaryDirectory() as folder:
         before, start = _resident_bytes(), time.process_time()
-        built = way.build(vectors.base, Path(folder))
+        built = method.build(vectors.base, Path(folder))
         build_s = time.process_time() - start
         gc.collect()
         resident = (_resident_bytes() - before) / rows
         found: list[Measured] = []
-        for point in way.points:
+        for point in method.points:
             recall = _recall(built, vectors, truth, point)
             single, single_wall = _qps(_singles(built, vectors.queries, point), 1, seconds)
             batch, _ = _qps(_batches(built, vectors.queries, point), BATCH, seconds)
             read = None if built.read_bytes is None else built.read_bytes(point) * single / bandwidth
             found.append(
                 Measured(
-                    vectors.name, way.name, way.ours, str(point), recall, single, batch,
+                    vectors.name, method.name, method.ours, str(point), recall, single, batch,
                     built.size_bytes / rows, resident, build_s, read, single / single_wall,
                 )
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Nestling's own ways. To add one, write a function that builds it and give it a line in :func:`ours`."""
+"""Nestling's own methods. To add one, write a function that builds it and give it a line in :func:`ours`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from methods import Built, Floats, Ints, Method
 from peers import EF, NPROBE, SHORTLISTS, lists
-from ways import Built, Floats, Ints, Way
 
 from nestling.cut import CutRule
 from nestling.search.engine.engine import build
@@ -20,9 +20,9 @@ UNIT = CutRule("none", "l2")
 FROM_DISK = ", vectors on disk"
 
 
-def ours(rows: int, dim: int) -> Iterator[Way]:
-    """The ways of this version of nestling."""
-    yield Way("nestling exact", _exact, ours=True)
+def ours(rows: int, dim: int) -> Iterator[Method]:
+    """The methods of this version of nestling."""
+    yield Method("nestling exact", _exact, ours=True)
     yield _plan("int4@full > certify@full", [Point()])
     yield _plan("int4@full > certify@full", [Point(confidence=0.9999)], " at 0.9999")
     shorts = [Point(shortlists=(shortlist,)) for shortlist in SHORTLISTS]
@@ -50,8 +50,8 @@ def _exact(base: Floats, folder: Path) -> Built:
     return Built(search, base.nbytes, read_bytes=lambda point: base.nbytes)
 
 
-def _plan(text: str, points: list[Point], suffix: str = "") -> Way:
-    return Way(f"nestling {text}{suffix}", _planned(text, suffix == FROM_DISK), points, ours=True)
+def _plan(text: str, points: list[Point], suffix: str = "") -> Method:
+    return Method(f"nestling {text}{suffix}", _planned(text, suffix == FROM_DISK), points, ours=True)
 
 
 def _planned(text: str, from_disk: bool) -> Callable[[Floats, Path], Built]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ways import Built, Floats, Ints, Way, folder_bytes
+from methods import Built, Floats, Ints, Method, folder_bytes
 
 EF = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 NPROBE = (2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -27,10 +27,18 @@ DISTRIBUTIONS = {
 MODULES = {"qdrant": "qdrant_edge"}
 
 
-def peers(rows: int, dim: int) -> list[Way]:
-    """All ways of the libraries that are installed here."""
-    families = (_faiss_ways, _scann_ways, _usearch_ways, _hnswlib_ways, _svs_ways, _zvec_ways, _qdrant_ways)
-    return [way for family in families for way in family(rows, dim) if _is_there(way.library)]
+def peers(rows: int, dim: int) -> list[Method]:
+    """All methods of the libraries that are installed here."""
+    families = (
+        _faiss_methods,
+        _scann_methods,
+        _usearch_methods,
+        _hnswlib_methods,
+        _svs_methods,
+        _zvec_methods,
+        _qdrant_methods,
+    )
+    return [method for family in families for method in family(rows, dim) if _is_there(method.library)]
 
 
 def peer_versions() -> dict[str, str]:
@@ -54,22 +62,22 @@ def lists(rows: int) -> int:
 # faiss ------------------------------------------------------------------------------------------------
 
 
-def _faiss_ways(rows: int, dim: int) -> Iterator[Way]:
-    yield Way("faiss Flat", _faiss("Flat"))
+def _faiss_methods(rows: int, dim: int) -> Iterator[Method]:
+    yield Method("faiss Flat", _faiss("Flat"))
     probes = [(nprobe, k) for nprobe in NPROBE for k in (20, 80, 320)]
     shorts = [(None, k) for k in SHORTLISTS]
     ivf = lists(rows)
-    yield Way(f"faiss IVF{ivf},SQ8", _faiss(f"IVF{ivf},SQ8"), [(nprobe, None) for nprobe in NPROBE])
+    yield Method(f"faiss IVF{ivf},SQ8", _faiss(f"IVF{ivf},SQ8"), [(nprobe, None) for nprobe in NPROBE])
     for refine in ("RFlat", "Refine(SQfp16)", "Refine(SQ8)"):
         for parts in (dim // 4, dim // 2):
-            yield Way(*_named(f"PQ{parts}x4fs,{refine}"), shorts)
+            yield Method(*_named(f"PQ{parts}x4fs,{refine}"), shorts)
         for parts in (dim // 4, dim // 2):
-            yield Way(*_named(f"IVF{ivf},PQ{parts}x4fs,{refine}"), probes)
-        yield Way(*_named(f"IVF{ivf},RaBitQfs,{refine}"), probes)
-        yield Way(*_named(f"RaBitQfs,{refine}"), shorts)
+            yield Method(*_named(f"IVF{ivf},PQ{parts}x4fs,{refine}"), probes)
+        yield Method(*_named(f"IVF{ivf},RaBitQfs,{refine}"), probes)
+        yield Method(*_named(f"RaBitQfs,{refine}"), shorts)
     for links in (16, 32):
         for code in ("Flat", "SQfp16", "SQ8"):
-            yield Way(*_named(f"HNSW{links},{code}"), [(ef, None) for ef in EF])
+            yield Method(*_named(f"HNSW{links},{code}"), [(ef, None) for ef in EF])
 
 
 def _named(factory: str) -> tuple[str, Callable[[Floats, Path], Built]]:
@@ -110,13 +118,13 @@ def _faiss_parameters(faiss: Any, index: Any, k: int, point: Any) -> Any:
 # ScaNN ------------------------------------------------------------------------------------------------
 
 
-def _scann_ways(rows: int, dim: int) -> Iterator[Way]:
+def _scann_methods(rows: int, dim: int) -> Iterator[Method]:
     leaves = lists(rows) // 2
     tree = [(searched, shortlist) for searched in NPROBE for shortlist in (30, 100, 300)]
     for reorder in ("FLOAT32", "BFLOAT16", "INT8"):
-        yield Way(f"scann AH2,{reorder}", _scann(None, reorder), [(None, k) for k in SHORTLISTS])
-        yield Way(f"scann tree{leaves},AH2,{reorder}", _scann(leaves, reorder), tree)
-        yield Way(f"scann tree{leaves},SOAR,AH2,{reorder}", _scann(leaves, reorder, soar=True), tree)
+        yield Method(f"scann AH2,{reorder}", _scann(None, reorder), [(None, k) for k in SHORTLISTS])
+        yield Method(f"scann tree{leaves},AH2,{reorder}", _scann(leaves, reorder), tree)
+        yield Method(f"scann tree{leaves},SOAR,AH2,{reorder}", _scann(leaves, reorder, soar=True), tree)
 
 
 def _scann(leaves: int | None, reorder: str, *, soar: bool = False) -> Callable[[Floats, Path], Built]:
@@ -152,10 +160,10 @@ def _scann(leaves: int | None, reorder: str, *, soar: bool = False) -> Callable[
 # usearch and hnswlib ----------------------------------------------------------------------------------
 
 
-def _usearch_ways(rows: int, dim: int) -> Iterator[Way]:
+def _usearch_methods(rows: int, dim: int) -> Iterator[Method]:
     for links in (16, 32):
         for kind in ("f32", "bf16", "i8"):
-            yield Way(f"usearch {kind},M{links}", _usearch(kind, links), EF)
+            yield Method(f"usearch {kind},M{links}", _usearch(kind, links), EF)
 
 
 def _usearch(kind: str, links: int) -> Callable[[Floats, Path], Built]:
@@ -175,9 +183,9 @@ def _usearch(kind: str, links: int) -> Callable[[Floats, Path], Built]:
     return build
 
 
-def _hnswlib_ways(rows: int, dim: int) -> Iterator[Way]:
+def _hnswlib_methods(rows: int, dim: int) -> Iterator[Method]:
     for links in (8, 16):
-        yield Way(f"hnswlib M{links}", _hnswlib(links), EF)
+        yield Method(f"hnswlib M{links}", _hnswlib(links), EF)
 
 
 def _hnswlib(links: int) -> Callable[[Floats, Path], Built]:
@@ -200,11 +208,11 @@ def _hnswlib(links: int) -> Callable[[Floats, Path], Built]:
 # SVS --------------------------------------------------------------------------------------------------
 
 
-def _svs_ways(rows: int, dim: int) -> Iterator[Way]:
+def _svs_methods(rows: int, dim: int) -> Iterator[Method]:
     for degree in (32, 64):
         # LVQ and LeanVec refuse to run on processors that are not Intel's.
         for code in ("float32", "float16", "LVQ8", "LVQ4x4", "LVQ4x8", f"LeanVec{dim // 2}x8"):
-            yield Way(f"svs Vamana{degree},{code}", _svs(degree, code), EF)
+            yield Method(f"svs Vamana{degree},{code}", _svs(degree, code), EF)
 
 
 def _svs(degree: int, code: str) -> Callable[[Floats, Path], Built]:
@@ -243,9 +251,9 @@ def _svs_loader(svs: Any, plain: Any, code: str) -> Any:
 # zvec and Qdrant Edge ---------------------------------------------------------------------------------
 
 
-def _zvec_ways(rows: int, dim: int) -> Iterator[Way]:
+def _zvec_methods(rows: int, dim: int) -> Iterator[Method]:
     for kind in ("HNSW", "HNSW,INT8", "Vamana,INT8", "HNSW,RaBitQ"):
-        yield Way(f"zvec {kind}", _zvec(kind), EF)
+        yield Method(f"zvec {kind}", _zvec(kind), EF)
 
 
 def _zvec_index(zvec: Any, kind: str) -> tuple[Any, Callable[[int], Any]]:
@@ -288,9 +296,9 @@ def _zvec(kind: str) -> Callable[[Floats, Path], Built]:
     return build
 
 
-def _qdrant_ways(rows: int, dim: int) -> Iterator[Way]:
+def _qdrant_methods(rows: int, dim: int) -> Iterator[Method]:
     for code in ("float32", "int8"):
-        yield Way(f"qdrant HNSW16,{code}", _qdrant(code), EF)
+        yield Method(f"qdrant HNSW16,{code}", _qdrant(code), EF)
 
 
 def _qdrant(code: str) -> Callable[[Floats, Path], Built]:

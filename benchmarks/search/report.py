@@ -52,43 +52,48 @@ def _missing(start: float, end: float) -> float:
 
 
 def report(path: Path) -> None:
-    """Print, for each data set, the ways at each recall and the ratios of ours over the peers."""
+    """Print, for each data set, the methods at each recall and the ratios of ours over the peers."""
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     for name in dict.fromkeys(row["data"] for row in rows):
-        ways: dict[str, list[Row]] = defaultdict(list)
+        methods: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             if row["data"] == name:
-                ways[row["way"]].append(row)
+                methods[row["method"]].append(row)
         for column in ("qps_single", "qps_batch"):
             print(f"\n{name}, {column}")
-            print("\n".join(_table(list(ways.values()), column)))
+            print("\n".join(_table(list(methods.values()), column)))
 
 
-def _table(ways: Sequence[Sequence[Row]], column: str) -> list[str]:
-    lines = [f"{'way':44} {'B/vector':>8} {'build s':>8} " + " ".join(f"{recall:>9}" for recall in RECALLS)]
-    at = {way[0]["way"]: [qps_at(_points(way, column), recall) for recall in RECALLS] for way in ways}
-    for way in sorted(ways, key=lambda way: -(at[way[0]["way"]][0] or 0)):
-        first = way[0]
-        figures = " ".join(f"{'-' if qps is None else format(qps, '9.0f'):>9}" for qps in at[first["way"]])
+def _table(methods: Sequence[Sequence[Row]], column: str) -> list[str]:
+    lines = [
+        f"{'method':44} {'B/vector':>8} {'build s':>8} " + " ".join(f"{recall:>9}" for recall in RECALLS)
+    ]
+    at = {
+        method[0]["method"]: [qps_at(_points(method, column), recall) for recall in RECALLS]
+        for method in methods
+    }
+    for method in sorted(methods, key=lambda method: -(at[method[0]["method"]][0] or 0)):
+        first = method[0]
+        figures = " ".join(f"{'-' if qps is None else format(qps, '9.0f'):>9}" for qps in at[first["method"]])
         facts = f"{float(first['bytes_per_vector']):8.0f} {float(first['build_s']):8.1f}"
-        lines.append(f"{first['way']:44} {facts} {figures}")
+        lines.append(f"{first['method']:44} {facts} {figures}")
     for number, recall in enumerate(RECALLS):
-        lines += _ratios(ways, {name: qps[number] for name, qps in at.items()}, recall)
+        lines += _ratios(methods, {name: qps[number] for name, qps in at.items()}, recall)
     return lines
 
 
-def _ratios(ways: Sequence[Sequence[Row]], at: dict[str, float | None], recall: float) -> list[str]:
-    size = {way[0]["way"]: float(way[0]["bytes_per_vector"]) for way in ways}
+def _ratios(methods: Sequence[Sequence[Row]], at: dict[str, float | None], recall: float) -> list[str]:
+    size = {method[0]["method"]: float(method[0]["bytes_per_vector"]) for method in methods}
     peers = {
         name: qps
-        for way in ways
-        if way[0]["ours"] == "False"
-        for name in [way[0]["way"]]
+        for method in methods
+        if method[0]["ours"] == "False"
+        for name in [method[0]["method"]]
         if (qps := at[name])
     }
     lines = []
-    for name in size.keys() - {way[0]["way"] for way in ways if way[0]["ours"] == "False"}:
+    for name in size.keys() - {method[0]["method"] for method in methods if method[0]["ours"] == "False"}:
         qps = at[name]
         if qps is None or not peers:
             continue
@@ -100,8 +105,8 @@ def _ratios(ways: Sequence[Sequence[Row]], at: dict[str, float | None], recall: 
     return lines
 
 
-def _points(way: Sequence[Row], column: str) -> list[tuple[float, float]]:
-    return [(float(row["recall"]), float(row[column])) for row in way]
+def _points(method: Sequence[Row], column: str) -> list[tuple[float, float]]:
+    return [(float(row["recall"]), float(row[column])) for row in method]
 
 
 if __name__ == "__main__":

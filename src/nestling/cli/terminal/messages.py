@@ -40,11 +40,11 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
     first, *advice = message.split(_CLAUSES)
     kept = [_in_words(first, flags)]
     for clause in advice:
-        ways = clause.split(_ALTERNATIVES)
-        open_ways = [way for way in ways if set(_arguments(way)) <= set(flags)]
-        if open_ways and open_ways[0] != ways[0]:  # the first alternative had the verb
-            open_ways = list(dropwhile(lambda way: not _HAS_VERB.match(way), open_ways))
-        kept += [_in_words(_ALTERNATIVES.join(open_ways), flags)] if open_ways else []
+        alternatives = clause.split(_ALTERNATIVES)
+        possible = [each for each in alternatives if set(_arguments(each)) <= set(flags)]
+        if possible and possible[0] != alternatives[0]:  # the first alternative had the verb
+            possible = list(dropwhile(lambda each: not _HAS_VERB.match(each), possible))
+        kept += [_in_words(_ALTERNATIVES.join(possible), flags)] if possible else []
     return _CLAUSES.join(kept)
 
 

@@ -142,7 +142,7 @@ def _neighbours(near: Floats, right: _Right) -> Answers:
 
 
 def interval(ours: Answers, theirs: Answers, freedom: float) -> tuple[float, float, float]:
-    """Mean difference of two ways on the same rows, with its 95 % interval.
+    """Mean difference of two methods on the same rows, with its 95 % interval.
 
     A query row is also a document of the other rows, so the values are not independent: two near rows find
     each other. The variance is the dyadic cluster-robust one (Aronow et al. 2015, eq. 2): the squared
@@ -151,7 +151,7 @@ def interval(ours: Answers, theirs: Answers, freedom: float) -> tuple[float, flo
     variance is never below that over the queries.
 
     Args:
-        ours: the first way.
+        ours: the first method.
         theirs: the second.
         freedom: of Student's t.
 

@@ -76,22 +76,23 @@ def cascade(data: LabelledData, model: Model, dims: Sequence[int]) -> dict[str, 
 
 
 def searches(data: LabelledData, model: Model) -> dict[str, float]:
-    """mAP@10 of three ways to search, in points, and what the latter two multiply of the first."""
+    """mAP@10 of three methods to search, in points, and what the latter two multiply of the first."""
     dims = data.nesting.sizes("dim")
     small, full = dims[len(dims) // 2 - 1], dims[-1]
     queries, database = retrieval_rows(data)
     q, d = model.vectors(queries.x), model.vectors(database.x)
-    ways = {
+    methods = {
         "reranked": Funnel.adaptive(small, full, shortlist=_SHORTLIST),
         "funnel": Funnel.geometric(small, full, shortlist=_SHORTLIST, k=_NEIGHBOURS),
     }
     found = {"single shot": nearest(q, d, _NEIGHBOURS)}
-    found |= {name: way.search(q, d, _NEIGHBOURS) for name, way in ways.items()}
+    found |= {name: method.search(q, d, _NEIGHBOURS) for name, method in methods.items()}
     scores = {
         name: label_quality(each.indices, database.labels, queries.labels)[1] for name, each in found.items()
     }
     shares = {
-        f"{name}: share of products": way.mflops(len(d)) * 1e6 / (len(d) * full) for name, way in ways.items()
+        f"{name}: share of products": method.mflops(len(d)) * 1e6 / (len(d) * full)
+        for name, method in methods.items()
     }
     return {**scores, **shares}
 

@@ -1,4 +1,4 @@
-"""What the comparison asks of a way to search: one function that builds it, and its operating points."""
+"""What the comparison asks of a method to search: one function that builds it, and its operating points."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Built:
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
-    """One way to search.
+class Method:
+    """One method to search.
 
     Args:
         name: with its build parameters, for example ``faiss IVF1024,SQ8``.
