@@ -49,9 +49,9 @@ $(OLDEST)/.installed: pyproject.toml .ci/oldest.py
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/constraints.txt -e ".[test]"
 	touch $@
 
-# All of them, the slow ones too, with their folders on disk: whole tours of papers.
+# All of them, with their folders on disk: whole tours of papers too, and ten times as many examples of properties.
 nightly: lint types docs
-	PYTEST_DEBUG_TEMPROOT=$${TMPDIR:-/tmp} OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist worksteal -m "slow or not slow"
+	PYTEST_DEBUG_TEMPROOT=$${TMPDIR:-/tmp} OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 $(BIN)/pytest -n 2 --dist worksteal -m "slow or not slow" --hypothesis-profile nightly --timeout 3000
 
 # The newest versions that fit together, but for torch, which is chosen by hand. Run `make test` afterwards.
 constraints:

@@ -9,12 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import forked_python
 import samples
 
 # Before any test imports a library of the hub: the suite needs no network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A busy machine is no failure. Tests that draw another number than 100 examples scale it with the profile.
+settings.register_profile("usual", deadline=None, max_examples=100)
+settings.register_profile("nightly", deadline=None, max_examples=1000)
+settings.load_profile("usual")
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and the processes of tests inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Vectors and tokenizers that several tests make in the same way."""
+"""Vectors and tokenizers that several tests make in the same way, and how many examples they draw."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import string
 from typing import TYPE_CHECKING
 
 import numpy as np
+from hypothesis import settings
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+_USUAL_EXAMPLES = 100
+
+
+def examples(count: int) -> int:
+    """The number of examples of a property that usually draws ``count``; ``make nightly`` draws more."""
+    return count * settings().max_examples // _USUAL_EXAMPLES
 
 
 def gaussian(rows: int, seed: int = 0, dim: int = 16) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from scipy.spatial.distance import pdist, squareform
 from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.similarity.comparators import Method, compare
 from nestling.errors import ConfigError, DataError, UndefinedSimilarityWarning
+from samples import examples
 
 METHODS: tuple[Method, ...] = get_args(Method)
 BY_ORDER = ("spearman", "rho_a", "kendall", "tau_a")
@@ -221,7 +222,7 @@ def quiet(a: object, b: object, method: Method) -> np.ndarray:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(a=matrices, b=matrices, order=st.permutations(range(N)))
 def test_laws(method: Method, a: np.ndarray, b: np.ndarray, order: list[int]) -> None:
     """Symmetry, bounds, and no difference by the order in which stimuli come."""
@@ -238,7 +239,7 @@ def test_laws(method: Method, a: np.ndarray, b: np.ndarray, order: list[int]) ->
 
 
 @pytest.mark.parametrize("method", BY_ORDER)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(a=matrices, b=matrices)
 def test_methods_of_order_ignore_increasing_maps(method: Method, a: np.ndarray, b: np.ndarray) -> None:
     mapped = np.exp(a / 200) + a

@@ -20,6 +20,7 @@ from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.transforms.geodesic import Geodesic
 from nestling.compare.transforms.topology import GeoTopological, geo_topological
 from nestling.errors import ConfigError, DataError
+from samples import examples
 
 
 def slow_paths(edges: dict[tuple[int, int], float], n: int) -> list[float]:
@@ -76,7 +77,7 @@ def made(rule: str, amount: float, **others: object) -> Geodesic:
 
 
 @pytest.mark.filterwarnings("ignore:more than half")
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(cases(), st.sampled_from(["keep", "drop"]), st.sampled_from([0.0, 2.0]))
 def test_paths_are_those_of_a_plain_search(case: tuple, zero_edges: str, few: float) -> None:
     """Whether the graph is taken for one of many edges or of few, which decides how paths are looked for."""

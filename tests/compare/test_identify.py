@@ -17,6 +17,7 @@ from nestling.compare.inference.identification import identify
 from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.transforms.topology import GeoTopological
 from nestling.errors import ConfigError, DataError
+from samples import examples
 
 
 @st.composite
@@ -46,7 +47,7 @@ def slow_predictions(vectors: np.ndarray, label: np.ndarray, subject: np.ndarray
     return found
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(designs(), st.sampled_from(["euclidean", "correlation", "cosine"]))
 def test_it_is_the_plain_loop(grouping: tuple, metric: str) -> None:
     vectors, label, subject = grouping
@@ -79,7 +80,7 @@ def test_it_is_the_plain_loop(grouping: tuple, metric: str) -> None:
         np.testing.assert_allclose(found.specificity[place], expected_share)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(designs(), st.sampled_from(["euclidean", "correlation", "cosine"]))
 def test_ratios_are_those_of_the_plain_loop(grouping: tuple, metric: str) -> None:
     vectors, label, subject = grouping

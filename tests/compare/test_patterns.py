@@ -13,6 +13,7 @@ from scipy.spatial.distance import pdist
 from nestling.compare.similarity.cka_procrustes import linear_cka, procrustes
 from nestling.compare.similarity.comparators import compare
 from nestling.errors import DataError
+from samples import examples
 
 SHAPES = [(12, 5, 5), (12, 3, 7), (12, 40, 30), (12, 2, 60), (4, 9, 9)]
 
@@ -74,7 +75,7 @@ def test_they_are_what_dissimilarities_say(shape: tuple[int, int, int]) -> None:
     assert procrustes(x, y) == pytest.approx(compare(a, b, "bures")[0, 0], abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(
     seed=st.integers(0, 1000),
     shape=st.sampled_from(SHAPES),

@@ -16,6 +16,7 @@ from nestling.compare.inference.significance import adjusted, compare_groups, fl
 from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.similarity.comparators import Method, compare
 from nestling.errors import ConfigError, DataError
+from samples import examples
 
 N = 10
 METHODS: tuple[Method, ...] = (
@@ -146,7 +147,7 @@ def test_some_signs_are_near_all_of_them() -> None:
     assert (some.p_family >= some.p).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(st.lists(st.floats(-10, 10).map(lambda x: round(x, 3)), min_size=2, max_size=7))
 def test_signs_in_plain_loops(differences: list[float]) -> None:
     x = np.array(differences)
@@ -250,7 +251,7 @@ def test_bad_groups_are_refused() -> None:
 probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(probabilities)
 def test_corrections_in_plain_loops(p: list[float]) -> None:
     holm, largest = dict[int, float](), 0.0

@@ -21,10 +21,9 @@ from nestling.data.tables.description import TableFile
 from nestling.data.tables.fields.columns import Columns
 from nestling.data.tables.fields.words import MISSING_WORDS
 from nestling.errors import DataError
+from samples import examples
 
-IN_FOLDER = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+IN_FOLDER = settings(max_examples=examples(50), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def csv_of(folder: Path, values: list[str], name: str = "a.csv") -> Path:

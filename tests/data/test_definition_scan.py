@@ -20,6 +20,7 @@ from nestling.data.python_source.definitions import (
     read_source,
 )
 from nestling.data.python_source.prose import describe, first_paragraph
+from samples import examples
 
 # Forms that stand in a file as they are, and those that an editor might change.
 _FILE = Path(__file__).parent / "definition_forms.txt"
@@ -73,7 +74,7 @@ LINES = sorted({line.strip() for form in WRITTEN.values() for line in form.split
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(LINES)), max_size=12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_whatever_compiles_is_read_alike(lines: list[tuple[int, str]]) -> None:
     source = "\n".join("    " * indent + line for indent, line in lines).encode()
     try:
@@ -106,7 +107,7 @@ def programs(draw: st.DrawFn, depth: int = 0) -> str:
 
 
 @given(programs())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_forms_within_blocks_are_read_alike(program: str) -> None:
     source = program.encode()
     assert scan.definitions_by_scan(source) == definitions_by_ast(source)

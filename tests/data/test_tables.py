@@ -28,7 +28,7 @@ from nestling.data.tables.table import read_in_parts, read_table
 from nestling.errors import DataError
 
 FIELD = st.text('ab "\t\n;,|é', max_size=8)
-IN_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+IN_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nestling.data import TextPairs, read_pairs
@@ -51,7 +51,6 @@ def test_without_groups_rows_that_share_a_text_are_one_group(rows: list[tuple[st
 
 
 @given(ROWS, st.integers(0, 5))
-@settings(deadline=None)
 def test_no_text_falls_in_two_parts(rows: list[tuple[str, str]], seed: int) -> None:
     queries, documents = zip(*rows, strict=True)
     pairs = TextPairs(queries, documents)
@@ -67,7 +66,6 @@ def test_no_text_falls_in_two_parts(rows: list[tuple[str, str]], seed: int) -> N
 
 
 @given(st.lists(st.integers(1, 60), min_size=3, max_size=60), st.integers(0, 3))
-@settings(deadline=None)
 def test_parts_are_whole_groups_near_their_fractions(sizes: list[int], seed: int) -> None:
     groups = [f"g{i}" for i, size in enumerate(sizes) for _ in range(size)]
     pairs = TextPairs([f"q{i}" for i in range(len(groups))], [f"d{i}" for i in range(len(groups))], groups)

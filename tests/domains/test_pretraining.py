@@ -21,6 +21,7 @@ from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import Nesting
 from nestling.nn.masked_autoencoder import MaskedAutoEncoder
 from nestling.training import TrainConfig
+from samples import examples
 
 PAIRS = Nesting.parse("layer=1,2 zip dim=8,32")
 TEXTS = ["abc abd cab", "a b c d e f g h", "bad cab dab abba", "feed a bee", "cabbage bead face"] * 6
@@ -36,7 +37,7 @@ def encoder(tiny_bert_folder: Path) -> TextEncoder:
     return TextEncoder(SentenceTransformer(str(tiny_bert_folder), device="cpu"), PAIRS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(
     seed=st.integers(0, 1000),
     rates=st.tuples(st.floats(0.05, 0.9), st.floats(0.05, 0.9)).map(sorted),

@@ -17,6 +17,7 @@ from nestling.storage.artifact import read_manifest
 from nestling.testing import ELASTIC_LAWS, ElasticExample
 from nestling.vectors.opening import open_vectors
 from nestling.vectors.stored import StoredVectors
+from samples import examples
 
 RULES = {
     "cosine": CutRule(),
@@ -37,7 +38,7 @@ def test_the_laws(law, rule):
     law(ElasticExample(stored, [3, 1, 1, 49], counted=[(stored, "_gather")]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(
     st.lists(st.integers(0, 49), min_size=1),
     st.sampled_from([2, 8, 16]),

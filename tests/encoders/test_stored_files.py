@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from nestling.errors import DataError
 from nestling.vectors.opening import open_vectors
 from nestling.vectors.parquet import read_other_columns
+from samples import examples
 
 N, DIM = 40, 12
 
@@ -291,7 +292,7 @@ def test_fvecs_files_that_are_torn(tmp_path):
             open_vectors(path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(list(WRITERS)), st.floats(0, 0.999), st.binary(max_size=4), st.booleans())
 @pytest.mark.filterwarnings("ignore:.*")  # numpy warns of odd headers; what counts is what it answers
 def test_any_damage_is_an_error_of_ours_or_harmless(tmp_path, suffix, place, noise, cut_off):

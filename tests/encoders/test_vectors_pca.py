@@ -30,6 +30,7 @@ from nestling.encoders.maps.pca import Moments
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError
 from nestling.granularity import Nesting
 from nestling.testing import ELASTIC_LAWS, ElasticExample
+from samples import examples
 
 
 def vectors(n=300, dim=24, seed=0, offset=0.5, dtype=np.float64):
@@ -101,7 +102,7 @@ def test_no_linear_map_to_as_few_outputs_loses_less():
     assert np.all(np.diff(rotation.energy_) <= 0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(
     arrays(np.float64, st.tuples(st.integers(2, 40), st.just(5)), elements=st.floats(-100, 100)),
     st.lists(st.integers(0, 40), max_size=5),

@@ -11,6 +11,7 @@ from scipy import stats
 
 from nestling.kernels import concordance as kernel
 from nestling.kernels.library import levels
+from samples import examples
 
 pytestmark = pytest.mark.skipif(
     not levels(), reason="the kernels were not compiled: there is nothing to compare with numpy"
@@ -72,7 +73,7 @@ def test_order_and_its_reverse() -> None:
 numbers = st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, 1.0, 1.0 + 2**-52, -1.0, 5e-324])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(1, 40)), elements=numbers))
 def test_ranks_are_those_of_scipy(x: np.ndarray) -> None:
     expected = stats.rankdata(x, method="dense", axis=1) - 1

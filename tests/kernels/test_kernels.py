@@ -19,6 +19,7 @@ from nestling.kernels import dispatch, library
 from nestling.kernels.scans import native
 from nestling.kernels.scans import numpy as twin
 from nestling.search.certified.scan import CertifiedScan
+from samples import examples
 
 LEVELS = library.levels()
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ def random_codes(rng: np.random.Generator, rows: int, dim: int, bits: int) -> np
 @given(
     rows=st.integers(1, 70), dim=st.integers(1, 150), bits=st.sampled_from([1, 2, 4, 8]), seed=st.integers(0)
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_packing_loses_nothing(rows: int, dim: int, bits: int, seed: int) -> None:
     codes = random_codes(np.random.default_rng(seed), rows, dim, bits)
     packed = kernels.pack(codes, bits)
@@ -43,7 +44,7 @@ def test_packing_loses_nothing(rows: int, dim: int, bits: int, seed: int) -> Non
 
 
 @given(rows=st.integers(1, 40), dim=st.integers(1, 600), seed=st.integers(0))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 def test_packing_row_by_row_loses_nothing(rows: int, dim: int, seed: int) -> None:
     codes = random_codes(np.random.default_rng(seed), rows, dim, 2)
     opened = kernels.unpack_rows(kernels.pack_rows(codes))

@@ -21,6 +21,7 @@ from nestling.losses import AnglE, CoSENT, CosineRegression, CrossEntropy, InfoN
 from nestling.losses.prefix import prefix_softmax_losses
 from nestling.nn.heads import NestedClassifier
 from nestling.schedules import RandomSome
+from samples import examples
 
 NESTING = Nesting.parse("dim=2,4,10,16")
 BATCH, DIM, CLASSES = 12, 16, 5
@@ -99,7 +100,7 @@ def test_the_nested_loss_is_the_weighted_sum_of_the_paper(name: str) -> None:
     torch.testing.assert_close(mean, expected / 6.5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     rows_count=st.integers(1, 40),
     columns=st.integers(2, 30),

@@ -29,6 +29,7 @@ from nestling.losses import (
 )
 from nestling.losses.nested import Views
 from nestling.schedules import Cross
+from samples import examples
 
 BATCH, LAYERS, DIM = 9, 3, 8
 GRID = Nesting.parse("layer=1,2,4 x dim=2,4,8")
@@ -226,7 +227,7 @@ def test_gradient_caching_works_with_layers() -> None:
     torch.testing.assert_close(weight.grad, wanted)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(
     weight=st.floats(0, 10),
     temperature=st.floats(0.01, 10),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
@@ -49,7 +49,6 @@ def test_k_is_the_same_as_a_narrower_table(table: np.ndarray, k: int) -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(2, 30), st.integers(1, 30))
-@settings(deadline=None)
 def test_ndcg_agrees_with_sklearn(seed: int, documents: int, k: int) -> None:
     k = min(k, documents)
     rng = np.random.default_rng(seed)

@@ -16,6 +16,7 @@ from nestling.kernels.library import levels
 from nestling.search.certified import scan as certified
 from nestling.search.certified.scan import CertifiedScan
 from nestling.search.exact.neighbours import nearest
+from samples import examples
 
 COSINE = CutRule()
 ARRAYS = ("coarse", "fine", "floats", "rotation")
@@ -138,7 +139,7 @@ def adversarial(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120))
 def test_is_exact_on_anything(data: st.DataObject) -> None:
     vectors, queries = adversarial(data.draw)
     rule, metric = data.draw(st.sampled_from(SPACES))
@@ -163,7 +164,7 @@ def test_is_exact_on_anything(data: st.DataObject) -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(1, 6), st.integers(1, 400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_of_equal_scores_the_first_row_wins(seed: int, dim: int, rows: int) -> None:
     rng = np.random.default_rng(seed)
     vectors, queries = (rng.integers(-2, 3, (n, dim)).astype(np.float32) for n in (rows, rng.choice([5, 18])))

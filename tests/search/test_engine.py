@@ -16,6 +16,7 @@ from nestling.cut import RAW, CutRule
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric, nearest
 from nestling.search.plan.plan import Plan, Point
+from samples import examples
 
 SPACES: dict[str, tuple[CutRule, Metric]] = {
     "cosine": (CutRule(), "dot"),
@@ -75,7 +76,7 @@ def test_systems_of_the_paper_find_what_they_should(nested: Any, text: str, spac
     assert ((order >= 0) if metric == "euclidean" else (order <= 0)).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(st.data())
 def test_reading_all_lists_is_exact_search_of_the_scanned_prefix(nested: Any, data: st.DataObject) -> None:
     """Claim A1, for coarse prefixes shorter than, equal to and longer than the scanned one."""

@@ -21,6 +21,7 @@ from nestling.search.exact.neighbours import Neighbours, nearest
 from nestling.search.plan.plan import Plan, Point
 from nestling.storage.artifact import read_folder, write_folder
 from nestling.testing import check_elastic
+from samples import examples
 
 # Every kind of scan, with how far each looks when nothing is filtered.
 SCANS = {
@@ -63,7 +64,7 @@ def test_filters_agree_with_brute_force(
         nested.assert_same(Neighbours(found.indices[:, :k], found.scores[:, :k]), whole)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(st.data())
 def test_any_filter_of_a_full_scan_is_exact(
     nested: Any, engines: dict[str, Engine], data: st.DataObject
@@ -82,7 +83,7 @@ def test_any_filter_of_a_full_scan_is_exact(
         nested.assert_same(kept, Neighbours(rows[truth.indices], truth.scores), 1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_as_many_rows_are_found_as_there_are(engines: dict[str, Engine], data: st.DataObject) -> None:
     """At any point: -1 stands only where fewer rows exist or are allowed."""

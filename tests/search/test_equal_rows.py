@@ -18,6 +18,7 @@ from nestling.search.exact.neighbours import Metric, nearest
 from nestling.search.graph.equal_rows import Equal, find_equal
 from nestling.search.graph.scan import GraphScan
 from nestling.search.plan.plan import Point
+from samples import examples
 
 Floats = NDArray[np.float32]
 SPACES: dict[str, tuple[CutRule, Metric]] = {
@@ -175,7 +176,7 @@ def test_a_graph_by_itself_knows_groups(tmp_path: Path) -> None:
         assert allowed[scan.search(queries, 10, allowed=allowed).indices].all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(st.integers(1, 60), st.integers(1, 6), st.integers(0, 9), st.sampled_from([0.0, 1e-7, 1e-5]))
 def test_equal_rows_are_grouped_and_others_are_not(rows: int, dim: int, seed: int, gap: float) -> None:
     """Of values that are far apart or (nearly) equal, whatever else is there: outliers, offsets, one row."""

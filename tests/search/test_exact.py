@@ -14,6 +14,7 @@ from nestling.cut import RAW, CutRule, cut
 from nestling.errors import ConfigError, DataError
 from nestling.search.exact import neighbours as exact
 from nestling.search.exact.neighbours import Neighbours, nearest, nearest_each
+from samples import examples
 
 DIMS = [3, 8, 16, 48]
 
@@ -63,7 +64,7 @@ def test_agrees_with_the_plain_search_at_every_size(k: int, rule: CutRule, metri
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_of_equal_scores_the_first_document_wins(data: st.DataObject) -> None:
     """Small whole numbers: float32 is exact, so even ties must come out as in the plain search."""
     dim = data.draw(st.integers(1, 6))

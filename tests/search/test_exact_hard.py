@@ -19,6 +19,7 @@ from nestling.search.exact import neighbours as exact
 from nestling.search.exact.funnel import Funnel
 from nestling.search.exact.neighbours import Metric, nearest, nearest_each
 from nestling.search.plan.plan import Point
+from samples import examples
 
 K = 10
 L2 = CutRule()
@@ -114,7 +115,7 @@ def test_equal_rows_are_at_no_distance_and_in_their_order(rule: CutRule) -> None
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 def test_any_offset_and_scale_leave_the_order(data: st.DataObject) -> None:
     """Whole numbers moved and scaled exactly: neighbours, ties included, are those of the plain numbers."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))

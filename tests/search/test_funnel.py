@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule, cut
@@ -78,7 +78,6 @@ def test_of_equal_scores_the_first_document_wins() -> None:
 
 
 @given(st.integers(1, 64), st.integers(0, 2000), st.integers(1, 50), st.integers(0, 500))
-@settings(deadline=None)
 def test_the_geometric_schedule_keeps_its_promises(small: int, more: int, k: int, longer: int) -> None:
     full, shortlist = small + more, k + longer
     funnel = Funnel.geometric(small, full, shortlist=shortlist, k=k)

@@ -20,6 +20,7 @@ from nestling.search.exact.subset import stored_rows
 from nestling.search.graph.scan import GraphScan
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.stages.rerank import Reranker, fetch_vectors
+from samples import examples
 
 SPACES: dict[str, tuple[CutRule, Metric]] = {
     "cosine": (CutRule(), "dot"),
@@ -54,7 +55,7 @@ def test_a_graph_and_one_rerank_answer_as_the_scan_does_by_itself(
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(st.data())
 def test_keeping_all_rows_in_view_is_exact_search(nested: Any, data: st.DataObject) -> None:
     rows, dim = data.draw(st.integers(1, 120), label="rows"), data.draw(st.integers(2, 24), label="dim")

@@ -21,7 +21,7 @@ from nestling.search.plan.plan import Plan
 from nestling.storage.artifact import MANIFEST
 from nestling.testing import check_elastic
 from nestling.vectors.stored import StoredVectors
-from samples import gaussian
+from samples import examples, gaussian
 
 DIM = 16
 NESTING = "dim=4,8,16"
@@ -72,7 +72,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(STEP, max_size=12), text=st.booleans())
 def test_any_history_of_changes(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, Any]], text: bool

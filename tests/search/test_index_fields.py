@@ -17,6 +17,7 @@ from nestling.search.where.argument import read_where
 from nestling.search.where.condition import meets
 from nestling.vectors.opening import open_vectors
 from nestling.vectors.stored import StoredVectors
+from samples import examples
 from samples import gaussian as vectors
 
 _BRANDS = ["acme", "nord", "west", None]
@@ -184,7 +185,7 @@ _CHANGES = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(_CHANGES)
 def test_an_index_holds_what_a_dict_holds(tmp_path_factory, changes):
     folder, x = tmp_path_factory.mktemp("model") / "i", vectors(8, dim=4)

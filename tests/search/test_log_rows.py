@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from nestling.cut import RAW, CutRule
 from nestling.search.exact.neighbours import nearest
 from nestling.search.index.index import AdaptiveIndex
+from samples import examples
 
 _DIM = 12
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(
     seed=st.integers(0, 1000),
     space=st.sampled_from([(CutRule(), "dot"), (RAW, "dot"), (RAW, "euclidean"), (CutRule(), "euclidean")]),

@@ -15,6 +15,7 @@ from nestling.errors import ArtifactError, DataError
 from nestling.search.where.argument import check_where
 from nestling.search.where.condition import All, Compare, Either, Not, meets
 from nestling.search.where.matching import rows_meeting
+from samples import examples
 
 _KINDS = {"n": "int", "x": "float", "flag": "bool", "name": "text"}
 _WORDS = ["", "a", "ab", "abcdefgh", "abcdefghi", "abcdefgha", "b", "\u00e9", "\U0001f426", "Z", "\uffff"]
@@ -53,7 +54,7 @@ def _tests():
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(_ROWS, _tests())
 def test_masks_are_those_of_the_plain_form(rows, condition):
     columns = Columns.read(rows, len(rows), _KINDS)
@@ -61,7 +62,6 @@ def test_masks_are_those_of_the_plain_form(rows, condition):
     assert rows_meeting(condition, columns).tolist() == [meets(condition, row) for row in rows]
 
 
-@settings(deadline=None)
 @given(_ROWS, _ROWS)
 def test_columns_hold_what_they_were_made_of(first, second):
     parts = [Columns.read(rows, len(rows), _KINDS) for rows in (first, second)]

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from nestling.cut import RAW, CutRule, cut_each
 from nestling.errors import DataError
 from nestling.vectors.prefix import prefix_pair_scores
+from samples import examples
 
 
 @given(st.integers(0, 1000), st.sets(st.integers(1, 20), min_size=1), st.sampled_from(["none", "layer_norm"]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 def test_pair_scores_are_those_of_single_cuts(seed: int, dims: set[int], before: str) -> None:
     first, second = np.random.default_rng(seed).standard_normal((2, 9, 20))
     for after in ("l2", "none"):

@@ -14,10 +14,11 @@ from nestling.cut import RAW, CutRule
 from nestling.search.exact.neighbours import Metric, nearest
 from nestling.search.exact.recall import Questions, share_as_near
 from nestling.search.tuning.planner import build, compare_with_exact, retune, tune
+from samples import examples
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_any_rows_of_the_best_distances_are_found(data: st.DataObject) -> None:
     """Whole numbers, so that ties are exact: any choice among equally near rows has recall 1, others less."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))

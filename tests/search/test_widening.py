@@ -17,6 +17,7 @@ from nestling.search.stores.metadata import read_metadata
 from nestling.search.stores.migrate import _check_fields, _Source
 from nestling.storage.artifact import read_manifest
 from nestling.vectors.stored import StoredVectors
+from samples import examples
 
 X = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
 WHERE = (
@@ -62,7 +63,7 @@ def _exported(index: AdaptiveIndex) -> dict:
     }
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10))
 @given(before=_STEPS, value=st.sampled_from([2.5, -0.5, 1e300]), after=_STEPS, row=st.integers(0, 30))
 def test_an_index_that_widened_agrees_with_one_that_was_built_with_floats(
     tmp_path_factory, before, value, after, row

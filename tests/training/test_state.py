@@ -13,6 +13,7 @@ from safetensors.torch import load, save
 
 from nestling.errors import ConfigError
 from nestling.training.state import pack, unpack
+from samples import examples
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 KEYS = st.text(max_size=3) | st.integers(0, 9)
@@ -48,7 +49,7 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(TREES)
 def test_a_tree_comes_back_through_json_and_safetensors(tree: Any) -> None:
     value, named = pack(tree)

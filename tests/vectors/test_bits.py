@@ -14,6 +14,7 @@ from nestling.granularity import Granularity, Nesting
 from nestling.testing import check_elastic
 from nestling.vectors.planes import BitPlanes, packed, unpacked
 from nestling.vectors.stored import StoredVectors
+from samples import examples
 
 
 def vectors(rows: int = 400, dim: int = 20, seed: int = 0) -> np.ndarray:
@@ -37,7 +38,7 @@ def test_the_leading_bits_of_a_code_are_a_code() -> None:
         assert np.array_equal(np.diff(cell_values(bits)) > 0, np.full(2**bits - 1, True))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.integers(1, 70), st.integers(1, 5), st.sampled_from([1, 2, 3, 4, 8]), st.integers(0, 99))
 def test_planes_hold_codes(dim: int, rows: int, bits: int, seed: int) -> None:
     codes = np.random.default_rng(seed).integers(0, 256, size=(rows, dim), dtype=np.uint8)
