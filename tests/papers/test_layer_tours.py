@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nestling.data.sets.sts import ScoredPairs
+from nestling.encoders.text.encoder import TextEncoder
 from nestling.granularity import Granularity
 from nestling.papers import reproduce
 from nestling.papers.claims import layer_study
@@ -62,24 +64,20 @@ def test_2dmse_is_measured_and_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_each_method_is_trained_once_and_an_interrupted_study_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_method_is_trained_once_and_an_interrupted_study_resumes(tmp_path: Path) -> None:
     trained: list[tuple[str, int]] = []
-    train = Study._train
 
-    def count(self: Study, method: object, config: object, start: object = None) -> object:
-        trained.append((method.name, config.seed))  # type: ignore[attr-defined]
-        return train(self, method, config, start)  # type: ignore[arg-type]
+    def train(model: TextEncoder, method: Method, pairs: ScoredPairs, config: TrainConfig) -> TextEncoder:
+        trained.append((method.name, config.seed))
+        return train_model(model, method, pairs, config)
 
-    monkeypatch.setattr(Study, "_train", count)
     path, tour = tmp_path / "notes.json", Tour(("S2",), 2, quick=True)
-    study = Study(tour, ResumableValues(path, {}), train_model, plain())
+    study = Study(tour, ResumableValues(path, {}), train, plain())
     cells = {seed: study.cells(starbucks(), seed) for seed in (0, 1)}
     assert trained == [("Starbucks", 0), ("Starbucks", 1)]
     assert set(cells[0]) == set(GRID)
     assert cells[0] != cells[1]
-    again = Study(tour, ResumableValues(path, {}), train_model, plain())
+    again = Study(tour, ResumableValues(path, {}), train, plain())
     assert {seed: again.cells(starbucks(), seed) for seed in (0, 1)} == cells
     assert again.tuned.rates == study.tuned.rates
     assert len(trained) == 2
