@@ -25,7 +25,7 @@ MOVED = {
     "compare.estimators": "compare.rdms.estimation.estimators",
     "compare.evaluation": "compare.inference.evaluation",
     "compare.files": "compare.rdms.files",
-    "compare.foreign": "compare.rdms.foreign",
+    "compare.foreign": "compare.rdms.conversion_functions",
     "compare.geodesic": "compare.transforms.geodesic",
     "compare.identify": "compare.inference.identification",
     "compare.labels": "compare.rdms.labels",

@@ -123,10 +123,10 @@ def validated(plan: type[Plan], tables: Mapping[str, Any]) -> Plan:
     try:
         return plan.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError("; ".join(map(_told, error.errors()))) from error
+        raise ConfigError("; ".join(map(_message, error.errors()))) from error
 
 
-def _told(error: Any) -> str:
+def _message(error: Any) -> str:
     table, *rest = error["loc"] or ("plan",)
     place = " ".join([f"[{table}]", *map(str, rest)])
     raised = error.get("ctx", {}).get("error")

@@ -128,7 +128,7 @@ def test_resampled_matrices_keep_their_numbers() -> None:
     from rsatoolbox.inference.bootstrap import bootstrap_sample_pattern
     from rsatoolbox.rdm import RDMs as Theirs
 
-    from nestling.compare.rdms.foreign import from_rsatoolbox
+    from nestling.compare.rdms.conversion_functions import from_rsatoolbox
 
     theirs = Theirs(
         np.random.default_rng(0).random((2, 28)),
