@@ -261,7 +261,7 @@ def test_sizes_that_are_asked_for_are_kept_and_others_may_go(vectors: np.ndarray
         AdaptiveIndex.create(tmp_path / "asked", stored, plan=plan, nesting="dim=8,16,32")
     with AdaptiveIndex.create(tmp_path / "certified", stored, plan="int4@full > certify@full") as index:
         assert index.nesting.sizes("dim") == (32,)
-    with pytest.raises(ConfigError, match=r"certify@full proves answers of 32 entries.* only"):
+    with pytest.raises(ConfigError, match=r"certify@full proves results of 32 entries.* only"):
         AdaptiveIndex.create(
             tmp_path / "proved", stored, plan="int4@full > certify@full", nesting="dim=8,16,32"
         )

@@ -28,7 +28,7 @@ Ints = NDArray[np.int64]
 
 _ROWS_AT_A_TIME = 8192
 _SAMPLED, _CHECKED = 1024, 64
-# With what confidence an exact search looks for its first answers, before it proves them.
+# With what confidence an exact search looks for its first results, before it proves them.
 _SCOUTING = 0.98
 _NO_GAIN = np.ones(2)
 _WHOLE_RADIUS = np.full(2, 1 + 1e-6)

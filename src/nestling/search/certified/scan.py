@@ -41,17 +41,17 @@ _CALIBRATION_QUERIES, _CALIBRATION_NEIGHBOURS = 256, 32
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """Why an answer is exact: nothing that was left out can be better than the last that was found.
+    """Why a result is exact: nothing that was left out can be better than the last that was found.
 
     Args:
         rows: rows whose codes were scanned for every query.
         refined: ``Int[queries]``: rows whose low bits were read too; all where many queries were asked.
         verified: ``Int[queries]``: rows whose exact score was computed.
-        kth_scores: ``Float64[queries]``: score of the worst answer, a similarity or a distance; nan
+        kth_scores: ``Float64[queries]``: score of the worst result, a similarity or a distance; nan
             where there is none.
         skipped_bounds: ``Float64[queries]``: no row that was not verified can score better than this;
             minus infinity (plus, for distances) where all were.
-        confidence: 1, or with what probability each true neighbour is among the answers.
+        confidence: 1, or with what probability each true neighbour is among the results.
     """
 
     rows: int
@@ -74,7 +74,7 @@ class CertifiedScan:
 
     For a few queries all rows are compared by two bits a dim, and what survives by its other two bits; for
     many, all four bits are unpacked once for all of them. A vector is read only if an upper bound on
-    its score reaches the k-th best score so far; so the answer is that of a full search in double
+    its score reaches the k-th best score so far; so the result is that of a full search in double
     precision, and the certificate says what the bounds left out. With a ``confidence`` below 1 the bounds
     are those that quantisation errors keep with that probability.
 
@@ -140,7 +140,7 @@ class CertifiedScan:
 
         Args:
             queries: ``Float[queries, dim]``.
-            k: 1 to the number of rows. Where fewer are allowed, -1 and nan fill the answer.
+            k: 1 to the number of rows. Where fewer are allowed, -1 and nan fill the result.
             confidence: above 0.5 and at most 1. 1 is exact; below, each true neighbour is found with at least
                 this probability, for queries that are to their neighbours as stored rows are to theirs.
             allowed: ``Bool[rows]``: the rows that may be found.

@@ -122,7 +122,7 @@ class Engine:
         return Neighbours(rows, np.where(rows < 0, np.float32(np.nan), scores))
 
     def extract(self, dim: int, folder: Path | str | None = None) -> Engine:
-        """A smaller engine that answers as this one does at ``dim``, and shares nothing with it.
+        """A smaller engine with the same results as this one at ``dim``, and shares nothing with it.
 
         Args:
             dim: its full size.
@@ -219,7 +219,7 @@ class Engine:
         plan.check_point(point)
         if point.shortlists and point.shortlists[-1] < min(k, len(self)):
             raise ConfigError(
-                f"a shortlist of {point.shortlists[-1]} cannot hold k={k} answers; make it at least {k}"
+                f"a shortlist of {point.shortlists[-1]} cannot hold k={k} results; make it at least {k}"
             )
         if plan.coarse is not None:
             plan.coarse.check_point(point)

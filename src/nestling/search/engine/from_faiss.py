@@ -32,8 +32,8 @@ _CLASSES = "IndexFlat, IndexIVFFlat, IndexScalarQuantizer or IndexIVFScalarQuant
 def from_faiss(index: Any, *, rule: CutRule = CutRule(), vectors: NDArray[Any] | None = None) -> Engine:
     """An engine over the lists and codes of a faiss index that was built without thinking of prefixes.
 
-    It answers at every ``dim`` by the first entries of centroids and codes (AdANNS-IVF-D). The codes are
-    copied, so that the faiss index may go or change.
+    It can be searched at every ``dim`` by the first entries of centroids and codes (AdANNS-IVF-D). The codes
+    are copied, so the faiss index may change or be deleted.
 
     Args:
         index: ``IndexIVFFlat``, ``IndexIVFScalarQuantizer`` (8 or 4 bits or fp16, without residuals),

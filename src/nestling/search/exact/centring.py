@@ -99,7 +99,7 @@ class Centring:
         return exact
 
     def shown(self, scores: Doubles, metric: str) -> NDArray[np.float32]:
-        """Exact scores as answers show them: similarities, or distances if ``metric`` is ``"euclidean"``."""
+        """Exact scores as results show them: similarities, or distances if ``metric`` is ``"euclidean"``."""
         if metric == "euclidean":
             squares = -scores if self.metric == "euclidean" else 2 - 2 * scores
             scores = np.sqrt(np.maximum(squares, 0))

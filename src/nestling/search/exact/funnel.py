@@ -78,7 +78,7 @@ class Funnel:
             ConfigError: if ``shortlist`` is smaller than ``k``, or ``rerank_dim`` than ``shortlist_dim``.
         """
         if not 1 <= k <= shortlist:
-            raise ConfigError(f"a shortlist of {shortlist} cannot hold k={k} answers; make it longer")
+            raise ConfigError(f"a shortlist of {shortlist} cannot hold k={k} results; make it longer")
         if not 1 <= shortlist_dim <= rerank_dim:
             raise ConfigError(
                 f"rerank_dim={rerank_dim} must be at least shortlist_dim={shortlist_dim}, and that at least 1"

@@ -286,7 +286,7 @@ class _Doubts:
             self.settle()
 
     def settle(self) -> None:
-        """Put the best of what waits and what was found before into the answers of the block."""
+        """Put the best of what waits and what was found before into the results of the block."""
         places, documents = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
         self._waiting, self._waiting_count = [], 0
         order = np.argsort(places, kind="stable")

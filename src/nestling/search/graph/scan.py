@@ -180,7 +180,7 @@ class GraphScan:
 
         Args:
             queries: ``Float[queries, dim]``.
-            k: 1 to the number of rows. Where fewer are allowed, -1 and nan fill the answer.
+            k: 1 to the number of rows. Where fewer are allowed, -1 and nan fill the result.
             ef: beam width, at least 1: a wider beam finds more of the nearest, slower.
             shortlist: how many of them are scored exactly, ``k`` to ``ef``; by default three quarters, but
                 no more than ``6 k + 40``.
@@ -373,7 +373,7 @@ class GraphScan:
         return indices, scores
 
     def _answer(self, queries: Doubles, indices: Ints, scores: Doubles, k: int) -> Neighbours:
-        """Scores as answers show them; distances of directions that are close by their differences."""
+        """Scores as results show them; distances of directions that are close by their differences."""
         stored, is_by_angle = self._stored, self._metric == "euclidean" and self._centring.metric == "cosine"
         if self._residuals is not None or not is_by_angle or not (scores > 1 - CLOSE / 2).any():
             return Neighbours(indices, self._centring.shown(scores, self._metric))

@@ -35,7 +35,7 @@ class Coding:
     Attributes:
         centring: makes scores inner products; its norms are those of the rows that are coded.
         codec: rotates rows onto their principal axes and codes them.
-        metric: ``"dot"`` or ``"euclidean"``, as answers show it.
+        metric: ``"dot"`` or ``"euclidean"``, as results show it.
         with_residuals: whether what the codes leave out is kept in 8 bits.
     """
 

@@ -70,7 +70,7 @@ class IndexSpec:
             rows: the first; None where there are none yet.
             plan: or its text.
             dim: of rows to come.
-            nesting: required sizes; None takes those of the rows that the plan can answer at.
+            nesting: required sizes; None takes those of the rows at which the plan can be searched.
             rule: of rows to come.
             metric: of comparisons.
             encoder: of rows to come.
@@ -122,7 +122,7 @@ def _check_lists(plan: Plan, rows: int) -> None:
 
 
 def _searchable(sizes: Nesting, plan: Plan, *, is_asked: bool) -> Nesting:
-    """The sizes that the plan answers at; none below what a code reads that mixes its entries, or certify.
+    """The sizes at which the plan can be searched: not below the size of a code that mixes entries, or certify.
 
     Sizes that came with the vectors are possible ones; only sizes given as an argument are required.
     """
@@ -130,7 +130,7 @@ def _searchable(sizes: Nesting, plan: Plan, *, is_asked: bool) -> Nesting:
     large = [size for size in sizes.sizes("dim") if size >= smallest]
     if is_asked and len(large) < len(sizes):
         reason = (
-            f"the code {plan.scan} mixes" if plan.certify is None else f"{plan.certify} proves answers of"
+            f"the code {plan.scan} mixes" if plan.certify is None else f"{plan.certify} proves results of"
         )
         raise ConfigError(
             f"{reason} {smallest} entries, so that sizes below cannot be searched; leave them out of the "

@@ -48,7 +48,7 @@ class Plan:
         scan: the code that is compared.
         coarse: what picks the rows to be scanned; None scans all.
         reranks: stages that re-rank ever fewer rows by ever longer prefixes.
-        certify: searches until no skipped row can be among the answers, in place of ``reranks``.
+        certify: searches until no skipped row can be among the results, in place of ``reranks``.
 
     Raises:
         ConfigError: for stages that do not fit together.
@@ -93,7 +93,7 @@ class Plan:
 
     @property
     def smallest_dim(self) -> int:
-        """The smallest size that a built index answers at; of a plan whose sizes are numbers."""
+        """The smallest size at which a built index can be searched; of a plan whose sizes are numbers."""
         return 1 if self.scan.is_sliceable and self.certify is None else self.scan.dim or 1
 
     def __str__(self) -> str:

@@ -78,7 +78,7 @@ class Table(Protocol):
         ...
 
     def search(self, request: Request) -> list[StoreHits]:
-        """One answer a query, with ids as strings."""
+        """One result per query, with ids as strings."""
         ...
 
     def delete(self, ids: list[str]) -> None:

@@ -41,8 +41,8 @@ def candidate_plans(rows: int, sizes: Sequence[int], *, nested: bool = False) ->
     Args:
         rows: vectors to be searched.
         sizes: prefixes that may be read, the last one the full size.
-        nested: only plans that answer at every one of the sizes: codes that mix entries, such as those of
-            graphs, then hold no more than the first size.
+        nested: only plans that can be searched at every size: codes that mix entries, such as those of
+            graphs, are then built at the first size.
     """
     full = sizes[-1]
     mixed = sizes[0] if nested else full
@@ -97,7 +97,7 @@ def tune(
         max_ms: median latency of a single query.
         plans: plans to compare, each built over all rows; by default some of :func:`candidate_plans`.
         sizes: prefixes that plans may read, the full size last; quarters of it by default.
-        nested: compare only plans that answer at every one of the sizes, unless plans are named.
+        nested: compare only plans that can be searched at every size, unless plans are named.
         rule: how vectors are treated around a cut; None is that of stored vectors, and cosines for others.
         metric: ``"dot"`` or ``"euclidean"``.
         seed: of samples, queries and builds.
@@ -167,8 +167,8 @@ def _reason(trials: Sequence[Trial], recall: float | None, sizes: Sequence[int] 
     if sizes is None or len(sizes) < 2:
         return measured
     return (
-        f"{measured}; only plans that answer at every size of dim={','.join(map(str, sizes))} were compared, "
-        f"so none whose codes mix more than {sizes[0]} entries"
+        f"{measured}; only plans that can be searched at each of dim={','.join(map(str, sizes))} were "
+        f"compared, so none whose codes mix more than {sizes[0]} entries"
     )
 
 
@@ -211,10 +211,10 @@ def build(
     """An index in ``folder``, its plan found by :func:`tune` unless given, with what was measured of it.
 
     The arguments are those of :func:`tune` and of
-    :meth:`~nestling.search.index.index.AdaptiveIndex.create`. Where
-    sizes are given, by ``nesting`` or by stored vectors whose own were given, the plan answers at every one
-    of them; ``nesting="dim=256"``, the full size alone, allows all plans. Searches that name no point use
-    the one that was chosen for ``recall``; ``index.info().reason`` says why this plan was chosen.
+    :meth:`~nestling.search.index.index.AdaptiveIndex.create`. If sizes are given, by ``nesting`` or by stored
+    vectors that were given theirs, the plan can be searched at each of them. ``nesting="dim=256"``, the full
+    size alone, allows all plans. Searches that name no point use the one that was chosen for ``recall``;
+    ``index.info().reason`` says why this plan was chosen.
     """
     check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
     rows = StoredVectors.of(vectors, rule=rule, ids=ids, encoder=encoder, fields=fields)

@@ -1,4 +1,4 @@
-"""Rows as points of Qdrant: their ids and payloads, and how answers are read."""
+"""Rows as points of Qdrant: their ids and payloads, and how results are read."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def vectors_of(rows: Rows, row: int) -> dict[str, list[float]]:
 
 
 def wanted_payload(request: Request) -> list[str]:
-    """The parts of payloads that an answer needs."""
+    """The parts of payloads that a result needs."""
     return ["id", "metadata"] if request.with_metadata else ["id"]
 
 
 def hits_of(points: Iterable[Any], request: Request, where: str) -> StoreHits:
-    """An answer: Qdrant gives similarities for dot products and distances for Euclid, as we do."""
+    """A result: Qdrant gives similarities for dot products and distances for Euclid, as we do."""
     found = list(points)
     metadata = [metadata_of(point, where) for point in found] if request.with_metadata else []
     return StoreHits(list(map(name_of, found)), np.array([p.score for p in found], np.float32), metadata)
