@@ -122,7 +122,7 @@ def _check_lists(plan: Plan, rows: int) -> None:
 
 
 def _searchable(sizes: Nesting, plan: Plan, *, is_asked: bool) -> Nesting:
-    """The sizes at which the plan can be searched: not below the size of a code that mixes entries, or certify.
+    """The sizes at which the plan can be searched: not below the size of codes that mix entries, or certify.
 
     Sizes that came with the vectors are possible ones; only sizes given as an argument are required.
     """
