@@ -30,7 +30,7 @@ class TextPairs:
         documents: the partner of each query, in the same order.
         groups: one name per pair (a package, a web site, a user). By default rows that share a text, be it
             through others, are one group, so that no text can fall in two parts.
-        left_out: what was not taken when the pairs were read, as counts by reason.
+        left_out: counts of rows left out when the pairs were read, by reason.
 
     Raises:
         DataError: for no rows, different lengths, or texts that are blank or not Unicode (named).

@@ -29,7 +29,7 @@ class RetrievalData:
         documents: text of each document by its id.
         qrels: for each query id the grades by document id; above 0 is relevant, higher is better, and
             what is not named or below 0 is not relevant.
-        left_out: what was left out before, as counts by reason.
+        left_out: counts of what was left out before, by reason.
 
     Raises:
         DataError: if a part is empty, a text is another thing, a grade is no finite number (ids are named),

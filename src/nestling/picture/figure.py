@@ -34,7 +34,7 @@ def draw(target: Any, *panels: Panel, style: Style | None = None) -> None:
 
     Args:
         target: a file (.png, .svg or .pdf) or, for one panel, matplotlib axes.
-        panels: what to draw.
+        panels: functions that draw on axes.
         style: size, font and resolution of the file; axes keep the style that they have.
 
     Raises:

@@ -48,7 +48,7 @@ class _State:
         path: of the file, which need not exist; None is memory.
         identity: of the work; the state of another one is refused.
         key: the name in the file of the finished part.
-        otherwise: how to begin again, as the errors say it.
+        otherwise: advice in errors on how to start again.
 
     Attributes:
         done: finished parts, by name.

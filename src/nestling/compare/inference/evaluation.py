@@ -41,7 +41,7 @@ class Evaluation:
         models: names.
         subjects: names.
         method: the comparator.
-        over: what was resampled: what the intervals speak of. ``"both"``: other subjects and other stimuli.
+        over: the resampled units, to which the intervals refer. ``"both"``: other subjects and other stimuli.
         each: ``Float[models, subjects]``, mean similarity with the matrices of each subject.
         ceiling: the noise ceiling; none with a single subject.
         drawn: ``Float[draws, models + 2]`` by what was resampled: means over subjects, then the lower and the

@@ -36,7 +36,7 @@ def plot_matrices(
     All panels share their colours and one colour bar.
 
     Args:
-        rdms: what to draw.
+        rdms: the matrices.
         target: a file (.png, .svg or .pdf) or, for one matrix, matplotlib axes.
         names: names of the matrices, by default their labels.
         colours: of ``"values"``, or of their ``"ranks"`` within each matrix, from 0 to 100 %, where matrices
@@ -79,7 +79,7 @@ def plot_maps(
     Up to 30 stimuli are named; of more, up to eight that lie far apart are, the same in all maps.
 
     Args:
-        rdms: what to draw; the rest as :func:`plot_matrices`.
+        rdms: the matrices; the rest as :func:`plot_matrices`.
         target: see there.
         names: see there.
         groups: for each stimulus what it belongs to, such as a category: its colour and marker, with a

@@ -105,7 +105,7 @@ class TableFile:
         Args:
             path: of the file.
             fields: of the index; those of whole numbers become floats where the file has such.
-            columns: what the columns of texts and ids are called; None of ids is ``id`` or ``_id``.
+            columns: names of the columns of texts and ids; None of ids is ``id`` or ``_id``.
             has_texts: whether the column of texts must be there.
 
         Raises:

@@ -65,7 +65,7 @@ def table_ids(
         path: of the file.
         column: of the ids.
         names: as :func:`known_ids` gives them.
-        kind: what they are to be, where it is not to be found out.
+        kind: the declared kind; None infers it.
         are_texts: in the file all are texts, and may say numbers.
 
     Raises:

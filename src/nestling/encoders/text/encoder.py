@@ -111,7 +111,7 @@ class TextEncoder(nn.Module):
                 The first two are part of Python packages and need no download.
             nesting: see :class:`TextEncoder`.
             rule: see :class:`TextEncoder`.
-            pooling: how token vectors become one, in place of the model's own pooling.
+            pooling: the pooling of token vectors, in place of the model's own.
             max_length: tokens read of a text; by default the maximum of the model.
             device: as torch names it; by default a GPU where there is one.
 

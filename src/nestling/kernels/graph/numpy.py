@@ -172,7 +172,7 @@ def rank_coded(
 
     Args:
         searched: where the candidates were met.
-        residuals: what its codes leave out.
+        residuals: the differences to the coded vectors.
         queries: ``Float64[queries, dim]``, as they are asked.
         candidates: ``Int32[queries, length]``, -1 behind the last of each.
         k: at least 1.

@@ -28,7 +28,7 @@ class Row:
 
     Args:
         granularity: where it was measured.
-        metric: what was measured.
+        metric: the name of the metric.
         value: the quality, and ``low`` to ``high`` its interval.
         low: lower end.
         high: upper end.
@@ -128,7 +128,7 @@ def choose(column: Sequence[Row], targets: Targets, cheapest: CostName = "vector
 
     Args:
         column: the rows of one metric.
-        targets: what to meet.
+        targets: the targets.
         cheapest: the cost that is compared first.
 
     Raises:

@@ -138,7 +138,7 @@ class Index:
     """An engine over the rows of a ground.
 
     Args:
-        engine: what was built.
+        engine: the built engine.
         ground: whose rows and queries.
         build_s: processor seconds that building took with one thread.
     """

@@ -209,7 +209,7 @@ def run_checks(
         name: of the tour, and of the file that keeps an interrupted one.
         checks: of all its claims.
         not_tested: why some claims are not.
-        tour: what is asked.
+        tour: the tour.
         searched: the methods that are measured in retrieval, by the claim that needs this.
         studies_of: from the notes and the names of these methods, each study by its key.
     """

@@ -29,7 +29,7 @@ class Claim:
         interval: 95 % t-interval over the seeds of the clearance: how far the tightest figure of the
             claim lies on the right side of its margin.
         seeds: how many seeds were run.
-        data: what it was measured on.
+        data: the data of the measurement.
     """
 
     id: str

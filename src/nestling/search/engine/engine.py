@@ -285,7 +285,7 @@ def build(
     same arguments resumes where it stopped and gives the same engine (a graph: with ``workers=1``).
 
     Args:
-        plan: what to build.
+        plan: the plan to build.
         vectors: ``Float[rows, full]``, after what comes before a cut; kept, not copied.
         rule: with ``l2`` after the cut every prefix is scaled to length one.
         metric: ``"dot"`` or ``"euclidean"``.

@@ -64,7 +64,7 @@ def check_k(k: Any, most: int | None = None, what: str = "rows") -> int:
     Args:
         k: a whole number.
         most: how many rows there are, where no more may be asked for.
-        what: how an error calls them.
+        what: their name in errors.
 
     Raises:
         DataError: for another type, less than 1, or more than ``most``.

@@ -61,7 +61,7 @@ class Questions:
         metric: ``"dot"`` or ``"euclidean"``.
         expected: ``Int[queries, k]``, the exact nearest.
         own: the row that each query is, if it is one, which it does not look for.
-        names: what the rows are called by a search; their numbers by default.
+        names: ids of the rows in the results of a search; their numbers by default.
     """
 
     queries: NDArray[Any]

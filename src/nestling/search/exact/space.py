@@ -71,7 +71,7 @@ class Space:
         Args:
             values: ``Float[rows, at least dim]``, finite.
             dim: entries to keep.
-            what: how an error calls the rows.
+            what: the name of the rows in errors.
             first_row: the number of the first of them.
 
         Raises:

@@ -88,7 +88,7 @@ def stored_rows(values: NDArray[Any], space: Space, inverse_norms: NDArray[Any] 
 
     Args:
         values: ``Float[rows, dim]``.
-        space: how they are compared.
+        space: the metric.
         inverse_norms: ``Float64[rows]``, of these very prefixes; needed where the space scales.
     """
     if not isinstance(values, np.ndarray) or values.dtype not in (np.float32, np.float16):

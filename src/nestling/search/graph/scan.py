@@ -115,7 +115,7 @@ class GraphScan:
             links: of a row, 8 to 1024.
             ef: beam width while links are searched: a wider beam builds a better graph, slower. By
                 default 100 up to 200,000 rows, then more.
-            rerank: what the rows in the beam are ranked by: ``"full"`` reads the vectors, ``"int8"`` keeps
+            rerank: how rows in the beam are ranked: ``"full"`` reads the vectors, ``"int8"`` keeps
                 8-bit residuals of the codes beside them, so that the vectors may stay on a disk.
             seed: of the rotation and of the order in which rows are linked.
             workers: threads; as many as there are cores by default. The graph is the same.

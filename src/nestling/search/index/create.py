@@ -45,7 +45,7 @@ def create_index(
 
     Args:
         root: its folder.
-        spec: what it is made for.
+        spec: the specification.
         rows: the first, if any.
         workers: threads that build.
         engine: built over these very rows by the plan, to be copied.

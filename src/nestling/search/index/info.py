@@ -35,7 +35,7 @@ class IndexInfo:
         sampled: whether the table was measured with rows of the index as queries.
         reason: why the plan was chosen; empty where it was given.
         fields: that rows have, and what each holds.
-        columns: what the columns of the table were called that the rows came from.
+        columns: names of the columns of the source table.
     """
 
     rows: int

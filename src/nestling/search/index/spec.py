@@ -32,7 +32,7 @@ class IndexSpec:
         encoder: what made the vectors; "" is unknown.
         seed: of all random choices while building.
         fields: of the rows, and what each holds.
-        columns: what the columns of the table were called that the rows came from.
+        columns: names of the columns of the source table.
     """
 
     plan: Plan

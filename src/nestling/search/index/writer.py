@@ -57,7 +57,7 @@ class Writer:
     Args:
         root: the folder of the index.
         lock: keeps other writers out.
-        loaded: what was read from it.
+        loaded: the contents that were read.
         log_bytes: how long the log may become before its rows are written into a segment.
         workers: threads that build.
     """

@@ -23,8 +23,8 @@ class Trial:
     """One plan at one point, measured.
 
     Args:
-        plan: what was built.
-        point: how it was searched.
+        plan: the plan that was built.
+        point: the operating point.
         rows: vectors that it was built over.
         recall: share of the exact ``k`` nearest that were found, or rows as near; mean over the queries.
         low: lower end of the 95 % interval of the recall over queries.

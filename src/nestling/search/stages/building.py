@@ -34,7 +34,7 @@ class Task:
     Args:
         plan: with sizes as numbers.
         vectors: ``Float[rows, full]``.
-        space: how they are compared.
+        space: the metric.
         seed: of samples, clusterings, rotations and graphs.
     """
 
@@ -111,7 +111,7 @@ class Builder:
         Args:
             values: ``Float[rows, full]``.
             start: the number of the first.
-            made: what the stages before it made of them.
+            made: the output of the stages before it.
         """
         return {}
 
@@ -124,7 +124,7 @@ class CoarseBuilder(Builder):
     """Builds the arrays of a coarse stage.
 
     Attributes:
-        codes: how the codes of the scan are called until :meth:`finish`.
+        codes: the name of the codes of the scan until :meth:`finish`.
     """
 
     codes: str = "codes"
@@ -143,7 +143,7 @@ class Built:
         whole: the plan that the arrays were built for.
         arrays: by name.
         vectors: ``Float[rows, at least the size]``.
-        space: how they are compared.
+        space: the metric.
     """
 
     plan: Plan

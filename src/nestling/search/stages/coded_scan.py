@@ -138,7 +138,7 @@ class CodedScanner(Scanner):
     """Base class of scanners of such codes.
 
     Args:
-        code: what the codes mean.
+        code: decodes and compares the codes.
     """
 
     def __init__(self, code: Code) -> None:
@@ -157,7 +157,7 @@ class FlatScanner(CodedScanner):
     """Compares the codes of all rows.
 
     Args:
-        code: what the codes mean.
+        code: decodes and compares the codes.
         codes: ``UInt8[rows, size]``.
     """
 

@@ -239,7 +239,7 @@ class BeamScanner(Scanner):
     """Searches the graph. Rows come as promising as their codes say, without scores.
 
     Args:
-        built: what was built.
+        built: the built arrays.
         dim: the prefix that is linked.
     """
 

@@ -156,7 +156,7 @@ class GraphScanner(CodedScanner):
     """Searches a graph of neighbours, which may be that of another prefix, by the codes of its rows.
 
     Args:
-        code: what the codes mean.
+        code: decodes and compares the codes.
         codes: ``UInt8[rows, size]``.
         graph: over the same rows.
         equal: groups of equal rows, of which one each is linked.

@@ -192,7 +192,7 @@ class ListScanner(CodedScanner):
     """Compares the codes of the rows whose inverted lists are nearest to the query.
 
     Args:
-        code: what the codes mean.
+        code: decodes and compares the codes.
         codes: ``UInt8[rows, size]``, list by list.
         rows: the number of the row of each code.
         starts: where each list begins, and the end of the last.

@@ -36,7 +36,7 @@ class Rerank(Stage):
 
     Args:
         dim: the prefix; None is the full size.
-        store: what it reads: the vectors themselves (``flat``), or a smaller copy of them.
+        store: the vectors to read: themselves (``flat``), or a smaller copy.
     """
 
     name = "rerank"

@@ -290,9 +290,9 @@ class Scan(Stage):
         """Learn the code from a sample, and say how blocks of rows are coded.
 
         Args:
-            task: what is built.
+            task: the build.
             journal: keeps what was made, so that an interrupted build resumes.
-            coarse: how the rows are picked that are compared.
+            coarse: the stage that selects the candidates.
         """
 
     @abstractmethod

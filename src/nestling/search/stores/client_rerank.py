@@ -25,7 +25,7 @@ def rerank(
 
     Args:
         query: ``Float[dim]``, cut and normalised.
-        names: what the rows of the shortlist are called.
+        names: ids of the rows of the shortlist.
         vectors: ``Float[shortlist, dim]``, cut as the query is.
         metadata: of these rows, or of none if they are not wanted.
         k: how many are wanted.

@@ -97,7 +97,7 @@ class DatabaseStore:
         """Add rows, or replace those of the same id, in batches that are each written whole.
 
         Args:
-            ids: what they are called, all different, of the layout's kind.
+            ids: unique, of the layout's kind.
             vectors: ``Float[n, dim]``, before the cut rule; a memory map is read batch by batch.
             metadata: one flat dict a row, for ``where=`` and for the hits: texts, whole numbers of up to 64
                 bits, floats, truth values, numpy's too; None is the same as no value.
@@ -143,7 +143,7 @@ class DatabaseStore:
                 compares all rows at ``rerank_dim`` and so is exact.
             rerank_dim: size whose scores decide, one of ``layout.dims``; the full one by default.
             ids: rows allowed; None allows all.
-            where: what the metadata of a row must meet, as
+            where: the condition on the metadata of a row, as
                 :func:`~nestling.search.where.argument.read_where` takes
                 it: ``{"year": {"gte": 2020}, "brand": ["a", "b"]}``, or the same in words. The database
                 filters while it searches.

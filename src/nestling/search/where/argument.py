@@ -31,7 +31,7 @@ def read_where(
     Args:
         given: a mapping, a text, or a condition.
         fields: the kind of each field, where that is known: names and values are then held to it.
-        id_column: what the column of ids was called, which is no field.
+        id_column: the name of the column of ids, which is no field.
 
     Raises:
         DataError: for anything else, a field that is not among ``fields`` (the nearest are named), or a

@@ -174,9 +174,9 @@ def converted(
 
     Args:
         values: as :func:`read_value` takes them.
-        kind: what they are to be.
-        what: how a message names them.
-        name_rows: how it names their rows, such as lines of a file.
+        kind: the declared kind.
+        what: their name in messages.
+        name_rows: names their rows, such as lines of a file.
         missing: the advice in errors on how to leave a value out.
 
     Raises:

@@ -78,12 +78,12 @@ class IndexSettings(BaseModel):
         plan: of segments that are large enough for it.
         seed: of all random choices while building.
         sources: of an index that was extracted, entries and cut rule of the vectors of those before it.
-        id_kind: what the ids are; None before the first row.
+        id_kind: the kind of the ids; None before the first row.
         next_id: the number that the next row gets if it is given none.
         segments: oldest first.
-        table: what was measured of the index, one row per point.
+        table: measurements of the index, one row per point.
         fields: that rows have, and what each holds.
-        columns: what the columns of the table were called that the rows came from, by their part in it.
+        columns: names of the columns of the source table, by role.
         default_point: of a search that names none; empty for that of the plan.
         default_k: neighbours for which that point was measured.
         sampled: whether the table was measured with rows of the index as queries.
@@ -119,7 +119,7 @@ class IndexManifest:
 
     Args:
         nesting: sizes the index can be searched at.
-        rule: how the vectors given to it are treated around a cut.
+        rule: the cut rule of the vectors given to it.
         settings: everything else.
         files: size and checksum of each file by its name.
     """

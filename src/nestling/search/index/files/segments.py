@@ -104,7 +104,7 @@ class Segment:
     """Immutable rows, their ids and the engine over them.
 
     Args:
-        record: what the manifest says of them.
+        record: their entry in the manifest.
         ids: ``Int64[rows]`` or strings.
         vectors: ``Float32[rows, dim]``, a memory map.
         engine: finds row numbers.

@@ -138,8 +138,8 @@ class Snapshot:
     """An index at one moment. Nothing in it ever changes, so any number of threads may read it.
 
     Args:
-        terms: what all rows share.
-        id_kind: what the ids are; None before the first row.
+        terms: the settings that all rows share.
+        id_kind: the kind of the ids; None before the first row.
         segments: rows on disk.
         memtable: the newest rows.
     """

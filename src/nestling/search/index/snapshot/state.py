@@ -42,7 +42,7 @@ class State:
     """An index at one moment.
 
     Args:
-        manifest: what is on the disk.
+        manifest: as on the disk.
         snapshot: segments and the memtable, as searches see them.
         numbering: of ids.
         messages: repairs that were needed when it was read.

@@ -62,7 +62,7 @@ class PostgresTable:
         connection: of psycopg 3, which stays the caller's; or a function that makes one, which is called
             again when the connection is lost.
         name: of the table, in the first schema of the search path.
-        code: what the index holds of a prefix: ``float32``, ``float16`` (half the size), or ``bit`` (the
+        code: the code of a prefix in the index: ``float32``, ``float16`` (half the size), or ``bit`` (the
             signs alone, compared by Hamming distance: ask for longer shortlists). None takes that of the
             index there is, or else ``float32``.
 
