@@ -278,7 +278,7 @@ def test_what_is_nested_is_planned_so_that_it_answers_at_every_size(
     stored = StoredVectors(rows, "dim=8,16,32")
     with build(tmp_path / "nested", stored, recall=0.9, workers=1) as index:
         assert index.nesting.sizes("dim") == (8, 16, 32)
-        assert "every size of dim=8,16,32" in index.info().reason
+        assert "searched at each of dim=8,16,32" in index.info().reason
         for dim in (8, 16, 32):
             truth = nearest(rows[:50], rows, 1, dim=dim)
             hits = index.search(rows[:50], 1, at=dim)
