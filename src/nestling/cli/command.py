@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 from nestling import __version__
-from nestling.cli.build import bench
+from nestling.cli.bench import bench
 from nestling.cli.compare import compare
 from nestling.cli.data import data
 from nestling.cli.demo import demo
 from nestling.cli.encode import encode, extract
 from nestling.cli.flags.registration import add_command
-from nestling.cli.index import index
+from nestling.cli.index.command import index
 from nestling.cli.measure import choose, reproduce, sweep
 from nestling.cli.search import search
 from nestling.cli.terminal.interrupts import interruptible

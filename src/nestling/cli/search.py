@@ -14,7 +14,7 @@ from nestling.cli.demo import COLLECTION, DEMO_FOLDER
 from nestling.cli.flags.completion import models
 from nestling.cli.flags.options import AsJson, At, Where
 from nestling.cli.flags.registration import home_name
-from nestling.cli.index_folder import is_collection, readable
+from nestling.cli.index.folder import is_collection, readable
 from nestling.cli.terminal.output import one_line, say, show, show_json
 from nestling.errors import ConfigError
 from nestling.storage.artifact import MANIFEST

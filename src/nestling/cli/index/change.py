@@ -1,27 +1,22 @@
-"""``nestling index``: build, change, check and export an index on the disk."""
+"""``nestling index add``, ``update``, ``delete`` and ``compact``: changes of an index."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nestling.cli.build import build, tune
 from nestling.cli.flags.options import VECTORS, AsJson, Folder, Wait, Where
-from nestling.cli.flags.registration import add_command
 from nestling.cli.flags.tables import TableOption, is_table, read_names, table_like
-from nestling.cli.index_folder import is_collection, readable, show_index, writable
-from nestling.cli.terminal.output import readable_bytes, say, show, show_json
+from nestling.cli.index.folder import is_collection, writable
+from nestling.cli.terminal.output import say, show, show_json
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
     from nestling.data.tables.description import TableFile
     from nestling.domains.text.collection import Collection
     from nestling.search.index.index import AdaptiveIndex
-
-index = typer.Typer(name="index", help="Build, change and check an index on disk.", no_args_is_help=True)
 
 More = Annotated[Path, typer.Argument(metavar="SOURCE", help=f"{VECTORS}, or texts for a collection.")]
 
@@ -158,69 +153,3 @@ def compact(folder: Folder, wait: Wait = 0) -> None:
     with writable(folder, wait=wait) as opened:
         opened.compact()
         show(str(len(opened)))
-
-
-def info(folder: Folder, as_json: AsJson = False) -> None:
-    """Show the contents of an index, its plan and its measurements.
-
-    Example: nestling index info my-index
-    """
-    with readable(folder) as opened:
-        show_index(opened, as_json)
-
-
-def verify(folder: Folder, as_json: AsJson = False) -> None:
-    """Verify every file of an index.
-
-    Example: nestling index verify my-index
-    """
-    with readable(folder) as opened:
-        found = opened.verify()
-    for message in found.messages:
-        say(message)
-    if as_json:
-        show_json(asdict(found))
-    else:
-        show(f"{found.files} files, {readable_bytes(found.size_bytes)}, {found.rows:,} rows: no damage found")
-
-
-def export(
-    folder: Folder,
-    to: Annotated[
-        str,
-        typer.Option(help="A table, such as postgres://host/db/table; secrets come from the environment."),
-    ],
-    shortlist_dim: Annotated[
-        int | None,
-        typer.Option(help="Size of the prefix that the database searches before it reranks."),
-    ] = None,
-    delete_missing: Annotated[
-        bool, typer.Option("--delete-missing", help="Delete rows of the table that are not in the index.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Copy an index to a database; nothing is encoded again.
-
-    Repeat it to copy what has changed, or to resume after an interruption: rows that are already there and
-    equal are skipped.
-
-    Example: nestling index export my-index --to lancedb:///data/vectors/items
-    """
-    from nestling.search.stores.urls import read_url
-
-    read_url(to)
-    from nestling.search.stores import export_index
-
-    with readable(folder) as opened:
-        done = export_index(opened, to, shortlist_dim=shortlist_dim, delete_missing=delete_missing)
-    say(
-        f"{done.added:,} rows added, {done.changed:,} changed, {done.deleted:,} deleted, "
-        f"{done.unchanged:,} unchanged; {done.seconds:.1f} s"
-    )
-    if done.extra:
-        say(f"{done.extra:,} rows of the table are not in the index; --delete-missing deletes them")
-    show_json({"rows": done.rows, **asdict(done)}) if as_json else show(str(done.rows))
-
-
-for verb in (build, add, update, delete, compact, info, verify, tune, export):
-    add_command(index, verb)

@@ -1,4 +1,4 @@
-"""``nestling index build`` and ``tune``, and ``nestling bench``: plans of an index, chosen by measuring."""
+"""``nestling index build``: an index of vectors or texts, whose plan is chosen by measuring."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from nestling.cli.flags.completion import models
 from nestling.cli.flags.generated import with_groups
-from nestling.cli.flags.options import VECTORS, AsJson, At, Folder, Source, Wait
+from nestling.cli.flags.options import VECTORS, AsJson, At
 from nestling.cli.flags.registration import home_name
 from nestling.cli.flags.tables import (
     ColumnFlags,
@@ -22,8 +22,7 @@ from nestling.cli.flags.tables import (
 )
 from nestling.cli.flags.targets import PANEL, Targets
 from nestling.cli.flags.vectors import VectorFlags
-from nestling.cli.index_folder import is_collection, show_frontier, show_index, writable
-from nestling.cli.terminal.output import check_results, say
+from nestling.cli.index.folder import show_index
 from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,8 +70,8 @@ def build(
     """Build an index of vectors, or of texts with --encoder.
 
     By default several plans are measured, and the fastest that reaches --recall is built. The ids and the
-    other columns of a table are kept: answers return them, and searches filter by them. If it is interrupted,
-    repeat it: finished texts are not encoded again.
+    other columns of a table are kept: results include them, and searches filter by them. Repeat an
+    interrupted build: finished texts are not encoded again.
 
     Example: nestling index build products.csv --encoder wordllama --column title --id-column sku -o products
     """
@@ -158,75 +157,3 @@ def _of_vectors(
             metric=cast("Metric", vectors.metric),
             **targets.limits,
         )
-
-
-@with_groups
-def tune(
-    folder: Folder,
-    targets: Targets,
-    wait: Wait = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Measure the plan of an index again, at many points.
-
-    The results are kept in the index, for search --recall.
-
-    Example: nestling index tune my-index --recall 0.99
-    """
-    from nestling.search.tuning.planner import retune
-
-    targets.check()
-    asked = open_queries(targets.queries)
-    if isinstance(asked, tuple) and is_collection(folder):
-        from nestling.encoders.text.opening import open_encoder
-
-        asked = open_encoder(folder / "encoder").encode(list(asked))
-    check_are_vectors(asked, targets.queries)
-    with writable(folder, wait=wait) as opened:
-        chosen, frontier = retune(opened, queries=asked, **targets.limits)
-    show_frontier(chosen, frontier, targets.k, as_json)
-
-
-@with_groups
-def bench(
-    source: Source,
-    targets: Targets,
-    plans: Annotated[
-        str | None,
-        typer.Option(
-            help="Plans to compare, such as 'flat@full; int4@full > rerank@full'; by default the usual ones."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder for the table and the picture.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure recall, latency and memory of search plans.
-
-    They are built over your own vectors and discarded afterwards.
-
-    Example: nestling bench vectors.npy --recall 0.99 -o report
-    """
-    check_results(output, "frontier.json", "frontier.png")
-    from nestling.search.tuning.planner import tune as measure
-    from nestling.vectors.opening import open_vectors
-
-    targets.check()
-    asked = check_are_vectors(open_queries(targets.queries), targets.queries)
-
-    stored = open_vectors(source)
-    chosen, frontier = measure(
-        stored.values,
-        queries=asked,
-        plans=None if plans is None else [*(text.strip() for text in plans.split(";")), "flat@full"],
-        sizes=stored.nesting.sizes("dim"),
-        nested=stored.is_nested,
-        rule=stored.rule,
-        **targets.limits,
-    )
-    if output is not None:
-        frontier.save(output / "frontier.json")
-        frontier.plot(output / "frontier.png")
-        say(f"written to {output}")
-    show_frontier(chosen, frontier, targets.k, as_json)

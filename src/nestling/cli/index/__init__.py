@@ -1,0 +1,1 @@
+"""``nestling index``: build, change, inspect and export an index on the disk."""
