@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nestling.data.tables.fields.kinds import Value
+from nestling.errors import StoreError
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.results import Floats, StoreHits
 from nestling.search.where.condition import Condition
@@ -116,3 +117,14 @@ class Table(Protocol):
     def close(self) -> None:
         """Close what was opened for this table."""
         ...
+
+
+def known(layout: Layout | None, where: str) -> Layout:
+    """The layout of a table that is open; ``where`` names the table.
+
+    Raises:
+        StoreError: if it is not.
+    """
+    if layout is None:
+        raise StoreError(f"{where} is not open; use DatabaseStore.open or create")
+    return layout

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nestling.errors import NestlingError, StoreBusyError, StoreError, require
-from nestling.search.stores.adapter import Request, Rows
+from nestling.search.stores.adapter import Request, Rows, known
 from nestling.search.stores.client_rerank import rerank
 from nestling.search.stores.lance.columns import (
     Column,
@@ -213,9 +213,7 @@ class LanceTable:
 
     @property
     def _known(self) -> Layout:
-        if self._layout is None:
-            raise StoreError(f"{self.where} is not open; use DatabaseStore.open or create")
-        return self._layout
+        return known(self._layout, self.where)
 
     def _names(self, found: Any) -> list[str]:
         return self._complete(found, "id").to_pylist()  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nestling.errors import StoreBusyError, StoreError, require
-from nestling.search.stores.adapter import Request, Rows
+from nestling.search.stores.adapter import Request, Rows, known
 from nestling.search.stores.client_rerank import rerank
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.metadata import found_metadata
@@ -234,9 +234,7 @@ class MilvusTable:
 
     @property
     def _known(self) -> Layout:
-        if self._layout is None:
-            raise StoreError(f"{self.where} is not open; use DatabaseStore.open or create")
-        return self._layout
+        return known(self._layout, self.where)
 
     def _call(self, method: str, **values: Any) -> Any:
         """One call of the client about this collection; its errors become ours."""

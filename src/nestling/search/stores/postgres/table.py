@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from nestling.errors import ConfigError, StoreBusyError, StoreError, require, unknown
-from nestling.search.stores.adapter import Request, Rows
+from nestling.search.stores.adapter import Request, Rows, known
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.metadata import found_metadata
 from nestling.search.stores.postgres.vectors import adapt_vectors
@@ -272,9 +272,7 @@ class PostgresTable:
 
     @property
     def _known(self) -> Layout:
-        if self._layout is None:
-            raise StoreError(f"{self.where} is not open; use DatabaseStore.open or create")
-        return self._layout
+        return known(self._layout, self.where)
 
     @contextmanager
     def _transaction(self, *, vectors: bool = True) -> Iterator[Run]:

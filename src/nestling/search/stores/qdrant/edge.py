@@ -19,16 +19,15 @@ from nestling.search.stores.qdrant.points import (
     LAYOUT_POINT,
     distance_of,
     hits_of,
-    known,
-    name_of,
+    params_of,
     payload_of,
     point_id,
-    rows_of,
     vector_name,
     vectors_of,
     wanted_payload,
 )
-from nestling.search.stores.qdrant.where import Where, Words, called, index_paths
+from nestling.search.stores.qdrant.points_table import Page, PointsTable
+from nestling.search.stores.qdrant.where import Words, called
 from nestling.search.stores.results import StoreHits
 from nestling.storage.lock import WriterLock
 
@@ -58,7 +57,7 @@ class EdgeWords(Words):
         return self._models.HasIdCondition(set(ids))
 
 
-class QdrantEdgeTable:
+class QdrantEdgeTable(PointsTable):
     """A shard of Qdrant Edge in a folder of its own; one process may have it open at a time.
 
     Args:
@@ -72,12 +71,10 @@ class QdrantEdgeTable:
 
     def __init__(self, folder: str | Path, name: str) -> None:
         self._edge = require("qdrant_edge", "qdrant")
-        self._words = EdgeWords(self._edge)
+        super().__init__(EdgeWords(self._edge), f"the Qdrant Edge shard {name}")
         self._folder = home_path(folder) / check_name(name)
-        self.where = f"the Qdrant Edge shard {name}"
         self._shard: Any = None
         self._lock: WriterLock | None = None
-        self._layout: Layout | None = None
 
     def read_layout(self) -> Layout | None:
         """The layout, kept in a point without vectors."""
@@ -96,12 +93,7 @@ class QdrantEdgeTable:
         edge = self._edge
         distance = getattr(edge.Distance, distance_of(layout).title())
         no_graph = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
-        vectors = {
-            vector_name(dim): edge.EdgeVectorParams(
-                size=dim, distance=distance, hnsw_config=None if dim == layout.shortlist_dim else no_graph
-            )
-            for dim in layout.dims
-        }
+        vectors = params_of(layout, edge.EdgeVectorParams, distance, no_graph)
         with self._errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._take()
@@ -160,11 +152,6 @@ class QdrantEdgeTable:
         )
         return edge.QueryRequest(**last, prefetches=[first])
 
-    def _filter(self, request: Request) -> Any:
-        must = [Where(self._words, self._texts).filter(request.where)] if request.where is not None else []
-        must += [called(self._words, request.ids)] if request.ids is not None else []
-        return self._edge.Filter(must=must) if must else None
-
     def _texts(self, path: str) -> list[str]:
         """All different texts of a field, from the index that gives them."""
         with self._errors():
@@ -188,48 +175,20 @@ class QdrantEdgeTable:
         must = None if ids is None else [called(self._words, ids)]
         return self._edge.Filter(must=must, must_not=[self._edge.HasIdCondition({LAYOUT_POINT})])
 
-    def present(self, ids: list[str]) -> set[str]:
-        """Whether each of these ids exists."""
-        return {name for page in self._pages(len(ids), ids) for name in map(name_of, page)} if ids else set()
-
     def count(self) -> int:
         """How many points there are, without the one of the layout."""
         with self._errors():
             return int(self._shard.count(self._edge.CountRequest(exact=True))) - 1
 
-    def fits(self, most: int) -> bool:
-        """Whether there are at most so many points; the count is in memory."""
-        return self.count() <= most
-
-    def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
-        """All points, or those of these ids, in the order of their UUIDs."""
-        layout = known(self._layout, self.where)
-        for page in self._pages(size, ids, vectors=[vector_name(layout.dim)], payload=True):
-            yield rows_of(page, layout, self.where)
-
-    def names(self, size: int) -> Iterator[list[str]]:
-        """The ids of all points, in the order of their UUIDs."""
-        for page in self._pages(size):
-            yield list(map(name_of, page))
-
-    def _pages(
-        self, size: int, ids: list[str] | None = None, *, vectors: Any = False, payload: Any = ("id",)
-    ) -> Iterator[Any]:
+    def _scroll(self, size: int, ids: list[str] | None, offset: Any, vectors: Any, payload: Any) -> Page:
         asked = {"limit": size, "filter": self._rows(ids), "with_vector": vectors, "with_payload": payload}
-        offset: Any = None
-        while True:
-            with self._errors():
-                page, offset = self._shard.scroll(self._edge.ScrollRequest(offset=offset, **asked))
-            if page:
-                yield page
-            if offset is None:
-                return
+        page: Page = self._shard.scroll(self._edge.ScrollRequest(offset=offset, **asked))
+        return page
 
     def optimize(self) -> None:
         """Index the declared fields, merge segments and build their graphs, now."""
         with self._errors():
-            for path, kind in index_paths(self._layout).items():
-                self._index(path, kind)
+            self._index_fields()
             self._shard.optimize()
 
     def drop(self) -> None:

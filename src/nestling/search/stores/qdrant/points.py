@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,16 @@ def distance_of(layout: Layout) -> str:
     return "EUCLID"
 
 
+def params_of(layout: Layout, params: Callable[..., Any], distance: Any, no_graph: Any) -> dict[str, Any]:
+    """The vectors of a point as a client declares them; only those of the first stage get a graph."""
+    return {
+        vector_name(dim): params(
+            size=dim, distance=distance, hnsw_config=None if dim == layout.shortlist_dim else no_graph
+        )
+        for dim in layout.dims
+    }
+
+
 def payload_of(rows: Rows, row: int) -> dict[str, Any]:
     """The payload of the point of one row."""
     return {"id": rows.ids[row], "metadata": {key_of(f): value for f, value in rows.metadata[row].items()}}
@@ -74,17 +84,6 @@ def metadata_of(point: Any, where: str) -> dict[str, Value]:
     """The metadata in the payload of a point."""
     found = found_metadata((point.payload or {}).get("metadata"), name_of(point), where)
     return {field_of(key): value for key, value in found.items()}
-
-
-def known(layout: Layout | None, where: str) -> Layout:
-    """The layout of a table that is open.
-
-    Raises:
-        StoreError: if it is not.
-    """
-    if layout is None:
-        raise StoreError(f"{where} is not open; use DatabaseStore.open or create")
-    return layout
 
 
 def rows_of(found: Sequence[Any], layout: Layout, where: str) -> Rows:

@@ -13,16 +13,15 @@ from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant.points import (
     distance_of,
     hits_of,
-    known,
-    name_of,
+    params_of,
     payload_of,
     point_id,
-    rows_of,
     vector_name,
     vectors_of,
     wanted_payload,
 )
-from nestling.search.stores.qdrant.where import Where, Words, called, index_paths
+from nestling.search.stores.qdrant.points_table import Page, PointsTable
+from nestling.search.stores.qdrant.where import Words, called
 from nestling.search.stores.results import StoreHits
 
 _KEY = "nestling"
@@ -53,7 +52,7 @@ class ServerWords(Words):
         return self._models.HasIdCondition(has_id=list(ids))
 
 
-class QdrantTable:
+class QdrantTable(PointsTable):
     """A collection of a Qdrant server.
 
     Args:
@@ -71,14 +70,12 @@ class QdrantTable:
         self, client: Any, name: str, *, owned: bool = False, options: dict[str, Any] | None = None
     ) -> None:
         self._models = require("qdrant_client.models", "qdrant")
+        super().__init__(ServerWords(self._models), f"the Qdrant collection {name}")
         self._failures = require("qdrant_client.http.exceptions", "qdrant")
         self._exhausted = require("qdrant_client.common.client_exceptions", "qdrant").QdrantException
         self._lost = require("grpc", "qdrant").RpcError  # of clients that prefer gRPC
         self._client, self._name, self._owned = client, check_name(name), owned
         self._options = options or {}
-        self._words = ServerWords(self._models)
-        self.where = f"the Qdrant collection {name}"
-        self._layout: Layout | None = None
 
     def read_layout(self) -> Layout | None:
         """The layout, kept in the metadata of the collection."""
@@ -94,12 +91,7 @@ class QdrantTable:
         models = self._models
         distance = models.Distance[distance_of(layout)]
         no_graph = models.HnswConfigDiff(m=0)
-        vectors = {
-            vector_name(dim): models.VectorParams(
-                size=dim, distance=distance, hnsw_config=None if dim == layout.shortlist_dim else no_graph
-            )
-            for dim in layout.dims
-        }
+        vectors = params_of(layout, models.VectorParams, distance, no_graph)
         with self._errors():
             self._client.create_collection(
                 self._name, vectors_config=vectors, metadata={_KEY: layout.to_text()}, **self._options
@@ -150,11 +142,6 @@ class QdrantTable:
         )
         return models.QueryRequest(**last, prefetch=first)
 
-    def _filter(self, request: Request) -> Any:
-        must = [Where(self._words, self._texts).filter(request.where)] if request.where is not None else []
-        must += [called(self._words, request.ids)] if request.ids is not None else []
-        return self._models.Filter(must=must) if must else None
-
     def _texts(self, path: str) -> list[str]:
         """All different texts of a field, from the index that gives them."""
         with self._errors():
@@ -174,49 +161,21 @@ class QdrantTable:
             with self._errors():
                 self._client.delete(self._name, gone, wait=True)
 
-    def present(self, ids: list[str]) -> set[str]:
-        """Whether each of these ids exists."""
-        return {name for page in self._pages(len(ids), ids) for name in map(name_of, page)} if ids else set()
-
     def count(self) -> int:
         """How many points there are."""
         with self._errors():
             return int(self._client.count(self._name, exact=True).count)
 
-    def fits(self, most: int) -> bool:
-        """Whether there are at most so many points; the server counts from what it holds in memory."""
-        return self.count() <= most
-
-    def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
-        """All points, or those of these ids, in the order of their UUIDs."""
-        layout = known(self._layout, self.where)
-        for page in self._pages(size, ids, vectors=[vector_name(layout.dim)], payload=True):
-            yield rows_of(page, layout, self.where)
-
-    def names(self, size: int) -> Iterator[list[str]]:
-        """The ids of all points, in the order of their UUIDs."""
-        for page in self._pages(size):
-            yield list(map(name_of, page))
-
-    def _pages(
-        self, size: int, ids: list[str] | None = None, *, vectors: Any = False, payload: Any = ("id",)
-    ) -> Iterator[Any]:
+    def _scroll(self, size: int, ids: list[str] | None, offset: Any, vectors: Any, payload: Any) -> Page:
         allowed = None if ids is None else called(self._words, ids)
         asked = {"limit": size, "with_vectors": vectors, "with_payload": payload}
-        offset: Any = None
-        while True:
-            with self._errors():
-                page, offset = self._client.scroll(self._name, allowed, offset=offset, **asked)
-            if page:
-                yield page
-            if offset is None:
-                return
+        page: Page = self._client.scroll(self._name, allowed, offset=offset, **asked)
+        return page
 
     def optimize(self) -> None:
         """Index the declared fields; graphs the server builds and mends by itself, in the background."""
         with self._errors():
-            for path, kind in index_paths(self._layout).items():
-                self._index(path, kind)
+            self._index_fields()
 
     def drop(self) -> None:
         """Remove the collection."""
