@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nestling.encoders.config_files import read_config, write_config
 from nestling.errors import DataError
 
 
@@ -33,6 +33,5 @@ def declared_dims(config: Any, full: int | None) -> tuple[int, ...] | None:
 def write_dims(folder: Path, dims: Iterable[int]) -> None:
     """Declare sizes in the ``config.json`` of a folder; other entries stay."""
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    config.update(is_matryoshka=True, matryoshka_dimensions=list(dims))
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    declared = {"is_matryoshka": True, "matryoshka_dimensions": list(dims)}
+    write_config(path, read_config(path) | declared)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nestling.arguments.paths import home_path
+from nestling.encoders.config_files import read_config, write_config
 from nestling.encoders.text.static.layers import EMBEDDING
 from nestling.errors import ServingWarning
 
@@ -85,12 +85,12 @@ def prepare_for_servers(folder: Path, max_length: int | None) -> None:
         folder: as ``SentenceTransformer.save`` wrote it.
         max_length: tokens of a text that the model reads, if it says so.
     """
-    modules = _read(folder / _MODULES)
+    modules = read_config(folder / _MODULES)
     for module in modules:
         home, _, kind = str(module["type"]).rpartition(".")
         if home.startswith("sentence_transformers.") and kind in _KNOWN:
             module["type"] = f"sentence_transformers.models.{kind}"
-    _write(folder / _MODULES, modules)
+    write_config(folder / _MODULES, modules)
     for kind, place in _chain(folder):
         if kind == "Pooling":
             _name_pooling(place / _CONFIG)
@@ -136,12 +136,12 @@ def _ask(server: _Server, folder: Path) -> Served:
         first = chain[0][0] if chain else "nothing"
         reason = f"a Transformer followed by a Pooling is served, and this begins with {first}"
         return Served(server.name, "none", reason)
-    pooling = _read(chain[1][1] / _CONFIG)
-    rest = [(kind, _read(place / _CONFIG)) for kind, place in chain[2:]]
+    pooling = read_config(chain[1][1] / _CONFIG)
+    rest = [(kind, read_config(place / _CONFIG)) for kind, place in chain[2:]]
     if server.is_strict:
         for reason in _stops(server, folder, pooling, rest):
             return Served(server.name, "none", reason)
-    about = _read(folder / _ABOUT)
+    about = read_config(folder / _ABOUT)
     for reason in _differences(server, pooling, rest, about.get("prompts") or {}):
         return Served(server.name, "other", reason)
     return Served(server.name, "same", " and ".join(_to_ask(server, rest, about)))
@@ -153,7 +153,7 @@ def _stops(server: _Server, folder: Path, pooling: Any, rest: Rest) -> Iterator[
         yield f"it needs a fast tokenizer in {_TOKENIZER}"
     if _mode(pooling) not in _SERVED_POOLINGS:
         yield f"the pooling {_mode(pooling)} is not known there"
-    if _POOLING_KEYS["cls"] not in pooling or "max_seq_length" not in _read(folder / _TRANSFORMER):
+    if _POOLING_KEYS["cls"] not in pooling or "max_seq_length" not in read_config(folder / _TRANSFORMER):
         yield "the folder does not say in the form of TEI how tokens are pooled and how many are read"
     if all(kind in _STRICTLY_KNOWN for kind, _ in rest):
         for config in (config for kind, config in rest if kind == "Dense"):
@@ -203,24 +203,26 @@ def _any_length(rest: Rest) -> bool:
 
 
 def _name_pooling(path: Path) -> None:
-    config = _read(path)
+    config = read_config(path)
     mode = _mode(config)
     # Servers use the first of several combined poolings; without one TEI stops with an error.
     if mode in _POOLING_KEYS:
         config |= {key: mode == name for name, key in _POOLING_KEYS.items()}
-        _write(path, config)
+        write_config(path, config)
 
 
 def _name_length(folder: Path, max_length: int | None) -> None:
     if max_length is None or max_length >= _LONGEST:
         return
-    path, about = folder / _TRANSFORMER, _read(folder / _CONFIG)
+    path, about = folder / _TRANSFORMER, read_config(folder / _CONFIG)
     positions = about.get("max_position_embeddings")
     if positions and about.get("model_type") in _POSITIONS_AFTER_PADDING:
         max_length = min(max_length, positions - (about.get("pad_token_id") or 0) - 1)
-    config = _read(path)
+    config = read_config(path)
     # vLLM reads the length only where it finds both.
-    _write(path, config | {"max_seq_length": max_length, "do_lower_case": config.get("do_lower_case", False)})
+    write_config(
+        path, config | {"max_seq_length": max_length, "do_lower_case": config.get("do_lower_case", False)}
+    )
 
 
 def _mode(pooling: Any) -> str:
@@ -238,13 +240,5 @@ def _places(dense: Any) -> set[str | None]:
 
 def _chain(folder: Path) -> Iterator[tuple[str, Path]]:
     """The modules of a folder in order: their class, and where they lie."""
-    for module in _read(folder / _MODULES):
+    for module in read_config(folder / _MODULES):
         yield str(module["type"]).rpartition(".")[2], folder / module["path"]
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from nestling.encoders.config_files import read_config, write_config
 from nestling.encoders.text.static.layers import Dense, Floats, Layer, LayerNorm, Normalize
 from nestling.errors import DataError, require
 
@@ -65,7 +66,7 @@ def read_static(folder: Path) -> StaticFolder:
         weights = load_file(home / _WEIGHTS)
         table = _table(weights)
         layers = [_layer(kind, place) for kind, place in rest]
-        said = [_json(folder / name) for name in (_ABOUT, _CONFIG)]
+        said = [dict(read_config(folder / name)) for name in (_ABOUT, _CONFIG)]
         return StaticFolder(read_tokenizer(home / _VOCABULARY), table, tuple(layers), *said)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         if isinstance(error, DataError):
@@ -101,24 +102,16 @@ def write_static(folder: Path, tokenizer: Any, table: Floats, layers: Sequence[L
             _write_layer(folder / path, module)
     save_file({"embedding.weight": np.ascontiguousarray(table)}, folder / _WEIGHTS)
     tokenizer.save(str(folder / _VOCABULARY))
-    _write_json(folder / _MODULES, modules)
-    _write_json(folder / _ABOUT, about)
+    write_config(folder / _MODULES, modules)
+    write_config(folder / _ABOUT, about)
 
 
 def _write_layer(folder: Path, layer: Layer) -> None:
     folder.mkdir()
-    _write_json(folder / _CONFIG, layer.config)
+    write_config(folder / _CONFIG, layer.config)
     if layer.weights:
         arrays = {name: np.ascontiguousarray(values) for name, values in layer.weights.items()}
         save_file(arrays, folder / _WEIGHTS)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
@@ -134,10 +127,11 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
 def _is_known(kind: str, folder: Path) -> bool:
     if kind == "Dense":
         return (
-            Dense.read(_json(folder / _CONFIG), {"linear.weight": np.zeros((1, 1), np.float32)}) is not None
+            Dense.read(read_config(folder / _CONFIG), {"linear.weight": np.zeros((1, 1), np.float32)})
+            is not None
         )
     if kind == "Normalize":
-        return Normalize().config.items() >= _json(folder / _CONFIG).items()
+        return Normalize().config.items() >= read_config(folder / _CONFIG).items()
     return kind == "LayerNorm"
 
 
@@ -147,7 +141,7 @@ def _layer(kind: str, folder: Path) -> Layer:
     weights = {name: _floats(values) for name, values in load_file(folder / _WEIGHTS).items()}
     if kind == "LayerNorm":
         return LayerNorm(weights["norm.weight"], weights["norm.bias"])
-    layer = Dense.read(_json(folder / _CONFIG), weights)
+    layer = Dense.read(read_config(folder / _CONFIG), weights)
     assert layer is not None, "is_static said so"
     return layer
 
