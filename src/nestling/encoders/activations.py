@@ -26,7 +26,7 @@ from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.inference import evaluating
 from nestling.process.progress import Progress
-from nestling.storage.artifact import write_folder
+from nestling.storage.artifact import open_array, write_folder
 from nestling.storage.npy import write_header
 
 Pool: TypeAlias = PoolName | Callable[[Tensor], Tensor] | None
@@ -201,7 +201,7 @@ def _written(
                 if rows.start == 0:
                     write_header(streams[name], (total, part.shape[1]), np.dtype("<f4"))
                 streams[name].write(np.ascontiguousarray(part, "<f4").data)
-    return {name: np.load(folder / file, mmap_mode="r", allow_pickle=False) for name, file in files.items()}
+    return {name: open_array(folder / file) for name, file in files.items()}
 
 
 def _batches(

@@ -1,4 +1,4 @@
-"""Files in numpy's format ``.npy``, written as streams from blocks of rows."""
+"""Files in numpy's format ``.npy``: written as streams from blocks of rows, and read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nestling.errors import DataError
 from nestling.process.blocks import blocks
 from nestling.process.progress import Progress
-from nestling.storage.artifact import open_new
+from nestling.storage.artifact import open_new, reading_errors
 
 _BYTES_AT_A_TIME = 1 << 26
 
@@ -90,3 +90,19 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         write_header(stream, array.shape, array.dtype)
         for rows in blocks(len(array), rows_at_a_time):
             stream.write(np.ascontiguousarray(array[rows]).data)
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """The array of a file, in memory; see :func:`~nestling.storage.artifact.open_array` for a memory map.
+
+    Raises:
+        ArtifactError: if it cannot be read.
+        ValueError: if it holds something else.
+    """
+    with reading_errors(path):
+        return np.asarray(np.load(path, allow_pickle=False))
+
+
+def read_arrays(folder: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of a folder in memory, by the names of their files; the errors are those of one."""
+    return {path.stem: read_array(path) for path in sorted(folder.glob("*.npy"))}

@@ -20,6 +20,7 @@ from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric, Neighbours, nearest
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.stages.registry import parse_stage
+from nestling.storage.npy import read_arrays, write_array
 from nestling.testing.laws import LawError, random_state
 
 _ROWS, _QUERIES, _K = 600, 8, 7
@@ -186,11 +187,11 @@ def damage(example: StageExample) -> None:
             path.unlink()
             _refused(f"damage: without {path.name}", lambda: _load(folder, engine), ArtifactError)
             path.write_bytes(content)
-        for name, array in _arrays(folder).items():
+        for name, array in read_arrays(folder).items():
             if len(array) == example.rows:
-                np.save(folder / f"{name}.npy", array[:-1], allow_pickle=False)
+                write_array(folder / f"{name}.npy", array[:-1])
                 _refused(f"damage: a shorter {name}", lambda: _load(folder, engine), ArtifactError)
-                np.save(folder / f"{name}.npy", array, allow_pickle=False)
+                write_array(folder / f"{name}.npy", array)
 
 
 def innocence(example: StageExample) -> None:
@@ -265,10 +266,6 @@ def _folder_of(engine: Engine) -> Iterator[Path]:
 
 def _load(folder: Path, engine: Engine) -> Engine:
     return Engine.load(folder, engine.vectors, engine.plan, engine.rule, engine.metric)
-
-
-def _arrays(folder: Path) -> dict[str, NDArray[Any]]:
-    return {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
 
 
 def _refused(case: str, action: Callable[[], Any], kind: type[Exception] = ConfigError) -> None:

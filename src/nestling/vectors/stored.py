@@ -21,6 +21,7 @@ from nestling.elastic import Cost, resolve_each
 from nestling.errors import DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.storage.artifact import open_array, read_folder, write_folder
+from nestling.storage.npy import write_array
 from nestling.vectors.matrix import Sizes, Vectors, blocks_of, refuse_zero_rows
 from nestling.vectors.planes import BitPlanes
 from nestling.vectors.precision import Precision, Values, extracted, extracted_rule, full_nesting, open_values
@@ -327,8 +328,7 @@ class StoredVectors:
         with write_folder(folder, _KIND, nesting=nesting, rule=rule, settings=settings) as path:
             precision.write(path, blocks, (len(self), nesting.full["dim"]))
             if self.ids is not None:
-                with (path / _IDS).open("wb") as stream:
-                    np.save(stream, self.ids, allow_pickle=False)
+                write_array(path / _IDS, self.ids)
             if self.fields.by_name:
                 write_columns(path / _FIELDS, parts_of(self.fields), self.fields.kinds)
 

@@ -19,6 +19,7 @@ from nestling.compare.rdms.labels import Label, Labels, check_labels, check_stim
 from nestling.compare.rdms.pairs import count_pairs, count_stimuli, first_pairs, pair_positions
 from nestling.errors import ArtifactError, DataError, unknown
 from nestling.storage.artifact import open_array, read_folder, write_folder
+from nestling.storage.npy import write_array
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
@@ -231,8 +232,8 @@ class RDMs:
         """
         labels = {name: list(values) for name, values in self.labels.items()}
         settings = {"stimuli": list(self.stimuli), "labels": labels, "metric": self.metric}
-        with write_folder(folder, _KIND, settings=settings) as path, (path / _VECTORS).open("wb") as stream:
-            np.save(stream, self.vectors, allow_pickle=False)
+        with write_folder(folder, _KIND, settings=settings) as path:
+            write_array(path / _VECTORS, self.vectors)
 
     @classmethod
     def load(cls, folder: str | Path, /) -> RDMs:

@@ -26,7 +26,8 @@ from nestling.search.exact.scores import in_single
 from nestling.search.exact.space import Space
 from nestling.search.exact.threads import count_workers
 from nestling.search.exact.tiles import METRIC
-from nestling.storage.artifact import open_new, write_file
+from nestling.storage.artifact import write_file
+from nestling.storage.npy import read_arrays, write_array
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -187,8 +188,7 @@ class CertifiedScan:
             "norms": centring.inverse_norms,
         }.items():
             if array is not None:
-                with open_new(home_path(folder) / f"{name}.npy") as stream:
-                    np.save(stream, array, allow_pickle=False)
+                write_array(home_path(folder) / f"{name}.npy", array)
         settings = {
             "metric": self._metric,
             "space": centring.metric,
@@ -208,7 +208,7 @@ class CertifiedScan:
         root, vectors = home_path(folder), _codable(check_vectors(vectors))
         try:
             settings = json.loads((root / "certified.json").read_text(encoding="utf-8"))
-            arrays = {path.stem: np.load(path, allow_pickle=False) for path in sorted(root.glob("*.npy"))}
+            arrays = read_arrays(root)
             inverse = arrays.get("norms")
             centring = Centring(settings["space"], float(settings["scale"]), arrays["mean"], inverse)
             codes = PlaneCodes.of_arrays(len(vectors), arrays, float(settings["step"]))

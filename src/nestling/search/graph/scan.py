@@ -41,6 +41,7 @@ from nestling.search.graph.growth import (
 )
 from nestling.search.graph.requests import Rerank, check_options, check_request, in_doubles, refuse_query
 from nestling.storage.artifact import read_folder, read_manifest, write_folder
+from nestling.storage.npy import read_arrays, write_array
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -260,7 +261,7 @@ class GraphScan:
         settings = asdict(_Settings(self._metric, centring.metric, centring.scale, *shape))
         with write_folder(folder, _KIND, settings=settings) as path:
             for name, array in self._arrays().items():
-                np.save(path / f"{name}.npy", array, allow_pickle=False)
+                write_array(path / f"{name}.npy", array)
 
     @classmethod
     def load(cls, folder: str | Path, vectors: Any) -> Self:
@@ -273,7 +274,7 @@ class GraphScan:
         read_folder(folder, _KIND)
         try:
             settings = _Settings(**read_manifest(folder).settings)
-            arrays = {path.stem: np.load(path, allow_pickle=False) for path in folder.glob("*.npy")}
+            arrays = read_arrays(folder)
             centring = Centring(settings.space, settings.scale, arrays["mean"], arrays.get("norms"))
             shape = (settings.coded, settings.lines, settings.space, settings.longest)
             codec = Codec(arrays["basis"], *shape, centring.mean if settings.moved else None)

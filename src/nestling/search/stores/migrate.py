@@ -32,7 +32,7 @@ from nestling.search.stores.database import DatabaseStore
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.results import Batch, Floats
 from nestling.search.stores.urls import table_at
-from nestling.storage.artifact import storage_errors
+from nestling.storage.artifact import open_array, storage_errors
 from nestling.storage.npy import write_npy
 from nestling.vectors.stored import StoredVectors
 
@@ -168,7 +168,7 @@ def read_store(store: DatabaseStore, folder: str | Path) -> StoredVectors:
     with storage_errors(target), _folder_beside(target) as temporary:
         path = Path(temporary) / "vectors.npy"
         write_npy(path, blocks(), (count, layout.dim), np.dtype(np.float32))
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        values = open_array(path)
         fields = _columns(metadata, layout.fields)
         rule, encoder = layout.rule.again, layout.encoder
         StoredVectors(values, layout.nesting, rule, ids=ids, encoder=encoder, fields=fields).save(target)

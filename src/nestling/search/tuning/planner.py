@@ -24,6 +24,7 @@ from nestling.search.index.index import AdaptiveIndex
 from nestling.search.plan.frontier import Frontier, Trial, check_targets
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.tuning.trials import Comparison, climb, time_search
+from nestling.storage.artifact import open_array
 from nestling.storage.npy import write_npy
 from nestling.vectors.matrix import Sizes, read_sizes
 from nestling.vectors.stored import StoredVectors
@@ -273,7 +274,7 @@ def retune(
         k = _as_many(k, len(names))
         path = Path(folder) / "vectors.npy"
         write_npy(path, rows, (len(names), index.dim), np.dtype(np.float32))
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        vectors = open_array(path)
         comparison = Comparison(vectors, queries, k, index.rule, index.metric, seed, workers)
         questions = comparison.ask(vectors, comparison.own).named(names)
 

@@ -57,6 +57,7 @@ from nestling.storage.artifact import (
 from nestling.storage.durable import flush_folder, write_new
 from nestling.storage.kinds import check_kind
 from nestling.storage.lock import LOCK
+from nestling.storage.npy import read_array
 
 KIND = "index"
 _FRESH, _BACKUP = f".{MANIFEST}.new", f".{MANIFEST}.old"
@@ -249,7 +250,7 @@ def read_deleted(root: Path, manifest: IndexManifest) -> list[NDArray[np.bool_]]
     counts = [segment.rows for segment in manifest.settings.segments]
     if manifest.deleted_name not in manifest.files:
         return [np.ones(count, np.bool_) for count in counts]
-    bits = np.load(root / manifest.deleted_name, allow_pickle=False)
+    bits = read_array(root / manifest.deleted_name)
     if bits.dtype != np.uint8 or bits.shape != (-(-sum(counts) // 8),):
         raise ArtifactError(f"{root / manifest.deleted_name} does not fit the segments; {_RESTORE}")
     live = np.unpackbits(bits, count=sum(counts)) == 0

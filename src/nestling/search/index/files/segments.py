@@ -25,7 +25,7 @@ from nestling.search.plan.plan import Plan
 from nestling.search.stages.flat import Flat
 from nestling.search.where.condition import Condition
 from nestling.search.where.matching import rows_meeting
-from nestling.storage.artifact import FileRecord, write_file
+from nestling.storage.artifact import FileRecord, open_array, write_file
 from nestling.storage.durable import flush_folder, flush_tree, write_new
 from nestling.storage.npy import npy_chunks
 from nestling.vectors.matrix import blocks_of
@@ -246,8 +246,8 @@ def load_segment(root: Path, record: SegmentRecord, terms: Terms) -> Segment:
         ArtifactError: if the files are not of the size that the manifest says.
     """
     folder = root / SEGMENTS / record.name
-    vectors = np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False)
-    ids = np.load(folder / _IDS, mmap_mode="r", allow_pickle=False)
+    vectors = open_array(folder / _VECTORS)
+    ids = open_array(folder / _IDS)
     if vectors.shape != (record.rows, terms.dim) or ids.shape != (record.rows,):
         raise ArtifactError(
             f"{folder} holds vectors of shape {vectors.shape} and {len(ids)} ids, but its index says "
@@ -269,7 +269,7 @@ def _write_fields(folder: Path, parts: Iterable[Columns], kinds: Kinds) -> dict[
 
 def _taken_over(engine: Engine, folder: Path, terms: Terms) -> Engine:
     """An engine that was built elsewhere, if it is over the vectors of this folder."""
-    vectors = np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False)
+    vectors = open_array(folder / _VECTORS)
     rows = np.linspace(0, len(vectors) - 1, min(len(vectors), _ROWS_COMPARED)).astype(np.int64)
     same = engine.vectors.shape == vectors.shape and (engine.rule.after, engine.metric) == (
         terms.rule.after,
@@ -287,7 +287,7 @@ def _build(folder: Path, plan: Plan, terms: Terms, workers: int | None) -> Engin
     try:
         return build(
             plan,
-            np.load(folder / _VECTORS, mmap_mode="r", allow_pickle=False),
+            open_array(folder / _VECTORS),
             rule=terms.rule,
             metric=terms.metric,
             seed=terms.seed,
