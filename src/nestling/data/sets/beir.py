@@ -13,7 +13,7 @@ from typing import Any
 from nestling.arguments.paths import home_path
 from nestling.data.retrieval import RetrievalData
 from nestling.data.tables.input_file import PACKED, InputFile, find_file
-from nestling.data.tables.table import Table, read_json_lines, read_table
+from nestling.data.tables.table import Table, plain_name, read_json_lines, read_table
 from nestling.errors import DataError, unknown
 from nestling.process.progress import watched
 
@@ -121,11 +121,7 @@ def _kind_of_table(source: InputFile) -> str | None:
 
 def _names_query(fields: Sequence[str]) -> bool:
     """Whether the fields of a first line are names: one is a usual one of the query."""
-    return not {_letters(field) for field in fields}.isdisjoint(map(_letters, _QUERY_NAMES))
-
-
-def _letters(name: str) -> str:
-    return re.sub(r"[\W_]", "", name.lower())
+    return not {plain_name(field) for field in fields}.isdisjoint(map(plain_name, _QUERY_NAMES))
 
 
 def _judgements(source: InputFile) -> Iterator[Judgement]:

@@ -80,8 +80,8 @@ class Table:
 
     def find_column(self, usual: Iterable[str]) -> str | None:
         """The first of the usual names that a column has; case and what is between letters do not count."""
-        names = {_letters(name): name for name in reversed(self.columns)}
-        return next((names[_letters(name)] for name in usual if _letters(name) in names), None)
+        names = {plain_name(name): name for name in reversed(self.columns)}
+        return next((names[plain_name(name)] for name in usual if plain_name(name) in names), None)
 
     def _values(self, column: str) -> list[Any]:
         if column not in self.columns:
@@ -251,7 +251,7 @@ def _of_parquet(source: InputFile, _: IsHeader) -> Iterator[Table]:
         raise DataError(f"{source.path} is not a readable parquet file: {error}") from error
 
 
-def _letters(name: str) -> str:
+def plain_name(name: str) -> str:
     """``name`` as it is compared: ``Sentence_1`` is ``sentence1``."""
     return re.sub(r"[\W_]", "", name.lower())
 
