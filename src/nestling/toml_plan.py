@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nestling.arguments.paths import home_path
 from nestling.errors import ConfigError, unknown
@@ -20,6 +20,12 @@ Plan = TypeVar("Plan", bound=BaseModel)
 
 _ENTRY = re.compile(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 _QUOTED = re.compile(r"``\"?([^`]*?)\"?``")
+
+
+class PlanTable(BaseModel):
+    """A table of a plan: unknown keys are refused, and it does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nestling.arguments.constraints import Whole
 from nestling.data import docstring_pairs, read_pairs, read_texts
@@ -17,15 +17,11 @@ from nestling.granularity import Nesting
 from nestling.measure.curve.curve import Curve
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.fidelity import THRESHOLDS, Fidelity
-from nestling.toml_plan import check_names, read_tables, validated
+from nestling.toml_plan import PlanTable, check_names, read_tables, validated
 from nestling.vectors.opening import open_vectors
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SubjectPlan(_Table):
+class SubjectPlan(PlanTable):
     """The model to measure: a text encoder at its granularities or named layers, or vectors of a file.
 
     Args:
@@ -59,7 +55,7 @@ class SubjectPlan(_Table):
         return self
 
 
-class StimuliPlan(_Table):
+class StimuliPlan(PlanTable):
     """The texts to compare; by default the docstrings of the installed packages.
 
     Args:
@@ -101,7 +97,7 @@ class StimuliPlan(_Table):
         return list(dict.fromkeys(found.documents))
 
 
-class MeasurePlan(_Table):
+class MeasurePlan(PlanTable):
     """Settings of :class:`~nestling.measure.tasks.fidelity.Fidelity`; ``k = 0`` measures no neighbours."""
 
     thresholds: dict[str, tuple[float, float]] = dict(THRESHOLDS)
@@ -111,7 +107,7 @@ class MeasurePlan(_Table):
     seed: Annotated[int, Whole(0)] = 0
 
 
-class FidelityPlan(_Table):
+class FidelityPlan(PlanTable):
     """A measurement: the model, its inputs, and the settings."""
 
     model: SubjectPlan = SubjectPlan()

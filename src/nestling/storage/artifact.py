@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
@@ -23,6 +23,7 @@ from nestling.errors import reason_of as reason_of
 from nestling.granularity import Nesting
 from nestling.process.progress import watched
 from nestling.storage.kinds import check_kind, in_words
+from nestling.storage.schema import SavedFields, check_schema
 
 MANIFEST = "nestling.json"
 SCHEMA_VERSION = 1
@@ -39,19 +40,15 @@ _MARKS: dict[str, tuple[bytes, ...]] = {
 """What a file of results holds that nestling wrote, by its kind."""
 
 
-class FileRecord(BaseModel):
+class FileRecord(SavedFields):
     """Size and checksum of one file of a saved folder."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size_bytes: int
     sha256: str
 
 
-class Manifest(BaseModel):
+class Manifest(SavedFields):
     """The contents of a saved folder. ``settings`` depends on the kind; all else is common."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int
     kind: str
@@ -178,12 +175,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise ArtifactError(f"{folder} is not a folder saved by nestling: it holds no {MANIFEST}") from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}") from error
-    version = raw.get("schema_version") if isinstance(raw, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{folder} was written with schema {version}, and this nestling reads up to {SCHEMA_VERSION}; "
-            "update it with: pip install -U nestling"
-        )
+    check_schema(raw, "schema_version", SCHEMA_VERSION, f"{folder} was written")
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from nestling.arguments.arrays import as_array
 from nestling.arguments.paths import home_path
@@ -20,6 +20,7 @@ from nestling.compare.rdms.pairs import count_pairs, count_stimuli, first_pairs,
 from nestling.errors import ArtifactError, DataError, unknown
 from nestling.storage.artifact import open_array, read_folder, write_folder
 from nestling.storage.npy import write_array
+from nestling.storage.schema import SavedFields
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
@@ -278,10 +279,8 @@ class RDMs:
         return cls(**conversion.from_pandas(frame))
 
 
-class _Settings(BaseModel):
+class _Settings(SavedFields):
     """The metadata of saved matrices in their manifest."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     stimuli: list[str]
     labels: dict[str, list[bool | int | float | str | None]]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from nestling.arguments.paths import home_path
 from nestling.encoders.texts import Encoder, check_texts
@@ -29,13 +29,14 @@ from nestling.storage.artifact import reading_errors, storage_errors, write_file
 from nestling.storage.durable import discard, flush_folder
 from nestling.storage.lock import WriterLock
 from nestling.storage.resumable import append_after
+from nestling.storage.schema import SavedFields
 
 _VECTORS, _PROGRESS = "vectors.f32", "progress.json"
 _TEXTS_AT_A_TIME = 2048  # lost at most, when the process is killed
 _BYTES_AT_A_TIME = 1 << 24
 
 
-class _Progress(BaseModel):
+class _Progress(SavedFields):
     """The finished part.
 
     Args:
@@ -45,8 +46,6 @@ class _Progress(BaseModel):
         texts: sha256 of the texts of these rows.
         vectors: sha256 of their bytes.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     encoder: str
     dim: int

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from nestling.arguments.constraints import OneOf, Real, Whole, constraints_of
 from nestling.arguments.paths import home_path
@@ -21,7 +21,7 @@ from nestling.data.masking import MaskedTexts
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import Nesting
 from nestling.storage.artifact import write_result
-from nestling.toml_plan import check_names, read_tables, settings_of, validated
+from nestling.toml_plan import PlanTable, check_names, read_tables, settings_of, validated
 from nestling.training.config import TrainConfig
 
 Tuned = Literal["adapter", "encoder", "masked"]
@@ -31,11 +31,7 @@ AlignName = Literal["scores", "vectors"]
 _MASKS = constraints_of(MaskedTexts)
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataPlan(_Table):
+class DataPlan(PlanTable):
     """The texts to train on; by default the docstrings of the installed packages.
 
     Args:
@@ -64,7 +60,7 @@ class DataPlan(_Table):
         return self
 
 
-class ModelPlan(_Table):
+class ModelPlan(PlanTable):
     """The encoder, and what of it is trained.
 
     Args:
@@ -101,7 +97,7 @@ class ModelPlan(_Table):
         return self
 
 
-class LossPlan(_Table):
+class LossPlan(PlanTable):
     """InfoNCE (CoSENT for scored pairs) at each granularity, and how the granularities are combined.
 
     Args:
@@ -133,7 +129,7 @@ class LossPlan(_Table):
     chunk_size: Annotated[int | None, Whole(1) | None] = None
 
 
-class MaskingPlan(_Table):
+class MaskingPlan(PlanTable):
     """Masking rates of masked-language modelling.
 
     Args:
@@ -147,7 +143,7 @@ class MaskingPlan(_Table):
     max_length: Annotated[int, _MASKS["max_length"]] = 512
 
 
-class OutputPlan(_Table):
+class OutputPlan(PlanTable):
     """Where the results go.
 
     Args:
@@ -157,7 +153,7 @@ class OutputPlan(_Table):
     folder: str = "runs/train"
 
 
-class TrainPlan(_Table):
+class TrainPlan(PlanTable):
     """A whole training run.
 
     Each key is in one table only, so each is also a flag of ``nestling train``.

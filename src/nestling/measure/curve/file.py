@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from nestling.arguments.paths import home_path
 from nestling.errors import ArtifactError, ConfigError, DataError
@@ -17,10 +17,12 @@ from nestling.granularity import Granularity
 from nestling.measure.curve.choice import Row
 from nestling.measure.curve.curve import Curve
 from nestling.storage.artifact import malformed
+from nestling.storage.schema import SavedFields, check_schema
 
 SCHEMA_VERSION = 1
 
 KIND = "curve"
+_FIGURES = ("value", "low", "high", "kept", "kept_low", "kept_high")
 
 
 def to_json(curve: Curve) -> str:
@@ -42,12 +44,7 @@ def load(path: str | Path) -> Curve:
         raise ArtifactError(f"{path} cannot be read as a curve: {error}") from error
     if not isinstance(raw, dict) or raw.get("kind") != KIND:
         raise ArtifactError(f"{path} holds no curve; give a file that Curve.save wrote")
-    version = raw.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{path} was written with schema {version}, and this nestling reads up to {SCHEMA_VERSION}; "
-            "update it with: pip install -U nestling"
-        )
+    check_schema(raw, "schema_version", SCHEMA_VERSION, f"{path} was written")
     try:
         return _FileRecord.model_validate(raw).curve()
     except ValidationError as error:
@@ -77,16 +74,25 @@ def _plain(value: object) -> object:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-class _RowRecord(BaseModel):
-    """A row as stored in a file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _ValueRecord(SavedFields):
+    """A figure of a granularity with its interval, as stored in a file."""
 
     granularity: str
     metric: str
     value: float | None
     low: float | None
     high: float | None
+
+    def read(self) -> dict[str, Any]:
+        """Its attributes, in which what JSON cannot hold is NaN again."""
+        saved = self.model_dump()
+        unknown = {name: math.nan for name in _FIGURES if name in saved and saved[name] is None}
+        return saved | unknown | {"granularity": Granularity.parse(self.granularity)}
+
+
+class _RowRecord(_ValueRecord):
+    """A row as stored in a file."""
+
     kept: float | None
     kept_low: float | None
     kept_high: float | None
@@ -96,37 +102,9 @@ class _RowRecord(BaseModel):
     model_bytes: int | None = None
     seed: int
 
-    def row(self) -> Row:
-        """The row that was saved."""
-        figures = {
-            name: math.nan if value is None else value
-            for name, value in self.model_dump().items()
-            if name in ("value", "low", "high", "kept", "kept_low", "kept_high")
-        }
-        return Row(**{**self.model_dump(), **figures, "granularity": Granularity.parse(self.granularity)})
 
-
-class _GainRecord(BaseModel):
-    """A gain as stored in a file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    granularity: str
-    metric: str
-    value: float | None
-    low: float | None
-    high: float | None
-
-    def gain(self) -> Gain:
-        """The gain that was saved."""
-        value, low, high = (math.nan if each is None else each for each in (self.value, self.low, self.high))
-        return Gain(Granularity.parse(self.granularity), self.metric, value, low, high)
-
-
-class _CurveRecord(BaseModel):
+class _CurveRecord(SavedFields):
     """A curve as stored in a file; older files lack the attributes that have defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     task: str
@@ -138,7 +116,7 @@ class _CurveRecord(BaseModel):
     date: str
     data: str = ""
     truncation: _CurveRecord | None = None
-    gains: list[_GainRecord] = []
+    gains: list[_ValueRecord] = []
     note: str = ""
     runs: int = 1
     source: str = ""
@@ -149,8 +127,8 @@ class _CurveRecord(BaseModel):
         """The curve that was saved."""
         rest = self.model_dump(exclude={"schema_version", "kind", "rows", "gains", "truncation"})
         return Curve(
-            rows=tuple(record.row() for record in self.rows),
-            gains=tuple(record.gain() for record in self.gains),
+            rows=tuple(Row(**record.read()) for record in self.rows),
+            gains=tuple(Gain(**record.read()) for record in self.gains),
             truncation=None if self.truncation is None else self.truncation.curve(),
             **rest,
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from nestling.arguments.constraints import OneOf, check
 from nestling.cut import CutRule
@@ -19,6 +19,7 @@ from nestling.granularity import Nesting
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.tiles import METRIC
 from nestling.search.index.files.ids import IdKind
+from nestling.storage.schema import SavedFields, check_schema
 
 SCHEMA_VERSION = 2  # 1 had no fields
 _COSINE = CutRule()
@@ -112,12 +113,7 @@ class Layout:
             raise ArtifactError(
                 f"{where} was not made by nestling; choose another name, or copy its vectors into a new one"
             ) from error
-        version = raw.get("nestling_store") if isinstance(raw, dict) else None
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise ArtifactError(
-                f"{where} was made with schema {version}, and this nestling reads up to {SCHEMA_VERSION}; "
-                "update it with: pip install -U nestling"
-            )
+        check_schema(raw, "nestling_store", SCHEMA_VERSION, f"{where} was made")
         try:
             record = _Record.model_validate(raw)
             rule = CutRule.from_json(record.cut)
@@ -135,9 +131,7 @@ class Layout:
             raise ArtifactError(f"{where} keeps a malformed layout: {error}") from error
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Record(SavedFields):
     nestling_store: int
     nesting: str
     shortlist_dim: int

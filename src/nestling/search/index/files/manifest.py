@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from nestling.cut import CutRule
 from nestling.data.tables.fields.kinds import FieldKind
@@ -58,6 +58,7 @@ from nestling.storage.durable import flush_folder, write_new
 from nestling.storage.kinds import check_kind
 from nestling.storage.lock import LOCK
 from nestling.storage.npy import read_array
+from nestling.storage.schema import SavedFields
 
 KIND = "index"
 _FRESH, _BACKUP = f".{MANIFEST}.new", f".{MANIFEST}.old"
@@ -66,7 +67,7 @@ _NAMED_BY_GENERATION = re.compile(r"(?:log|mark|deleted)-\d{8}(?:\.npy)?")
 _RESTORE = "restore a backup of the folder, or build it again with: nestling index build VECTORS -o FOLDER"
 
 
-class IndexSettings(BaseModel):
+class IndexSettings(SavedFields):
     """The part of the manifest that belongs to indexes.
 
     Args:
@@ -90,8 +91,6 @@ class IndexSettings(BaseModel):
         sampled: whether the table was measured with rows of the index as queries.
         reason: why the plan was chosen, in words.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     checksum: str = _NO_CHECKSUM
     index: str

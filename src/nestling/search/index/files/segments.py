@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from nestling.cut import RAW, CutRule, cut
 from nestling.data.tables.fields.columns import Columns, Kinds, Mask, parts_of, read_columns, write_columns
@@ -28,6 +27,7 @@ from nestling.search.where.matching import rows_meeting
 from nestling.storage.artifact import FileRecord, open_array, write_file
 from nestling.storage.durable import flush_folder, flush_tree, write_new
 from nestling.storage.npy import npy_chunks
+from nestling.storage.schema import SavedFields
 from nestling.vectors.matrix import blocks_of
 
 SEGMENTS = "segments"
@@ -43,7 +43,7 @@ _ROWS_COMPARED = 1000
 _CONDITIONS_KEPT = 8
 
 
-class SegmentRecord(BaseModel):
+class SegmentRecord(SavedFields):
     """A segment as the manifest lists it.
 
     Args:
@@ -52,8 +52,6 @@ class SegmentRecord(BaseModel):
         plan: of its engine.
         whole: fields of which its files hold whole numbers, written before those of the index became floats.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     rows: int
