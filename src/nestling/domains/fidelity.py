@@ -100,7 +100,7 @@ class StimuliPlan(PlanTable):
 class MeasurePlan(PlanTable):
     """Settings of :class:`~nestling.measure.tasks.fidelity.Fidelity`; ``k = 0`` measures no neighbours."""
 
-    thresholds: dict[str, tuple[float, float]] = dict(THRESHOLDS)
+    thresholds: dict[str, tuple[float, float]] = Field(default_factory=lambda: dict(THRESHOLDS))
     k: Annotated[int, Whole(0)] = 10
     limit: int = 500
     resamples: Annotated[int, Whole(1)] = 1000

@@ -19,7 +19,6 @@ from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning,
 from nestling.granularity import At, Granularity, Nesting
 from nestling.process.progress import Progress
 
-_SMALLEST_DIM = 8
 SAMPLE_TEXT = " ".join(["word"] * 32)
 """The text whose encoding is the cost of a text encoder."""
 
@@ -152,11 +151,6 @@ def prompt_of(model: Prompted, prompt: str | None = None, name: str | None = Non
     if name not in model.prompts:
         raise ConfigError(unknown("prompt_name", name, model.prompts))
     return str(model.prompts[name])
-
-
-def usual_dims(full: int) -> tuple[int, ...]:
-    """8, 16, ... up to ``full``: the assumption for a model that declares no sizes."""
-    return Nesting.doubling(min(_SMALLEST_DIM, full), full).sizes("dim")
 
 
 def warn_if_smaller(wanted: Iterable[Granularity], nesting: Nesting) -> None:

@@ -25,6 +25,11 @@ def blocks_of(x: Vectors) -> list[slice]:
     return blocks(len(x), max(1, _ENTRIES_AT_A_TIME // x.shape[1]))
 
 
+def usual_sizes(full: int) -> Nesting:
+    """8, 16, ... up to ``full``: the assumption where nothing else is known."""
+    return Nesting.doubling(min(_SMALLEST_DIM, full), full)
+
+
 def read_sizes(given: Sizes, full: int) -> Nesting:
     """The nesting that an argument names for vectors of ``full`` entries; 8, 16, ... ``full`` by default.
 
@@ -32,7 +37,7 @@ def read_sizes(given: Sizes, full: int) -> Nesting:
         GranularityError: for other axes than ``dim``, or sizes beyond ``full``.
     """
     if given is None:
-        return Nesting.doubling(min(_SMALLEST_DIM, full), full)
+        return usual_sizes(full)
     return Nesting.of(given).within("a set of vectors", dim=full)
 
 

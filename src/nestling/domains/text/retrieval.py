@@ -23,8 +23,8 @@ from nestling.measure.curve.curve import Curve
 from nestling.measure.encode import encode_task
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import Retrieval
+from nestling.vectors.matrix import usual_sizes
 
-_SMALLEST_DIM = 8
 _VALIDATION_PAIRS = 2000
 _AT_FULL_SIZE = "trained at full size"
 
@@ -157,5 +157,4 @@ def _read_nesting(plan: TrainPlan, encoder: TextEncoder) -> Nesting:
     """The nesting of the plan, or 8, 16, ... up to the encoder's full dim."""
     if plan.model.nesting is not None:
         return Nesting.parse(plan.model.nesting)
-    full = encoder.nesting.full["dim"]
-    return Nesting.doubling(min(_SMALLEST_DIM, full), full)
+    return usual_sizes(encoder.nesting.full["dim"])

@@ -41,12 +41,12 @@ from nestling.encoders.texts import (
     encode_batches,
     fingerprint_of,
     prompt_of,
-    usual_dims,
     warn_if_smaller,
 )
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.nn.inference import evaluating, multiply_adds
 from nestling.storage.artifact import MANIFEST, read_folder, write_folder
+from nestling.vectors.matrix import usual_sizes
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -84,7 +84,7 @@ class TextEncoder(nn.Module):
         full = min(width_of(model), model.truncate_dim or width_of(model))
         dims = declared_dims(model.config, full) if nesting is None else None
         self.nesting_is_assumed = nesting is None and dims is None
-        self.nesting = Nesting.of(nesting or dims or usual_dims(full))
+        self.nesting = Nesting.of(nesting or dims or usual_sizes(full))
         check_nesting(self.nesting, model)
         self.model = absorb_rule(model, rule)
         self.rule = CutRule("none", rule.after)

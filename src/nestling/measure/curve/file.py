@@ -116,7 +116,7 @@ class _CurveRecord(SavedFields):
     date: str
     data: str = ""
     truncation: _CurveRecord | None = None
-    gains: list[_ValueRecord] = []
+    gains: tuple[_ValueRecord, ...] = ()
     note: str = ""
     runs: int = 1
     source: str = ""

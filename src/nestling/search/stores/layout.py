@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from nestling.arguments.constraints import OneOf, check
 from nestling.cut import CutRule
@@ -140,7 +140,7 @@ class _Record(SavedFields):
     metric: Metric
     ids: IdKind
     encoder: str
-    fields: dict[str, FieldKind] = {}
+    fields: dict[str, FieldKind] = Field(default_factory=dict)
 
 
 def check_identity(layout: Layout, where: str, *, encoder: str | None, rule: CutRule | None) -> None:

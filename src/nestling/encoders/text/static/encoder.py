@@ -34,11 +34,11 @@ from nestling.encoders.texts import (
     encode_batches,
     fingerprint_of,
     prompt_of,
-    usual_dims,
     warn_if_smaller,
 )
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.storage.artifact import MANIFEST, read_folder, write_folder
+from nestling.vectors.matrix import usual_sizes
 
 if TYPE_CHECKING:
     from nestling.encoders.text.static.layers import Layer, Layers
@@ -87,7 +87,7 @@ class StaticEncoder:
             layers = (*layers, LayerNorm.plain(full))
         declared = declared_dims(parts.config, full) if nesting is None else None
         self.nesting_is_assumed = nesting is None and declared is None
-        self.nesting = Nesting.of(nesting or declared or usual_dims(full))
+        self.nesting = Nesting.of(nesting or declared or usual_sizes(full))
         _check_nesting(self.nesting, full)
         self.rule = CutRule("none", rule.after)
         self.parts = replace(parts, layers=layers, about=about)

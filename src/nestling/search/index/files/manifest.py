@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from nestling.cut import CutRule
 from nestling.data.tables.fields.kinds import FieldKind
@@ -105,8 +105,8 @@ class IndexSettings(SavedFields):
     next_id: int
     segments: tuple[SegmentRecord, ...]
     table: tuple[dict[str, Any], ...]
-    fields: dict[str, FieldKind] = {}
-    columns: dict[str, str] = {}
+    fields: dict[str, FieldKind] = Field(default_factory=dict)
+    columns: dict[str, str] = Field(default_factory=dict)
     default_point: str = ""
     default_k: int = 0
     sampled: bool = False
