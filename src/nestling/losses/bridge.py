@@ -253,12 +253,35 @@ class _Precomputed(nn.Module):
         return features
 
 
-class _OnGivenEmbeddings(nn.Module):
+class _OnEmbeddings(nn.Module):
+    """A loss of sentence-transformers on embeddings.
+
+    Args:
+        loss: of sentence-transformers.
+        twin: the loss of nestling with the same values, if there is one.
+    """
+
+    def __init__(self, loss: Any, twin: InfoNCE | None) -> None:
+        super().__init__()
+        self.loss, self.twin = loss, twin
+
+    def prefix_losses(
+        self, *embeddings: Tensor, dims: Sequence[int], weights: Sequence[float], **_: Any
+    ) -> PrefixLosses | None:
+        """The losses of all sizes at once, where the loss is InfoNCE under another name."""
+        # In a distributed run InfoNCE gathers candidates from all processes, and this loss may not.
+        alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+        if self.twin is None or len(embeddings) < 2 or not alone:
+            return None
+        return self.twin.prefix_losses(*embeddings, dims=dims, weights=weights)
+
+
+class _OnGivenEmbeddings(_OnEmbeddings):
     """A loss of sentence-transformers, which takes texts, as a loss on embeddings."""
 
     def __init__(self, loss: nn.Module, model: nn.Module, rule: CutRule) -> None:
-        super().__init__()
-        self.loss, self.rule, self.twin = _without_model(loss, model), rule, _twin(loss)
+        super().__init__(_without_model(loss, model), _twin(loss))
+        self.rule = rule
 
     def forward(
         self, *prefixes: Tensor, features: list[Features], labels: Tensor | None, full: int
@@ -270,32 +293,19 @@ class _OnGivenEmbeddings(nn.Module):
         value = self.loss(given, labels)
         return torch.stack(list(value.values())).sum() if isinstance(value, dict) else value
 
-    def prefix_losses(
-        self, *embeddings: Tensor, dims: Sequence[int], weights: Sequence[float], **_: Any
-    ) -> PrefixLosses | None:
-        """The losses of all sizes at once, where the loss is InfoNCE under another name."""
-        return _prefix_losses(self.twin, embeddings, dims, weights)
 
-
-class _OnCachedEmbeddings(nn.Module):
+class _OnCachedEmbeddings(_OnEmbeddings):
     """A cached loss of sentence-transformers on embeddings; the caching is done outside of it."""
 
     def __init__(self, loss: Any) -> None:
-        super().__init__()
         if getattr(loss, "mini_batch_num_tokens", None) is not None:
             raise ConfigError("mini_batch_num_tokens is not supported here; set mini_batch_size instead")
-        self.loss, self.twin = loss, _twin(loss)
+        super().__init__(loss, _twin(loss))
 
     def forward(self, *prefixes: Tensor, labels: Tensor | None) -> Tensor:
         """The loss at the size of ``prefixes``."""
         value: Tensor = self.loss.calculate_loss([[prefix] for prefix in prefixes], labels)
         return value
-
-    def prefix_losses(
-        self, *embeddings: Tensor, dims: Sequence[int], weights: Sequence[float], **_: Any
-    ) -> PrefixLosses | None:
-        """The losses of all sizes at once, where the loss is InfoNCE under another name."""
-        return _prefix_losses(self.twin, embeddings, dims, weights)
 
 
 def _without_model(loss: nn.Module, model: nn.Module) -> nn.Module:
@@ -326,16 +336,6 @@ def _twin(loss: Any) -> InfoNCE | None:
     if set(loss.directions) == {"query_to_doc"} or (both_ways and loss.partition_mode == "per_direction"):
         return InfoNCE(1 / loss.scale, symmetric=both_ways)
     return None
-
-
-def _prefix_losses(
-    twin: InfoNCE | None, embeddings: tuple[Tensor, ...], dims: Sequence[int], weights: Sequence[float]
-) -> PrefixLosses | None:
-    # In a distributed run InfoNCE gathers candidates from all processes, and this loss may not.
-    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
-    if twin is None or len(embeddings) < 2 or not alone:
-        return None
-    return twin.prefix_losses(*embeddings, dims=dims, weights=weights)
 
 
 class _Rows:
