@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from nestling.arguments.constraints import OneOf, checked
 from nestling.bits import BitCode, Codes
 from nestling.errors import DataError, UntrainedGranularityWarning, named
 from nestling.granularity import Nesting
+from nestling.process.blocks import blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +26,7 @@ After = Literal["none", "l2"]
 Array = TypeVar("Array", NDArray[np.floating[Any]], "Tensor")
 
 _LAYER_NORM_EPSILON = 1e-5
+_ENTRIES_AT_A_TIME = 1 << 24
 SMALLEST_NORM = 1e-12
 """Shorter rows have no direction that could be trusted."""
 
@@ -187,6 +190,11 @@ def _halved(x: Array) -> Array:
     return x + (x.detach().half().to(x) - x).detach()
 
 
+def prefix_blocks(dims: Sequence[int]) -> list[slice]:
+    """The blocks of coordinates between consecutive sizes; a prefix consists of the first blocks."""
+    return [slice(start, end) for start, end in pairwise((0, *dims))]
+
+
 def _warn_untrained(dims: Sequence[int], trained: tuple[int, ...]) -> None:
     untrained = [dim for dim in dims if dim not in trained]
     if untrained:
@@ -286,12 +294,11 @@ def check_vectors(x: Any, what: str = "vectors", *, dim: int | None = None) -> N
         raise DataError(f"{what} are empty (shape {array.shape}); give at least one row and one entry")
     if dim is not None and array.shape[1] != dim:
         raise DataError(f"{what} have {array.shape[1]} entries a row, but {dim} are expected")
-    block = max(1, (1 << 24) // array.shape[1])
-    for start in range(0, len(array), block):
-        finite = np.isfinite(array[start : start + block]).all(axis=1)
+    for rows in _blocks_of(array):
+        finite = np.isfinite(array[rows]).all(axis=1)
         if not finite.all():
             raise DataError(
-                f"{what} hold NaN or infinity in {name_rows(np.flatnonzero(~finite) + start)}; "
+                f"{what} hold NaN or infinity in {name_rows(np.flatnonzero(~finite) + rows.start)}; "
                 "remove or repair those rows"
             )
     return array
@@ -299,6 +306,8 @@ def check_vectors(x: Any, what: str = "vectors", *, dim: int | None = None) -> N
 
 def zero_rows(x: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """The rows of ``x`` that are all zero and so have no direction; memory maps are read in blocks."""
-    block = max(1, (1 << 24) // x.shape[1])
-    found = [np.flatnonzero(~x[i : i + block].any(axis=1)) + i for i in range(0, len(x), block)]
-    return np.concatenate(found)
+    return np.concatenate([np.flatnonzero(~x[rows].any(axis=1)) + rows.start for rows in _blocks_of(x)])
+
+
+def _blocks_of(x: NDArray[Any]) -> list[slice]:
+    return blocks(len(x), max(1, _ENTRIES_AT_A_TIME // x.shape[1]))

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from nestling.cut import prefix_blocks
 
 # Similarities per chunk: few enough for the caches, enough to amortise the overhead of each operation.
 _SIMILARITIES_AT_A_TIME = 1 << 20
@@ -29,11 +30,6 @@ class PrefixLosses(NamedTuple):
 
     total: Tensor
     each: Tensor
-
-
-def prefix_blocks(dims: Sequence[int]) -> list[slice]:
-    """The blocks of coordinates between consecutive sizes; a prefix consists of the first blocks."""
-    return [slice(start, end) for start, end in pairwise((0, *dims))]
 
 
 def prefix_pair_cosines(u: Tensor, v: Tensor, dims: Sequence[int]) -> Tensor:

@@ -13,7 +13,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.cut import SMALLEST_NORM, CutRule, check_vectors, cut, name_rows, without_direction
+from nestling.cut import (
+    SMALLEST_NORM,
+    CutRule,
+    check_vectors,
+    cut,
+    name_rows,
+    prefix_blocks,
+    without_direction,
+)
 from nestling.errors import DataError
 
 Width = TypeVar("Width", np.float32, np.float64)
@@ -38,11 +46,6 @@ def check_dims(dims: Iterable[int], full: int) -> tuple[int, ...]:
     if sizes[0] < 1 or sizes[-1] > full:
         raise DataError(f"dims {list(sizes)} do not fit vectors of {full} entries; choose 1 to {full}")
     return tuple(int(dim) for dim in sizes)
-
-
-def prefix_blocks(dims: Sequence[int]) -> list[slice]:
-    """The blocks of coordinates between consecutive sizes: a prefix is a run of the first ones."""
-    return [slice(start, end) for start, end in pairwise((0, *dims))]
 
 
 def prepare(x: NDArray[Any], dim: int, rule: CutRule) -> NDArray[np.float32]:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.compare.rdms.rdms import RDMs
-from nestling.cut import CutRule, check_vectors
+from nestling.cut import CutRule, check_vectors, prefix_blocks
 from nestling.errors import require
-from nestling.vectors.prefix import check_dims, prefix_blocks, prefix_norms, prepare
+from nestling.vectors.prefix import check_dims, prefix_norms, prepare
 
 
 def prefix_rdms(

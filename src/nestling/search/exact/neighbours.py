@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments.constraints import Whole, check
-from nestling.cut import RAW, CutRule, check_vectors, cut
+from nestling.cut import RAW, CutRule, check_vectors, cut, prefix_blocks
 from nestling.errors import DataError
 from nestling.process.blocks import even_blocks
 from nestling.process.progress import watched
@@ -22,7 +22,7 @@ from nestling.search.exact.scores import Doubles, in_single, read_prefixes
 from nestling.search.exact.threads import count_workers, worker_pool
 from nestling.search.exact.tiles import METRIC, Floats, Metric, Terms, Tile
 from nestling.search.exact.top_k import Best
-from nestling.vectors.prefix import check_dims, finite_squares, prefix_blocks, prefix_norms, unrounded
+from nestling.vectors.prefix import check_dims, finite_squares, prefix_norms, unrounded
 from nestling.vectors.vectors_like import VectorsLike, values_of
 
 __all__ = ["Metric", "Neighbours", "nearest", "nearest_each"]
