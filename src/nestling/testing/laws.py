@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,3 +24,28 @@ def random_state() -> tuple[Any, ...]:
         legacy[2:],
         None if torch is None else torch.get_rng_state().numpy().tobytes(),
     )
+
+
+def check_refused(
+    case: str, action: Callable[[], Any], kind: type[Exception], advice: str, *, is_one: bool = False
+) -> None:
+    """Hold an action to an error of one kind.
+
+    Args:
+        case: what it was given, as the message begins.
+        action: what has to fail.
+        kind: of error.
+        advice: what to do where it does not.
+        is_one: whether ``case`` is in the singular.
+
+    Raises:
+        LawError: if it raises another kind of error, or none.
+    """
+    raised, were = ("raises", "is") if is_one else ("raise", "are")
+    try:
+        action()
+    except kind:
+        return
+    except Exception as error:
+        raise LawError(f"{case} {raised} {type(error).__name__} ({error}); {advice}") from error
+    raise LawError(f"{case} {were} accepted; {advice}")

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from nestling.cut import RAW, cut
 from nestling.granularity import AnyNesting, Nesting
 from nestling.losses.nested import Nested, PrefixLoss
-from nestling.testing.laws import LawError, random_state
+from nestling.testing.laws import LawError, check_refused, random_state
 
+_ADVICE = "check the shapes and raise a nestling.errors.DataError that says what is wrong"
 _STEP = 1e-6  # of a finite difference in float64: its error is near 1e-9 of the loss
 _HALF_PRECISION = 0.1  # bfloat16 keeps 8 bits, and a loss multiplies cosines by some 20
 
@@ -192,7 +193,7 @@ def refusal(example: LossExample) -> None:
     ways = {"": batch.loss, ", by prefix_losses,": Nested(batch.loss, _chain(example))}
     for case, columns, rest in _misfits(batch):
         for way, loss in ways.items():
-            _refused(f"{case}{way}", partial(loss, *columns, **rest))
+            check_refused(f"refusal: {case}{way}", partial(loss, *columns, **rest), ValueError, _ADVICE)
     spoilt = first.detach().clone()
     spoilt[0, 0] = torch.nan
     try:
@@ -323,17 +324,6 @@ def _same(what: str, found: Tensor, expected: Tensor, example: LossExample) -> N
         raise LawError(
             f"{what} differs by {apart:.3g} from the plain sum of losses on embeddings cut by hand"
         )
-
-
-def _refused(case: str, action: Callable[[], Any]) -> None:
-    advice = "check the shapes and raise a nestling.errors.DataError that says what is wrong"
-    try:
-        action()
-    except ValueError:
-        return
-    except Exception as error:
-        raise LawError(f"refusal: {case} raise {type(error).__name__} ({error}); {advice}") from error
-    raise LawError(f"refusal: {case} are accepted; {advice}")
 
 
 def _ordered(value: Any, order: Tensor) -> Any:

@@ -21,7 +21,7 @@ from nestling.search.exact.neighbours import Metric, Neighbours, nearest
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.stages.registry import parse_stage
 from nestling.storage.npy import read_arrays, write_array
-from nestling.testing.laws import LawError, random_state
+from nestling.testing.laws import LawError, check_refused, random_state
 
 _ROWS, _QUERIES, _K = 600, 8, 7
 _SPACES: tuple[tuple[CutRule, Metric], ...] = ((CutRule(), "dot"), (RAW, "dot"), (RAW, "euclidean"))
@@ -270,10 +270,4 @@ def _load(folder: Path, engine: Engine) -> Engine:
 
 def _refused(case: str, action: Callable[[], Any], kind: type[Exception] = ConfigError) -> None:
     advice = f"raise a nestling.errors.{kind.__name__} that says what is wrong"
-    try:
-        action()
-    except kind:
-        return
-    except Exception as error:
-        raise LawError(f"{case} raises {type(error).__name__} ({error}); {advice}") from error
-    raise LawError(f"{case} is accepted; {advice}")
+    check_refused(case, action, kind, advice, is_one=True)

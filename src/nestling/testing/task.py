@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import NestlingError
 from nestling.measure.tasks.tasks import Task, with_full
-from nestling.testing.laws import LawError, random_state
+from nestling.testing.laws import LawError, check_refused, random_state
 
 Codes = dict[str, NDArray[Any]]
 Floats = NDArray[np.float64]
@@ -205,7 +205,7 @@ def refusal(example: TaskExample) -> None:
         if task.needs == "vectors":
             cases[f"{name} with NaN"] = partial(_values, example, example.perfect | {name: spoilt})
         for case, action in cases.items():
-            _refused(case, action)
+            check_refused(f"refusal: {case}", action, NestlingError, _ADVICE)
 
 
 def innocence(example: TaskExample) -> None:
@@ -265,6 +265,7 @@ def check_task(
         law(example)
 
 
+_ADVICE = "raise a nestling.errors.DataError that says what is wrong"
 _MEMBERS = ("name", "needs", "metrics", "inputs", "with_inputs", "score")
 
 
@@ -281,14 +282,3 @@ def _drawn(rng: np.random.Generator, groups: Iterable[int]) -> Floats:
     """Draws of each example, each group by itself, ``Float[1, examples]``."""
     counts = [rng.multinomial(count, np.full(count, 1 / count)) for count in groups]
     return np.concatenate(counts)[None].astype(np.float64)
-
-
-def _refused(case: str, action: Callable[[], Any]) -> None:
-    advice = "raise a nestling.errors.DataError that says what is wrong"
-    try:
-        action()
-    except NestlingError:
-        return
-    except Exception as error:
-        raise LawError(f"refusal: {case} raise {type(error).__name__} ({error}); {advice}") from error
-    raise LawError(f"refusal: {case} are accepted; {advice}")
