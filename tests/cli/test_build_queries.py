@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from nestling.cli import app
+from commands import run
 from nestling.domains.text.collection import Collection
 from nestling.encoders.text.opening import open_encoder
 from nestling.errors import ConfigError, DataError
@@ -18,10 +17,6 @@ from nestling.errors import ConfigError, DataError
 WORDS = ("red", "warm", "old", "small"), ("jacket", "shoe", "hat", "boot"), ("winter", "rain", "city", "farm")
 TEXTS = [f"{a} {b} for {c}" for a in WORDS[0] for b in WORDS[1] for c in WORDS[2]]
 ASKED = [f"something {a} for my {c}" for a in WORDS[0] for c in WORDS[2]]
-
-
-def run(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(each) for each in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
+from commands import run
 from nestling import Curve
-from nestling.cli import VERBS, app, main
+from nestling.cli import VERBS, main
 from nestling.errors import ConfigError
 
 THINGS = ["cat", "dog", "car", "tree", "river", "bread", "house", "guitar", "planet", "shoe"]
 PLACES = ["garden", "city", "forest", "kitchen", "museum", "harbour", "desert", "school", "market", "valley"]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def talk(result: Result) -> str:

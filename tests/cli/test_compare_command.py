@@ -8,17 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from nestling.cli import app, main
+from commands import run
+from nestling.cli import main
 from nestling.compare import rdm
 from nestling.compare.similarity.comparators import compare
 from nestling.measure import Curve
 from nestling.vectors.stored import StoredVectors
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from nestling.cli import app
+from commands import answer, run
 from nestling.cut import RAW, CutRule
 from nestling.errors import ConfigError
 from nestling.search.exact.neighbours import nearest
@@ -20,18 +19,6 @@ from nestling.search.stores import open_store, read_store
 from nestling.vectors.stored import StoredVectors
 
 N, DIM = 400, 32
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(each) for each in arguments])
-
-
-def answer(*arguments: object) -> Any:
-    """What a command prints as JSON; an error of ours is raised."""
-    result = run(*arguments, "--json")
-    if result.exception is not None:
-        raise result.exception
-    return json.loads(result.stdout)
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from nestling.cli import app
+from commands import run
 from nestling.domains.text.collection import Collection
 from nestling.encoders.text.opening import open_encoder
 from nestling.search.index.index import AdaptiveIndex
@@ -18,10 +16,6 @@ from nestling.vectors.stored import StoredVectors
 
 TEXTS = ["a cat sleeps on the roof", "the ship left the harbour", "knead the dough and bake"]
 ASKED = ["baking a loaf", "boats at sea"]
-
-
-def run(*arguments: object, **options: Any) -> Any:
-    return CliRunner().invoke(app, [str(each) for each in arguments], **options)
 
 
 @pytest.fixture(scope="module")

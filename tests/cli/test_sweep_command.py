@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from nestling.cli import app
+import commands
 from nestling.cli.terminal.messages import in_flags
 from nestling.vectors.stored import StoredVectors
 
@@ -18,8 +18,7 @@ X = RNG.normal(size=(200, 16)).astype(np.float32)
 LABELS = np.arange(200) % 5
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["sweep", *map(str, arguments)])
+run = partial(commands.run, "sweep")
 
 
 @pytest.fixture

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from nestling.cli import app
+from commands import answer, run
 from nestling.cli.flags.tables import read_fields, read_id_column
 from nestling.errors import ConfigError
-
-
-def run(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(each) for each in arguments])
-
-
-def answer(*arguments: object) -> Any:
-    result = run(*arguments, "--json")
-    if result.exception is not None:
-        raise result.exception
-    return json.loads(result.stdout)
 
 
 def write(path: Path, text: str) -> Path:
