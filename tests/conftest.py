@@ -7,12 +7,16 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 import forked_python
 import samples
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 # Before any test imports a library of the hub: the suite needs no network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -91,3 +95,11 @@ def tiny_bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def bert(tiny_bert_folder: Path) -> SentenceTransformer:
+    """The same as a model of sentence-transformers: the mean of its hidden states, of no given length."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(tiny_bert_folder), device="cpu", local_files_only=True)

@@ -1,4 +1,4 @@
-"""Vectors and tokenizers that several tests make in the same way, and how many examples they draw."""
+"""What several tests share: vectors, a tokenizer, numbers of examples, recall, names of rsatoolbox."""
 
 from __future__ import annotations
 
@@ -23,6 +23,24 @@ def examples(count: int) -> int:
 def gaussian(rows: int, seed: int = 0, dim: int = 16) -> NDArray[np.float32]:
     """``Float32[rows, dim]``, standard normal."""
     return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+
+
+def recall(found: NDArray[np.integer], true: NDArray[np.integer]) -> float:
+    """The mean share of the true neighbours ``Int[queries, k]`` that were found."""
+    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, true, strict=True)]))
+
+
+RSATOOLBOX = {
+    "cosine": "cosine",
+    "pearson": "corr",
+    "spearman": "spearman",
+    "rho_a": "rho-a",
+    "kendall": "kendall",
+    "tau_a": "tau-a",
+    "cosine_whitened": "cosine_cov",
+    "pearson_whitened": "corr_cov",
+}
+"""What rsatoolbox calls our comparators."""
 
 
 def letters() -> PreTrainedTokenizerFast:

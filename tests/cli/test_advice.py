@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nestling.cli import main
+from commands import ended
 from nestling.cli.terminal.messages import in_flags
 from nestling.domains.text.collection import Collection
 from nestling.encoders.text.opening import open_encoder
@@ -47,14 +48,7 @@ def told(
     line: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command; ``'a b'`` is one word."""
-    import shlex
-
-    monkeypatch.chdir(place)
-    monkeypatch.setattr(sys, "argv", ["nestling", *shlex.split(line)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    out, err = capsys.readouterr()
-    return int(end.value.code or 0), out, err
+    return ended(shlex.split(line), place, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from typer.testing import Result
 
-from commands import run
+from commands import ended, run
 from nestling import Curve
-from nestling.cli import VERBS, main
+from nestling.cli import VERBS
 from nestling.errors import ConfigError
 
 THINGS = ["cat", "dog", "car", "tree", "river", "bread", "house", "guitar", "planet", "shoe"]
@@ -222,14 +222,10 @@ def test_mistakes_are_told_with_their_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["nestling", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    told = capsys.readouterr()
-    assert stopped.value.code == code
-    assert message in told.err
-    assert not told.out
+    found, out, err = ended(arguments, tmp_path, monkeypatch, capsys)
+    assert found == code
+    assert message in err
+    assert not out
     assert not list(tmp_path.iterdir())
 
 

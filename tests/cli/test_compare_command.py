@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from commands import run
-from nestling.cli import main
+from commands import ended, run
 from nestling.compare import rdm
 from nestling.compare.similarity.comparators import compare
 from nestling.measure import Curve
@@ -127,11 +125,7 @@ def test_mistakes_are_told(
     (tmp_path / "wrong.toml").write_text('[model]\nencodr = "minilm"\n')
     (tmp_path / "texts.txt").write_text("\n".join(f"text {number}" for number in range(20)))
     (tmp_path / "layer.toml").write_text('[model]\nlayers = ["embeding"]\n[data]\ntexts = "texts.txt"\n')
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["nestling", "compare", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    told = capsys.readouterr()
-    assert stopped.value.code == code
-    assert message in told.err
-    assert not told.out
+    found, out, err = ended(["compare", *arguments], tmp_path, monkeypatch, capsys)
+    assert found == code
+    assert message in err
+    assert not out

@@ -20,7 +20,7 @@ from scipy.spatial.distance import pdist, squareform
 from nestling.compare.rdms.rdms import RDMs
 from nestling.compare.similarity.comparators import Method, compare
 from nestling.errors import ConfigError, DataError, UndefinedSimilarityWarning
-from samples import examples
+from samples import RSATOOLBOX, examples
 
 METHODS: tuple[Method, ...] = get_args(Method)
 BY_ORDER = ("spearman", "rho_a", "kendall", "tau_a")
@@ -151,25 +151,13 @@ def test_whitening_agrees_with_the_inverse_of_the_covariance(kind: str, missing:
         np.testing.assert_allclose(compare(a, b, method, sigma=1e6 * sigma), expected, atol=1e-10)
 
 
-THEIRS = {
-    "cosine": "cosine",
-    "pearson": "corr",
-    "spearman": "spearman",
-    "rho_a": "rho-a",
-    "kendall": "kendall",
-    "tau_a": "tau-a",
-    "cosine_whitened": "cosine_cov",
-    "pearson_whitened": "corr_cov",
-}
-
-
 @pytest.mark.parametrize("decimals", [8, 0])
 @pytest.mark.parametrize("missing", [0, 2])
 def test_rsatoolbox_agrees(decimals: int, missing: int) -> None:
     theirs = pytest.importorskip("rsatoolbox.rdm")
     a, b = euclidean(4, 20, decimals=decimals), euclidean(3, 20, seed=1, decimals=decimals)
     a[:, 17 : 17 + missing] = b[:, 17 : 17 + missing] = np.nan
-    for ours, name in THEIRS.items():
+    for ours, name in RSATOOLBOX.items():
         expected = theirs.compare(theirs.RDMs(a), theirs.RDMs(b), name)
         np.testing.assert_allclose(compare(a, b, ours), expected, atol=1e-6, err_msg=ours)
 
@@ -190,9 +178,11 @@ def test_rsatoolbox_agrees_on_a_whole_covariance(method: Method) -> None:
     theirs = pytest.importorskip("rsatoolbox.rdm")
     a, b = euclidean(3), euclidean(2, seed=1)
     for sigma in (sigma_of("full"), np.diag(sigma_of("variances"))):
-        expected = theirs.compare(theirs.RDMs(a), theirs.RDMs(b), THEIRS[method], sigma_k=sigma)
+        expected = theirs.compare(theirs.RDMs(a), theirs.RDMs(b), RSATOOLBOX[method], sigma_k=sigma)
         np.testing.assert_allclose(compare(a, b, method, sigma=sigma), expected, atol=1e-4)
-    approximate = theirs.compare(theirs.RDMs(a), theirs.RDMs(b), THEIRS[method], sigma_k=np.diagonal(sigma))
+    approximate = theirs.compare(
+        theirs.RDMs(a), theirs.RDMs(b), RSATOOLBOX[method], sigma_k=np.diagonal(sigma)
+    )
     assert np.abs(approximate - expected).max() > 1e-3
 
 

@@ -42,11 +42,6 @@ TEXTS = [
 SMALL = Nesting.parse("dim=4,8,16,32")
 
 
-@pytest.fixture
-def bert(tiny_bert_folder):
-    return SentenceTransformer(str(tiny_bert_folder), device="cpu", local_files_only=True)
-
-
 def dense(inputs, outputs, activation=None, seed=0, bias=True, **settings):
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(outputs, inputs, generator=generator) / inputs**0.5

@@ -21,11 +21,6 @@ from nestling.testing import check_elastic
 TEXTS = ["read a csv file into an array", "the cat sat on the mat", "x", "sort a list of numbers in place"]
 
 
-@pytest.fixture
-def bert(tiny_bert_folder):
-    return SentenceTransformer(str(tiny_bert_folder), device="cpu", local_files_only=True)
-
-
 def adapter_of(kind, nesting):
     """A module as it comes out of training: no weight is zero."""
     with torch.random.fork_rng():

@@ -19,11 +19,6 @@ from nestling.granularity import Nesting
 TEXTS = ["read a csv file into an array", "the cat sat on the mat", "x", "sort a list of numbers"]
 
 
-@pytest.fixture
-def bert(tiny_bert_folder):
-    return SentenceTransformer(str(tiny_bert_folder), device="cpu", local_files_only=True)
-
-
 def encoders(bert):
     yield TextEncoder(bert, Nesting.parse("dim=4,16,32"))
     modules = [*bert, Normalize()]

@@ -113,15 +113,14 @@ SERVERS = {"TEI": text_embeddings_inference, "vLLM": vllm}
 
 
 @pytest.fixture
-def bert(tiny_bert_folder):
+def bert(bert):
     """Its states have neither mean zero nor length one, so that nothing may be left out unseen."""
-    model = SentenceTransformer(str(tiny_bert_folder), device="cpu", local_files_only=True)
-    model.max_seq_length = 24
+    bert.max_seq_length = 24
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        for weight in model[0].auto_model.encoder.layer[-1].output.LayerNorm.parameters():
+        for weight in bert[0].auto_model.encoder.layer[-1].output.LayerNorm.parameters():
             weight.normal_(0.5)
-    return model
+    return bert
 
 
 def dense(width=16, *, bias=False, activation=None, residual=False, inputs=32):

@@ -44,11 +44,6 @@ def static_model():
 
 
 @pytest.fixture
-def bert(tiny_bert_folder):
-    return SentenceTransformer(str(tiny_bert_folder), device="cpu", local_files_only=True)
-
-
-@pytest.fixture
 def train(tmp_path):
     def run(model, loss, data, steps=8, **settings):
         arguments = SentenceTransformerTrainingArguments(

@@ -12,6 +12,7 @@ from nestling.cut import RAW, CutRule
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric, nearest
 from nestling.search.graph.scan import GraphScan
+from samples import recall
 
 ROWS, DIM, K = 2000, 48, 10
 COSINE = CutRule()
@@ -55,10 +56,6 @@ def true_rows(rule: CutRule, metric: Metric, offset: float) -> tuple[np.ndarray,
     else:
         keys = np.array([np.square(rows - query).sum(axis=1) for query in queries])
     return moved[:ROWS], moved[ROWS:], np.argsort(keys, axis=1, kind="stable")[:, :K]
-
-
-def recall(found: np.ndarray, true: np.ndarray) -> float:
-    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, true, strict=True)]))
 
 
 @cache

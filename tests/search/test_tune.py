@@ -24,6 +24,7 @@ from nestling.search.tuning.planner import build, candidate_plans, compare_with_
 from nestling.search.tuning.trials import climb
 from nestling.storage.resumable import write_array
 from nestling.vectors.stored import StoredVectors
+from samples import recall
 
 N, DIM, SIZES = 3000, 32, (8, 16, 32)
 PLANS = ("int4@16 > rerank@full", "ivf32@16 > int8@32 > rerank@full", "flat@full")
@@ -33,10 +34,6 @@ PLANS = ("int4@16 > rerank@full", "ivf32@16 > int8@32 > rerank@full", "flat@full
 def vectors() -> np.ndarray:
     draw = np.random.default_rng(0)
     return (draw.normal(size=(N, DIM)) * 2.0 ** -np.linspace(0, 2, DIM)).astype(np.float32)
-
-
-def recall_of(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, expected, strict=True)]))
 
 
 def test_a_row_that_is_a_query_is_not_its_own_neighbour() -> None:
@@ -49,7 +46,7 @@ def test_recall_is_that_of_the_exact_neighbours(vectors: np.ndarray) -> None:
     questions = Questions.ask(queries, vectors, 10)
     expected = questions.expected
     short = nearest(queries, vectors, 10, dim=8).indices
-    assert questions.recalls(short).mean() == pytest.approx(recall_of(short, expected))
+    assert questions.recalls(short).mean() == pytest.approx(recall(short, expected))
     names = np.array([f"row {i}" for i in range(N)])
     assert questions.named(names).recalls(names[short]).mean() == questions.recalls(short).mean()
 
@@ -69,7 +66,7 @@ def test_trials_tell_the_truth_and_the_fastest_that_fits_is_chosen(vectors: np.n
         trial = max((t for t in frontier if t.plan == Plan.parse(PLANS[0])), key=lambda t: t.recall)
         engine = build_engine(trial.plan, vectors, seed=3)
         found = engine.search(queries, 10, trial.point).indices
-        assert recall_of(found, nearest(queries, vectors, 10).indices) == pytest.approx(trial.recall)
+        assert recall(found, nearest(queries, vectors, 10).indices) == pytest.approx(trial.recall)
 
 
 def test_many_rows_are_planned_on_a_sample_first(

@@ -16,6 +16,7 @@ from nestling.search.exact.neighbours import nearest
 from nestling.search.graph.growth import usual_view
 from nestling.search.graph.scan import GraphScan
 from nestling.storage.artifact import MANIFEST
+from samples import recall
 
 COSINE = CutRule()
 SPACES = [(COSINE, "dot"), (COSINE, "euclidean"), (RAW, "dot"), (RAW, "euclidean")]
@@ -33,10 +34,6 @@ def clustered(rows: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
 @cache
 def scan_of(rule: CutRule, metric: str) -> GraphScan:
     return GraphScan.build(clustered(ROWS), rule=rule, metric=metric, links=32, seed=1)
-
-
-def recall(found: np.ndarray, true: np.ndarray) -> float:
-    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, true, strict=True)]))
 
 
 @pytest.mark.parametrize(("rule", "metric"), SPACES, ids=str)
