@@ -25,6 +25,7 @@ from nestling.encoders.texts import check_texts, prompt_of
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.inference import evaluating
+from nestling.process.blocks import blocks
 from nestling.process.progress import Progress
 from nestling.storage.artifact import open_array, write_folder
 from nestling.storage.npy import write_header
@@ -211,9 +212,8 @@ def _batches(
     total = len(_rows_of(inputs))
     widths: dict[str, int] = {}
     with Progress("encoding", total, "inputs") as progress:
-        for start in range(0, total, batch_size):
-            rows = slice(start, min(start + batch_size, total))
-            answers = _answers(module, _arguments(module, inputs, rows), names, rows.stop - start, pool)
+        for rows in blocks(total, batch_size):
+            answers = _answers(module, _arguments(module, inputs, rows), names, rows.stop - rows.start, pool)
             for name, part in answers.items():
                 width = widths.setdefault(name, part.shape[1])
                 if part.shape[1] != width:
@@ -222,7 +222,7 @@ def _batches(
                         'others; pool="mean" makes them as many'
                     )
             yield rows, answers
-            progress.update(rows.stop - start)
+            progress.update(rows.stop - rows.start)
 
 
 def _answers(

@@ -22,6 +22,7 @@ from nestling.elastic import Cost, check_whole, resolve_each
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, require, unknown
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.nn.inference import evaluating, multiply_adds
+from nestling.process.blocks import blocks
 from nestling.process.progress import Progress
 from nestling.storage.artifact import read_folder, write_folder
 
@@ -148,8 +149,7 @@ class ImageEncoder(nn.Module):
             raise DataError("there are no pictures to encode; give at least one")
         found = np.empty((len(pictures), dim), np.float32)
         with evaluating(self), Progress("encoding", len(pictures), "pictures") as progress:
-            for start in range(0, len(pictures), batch_size):
-                rows = slice(start, min(start + batch_size, len(pictures)))
+            for rows in blocks(len(pictures), batch_size):
                 found[rows] = self._features(_tensor(pictures[rows]), [dim])[dim].float().cpu().numpy()
                 progress.update(rows.stop - rows.start)
         check_vectors(found, "the features of these pictures")

@@ -17,6 +17,7 @@ from nestling.data.tables.text_checks import check_texts as whole_texts
 from nestling.elastic import Cost
 from nestling.errors import ConfigError, DataError, UntrainedGranularityWarning, unknown
 from nestling.granularity import At, Granularity, Nesting
+from nestling.process.blocks import blocks
 from nestling.process.progress import Progress
 
 SAMPLE_TEXT = " ".join(["word"] * 32)
@@ -114,8 +115,8 @@ def encode_batches(
     order = np.array(sorted(range(len(rows)), key=lambda row: len(rows[row]), reverse=True))
     found = {g: np.empty((len(rows), g["dim"]), np.float32) for g in wanted}
     with Progress("encoding", len(rows), "texts") as progress:
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for some in blocks(len(order), batch_size):
+            batch = order[some]
             for g, vectors in encode([rows[row] for row in batch], batch + first_row).items():
                 found[g][batch] = vectors
             progress.update(len(batch))

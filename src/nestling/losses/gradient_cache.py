@@ -13,6 +13,7 @@ from torch.autograd.graph import register_multi_grad_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from nestling.arguments.constraints import Whole, checked
+from nestling.process.blocks import blocks
 
 Encoded: TypeAlias = Tensor | Mapping[Any, Tensor]
 _ALONE = None
@@ -60,10 +61,7 @@ class GradientCache:
                 anything that can be sliced: lists, tensors.
             rest: passed to the loss.
         """
-        chunks = [
-            [column[start : start + self.chunk_size] for start in range(0, len(column), self.chunk_size)]
-            for column in columns
-        ]
+        chunks = [[column[rows] for rows in blocks(len(column), self.chunk_size)] for column in columns]
         states = [[_RandomState() for _ in column] for column in chunks]
         encoded = [
             _joined([self._encode_first(*pair) for pair in zip(*column, strict=True)])

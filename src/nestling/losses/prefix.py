@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nestling.cut import prefix_blocks
+from nestling.process.blocks import blocks
 
 # Similarities per chunk: few enough for the caches, enough to amortise the overhead of each operation.
 _SIMILARITIES_AT_A_TIME = 1 << 20
@@ -177,9 +178,8 @@ class _PrefixSweep:
         step = min(len(self.u), max(1, _SIMILARITIES_AT_A_TIME // len(self.v)))
         chunk = _working_memory(self.u, (2 + (len(self.blocks) if slopes else 1), step, len(self.v)))
         product, scratch, chunk = chunk[0], chunk[1], chunk[2:]
-        for start in range(0, len(self.u), step):
-            rows = slice(start, min(start + step, len(self.u)))
-            count = rows.stop - start
+        for rows in blocks(len(self.u), step):
+            count = rows.stop - rows.start
             self._upward(rows, product[:count].zero_(), scratch[:count], chunk[:, :count], slopes)
             if slopes:
                 self._downward(rows, chunk[:, :count], product[:count].zero_())

@@ -15,6 +15,7 @@ from nestling.errors import DataError
 from nestling.granularity import Granularity
 from nestling.measure.curve.provenance import remember
 from nestling.measure.tasks.tasks import Task
+from nestling.process.blocks import blocks
 from nestling.process.progress import watched
 
 AnyTask = TypeVar("AnyTask", bound=Task)
@@ -77,8 +78,8 @@ def _encode(
     if not hasattr(thing, "forward_each"):
         return [_matrix(thing(_as_input(thing, x)))]
     batches = []
-    for start in watched(range(0, len(x), batch_size), "encoding", "batches"):
-        batch = _as_input(thing, x[start : start + batch_size])
+    for rows in watched(blocks(len(x), batch_size), "encoding", "batches"):
+        batch = _as_input(thing, x[rows])
         if len(granularities) == 1:
             batches.append([_matrix(thing(batch, **_at(granularities[0])))])
         else:

@@ -49,6 +49,7 @@ from nestling.papers.claims.layer_study import (
 from nestling.papers.claims.rate_search import RateSearch
 from nestling.papers.claims.report import Claim
 from nestling.papers.two_d_mse import mrl, nested, plain, train, two_d_mse
+from nestling.process.blocks import blocks
 from nestling.storage.resumable import ResumableValues
 from nestling.training import TrainConfig, fit
 
@@ -344,9 +345,9 @@ def _masked_losses(model: MaskedAutoEncoder, encoder: TextEncoder, texts: Sequen
     generator = np.random.default_rng(0)
     sums: dict[str, list[float]] = {}
     model.eval()
-    for start in range(0, len(texts), _MASKED_BATCH):
-        batch = masks.batch(texts[start : start + _MASKED_BATCH], generator)
-        found = model(**{name: torch.from_numpy(rows) for name, rows in batch.items()})
+    for rows in blocks(len(texts), _MASKED_BATCH):
+        batch = masks.batch(texts[rows], generator)
+        found = model(**{name: torch.from_numpy(values) for name, values in batch.items()})
         for cell, both in found.items():
             for name, loss in zip(("masked", "decoded"), both, strict=True):
                 sums.setdefault(f"{name} at {cell}", []).append(float(loss))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from nestling.compare.inference.ceiling import Pools
 from nestling.compare.rdms.pairs import pair_positions
 from nestling.compare.similarity.comparators import Comparator
+from nestling.process.blocks import blocks
 from nestling.process.progress import watched
 
 Floats = NDArray[np.float64]
@@ -87,9 +88,7 @@ def bootstrap(
     found: dict[Over, list[Floats]] = {kind: [] for kind in kinds}
     with np.errstate(invalid="ignore", divide="ignore"):
         whole = view(chosen, models, data, average, np.ones_like(resamples.stimuli[:1]))
-        spans = range(0, len(resamples.stimuli), together)
-        for start in watched(spans, "resampling", "draws"):
-            rows = slice(start, start + together)
+        for rows in watched(blocks(len(resamples.stimuli), together), "resampling", "draws"):
             subjects = resamples.subjects[rows].astype(np.float64)
             drawn = whole
             if over != "subjects":

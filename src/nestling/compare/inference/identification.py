@@ -26,6 +26,7 @@ from nestling.compare.similarity.centroids import (
 )
 from nestling.compare.transforms.transformer import Vectors
 from nestling.errors import DataError, require
+from nestling.process.blocks import blocks
 
 _MEMBERS_AT_A_TIME = 1 << 21
 _SLACK = 1e-9
@@ -306,10 +307,9 @@ def _null(products: Floats, grouping: Grouping, distance: Distance, permutations
     orders = np.tile(np.arange(len(products)), (permutations, 1))
     for group in groups:
         orders[:, group] = generator.permuted(np.tile(group, (permutations, 1)), axis=1)
-    block = max(1, _MEMBERS_AT_A_TIME // grouping.members.size)
     found = []
-    for start in range(0, permutations, block):
-        class_of = grouping.class_of[orders[start : start + block]]
+    for rows in blocks(permutations, max(1, _MEMBERS_AT_A_TIME // grouping.members.size)):
+        class_of = grouping.class_of[orders[rows]]
         members = np.eye(len(grouping.classes))[class_of]
         distances = held_out_distances(products, members, grouping.same, distance)
         found.append(share_right(nearest_class(distances, class_of), class_of))

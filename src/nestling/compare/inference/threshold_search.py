@@ -16,6 +16,7 @@ from nestling.compare.similarity.centroids import Distance, Flags, Floats, Ints,
 from nestling.compare.transforms.thresholds import check_thresholds, region_of, threshold_grid
 from nestling.compare.transforms.topology import OrderedDistances
 from nestling.errors import DataError, require
+from nestling.process.blocks import blocks
 
 # Few enough for a core's cache: they are written, centred and multiplied at once.
 _ENTRIES_AT_A_TIME = 1 << 18
@@ -166,9 +167,7 @@ def _measure(
     others = [grouping.at(rest) for rest in without]
     accuracies, inner = np.empty(len(pairs)), np.empty((len(without), len(pairs)))
     distances = np.empty((len(pairs), *grouping.members.shape))
-    block = max(1, _PRODUCTS_AT_A_TIME // grouping.same.size)
-    for start in range(0, len(pairs), block):
-        part = slice(start, start + block)
+    for part in blocks(len(pairs), max(1, _PRODUCTS_AT_A_TIME // grouping.same.size)):
         products = _grams(ordered, pairs[part], present, distance)
         distances[part] = grouping.distances(products, distance)
         accuracies[part] = grouping.accuracy(distances[part])
@@ -181,10 +180,8 @@ def _measure(
 def _grams(ordered: OrderedDistances, pairs: Floats, present: Flags, distance: Distance) -> Floats:
     """Inner products ``Float[t, m, m]`` of the transformed matrices, over the pairs that all have."""
     count, size = len(ordered.values), ordered.values.size
-    block = max(1, _ENTRIES_AT_A_TIME // size)
     found = np.empty((len(pairs), count, count))
-    for start in range(0, len(pairs), block):
-        part = slice(start, start + block)
+    for part in blocks(len(pairs), max(1, _ENTRIES_AT_A_TIME // size)):
         found[part] = gram(ordered.transform(pairs[part])[..., present], distance)
     return found
 

@@ -13,6 +13,7 @@ from nestling.arguments.constraints import OneOf, Whole, check, checked
 from nestling.compare.rdms.rdms import RDMs, aligned
 from nestling.compare.transforms.topology import OrderedDistances
 from nestling.errors import DataError
+from nestling.process.blocks import blocks
 from nestling.process.progress import watched
 
 Floats = NDArray[np.float64]
@@ -133,10 +134,8 @@ class _Search:
         rows, columns = (len(each) // self.bands for each in (self.one, self.other))
         found, p_values = np.empty((rows, columns)), np.full((rows, columns), np.nan)
         places = np.empty((rows, columns), np.int64)
-        block = max(1, _PRODUCTS_AT_A_TIME // (self.bands * len(self.other)))
-        starts = range(0, rows, block)
-        for start in watched(starts, "measuring dependence", "blocks"):
-            part = slice(start, start + block)
+        parts = blocks(rows, max(1, _PRODUCTS_AT_A_TIME // (self.bands * len(self.other))))
+        for part in watched(parts, "measuring dependence", "blocks"):
             found[part], places[part], p_values[part] = self._run(part, statistic)
         return found, places, p_values
 

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import nestling
 from nestling.data.python_source.worker import FileReport, read_files
+from nestling.process.blocks import batches
 
 _CHUNK = 64
 _FEWEST_FILES = 4 * _CHUNK  # below this, starting processes costs more than it saves
@@ -28,7 +29,7 @@ def read_in_parallel(paths: Sequence[str], workers: int | None = None) -> Iterat
     nothing is pickled), so this is safe in scripts, notebooks and beside threads. Where they cannot be
     started, and for the files of one that dies, the work is done in this process.
     """
-    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    chunks = list(batches(paths, _CHUNK))
     count = min(workers or _core_count(), len(chunks))
     if count < 2 or len(paths) < _FEWEST_FILES:
         for chunk in chunks:

@@ -85,15 +85,15 @@ def scan(codes: Packed, queries: NDArray[np.int8], factors: Floats) -> list[tupl
 def score(vectors: StoredRows, query: Doubles, rows: Ints) -> Doubles:
     """Exact scores ``Float64[rows]`` of one query ``Float64[dim]`` with some rows."""
     scores = np.empty(len(rows), np.float64)
-    for start in range(0, len(rows), _ROWS_AT_A_TIME):
-        some = rows[start : start + _ROWS_AT_A_TIME]
+    for span in blocks(len(rows), _ROWS_AT_A_TIME):
+        some = rows[span]
         wide = vectors.values[some].astype(np.float64)
         if vectors.distance:
             part = -np.square(wide - query).sum(axis=1)
         else:
             part = np.einsum("ij,j->i", wide, query)
             part = part if vectors.scale is None else part * vectors.scale[some]
-        scores[start : start + _ROWS_AT_A_TIME] = part
+        scores[span] = part
     return scores
 
 

@@ -30,6 +30,7 @@ from nestling.papers.claims.checks import Checks, Tour, measure_checks
 from nestling.papers.claims.layer_retrieval import ByLayer, find
 from nestling.papers.claims.rate_search import RateSearch
 from nestling.papers.claims.report import Claim
+from nestling.process.blocks import batches
 from nestling.storage.resumable import ResumableValues
 from nestling.training import TrainConfig
 from nestling.vectors.prefix import prefix_pair_scores
@@ -82,8 +83,7 @@ class LikeLengths(nn.Module):
 
     def _encode(self, model: ToViews, texts: Sequence[str], rests: Sequence[Granularity]) -> Views:
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
-        chunks = (order[start : start + _CHUNK] for start in range(0, len(order), _CHUNK))
-        parts = [model([texts[row] for row in chunk], rests) for chunk in chunks]
+        parts = [model([texts[row] for row in chunk], rests) for chunk in batches(order, _CHUNK)]
         back = torch.tensor(order).argsort()
         return {rest: torch.cat([part[rest] for part in parts])[back] for rest in rests}
 

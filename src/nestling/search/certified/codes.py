@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nestling import kernels
 from nestling.errors import ArtifactError
+from nestling.process.blocks import blocks
 from nestling.process.progress import watched
 from nestling.search.certified.calibration import Calibration
 from nestling.search.certified.planes import (
@@ -56,10 +57,9 @@ class PlaneCodes:
         sample = np.linspace(0, len(vectors) - 1, min(_SAMPLED, len(vectors))).astype(np.int64)
         quantiser = Quantiser.fit(centring.centre(vectors, sample), seed)
         writer = PlaneWriter(*vectors.shape, biased=centring.metric == "euclidean")
-        starts = range(0, len(vectors), _ROWS_AT_A_TIME)
-        for start in watched(starts, "coding", "blocks"):
-            rows = np.arange(start, min(start + _ROWS_AT_A_TIME, len(vectors)))
-            writer.write(start, quantiser.code(centring.centre(vectors, rows)))
+        for rows in watched(blocks(len(vectors), _ROWS_AT_A_TIME), "coding", "blocks"):
+            codes = quantiser.code(centring.centre(vectors, np.arange(rows.start, rows.stop)))
+            writer.write(rows.start, codes)
         return cls(quantiser, writer.planes(), writer.longest)
 
     @property

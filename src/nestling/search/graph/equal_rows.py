@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.process.blocks import blocks
 from nestling.search.exact.space import Ints
 
 Doubles = NDArray[np.float64]
@@ -147,8 +148,7 @@ def _project(
 ) -> Doubles:
     directions: Doubles | None = None
     projected = np.empty((rows, _DIRECTIONS))
-    for start in range(0, rows, block):
-        span = slice(start, min(start + block, rows))
+    for span in blocks(rows, block):
         values = read(span).astype(np.float64)
         if directions is None:
             directions = draw.standard_normal((values.shape[1], _DIRECTIONS))

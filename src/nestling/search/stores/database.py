@@ -14,6 +14,7 @@ from nestling.arguments.constraints import Whole, check
 from nestling.arguments.formatting import shown
 from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
+from nestling.process.blocks import blocks
 from nestling.process.progress import Progress
 from nestling.search.index.files.ids import Ids, check_kind, check_new_ids, read_ids
 from nestling.search.stores.adapter import Request, Rows, Table
@@ -116,8 +117,7 @@ class DatabaseStore:
         self._check_lengths(matrix, rule)
         step = max(1, min(_MOST_ROWS_SENT, _FLOATS_SENT_AT_A_TIME // sum(self.layout.dims)))
         with Progress("adding", len(matrix), "rows") as progress:
-            for start in range(0, len(matrix), step):
-                part = slice(start, start + step)
+            for part in blocks(len(matrix), step):
                 block = np.asarray(matrix[part], np.float32)
                 rows = Rows(names[part], cut_each(block, self.layout.dims, rule), tags[part])
                 self._ask(partial(self._table.upsert, rows))
@@ -169,8 +169,8 @@ class DatabaseStore:
             shortlist = None
         dims = {size} if shortlist is None else {self.layout.shortlist_dim, size}
         found: list[StoreHits] = []
-        for start in range(0, len(matrix), _QUERIES_AT_A_TIME):
-            block = cut_each(matrix[start : start + _QUERIES_AT_A_TIME], sorted(dims), self.layout.rule)
+        for part in blocks(len(matrix), _QUERIES_AT_A_TIME):
+            block = cut_each(matrix[part], sorted(dims), self.layout.rule)
             asked = self.layout.shortlist_dim, size, allowed, wanted, with_metadata
             found += self._answers(Request(block, k, shortlist, *asked))
         return [replace(hits, ids=self._called(hits.ids).tolist()) for hits in found]
@@ -191,9 +191,8 @@ class DatabaseStore:
         """Remove rows; unknown ids are ignored."""
         self._check_open()
         names = self._names(read_ids(ids, any_order=True))
-        for start in range(0, len(names), _MOST_ROWS_SENT):
-            part = names[start : start + _MOST_ROWS_SENT]
-            self._ask(partial(self._table.delete, part))
+        for part in blocks(len(names), _MOST_ROWS_SENT):
+            self._ask(partial(self._table.delete, names[part]))
 
     def count(self) -> int:
         """How many rows there are, exactly."""
@@ -204,9 +203,8 @@ class DatabaseStore:
         self._check_open()
         names = self._names(read_ids(ids))
         found: set[str] = set()
-        for start in range(0, len(names), _MOST_ROWS_SENT):
-            part = names[start : start + _MOST_ROWS_SENT]
-            found |= self._ask(partial(self._table.present, part))
+        for part in blocks(len(names), _MOST_ROWS_SENT):
+            found |= self._ask(partial(self._table.present, names[part]))
         return np.array([name in found for name in names], dtype=bool)
 
     def scan(self, size: int = 1000, *, ids: Any = None) -> Iterator[Batch]:
@@ -226,9 +224,8 @@ class DatabaseStore:
             self._check_open()
 
     def _of_names(self, size: int, names: list[str]) -> Iterator[Rows]:
-        for start in range(0, len(names), size):
-            part = names[start : start + size]
-            yield from self._ask(partial(self._read, part))
+        for part in blocks(len(names), size):
+            yield from self._ask(partial(self._read, names[part]))
 
     def _read(self, names: list[str]) -> list[Rows]:
         return list(self._table.scan(len(names), names))
@@ -311,10 +308,9 @@ class DatabaseStore:
         """Before anything is written: of the sizes kept, the smallest is the first to be all zero."""
         small = self.layout.shortlist_dim
         if rule.after == "l2":
-            block = max(1, _FLOATS_SENT_AT_A_TIME // matrix.shape[1])
-            for start in range(0, len(matrix), block):
-                rows = prepare(np.asarray(matrix[start : start + block]), small, rule)
-                prefix_norms(rows, [small], "the vectors", first_row=start)
+            for part in blocks(len(matrix), max(1, _FLOATS_SENT_AT_A_TIME // matrix.shape[1])):
+                rows = prepare(np.asarray(matrix[part]), small, rule)
+                prefix_norms(rows, [small], "the vectors", first_row=part.start)
 
 
 def _check_text(text: str, what: str) -> None:

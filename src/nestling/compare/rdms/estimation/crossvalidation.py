@@ -12,6 +12,7 @@ from nestling.compare.rdms.estimation.estimators import RatePrior, both_ways
 from nestling.compare.rdms.estimation.products import Floats, Sides, write_pairs
 from nestling.compare.rdms.pairs import count_pairs, pair_positions
 from nestling.errors import DataError
+from nestling.process.blocks import blocks
 
 Flags: TypeAlias = NDArray[np.bool_]
 
@@ -58,9 +59,8 @@ def write_poisson_cv(cells: Floats, prior: RatePrior, out: NDArray[np.floating],
 
 def _against_the_others(cells: Floats) -> Iterator[Sides]:
     folds, n, channels = cells.shape
-    step = max(1, _ENTRIES_AT_A_TIME // (n * folds))
-    for start in range(0, channels, step):
-        part = cells[:, :, start : start + step]
+    for some in blocks(channels, max(1, _ENTRIES_AT_A_TIME // (n * folds))):
+        part = cells[:, :, some]
         others = part.sum(axis=0) - part
         first, second = (side.swapaxes(0, 1).reshape(n, -1).copy() for side in (part, others))
         yield first, second

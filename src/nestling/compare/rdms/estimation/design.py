@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nestling.arguments.arrays import as_array
 from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError
+from nestling.process.blocks import blocks
 
 Ints: TypeAlias = NDArray[np.int64]
 Names: TypeAlias = Sequence[str | int] | NDArray[Any]
@@ -38,21 +39,18 @@ def read_patterns(given: Any, what: str = "the patterns") -> NDArray[Any]:
 
 
 def _refuse_unfinished(matrix: NDArray[Any], what: str) -> None:
-    step = max(1, _ENTRIES_AT_A_TIME // matrix.shape[1])
-    for start in range(0, len(matrix), step):
-        bad = ~np.isfinite(matrix[start : start + step]).all(axis=1)
+    for rows in blocks(len(matrix), max(1, _ENTRIES_AT_A_TIME // matrix.shape[1])):
+        bad = ~np.isfinite(matrix[rows]).all(axis=1)
         if bad.any():
             raise DataError(
-                f"{what} hold NaN or infinity in {name_rows(np.flatnonzero(bad) + start)}; repair or remove "
-                "those rows (a pair that is missing can be NaN in the matrix of dissimilarities alone)"
+                f"{what} hold NaN or infinity in {name_rows(np.flatnonzero(bad) + rows.start)}; repair or "
+                "remove those rows (a pair that is missing can be NaN in the matrix of dissimilarities alone)"
             )
 
 
 def channel_blocks(x: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Copies of all rows of some channels at a time, in float64: up to 256 MiB."""
-    step = max(1, _ENTRIES_AT_A_TIME // len(x))
-    for start in range(0, x.shape[1], step):
-        channels = slice(start, min(start + step, x.shape[1]))
+    for channels in blocks(x.shape[1], max(1, _ENTRIES_AT_A_TIME // len(x))):
         yield channels, np.array(x[:, channels], np.float64, order="C")
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nestling.compare.rdms.pairs import first_pairs
 from nestling.errors import DataError
+from nestling.process.blocks import blocks
 from nestling.process.progress import watched
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -53,9 +54,9 @@ def write_pairs(chunks: Iterable[Sides], scale: float, out: Result, block: int |
         _centre(left, right)
         starts = first_pairs(len(left))
         step = _CHANNELS_IN_SINGLE if out.dtype == np.float32 else left.shape[1]
-        for start in range(0, left.shape[1], step):
-            one = left[:, start : start + step]
-            other = one if right is left else right[:, start : start + step]
+        for channels in blocks(left.shape[1], step):
+            one = left[:, channels]
+            other = one if right is left else right[:, channels]
             for row, strip in _Strips(one, other, scale, out.dtype).each(block):
                 for i, values in enumerate(strip):
                     part = out[starts[row + i] : starts[row + i] + len(values) - i - 1]
@@ -135,9 +136,9 @@ class _Strips:
         left, right = self.exact
         values = np.empty(len(pairs[0]))
         step = max(1, _DIFFERENCES_AT_A_TIME // left.shape[1])
-        for start in range(0, len(values), step):
-            i, j = (side[start : start + step] + first for side in pairs)
+        for part in blocks(len(values), step):
+            i, j = (side[part] + first for side in pairs)
             one = left[i] - left[j]
             other = one if right is left else right[i] - right[j]
-            values[start : start + step] = self.scale * np.einsum("ij,ij->i", one, other)
+            values[part] = self.scale * np.einsum("ij,ij->i", one, other)
         return values

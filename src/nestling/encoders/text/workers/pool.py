@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from nestling import errors
 from nestling.errors import NestlingError, WorkerError, ending_of
+from nestling.process.blocks import blocks
 from nestling.process.progress import Progress
 
 _LARGEST_PART = 5000
@@ -58,7 +59,7 @@ def encode_apart(
         WorkerError: if a process cannot start, or ends before its work is done.
     """
     size = max(1, min(math.ceil(len(texts) / len(devices) / _PARTS_A_WORKER), _LARGEST_PART))
-    parts = [slice(start, min(start + size, len(texts))) for start in range(0, len(texts), size)]
+    parts = blocks(len(texts), size)
     found = np.empty((len(texts), dim), np.float32)
     with tempfile.TemporaryDirectory(prefix="nestling-workers-") as name, ExitStack() as stack:
         folder = Path(name)

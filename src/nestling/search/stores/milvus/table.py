@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nestling.errors import StoreBusyError, StoreError, require
+from nestling.process.blocks import blocks
 from nestling.search.stores.adapter import Request, Rows, known
 from nestling.search.stores.client_rerank import rerank
 from nestling.search.stores.layout import Layout, check_name
@@ -123,8 +124,7 @@ class MilvusTable:
         limit = request.k if request.shortlist is None else request.shortlist
         step = max(1, _FLOATS_A_CALL // (limit * request.rerank_dim))
         hits: list[StoreHits] = []
-        for start in range(0, len(request), step):
-            part = slice(start, start + step)
+        for part in blocks(len(request), step):
             shortlists = self._nearest(request, request.queries[first][part], first, limit)
             queries = request.queries[request.rerank_dim][part]
             hits += [self._ordered(*pair, request) for pair in zip(queries, shortlists, strict=True)]
