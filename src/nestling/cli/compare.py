@@ -151,7 +151,7 @@ def _draw_matrices(rdms: RDMs, method: Method, folder: Path) -> None:
 
 
 def _table(rows: Iterable[Agreement]) -> str:
-    from nestling.measure.curve.table import aligned
+    from nestling.text_table import aligned
 
     lines = [["first", "second", "method", "similarity"]]
     for row in rows:

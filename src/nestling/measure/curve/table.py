@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -14,6 +14,7 @@ from nestling.errors import ConfigError, DataError
 from nestling.measure.curve.choice import Row
 from nestling.measure.curve.grid import Grid
 from nestling.measure.curve.provenance import check_same_data
+from nestling.text_table import aligned
 
 if TYPE_CHECKING:
     from nestling.measure.curve.choice import CostName
@@ -224,15 +225,3 @@ def _bar(share: float, width: int) -> str:
     eighths = round(8 * width * min(max(share, 0.0), 1.0))
     bar = _EIGHTHS[8] * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
     return bar.ljust(width)
-
-
-def aligned(lines: Iterable[Sequence[str]], left: int = 1) -> str:
-    """Columns two spaces apart, the first ones flush left, the others right."""
-    rows = list(lines)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def padded(row: Sequence[str]) -> Iterator[str]:
-        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
-            yield cell.ljust(width) if place < left else cell.rjust(width)
-
-    return "\n".join("  ".join(padded(row)).rstrip() for row in rows)

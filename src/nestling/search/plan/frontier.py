@@ -14,6 +14,7 @@ from nestling.errors import ConfigError, DataError
 from nestling.picture import Style, draw, legend, log_axis, look_of, title_of, value_axis
 from nestling.search.plan.plan import Plan, Point
 from nestling.storage.artifact import write_result
+from nestling.text_table import aligned
 
 RECALL = Real(above=0, most=1, hint="0.95 is usual")
 
@@ -171,22 +172,14 @@ class Frontier:
             )
             for trial in self.pareto()
         ]
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in [head, *rows]
-        ]
         whence = "rows of the data, as no queries were given" if self.sampled else "queries that were given"
         trials = f"{len(self.trials)} trial{'s' * (len(self.trials) != 1)}"
-        lines.append(f"{trials} on {self.queries:,} {whence}, in {self.seconds:.1f} s")
+        note = f"{trials} on {self.queries:,} {whence}, in {self.seconds:.1f} s"
         built = self.trials[0] if self.trials else None
         if built is not None and built.build_s:
             times = self.seconds / built.build_s
-            lines[-1] += f"; building {built.plan} is {built.build_s:.1f} s of it, one part in {times:.1f}"
-        return "\n".join(lines)
+            note += f"; building {built.plan} is {built.build_s:.1f} s of it, one part in {times:.1f}"
+        return f"{aligned([head, *rows], left=2)}\n{note}"
 
     def plot(self, target: Any, *, style: Style | None = None) -> None:
         """Latency over recall, one line per plan, into a file (.png, .svg, .pdf) or matplotlib axes.
