@@ -16,22 +16,23 @@ from nestling.arguments.constraints import OneOf, check
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, check_vectors
 from nestling.elastic import Cost
-from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.errors import ArtifactError, DataError
 from nestling.process.blocks import shares
 from nestling.search.certified.calibration import CONFIDENCE, Calibration
 from nestling.search.certified.codes import PlaneCodes
 from nestling.search.exact.centring import Centring, PreparedQueries, readable
+from nestling.search.exact.filters import check_mask
 from nestling.search.exact.neighbours import Metric, Neighbours, check_k
 from nestling.search.exact.scores import in_single
-from nestling.search.exact.space import Space
+from nestling.search.exact.space import Space, check_space
 from nestling.search.exact.threads import count_workers
-from nestling.search.exact.tiles import METRIC
 from nestling.storage.artifact import write_file
 from nestling.storage.npy import read_arrays, write_array
 
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Code = Literal["int4"]
+_CODE = OneOf(get_args(Code))
 
 # Below this share of rows allowed, reading their vectors costs less than scanning the codes of all.
 _FEW = 1 / 16
@@ -121,7 +122,8 @@ class CertifiedScan:
             DataError: for vectors that cannot be used, or rows of length zero under ``l2`` (named).
             ConfigError: for an unknown metric or code, or a rule with something before the cut.
         """
-        _check_options(rule, metric, code)
+        check_space("a certified scan", rule, metric)
+        check("code", code, _CODE)
         vectors = _codable(check_vectors(vectors))
         centring = Centring.fit(vectors, Space.of(rule, metric).similarity)
         codes = PlaneCodes.build(vectors, centring, seed)
@@ -225,11 +227,8 @@ class CertifiedScan:
         rows = len(self._vectors)
         check_k(k, rows)
         check("confidence", confidence, CONFIDENCE)
-        if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (rows,)):
-            raise DataError(
-                f"allowed must be one boolean for each of {rows} rows, not {allowed.dtype} of shape "
-                f"{allowed.shape}"
-            )
+        if allowed is not None:
+            check_mask(allowed, rows)
 
     def _find(
         self, probes: kernels.Probes, k: int, allowed: NDArray[np.bool_] | None, workers: int | None
@@ -295,16 +294,6 @@ def _look_through(vectors: kernels.StoredRows, rows: Ints, probes: kernels.Probe
         indices[i, : len(order)], scores[i, : len(order)] = rows[order], every[order]
     none, all_rows = np.zeros(count, np.int64), np.full(count, len(rows))
     return kernels.Found(indices, scores, none, all_rows, np.full(count, -np.inf))
-
-
-def _check_options(rule: CutRule, metric: str, code: str) -> None:
-    if rule.before != "none":
-        raise ConfigError(
-            f"a certified scan takes vectors after the {rule.before} that comes before a cut; do that first "
-            "and give rule.again"
-        )
-    check("metric", metric, METRIC)
-    check("code", code, OneOf(get_args(Code)))
 
 
 def _codable(vectors: NDArray[Any]) -> NDArray[Any]:

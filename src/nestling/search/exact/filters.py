@@ -15,6 +15,17 @@ Row = TypeVar("Row", Ints, NDArray[np.int32])
 _ROWS_MORE, _SHARE_MORE = 16, 1.2
 
 
+def check_mask(mask: Any, rows: int) -> None:
+    """Refuse a filter that is not one boolean for each row.
+
+    Raises:
+        DataError: for another type or length.
+    """
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (rows,):
+        given = f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise DataError(f"allowed must be one boolean for each of {rows} rows, not {given}")
+
+
 class Allowed:
     """A mask over the rows of an index, as numpy and as faiss read it.
 
@@ -33,11 +44,7 @@ class Allowed:
     """
 
     def __init__(self, mask: NDArray[np.bool_], rows: int, nodes: int | None = None) -> None:
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (rows,):
-            given = (
-                f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-            )
-            raise DataError(f"allowed must be one bool for each of the {rows} rows, not {given}")
+        check_mask(mask, rows)
         self.mask = mask
         self.count = int(np.count_nonzero(mask))
         self.share = self.count / (nodes or rows)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nestling.arguments.constraints import check
 from nestling.cut import RAW, CutRule, cut, name_rows
-from nestling.errors import DataError
+from nestling.errors import ConfigError, DataError
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.tiles import METRIC
@@ -115,6 +115,25 @@ class Space:
         order = np.argsort(keys, axis=1, kind="stable")[:, :k]
         each = np.arange(len(rows))[:, None]
         return rows[each, order], scores[each, order]
+
+
+def check_space(what: str, rule: CutRule, metric: str) -> None:
+    """Refuse an unknown metric, and a rule with a step before the cut, which the caller has to do.
+
+    Args:
+        what: searches the vectors, as an error begins.
+        rule: around the cut.
+        metric: ``"dot"`` or ``"euclidean"``.
+
+    Raises:
+        ConfigError: for such a rule or metric.
+    """
+    if rule.before != "none":
+        raise ConfigError(
+            f"{what} takes vectors after the {rule.before} that comes before a cut; do that first and give "
+            "rule.again"
+        )
+    check("metric", metric, METRIC)
 
 
 def _unit(x: NDArray[Any]) -> NDArray[Any]:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from nestling.arguments.constraints import OneOf, Whole, check
 from nestling.cut import CutRule, check_vectors
-from nestling.errors import ConfigError, DataError
+from nestling.errors import ConfigError
 from nestling.search.exact.centring import refuse_zero
+from nestling.search.exact.filters import check_mask
 from nestling.search.exact.neighbours import check_k
-from nestling.search.exact.tiles import METRIC
+from nestling.search.exact.space import check_space
 
 Rerank = Literal["full", "int8"]
 Doubles = NDArray[np.float64]
@@ -41,12 +42,7 @@ def check_options(rule: CutRule, metric: str, links: int, ef: int | None, rerank
         ConfigError: for an unknown metric or ranking, a rule with something before the cut, or numbers
             outside their range.
     """
-    if rule.before != "none":
-        raise ConfigError(
-            f"a graph scan takes vectors after the {rule.before} that comes before a cut; do that first "
-            "and give rule.again"
-        )
-    check("metric", metric, METRIC)
+    check_space("a graph scan", rule, metric)
     check("rerank", rerank, OneOf(get_args(Rerank)))
     check("links", links, LINKS)
     check("ef", ef, _EF | None)
@@ -65,11 +61,8 @@ def check_request(
     check("ef", ef, _EF)
     if shortlist is not None and shortlist < k:
         raise ConfigError(f"a shortlist of {shortlist} cannot hold k={k} rows; give at least {k}")
-    if allowed is not None and (allowed.dtype != np.bool_ or allowed.shape != (rows,)):
-        raise DataError(
-            f"allowed must be one boolean for each of {rows} rows, not {allowed.dtype} of shape "
-            f"{allowed.shape}"
-        )
+    if allowed is not None:
+        check_mask(allowed, rows)
 
 
 def refuse_query(queries: Doubles, row: int) -> None:
