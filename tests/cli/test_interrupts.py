@@ -303,8 +303,8 @@ def test_a_command_ends_in_one_line_and_leaves_nothing_half_written(
 
 
 OFTEN_COPIED = """
-from nestling.search.stages import graph
-graph._SECONDS_BETWEEN_COPIES = 0.0
+from nestling.storage import resumable
+resumable._SECONDS_BETWEEN_COPIES = 0.0
 """
 BEGUN = """
 from nestling.search.stages import graph

@@ -17,7 +17,7 @@ from nestling.search.engine.engine import Engine, build
 from nestling.search.graph import growth as walk_steps
 from nestling.search.plan.plan import Point
 from nestling.search.stages import building as stage_building
-from nestling.search.stages import graph, hnsw, ivf
+from nestling.search.stages import ivf
 from nestling.storage import resumable as journal
 
 PLANS = [
@@ -36,8 +36,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walk_steps, "_NEW_SHARE", 1.0)
     monkeypatch.setattr(stage_building, "_ENTRIES_AT_A_TIME", 3200)
     monkeypatch.setattr(ivf, "_BYTES_SORTED_AT_A_TIME", 1 << 13)
-    for each in (graph, hnsw):
-        monkeypatch.setattr(each, "_SECONDS_BETWEEN_COPIES", 0.0)
+    monkeypatch.setattr(journal, "_SECONDS_BETWEEN_COPIES", 0.0)
 
 
 @pytest.fixture

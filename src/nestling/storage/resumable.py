@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from nestling.storage.npy import header_bytes, write_array, write_header
 from nestling.storage.owner import Owner
 
 _STATE = "build.json"
+_SECONDS_BETWEEN_COPIES = 60.0
 _APPENDING = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
 Arrays = dict[str, NDArray[Any]]
 Json = TypeVar("Json")
@@ -309,3 +311,39 @@ class ResumableArrays:
             append_after(path, first + span.start * row_bytes, np.ascontiguousarray(block, kind).data)
 
         return append
+
+
+class Checkpoints:
+    """Copies of something that grows in a build, such as a graph; the last one is kept.
+
+    Args:
+        arrays: of the build; in memory there are no copies.
+        prefix: that the names of the copies begin with.
+    """
+
+    def __init__(self, arrays: ResumableArrays, prefix: str) -> None:
+        self._arrays, self._prefix, self._written = arrays, prefix, time.monotonic()
+
+    def last(self) -> tuple[int, Arrays] | None:
+        """How much had grown when the last copy was written, and the copy; None without one."""
+        names = [name for name in self._arrays.groups() if name.startswith(self._prefix)]
+        if not names:
+            return None
+        return int(max(names).removeprefix(self._prefix)), self._arrays.group(max(names))
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last copy is old enough for another."""
+        old = time.monotonic() - self._written
+        return self._arrays.folder is not None and old >= _SECONDS_BETWEEN_COPIES
+
+    def keep(self, grown: int, copy: Arrays) -> None:
+        """Write a copy in the place of the one before."""
+        name = f"{self._prefix}{grown:012}"
+        self._arrays.once(name, lambda: copy)
+        self._arrays.drop_groups(self._prefix, keep=name)
+        self._written = time.monotonic()
+
+    def drop(self) -> None:
+        """Forget them, as all has grown."""
+        self._arrays.drop_groups(self._prefix)

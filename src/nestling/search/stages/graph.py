@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -35,15 +34,14 @@ from nestling.search.graph.stored_graph import (
 from nestling.search.stages.building import Builder, Built, CoarseBuilder, FusedScanner, Scanner, Task
 from nestling.search.stages.rerank import Rerank
 from nestling.search.stages.stage import LINK_BYTES, Coarse, Scan, StageCost, StageText
-from nestling.storage.resumable import Arrays, ResumableArrays
+from nestling.storage.resumable import Arrays, Checkpoints, ResumableArrays
 
 if TYPE_CHECKING:
     from nestling.search.plan.point import Point
 
 _NUMBER_BYTES = 8  # in double precision
 _HUBS = 512
-_SECONDS_BETWEEN_COPIES = 60.0
-_COPY = "graph-"
+_COPIES = "graph-"
 
 
 @dataclass(frozen=True)
@@ -200,27 +198,23 @@ class _GraphBuilder(Builder):
     def finish(self) -> Arrays:
         """Link the rows; an interrupted build resumes from the last copy of the links."""
         codes: Arrays = {}
+        copies = Checkpoints(self._journal, _COPIES)
         if not self.is_done:
-            graph = self._link(self._task.equal_rows(self._journal))
+            graph = self._link(self._task.equal_rows(self._journal), copies)
             codes = {"codes": graph.codes}  # which begin where a line of the cache does
-        self._journal.drop_groups(_COPY)
+        copies.drop()
         self._journal.drop(*BUILDING)
         self._task.drop_single_groups(self._journal)
         return codes
 
-    def _link(self, equal: Equal) -> CodedGraph:
-        journal, noted = self._journal, time.monotonic()
+    def _link(self, equal: Equal, copies: Checkpoints) -> CodedGraph:
+        journal, last = self._journal, copies.last()
 
         def note(linked: int, links: NDArray[np.int32]) -> None:
-            nonlocal noted
-            if journal.folder is not None and time.monotonic() - noted >= _SECONDS_BETWEEN_COPIES:
-                name = f"{_COPY}{linked:012}"
-                journal.once(name, lambda: {"links": links})
-                journal.drop_groups(_COPY, keep=name)
-                noted = time.monotonic()
+            if copies.is_due:
+                copies.keep(linked, {"links": links})
 
-        last = max((name for name in journal.groups() if name.startswith(_COPY)), default=None)
-        begun = None if last is None else (int(last.removeprefix(_COPY)), journal.group(last)["links"])
+        begun = None if last is None else (last[0], last[1]["links"])
         graph = grow_links(
             self._coding,
             self._prefixes,

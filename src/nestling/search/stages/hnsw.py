@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,14 +22,13 @@ from nestling.search.stages.building import Built, CoarseBuilder, Scanner, Task
 from nestling.search.stages.coded_scan import CodedScanner, rows_first, widened
 from nestling.search.stages.faiss_codes import Code
 from nestling.search.stages.stage import LINK_BYTES, Coarse, StageCost, StageText
-from nestling.storage.resumable import Arrays, ResumableArrays
+from nestling.storage.resumable import Arrays, Checkpoints, ResumableArrays
 
 if TYPE_CHECKING:
     from nestling.search.plan.point import Point
 
 _BEAM_WHILE_BUILDING = 80
-_SECONDS_BETWEEN_COPIES = 60.0
-_COPY = "graph-"
+_COPIES = "graph-"
 Links = NDArray[np.int32]
 
 
@@ -119,36 +117,34 @@ class _GraphBuilder(CoarseBuilder):
     def finish(self) -> Arrays:
         """Link the rows; an interrupted build resumes from the last copy of the graph."""
         journal, links = self._journal, self._stage.links
+        copies = Checkpoints(journal, _COPIES)
         if "graph." not in journal:
             nodes = self._task.equal_rows(journal).nodes
-            last = max((name for name in journal.groups() if name.startswith(_COPY)), default=None)
-            begun = None if last is None else HNSWGraph.from_parts(links, journal.group(last))
-            finished = self._grow(begun, nodes)
+            last = copies.last()
+            begun = None if last is None else HNSWGraph.from_parts(links, last[1])
+            finished = self._grow(begun, nodes, copies)
             assert finished is not None  # there is at least one block, in this run or in one before it
             journal.once("graph", finished.renumbered(nodes, self._task.rows).to_parts)
-        journal.drop_groups(_COPY)
+        copies.drop()
         self._task.drop_single_groups(journal)
         return {}
 
-    def _grow(self, begun: HNSWGraph | None, nodes: Ints) -> HNSWGraph | None:
+    def _grow(self, begun: HNSWGraph | None, nodes: Ints, copies: Checkpoints) -> HNSWGraph | None:
         """The graph of the rows that are nodes; copies of it are written on the way."""
-        task, journal, dim = self._task, self._journal, self._stage.size
+        task, dim = self._task, self._stage.size
 
         def read(span: slice) -> Floats:
             if len(nodes) == task.rows:
                 return task.prefixes(span, dim)
             return task.space.scaled(read_rows(cut(task.vectors, dim, RAW)[nodes[span]]))  # read before
 
-        copy, noted = None, time.monotonic()
+        copy = None
         shape = (len(nodes), dim, task.block)
         blocks = grow_graph(self._stage.links, task.space, *shape, read, task.seed, begun)
         for copy in watched(blocks, "linking", "blocks", -(-task.rows // task.block)):
-            if journal.folder is not None and time.monotonic() - noted >= _SECONDS_BETWEEN_COPIES:
+            if copies.is_due:
                 graph = copy()
-                name = f"{_COPY}{len(graph.levels):012}"
-                journal.once(name, graph.to_parts)
-                journal.drop_groups(_COPY, keep=name)
-                noted = time.monotonic()
+                copies.keep(len(graph.levels), graph.to_parts())
         return begun if copy is None else copy()
 
 
