@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ from nestling.search.graph.stored_graph import (
 )
 from nestling.search.stages.building import Builder, Built, CoarseBuilder, FusedScanner, Scanner, Task
 from nestling.search.stages.rerank import Rerank
-from nestling.search.stages.stage import LINK_BYTES, Coarse, Scan, StageCost, StageText
+from nestling.search.stages.stage import LINK_BYTES, BeamSearch, Coarse, Scan, StageCost
 from nestling.storage.resumable import Arrays, Checkpoints, ResumableArrays
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _COPIES = "graph-"
 
 
 @dataclass(frozen=True)
-class Graph(Scan):
+class Graph(BeamSearch, Scan):
     """A graph whose links lead past codes of its own, so that it takes the place of a coarse stage as well.
 
     Args:
@@ -57,24 +57,14 @@ class Graph(Scan):
     """
 
     name = "graph"
-    parameters = ("ef",)
+    usual_width = 100
     reads_all = False
-
-    links: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
         if not LINKS.admits(self.links):
             raise ConfigError(
                 f"{self} has {self.links} links a row; choose {LINKS.least} to {LINKS.most}, 64 for most"
             )
-
-    @classmethod
-    def parse(cls, text: StageText) -> Self:
-        """See :class:`~nestling.search.stages.stage.Stage`."""
-        return cls(text.dim, links=text.only(needs_count=True).count or 0)
-
-    def _settings(self) -> str:
-        return str(self.links)
 
     def check_neighbours(self, coarse: Coarse | None, reranks: Sequence[Rerank]) -> None:
         """See :class:`~nestling.search.stages.stage.Scan`."""
@@ -89,19 +79,6 @@ class Graph(Scan):
     def row_bytes(self, dim: int) -> int:
         """A line of the cache: the least. Rows whose variance is spread evenly take more."""
         return LINE_BYTES
-
-    def default_point(self, rows: int, k: int) -> Mapping[str, int]:
-        """A beam of some times ``k``."""
-        return {"ef": max(100, 4 * k)}
-
-    def smallest_point(self, rows: int, k: int) -> Mapping[str, int]:
-        """A beam that holds ``k``."""
-        return {"ef": max(k, 16)}
-
-    def larger_point(self, point: Point, rows: int) -> Mapping[str, int]:
-        """A beam twice as wide, as far as there are rows."""
-        width = point.ef or 1
-        return {"ef": min(2 * width, rows)} if width < rows else {}
 
     def first_shortlist(self, k: int) -> int:
         """Three quarters of the beam."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,7 +21,7 @@ from nestling.search.graph.equal_rows import Equal
 from nestling.search.stages.building import Built, CoarseBuilder, Scanner, Task
 from nestling.search.stages.coded_scan import CodedScanner, rows_first, widened
 from nestling.search.stages.faiss_codes import Code
-from nestling.search.stages.stage import LINK_BYTES, Coarse, StageCost, StageText
+from nestling.search.stages.stage import LINK_BYTES, BeamSearch, Coarse, StageCost
 from nestling.storage.resumable import Arrays, Checkpoints, ResumableArrays
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Links = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class HNSW(Coarse):
+class HNSW(BeamSearch, Coarse):
     """A graph of several levels, searched by the codes of the scan.
 
     Args:
@@ -45,36 +45,13 @@ class HNSW(Coarse):
     """
 
     name = "hnsw"
-    parameters = ("ef",)
-
-    links: int = field(kw_only=True)
+    usual_width = 64
 
     def __post_init__(self) -> None:
         if self.links < 2:
             raise ConfigError(
                 f"{self} is too small; give it at least 2 links to connect the rows, such as hnsw32"
             )
-
-    @classmethod
-    def parse(cls, text: StageText) -> Self:
-        """See :class:`~nestling.search.stages.stage.Stage`."""
-        return cls(text.dim, links=text.only(needs_count=True).count or 0)
-
-    def _settings(self) -> str:
-        return str(self.links)
-
-    def default_point(self, rows: int, k: int) -> Mapping[str, int]:
-        """A beam of some times ``k``."""
-        return {"ef": max(64, 4 * k)}
-
-    def smallest_point(self, rows: int, k: int) -> Mapping[str, int]:
-        """A beam that holds ``k``."""
-        return {"ef": max(k, 16)}
-
-    def larger_point(self, point: Point, rows: int) -> Mapping[str, int]:
-        """A beam twice as wide, as far as there are rows."""
-        width = point.ef or 1
-        return {"ef": min(2 * width, rows)} if width < rows else {}
 
     def cost(self, rows: int, point: Point) -> StageCost:
         """Links of the nodes in the beam lead to the rows that the scan compares."""

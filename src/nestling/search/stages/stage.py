@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from nestling.errors import ConfigError, unknown
@@ -208,6 +208,43 @@ class Coarse(Stage):
     @abstractmethod
     def open(self, built: Built, code: Code, codes: Codes) -> Scanner:
         """A scanner of the codes of candidates."""
+
+
+@dataclass(frozen=True)
+class BeamSearch(Stage):
+    """A stage that follows links between rows with a beam of ``ef``.
+
+    Args:
+        dim: see :class:`Stage`.
+        links: of a row.
+    """
+
+    parameters = ("ef",)
+    usual_width: ClassVar[int]
+    """Of the beam to start from, where few neighbours are wanted."""
+
+    links: int = field(kw_only=True)
+
+    @classmethod
+    def parse(cls, text: StageText) -> Self:
+        """See :class:`Stage`."""
+        return cls(text.dim, links=text.only(needs_count=True).count or 0)
+
+    def _settings(self) -> str:
+        return str(self.links)
+
+    def default_point(self, rows: int, k: int) -> Mapping[str, int]:
+        """A beam of some times ``k``."""
+        return {"ef": max(self.usual_width, 4 * k)}
+
+    def smallest_point(self, rows: int, k: int) -> Mapping[str, int]:
+        """A beam that holds ``k``."""
+        return {"ef": max(k, 16)}
+
+    def larger_point(self, point: Point, rows: int) -> Mapping[str, int]:
+        """A beam twice as wide, as far as there are rows."""
+        width = point.ef or 1
+        return {"ef": min(2 * width, rows)} if width < rows else {}
 
 
 class Scan(Stage):
