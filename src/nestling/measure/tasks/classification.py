@@ -14,7 +14,7 @@ from nestling.cut import CutRule, cut, cut_each, name_rows
 from nestling.errors import ConfigError, DataError, require
 from nestling.measure.tasks.metrics import check_labels
 from nestling.measure.tasks.scores import MeanScores
-from nestling.search.exact.neighbours import Metric, nearest_each
+from nestling.search.exact.neighbours import Metric, check_k, nearest_each
 
 Ints = NDArray[np.int64]
 
@@ -134,8 +134,7 @@ class NeighbourClassification(_Labelled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.k > len(self.train):
-            raise DataError(f"k={self.k} neighbours cannot be found among {len(self.train)} training rows")
+        check_k(self.k, len(self.train), "training rows")
 
     def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> MeanScores:
         """Whether each row is classified right, from one pass over the coordinates."""
