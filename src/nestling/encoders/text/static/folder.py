@@ -131,7 +131,7 @@ def _is_known(kind: str, folder: Path) -> bool:
             is not None
         )
     if kind == "Normalize":
-        return Normalize().config.items() >= read_config(folder / _CONFIG).items()
+        return Normalize().config.items() >= dict(read_config(folder / _CONFIG)).items()
     return kind == "LayerNorm"
 
 
