@@ -448,7 +448,7 @@ def test_vectors_that_cannot_be_used() -> None:
         ({"confidence": 0.5}, ConfigError, "confidence=0.5"),
         ({"confidence": 1.1}, ConfigError, "confidence=1.1"),
         ({"workers": 0}, ConfigError, "workers=0"),
-        ({"allowed": np.ones(9, bool)}, DataError, "one boolean for each of 10 rows"),
+        ({"allowed": np.ones(9, bool)}, DataError, "one boolean for each of the 10 rows"),
         ({"allowed": np.ones(10, int)}, DataError, "int64"),
         ({"queries": normal(2, 5)}, DataError, "5 entries a row, but 4"),
         ({"queries": np.zeros((1, 4), np.float32)}, DataError, "row 0 of queries"),

@@ -23,7 +23,7 @@ def check_mask(mask: Any, rows: int) -> None:
     """
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (rows,):
         given = f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-        raise DataError(f"allowed must be one boolean for each of {rows} rows, not {given}")
+        raise DataError(f"allowed must be one boolean for each of the {rows} rows, not {given}")
 
 
 class Allowed:
