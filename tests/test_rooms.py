@@ -185,7 +185,6 @@ OLD = {
     "search.point": ["Point"],
     "search.prefix": [
         "check_dims",
-        "prefix_blocks",
         "prepare",
         "unrounded",
         "prefix_square_norms",
