@@ -42,8 +42,12 @@ _RSA = "https://raw.githubusercontent.com/rsagroup/rsatoolbox/main/demos"
 _XQUAD = "https://raw.githubusercontent.com/google-deepmind/xquad/master"
 
 
-def _remote(folder: str, name: str, size_bytes: int, sha256: str) -> RemoteFile:
-    return RemoteFile(f"{folder}/{name}", sha256, size_bytes)
+def _remote(folder: str, *files: tuple[str, int, str]) -> dict[str, RemoteFile]:
+    """Files below a public address, by name: the path, size and sha256 of each."""
+    return {
+        path.rpartition("/")[2]: RemoteFile(f"{folder}/{path}", sha256, size_bytes)
+        for path, size_bytes, sha256 in files
+    }
 
 
 DATA_SETS: dict[str, DataSet] = {
@@ -69,31 +73,29 @@ DATA_SETS: dict[str, DataSet] = {
             "MIT",
             'nestling.data.fashion_mnist("train")',
             "https://github.com/zalandoresearch/fashion-mnist",
-            {
-                name: _remote(_FASHION, name, size_bytes, sha256)
-                for name, size_bytes, sha256 in (
-                    (
-                        "train-images-idx3-ubyte.gz",
-                        26_421_880,
-                        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-                    ),
-                    (
-                        "train-labels-idx1-ubyte.gz",
-                        29_515,
-                        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-                    ),
-                    (
-                        "t10k-images-idx3-ubyte.gz",
-                        4_422_102,
-                        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-                    ),
-                    (
-                        "t10k-labels-idx1-ubyte.gz",
-                        5_148,
-                        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-                    ),
-                )
-            },
+            _remote(
+                _FASHION,
+                (
+                    "train-images-idx3-ubyte.gz",
+                    26_421_880,
+                    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                ),
+                (
+                    "train-labels-idx1-ubyte.gz",
+                    29_515,
+                    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                ),
+                (
+                    "t10k-images-idx3-ubyte.gz",
+                    4_422_102,
+                    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                ),
+                (
+                    "t10k-labels-idx1-ubyte.gz",
+                    5_148,
+                    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                ),
+            ),
         ),
         DataSet(
             "sts",
@@ -101,26 +103,24 @@ DATA_SETS: dict[str, DataSet] = {
             "scores CC BY-SA 4.0, sentences by source",
             'nestling.data.stsb("test")',
             "https://github.com/PhilipMay/stsb-multi-mt",
-            {
-                name: _remote(_STS, name, size_bytes, sha256)
-                for name, size_bytes, sha256 in (
-                    (
-                        "stsb-en-train.csv",
-                        708_863,
-                        "e1e84fec60bbb598735552f54a35f4949904a484750fd2cb11e2720e49f63da6",
-                    ),
-                    (
-                        "stsb-en-dev.csv",
-                        204_675,
-                        "d29586e96558c4eb52cf5ea5d14e9c24d3bf0e44f111b017caba43a5adc33226",
-                    ),
-                    (
-                        "stsb-en-test.csv",
-                        158_891,
-                        "11523b625219e94e9ca05d2816b5f02cac1614c5894fe657376fa0806378d053",
-                    ),
-                )
-            },
+            _remote(
+                _STS,
+                (
+                    "stsb-en-train.csv",
+                    708_863,
+                    "e1e84fec60bbb598735552f54a35f4949904a484750fd2cb11e2720e49f63da6",
+                ),
+                (
+                    "stsb-en-dev.csv",
+                    204_675,
+                    "d29586e96558c4eb52cf5ea5d14e9c24d3bf0e44f111b017caba43a5adc33226",
+                ),
+                (
+                    "stsb-en-test.csv",
+                    158_891,
+                    "11523b625219e94e9ca05d2816b5f02cac1614c5894fe657376fa0806378d053",
+                ),
+            ),
         ),
         DataSet(
             "xquad",
@@ -128,14 +128,14 @@ DATA_SETS: dict[str, DataSet] = {
             "CC BY-SA 4.0",
             "nestling.data.xquad()",
             "https://github.com/google-deepmind/xquad",
-            {
-                "xquad.en.json": _remote(
-                    _XQUAD,
+            _remote(
+                _XQUAD,
+                (
                     "xquad.en.json",
                     609_383,
                     "e4c57d1c9143aaa1c5d265ba5987a65f4e69528d2a98f29d6e75019b10344f29",
-                )
-            },
+                ),
+            ),
         ),
         DataSet(
             "cranfield",
@@ -151,41 +151,34 @@ DATA_SETS: dict[str, DataSet] = {
             "MIT (rsatoolbox); terms of the original recordings are not stated",
             'nestling.data.pictures92("brains")',
             "https://github.com/rsagroup/rsatoolbox/tree/main/demos",
-            {
-                name: _remote(f"{_RSA}/{folder}", name, size_bytes, sha256)
-                for folder, name, size_bytes, sha256 in (
-                    (
-                        "92imageData",
-                        "92_brainRDMs.mat",
-                        224_663,
-                        "1743f90a15e895798a94318649e80e1123a7e5943a1703fa1dd7c31ea5780b7c",
-                    ),
-                    (
-                        "92imageData",
-                        "92_behavRDMs.mat",
-                        982_719,
-                        "7a8e118c144c3840adeeeef6ea0706a0be2b3e80df719af15fbb56fc62562f5f",
-                    ),
-                    (
-                        "92imageData",
-                        "92_modelRDMs.mat",
-                        333_004,
-                        "e1d2b58bb2f9508bc13da4c81b94d1ab07823b25ed30b9563bd9d6d730c2a00a",
-                    ),
-                    (
-                        "92imageData",
-                        "Kriegeskorte_Neuron2008_supplementalData.mat",
-                        3_603_779,
-                        "06f21214399a5d43dc264eed19a7f4b8daf11c8622a59eec3e106064ce5e3504",
-                    ),
-                    (
-                        "rdms_inferring",
-                        "modelRDMs_A2020.mat",
-                        1_617_150,
-                        "3a4f6fbc577f6d48eb30987c85f6d4f0b2e44fb0598fa97ea9e48270f70d0fe1",
-                    ),
-                )
-            },
+            _remote(
+                _RSA,
+                (
+                    "92imageData/92_brainRDMs.mat",
+                    224_663,
+                    "1743f90a15e895798a94318649e80e1123a7e5943a1703fa1dd7c31ea5780b7c",
+                ),
+                (
+                    "92imageData/92_behavRDMs.mat",
+                    982_719,
+                    "7a8e118c144c3840adeeeef6ea0706a0be2b3e80df719af15fbb56fc62562f5f",
+                ),
+                (
+                    "92imageData/92_modelRDMs.mat",
+                    333_004,
+                    "e1d2b58bb2f9508bc13da4c81b94d1ab07823b25ed30b9563bd9d6d730c2a00a",
+                ),
+                (
+                    "92imageData/Kriegeskorte_Neuron2008_supplementalData.mat",
+                    3_603_779,
+                    "06f21214399a5d43dc264eed19a7f4b8daf11c8622a59eec3e106064ce5e3504",
+                ),
+                (
+                    "rdms_inferring/modelRDMs_A2020.mat",
+                    1_617_150,
+                    "3a4f6fbc577f6d48eb30987c85f6d4f0b2e44fb0598fa97ea9e48270f70d0fe1",
+                ),
+            ),
         ),
     )
 }
