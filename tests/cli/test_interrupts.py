@@ -23,7 +23,7 @@ from nestling.search.index.index import AdaptiveIndex
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent in another way there")
 SECONDS = 120
-NOTHING = "nothing of this run was kept; repeat it to begin it again"
+NOTHING = "nothing of this run was kept; run it again to start over"
 
 # The commands themselves, with lines of progress every fifth of a second, and parts small enough for a test.
 PROGRAM = """
@@ -162,7 +162,7 @@ def test_encode(
     assert ended.code == code
     kept = tmp_path / ".out.npy.encoding"
     assert ended.last.startswith("nestling: interrupted: ")
-    assert ended.last.endswith(f" of 30,000 texts are encoded and kept in {kept}; repeat it to resume")
+    assert ended.last.endswith(f" of 30,000 texts are encoded and kept in {kept}; run it again to resume")
     assert (kept / "progress.json").is_file()
     assert not out.exists()
 
@@ -175,14 +175,14 @@ def test_train(python: str, texts: Path, tiny_bert_folder: Path, tmp_path: Path)
     ended = interrupted(python, arguments, "0 of ", more="")
     assert ended.code == 130
     assert "nestling: interrupted: " in ended.last
-    assert "repeat it to resume from there" in ended.last or "start again" in ended.last
+    assert "run it again to resume from there" in ended.last or "start over" in ended.last
 
 
 def test_index_build_and_compact(python: str, vectors: Path, tmp_path: Path) -> None:
     plan = ["--plan", "hnsw32@full > int8@full"]
     built = interrupted(python, ["index", "build", vectors, "-o", tmp_path / "index", *plan], "linking")
     assert built.code == 130
-    words = f"what was built of the index is kept in {tmp_path / 'index'}; repeat it to resume"
+    words = f"what was built of the index is kept in {tmp_path / 'index'}; run it again to resume"
     assert built.last == f"nestling: interrupted: {words}"
     assert not (tmp_path / "index" / "nestling.json").exists()
     AdaptiveIndex.create(
@@ -191,7 +191,7 @@ def test_index_build_and_compact(python: str, vectors: Path, tmp_path: Path) -> 
     with AdaptiveIndex.open(tmp_path / "other", log_bytes=1 << 30) as index:
         index.add(np.load(vectors))
     compacted = interrupted(python, ["index", "compact", tmp_path / "other"], "linking")
-    words = f"the index {tmp_path / 'other'} is as it was; repeat it to resume"
+    words = f"the index {tmp_path / 'other'} is as it was; run it again to resume"
     assert compacted == Ended(130, f"nestling: interrupted: {words}")
     with AdaptiveIndex.open(tmp_path / "other", read_only=True) as index:
         assert index.verify().rows == 30_000
@@ -212,7 +212,7 @@ class Case:
 
 
 DAYS, ROWS = 3000, 40_000
-AS_IT_WAS = f"({NOTHING}|the index copy/index is as it was; repeat it to .*)"
+AS_IT_WAS = f"({NOTHING}|the index copy/index is as it was; run it again to .*)"
 CASES = [
     Case("bench vectors.npy -o report", "planning on", NOTHING),
     Case("sweep vectors.npy --queries vectors.npy -o report", "scoring", NOTHING),
@@ -222,14 +222,14 @@ CASES = [
     Case(
         "train --scored scored.csv --encoder wordllama --tune encoder --nesting dim=64,256 --folder run",
         "training",
-        r"training stopped after step \d+ of \d+\. (No checkpoint was written yet; repeat it to start again|"
-        r"Step \d+ is kept in run; repeat it to resume from there)",
+        r"training stopped after step \d+ of \d+\. (No checkpoint was written yet; run it again to start over"
+        r"|Step \d+ is kept in run; run it again to resume from there)",
         ("run",),
     ),
     Case(
         "demo --pairs pairs.csv --output made",
         "3 of 5: measuring",
-        "the trained steps are kept in made/training; repeat it to resume from there",
+        "the trained steps are kept in made/training; run it again to resume from there",
         ("made",),
         "import nestling.cli.demo; nestling.cli.demo._TRAINING.update(epochs=1)",
     ),
@@ -320,7 +320,7 @@ def test_a_collection_keeps_the_vectors_and_what_was_built(python: str, desk: Pa
     build = ["index", "build", desk / "more.csv", "--encoder", "wordllama", "--at", "dim=64", "-o"]
     build += [tmp_path / "made", "--plan", "graph32@full > rerank@full"]
     ended = interrupted(python, build, "linking [1-9]", more=OFTEN_COPIED)
-    words = f"what was built of the index is kept in {tmp_path / 'made' / 'index'}; repeat it to resume"
+    words = f"what was built of the index is kept in {tmp_path / 'made' / 'index'}; run it again to resume"
     assert ended.code == 130
     assert ended.last.startswith(
         f"nestling: interrupted: {words}. {ROWS:,} of {ROWS:,} texts are encoded and "
@@ -351,7 +351,7 @@ def test_index_export(python: str, tmp_path: Path) -> None:
         more=SLOW_TABLE,
     )
     assert ended.code == 130
-    assert ended.last.endswith("of 30,000 rows are copied; repeat it to resume")
+    assert ended.last.endswith("of 30,000 rows are copied; run it again to resume")
 
 
 def test_index_export_while_the_database_builds_its_index(python: str, tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_index_export_while_the_database_builds_its_index(python: str, tmp_path:
     ended = interrupted(
         python, ["index", "export", tmp_path / "index", "--to", url], "building", more=SLOW_INDEX
     )
-    assert ended == Ended(130, "nestling: interrupted: 400 of 400 rows are copied; repeat it to resume")
+    assert ended == Ended(130, "nestling: interrupted: 400 of 400 rows are copied; run it again to resume")
 
 
 def test_a_command_that_ends_by_itself_says_nothing_of_interrupts(python: str, tmp_path: Path) -> None:

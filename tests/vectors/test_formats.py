@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nestling.errors import DataError
 from nestling.vectors.formats import from_format, ranges_of, to_format
+from samples import examples
 
 DRAW = np.random.default_rng(0)
 SAMPLE = DRAW.normal(size=(500, 20)).astype(np.float32)
@@ -26,7 +27,7 @@ def test_agreement_with_sentence_transformers(form: str) -> None:
     assert np.array_equal(ours, theirs)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(FORMS), st.integers(1, 40), st.integers(0, 999))
 def test_formats_come_back_exactly(form: str, dim: int, seed: int) -> None:
     draw = np.random.default_rng(seed)

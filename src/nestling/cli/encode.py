@@ -39,8 +39,8 @@ def encode(
 ) -> None:
     """Encode texts as vectors, at any granularity of the model.
 
-    An output folder keeps the ids and the columns of the table with the vectors. If it is interrupted, repeat
-    it to resume.
+    An output folder keeps the ids and the columns of the table with the vectors. If it is interrupted, run
+    it again to resume.
 
     Example: nestling encode nestling-demo/model my.jsonl --at dim=64 -o vectors
     """

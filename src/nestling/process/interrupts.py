@@ -14,11 +14,11 @@ def on_interrupt(message: Callable[[], str]) -> Iterator[None]:
     """Adds ``message()`` to a ``KeyboardInterrupt`` that passes: what was kept, and how to resume.
 
     >>> try:
-    ...     with on_interrupt(lambda: "12 texts are kept; repeat it to resume"):
+    ...     with on_interrupt(lambda: "12 texts are kept; run it again to resume"):
     ...         raise KeyboardInterrupt
     ... except KeyboardInterrupt as stopped:
     ...     stopped.__notes__
-    ['12 texts are kept; repeat it to resume']
+    ['12 texts are kept; run it again to resume']
     """
     try:
         yield

@@ -215,10 +215,10 @@ class _Run:
         if self.checkpoints is None:
             advice = "Nothing was saved; give folder= to be able to resume"
         elif not self.saved:
-            advice = "No checkpoint was written yet; repeat it to start again"
+            advice = "No checkpoint was written yet; run it again to start over"
         else:
             folder = self.checkpoints.folder.parent
-            advice = f"Step {self.saved} is kept in {folder}; repeat it to resume from there"
+            advice = f"Step {self.saved} is kept in {folder}; run it again to resume from there"
         return f"training stopped after step {self.step} of {self.steps}. {advice}"
 
 

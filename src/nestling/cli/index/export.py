@@ -29,7 +29,7 @@ def export(
 ) -> None:
     """Copy an index to a database; nothing is encoded again.
 
-    Repeat it to copy what has changed, or to resume after an interruption: rows that are already there and
+    Run it again to copy what has changed, or to resume after an interruption: rows that are already there and
     equal are skipped.
 
     Example: nestling index export my-index --to lancedb:///data/vectors/items

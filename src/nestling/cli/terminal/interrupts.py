@@ -12,7 +12,7 @@ from types import FrameType
 from nestling.cli.terminal.output import say
 
 # True also where an earlier run left something that this one would have resumed from.
-_NOTHING = "nothing of this run was kept; repeat it to begin it again"
+_NOTHING = "nothing of this run was kept; run it again to start over"
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def kept_training(folder: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as stopped:
         if not stopped.args and any(folder.glob("checkpoints/step-*")):
-            stopped.add_note(f"the trained steps are kept in {folder}; repeat it to resume from there")
+            stopped.add_note(f"the trained steps are kept in {folder}; run it again to resume from there")
         raise
 
 

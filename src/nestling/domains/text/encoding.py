@@ -186,8 +186,10 @@ class _Work:
     def kept_of(self, count: int) -> str:
         """The part that an interrupted call leaves, in words."""
         if not self.rows:
-            return "no text is encoded yet; repeat it to begin again"
-        return f"{self.rows:,} of {count:,} texts are encoded and kept in {self.folder}; repeat it to resume"
+            return "no text is encoded yet; run it again to start over"
+        return (
+            f"{self.rows:,} of {count:,} texts are encoded and kept in {self.folder}; run it again to resume"
+        )
 
     def vectors(self) -> NDArray[np.float32]:
         """All that is finished, as a memory map."""

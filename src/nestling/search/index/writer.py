@@ -272,7 +272,7 @@ class Writer:
         return self.state.manifest.settings.generation, self._log.length
 
     def _as_it_was(self) -> str:
-        return f"the index {self._root} is as it was; repeat it to resume"
+        return f"the index {self._root} is as it was; run it again to resume"
 
     def _append(self, record: Record) -> None:
         if self._log.length > HEADER_BYTES and self._log.length + record.vectors.nbytes > self._log_bytes:

@@ -97,7 +97,9 @@ def copy(
     prepared = opened.is_prepared or opened.rule != target.layout.rule
     start, tally = time.perf_counter(), _Tally(target, prepared, keeps_names=delete_missing)
     progress = Progress("copying", opened.count, "rows")
-    with on_interrupt(lambda: f"{progress.done:,} of {opened.count:,} rows are copied; repeat it to resume"):
+    with on_interrupt(
+        lambda: f"{progress.done:,} of {opened.count:,} rows are copied; run it again to resume"
+    ):
         with progress:
             for batch in gathered(tally.to_write(opened.batches, progress), size):
                 with progress.part(len(batch.ids)):

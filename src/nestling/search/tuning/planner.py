@@ -268,7 +268,9 @@ def retune(
     point that is chosen here. For the arguments see :func:`tune`.
     """
     check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
-    is_kept = on_interrupt(lambda: f"the index {index.folder} is as it was; repeat it to measure its points")
+    is_kept = on_interrupt(
+        lambda: f"the index {index.folder} is as it was; run it again to measure its points"
+    )
     with is_kept, TemporaryDirectory(prefix="nestling-tune-") as folder:
         names, rows, _ = index.rows()
         k = _as_many(k, len(names))

@@ -251,7 +251,7 @@ class LogWriter:
         except OSError as error:
             raise StorageError(
                 f"{self.name.path} could not be written ({reason_of(error)}), nor be put back as it was: "
-                "look whether the change is in the index before you repeat it"
+                "look whether the change is in the index before you make it again"
             ) from cause
 
 
