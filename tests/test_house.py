@@ -9,9 +9,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from unittest.mock import patch
 
+import grimp
 import pytest
 
 import nestling
@@ -54,6 +56,13 @@ def test_the_import_contracts_hold() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports inside functions count; those for type hints alone do not."""
+    graph = grimp.build_graph("nestling", exclude_type_checking_imports=True, cache_dir=None)
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    TopologicalSorter(imports).prepare()  # a CycleError names the modules of a circle
+
+
 def test_importing_is_fast() -> None:
     """The best of several: what is asked is what the import costs, not what else the machine does."""
     timed = "import time; start = time.perf_counter(); import nestling; print(time.perf_counter() - start)"
@@ -82,8 +91,14 @@ def test_a_public_name_resolves_and_is_documented(name: str) -> None:
 LAZY_PACKAGES = [
     path.parent
     for path in SOURCES
-    if path.name == "__init__.py" and "def __getattr__" in path.read_text(encoding="utf-8")
+    if path.name == "__init__.py" and "= exports(" in path.read_text(encoding="utf-8")
 ]
+
+
+@pytest.mark.parametrize("folder", LAZY_PACKAGES, ids=named)
+def test_every_lazy_name_is_where_its_room_says(folder: Path) -> None:
+    package = importlib.import_module(".".join(folder.relative_to(ROOT / "src").parts))
+    assert [name for name in package.__all__ if not hasattr(package, name)] == []
 
 
 @pytest.mark.parametrize("folder", LAZY_PACKAGES, ids=named)

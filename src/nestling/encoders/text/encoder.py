@@ -260,7 +260,7 @@ class TextEncoder(nn.Module):
 
     def origin(self) -> Origin:
         """The encoder that this was trained from, if known."""
-        return origin_of(self)
+        return origin_of(self, TextEncoder.open)
 
     def under_map(self, modules: int) -> Origin:
         """The encoder of the first modules of the model, with the other modules as a map of its vectors."""

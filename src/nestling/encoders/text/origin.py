@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from nestling.elastic import Origin
+from nestling.elastic import Elastic, Origin
+from nestling.encoders.text.names import check_model
 from nestling.errors import NestlingError
+from nestling.granularity import Nesting
 
 if TYPE_CHECKING:
     from nestling.encoders.text.encoder import TextEncoder
@@ -39,10 +42,15 @@ class TrainedFrom:
         return {"trained_from": asdict(self)}
 
 
-def origin_of(encoder: TextEncoder | StaticEncoder) -> Origin:
-    """The encoder under a map, the encoder before training, or a note why there is none."""
-    from nestling.encoders.text.opening import open_encoder  # a circle: it opens what imports this
+def origin_of(
+    encoder: TextEncoder | StaticEncoder, open_named: Callable[[str, Nesting | None], Elastic]
+) -> Origin:
+    """The encoder under a map, the encoder before training, or a note why there is none.
 
+    Args:
+        encoder: the one that was trained.
+        open_named: opens the encoder before training by its name, with a nesting or its own.
+    """
     known = encoder.trained_from
     if known.modules:
         return encoder.under_map(known.modules)
@@ -50,6 +58,7 @@ def origin_of(encoder: TextEncoder | StaticEncoder) -> Origin:
         return Origin(note=_STOCK if encoder.nesting_is_assumed else _UNKNOWN)
     layered = encoder.nesting if encoder.nesting.axes != ("dim",) else None
     try:
-        return Origin(open_encoder(known.encoder, layered))
+        check_model(known.encoder)
+        return Origin(open_named(known.encoder, layered))
     except NestlingError:
         return Origin(note=_GONE.format(repr(known.encoder)))

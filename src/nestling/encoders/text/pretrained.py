@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from nestling.encoders.config_sizes import declared_dims
 from nestling.encoders.text.depth import shallower
-from nestling.encoders.text.opening import no_model
+from nestling.encoders.text.names import no_model
 from nestling.errors import DataError, require
 
 if TYPE_CHECKING:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from nestling.arguments.constraints import Whole, checked
+from nestling.arguments.formatting import shown
 from nestling.errors import ConfigError, DataError, require, unknown
 from nestling.gain import Gain, verdict_of
 from nestling.granularity import At, Granularity, Nesting
+from nestling.measure.curve import file, runs, table
 from nestling.measure.curve.choice import CostName, Row, Targets, choose, pareto
+from nestling.measure.curve.pictures import plot, report
 from nestling.measure.curve.provenance import check_same_data
 from nestling.measure.curve.table import Format
 from nestling.picture import Style
@@ -162,9 +165,9 @@ class Curve:
         Raises:
             DataError: for fewer than two curves, or curves of different data or granularities.
         """
-        from nestling.measure.curve.runs import mean
-
-        return mean(curves, name)
+        if not isinstance(curves, Sequence) or not all(isinstance(curve, Curve) for curve in curves):
+            raise ConfigError(f"mean takes a list of curves, not {shown(curves)}")
+        return runs.mean(curves, name)
 
     def table(self, format: Format = "text") -> str:  # noqa: A002 - pandas' and git's name for it
         """Costs, values with their intervals, shares of the full quality, and truncation beside.
@@ -176,16 +179,12 @@ class Curve:
         Raises:
             ConfigError: for another format.
         """
-        from nestling.measure.curve.table import table
-
-        return table(self, format)
+        return table.table(self, format)
 
     @checked(width=Whole(1))
     def chart(self, metric: str | None = None, *, width: int = 40) -> str:
         """The curve as bars of text, for a terminal."""
-        from nestling.measure.curve.table import chart
-
-        return chart(self, self._metric(metric), width)
+        return table.chart(self, self._metric(metric), width)
 
     def grid(self, metric: str | None = None, *, cost: CostName | None = None) -> str:
         """A curve over two axes as a square of values, or of what each cell costs.
@@ -193,9 +192,7 @@ class Curve:
         Raises:
             ConfigError: for a curve of other than two axes, or a cost that was not measured.
         """
-        from nestling.measure.curve.table import grid
-
-        return grid(self, self._metric(metric), cost)
+        return table.grid(self, self._metric(metric), cost)
 
     def heatmap(
         self,
@@ -221,10 +218,8 @@ class Curve:
             MissingExtraError: if matplotlib is not installed.
             StorageError: if the file cannot be written.
         """
-        from nestling.measure.curve.pictures.plot import heatmap
-
         check_same_data([self, *others], mixed=mixed)
-        heatmap([self, *others], target, self._metric(metric), style)
+        plot.heatmap([self, *others], target, self._metric(metric), style)
 
     def plot(
         self,
@@ -252,9 +247,7 @@ class Curve:
             MissingExtraError: if matplotlib is not installed.
             StorageError: if the file cannot be written.
         """
-        from nestling.measure.curve.pictures.plot import plot
-
-        plot([self, *self._beside(others, mixed=mixed)], target, self._metric(metric), style)
+        plot.plot([self, *self._beside(others, mixed=mixed)], target, self._metric(metric), style)
 
     @checked(examples=Whole(1))
     def to_html(
@@ -279,10 +272,8 @@ class Curve:
             DataError: for others that were measured on other data, unless ``mixed``.
             StorageError: if the file cannot be written.
         """
-        from nestling.measure.curve.pictures.report import report
-
         beside, at = self._beside(others, mixed=mixed), self.nesting.resolve(chosen) if chosen else None
-        write_result(path, report(self, beside, at, examples))
+        write_result(path, report.report(self, beside, at, examples))
 
     def to_pandas(self) -> Any:
         """The rows as a pandas data frame, granularities as text with a column for each axis.
@@ -306,9 +297,7 @@ class Curve:
 
     def to_json(self) -> str:
         """The curve as ``save`` writes it."""
-        from nestling.measure.curve.file import to_json
-
-        return to_json(self)
+        return file.to_json(self)
 
     @classmethod
     def load(cls, path: str | Path) -> Curve:
@@ -317,9 +306,7 @@ class Curve:
         Raises:
             ArtifactError: for a file that is missing, torn, no curve, or of a newer schema.
         """
-        from nestling.measure.curve.file import load
-
-        return load(path)
+        return file.load(path, cls)
 
     def _beside(self, others: Sequence[Curve], *, mixed: bool) -> list[Curve]:
         """The others, after the plain truncation unless it is one of them."""

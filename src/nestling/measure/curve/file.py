@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -15,9 +15,11 @@ from nestling.errors import ArtifactError, ConfigError, DataError
 from nestling.gain import Gain
 from nestling.granularity import Granularity
 from nestling.measure.curve.choice import Row
-from nestling.measure.curve.curve import Curve
 from nestling.storage.artifact import malformed
 from nestling.storage.schema import SavedFields, check_schema
+
+if TYPE_CHECKING:
+    from nestling.measure.curve.curve import Curve
 
 SCHEMA_VERSION = 1
 
@@ -31,8 +33,12 @@ def to_json(curve: Curve) -> str:
     return json.dumps(record, indent=1, allow_nan=False, default=dict)
 
 
-def load(path: str | Path) -> Curve:
+def load(path: str | Path, build: type[Curve]) -> Curve:
     """Read a curve.
+
+    Args:
+        path: of the file.
+        build: makes a curve of what was read.
 
     Raises:
         ArtifactError: for a file that is missing, torn, no curve, or of a newer schema.
@@ -46,7 +52,7 @@ def load(path: str | Path) -> Curve:
         raise ArtifactError(f"{path} holds no curve; give a file that Curve.save wrote")
     check_schema(raw, "schema_version", SCHEMA_VERSION, f"{path} was written")
     try:
-        return _FileRecord.model_validate(raw).curve()
+        return _FileRecord.model_validate(raw).curve(build)
     except ValidationError as error:
         raise malformed(path, error) from error
     except (DataError, ConfigError, ValueError) as error:
@@ -123,13 +129,13 @@ class _CurveRecord(SavedFields):
     rule: str = ""
     rows: list[_RowRecord]
 
-    def curve(self) -> Curve:
+    def curve(self, build: type[Curve]) -> Curve:
         """The curve that was saved."""
         rest = self.model_dump(exclude={"schema_version", "kind", "rows", "gains", "truncation"})
-        return Curve(
+        return build(
             rows=tuple(Row(**record.read()) for record in self.rows),
             gains=tuple(Gain(**record.read()) for record in self.gains),
-            truncation=None if self.truncation is None else self.truncation.curve(),
+            truncation=None if self.truncation is None else self.truncation.curve(build),
             **rest,
         )
 

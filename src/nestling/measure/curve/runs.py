@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nestling.arguments.formatting import shown
-from nestling.errors import ConfigError, DataError
+from nestling.errors import DataError
 from nestling.measure.curve.choice import Row
 from nestling.measure.curve.provenance import check_same_data
 
@@ -21,10 +20,6 @@ _FEWEST = 2
 
 def mean(curves: Sequence[Curve], name: str | None = None) -> Curve:
     """The mean of curves, from the lowest to the highest; see :meth:`Curve.mean`."""
-    from nestling.measure.curve.curve import Curve
-
-    if not isinstance(curves, Sequence) or not all(isinstance(curve, Curve) for curve in curves):
-        raise ConfigError(f"mean takes a list of curves, not {shown(curves)}")
     if len(curves) < _FEWEST:
         raise DataError(f"{len(curves)} curve has no spread; give the curves of at least {_FEWEST} runs")
     first = curves[0]

@@ -16,6 +16,7 @@ from nestling.cut import RAW, CutRule, cut, cut_each
 from nestling.elastic import Cost, Origin, check_whole, resolve_each
 from nestling.encoders.bundled import WORDLLAMA_DIMS, wordllama_files
 from nestling.encoders.config_sizes import declared_dims, write_dims
+from nestling.encoders.text.names import needs_no_torch
 from nestling.encoders.text.origin import TrainedFrom, origin_of
 from nestling.encoders.text.static.folder import StaticFolder, read_static, read_tokenizer, write_static
 from nestling.encoders.text.static.layers import (
@@ -41,6 +42,7 @@ from nestling.storage.artifact import MANIFEST, read_folder, write_folder
 from nestling.vectors.matrix import usual_sizes
 
 if TYPE_CHECKING:
+    from nestling.encoders.text.encoder import TextEncoder
     from nestling.encoders.text.static.layers import Layer, Layers
 
 _KIND = "text_encoder"
@@ -211,7 +213,7 @@ class StaticEncoder:
 
     def origin(self) -> Origin:
         """The encoder that this was trained from, if known."""
-        return origin_of(self)
+        return origin_of(self, _open_origin)
 
     def under_map(self, modules: int) -> Origin:
         """The encoder of the table and the first layers, and the other layers as a map of its vectors."""
@@ -315,6 +317,15 @@ class StaticEncoder:
     def _warn_if_assumed(self, wanted: Iterable[Granularity]) -> None:
         if self.nesting_is_assumed:
             warn_if_smaller(wanted, self.nesting)
+
+
+def _open_origin(name: str, nesting: Nesting | None) -> StaticEncoder | TextEncoder:
+    """A model of the hub needs torch, even if it is one of static vectors."""
+    if needs_no_torch(name):
+        return StaticEncoder.open(name, nesting)
+    from nestling.encoders.text.encoder import TextEncoder  # torch
+
+    return TextEncoder.open(name, nesting)
 
 
 def _own(layer: Layer) -> Layer:
