@@ -165,8 +165,7 @@ def test_real_networks_seen_through_measurement_models(
     if not (shared_data / "rsa").is_dir():
         pytest.skip("the data folder has no rsa/")
     monkeypatch.setenv("NESTLING_DATA", str(shared_data))
-    given = pictures92("alexnet")
-    rdms = RDMs.from_squares(given.squares, labels=given.labels)
+    rdms = RDMs.of(pictures92("alexnet"))
     layer, measurement = (np.array(rdms.labels[name]) for name in ("layer", "measurement"))
     rdms = rdms[np.char.startswith(layer, "conv") & np.char.startswith(measurement, "smooth")]
     assert len(rdms) == 50

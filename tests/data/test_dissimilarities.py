@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from nestling.compare import RDMs
 from nestling.data import pictures92
 from nestling.errors import ConfigError, DataError
 
@@ -32,7 +33,7 @@ def test_the_real_matrices(
     assert all(len(values) == count for values in found.labels.values())
     np.testing.assert_array_equal(found.squares, found.squares.swapaxes(1, 2))
     assert not np.diagonal(found.squares, axis1=1, axis2=2).any()
-    rdms = found.rdms()
+    rdms = RDMs.of(found)
     np.testing.assert_array_equal(rdms.squares(), found.squares)
     assert rdms.labels == found.labels
     if part == "models":  # what the docstring says of the order of the pictures

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from nestling import __version__
+
 _LIBRARIES = ("torch", "sentence_transformers", "sklearn", "faiss")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, nestling, numpy and those libraries that are in use."""
-    from nestling import __version__
-
     found = {"python": platform.python_version(), "nestling": __version__, "numpy": np.__version__}
     for name in _LIBRARIES:
         version = getattr(sys.modules.get(name), "__version__", None)

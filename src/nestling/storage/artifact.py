@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from nestling import __version__
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
 from nestling.errors import ArtifactError, NestlingError, StorageError
@@ -338,8 +339,6 @@ def sha256_of(path: Path) -> str:
 def _write_manifest(
     root: Path, kind: str, nesting: Nesting | None, rule: CutRule | None, settings: dict[str, Any]
 ) -> None:
-    from nestling import __version__
-
     paths = sorted(path for path in root.rglob("*") if path.is_file())
     for path in paths:
         _flush(path)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,9 @@ from nestling.errors import ArtifactError, DataError, unknown
 from nestling.storage.artifact import open_array, read_folder, write_folder
 from nestling.storage.npy import write_array
 from nestling.storage.schema import SavedFields
+
+if TYPE_CHECKING:
+    from nestling.data.sets.dissimilarities import Dissimilarities
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 
@@ -105,6 +108,15 @@ class RDMs:
             raise DataError(f"dissimilarity matrices must be [m, n, n] or [n, n], not {values.shape}")
         names = check_stimuli(stimuli, values.shape[1])
         return cls(_upper_half(values, names), stimuli=names, labels=labels, metric=metric)
+
+    @classmethod
+    def of(cls, found: Dissimilarities) -> RDMs:
+        """The matrices of a data set, such as ``pictures92("brains")``, with their labels.
+
+        Raises:
+            DataError: for matrices that are not symmetric, or whose diagonal is not zero.
+        """
+        return cls.from_squares(found.squares, labels=found.labels)
 
     @property
     def n(self) -> int:

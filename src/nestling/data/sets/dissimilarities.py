@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.data.sets.source import locate
 from nestling.errors import ConfigError, DataError, require, unknown
-
-if TYPE_CHECKING:
-    from nestling.compare.rdms.rdms import RDMs
 
 _PICTURES = 92
 
@@ -34,22 +31,12 @@ class Dissimilarities:
     def __len__(self) -> int:
         return len(self.squares)
 
-    def rdms(self) -> RDMs:
-        """The matrices with their labels as ``nestling.compare`` takes them.
-
-        Raises:
-            DataError: for matrices that are not symmetric or not zero on the diagonal.
-        """
-        from nestling.compare.rdms.rdms import RDMs
-
-        return RDMs.from_squares(self.squares, labels=self.labels)
-
 
 def pictures92(part: str) -> Dissimilarities:
     """Dissimilarities of the 92 pictures of Kriegeskorte et al. 2008, one part of five.
 
     The first 48 pictures show bodies and faces of people and animals, the last 44 show things.
-    ``pictures92("brains").rdms()`` gives the matrices as ``nestling.compare`` takes them.
+    ``RDMs.of(pictures92("brains"))`` gives the matrices as ``nestling.compare`` takes them.
 
     ==============  ==============================================================  ========================
     part            matrices                                                        labels

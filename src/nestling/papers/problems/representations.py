@@ -71,7 +71,7 @@ class Shapes:
 
 def rdms_of(part: str) -> RDMs:
     """The matrices of one part of the 92 pictures."""
-    return pictures92(part).rdms()
+    return RDMs.of(pictures92(part))
 
 
 class AlexNet:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from nestling import __version__
 from nestling.cut import CutRule
 from nestling.data.tables.fields.kinds import FieldKind
 from nestling.encoders.reference import same_encoder
@@ -201,8 +202,6 @@ class IndexManifest:
 
     def encode(self) -> bytes:
         """The bytes of the manifest, with their checksum."""
-        from nestling import __version__
-
         manifest = Manifest(
             schema_version=SCHEMA_VERSION,
             kind=KIND,
