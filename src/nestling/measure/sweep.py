@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +26,7 @@ from nestling.measure.machine import machine, today, versions
 from nestling.measure.tasks.scores import Floats, Scores
 from nestling.measure.tasks.tasks import Task, check_is_task, is_relative, with_full
 from nestling.process.progress import watched
+from nestling.process.timing import median_ms
 
 _TIMINGS = 15
 _TRUNCATION = "truncation"
@@ -294,14 +294,16 @@ class _Plan:
         width = next(iter(first.values())).shape[1]
         dim = granularity.get("dim", width)
         used = self._used(granularity)
-        seconds = None
+        latency_ms = None
         if latency:
-            seconds = _median_seconds(self._one_use(used, first, dim))
+            use = self._one_use(used, first, dim)
+            use()  # warms up
+            latency_ms = median_ms(repeat(use, _TIMINGS))
         if used is None or not hasattr(self.thing, "cost"):
-            return _Costs(4 * dim, None, seconds and 1e3 * seconds, None)
+            return _Costs(4 * dim, None, latency_ms, None)
         cost = self.thing.cost(used)
         vector_bytes = cost.output_bytes * dim // used.get("dim", dim)
-        return _Costs(vector_bytes, cost.flops, seconds and 1e3 * seconds, cost.size_bytes or None)
+        return _Costs(vector_bytes, cost.flops, latency_ms, cost.size_bytes or None)
 
     def _used(self, granularity: Granularity) -> Granularity | None:
         """The smallest granularity of the model that covers the one measured."""
@@ -321,14 +323,3 @@ class _Plan:
                 answer(vectors, dim, self.rule)
 
         return use
-
-
-def _median_seconds(use: Callable[[], object]) -> float:
-    """Of several uses, after one that warms up."""
-    use()
-    seconds = []
-    for _ in range(_TIMINGS):
-        start = time.perf_counter()
-        use()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)

@@ -1,1 +1,1 @@
-"""The running process: progress, Ctrl-C, forks, packages that may be absent."""
+"""The running process: progress, timing, Ctrl-C, forks, packages that may be absent."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, Self, TypeAlias
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import CutRule, check_vectors
 from nestling.process.progress import Progress
+from nestling.process.timing import median_ms
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.recall import Names, Questions
@@ -247,12 +249,8 @@ def time_search(
     start = time.perf_counter()
     found = search(queries, wanted, point)
     batch_s = time.perf_counter() - start
-    singles = []
-    for query in queries[:_TIMED_QUERIES]:
-        start = time.perf_counter()
-        search(query[None], wanted, point)
-        singles.append(time.perf_counter() - start)
-    return questions.recalls(found), 1e3 * float(np.median(singles)), len(queries) / batch_s
+    singles = (partial(search, query[None], wanted, point) for query in queries[:_TIMED_QUERIES])
+    return questions.recalls(found), median_ms(singles), len(queries) / batch_s
 
 
 def _larger(plan: Plan, point: Point, rows: int, k: int) -> Iterator[Point]:
