@@ -176,3 +176,14 @@ def test_the_encoder_without_torch_knows_it_as_well(nested: TextEncoder, tmp_pat
             assert row.value == pytest.approx(same.value, abs=1e-3)
         for row in curve.rows:
             assert row.value == pytest.approx(curves[0].row(row.granularity, row.metric).value, abs=1e-3)
+
+
+def test_the_origin_is_opened_as_what_was_trained_unless_it_needs_torch(tiny_bert_folder: Path) -> None:
+    static = StaticEncoder.open("wordllama")
+    static.trained_from = TrainedFrom("wordllama")
+    assert isinstance(static.origin().thing, StaticEncoder)
+    static.trained_from = TrainedFrom(str(tiny_bert_folder))  # such as a static model of the hub
+    assert isinstance(static.origin().thing, TextEncoder)
+    trained = TextEncoder.open("wordllama")
+    trained.trained_from = TrainedFrom("wordllama")
+    assert isinstance(trained.origin().thing, TextEncoder)
