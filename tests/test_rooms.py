@@ -341,7 +341,7 @@ def test_a_room_exports_what_it_says(name: str) -> None:
 
 
 def test_a_room_holds_about_a_dozen_files() -> None:
-    """Thirteen beside its ``__init__``; stages are one file a kind, however many kinds there are."""
+    """Thirteen beside its ``__init__``."""
     for room in sorted({path.parent for path in (ROOT / "src/nestling").rglob("*.py")}):
         files = [path.name for path in room.glob("*.py") if path.name != "__init__.py"]
-        assert len(files) <= 13 or room.name == "stages", f"{room} holds {len(files)} files"
+        assert len(files) <= 13, f"{room} holds {len(files)} files"

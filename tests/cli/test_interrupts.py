@@ -307,7 +307,7 @@ from nestling.storage import resumable
 resumable._SECONDS_BETWEEN_COPIES = 0.0
 """
 BEGUN = """
-from nestling.search.stages import graph
+from nestling.search.stages.kinds import graph
 grow = graph.grow_links
 def grown(*given):
     assert given[6] is not None, "it begins anew"

@@ -17,7 +17,7 @@ from nestling.search.engine.engine import Engine, build
 from nestling.search.graph import growth as walk_steps
 from nestling.search.plan.plan import Point
 from nestling.search.stages import building as stage_building
-from nestling.search.stages import ivf
+from nestling.search.stages.kinds import ivf
 from nestling.storage import resumable as journal
 
 PLANS = [

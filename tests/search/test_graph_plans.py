@@ -19,7 +19,7 @@ from nestling.search.exact.space import Space
 from nestling.search.exact.subset import stored_rows
 from nestling.search.graph.scan import GraphScan
 from nestling.search.plan.plan import Plan, Point
-from nestling.search.stages.rerank import Reranker, fetch_vectors
+from nestling.search.stages.kinds.rerank import Reranker, fetch_vectors
 from samples import examples
 
 SPACES: dict[str, tuple[CutRule, Metric]] = {

@@ -156,7 +156,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
 
 def test_an_interrupted_compaction_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was built is kept for the next attempt, and not mistaken for something else."""
-    from nestling.search.stages import ivf
+    from nestling.search.stages.kinds import ivf
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -186,7 +186,7 @@ def test_an_interrupted_compaction_changes_nothing(tmp_path: Path, monkeypatch: 
 
 
 def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nestling.search.stages import ivf
+    from nestling.search.stages.kinds import ivf
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

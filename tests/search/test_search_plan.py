@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from nestling.errors import ConfigError
 from nestling.search.plan.plan import Plan, Point
-from nestling.search.stages.certified import Certify
-from nestling.search.stages.flat import Flat
-from nestling.search.stages.graph import Graph
-from nestling.search.stages.hnsw import HNSW
-from nestling.search.stages.ivf import IVF
-from nestling.search.stages.pq import OPQ, PQ
-from nestling.search.stages.rabitq import RaBitQ
-from nestling.search.stages.rerank import Rerank
-from nestling.search.stages.scalar import Fp16, Int4, Int8
+from nestling.search.stages.kinds.certified import Certify
+from nestling.search.stages.kinds.flat import Flat
+from nestling.search.stages.kinds.graph import Graph
+from nestling.search.stages.kinds.hnsw import HNSW
+from nestling.search.stages.kinds.ivf import IVF
+from nestling.search.stages.kinds.pq import OPQ, PQ
+from nestling.search.stages.kinds.rabitq import RaBitQ
+from nestling.search.stages.kinds.rerank import Rerank
+from nestling.search.stages.kinds.scalar import Fp16, Int4, Int8
 from nestling.search.stages.stage import Coarse
 
 dims = st.none() | st.sampled_from([8, 16, 64, 128])

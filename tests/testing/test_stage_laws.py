@@ -18,7 +18,7 @@ from nestling.search.index.index import AdaptiveIndex
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.stages import STAGES, Scan, StageText
 from nestling.search.stages.building import Builder, Built, CoarseBuilder, Scanner, Task
-from nestling.search.stages.flat import Flat
+from nestling.search.stages.kinds.flat import Flat
 from nestling.search.tuning.planner import tune
 from nestling.storage.resumable import Arrays, ResumableArrays
 from nestling.testing import STAGE_LAWS, LawError, StageExample, check_stage

@@ -27,7 +27,7 @@ from nestling.storage.resumable import Arrays
 from nestling.vectors.matrix import blocks_of
 
 if TYPE_CHECKING:
-    from nestling.search.stages.certified import CertifiedPipeline
+    from nestling.search.stages.kinds.certified import CertifiedPipeline
 
 _SIZES_KEPT = 8
 

@@ -17,9 +17,9 @@ from nestling.search.exact.space import Floats, Ints, Space, read_rows
 from nestling.search.plan.plan import Plan
 from nestling.search.stages.coded_scan import CodedScan
 from nestling.search.stages.faiss_codes import Code
-from nestling.search.stages.flat import Flat
-from nestling.search.stages.ivf import IVF
-from nestling.search.stages.scalar import Fp16, Int4, Int8
+from nestling.search.stages.kinds.flat import Flat
+from nestling.search.stages.kinds.ivf import IVF
+from nestling.search.stages.kinds.scalar import Fp16, Int4, Int8
 from nestling.storage.resumable import Arrays
 
 _UNIT_TOLERANCE = 0.2  # four bits an entry change lengths by a tenth

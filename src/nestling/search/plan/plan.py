@@ -10,9 +10,9 @@ from typing import Any, Self
 
 from nestling.errors import ConfigError
 from nestling.search.plan.point import Point as Point
-from nestling.search.stages.certified import Certify
+from nestling.search.stages.kinds.certified import Certify
+from nestling.search.stages.kinds.rerank import Rerank
 from nestling.search.stages.registry import parse_stage
-from nestling.search.stages.rerank import Rerank
 from nestling.search.stages.stage import EXAMPLE, Coarse, Scan, Stage, StageCost
 
 # What an error says of a plan that does not read a parameter.

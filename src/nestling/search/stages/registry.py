@@ -1,16 +1,16 @@
-"""The kinds of stages that plans may name. A new kind is a file and a line here."""
+"""The kinds of stages that plans may name. A new kind is a file in ``kinds`` and a line here."""
 
 from __future__ import annotations
 
-from nestling.search.stages.certified import Certify
-from nestling.search.stages.flat import Flat
-from nestling.search.stages.graph import Graph
-from nestling.search.stages.hnsw import HNSW
-from nestling.search.stages.ivf import IVF
-from nestling.search.stages.pq import OPQ, PQ
-from nestling.search.stages.rabitq import RaBitQ
-from nestling.search.stages.rerank import Rerank
-from nestling.search.stages.scalar import Fp16, Int4, Int8
+from nestling.search.stages.kinds.certified import Certify
+from nestling.search.stages.kinds.flat import Flat
+from nestling.search.stages.kinds.graph import Graph
+from nestling.search.stages.kinds.hnsw import HNSW
+from nestling.search.stages.kinds.ivf import IVF
+from nestling.search.stages.kinds.pq import OPQ, PQ
+from nestling.search.stages.kinds.rabitq import RaBitQ
+from nestling.search.stages.kinds.rerank import Rerank
+from nestling.search.stages.kinds.scalar import Fp16, Int4, Int8
 from nestling.search.stages.stage import Scan, Stage, StageText
 
 STAGES: dict[str, type[Stage]] = {

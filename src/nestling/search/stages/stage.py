@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nestling.search.plan.point import Point
     from nestling.search.stages.building import Builder, Built, CoarseBuilder, Scanner, Task
     from nestling.search.stages.faiss_codes import Code
-    from nestling.search.stages.rerank import Rerank
+    from nestling.search.stages.kinds.rerank import Rerank
     from nestling.storage.resumable import Arrays, ResumableArrays
 
 EXAMPLE = "such as 'ivf1024@64 > pq32x4@128 > rerank@full'"

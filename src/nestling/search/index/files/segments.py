@@ -21,7 +21,7 @@ from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric
 from nestling.search.index.files.ids import Ids
 from nestling.search.plan.plan import Plan
-from nestling.search.stages.flat import Flat
+from nestling.search.stages.kinds.flat import Flat
 from nestling.search.where.condition import Condition
 from nestling.search.where.matching import rows_meeting
 from nestling.storage.artifact import FileRecord, open_array, write_file

@@ -32,7 +32,7 @@ from nestling.search.graph.stored_graph import (
     residuals_of,
 )
 from nestling.search.stages.building import Builder, Built, CoarseBuilder, FusedScanner, Scanner, Task
-from nestling.search.stages.rerank import Rerank
+from nestling.search.stages.kinds.rerank import Rerank
 from nestling.search.stages.stage import LINK_BYTES, BeamSearch, Coarse, Scan, StageCost
 from nestling.storage.resumable import Arrays, Checkpoints, ResumableArrays
 

@@ -18,7 +18,7 @@ from nestling.search.exact.subset import inverse_norms, stored_rows
 from nestling.search.stages.building import Builder, Built, Task
 from nestling.search.stages.coded_scan import CodedScan
 from nestling.search.stages.faiss_codes import Code
-from nestling.search.stages.scalar import Fp16, Int8
+from nestling.search.stages.kinds.scalar import Fp16, Int8
 from nestling.search.stages.stage import Stage, StageCost, StageText
 from nestling.storage.resumable import Arrays, ResumableArrays
 from nestling.vectors.matrix import blocks_of

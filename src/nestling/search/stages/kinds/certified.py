@@ -15,7 +15,7 @@ from nestling.search.certified.scan import CertifiedScan
 from nestling.search.exact.filters import Allowed
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.space import Floats, Ints
-from nestling.search.stages.scalar import Int4
+from nestling.search.stages.kinds.scalar import Int4
 from nestling.search.stages.stage import Stage, StageText
 
 if TYPE_CHECKING:
