@@ -213,11 +213,21 @@ def refusal(example: StoreExample) -> None:
     """Wrong arguments are a ``NestlingError``, and nothing is written."""
     store, good = example.empty("refusal"), vectors_of(3)
     ids = names_of(3)
+    for case, action in (_wrong_adds(store, ids, good) | _wrong_searches(store, good)).items():
+        refused("refusal", case, action)
+    same("refusal", "count()", store.count(), 0)
+    store.add(ids, good)
+    found = store.search(good, np.int64(2), shortlist=np.int32(3))
+    same("refusal", "numpy's k=2", [len(hits) for hits in found], [2, 2, 2])
+    store.drop()
+
+
+def _wrong_adds(store: Any, ids: list[str], good: Vectors) -> dict[str, Callable[[], Any]]:
     bad = good.copy()
     bad[1, 0] = np.nan
     zero = good.copy()
     zero[2, :SMALL] = 0
-    adds: dict[str, Callable[[], Any]] = {
+    return {
         "vectors of another size": lambda: store.add(ids, good[:, :MIDDLE]),
         "NaN": lambda: store.add(ids, bad),
         "a prefix of zeros": lambda: store.add(ids, zero),
@@ -235,7 +245,10 @@ def refusal(example: StoreExample) -> None:
         "fields that are numbers": lambda: store.add(ids, good, [{1: 1}] * 3),
         "fewer metadata": lambda: store.add(ids, good, [{}]),
     }
-    searches: dict[str, Callable[[], Any]] = {
+
+
+def _wrong_searches(store: Any, good: Vectors) -> dict[str, Callable[[], Any]]:
+    return {
         "queries of another size": lambda: store.search(good[:, :MIDDLE]),
         "k=0": lambda: store.search(good, 0),
         "k=True": lambda: store.search(good, True),
@@ -251,13 +264,6 @@ def refusal(example: StoreExample) -> None:
         "a filter for what is missing": lambda: store.search(good, where={"a": None}),
         "ids of another kind": lambda: store.search(good, ids=[1]),
     }
-    for case, action in (adds | searches).items():
-        refused("refusal", case, action)
-    same("refusal", "count()", store.count(), 0)
-    store.add(ids, good)
-    found = store.search(good, np.int64(2), shortlist=np.int32(3))
-    same("refusal", "numpy's k=2", [len(hits) for hits in found], [2, 2, 2])
-    store.drop()
 
 
 def innocence(example: StoreExample) -> None:

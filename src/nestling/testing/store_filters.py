@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.testing.laws import LawError
-from nestling.testing.store_example import HOSTILE, StoreExample, exact, names_of, refused, same, vectors_of
+from nestling.testing.store_example import (
+    HOSTILE,
+    StoreExample,
+    Vectors,
+    exact,
+    names_of,
+    refused,
+    same,
+    vectors_of,
+)
 
 _BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     "gt": lambda value, bound: bool(value > bound),
@@ -133,17 +142,7 @@ def declared(example: StoreExample) -> None:
         store.add(names_of(4), vectors, given)
         found = store.search(vectors, 1)
         _identical(f"declared fields {state} optimize()", [hits.metadata[0] for hits in found], expected)
-        for asked, rows in (
-            ({"year": {"gte": 2021}}, [1, 2]),
-            ({"price": {"lt": 2}}, [0]),
-            ({"brand": ["acme", "7"]}, [0, 1]),
-            ({"brand": {"lt": "acme"}}, [1, 2]),
-            ({"brand": "a" * 5000}, [2]),
-            ({"new": False}, [1]),
-            ({"not": {"new": True}}, [1, 2, 3]),
-        ):
-            got = sorted(store.search(vectors[:1], 4, shortlist=None, where=asked)[0].ids)
-            same("declared", f"{asked!r:.100} {state} optimize()", got, names_of(rows))
+        _filtered_by_type(store, vectors[:1], state)
         store.optimize()
     for what, action in {
         "a field that is not declared": lambda: store.add(["a"], vectors[:1], [{"yeer": 1}]),
@@ -158,6 +157,21 @@ def declared(example: StoreExample) -> None:
         same("declared", "the fields of another handle", again.layout.fields, fields)
         again.close()
     store.drop()
+
+
+def _filtered_by_type(store: Any, query: Vectors, state: str) -> None:
+    """The rows of :func:`declared` are found by values of the declared types."""
+    for asked, rows in (
+        ({"year": {"gte": 2021}}, [1, 2]),
+        ({"price": {"lt": 2}}, [0]),
+        ({"brand": ["acme", "7"]}, [0, 1]),
+        ({"brand": {"lt": "acme"}}, [1, 2]),
+        ({"brand": "a" * 5000}, [2]),
+        ({"new": False}, [1]),
+        ({"not": {"new": True}}, [1, 2, 3]),
+    ):
+        got = sorted(store.search(query, 4, shortlist=None, where=asked)[0].ids)
+        same("declared", f"{asked!r:.100} {state} optimize()", got, names_of(rows))
 
 
 def _names() -> list[str]:
