@@ -22,7 +22,8 @@ from nestling.data.tables.table import read_table
 from nestling.domains.fidelity import read_fidelity_plan
 from nestling.domains.text.collection import Collection
 from nestling.domains.text.train_plan import read_plan, write_plan
-from nestling.encoders.text.opening import check_model, open_encoder
+from nestling.encoders.text.names import check_model
+from nestling.encoders.text.opening import open_encoder
 from nestling.errors import NestlingError
 from nestling.measure import Retrieval, sweep
 from nestling.papers.claims.report import Report

@@ -218,6 +218,10 @@ RENAMED: dict[str, dict[str, str]] = {
         "aim": "encode",
         "walk": "beam_search",
     },
+    "encoders.opening": {
+        "check_model": "encoders.text.names.check_model",
+        "no_model": "encoders.text.names.no_model",
+    },
     "encoders.stored": {"open_vectors": "vectors.opening.open_vectors"},
     "search.stores.store": {"Hits": "StoreHits"},
 }

@@ -58,7 +58,7 @@ def demo(
 
     Example: nestling demo --pairs my.csv
     """
-    from nestling.encoders.text.opening import check_model
+    from nestling.encoders.text.names import check_model
 
     check_model(encoder, to_train=True)
     check_results(output, "curve.json", "curve.png", "report.html")

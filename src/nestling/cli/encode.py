@@ -46,7 +46,8 @@ def encode(
     """
     find_file(texts)  # before what takes long to import
     from nestling.domains.text.encoding import encoded
-    from nestling.encoders.text.opening import check_model, open_encoder
+    from nestling.encoders.text.names import check_model
+    from nestling.encoders.text.opening import open_encoder
 
     is_npy = output.suffix.lower() == ".npy"
     _check_output(output, is_npy=is_npy, overwrite=overwrite)
@@ -114,7 +115,8 @@ def extract(
 
     Example: nestling extract nestling-demo/model --at dim=64 -o small
     """
-    from nestling.encoders.text.opening import check_model, open_encoder
+    from nestling.encoders.text.names import check_model
+    from nestling.encoders.text.opening import open_encoder
     from nestling.encoders.text.serving_compatibility import in_words, served_by
     from nestling.storage.artifact import check_folder_target
 

@@ -87,7 +87,8 @@ def _as_stored(vectors: Any) -> Any:
 
 
 def _curve_of_model(model: str, nesting: Nesting | None, flags: TaskFlags, **how: Any) -> Curve:
-    from nestling.encoders.text.opening import check_model, open_encoder
+    from nestling.encoders.text.names import check_model
+    from nestling.encoders.text.opening import open_encoder
     from nestling.measure.sweep import sweep as measure
 
     check_model(model)

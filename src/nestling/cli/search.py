@@ -112,7 +112,7 @@ def _search_texts(
 ) -> list[dict[str, Any]]:
     if is_collection(folder):
         from nestling.domains.text.collection import Collection
-        from nestling.encoders.text.opening import check_model
+        from nestling.encoders.text.names import check_model
 
         if encoder is not None:
             raise ConfigError("leave out --encoder: a collection has its own")

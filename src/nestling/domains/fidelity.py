@@ -12,7 +12,8 @@ from nestling.arguments.constraints import Whole
 from nestling.data import docstring_pairs, read_pairs, read_texts
 from nestling.data.tables.roles import PAIR_ROLES, TEXT_ROLES, read_roles
 from nestling.encoders.pools import PoolName
-from nestling.encoders.text.opening import check_model, open_encoder
+from nestling.encoders.text.names import check_model
+from nestling.encoders.text.opening import open_encoder
 from nestling.granularity import Nesting
 from nestling.measure.curve.curve import Curve
 from nestling.measure.sweep import sweep

@@ -117,7 +117,8 @@ def _of_texts(
 ) -> Collection:
     queries, table = open_queries(targets.queries), open_table(source, columns)
     from nestling.domains.text.collection import Collection, check_target
-    from nestling.encoders.text.opening import check_model, open_encoder
+    from nestling.encoders.text.names import check_model
+    from nestling.encoders.text.opening import open_encoder
 
     check_target(output, overwrite=overwrite)
     check_model(encoder, at)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nestling.domains.text.train_plan import TrainPlan, check_sources
-from nestling.encoders.text.opening import check_model
+from nestling.encoders.text.names import check_model
 from nestling.storage.artifact import check_file_target
 
 if TYPE_CHECKING:

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nestling.cut import CutRule
-from nestling.encoders.text.names import check_model as check_model
-from nestling.encoders.text.names import needs_no_torch
-from nestling.encoders.text.names import no_model as no_model
+from nestling.encoders.text.names import check_model, needs_no_torch
 from nestling.encoders.text.static.encoder import StaticEncoder
 from nestling.granularity import AnyNesting
 
