@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nestling.arguments.paths import home_path
 from nestling.data.tables.fields.kinds import Value
 from nestling.errors import NestlingError, StorageError, StoreBusyError, StoreError, require
@@ -32,12 +30,29 @@ from nestling.search.stores.results import StoreHits
 from nestling.storage.lock import WriterLock
 
 
+class _Truth:
+    """A truth value that Edge does not take for a whole number.
+
+    Edge tries whole numbers first, and reads True as 1. It accepts any type with the name of numpy's. Older
+    versions of numpy let their own type be used as a whole number, too.
+    """
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __bool__(self) -> bool:
+        return self._value
+
+
+_Truth.__module__, _Truth.__name__ = "numpy", "bool"
+
+
 class EdgeWords(Words):
     """Conditions as ``qdrant_edge`` writes them."""
 
     def equal(self, key: str, value: Value) -> Any:
-        """A value at a place of the payload; Python's True would be taken for 1, numpy's is not."""
-        given = np.bool_(value) if isinstance(value, bool) else value
+        """A value at a place of the payload."""
+        given = _Truth(value) if isinstance(value, bool) else value
         return self._models.FieldCondition(key, match=self._models.MatchValue(given))
 
     def one_of(self, key: str, values: list[Any]) -> Any:
