@@ -112,7 +112,7 @@ def thresholds(found: Ratios, rounds: int, quick: bool) -> None:
 
     The agreement is with the peer on one matrix at a time, where it does not pool.
     """
-    vectors, layer, subject = networks(subjects=2) if quick else networks()
+    vectors, layer, subject = networks(subjects=3) if quick else networks()
     pairs = threshold_grid()[:: 70 if quick else 1]
 
     def gap(pair: np.ndarray) -> float:
