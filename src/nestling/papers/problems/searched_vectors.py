@@ -1,0 +1,160 @@
+"""Vectors of queries and documents to be held in few bytes: trained, never nested, and of another field."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+
+from nestling.cut import CutRule
+from nestling.data.sets.retrieval_sets import cranfield
+from nestling.domains.text.retrieval import TextStudy, read_data
+from nestling.domains.text.train_plan import read_plan
+from nestling.encoders.text.encoder import TextEncoder
+from nestling.measure.tasks.retrieval import Retrieval
+from nestling.papers.problems.labelled import Floats
+
+_TRAINING = {"epochs": 6, "batch_size": 1024, "lr": 3e-3}  # of ``nestling demo``
+_TRAINED_DIMS, _MINILM_DIMS = (16, 32, 64, 128, 256), (16, 32, 64, 128, 192, 384)
+_DOCUMENTS = 3_000  # of MiniLM, a minute to encode
+_QUICK = 300
+
+Quality = dict[tuple[int, int], float]
+"""nDCG@10 by dims and bits."""
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """One seed of a problem: settings are chosen by some queries and judged by others.
+
+    Args:
+        choosing: the task to choose by; its inputs are vectors.
+        judging: the task to report, of other queries.
+        sample: ``Float[n, dim]`` to calibrate codes on.
+        dims: the sizes to look at.
+    """
+
+    choosing: Retrieval
+    judging: Retrieval
+    sample: Floats
+    dims: tuple[int, ...]
+
+    @property
+    def rule(self) -> CutRule:
+        """Cosines, with codes calibrated on the sample."""
+        return CutRule().calibrated(self.sample)
+
+    def qualities(self, task: Retrieval, bits: tuple[int, ...]) -> Quality:
+        """nDCG@10 at every size and precision of the documents; queries are floats."""
+        rule = self.rule
+        codes, found = rule.encode(task.documents), Quality()
+        for each in bits:
+            documents = task.documents if each == 32 else rule.needed_code.decode(codes, each)
+            found |= {(dim, each): value for dim, value in self.quality(task, documents).items()}
+        return found
+
+    def quality(self, task: Retrieval, documents: Floats) -> dict[int, float]:
+        """nDCG@10 of documents as some code holds them, by size."""
+        scores = task.score({"queries": task.queries, "documents": documents}, self.dims, CutRule())
+        values = scores.statistic(np.ones((1, len(task.queries))))[0, :, 0]
+        return dict(zip(self.dims, map(float, values), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A problem; its search is made once a seed, though several claims ask for it.
+
+    Args:
+        name: in the report.
+        draw: the search of a seed.
+    """
+
+    name: str
+    draw: Callable[[int], Search]
+
+
+def trained(quick: bool) -> Problem:
+    """Docstrings by the model of ``nestling demo``; a seed splits the pairs and trains."""
+
+    @cache
+    def draw(seed: int) -> Search:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = {**_TRAINING, **({"epochs": 1} if quick else {}), "nesting": "dim=16..256+16"}
+            plan = read_plan(None, {"encoder": "wordllama", "seed": seed, "folder": folder, **settings})
+            pairs = read_data(plan.data).head(_QUICK * 10 if quick else None)
+            study = TextStudy(plan, pairs)
+            encode = study.train().encode
+        first, second = (Retrieval.from_pairs(part) for part in (study.validation, study.test))
+        return _search(first, second, encode, _TRAINED_DIMS, encode(study.training.documents[:20_000]))
+
+    return Problem("docstrings, trained nested (256 dims)", draw)
+
+
+def never_nested(quick: bool) -> Problem:
+    """Docstrings by MiniLM, cut as they come; a seed splits the pairs."""
+    encode = _remembered(TextEncoder.open("minilm").encode)
+
+    @cache
+    def draw(seed: int) -> Search:
+        pairs = read_data(read_plan(None, {"encoder": "minilm"}).data)
+        count = _QUICK if quick else _DOCUMENTS
+        order = np.random.default_rng([31, seed]).permutation(len(pairs))[: 2 * count]
+        first, second = (Retrieval.from_pairs(pairs.take(rows)) for rows in np.split(order, [count]))
+        return _search(first, second, encode, _MINILM_DIMS)
+
+    return Problem("docstrings, MiniLM as it comes (384 dims)", draw)
+
+
+def abstracts(quick: bool) -> Problem:
+    """Cranfield by MiniLM; a seed halves the questions."""
+    encode = _remembered(TextEncoder.open("minilm").encode)
+
+    @cache
+    def draw(seed: int) -> Search:
+        data = cranfield()
+        names = np.random.default_rng([37, seed]).permutation(list(data.qrels))
+        halves = np.array_split(names[: _QUICK // 5] if quick else names, 2)
+        judged = ({name: data.qrels[name] for name in half} for half in halves)
+        first, second = (Retrieval.from_data(replace(data, qrels=each)) for each in judged)
+        return _search(first, second, encode, _MINILM_DIMS)
+
+    return Problem("Cranfield, MiniLM as it comes (384 dims)", draw)
+
+
+def _search(
+    choosing: Retrieval,
+    judging: Retrieval,
+    encode: Callable[[list[str]], Floats],
+    dims: tuple[int, ...],
+    sample: Floats | None = None,
+) -> Search:
+    """The search of two tasks on texts; codes are calibrated on the documents of the first by default."""
+    first, second = _encoded(choosing, encode), _encoded(judging, encode)
+    return Search(first, second, first.documents if sample is None else sample, dims)
+
+
+def _encoded(task: Retrieval, encode: Callable[[list[str]], Floats]) -> Retrieval:
+    return Retrieval(encode(list(task.queries)), encode(list(task.documents)), task.qrels)
+
+
+def _remembered(encode: Callable[[list[str]], Floats]) -> Callable[[list[str]], Floats]:
+    """An encoder that encodes each text once, as seeds share texts."""
+    known: dict[str, Floats] = {}
+
+    def encode_new(texts: list[str]) -> Floats:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, encode(new), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return encode_new
+
+
+PROBLEMS: Mapping[str, Callable[[bool], Problem]] = {
+    "trained": trained,
+    "never nested": never_nested,
+    "abstracts": abstracts,
+}
