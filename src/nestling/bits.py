@@ -182,9 +182,11 @@ class BitCode:
             return self.decode(self.encode(x), bits)
         import torch
 
-        plain = x.detach().float().cpu().numpy()
-        held = torch.from_numpy(self.decode(self.encode(plain), bits)).to(x)
-        return x[..., : self.dim] + (held - x[..., : self.dim]).detach()
+        centre, spread = (torch.from_numpy(each).to(x.device) for each in (self.centre, self.spread))
+        self._check_size(x.shape[-1])
+        part = x[..., : self.dim]
+        held = decode_tensor(encode_tensor(part.detach(), centre, spread), bits, centre, spread).to(x)
+        return held + (part - part.detach())
 
     def to_json(self) -> dict[str, Any]:
         """The code as saved in a manifest; float32 numbers survive as they are."""
@@ -215,3 +217,30 @@ class BitCode:
 
     def __repr__(self) -> str:
         return f"BitCode(dim={self.dim}, full={self.full}, rows={self.rows}, encoder={self.encoder!r})"
+
+
+def encode_tensor(x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
+    """The 8-bit codes of a tensor, ``UInt8[..., dim]``: those of :meth:`BitCode.encode` to the last bit.
+
+    Args:
+        x: ``Float[..., dim]``; of half precision it is measured in float32.
+        centre: ``Float32[dim]``.
+        spread: ``Float32[dim]``.
+    """
+    import torch
+
+    inverse = torch.where(spread > 0, torch.full_like(spread, 1 / _width()) / spread, 0)
+    last, shrink = _CELLS - 1, 1 / _stretch()
+    place = (x - centre) * inverse + _CELLS / 2
+    place = torch.where(place < 1, 1 - (1 - place) * shrink, place)
+    place = torch.where(place > last, last + (place - last) * shrink, place)
+    return (place * 16).clamp(0, 255).to(torch.uint8)
+
+
+def decode_tensor(codes: Tensor, bits: int, centre: Tensor, spread: Tensor) -> Tensor:
+    """The values ``Float32[..., dim]`` of the leading ``bits`` of such codes; see :meth:`BitCode.decode`."""
+    import torch
+
+    check_bits(bits)
+    table = torch.from_numpy(cell_values(bits)).to(codes.device)
+    return table[(codes >> (MOST_BITS - bits)).int()] * spread + centre

@@ -20,6 +20,7 @@ from nestling.losses.contrastive import InfoNCE
 from nestling.losses.gradient_cache import GradientCache
 from nestling.losses.nested import Nested, Reduction
 from nestling.losses.prefix import PrefixLosses
+from nestling.losses.quantisation import Quantisation
 from nestling.nn.early_exit import states_each
 from nestling.schedules import Every, RandomSome, Schedule
 
@@ -45,8 +46,8 @@ class NestedLoss(nn.Module):
         model: the model to train.
         loss: a loss of sentence-transformers made for ``model``, or a loss on embeddings such as those of
             nestling; its ``labels=`` or ``scores=`` then takes the label column of the data set.
-        matryoshka_dims: sizes in any order, or a nesting of dims, or of dims and layers. It should include
-            the full size of the model. One forward pass serves all layers.
+        matryoshka_dims: sizes in any order, or a nesting of dims, or of dims and layers or bits. It should
+            include the full size of the model. One forward pass serves all layers.
         matryoshka_weights: the importance of each size, in the order of ``matryoshka_dims``; 1 by default.
         n_dims_per_step: number of sizes that one step trains, 1 or more: the full one, and others at random,
             weighted so that the expected loss stays the same. -1 trains all. (``MatryoshkaLoss`` may leave
@@ -55,6 +56,7 @@ class NestedLoss(nn.Module):
         rule: applied around the cut to the embeddings, and to labels that are embeddings.
         align: a self-distillation term (``losses.alignment``) that pulls small granularities to the full one.
         deep_documents: take all columns but the first from the full layer.
+        quantisation: how embeddings are rounded at granularities with ``bits``.
         seed: of the draws of ``n_dims_per_step``.
 
     Raises:
@@ -79,12 +81,13 @@ class NestedLoss(nn.Module):
         rule: CutRule = RAW,
         align: Alignment | None = None,
         deep_documents: bool = False,
+        quantisation: Quantisation = Quantisation(),
         seed: int = 0,
     ) -> None:
         super().__init__()
         require("sentence_transformers", "text")
         nesting, self.weights = _read_sizes(matryoshka_dims, matryoshka_weights)
-        nesting.within("the model", dim=model.get_embedding_dimension(), layer=None)
+        nesting.within("the model", dim=model.get_embedding_dimension(), layer=None, bits=None)
         self.model, self.loss, self.n_dims_per_step = model, loss, n_dims_per_step
         self.nested = Nested(
             _base_of(loss, model, rule),
@@ -95,6 +98,7 @@ class NestedLoss(nn.Module):
             rule=rule,
             align=align,
             deep_documents=deep_documents,
+            quantisation=quantisation,
             seed=seed,
         )
 

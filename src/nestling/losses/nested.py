@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from nestling.arguments.constraints import OneOf, Real, Whole, check, checked
+from nestling.axes import CODE_BITS, FLOAT_BITS
+from nestling.bits import BitCode
 from nestling.cut import RAW, CutRule, cut, cut_each
 from nestling.errors import ConfigError, GranularityError, UntrainedGranularityWarning
 from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.losses.alignment import Alignment
 from nestling.losses.prefix import PrefixLosses
+from nestling.losses.quantisation import Quantisation, Rounded, RunningCode
 from nestling.schedules import Draw, Every, Schedule
 
 Reduction = Literal["sum", "mean"]
@@ -77,6 +82,8 @@ class Nested(nn.Module):
             :class:`~nestling.losses.alignment.AlignScores`; it is logged.
         deep_documents: take all embeddings but the first (the queries) from the full layer (or tokens,
             width, ...): documents are computed in full and queries at any granularity.
+        quantisation: how embeddings are rounded at granularities with ``bits``. By default all but the
+            first (the queries) are, to the values of a code of unit vectors that follows the batches.
         seed: seed of the schedule.
         fast: compute all prefixes at once if the base can; the result is the same.
 
@@ -91,6 +98,8 @@ class Nested(nn.Module):
     >>> loss = Nested(InfoNCE(), Nesting.parse("dim=2,4"))
     >>> loss(torch.eye(4), torch.eye(4)).shape
     torch.Size([])
+    >>> len(Nested(InfoNCE(), "dim=2,4 x bits=1,32").parts(torch.eye(4), torch.eye(4)).losses)
+    4
     """
 
     base: Any
@@ -107,20 +116,22 @@ class Nested(nn.Module):
         rule: CutRule = RAW,
         align: Alignment | None = None,
         deep_documents: bool = False,
+        quantisation: Quantisation = Quantisation(),
         seed: int = 0,
         fast: bool = True,
     ) -> None:
         super().__init__()
         nesting = Nesting.of(nesting)
-        if deep_documents and nesting.axes == ("dim",):
+        if deep_documents and not nesting.full.rest:
             raise ConfigError(
                 "deep_documents=True takes documents from the full layer; give a nesting with layers, or "
                 "with another axis besides dim"
             )
         self.base, self.nesting, self.schedule = base, nesting, schedule
         self.reduction, self.rule, self.seed, self.fast = reduction, rule, seed, fast
-        self.align, self.deep_documents = align, deep_documents
-        self._weights = _read_weights(nesting, weights)
+        self.align, self.deep_documents, self.quantisation = align, deep_documents, quantisation
+        self._codes = nn.ModuleDict(_running_codes(nesting, quantisation))
+        self._weights = read_weights(nesting, weights)
         self._steps = 0
 
     def forward(self, *embeddings: Tensor | Views, **rest: Any) -> Tensor:
@@ -133,16 +144,17 @@ class Nested(nn.Module):
         draw = self._draw()
         totals: list[Tensor] = []
         losses: dict[Granularity, Tensor] = {}
-        for view, drawn in _by_rest(draw).items():
-            total, found = self._at_one_rest(self._at(columns, view), drawn, rest)
+        views = {view: self._rounded(columns, view) for view in self.nesting.rests}
+        for (view, bits), drawn in _by_vectors(draw).items():
+            total, found = self._at_one_precision(views[view].at(bits), drawn, rest)
             totals.append(total)
             losses |= found
-        terms = {} if self.align is None else {"align": self._aligned(self.align, columns, draw)}
+        terms = {} if self.align is None else {"align": self._aligned(self.align, views, draw)}
         total = torch.stack([*totals, *terms.values()]).sum()
         in_order = {g: losses[g] for g in draw}
         return Parts(total, in_order, {name: term.detach() for name, term in terms.items()})
 
-    def _at_one_rest(
+    def _at_one_precision(
         self, embeddings: Sequence[Tensor], draw: Draw, rest: dict[str, Any]
     ) -> tuple[Tensor, dict[Granularity, Tensor]]:
         """The weighted sum, and the losses (detached), over sizes of the same embeddings."""
@@ -176,32 +188,64 @@ class Nested(nn.Module):
             raise
         return loss
 
-    def _aligned(self, align: Alignment, columns: Sequence[Views], draw: Draw) -> Tensor:
+    def _aligned(self, align: Alignment, views: Mapping[Granularity, Rounded], draw: Draw) -> Tensor:
         after = CutRule("none", self.rule.after)
 
         def vectors(g: Granularity) -> list[Tensor]:
-            return [cut(x, g.get("dim", x.shape[-1]), after) for x in self._at(columns, g.rest)]
+            columns = views[g.rest].at(g.get("bits", 32))
+            return [cut(x, g.get("dim", x.shape[-1]), after) for x in columns]
 
         return align(vectors, draw, self.nesting.full)
 
-    def _at(self, columns: Sequence[Views], rest: Granularity) -> list[Tensor]:
-        """The embeddings of every column at one rest."""
+    def _rounded(self, columns: Sequence[Views], rest: Granularity) -> Rounded:
+        """The embeddings of every column at one rest, at any precision."""
         others = self.nesting.full.rest if self.deep_documents else rest
-        return [column[rest if place == 0 else others] for place, column in enumerate(columns)]
+        found = [column[rest if place == 0 else others] for place, column in enumerate(columns)]
+        code = self._codes[str(others)] if self._codes else None
+        return Rounded(found, code, self.quantisation.both_sides)
+
+    def code(self, rest: Granularity | None = None) -> BitCode:
+        """The code that the embeddings are rounded by now; None is that of the full granularity.
+
+        Raises:
+            ConfigError: for a nesting without codes.
+        """
+        return self._running(rest).code()
+
+    def calibrated(self, rule: CutRule, sample: ArrayLike) -> CutRule:
+        """A rule with the code of the trained embeddings; ranges that were learned are kept.
+
+        Args:
+            rule: of the trained model.
+            sample: ``Float[n, dim]``, its embeddings at the full granularity before the rule.
+        """
+        found = rule.calibrated(sample)
+        if not self._codes:
+            return found
+        return replace(found, code=self._running(None).ranged(found.needed_code))
+
+    def _running(self, rest: Granularity | None) -> RunningCode:
+        if not self._codes:
+            raise ConfigError(f"the nesting {self.nesting} has no codes; add bits, as in x bits=1,2,4,8,32")
+        running: RunningCode = self._codes[str(self.nesting.full.rest if rest is None else rest)]
+        return running
 
     def _draw(self) -> Draw:
         """The granularities of this step with their weights in the total."""
-        if not self.training or isinstance(self.schedule, Every):
+        staged = self._codes and self.quantisation.start
+        if not self.training or (isinstance(self.schedule, Every) and not staged):
             return self._weights_of(dict.fromkeys(self.nesting, 1.0))
-        draw: Draw = self._draw_at_random()
+        draw: Draw = self._draw_of_step()
         return draw
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _draw_at_random(self) -> Draw:
+    def _draw_of_step(self) -> Draw:
         """Sampled from seed and step, so that all processes, and a resumed run, sample the same."""
         generator = np.random.default_rng([self.seed, self._steps])
+        begun = self._steps >= self.quantisation.start
         self._steps += 1
-        draw: Draw = self.schedule.draw(self.nesting, generator)
+        nesting = self.nesting if begun or not self._codes else _floats_of(self.nesting)
+        draw: Draw = self.schedule.draw(nesting, generator)
         return self._weights_of(draw)
 
     def _weights_of(self, draw: Draw) -> Draw:
@@ -217,13 +261,11 @@ class Nested(nn.Module):
                 f"the nesting {self.nesting} needs embeddings at {'; '.join(map(str, missing))}, but "
                 f"got them at {'; '.join(map(str, views))} only; give encoder.views(inputs, nesting.rests)"
             )
-        before = CutRule(self.rule.before, "none")
         found = {rest: views[rest] for rest in self.nesting.rests}
         for x in found.values():
             self._check_width(x)
-        if before == RAW:
-            return found
-        return {rest: cut(x, x.shape[-1], before) for rest, x in found.items()}
+        before, full = CutRule(self.rule.before, "none"), self.nesting.full.get("dim")
+        return {rest: cut(x, full or x.shape[-1], before) for rest, x in found.items()}
 
     def _check_width(self, x: Tensor) -> None:
         full = self.nesting.full.get("dim", x.shape[-1])
@@ -241,7 +283,7 @@ class Nested(nn.Module):
             )
 
     def get_extra_state(self) -> Tensor:
-        """The number of sampled steps, so that a resumed run continues the same sequence."""
+        """The number of steps of a schedule, so that a resumed run continues the same sequence."""
         return torch.tensor(self._steps)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -258,16 +300,38 @@ def _holds_tensors_of(base: object, size: int) -> bool:
     return any(size in each.shape for each in held)
 
 
-def _by_rest(draw: Draw) -> dict[Granularity, Draw]:
-    found: dict[Granularity, Draw] = {}
+def _by_vectors(draw: Draw) -> dict[tuple[Granularity, int], Draw]:
+    """A draw by what is the same but for its dims: the rest, and the precision."""
+    found: dict[tuple[Granularity, int], Draw] = {}
     for g, factor in draw.items():
-        found.setdefault(g.rest, {})[g] = factor
+        found.setdefault((g.rest, g.get("bits", 32)), {})[g] = factor
     return found
 
 
-def _read_weights(
+def _floats_of(nesting: Nesting) -> Nesting:
+    return Nesting(tuple(g for g in nesting if g["bits"] == nesting.full["bits"]))
+
+
+def _running_codes(nesting: Nesting, how: Quantisation) -> dict[str, RunningCode]:
+    """A code for each rest of a nesting over ``bits``."""
+    if "bits" not in nesting.axes or not set(nesting.sizes("bits")) & set(CODE_BITS):
+        return {}
+    if "dim" not in nesting.axes or nesting.full["bits"] != max(FLOAT_BITS):
+        raise GranularityError(
+            f"training for bits needs the width of the embeddings and the floats; the nesting {nesting} has "
+            'to name dim and bits=32, as in "dim=64..256 x bits=1,2,4,8,32"'
+        )
+    return {str(rest): RunningCode(nesting.full["dim"], how) for rest in nesting.rests}
+
+
+def read_weights(
     nesting: Nesting, weights: Sequence[float] | Mapping[At, float] | None
 ) -> dict[Granularity, float]:
+    """The weight of each granularity, from a list in their order or a mapping; None is 1 for all.
+
+    Raises:
+        ConfigError: for weights that are negative, not finite, all zero, or not one per size.
+    """
     if weights is None:
         return dict.fromkeys(nesting, 1.0)
     if isinstance(weights, Mapping):

@@ -1,0 +1,164 @@
+"""Embeddings as codes of few bits hold them, while they are trained (quantisation-aware training)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nestling.arguments.constraints import Real, Whole, checked
+from nestling.axes import CODE_BITS, FLOAT_BITS
+from nestling.bits import BitCode, cell_values, decode_tensor, encode_tensor
+from nestling.cut import RAW, SMALLEST_NORM, cut
+
+
+@dataclass(frozen=True)
+@checked(start=Whole(0), momentum=Real(above=0, most=1))
+class Quantisation:
+    """How a nested loss over ``bits`` rounds embeddings.
+
+    Args:
+        both_sides: round the first column (the queries) too. By default queries stay floats, as in an
+            asymmetric search.
+        start: training batches before the precisions below 32 bits are used.
+        learn_ranges: train a factor on the spread of each entry, from 1.
+        momentum: share of a batch in the running mean and spread; above 0, at most 1.
+    """
+
+    both_sides: bool = False
+    start: int = 0
+    learn_ranges: bool = False
+    momentum: float = 0.1
+
+
+class RunningCode(nn.Module):
+    """A code whose centre and spread follow the unit vectors of the training batches.
+
+    A code that is calibrated after training, on vectors such as these, is nearly the same.
+
+    Args:
+        dim: entries of a vector.
+        how: the settings.
+    """
+
+    centre: Tensor
+    spread: Tensor
+    seen: Tensor
+
+    def __init__(self, dim: int, how: Quantisation) -> None:
+        super().__init__()
+        self.momentum = how.momentum
+        self.register_buffer("centre", torch.zeros(dim))
+        self.register_buffer("spread", torch.zeros(dim))
+        self.register_buffer("seen", torch.tensor(0))
+        self.log_range = nn.Parameter(torch.zeros(dim)) if how.learn_ranges else None
+
+    def forward(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and spread, which follow a batch ``Float[rows, dim]`` in training.
+
+        Before the first training batch they are those of the batch.
+        """
+        shifted = unit - self.centre
+        mean, square = _mean_over_processes(torch.stack([shifted.mean(0), shifted.square().mean(0)]))
+        spread = (square - mean.square()).clamp_min(0).sqrt()
+        if self.training:
+            self.seen += 1
+        share = (1 / self.seen.clamp_min(1)).clamp_min(self.momentum)
+        share = share if self.training else (self.seen == 0).to(share)
+        centre, spread = self.centre + share * mean, self.spread.lerp(spread, share)
+        if self.training:
+            self.centre.copy_(centre)
+            self.spread.copy_(spread)
+        return centre, self._ranged(spread)
+
+    def _ranged(self, spread: Tensor) -> Tensor:
+        return spread if self.log_range is None else spread * self.log_range.exp()
+
+    @torch.no_grad()
+    def ranged(self, code: BitCode) -> BitCode:
+        """A calibrated code with the learned ranges."""
+        if self.log_range is None:
+            return code
+        return replace(code, spread=code.spread * self.log_range.exp().float().cpu().numpy())
+
+    @torch.no_grad()
+    def code(self) -> BitCode:
+        """The code as it is now."""
+        centre, spread = (x.float().cpu().numpy() for x in (self.centre, self._ranged(self.spread)))
+        return BitCode(centre, spread, len(centre))
+
+
+class Rounded:
+    """The columns of a batch at every precision; the codes of a column are made once.
+
+    Args:
+        columns: embeddings ``Float[rows, dim]``, queries first.
+        code: None if the columns are used as floats only.
+        both_sides: as in :class:`Quantisation`. A single column is always rounded.
+    """
+
+    def __init__(self, columns: Sequence[Tensor], code: RunningCode | None, both_sides: bool) -> None:
+        self.columns, self.code, self.queries = list(columns), code, min(1, len(columns) - 1)
+        self.floats = 0 if both_sides else self.queries
+        self._held: list[_Column] | None = None
+
+    def at(self, bits: int) -> list[Tensor]:
+        """The columns at one precision; gradients pass straight through the rounding."""
+        if bits == max(FLOAT_BITS):
+            return self.columns
+        if bits in CODE_BITS and self.code is not None:
+            rounded = [column.at(bits) for column in self._encoded(self.code)]
+        else:
+            rounded = [cut(x, x.shape[-1], RAW, bits=bits) for x in self.columns[self.floats :]]
+        return [*self.columns[: self.floats], *rounded]
+
+    def _encoded(self, code: RunningCode) -> list[_Column]:
+        if self._held is None:
+            wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in self.columns]
+            with torch.no_grad():
+                lengths = [x.norm(dim=-1, keepdim=True).clamp_min(SMALLEST_NORM) for x in wide]
+                units = [x / length for x, length in zip(wide, lengths, strict=True)]
+            centre, spread = code(torch.cat(units[self.queries :]))
+            self._held = [
+                _Column(x, unit, length, encode_tensor(unit, centre, spread.detach()), centre, spread)
+                for x, unit, length in zip(wide, units, lengths, strict=True)
+            ][self.floats :]
+        return self._held
+
+
+class _Column(NamedTuple):
+    """Embeddings with the codes of their unit vectors."""
+
+    x: Tensor
+    unit: Tensor
+    length: Tensor
+    codes: Tensor
+    centre: Tensor
+    spread: Tensor
+
+    def at(self, bits: int) -> Tensor:
+        """Of the length that they had; the gradient of ``x`` passes straight through."""
+        held = decode_tensor(self.codes, bits, self.centre, self.spread)
+        if self.spread.requires_grad:
+            held = held - (self.spread - self.spread.detach()) * self._places(bits)
+        return held * self.length + (self.x - self.x.detach())
+
+    @torch.no_grad()
+    def _places(self, bits: int) -> Tensor:
+        """Distances from the centre in spreads; 0 beyond the outer values.
+
+        The gradient of a range is the value of a cell minus this (LSQ, arXiv 1902.08153, equation 3).
+        """
+        values = cell_values(bits)
+        place = (self.unit - self.centre) / self.spread.clamp_min(SMALLEST_NORM)
+        return place.masked_fill(place.abs() > values[-1] + (values[-1] - values[-2]) / 2, 0)
+
+
+def _mean_over_processes(values: Tensor) -> Tensor:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+        values /= torch.distributed.get_world_size()
+    return values
