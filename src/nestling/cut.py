@@ -59,6 +59,16 @@ class CutRule:
         """The rule for cutting the result again: the step before a cut is done once, at full size."""
         return replace(self, before="none")
 
+    @property
+    def without_code(self) -> CutRule:
+        """The rule for floats alone."""
+        return replace(self, code=None)
+
+    def of_encoder(self, dim: int) -> CutRule:
+        """The rule of an encoder that gives ``dim`` entries: a code is kept only if it fits them."""
+        is_fitting = self.code is not None and self.code.full == dim
+        return replace(self, before="none", code=self.code if is_fitting else None)
+
     def calibrated(self, sample: Any, *, encoder: str = "") -> CutRule:
         """The rule with a code for vectors such as ``sample``.
 

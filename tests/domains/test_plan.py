@@ -107,6 +107,11 @@ def test_a_key_stands_in_one_table() -> None:
             "[model]\ntune = 'all'\n[loss]\ndraw = 'no'",
             r"\[model\] tune='all' must be one of .*; \[loss\] draw='no' must be one of every, ",
         ),
+        (
+            "[loss]\nbits = [1, 5]",
+            r"\[loss\] bits: bits=5 is no precision of a code",
+        ),
+        ("[loss]\nbits = [1]\n[model]\ntune = 'masked'", "leave out bits"),
         ("[model]\nhidden = 4\ntune = 'encoder'", r"\[model\]: hidden and orthogonal describe an adapter"),
         ("[loss]\nweights = [1, 'a']", r"\[loss\] weights 1: .*got 'a'"),
         ("[model]\nnesting = 'dim:8'", r"\[model\] nesting: 'dim:8' is not a nesting"),

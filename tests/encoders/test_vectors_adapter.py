@@ -18,12 +18,13 @@ from nestling.cut import RAW, CutRule, cut
 from nestling.encoders.maps import NestedAdapter, PCARotation
 from nestling.encoders.maps.examples import Examples
 from nestling.errors import ConfigError, DataError, GranularityError, NoGainWarning
-from nestling.granularity import Nesting
+from nestling.granularity import Granularity, Nesting
 from nestling.losses import InfoNCE, Nested, Triplet
 from nestling.schedules import RandomSome
 from nestling.search.exact.neighbours import nearest, nearest_each
 from nestling.testing import ELASTIC_LAWS, ElasticExample
 from nestling.training import TrainConfig
+from nestling.vectors.stored import StoredVectors
 
 DIM = 32
 SIZES = Nesting.parse("dim=4,8,32")
@@ -333,6 +334,26 @@ def test_losses_of_ones_own():
     assert all(torch.equal(before[name], value) for name, value in nested.state_dict().items())
     with pytest.raises(GranularityError, match="one nesting"):
         NestedAdapter("dim=4,32", loss=nested).fit(x, pairs=y)
+
+
+@pytest.mark.filterwarnings("ignore::nestling.errors.NoGainWarning")
+def test_a_loss_over_bits_gives_the_map_a_code_of_the_second_vectors(tmp_path):
+    x, y = pairs(400)
+    loss = Nested(InfoNCE(), SIZES.times(bits=[1, 4, 32]))
+    adapter = NestedAdapter(SIZES, loss=loss, max_steps=3, batch_size=64).fit(x, pairs=y)
+    expected = CutRule().calibrated(adapter.transform(y))
+    assert adapter.rule == expected
+    assert set(adapter.losses_after_) == set(loss.nesting)
+    adapter.save(tmp_path / "adapter")
+    loaded = NestedAdapter.load(tmp_path / "adapter")
+    assert (loaded.rule, loaded.losses_after_) == (expected, adapter.losses_after_)
+    assert clone(adapter).rule.code is None
+    small = loaded.extract("dim=8")
+    assert small.rule == CutRule()
+    assert set(small.losses_after_) == set(loss.nesting.up_to(Granularity(dim=8, bits=32)))
+    stored = StoredVectors(y).mapped(loaded, tmp_path / "mapped")
+    assert np.allclose(stored([3], at="dim=8,bits=4"), cut(adapter.transform(y)[3:4], 8, expected, bits=4))
+    assert loaded.fit(x, pairs=y).rule.code is None, "the loss is not saved"
 
 
 def test_all_settings_of_the_training():

@@ -61,6 +61,7 @@ def encode(
             _write_array(output, matrix, source, texts)
         else:
             nesting, rule = encoder.nesting.up_to(granularity), encoder.rule.again
+            rule = rule if granularity == encoder.nesting.full else rule.without_code
             _write_folder(output, matrix, nesting, rule, source, model)
     say(f"{rows:,} vectors of {dim} dims")
     answer = {"vectors": str(output), "rows": rows, "granularity": str(granularity)}

@@ -280,7 +280,10 @@ class StoredVectors:
         name = " + ".join(filter(None, (self.encoder, type(by).__name__))) if encoder is None else encoder
         values = (by.transform(self.values[rows]).astype(np.float32) for rows in blocks_of(self.values))
         blocks = (check_vectors(block, "mapped vectors") for block in values)
-        self._write(folder, blocks, by.nesting, by.rule, Precision(np.dtype(np.float32), 32), name)
+        floats = Precision(np.dtype(np.float32), 32)
+        precisions = floats.precisions(by.rule)
+        nesting = by.nesting.times(bits=precisions) if precisions else by.nesting
+        self._write(folder, blocks, nesting, by.rule, floats, name)
         return StoredVectors.load(folder)
 
     def with_table(self, ids: Ids | None, fields: Any, columns: Mapping[str, str]) -> StoredVectors:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from torch import nn
 
+from nestling.axes import FLOAT_BITS
 from nestling.domains.text.train_plan import TrainPlan
 from nestling.granularity import Nesting
 from nestling.losses import AlignScores, AlignVectors, Nested
 from nestling.losses.alignment import Alignment
+from nestling.losses.nested import read_weights
 from nestling.schedules import Cross, Every, RandomPrefix, RandomSome, Sandwich, Schedule
 
 
 def planned_loss(plan: TrainPlan, base: nn.Module, nesting: Nesting) -> Nested:
-    """``base`` over ``nesting``, with the weights, the schedule and the self-distillation of a plan."""
-    loss = plan.loss
+    """``base`` over ``nesting`` and the bits of a plan, with its weights, schedule and self-distillation."""
+    loss, weights = plan.loss, read_weights(nesting, plan.loss.weights)
+    if loss.bits is not None:
+        nesting = nesting.times(bits=[*loss.bits, max(FLOAT_BITS)])
     schedules: dict[str, Schedule] = {
         "every": Every(),
         "random_some": RandomSome(loss.draw_count),
@@ -29,7 +33,7 @@ def planned_loss(plan: TrainPlan, base: nn.Module, nesting: Nesting) -> Nested:
     return Nested(
         base,
         nesting,
-        weights=loss.weights,
+        weights={g: weights[g.replace(bits=None)] for g in nesting},
         schedule=schedules[loss.draw],
         align=aligned[loss.align],
         deep_documents=loss.deep_documents,

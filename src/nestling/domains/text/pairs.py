@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from nestling.cut import RAW, cut
+from nestling.cut import RAW, CutRule, cut
 from nestling.domains.text.train_plan import TrainPlan
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.origin import TrainedFrom
@@ -21,6 +21,9 @@ from nestling.losses.nested import Views
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import Task
 from nestling.training import fit
+
+# The spread of an entry is then known to about 1 %.
+_CALIBRATION_ROWS = 8192
 
 ToViews: TypeAlias = Callable[..., Views]
 
@@ -41,7 +44,8 @@ def train_on_pairs(
         objective: the loss of a batch; its nesting becomes that of the result.
         held_out: a task whose sweeps are logged during training; None logs none.
     """
-    model = TextEncoder(copy.deepcopy(start.model), objective.loss.nesting, start.rule)
+    nesting = objective.loss.nesting
+    model = TextEncoder(copy.deepcopy(start.model), nesting.without("bits"), start.rule.without_code)
     model.trained_from = TrainedFrom(plan.model.encoder)
 
     def evaluate(step: int) -> dict[str, float]:
@@ -58,7 +62,16 @@ def train_on_pairs(
         folder=plan.output.folder,
         evaluate=None if held_out is None else evaluate,
     )
+    if "bits" in nesting.axes:
+        model.rule = _calibrated(model.eval(), rows)
     return model.eval()
+
+
+def _calibrated(model: TextEncoder, rows: Dataset[tuple[str, str, float]]) -> CutRule:
+    """The rule of a trained encoder with a code of its vectors of the second texts."""
+    count = len(rows)  # type: ignore[arg-type]
+    texts = dict.fromkeys(rows[number][1] for number in range(0, count, -(-count // _CALIBRATION_ROWS)))
+    return model.rule.calibrated(model.encode(list(texts)))
 
 
 class PairObjective(nn.Module):

@@ -76,7 +76,8 @@ def pretrain_by_plan(plan: TrainPlan) -> TextEncoder:
         raise ConfigError('tune = "masked" needs a file of texts and a nesting of dims and layers; give both')
     texts = read_texts(plan.data.texts, **read_roles(plan.data.columns, TEXT_ROLES), leave_out_blank=True)
     start = TextEncoder.open(plan.model.encoder)
-    encoder = TextEncoder(copy.deepcopy(start.model), Nesting.parse(plan.model.nesting), start.rule)
+    rule = start.rule.without_code
+    encoder = TextEncoder(copy.deepcopy(start.model), Nesting.parse(plan.model.nesting), rule)
     encoder.trained_from = TrainedFrom(plan.model.encoder)
     write_plan(plan, Path(plan.output.folder) / "plan.toml")
     pretrain(

@@ -121,7 +121,7 @@ class TextStudy:
     def _fit_map(self, loss: Nested, folder: str) -> NestedAdapter:
         plan = self.plan
         adapter = NestedAdapter(
-            loss.nesting,
+            loss.nesting.without("bits"),
             hidden=plan.model.hidden,
             orthogonal=plan.model.orthogonal,
             loss=loss,

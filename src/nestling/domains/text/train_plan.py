@@ -17,6 +17,7 @@ from pydantic import field_validator, model_validator
 
 from nestling.arguments.constraints import OneOf, Real, Whole, constraints_of
 from nestling.arguments.paths import home_path
+from nestling.bits import check_bits
 from nestling.data.masking import MaskedTexts
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import Nesting
@@ -92,7 +93,8 @@ class ModelPlan(PlanTable):
             raise ValueError("hidden and orthogonal describe an adapter; leave them out or tune the adapter")
         if self.tune == "adapter" and self.nesting and Nesting.parse(self.nesting).axes != ("dim",):
             raise ValueError(
-                "an adapter is cut on dim alone; tune the encoder, or give a nesting of dims alone"
+                "an adapter is cut on dim alone; tune the encoder, or give a nesting of dims alone (and bits "
+                "by themselves)"
             )
         return self
 
@@ -113,6 +115,8 @@ class LossPlan(PlanTable):
         align_weight: weight of the self-distillation term.
         align_temperature: temperature of its softmax; by default that of the loss for scores, 1 for vectors.
         deep_documents: take documents from the last layer at every granularity.
+        bits: bits of an entry to train for besides floats, such as ``1,2,4,8``: the loss sees documents as
+            their codes hold them, and the model gets a code for storing vectors. By default only floats.
         chunk_size: number of texts encoded at a time, by gradient caching, to save memory; by default a whole
             batch.
     """
@@ -126,7 +130,15 @@ class LossPlan(PlanTable):
     align_weight: Annotated[float, Real(least=0)] = 1.0
     align_temperature: Annotated[float | None, Real(above=0) | None] = None
     deep_documents: bool = False
+    bits: list[int] | None = None
     chunk_size: Annotated[int | None, Whole(1) | None] = None
+
+    @field_validator("bits")
+    @classmethod
+    def _are_codes(cls, bits: list[int] | None) -> list[int] | None:
+        for each in bits or ():
+            check_bits(each)
+        return sorted(set(bits)) if bits else None
 
 
 class MaskingPlan(PlanTable):
@@ -165,6 +177,12 @@ class TrainPlan(PlanTable):
     masking: MaskingPlan = MaskingPlan()
     train: TrainConfig = TrainConfig()
     output: OutputPlan = OutputPlan()
+
+    @model_validator(mode="after")
+    def _masked_texts_have_no_bits(self) -> Self:
+        if self.model.tune == "masked" and self.loss.bits is not None:
+            raise ValueError("bits are trained on pairs, not on masked texts; leave out bits")
+        return self
 
     @model_validator(mode="after")
     def _scored_pairs_tune_the_encoder(self) -> Self:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from nestling.arguments.paths import home_path
+from nestling.bits import MOST_ROWS, BitCode
 from nestling.cut import CutRule
 from nestling.elastic import Cost
 from nestling.encoders.maps.examples import Examples
@@ -45,7 +46,8 @@ class NestedAdapter(VectorMap):
             if there are only vectors and the map keeps their size; see the guide for figures.
         loss: the loss at one size, in place of the default; called as ``loss(z, targets=)`` for vectors
             alone, ``loss(x, y)`` for pairs, ``loss(z, labels=)`` for labels. A
-            :class:`~nestling.losses.nested.Nested` is used as it is, with its weights and schedule.
+            :class:`~nestling.losses.nested.Nested` is used as it is, with its weights and schedule. If that
+            is over ``bits`` too, ``rule`` gets a code of the mapped vectors (of ``pairs``, if given).
         temperature: of the default loss. None is 0.5 for vectors alone and 1 for labels, both in standard
             deviations of the cosines, and 0.05 for pairs.
         epochs: passes over the vectors.
@@ -140,6 +142,7 @@ class NestedAdapter(VectorMap):
         trained = train_adapter(self._settings(), examples, nesting, folder)
         self.module_, self.log_, self.nesting_ = trained.module, trained.log, nesting
         self.losses_before_, self.losses_after_ = trained.losses_before, trained.losses_after
+        self.code_ = self._calibrated(x if other is None else other) if trained.over_bits else None
         held = examples.at(trained.reporting)
         self.report_ = compare_with_truncation(self.transform, held, nesting, self.rule)
         self.report_.warn(type(self).__name__, self.n_features_in_)
@@ -151,8 +154,10 @@ class NestedAdapter(VectorMap):
         small = NestedAdapter(**{**copy.deepcopy(self.get_params()), "nesting": nesting})
         small.module_, small.log_ = self.module_.extract(at), self.log_
         small.report_ = self.report_.up_to(nesting)
-        small.losses_before_ = {g: self.losses_before_[g] for g in nesting}
-        small.losses_after_ = {g: self.losses_after_[g] for g in nesting}
+        for name in ("losses_before_", "losses_after_"):
+            found = {g: loss for g, loss in getattr(self, name).items() if g.replace(bits=None) in nesting}
+            setattr(small, name, found)
+        small.code_ = self.code_ if nesting == self.nesting else None
         return small._fitted_at(nesting, self)
 
     def cost(self, at: At = None) -> Cost:
@@ -190,7 +195,9 @@ class NestedAdapter(VectorMap):
         report = FitReport.from_json(settings.pop("report", None))
         if settings["config"] is not None:
             settings["config"] = TrainConfig(**settings["config"])
-        adapter = cls(nesting, rule=manifest.read_cut(), **settings)
+        rule = manifest.read_cut()
+        adapter = cls(nesting, rule=rule.without_code, **settings)
+        adapter.code_ = rule.code
         adapter.module_, adapter.log_ = Adapter.load(home_path(folder) / _MODULE), TrainLog()
         adapter.losses_before_, adapter.losses_after_ = losses
         adapter.report_ = report
@@ -208,6 +215,11 @@ class NestedAdapter(VectorMap):
             seed=self.seed,
         )
         return AdapterSettings(config, self.hidden, self.orthogonal, self.loss, self.temperature)
+
+    def _calibrated(self, x: Vectors) -> BitCode:
+        """The code of some vectors under the map."""
+        rule = self.rule.without_code
+        return rule.calibrated(self.transform(x[:: -(-len(x) // MOST_ROWS)])).needed_code
 
     def _read_nesting(self) -> Nesting:
         nesting = read_sizes(self.__dict__["nesting"], self.n_features_in_)

@@ -51,6 +51,7 @@ class TrainedAdapter(NamedTuple):
     losses_before: dict[Granularity, float]
     losses_after: dict[Granularity, float]
     reporting: Ints
+    over_bits: bool
 
 
 def train_adapter(
@@ -71,9 +72,9 @@ def train_adapter(
     before = objective.check(module, batches)
     config = _with_evaluations(config, len(training))
     log = fit(module, objective, training, config, folder=folder, evaluate=evaluate)
-    after = dict(zip(nesting, objective.best_losses.tolist(), strict=True))
+    after = dict(zip(objective.loss.nesting, objective.best_losses.tolist(), strict=True))
     best = _plain(objective.best, orthogonal=parametrize.is_parametrized(module.linear))
-    return TrainedAdapter(best, log, before, after, reporting)
+    return TrainedAdapter(best, log, before, after, reporting, "bits" in objective.loss.nesting.axes)
 
 
 class AdapterObjective(nn.Module):
@@ -101,13 +102,13 @@ class AdapterObjective(nn.Module):
         self.temperature = usual if settings.temperature is None else settings.temperature
         loss = self._usual_loss() if settings.loss is None else copy.deepcopy(settings.loss)
         self.loss = loss if isinstance(loss, Nested) else Nested(loss, nesting)
-        if self.loss.nesting != nesting:
+        if self.loss.nesting.without("bits") != nesting:
             raise GranularityError(
                 f"the loss is nested over {self.loss.nesting}, the adapter over {nesting}; use one nesting"
             )
         self.best = copy.deepcopy(start).requires_grad_(False)
         self.register_buffer("best_total", torch.tensor(torch.inf, dtype=torch.float64))
-        self.register_buffer("best_losses", torch.zeros(len(nesting), dtype=torch.float64))
+        self.register_buffer("best_losses", torch.zeros(len(self.loss.nesting), dtype=torch.float64))
 
     def _usual_loss(self) -> nn.Module:
         if self.examples.kind == "pairs":

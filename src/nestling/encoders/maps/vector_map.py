@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 
 from nestling.arguments.arrays import as_array
+from nestling.bits import BitCode
 from nestling.cut import CutRule, check_vectors, cut, cut_each
 from nestling.elastic import Origin, resolve_each
 from nestling.errors import ConfigError, DataError, require
@@ -34,6 +36,7 @@ class VectorMap(
 
     n_features_in_: int
     nesting_: Nesting
+    code_: BitCode | None = None
 
     # Constructor arguments stay unchanged in __dict__, where scikit-learn looks for them.
 
@@ -49,9 +52,10 @@ class VectorMap(
 
     @property
     def rule(self) -> CutRule:
-        """Applied to vectors after a cut; L2 normalisation by default."""
+        """Applied to vectors after a cut, L2 normalisation by default; with the code of ``fit``, if any."""
         given: CutRule | None = self.__dict__["rule"]
-        return CutRule() if given is None else given
+        rule = CutRule() if given is None else given
+        return rule if self.code_ is None else replace(rule, code=self.code_)
 
     @rule.setter
     def rule(self, value: CutRule | None) -> None:

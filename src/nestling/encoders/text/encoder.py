@@ -87,7 +87,7 @@ class TextEncoder(nn.Module):
         self.nesting = Nesting.of(nesting or dims or usual_sizes(full))
         check_nesting(self.nesting, model)
         self.model = absorb_rule(model, rule)
-        self.rule = CutRule("none", rule.after)
+        self.rule = rule.of_encoder(self.nesting.full["dim"])
         self.trained_from = TrainedFrom()
         self._counted: dict[int | None, float] = {}
         self.eval()
@@ -243,7 +243,8 @@ class TextEncoder(nn.Module):
         """
         granularity = self._resolve(at)
         small = copy.deepcopy(self._stock(granularity))
-        encoder = TextEncoder(small, self.nesting.up_to(granularity), self.rule)
+        rule = self.rule if granularity == self.nesting.full else self.rule.without_code
+        encoder = TextEncoder(small, self.nesting.up_to(granularity), rule)
         encoder.nesting_is_assumed, encoder.trained_from = self.nesting_is_assumed, self.trained_from
         return encoder.train(self.training)
 

@@ -91,7 +91,7 @@ class StaticEncoder:
         self.nesting_is_assumed = nesting is None and declared is None
         self.nesting = Nesting.of(nesting or declared or usual_sizes(full))
         _check_nesting(self.nesting, full)
-        self.rule = CutRule("none", rule.after)
+        self.rule = rule.of_encoder(self.nesting.full["dim"])
         self.parts = replace(parts, layers=layers, about=about)
         self.trained_from = TrainedFrom()
 
