@@ -103,6 +103,7 @@ class Nested(nn.Module):
     """
 
     base: Any
+    _codes: Any  # a ModuleDict of running codes by rest
 
     @checked(reduction=OneOf(get_args(Reduction)), seed=Whole(0))
     def __init__(
@@ -144,7 +145,7 @@ class Nested(nn.Module):
         draw = self._draw()
         totals: list[Tensor] = []
         losses: dict[Granularity, Tensor] = {}
-        views = {view: self._rounded(columns, view) for view in self.nesting.rests}
+        views = self._rounded(columns)
         for (view, bits), drawn in _by_vectors(draw).items():
             total, found = self._at_one_precision(views[view].at(bits), drawn, rest)
             totals.append(total)
@@ -188,7 +189,7 @@ class Nested(nn.Module):
             raise
         return loss
 
-    def _aligned(self, align: Alignment, views: Mapping[Granularity, Rounded], draw: Draw) -> Tensor:
+    def _aligned(self, align: Alignment, views: Mapping[Granularity, _Batch], draw: Draw) -> Tensor:
         after = CutRule("none", self.rule.after)
 
         def vectors(g: Granularity) -> list[Tensor]:
@@ -197,12 +198,19 @@ class Nested(nn.Module):
 
         return align(vectors, draw, self.nesting.full)
 
-    def _rounded(self, columns: Sequence[Views], rest: Granularity) -> Rounded:
-        """The embeddings of every column at one rest, at any precision."""
-        others = self.nesting.full.rest if self.deep_documents else rest
-        found = [column[rest if place == 0 else others] for place, column in enumerate(columns)]
-        code = self._codes[str(others)] if self._codes else None
-        return Rounded(found, code, self.quantisation.both_sides)
+    def _rounded(self, columns: Sequence[Views]) -> dict[Granularity, _Batch]:
+        """The embeddings of every column at each rest, at any precision."""
+        documents: dict[Granularity, Rounded] = {}
+        batches = {}
+        for rest in self.nesting.rests:
+            first = min(1, len(columns) - 1)  # a single column is one of documents
+            others = self.nesting.full.rest if self.deep_documents and first else rest
+            if others not in documents:
+                code = self._codes[str(others)] if self._codes else None
+                documents[others] = Rounded([column[others] for column in columns[first:]], code)
+            queries = Rounded([column[rest] for column in columns[:first]], None, documents[others])
+            batches[rest] = _Batch(queries, documents[others], self.quantisation.both_sides)
+        return batches
 
     def code(self, rest: Granularity | None = None) -> BitCode:
         """The code that the embeddings are rounded by now; None is that of the full granularity.
@@ -289,6 +297,18 @@ class Nested(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Continue the sequence of samples."""
         self._steps = int(state)
+
+
+class _Batch(NamedTuple):
+    """The embeddings of a batch at one rest."""
+
+    queries: Rounded
+    documents: Rounded
+    both_sides: bool
+
+    def at(self, bits: int) -> list[Tensor]:
+        """All columns at one precision."""
+        return [*self.queries.at(bits if self.both_sides else 32), *self.documents.at(bits)]
 
 
 def _holds_tensors_of(base: object, size: int) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nestling.arguments.constraints import Real, Whole, checked
-from nestling.axes import CODE_BITS, FLOAT_BITS
+from nestling.axes import FLOAT_BITS
 from nestling.bits import BitCode, cell_values, decode_tensor, encode_tensor
 from nestling.cut import RAW, SMALLEST_NORM, cut
 
@@ -92,41 +93,62 @@ class RunningCode(nn.Module):
 
 
 class Rounded:
-    """The columns of a batch at every precision; the codes of a column are made once.
+    """Columns of a batch at every precision; their codes are made once, when they are needed first.
 
     Args:
-        columns: embeddings ``Float[rows, dim]``, queries first.
-        code: None if the columns are used as floats only.
-        both_sides: as in :class:`Quantisation`. A single column is always rounded.
+        columns: embeddings ``Float[rows, dim]``.
+        code: None if they are used as floats only.
+        like: columns whose code is used as it is in this batch, in place of one that follows these.
     """
 
-    def __init__(self, columns: Sequence[Tensor], code: RunningCode | None, both_sides: bool) -> None:
-        self.columns, self.code, self.queries = list(columns), code, min(1, len(columns) - 1)
-        self.floats = 0 if both_sides else self.queries
-        self._held: list[_Column] | None = None
+    def __init__(
+        self, columns: Sequence[Tensor], code: RunningCode | None, like: Rounded | None = None
+    ) -> None:
+        self.columns, self.code, self.like = list(columns), code, like
 
     def at(self, bits: int) -> list[Tensor]:
         """The columns at one precision; gradients pass straight through the rounding."""
         if bits == max(FLOAT_BITS):
             return self.columns
-        if bits in CODE_BITS and self.code is not None:
-            rounded = [column.at(bits) for column in self._encoded(self.code)]
-        else:
-            rounded = [cut(x, x.shape[-1], RAW, bits=bits) for x in self.columns[self.floats :]]
-        return [*self.columns[: self.floats], *rounded]
+        if bits in FLOAT_BITS:
+            return [cut(x, x.shape[-1], RAW, bits=bits) for x in self.columns]
+        return [column.at(bits) for column in self._encoded]
 
-    def _encoded(self, code: RunningCode) -> list[_Column]:
-        if self._held is None:
-            wide = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in self.columns]
-            with torch.no_grad():
-                lengths = [x.norm(dim=-1, keepdim=True).clamp_min(SMALLEST_NORM) for x in wide]
-                units = [x / length for x, length in zip(wide, lengths, strict=True)]
-            centre, spread = code(torch.cat(units[self.queries :]))
-            self._held = [
-                _Column(x, unit, length, encode_tensor(unit, centre, spread.detach()), centre, spread)
-                for x, unit, length in zip(wide, units, lengths, strict=True)
-            ][self.floats :]
-        return self._held
+    @cached_property
+    def _units(self) -> list[_Unit]:
+        return [_Unit.of(x) for x in self.columns]
+
+    @cached_property
+    def _terms(self) -> tuple[Tensor, Tensor]:
+        """Centre and spread."""
+        if self.like is not None:
+            return self.like._terms
+        assert self.code is not None
+        found: tuple[Tensor, Tensor] = self.code(torch.cat([each.unit for each in self._units]))
+        return found
+
+    @cached_property
+    def _encoded(self) -> list[_Column]:
+        centre, spread = self._terms
+        return [
+            _Column(*each, encode_tensor(each.unit, centre, spread.detach()), centre, spread)
+            for each in self._units
+        ]
+
+
+class _Unit(NamedTuple):
+    """Embeddings in float32 or better, their unit vectors and their lengths."""
+
+    x: Tensor
+    unit: Tensor
+    length: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> _Unit:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        with torch.no_grad():
+            length = wide.norm(dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
+            return cls(wide, wide / length, length)
 
 
 class _Column(NamedTuple):
