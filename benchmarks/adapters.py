@@ -131,7 +131,7 @@ def main() -> None:
                 start = time.perf_counter()
                 fitted = fit(seed)
                 seconds = time.perf_counter() - start
-                rows = list(rows_of(model, method, seed, sweep(fitted, task), fitted, seconds))
+                rows = list(rows_of(model, method, seed, sweep(fitted, task, bits=None), fitted, seconds))
                 values = [row["ndcg@10"] for row in rows]
                 print(f"{model:10} {method:40} {seed} {' '.join(map(str, values))}", flush=True)
                 results.add(*rows)

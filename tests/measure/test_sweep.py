@@ -124,7 +124,7 @@ def test_layer_norm_before_the_cut_is_done_once() -> None:
         def forward_each(self, x: np.ndarray, /, granularities: Any = None) -> dict[Granularity, np.ndarray]:
             return {g: cut(x, g["dim"], rule) for g in resolve_each(self.nesting, granularities)}
 
-    elastic = sweep(Prepared(NESTING, rule), TASK, resamples=10)
+    elastic = sweep(Prepared(NESTING, rule), TASK, bits=None, resamples=10)
     assert [row.value for row in plain.column()] == pytest.approx([row.value for row in elastic.column()])
     raw = sweep(identity, TASK, NESTING, resamples=10)
     assert [row.value for row in plain.column()] != [row.value for row in raw.column()]
@@ -170,7 +170,7 @@ def test_an_encode_method_is_preferred() -> None:
 
 
 def test_latency_is_measured_on_request() -> None:
-    curve = sweep(Layered(NESTING), TASK, latency=True, resamples=10)
+    curve = sweep(Layered(NESTING), TASK, bits=None, latency=True, resamples=10)
     assert all(row.latency_ms is not None and row.latency_ms > 0 for row in curve.rows)
     assert curve.choose(max_ms=1e6) == Granularity(dim=16)
     labels = np.arange(80) % 3
@@ -193,7 +193,7 @@ class Empty:
 def test_bad_requests_are_refused() -> None:
     with pytest.raises(ConfigError, match="no nesting of its own"):
         sweep(identity, TASK)
-    with pytest.raises(GranularityError, match="the axis dim, not layer"):
+    with pytest.raises(GranularityError, match="not layer; leave layer out"):
         sweep(identity, TASK, Nesting.parse("layer=1,2 x dim=4,8"))
     with pytest.raises(DataError, match="do not fit vectors of 16 entries"):
         sweep(identity, TASK, Nesting.parse("dim=4,32"))

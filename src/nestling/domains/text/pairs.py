@@ -50,7 +50,7 @@ def train_on_pairs(
 
     def evaluate(step: int) -> dict[str, float]:
         assert held_out is not None
-        curve = sweep(model, held_out, seed=plan.train.seed, truncation=False)
+        curve = sweep(model, held_out, bits=None, seed=plan.train.seed, truncation=False)
         return {f"{row.metric}@{row.granularity}": row.value for row in curve.rows}
 
     fit(

@@ -131,6 +131,7 @@ class NeighbourClassification(_Labelled):
     k: int = 1
 
     name = "classification by neighbours"
+    stored = ("train",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

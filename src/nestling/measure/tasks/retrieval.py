@@ -83,6 +83,7 @@ class Retrieval:
 
     name = "retrieval"
     needs = "vectors"
+    stored = ("documents",)
 
     def __post_init__(self) -> None:
         if not hasattr(self.qrels, "grades"):

@@ -50,6 +50,8 @@ class Task(Protocol):
         name: the name of the task in tables.
         needs: ``"vectors"`` if it is scored from full-size vectors, ``"answers"`` if it needs what the
             model outputs at every granularity (logits).
+        stored: optional; the names of the inputs whose vectors are stored, so that a sweep over ``bits``
+            holds them in codes. By default all: see :func:`stored_inputs`.
     """
 
     name: str
@@ -94,6 +96,11 @@ class ComparesWithFull(Task, Protocol):
             rule: what happens before and after the cut.
         """
         ...
+
+
+def stored_inputs(task: Task) -> tuple[str, ...]:
+    """The inputs whose vectors are stored, such as documents; the others, such as queries, stay floats."""
+    return tuple(getattr(task, "stored", task.inputs))
 
 
 def is_relative(task: Task) -> bool:
@@ -265,6 +272,12 @@ class Robustness:
         """The inputs to encode."""
         parts = {"clean": self.clean, "shifted": self.shifted}
         return {f"{part} {name}": x for part, task in parts.items() for name, x in task.inputs.items()}
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The stored inputs of both tasks."""
+        parts = {"clean": self.clean, "shifted": self.shifted}
+        return tuple(f"{part} {name}" for part, task in parts.items() for name in stored_inputs(task))
 
     def with_inputs(self, inputs: Mapping[str, Any]) -> Robustness:
         """The same task on other inputs, such as their vectors."""
