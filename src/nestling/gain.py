@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from nestling.granularity import Granularity
+
+_MOST_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ def verdict_of(gains: Sequence[Gain], metric: str, what: str = "Training") -> st
     'Training pays at dim=8 (ndcg@10 +0.100); at dim=64 plain truncation is as good.'
     """
     column = [gain for gain in gains if gain.metric == metric]
+    if len({gain.granularity.get("bits") for gain in column}) == 1:
+        column = [replace(gain, granularity=gain.granularity.replace(bits=None)) for gain in column]
     sizes = {
         verdict: [gain for gain in column if gain.verdict == verdict]
         for verdict in ("better", "as good", "worse")
@@ -62,4 +66,6 @@ def verdict_of(gains: Sequence[Gain], metric: str, what: str = "Training") -> st
 def _named(part: Sequence[Gain], whole: Sequence[Gain]) -> str:
     if len(part) == len(whole) > 1:
         return "every size"
+    if len(part) > _MOST_NAMED:
+        return f"{len(part)} of {len(whole)} sizes"
     return ", ".join(str(gain.granularity) for gain in part)

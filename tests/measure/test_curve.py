@@ -154,10 +154,22 @@ def test_a_curve_has_every_metric_everywhere(rows: tuple[Row, ...]) -> None:
 def test_the_table_says_it_all() -> None:
     lines = CURVE.table().splitlines()
     assert lines[0] == "nested on retrieval: 500 examples, 95% intervals of 1,000 resamples"
-    assert lines[1].split() == ["granularity", "bytes", "FLOPs", "model", "bytes", "ms", "ndcg@10", "kept"]
-    dim64 = "dim=64         256    2 M          200   2  0.790 [0.780, 0.800]     98.8 % [97.8, 99.8]"
+    assert lines[1].split() == [
+        "granularity",
+        "bytes",
+        "FLOPs",
+        "model",
+        "bytes",
+        "ms",
+        "ndcg@10",
+        "kept",
+        "front",
+    ]
+    dim64 = "dim=64         256    2 M          200   2  0.790 [0.780, 0.800]     98.8 % [97.8, 99.8]      *"
     assert lines[3] == dim64
-    assert len({len(line) for line in lines[1:]}) == 1
+    assert lines[4].endswith("]")  # 128 costs more and is no better
+    assert len({len(line) for line in lines[1:4]}) == 1
+    assert lines[-1].startswith("* on the Pareto front")
     assert "FLOPs" not in make((row(8, 0.4), row(256, 0.8))).table()
 
 

@@ -148,12 +148,17 @@ def choose(column: Sequence[Row], targets: Targets, cheapest: CostName = "vector
         raise ConfigError(f"no granularity meets {targets}; the cheapest is {least.granularity} with {spent}")
     if not targets.ask_for_quality:
         # Of equally good ones the cheapest: max takes the first of equals.
-        by_cost = sorted(affordable, key=lambda row: row.costs(cheapest))
+        by_cost = sorted(affordable, key=lambda row: _price(row, cheapest))
         return max(by_cost, key=lambda row: _or_least(row.value))
     meeting = [row for row in affordable if targets.reach(row)]
     if not meeting:
         raise ConfigError(_best_reachable(affordable, targets))
-    return min(meeting, key=lambda row: row.costs(cheapest))
+    return min(meeting, key=lambda row: _price(row, cheapest))
+
+
+def _price(row: Row, cheapest: CostName) -> tuple[float, ...]:
+    """Fewer dims, which are faster, decide between equal costs."""
+    return (*row.costs(cheapest), row.granularity.get("dim", 0))
 
 
 def _best_reachable(affordable: Sequence[Row], targets: Targets) -> str:
@@ -169,10 +174,21 @@ def _best_reachable(affordable: Sequence[Row], targets: Targets) -> str:
 
 
 def pareto(column: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows that no other beats by being no worse in any cost and in quality, and better in one."""
+    """The rows that no other beats by being no worse in any cost and in quality, and better in one.
+
+    Over ``bits``, ``dim`` and ``bits`` cost bytes alone: the other costs are those of the rest in full.
+    """
+    costs = {row: row.costs() for row in column}
+    if any("bits" in row.granularity for row in column):
+        of_rest: dict[Granularity, tuple[float, ...]] = {}
+        for row in column:
+            _, *others = row.costs()
+            known = of_rest.get(row.granularity.rest, others)
+            of_rest[row.granularity.rest] = tuple(map(max, known, others))
+        costs = {row: (float(row.vector_bytes), *of_rest[row.granularity.rest]) for row in column}
 
     def beats(one: Row, other: Row) -> bool:
-        gains = [(b, a) for a, b in zip(one.costs(), other.costs(), strict=True)]
+        gains = [(b, a) for a, b in zip(costs[one], costs[other], strict=True)]
         gains.append((_or_least(one.value), _or_least(other.value)))
         return all(ours >= theirs for ours, theirs in gains) and any(ours > theirs for ours, theirs in gains)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -148,8 +148,33 @@ class Curve:
         return choose(self.column(metric), targets, cheapest).granularity
 
     def pareto(self, metric: str | None = None) -> tuple[Row, ...]:
-        """The rows of a metric that no other beats by being no worse in any cost and in quality."""
+        """The rows of a metric that no other beats by being no worse in any cost and in quality.
+
+        On a curve over ``bits``, sizes and precisions of an embedding cost bytes alone; FLOPs and the other
+        costs tell layers and such apart.
+        """
         return pareto(self.column(metric))
+
+    def part(self, granularities: Iterable[At]) -> Curve:
+        """The curve at some granularities alone; the full one is always among them.
+
+        Example:
+            ``curve.part(row.granularity for row in curve.pareto())``, the Pareto front.
+
+        Raises:
+            GranularityError: for one that was not measured.
+        """
+        kept = {self.nesting.resolve(at) for at in granularities} | {self.nesting.full}
+        plain = self.truncation
+        if plain is not None:
+            both = [g for g in plain.nesting if g in kept]
+            plain = plain.part(both) if both else None
+        return replace(
+            self,
+            rows=tuple(row for row in self.rows if row.granularity in kept),
+            truncation=plain,
+            gains=tuple(gain for gain in self.gains if gain.granularity in kept),
+        )
 
     @classmethod
     def mean(cls, curves: Sequence[Curve], *, name: str | None = None) -> Curve:
@@ -171,6 +196,8 @@ class Curve:
 
     def table(self, format: Format = "text") -> str:  # noqa: A002 - pandas' and git's name for it
         """Costs, values with their intervals, shares of the full quality, and truncation beside.
+
+        The smallest vectors come first. A column marks the Pareto front, unless all rows are on it.
 
         Args:
             format: ``"text"``, ``"markdown"``, ``"latex"`` (with booktabs), or ``"csv"``: one line a
@@ -227,17 +254,21 @@ class Curve:
         *,
         others: Sequence[Curve] = (),
         metric: str | None = None,
+        chosen: At = None,
         style: Style | None = None,
         mixed: bool = False,
     ) -> None:
         """Draw the curve over bytes, with intervals, into a file (.png, .svg, .pdf) or matplotlib axes.
 
-        Its axis starts at 0, unless the values would fill less than a quarter of it; it is marked then.
+        A curve over ``bits`` is one line a precision, with the Pareto front behind them; others beside it are
+        drawn in full precision and as their own front. The axis of values starts at 0, unless the values
+        would fill less than a quarter of it; it is marked then.
 
         Args:
             target: a file or axes.
             others: curves to draw beside this one and its plain truncation, such as baselines.
             metric: the metric to draw, the main one by default.
+            chosen: a granularity to ring.
             style: size, font and resolution of the file, such as ``Style(width=3.3, font_size=7)``.
             mixed: let the others be of other data.
 
@@ -247,7 +278,8 @@ class Curve:
             MissingExtraError: if matplotlib is not installed.
             StorageError: if the file cannot be written.
         """
-        plot.plot([self, *self._beside(others, mixed=mixed)], target, self._metric(metric), style)
+        ringed = self.nesting.resolve(chosen) if chosen else None
+        plot.plot([self, *self._beside(others, mixed=mixed)], target, self._metric(metric), style, ringed)
 
     @checked(examples=Whole(1))
     def to_html(

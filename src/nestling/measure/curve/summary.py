@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
-from nestling.measure.curve.table import percent, short
+from nestling.measure.curve.table import kept_text, short
 
 if TYPE_CHECKING:
     from nestling.measure.curve.choice import Row
@@ -45,11 +45,6 @@ class Choice:
         row = curve.row(curve.choose(keep=KEEP))
         return cls(row, curve.row(), f"cheapest that surely keeps {KEEP:.0%}")
 
-    @property
-    def share(self) -> float:
-        """Of the bytes of the full granularity."""
-        return self.row.vector_bytes / self.full.vector_bytes
-
 
 def headline(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, vectors: int) -> list[str]:
     """Sentences, the most important first.
@@ -71,16 +66,14 @@ def _saved(choice: Choice, vectors: int) -> str:
     row, full = choice.row, choice.full
     if row.granularity == full.granularity:
         return f"Nothing smaller than the full {full.granularity} is surely as good."
-    kept = (
-        f"keeps {percent(row.kept)} ({percent(row.kept_low)} to {percent(row.kept_high)}) of the full "
-        f"{row.metric} in"
-    )
+    saved = f"{_bytes(row, vectors)} in place of {_bytes(full, vectors)} for {vectors:,} vectors"
     if math.isnan(row.kept):
-        kept = "takes"
-    return (
-        f"{row.granularity} {kept} {percent(choice.share)} of the bytes: "
-        f"{_bytes(row, vectors)} in place of {_bytes(full, vectors)} for {vectors:,} vectors."
-    )
+        return f"{row.granularity} takes {row.vector_bytes:,} bytes a vector: {saved}."
+    kept = f"{kept_text(row)} of the {row.metric}"
+    if row.vector_bytes == full.vector_bytes:
+        return f"{row.granularity} keeps {kept} of {full.granularity}."
+    spent = f"{row.vector_bytes:,} bytes a vector ({row.granularity})"
+    return f"{spent} keep {kept} of {full.vector_bytes:,}: {saved}."
 
 
 def _beside(curve: Curve, others: Sequence[Curve], row: Row, vectors: int) -> Iterator[str]:

@@ -10,7 +10,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Literal, get_args
 
 from nestling.arguments.constraints import OneOf, check
+from nestling.axes import FLOAT_BITS
 from nestling.errors import ConfigError, DataError
+from nestling.granularity import Granularity
 from nestling.measure.curve.choice import Row
 from nestling.measure.curve.grid import Grid
 from nestling.measure.curve.provenance import check_same_data
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 Format = Literal["text", "markdown", "latex", "csv"]
 
 _COSTS = {"flops": "FLOPs", "model_bytes": "model bytes", "latency_ms": "ms"}
+_BYTES_WIDE = 7
+_FRONT = "* on the Pareto front: no other costs as little and is as good."
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -34,8 +38,10 @@ def table(curve: Curve, format: Format = "text") -> str:  # noqa: A002 - see Cur
         return tidy([curve])
     if format != "text":
         return formatted(cells(curve), format)
-    verdict = [curve.verdict] if curve.verdict else []
-    return "\n".join([caption(curve), aligned(cells(curve)), *verdict])
+    lines = cells(curve)
+    notes = [_FRONT] if "front" in lines[0] else []
+    return "
+".join([caption(curve), aligned(lines), *notes, *filter(None, [curve.verdict])])
 
 
 def check_format(given: str) -> None:
@@ -53,15 +59,32 @@ def cells(curve: Curve) -> list[list[str]]:
     costs = [name for name in _COSTS if getattr(curve.rows[0], name) is not None]
     gains = {gain.granularity: gain for gain in curve.gains if gain.metric == main}
     beside = ["truncation", "gain"] if gains else []
-    header = ["granularity", "bytes", *(_COSTS[name] for name in costs), main, "kept", *beside, *rest]
+    front = set(curve.pareto())
+    marked = ["front"] if len(front) < len(curve.nesting) else []
+    header = [
+        "granularity",
+        "bytes",
+        *(_COSTS[name] for name in costs),
+        main,
+        "kept",
+        *marked,
+        *beside,
+        *rest,
+    ]
 
     def line(row: Row) -> list[str]:
         spent = [f"{row.vector_bytes:,}", *(_cost(name, row) for name in costs)]
         others = [value_text(curve.row(row.granularity, metric)) for metric in rest]
         plain = _beside(curve, row) if beside else []
-        return [str(row.granularity), *spent, value_text(row), kept_text(row), *plain, *others]
+        mark = ["*" if row in front else ""] if marked else []
+        return [str(row.granularity), *spent, value_text(row), kept_text(row), *mark, *plain, *others]
 
-    return [header, *map(line, curve.column())]
+    return [header, *map(line, by_bytes(curve.column()))]
+
+
+def by_bytes(column: Iterable[Row]) -> list[Row]:
+    """Rows in the order of tables: the smallest vectors first, of equal ones the fastest."""
+    return sorted(column, key=lambda row: (row.vector_bytes, row.flops or 0, row.granularity.get("dim", 0)))
 
 
 def _beside(curve: Curve, row: Row) -> list[str]:
@@ -113,13 +136,19 @@ def _latex(text: str) -> str:
 
 def chart(curve: Curve, metric: str | None = None, width: int = 40) -> str:
     """One bar a granularity, as long as its quality."""
-    column = curve.column(metric)
+    column = by_bytes(curve.column(metric))
     most = max((row.value for row in column if row.value > 0), default=1.0)
     lines = [
-        [str(row.granularity), _bar(row.value / most, width), f"{row.value:.3f}", percent(row.kept)]
+        [
+            str(row.granularity),
+            f"{row.vector_bytes:,} B".rjust(_BYTES_WIDE),
+            _bar(row.value / most, width),
+            f"{row.value:.3f}",
+            percent(row.kept),
+        ]
         for row in column
     ]
-    return f"{column[0].metric} of {curve.name} ({curve.task})\n{aligned(lines, left=2)}"
+    return f"{column[0].metric} of {curve.name} ({curve.task})\n{aligned(lines, left=3)}"
 
 
 def grid(curve: Curve, metric: str | None = None, cost: CostName | None = None) -> str:
@@ -163,7 +192,10 @@ def compare(
     if format == "csv":
         return tidy(curves)
     metric = metric or curves[0].metrics[0]
-    columns = [{row.granularity: row for row in curve.column(metric)} for curve in curves]
+    has_bits = {"bits" in curve.nesting.axes for curve in curves}
+    columns = [
+        {_in_floats(row.granularity, has_bits): row for row in curve.column(metric)} for curve in curves
+    ]
     merged = {g: row.vector_bytes for column in reversed(columns) for g, row in column.items()}
     lines = [["granularity", "bytes", *(curve.name for curve in curves)]]
     for granularity, size in sorted(merged.items(), key=lambda item: (item[1], str(item[0]))):
@@ -172,6 +204,12 @@ def compare(
     if format != "text":
         return formatted(lines, format)
     return f"{metric} on {curves[0].task}, {curves[0].confidence:.0%} intervals\n{aligned(lines)}"
+
+
+def _in_floats(granularity: Granularity, has_bits: set[bool]) -> Granularity:
+    """The granularity; beside curves without the axis ``bits``, those in float32 name no bits either."""
+    both = len(has_bits) > 1 and granularity.get("bits") == max(FLOAT_BITS)
+    return granularity.replace(bits=None) if both else granularity
 
 
 def caption(curve: Curve) -> str:

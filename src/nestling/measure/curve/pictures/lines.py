@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nestling.picture import Scale
 
 if TYPE_CHECKING:
+    from nestling.granularity import Granularity
     from nestling.measure.curve.choice import Row
     from nestling.measure.curve.curve import Curve
 
@@ -39,23 +40,41 @@ class Chart:
         over: the cost on the horizontal axis.
         logarithmic: whether the axis of costs is.
         lines: in the order of the curves.
+        front: what the first curve reaches at best with so many bytes, if it has precisions.
+        chosen: a line of one row, which is marked.
     """
 
     metric: str
     over: str
     logarithmic: bool
     lines: tuple[Line, ...]
+    front: Line | None = None
+    chosen: Line | None = None
 
     @classmethod
-    def of(cls, curves: Sequence[Curve], metric: str) -> Chart:
+    def of(cls, curves: Sequence[Curve], metric: str, chosen: Granularity | None = None) -> Chart:
         """The chart of curves that all have the metric.
+
+        The first is one line a precision. Others that have precisions are drawn in full precision, and as the
+        front of all their sizes and precisions.
+
+        Args:
+            curves: what to draw.
+            metric: of the vertical axis.
+            chosen: a granularity of the first.
 
         Raises:
             ConfigError: for a metric that a curve lacks.
         """
         over, place = _scale(curves)
-        lines = [line for curve in curves for line in _lines(curve, metric, place)]
-        return cls(metric, over, over == _BYTES, tuple(lines))
+        first, *others = curves
+        lines = [
+            *_lines(first, metric, place),
+            *(line for other in others for line in _beside(other, metric, place)),
+        ]
+        point = None if chosen is None else Line("chosen", *_placed([first.row(chosen, metric)], place))
+        front = _front(first, metric, place, "Pareto front") if "bits" in first.nesting.axes else None
+        return cls(metric, over, over == _BYTES, tuple(lines), front, point)
 
     @property
     def places(self) -> list[int]:
@@ -70,14 +89,36 @@ class Chart:
 
 
 def _lines(curve: Curve, metric: str, place: Callable[[Row], int]) -> Iterator[Line]:
-    """A line for each setting of the axes other than ``dim``."""
+    """A line for each setting of the axes other than ``dim``, such as a precision."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row in curve.column(metric):
         others = row.granularity.replace(dim=None)
         found[f"{curve.name}, {others}" if others and "dim" in row.granularity else curve.name].append(row)
     for name, rows in found.items():
         rows.sort(key=place)
-        yield Line(name, tuple(map(place, rows)), tuple(rows))
+        yield Line(name, *_placed(rows, place))
+
+
+def _beside(curve: Curve, metric: str, place: Callable[[Row], int]) -> Iterator[Line]:
+    if "bits" not in curve.nesting.axes:
+        yield from _lines(curve, metric, place)
+        return
+    full = curve.nesting.full["bits"]
+    yield from _lines(curve.part(g for g in curve.nesting if g["bits"] == full), metric, place)
+    yield _front(curve, metric, place, f"{curve.name}, best dim and bits")
+
+
+def _front(curve: Curve, metric: str, place: Callable[[Row], int], name: str) -> Line:
+    """The rows that are better than all that take no more bytes."""
+    best: list[Row] = []
+    for row in sorted(curve.column(metric), key=lambda row: (place(row), -row.value)):
+        if not best or row.value > best[-1].value:
+            best.append(row)
+    return Line(name, *_placed(best, place))
+
+
+def _placed(rows: Sequence[Row], place: Callable[[Row], int]) -> tuple[tuple[int, ...], tuple[Row, ...]]:
+    return tuple(map(place, rows)), tuple(rows)
 
 
 def _scale(curves: Sequence[Curve]) -> tuple[str, Callable[[Row], int]]:

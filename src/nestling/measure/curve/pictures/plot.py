@@ -11,12 +11,27 @@ from nestling.measure.curve.pictures.lines import Chart
 from nestling.picture import Panel, Style, draw, legend, look_of, title_of, value_axis
 
 if TYPE_CHECKING:
+    from nestling.granularity import Granularity
     from nestling.measure.curve.curve import Curve
 
 _MOST_LABELS = 20
+_FRONT = {"color": "#33353b", "alpha": 0.22, "linewidth": 7, "solid_capstyle": "round", "zorder": 1}
+_RING = {
+    "marker": "o",
+    "markersize": 13,
+    "markerfacecolor": "none",
+    "markeredgecolor": "k",
+    "linestyle": "none",
+}
 
 
-def plot(curves: Sequence[Curve], target: Any, metric: str, style: Style | None = None) -> None:
+def plot(
+    curves: Sequence[Curve],
+    target: Any,
+    metric: str,
+    style: Style | None = None,
+    chosen: Granularity | None = None,
+) -> None:
     """Plot a metric of every curve against bytes per vector, or against their only other axis.
 
     Args:
@@ -24,13 +39,14 @@ def plot(curves: Sequence[Curve], target: Any, metric: str, style: Style | None 
         target: a file (.png, .svg or .pdf) or matplotlib axes.
         metric: that all curves have.
         style: of the file.
+        chosen: a granularity of the first, to ring.
 
     Raises:
         ConfigError: for another kind of file, or a metric that a curve lacks.
         MissingExtraError: if matplotlib is not installed.
         StorageError: if the file cannot be written.
     """
-    chart = Chart.of(curves, metric)
+    chart = Chart.of(curves, metric, chosen)
     title = f"{curves[0].task}: {metric} with {curves[0].confidence:.0%} CI"
     draw(target, lambda axes: _draw(chart, axes, title), style=style)
 
@@ -48,7 +64,7 @@ def _map(curve: Curve, metric: str) -> Panel:
 def _draw(chart: Chart, axes: Any, title: str) -> None:
     if chart.logarithmic:
         axes.set_xscale("log", base=2)
-    drawn = []
+    drawn, names = [], [line.name for line in chart.lines]
     for number, line in enumerate(chart.lines):
         look = look_of(number)
         axes.fill_between(
@@ -67,6 +83,10 @@ def _draw(chart: Chart, axes: Any, title: str) -> None:
             dashes=look.dashes or (None, None),
             label=line.name,
         )
+    for line, settings in ((chart.front, _FRONT), (chart.chosen, _RING)):
+        if line is not None:
+            drawn += axes.plot(line.places, [row.value for row in line.rows], label=line.name, **settings)
+            names.append(line.name)
     places = chart.places
     shown = _spread(places) if chart.logarithmic else places[:: -(-len(places) // _MOST_LABELS)]
     axes.set_xticks(shown, [f"{each:,}" for each in shown], rotation=45 * (len(shown) > 8))
@@ -75,7 +95,7 @@ def _draw(chart: Chart, axes: Any, title: str) -> None:
     value_axis(axes, chart.metric)
     title_of(axes, title)
     axes.grid(visible=True)
-    legend(axes, drawn, [line.name for line in chart.lines])
+    legend(axes, drawn, names)
 
 
 def _spread(sizes: Sequence[int]) -> list[int]:

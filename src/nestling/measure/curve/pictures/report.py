@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
 from nestling.measure.curve.pictures.lines import Chart
-from nestling.measure.curve.pictures.svg import key, line_chart
+from nestling.measure.curve.pictures.svg import front_key, key, line_chart
 from nestling.measure.curve.summary import Choice, headline
-from nestling.measure.curve.table import cells, percent, short
+from nestling.measure.curve.table import by_bytes, cells, percent, short
 from nestling.picture.series import COLOURS, DARK_COLOURS
 
 if TYPE_CHECKING:
@@ -147,31 +147,24 @@ def _facts(curve: Curve) -> str:
 
 def _figure(curves: Sequence[Curve], metric: str, number: int, choice: Choice | None) -> str:
     """The picture of one metric and the names of its lines."""
-    chart = Chart.of([curve for curve in curves if metric in curve.metrics], metric)
-    place = None
-    if choice is not None:
-        here = (line.places[line.rows.index(row)] for line in chart.lines for row in line.rows)
-        rows = [row for line in chart.lines for row in line.rows]
-        place = next(
-            (x for x, row in zip(here, rows, strict=True) if row.granularity == choice.row.granularity), None
-        )
+    chosen = None if choice is None else choice.row.granularity
+    chart = Chart.of([curve for curve in curves if metric in curve.metrics], metric, chosen)
     names = "".join(f"<li>{key(n)}{escape(line.name)}</li>" for n, line in enumerate(chart.lines))
+    if chart.front is not None:
+        names += f"<li>{front_key()}{chart.front.name}</li>"
     note = f'<span class="note">{chart.scale.note}</span>' if chart.scale.cut else ""
     return (
         f"<figure><figcaption><b>{escape(metric)}</b>{note}</figcaption>"
-        f'<div class="plot">{line_chart(chart, number, place)}</div><ul class="legend">{names}</ul></figure>'
+        f'<div class="plot">{line_chart(chart, number)}</div><ul class="legend">{names}</ul></figure>'
     )
 
 
 def _table(curve: Curve, number: int, choice: Choice | None) -> tuple[float, str]:
     """A table, the smallest vectors first, in a frame that scrolls; and its width on a screen in pixels."""
     head, *lines = cells(curve)
-    ordered = sorted(
-        zip(curve.column(), lines, strict=True), key=lambda pair: (pair[0].vector_bytes, pair[0].flops or 0)
-    )
     width = sum(_LETTER * max(map(_longest, column)) + _PADDING for column in zip(head, *lines, strict=True))
     rows = []
-    for row, (first, *rest) in ordered:
+    for row, (first, *rest) in zip(by_bytes(curve.column()), lines, strict=True):
         is_chosen = number == 1 and choice is not None and row.granularity == choice.row.granularity
         badge = ' <span class="badge">chosen</span>' if is_chosen else ""
         cells_of = "".join(f"<td>{_cell(text)}</td>" for text in rest)

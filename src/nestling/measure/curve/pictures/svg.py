@@ -53,13 +53,12 @@ class _Frame:
         return math.log2(place) if self.logarithmic else place
 
 
-def line_chart(chart: Chart, number: int, chosen: int | None) -> str:
+def line_chart(chart: Chart, number: int) -> str:
     """An SVG element: every line with its band and its own marker, and a tooltip on each point.
 
     Args:
         chart: what to draw.
         number: of the picture on its page; its names of parts hold it.
-        chosen: the place that was chosen, which is marked.
     """
     frame = _Frame.of(chart)
     title, described = f"chart-{number}-title", f"chart-{number}-description"
@@ -68,15 +67,28 @@ def line_chart(chart: Chart, number: int, chosen: int | None) -> str:
         f'<title id="{title}">{escape(chart.metric)} over {escape(chart.over)}</title>',
         f'<desc id="{described}">{escape(_description(chart))}</desc>',
         *_values(frame),
-        *_costs(frame, chart.over, chosen),
+        *_costs(frame, chart.over, chart.chosen),
         f'<svg class="stretched" viewBox="0 0 {_GRID} {_GRID}" preserveAspectRatio="none">',
     ]
+    if chart.front is not None:
+        along = _joined(zip(chart.front.places, (row.value for row in chart.front.rows), strict=True), frame)
+        parts.append(f'<polyline class="front" points="{along}"/>')
     for place, line in enumerate(chart.lines):
         parts += _stretched(line, frame, place)
     parts.append("</svg>")
     for place, line in enumerate(chart.lines):
         parts += _points(line, frame, place)
+    if chart.chosen is not None and math.isfinite(value := chart.chosen.rows[0].value):
+        x, y = frame.x(chart.chosen.places[0]), frame.y(value)
+        parts.append(f'<circle class="ring" cx="{x}%" cy="{y}%" r="8"/>')
     return "\n".join([*parts, "</svg>"])
+
+
+def front_key() -> str:
+    """A piece of the Pareto front, for a legend."""
+    return (
+        '<svg class="key" width="38" height="14" aria-hidden="true"><path class="front" d="M4,7H34"/></svg>'
+    )
 
 
 def key(number: int) -> str:
@@ -109,9 +121,9 @@ def _values(frame: _Frame) -> Iterator[str]:
         yield '<svg y="100%" class="at"><path class="cut" d="M-6,-5l12,-5M-6,-10l12,-5"/></svg>'
 
 
-def _costs(frame: _Frame, over: str, chosen: int | None) -> Iterator[str]:
+def _costs(frame: _Frame, over: str, chosen: Line | None) -> Iterator[str]:
     if chosen is not None:
-        x = frame.x(chosen)
+        x = frame.x(chosen.places[0])
         side = "end" if x > 80 else "start"
         shift = -6 if side == "end" else 6
         yield f'<line class="chosen" x1="{x}%" x2="{x}%" y1="0" y2="100%"/>'
