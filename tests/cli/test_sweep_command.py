@@ -11,6 +11,7 @@ import pytest
 
 import commands
 from nestling.cli.terminal.messages import in_flags
+from nestling.measure import Curve
 from nestling.vectors.stored import StoredVectors
 
 RNG = np.random.default_rng(0)
@@ -42,13 +43,12 @@ def test_row_i_asks_for_row_i(files: Path) -> None:
 
 def test_judgements_name_rows_or_ids(files: Path) -> None:
     (files / "rows.tsv").write_text("".join(f"{i}\t0\t{i}\t1\n" for i in range(0, 200, 2)))
-    by_row = run(
-        files / "documents.npy", "--queries", files / "queries.npy", "--relevant", files / "rows.tsv"
-    )
+    asked = ("--queries", files / "queries.npy", "--name", "same")
+    by_row = run(files / "documents.npy", *asked, "--relevant", files / "rows.tsv")
     assert "100 examples" in by_row.stdout, by_row.output
     StoredVectors(X, ids=[f"d{i}" for i in range(200)]).save(files / "named")
     (files / "ids.tsv").write_text("".join(f"{i}\td{i}\t1\n" for i in range(0, 200, 2)))
-    by_id = run(files / "named", "--queries", files / "queries.npy", "--relevant", files / "ids.tsv")
+    by_id = run(files / "named", *asked, "--relevant", files / "ids.tsv")
     assert by_id.stdout.splitlines()[2:] == by_row.stdout.splitlines()[2:]
     wrong = run(files / "named", "--queries", files / "queries.npy", "--relevant", files / "rows.tsv")
     assert "judged documents is there, such as '0'" in str(wrong.exception)
@@ -114,3 +114,56 @@ def test_the_flag_that_names_columns_of_pairs_is_named(tmp_path: Path) -> None:
 )
 def test_flags_that_do_not_fit_are_named(flags: tuple[str, ...], message: str) -> None:
     assert message in str(run("vectors.npy", *flags).exception)
+
+
+def test_precisions_are_measured_and_chosen_among(files: Path) -> None:
+    given = (files / "documents.npy", "--queries", files / "queries.npy", "--measures", "ndcg")
+    front = run(*given, "-o", files / "report")
+    assert front.exit_code == 0, front.output
+    curve = Curve.load(files / "report" / "curve.json")
+    assert str(curve.nesting) == "dim=8,16 x bits=1,2,4,8,32"
+    table, grid = front.stdout.split("\n\n")
+    shown = {line.split()[0] for line in table.splitlines() if line.startswith("dim=")}
+    assert shown == {str(row.granularity) for row in curve.pareto()} | {"dim=16,bits=32"}
+    assert len(shown) < len(curve.nesting)
+    assert len(grid.splitlines()) == 2 + 5
+    assert {path.name for path in (files / "report").iterdir()} == {
+        "curve.json", "curve.png", "grid.png", "report.html",
+    }  # fmt: skip
+    everything = run(*given, "--all").stdout.split("\n\n")[0]
+    assert everything.count("dim=") == len(curve.nesting)
+    assert run(*given, "--format", "csv").stdout.count("dim=") == len(curve.nesting)
+
+    def choose(*flags: object) -> Result:
+        return CliRunner().invoke(app, ["choose", str(files / "report" / "curve.json"), *map(str, flags)])
+
+    assert choose("--keep", 0.9).stdout.strip() == str(curve.choose(keep=0.9))
+    assert choose("--keep", 0.9, "--bits", 32).stdout.strip() == str(curve.choose(keep=0.9, bits=32))
+    assert json.loads(choose("--max-bytes", 8, "--json").stdout)["vector_bytes"] <= 8
+    assert "the curve has bits=1, 2, 4, 8, 32" in str(choose("--keep", 0.9, "--bits", 16).exception)
+
+
+def test_bits_say_which_precisions(files: Path) -> None:
+    given = (files / "documents.npy", "--queries", files / "queries.npy", "--all")
+    assert run(*given, "--bits", 32).stdout.count(",bits=") == 0
+    two = run(*given, "--bits", "2,32", "--nesting", "dim=8,16", "--both-sides").stdout
+    assert two.count("bits=2 ") == 2
+    named = run(*given, "--nesting", "dim=4,16 x bits=4,32").stdout
+    assert named.count("bits=4 ") == 2
+    assert "bits=5 is no precision" in str(run(*given, "--bits", "5").exception)
+    StoredVectors(X).calibrated(np.tile(X, (2, 1))).extract("dim=16,bits=4", files / "codes")
+    assert "holds codes of 4 bits" in str(run(files / "codes", *given[1:]).exception)
+
+
+def test_a_calibrated_folder_is_measured_in_its_own_codes(files: Path) -> None:
+    strange = 5 + np.tile(X, (2, 1))
+    StoredVectors(X, "dim=8,16").calibrated(strange).save(files / "strange")
+    StoredVectors(X, "dim=8,16").save(files / "plain")
+    values = []
+    for name in ("strange", "plain"):
+        result = run(files / name, "--queries", files / "queries.npy", "--bits", "2,32", "--json")
+        assert result.exit_code == 0, result.output
+        rows = json.loads(result.stdout)["rows"]
+        found = {(row["granularity"], row["metric"]): row["value"] for row in rows}
+        values.append(found["dim=16,bits=2", "ndcg@10"])
+    assert values[0] < values[1]

@@ -17,6 +17,7 @@ from nestling.cli.terminal.output import check_results, say, show, show_json
 if TYPE_CHECKING:
     from nestling.granularity import Nesting
     from nestling.measure.curve.curve import Curve
+    from nestling.vectors.stored import StoredVectors
 
 _TARGETS = "Targets"
 
@@ -36,6 +37,14 @@ def sweep(
     nesting: Annotated[
         str | None, typer.Option(help="Sizes to measure; by default those that the model was trained for.")
     ] = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            help="Precisions of the stored vectors: 1, 2, 3, 4, 8 (codes), 16, 32 (floats); "
+            "by default 1,2,4,8,32, or with --nesting those that it names."
+        ),
+    ] = None,
+    both_sides: Annotated[bool, typer.Option("--both-sides", help="Hold queries in codes too.")] = False,
     truncation: Annotated[
         bool, typer.Option(help="Compare a trained model with plain truncation of its base model.")
     ] = True,
@@ -49,12 +58,15 @@ def sweep(
             autocompletion=options_of("measure.curve.table", "Format"),
         ),
     ] = "text",
+    show_all: Annotated[
+        bool, typer.Option("--all", help="Show every size and precision, not the Pareto front alone.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure quality and cost at every granularity.
+    """Measure quality and cost at every size and precision.
 
     MODEL is a text model or a file of vectors. A model that nestling trained is compared with plain
-    truncation of its base model.
+    truncation of its base model. Documents are stored in few bits, queries stay floats.
 
     Example: nestling sweep nestling-demo/model --pairs my.csv -o report
     """
@@ -64,22 +76,33 @@ def sweep(
     check_format(format)
     check_results(output, "curve.json", "curve.png", "grid.png", "report.html")
     wanted = None if nesting is None else Nesting.parse(nesting)
+    how: dict[str, Any] = {
+        "bits": "default" if bits is None else Nesting.parse(f"bits={bits}").sizes("bits"),
+        "both_sides": both_sides,
+        "name": name or model,
+        "latency": latency,
+        "truncation": truncation,
+    }
     measure = _curve_of_vectors if flags.are_of_vectors else _curve_of_model
-    curve = measure(model, wanted, flags, name=name or model, latency=latency, truncation=truncation)
+    curve = measure(model, wanted, flags, **how)
     if output is not None:
         _write(curve, output)
     grid = [curve.grid()] if len(curve.nesting.axes) == 2 and format == "text" else []
-    show(curve.to_json() if as_json else "\n\n".join([curve.table(format), *grid]))  # type: ignore[arg-type]
+    shown = curve if show_all or format == "csv" else _front(curve)
+    show(curve.to_json() if as_json else "\n\n".join([shown.table(format), *grid]))  # type: ignore[arg-type]
 
 
 def _curve_of_vectors(path: str, nesting: Nesting | None, flags: TaskFlags, **how: Any) -> Curve:
+    from nestling.measure.precision import DEFAULT_BITS
     from nestling.measure.sweep import sweep as measure
     from nestling.vectors.opening import open_vectors
 
-    stored = open_vectors(path)
+    stored = _in_floats(open_vectors(path), path)
     task = vector_task(stored, flags)
+    if nesting is None and how["bits"] == "default":
+        how["bits"] = DEFAULT_BITS
     how |= {"seed": flags.seed, "source": flags.source, "rule": stored.rule}
-    return measure(_as_stored, task, nesting or stored.nesting, **how)
+    return measure(_as_stored, task, nesting or stored.sizes, **how)
 
 
 def _as_stored(vectors: Any) -> Any:
@@ -87,20 +110,49 @@ def _as_stored(vectors: Any) -> Any:
 
 
 def _curve_of_model(model: str, nesting: Nesting | None, flags: TaskFlags, **how: Any) -> Curve:
+    from nestling.axes import OF_ONE_EMBEDDING
     from nestling.encoders.text.names import check_model
     from nestling.encoders.text.opening import open_encoder
     from nestling.measure.sweep import sweep as measure
 
     check_model(model)
     task = text_task(flags)
-    of_layers = nesting if nesting is not None and nesting.axes != ("dim",) else None
+    of_layers = None
+    if nesting is not None and set(nesting.axes) - set(OF_ONE_EMBEDDING):
+        of_layers = nesting.without("bits")
     how |= {"seed": flags.seed, "source": flags.source}
     return measure(open_encoder(model, of_layers), task, nesting, **how)
 
 
+def _in_floats(stored: StoredVectors, path: str) -> StoredVectors:
+    """Vectors that precisions can be measured of."""
+    from nestling.errors import DataError
+    from nestling.vectors.planes import BitPlanes
+
+    if isinstance(stored.values, BitPlanes):
+        raise DataError(
+            f"{path} holds codes of {stored.values.bits} bits; measure the floats that they were made from"
+        )
+    return stored
+
+
+def _front(curve: Curve) -> Curve:
+    """The rows to show: where there are precisions, those that no other beats."""
+    if "bits" not in curve.nesting.axes:
+        return curve
+    return curve.part(row.granularity for row in curve.pareto())
+
+
 def _write(curve: Curve, output: Path) -> None:
+    from nestling.errors import ConfigError
+    from nestling.measure.curve.summary import Choice
+
     curve.save(output / "curve.json")
-    curve.plot(output / "curve.png")
+    try:
+        chosen = Choice.of(curve, None).row.granularity
+    except ConfigError:  # nothing keeps enough; the report says so
+        chosen = None
+    curve.plot(output / "curve.png", chosen=chosen)
     if len(curve.nesting.axes) == 2:
         curve.heatmap(output / "grid.png")
     curve.to_html(output / "report.html")
@@ -132,6 +184,10 @@ def choose(
     max_model_bytes: Annotated[
         float | None, typer.Option(help="The most bytes of the model.", rich_help_panel=_TARGETS)
     ] = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(help="Precisions to choose among, such as 8,32; by default all."),
+    ] = None,
     metric: Annotated[
         str | None,
         typer.Option(
@@ -141,10 +197,11 @@ def choose(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose the cheapest granularity that meets all targets.
+    """Choose the size and precision of fewest bytes that meet all targets.
 
     Example: nestling choose nestling-demo/curve.json --keep 0.99
     """
+    from nestling.granularity import Nesting
     from nestling.measure.curve.curve import Curve
 
     measured = Curve.load(curve)
@@ -155,11 +212,13 @@ def choose(
         max_ms=max_ms,
         max_flops=max_flops,
         max_model_bytes=max_model_bytes,
+        bits=None if bits is None else Nesting.parse(f"bits={bits}").sizes("bits"),
         metric=metric,
     )
     if as_json:
         row = measured.row(chosen, metric)
-        show_json({"granularity": str(chosen), "metric": row.metric, "value": row.value, "low": row.low})
+        figures = {"metric": row.metric, "value": row.value, "low": row.low}
+        show_json({"granularity": str(chosen), **figures, "vector_bytes": row.vector_bytes})
     else:
         show(str(chosen))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from nestling.arguments.constraints import OneOf, Real, check, checked
+from nestling.axes import FLOAT_BITS
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
 
@@ -159,6 +160,22 @@ def choose(column: Sequence[Row], targets: Targets, cheapest: CostName = "vector
 def _price(row: Row, cheapest: CostName) -> tuple[float, ...]:
     """Fewer dims, which are faster, decide between equal costs."""
     return (*row.costs(cheapest), row.granularity.get("dim", 0))
+
+
+def of_precision(column: Sequence[Row], bits: int | Iterable[int]) -> list[Row]:
+    """The rows of some precisions; those that name none are float32.
+
+    Raises:
+        ConfigError: if none was measured.
+    """
+    wanted = {bits} if isinstance(bits, int) else set(bits)
+    measured = {row: row.granularity.get("bits", max(FLOAT_BITS)) for row in column}
+    if not wanted & set(measured.values()):
+        known = ", ".join(map(str, sorted(set(measured.values()))))
+        raise ConfigError(
+            f"bits={', '.join(map(str, sorted(wanted)))} was not measured; the curve has bits={known}"
+        )
+    return [row for row, precision in measured.items() if precision in wanted]
 
 
 def _best_reachable(affordable: Sequence[Row], targets: Targets) -> str:

@@ -14,7 +14,7 @@ from nestling.errors import ConfigError, DataError, require, unknown
 from nestling.gain import Gain, verdict_of
 from nestling.granularity import At, Granularity, Nesting
 from nestling.measure.curve import file, runs, table
-from nestling.measure.curve.choice import CostName, Row, Targets, choose, pareto
+from nestling.measure.curve.choice import CostName, Row, Targets, choose, of_precision, pareto
 from nestling.measure.curve.pictures import plot, report
 from nestling.measure.curve.provenance import check_same_data
 from nestling.measure.curve.table import Format
@@ -120,6 +120,7 @@ class Curve:
         max_ms: float | None = None,
         max_flops: float | None = None,
         max_model_bytes: float | None = None,
+        bits: int | Iterable[int] | None = None,
         metric: str | None = None,
         cheapest: CostName = "vector_bytes",
     ) -> Granularity:
@@ -134,6 +135,7 @@ class Curve:
             max_ms: most milliseconds of one use.
             max_flops: most multiply-adds for one input.
             max_model_bytes: most bytes of what answers, such as weights.
+            bits: precisions to choose among, such as those that a database holds; all by default.
             metric: what quality is, the main metric by default.
             cheapest: the cost that is compared first; the others decide between equals.
 
@@ -145,7 +147,8 @@ class Curve:
             ``encoder.extract(curve.choose(keep=0.99))``
         """
         targets = Targets(keep, at_least, max_bytes, max_ms, max_flops, max_model_bytes)
-        return choose(self.column(metric), targets, cheapest).granularity
+        column = self.column(metric) if bits is None else of_precision(self.column(metric), bits)
+        return choose(column, targets, cheapest).granularity
 
     def pareto(self, metric: str | None = None) -> tuple[Row, ...]:
         """The rows of a metric that no other beats by being no worse in any cost and in quality.
