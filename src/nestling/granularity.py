@@ -333,8 +333,9 @@ class Nesting(Sequence[Granularity]):
             )
         for axis in at:
             if axis not in self.full:
+                hint = "; precisions are of stored vectors, so leave bits out here" if axis == "bits" else ""
                 raise GranularityError(
-                    f"the nesting {self} has no axis {axis!r}; it has {', '.join(self.axes)}"
+                    f"the nesting {self} has no axis {axis!r}; it has {', '.join(self.axes)}{hint}"
                 )
         return dict(at)
 

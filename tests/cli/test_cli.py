@@ -59,8 +59,8 @@ def test_every_verb_shows_an_example() -> None:
 def test_the_demo_measures_chooses_and_searches(demo: tuple[Path, str]) -> None:
     folder, said = demo
     assert "Chosen: dim=" in said
-    sentences = [line for line in said.splitlines() if line.startswith(("Nothing smaller", "dim="))]
-    assert "1.02 GB" in " ".join(sentences) or "Nothing smaller" in sentences[-1]
+    assert re.search(r"\d bytes a vector \(dim=\d+,bits=\d\) keep .* of 1,024: .* in place of 1.02 GB", said)
+    assert re.search(r"As codes of \d bits they take [\d.]+ k?B\.", said)
     curves = [Curve.load(folder / "curves" / f"{number}.json").name for number in range(1, 6)]
     assert curves == ["nested", "truncation", "trained at full size, then cut", "pca", "random dims"]
     columns = re.compile(
@@ -104,9 +104,10 @@ def test_a_model_is_measured_chosen_extracted_and_used(
     swept = run("sweep", model, "--pairs", pairs, "-o", report, "--json")
     assert swept.exit_code == 0, talk(swept)
     rows = json.loads(swept.stdout)["rows"]
-    assert {row["granularity"] for row in rows} == {"dim=8", "dim=32", "dim=256"}
-    chosen = run("choose", report / "curve.json", "--max-bytes", 128)
-    assert chosen.stdout.strip() in ("dim=8", "dim=32")
+    assert {row["granularity"].partition(",")[0] for row in rows} == {"dim=8", "dim=32", "dim=256"}
+    assert {row["granularity"].partition("=")[2].partition("=")[2] for row in rows} == {*"1248", "32"}
+    chosen = run("choose", report / "curve.json", "--max-bytes", 128, "--bits", 32)
+    assert chosen.stdout.strip() in ("dim=8,bits=32", "dim=32,bits=32")
     small = tmp_path / "small"
     extracted = json.loads(run("extract", model, "--at", "dim=32", "-o", small, "--json").stdout)
     assert extracted["model"] == str(small)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nestling.domains.text.collection import Collection
     from nestling.domains.text.train_plan import TrainPlan
     from nestling.granularity import Granularity
+    from nestling.measure.curve.choice import Row
     from nestling.measure.curve.curve import Curve
 
 DEMO_FOLDER = Path("nestling-demo")
@@ -52,7 +53,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="The folder for everything that it makes.")] = DEMO_FOLDER,
     seed: Seed = 0,
 ) -> None:
-    """Train a nested model on real text, choose a size, and search.
+    """Train a nested model on real text, choose a size and precision, and search.
 
     By default the text is the docstrings of your installed Python packages.
 
@@ -98,20 +99,22 @@ def _show_all(plan: TrainPlan, encoder: str, output: Path, seed: int, *, has_own
     say(f"2 of 5: encoding with {encoder}, training a nested adapter")
     nested = study.train()
 
-    say("3 of 5: measuring every size on the held-out pairs")
+    say("3 of 5: measuring every size and precision on the held-out pairs")
     curve, *baselines = study.measure(nested)
 
     say("4 of 5: choosing")
     chosen = curve.choose(keep=_KEEP)
     _report(curve, baselines, chosen, output)
 
-    say(f"5 of 5: making all {len(everything):,} texts searchable at {chosen}")
+    size = chosen.replace(bits=None)
+    say(f"5 of 5: making all {len(everything):,} texts searchable at {size}")
     nested.save(output / "model")
     asked = study.validation.queries[:_COMPARED]
-    with _collect(nested, everything, chosen, output / COLLECTION, asked, seed) as collection:
+    with _collect(nested, everything, size, output / COLLECTION, asked, seed) as collection:
         _compare_with_exact(collection, study.test.queries)
         for query in study.test.queries[:3] if has_own else _EXAMPLES:
             _show_hits(collection, query)
+        _show_bytes(curve.row(chosen), len(collection))
     question = study.test.queries[3] if has_own else NEXT_SEARCH
     where = "" if output == DEMO_FOLDER else f"{output / COLLECTION} "
     show(f'\nNext: nestling search {where}"{question}"')
@@ -124,18 +127,34 @@ def _report(curve: Curve, baselines: list[Curve], chosen: Granularity, output: P
     curve.save(output / "curve.json")
     for number, each in enumerate([curve, *baselines], start=1):
         each.save(output / "curves" / f"{number}.json")
-    curve.plot(output / "curve.png", others=baselines)
+    curve.plot(output / "curve.png", others=baselines, chosen=chosen)
     curve.to_html(output / "report.html", others=baselines, chosen=chosen)
-    show("")
-    show(compare([curve, *baselines]))
-    show("")
-    show(curve.table())
-    show("")
-    show(curve.chart())
-    show(f"\nChosen: {chosen}, the cheapest size that keeps {_KEEP:.0%} of the full quality.")
+    floats = [each.part(_floats(each)) for each in (curve, *baselines)]
+    front = curve.part(row.granularity for row in curve.pareto())
+    for text in (compare(floats), curve.grid(), front.table(), front.chart()):
+        show("")
+        show(text)
+    show(f"\nChosen: {chosen}, the fewest bytes that keep {_KEEP:.0%} of the full quality.")
     for sentence in headline(curve, baselines, chosen, _MILLION):
         show(sentence)
     show(f"Written: {output / 'curve.json'}, {output / 'curve.png'}, {output / 'report.html'}")
+
+
+def _floats(curve: Curve) -> list[Granularity]:
+    full = curve.nesting.full.get("bits")
+    return [g for g in curve.nesting if g.get("bits") == full]
+
+
+def _show_bytes(row: Row, count: int) -> None:
+    """Show what the vectors of all texts take as codes."""
+    from nestling.axes import FLOAT_BITS
+    from nestling.measure.curve.table import short
+
+    dim, bits = (row.granularity[axis] for axis in ("dim", "bits"))
+    if bits < max(FLOAT_BITS):
+        coded, floats = (f"{short(count * size)}B" for size in (row.vector_bytes, 4 * dim))
+        show(f"\nThe index holds the {count:,} vectors as floats of dim={dim}, {floats}.")
+        show(f"As codes of {bits} bits they take {coded}.")
 
 
 def _collect(

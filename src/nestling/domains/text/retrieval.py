@@ -85,8 +85,9 @@ class TextStudy:
         """Retrieval on the test pairs at every size.
 
         Returns:
-            The curve of ``nested``, and of the encoder's vectors cut by truncation, after an adapter that was
-            trained at full size only, after PCA, and to random dims.
+            The curve of ``nested`` at every size and precision, and of the encoder's vectors: the same cut by
+            truncation, and in floats after an adapter that was trained at full size only, after PCA, and to
+            random dims.
         """
         seed = self.plan.train.seed
         task = Retrieval.from_pairs(self.test)

@@ -144,7 +144,9 @@ class Curve:
                 that can be reached.
 
         Example:
-            ``encoder.extract(curve.choose(keep=0.99))``
+            ``encoder.extract(curve.choose(keep=0.99, bits=32))``, the smallest float vectors; or with
+            ``at = curve.choose(keep=0.99)``, ``encoder.extract(at.replace(bits=None))`` and
+            ``StoredVectors(x).calibrated().extract(at)``.
         """
         targets = Targets(keep, at_least, max_bytes, max_ms, max_flops, max_model_bytes)
         column = self.column(metric) if bits is None else of_precision(self.column(metric), bits)

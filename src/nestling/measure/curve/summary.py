@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nestling.axes import FLOAT_BITS
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
 from nestling.measure.curve.table import kept_text, short
@@ -93,8 +94,9 @@ def _beside(curve: Curve, others: Sequence[Curve], row: Row, vectors: int) -> It
             f"({whole.value:.3f}, {whole.granularity}): {_bytes(enough, vectors)} in place of "
             f"{_bytes(whole, vectors)}."
         )
-    if row.granularity in other.nesting:
-        there = other.row(row.granularity, row.metric)
+    same = _there(row.granularity, other)
+    if same is not None:
+        there = other.row(same, row.metric)
         yield (
             f"At {row.granularity}, {curve.name} has {row.metric} {row.value:.3f} and {other.name} "
             f"{there.value:.3f}."
@@ -106,12 +108,19 @@ def _better(curve: Curve, others: Sequence[Curve]) -> Iterator[str]:
     metric = curve.metrics[0]
     parts = []
     for other in [each for each in others if metric in each.metrics][1:]:
-        both = [g for g in curve.nesting if g in other.nesting]
-        sure = [g for g in both if curve.row(g, metric).low > other.row(g, metric).high]
+        both = {g: there for g in curve.nesting if (there := _there(g, other)) is not None}
+        sure = [g for g, there in both.items() if curve.row(g, metric).low > other.row(there, metric).high]
         if both:
             parts.append(f"than {other.name!r} at {_sizes(sure, len(both))}")
     if parts:
         yield f"{curve.name} is surely better {', '.join(parts)}."
+
+
+def _there(granularity: Granularity, other: Curve) -> Granularity | None:
+    """The same granularity of another curve, which may be one of floats and name no bits."""
+    in_floats = granularity.get("bits") == max(FLOAT_BITS)
+    names = (granularity, granularity.replace(bits=None) if in_floats else granularity)
+    return next((name for name in names if name in other.nesting), None)
 
 
 def _sizes(sure: Sequence[Granularity], count: int) -> str:
