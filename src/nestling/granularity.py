@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias, overload
 import numpy as np
 
 from nestling.arguments.formatting import shown
-from nestling.axes import OF_ONE_EMBEDDING, axis_order, doubled, note_named, read_axes, size_of
+from nestling.axes import FLOAT_BITS, OF_ONE_EMBEDDING, axis_order, doubled, note_named, read_axes, size_of
 from nestling.errors import GranularityError
 
 _AXIS_NAME = re.compile(r"[a-z][a-z_0-9]*")
@@ -333,11 +333,13 @@ class Nesting(Sequence[Granularity]):
             )
         for axis in at:
             if axis not in self.full:
+                if axis == "bits" and at[axis] == max(FLOAT_BITS):
+                    continue  # float32 is what those without the axis compute
                 hint = "; precisions are of stored vectors, so leave bits out here" if axis == "bits" else ""
                 raise GranularityError(
                     f"the nesting {self} has no axis {axis!r}; it has {', '.join(self.axes)}{hint}"
                 )
-        return dict(at)
+        return {axis: size for axis, size in at.items() if axis in self.full}
 
     def nearest(self, granularity: Granularity) -> tuple[Granularity, ...]:
         """The members closest to ``granularity``: one, or one on each side of it (by log size)."""
