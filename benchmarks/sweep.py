@@ -1,5 +1,8 @@
 """Time of a sweep over 8 sizes against one exact evaluation, and against evaluating size by size.
 
+The sweep over 8 sizes and 5 precisions (claim B5) is timed on given vectors, where scoring is all there is to
+do, and with two encoders of texts: static embeddings, and a transformer.
+
 Run: python benchmarks/sweep.py
 """
 
@@ -15,6 +18,8 @@ import torch
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 from sentence_transformers.util import cos_sim
 
+from nestling import TextEncoder
+from nestling.data import docstring_pairs
 from nestling.granularity import Nesting
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import Retrieval
@@ -25,6 +30,8 @@ DOCUMENTS, QUERIES, DIM, K = 50_000, 2_000, 384, 10
 EIGHT = Nesting.doubling(3, DIM)
 EVEN = Nesting.parse(f"dim=48..{DIM}+48")
 FULL = Nesting.chain(dim=[DIM])
+FIVE = (1, 2, 4, 8, 32)
+ENCODERS, TEXTS = ("wordllama", "minilm"), 2_000
 EVALUATOR = "InformationRetrievalEvaluator size by size"
 
 
@@ -36,6 +43,20 @@ def vectors(quick: bool) -> tuple[np.ndarray, np.ndarray]:
     found = rng.standard_normal((documents, DIM), dtype=np.float32) * energy
     noise = rng.standard_normal((queries, DIM), dtype=np.float32) * energy
     return found[:queries] + 1.5 * noise, found
+
+
+def of_texts(name: str, quick: bool) -> dict[str, Callable[[], object]]:
+    """One evaluation of an encoder, and its sweep over 8 sizes and 5 precisions."""
+    _, _, test = docstring_pairs().split(seed=0)
+    task = Retrieval.from_pairs(test.head(100 if quick else TEXTS), k=K)
+    encoder = TextEncoder.open(name)
+    full = encoder.nesting.full["dim"]
+    return {
+        f"{name}: evaluation at full size": lambda: sweep(encoder, task, [full], truncation=False),
+        f"{name}: sweep, 5 precisions": lambda: sweep(
+            encoder, task, Nesting.doubling(full // 128, full), bits=FIVE, truncation=False
+        ),
+    }
 
 
 class Stored:
@@ -83,8 +104,8 @@ def main() -> None:
     index.add(unit)
     unit_queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
 
-    def measured(nesting: Nesting) -> Callable[[], object]:
-        return lambda: sweep(lambda x: x, task, nesting)
+    def measured(nesting: Nesting, bits: tuple[int, ...] | None = None) -> Callable[[], object]:
+        return lambda: sweep(lambda x: x, task, nesting, bits=bits)
 
     size_by_size = theirs(queries, documents)
     expected = size_by_size()
@@ -94,12 +115,15 @@ def main() -> None:
         "evaluation at full size": measured(FULL),
         "sweep": measured(EIGHT),
         "sweep, even sizes": measured(EVEN),
+        "sweep, 5 precisions": measured(EIGHT, FIVE),
         "search at full size": lambda: nearest(queries, documents, K),
         "search at 8 sizes": lambda: nearest_each(queries, documents, EIGHT.sizes("dim"), K),
         "faiss at full size": lambda: index.search(unit_queries, K),
         "evaluation size by size": lambda: [measured(Nesting.chain(dim=[d]))() for d in EIGHT.sizes("dim")],
         EVALUATOR: size_by_size,
     }
+    for name in ENCODERS:
+        methods |= of_texts(name, given.quick)
     seconds = in_turn(methods, given.rounds)
     found = Ratios("sweep", given.output)
     full = "evaluation at full size"
@@ -122,6 +146,11 @@ def main() -> None:
         ),
     ):
         found.add(what, ratio(seconds, method, over), **target)
+    precisions = "8 sizes x 5 precisions over one float32 evaluation at full size"
+    found.add(f"{precisions}, given vectors", ratio(seconds, "sweep, 5 precisions", full), at_most=3)
+    for name in ENCODERS:
+        each = ratio(seconds, f"{name}: sweep, 5 precisions", f"{name}: evaluation at full size")
+        found.add(f"{precisions}, texts encoded by {name}", each, at_most=3)
     for name, each in seconds.items():
         print(f"{name:58} {np.median(each):6.2f} s")
 

@@ -40,8 +40,7 @@ def table(curve: Curve, format: Format = "text") -> str:  # noqa: A002 - see Cur
         return formatted(cells(curve), format)
     lines = cells(curve)
     notes = [_FRONT] if "front" in lines[0] else []
-    return "
-".join([caption(curve), aligned(lines), *notes, *filter(None, [curve.verdict])])
+    return "\n".join([caption(curve), aligned(lines), *notes, *filter(None, [curve.verdict])])
 
 
 def check_format(given: str) -> None:
