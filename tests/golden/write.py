@@ -214,7 +214,7 @@ def write_curve(path):
 
     relevant = [[(query + 1) % 40, (query + 2) % 40] for query in range(8)]
     task = Retrieval(np.arange(8), np.arange(40), relevant)
-    sweep(StoredVectors(vectors(40), (4, DIM)), task).save(path)
+    sweep(StoredVectors(vectors(40), (4, DIM)), task, bits=32).save(path)
 
 
 def write_rdms(folder):

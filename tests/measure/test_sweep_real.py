@@ -40,7 +40,7 @@ def stock_retrieval(encoder: TextEncoder, data: RetrievalData, dim: int) -> dict
 
 
 def check_retrieval(encoder: TextEncoder, data: RetrievalData) -> None:
-    curve = sweep(encoder, Retrieval.from_data(data))
+    curve = sweep(encoder, Retrieval.from_data(data), bits=32)
     for g in encoder.nesting:
         theirs = stock_retrieval(encoder, data, g["dim"])
         for metric in curve.metrics:
@@ -74,7 +74,7 @@ def test_retrieval_of_questions_agrees_with_sentence_transformers(wordllama: Tex
 @pytest.mark.usefixtures("public_data")
 def test_similarity_of_sentences_agrees_with_sentence_transformers(wordllama: TextEncoder) -> None:
     pairs = stsb("test")
-    curve = sweep(wordllama, STS(pairs.first, pairs.second, pairs.scores))
+    curve = sweep(wordllama, STS(pairs.first, pairs.second, pairs.scores), bits=32)
     for g in wordllama.nesting:
         evaluator = EmbeddingSimilarityEvaluator(
             list(pairs.first), list(pairs.second), list(pairs.scores), truncate_dim=g["dim"],
@@ -94,7 +94,7 @@ def test_vectors_on_disk_are_swept_by_their_rows(tmp_path: Path) -> None:
     by_row = Retrieval(np.arange(90), np.arange(90, 390), np.arange(90))
     plain = Retrieval(queries, documents, np.arange(90))
     by_vector = sweep(SimpleNamespace(encode=np.asarray), plain, stored.nesting)
-    curve = sweep(stored, by_row)
+    curve = sweep(stored, by_row, bits=32)
     assert [row.value for row in curve.column()] == pytest.approx([row.value for row in by_vector.column()])
     assert [row.vector_bytes for row in curve.column()] == [32, 64, 128]
     assert encode_task(stored, by_row).inputs["documents"].shape == (300, 32)

@@ -48,11 +48,11 @@ def test_an_adapted_encoder_stands_beside_the_encoder_under_it(
 ) -> None:
     nested.save(tmp_path / "model")
     for encoder in (nested, TextEncoder.load(tmp_path / "model")):
-        curve = sweep(encoder, TASK, resamples=50)
+        curve = sweep(encoder, TASK, bits=32, resamples=50)
         assert curve.truncation is not None
         alone = truncation(encode_task(plain, TASK), SIZES)
         assert values(curve.truncation) == pytest.approx(values(alone), abs=1e-3)
-        by_itself = sweep(encoder, TASK, resamples=50, truncation=False)
+        by_itself = sweep(encoder, TASK, bits=32, resamples=50, truncation=False)
         assert values(curve) == pytest.approx(values(by_itself), abs=1e-3)
         assert by_itself.truncation is None
         for gain in curve.gains:
@@ -63,10 +63,10 @@ def test_an_adapted_encoder_stands_beside_the_encoder_under_it(
 
 
 def test_an_extract_knows_it_too(nested: TextEncoder) -> None:
-    curve = sweep(nested.extract("dim=64"), TASK, resamples=20)
+    curve = sweep(nested.extract("dim=64"), TASK, bits=32, resamples=20)
     assert curve.truncation is not None
     assert [str(g) for g in curve.truncation.nesting] == ["dim=8", "dim=64"]
-    whole = sweep(nested, TASK, resamples=20)
+    whole = sweep(nested, TASK, bits=32, resamples=20)
     assert curve.row("dim=8").value == pytest.approx(whole.row("dim=8").value, abs=1e-3)
 
 
@@ -119,13 +119,13 @@ def test_a_stock_model_says_that_its_cuts_are_plain(plain: TextEncoder, tiny_ber
 def test_a_map_of_vectors_stands_beside_the_vectors(plain: TextEncoder, kind: str) -> None:
     vectors = encode_task(plain, TASK)
     fitted: Any = PCARotation(SIZES) if kind == "pca" else NestedAdapter(SIZES, max_steps=5, batch_size=32)
-    curve = sweep(fitted.fit(vectors.documents), vectors, resamples=20)
+    curve = sweep(fitted.fit(vectors.documents), vectors, bits=32, resamples=20)
     assert curve.truncation is not None
     assert values(curve.truncation) == values(truncation(vectors, SIZES))
 
 
 def test_tables_pictures_and_files_show_both(nested: TextEncoder, tmp_path: Path) -> None:
-    curve = sweep(nested, TASK, resamples=50)
+    curve = sweep(nested, TASK, bits=32, resamples=50)
     assert curve.truncation is not None
     head, *lines = curve.table("markdown").splitlines()
     assert "truncation | gain" in head
@@ -153,7 +153,7 @@ def test_the_intervals_of_gains_are_paired() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 16))
     task = Retrieval(x + 0.8 * rng.normal(size=x.shape), x, range(300))
-    curve = sweep(PCARotation("dim=12,16").fit(x), task, resamples=300)
+    curve = sweep(PCARotation("dim=12,16").fit(x), task, bits=32, resamples=300)
     full = next(gain for gain in curve.gains if str(gain.granularity) == "dim=16")
     row = curve.row()
     assert (full.value, full.low, full.high) == pytest.approx((0, 0, 0), abs=1e-3)
@@ -166,7 +166,7 @@ def test_the_encoder_without_torch_knows_it_as_well(nested: TextEncoder, tmp_pat
     assert isinstance(static, StaticEncoder)
     static.save(tmp_path / "again")
     curves = [
-        sweep(thing, TASK, resamples=20)
+        sweep(thing, TASK, bits=32, resamples=20)
         for thing in (nested, static, static.extract("dim=64"), TextEncoder.load(tmp_path / "again"))
     ]
     for curve in curves:
