@@ -156,7 +156,7 @@ def retrieval(rows: int = 200) -> Retrieval:
 
 
 def curve_of(model: Mixture, nesting: str | None = None) -> Curve:
-    return sweep(_Encoding(model), retrieval(), nesting, resamples=50)
+    return sweep(_Encoding(model), retrieval(), nesting, bits=32, resamples=50)
 
 
 class _Encoding:
