@@ -134,9 +134,7 @@ def test_precisions_are_measured_and_chosen_among(files: Path) -> None:
     assert everything.count("dim=") == len(curve.nesting)
     assert run(*given, "--format", "csv").stdout.count("dim=") == len(curve.nesting)
 
-    def choose(*flags: object) -> Result:
-        return CliRunner().invoke(app, ["choose", str(files / "report" / "curve.json"), *map(str, flags)])
-
+    choose = partial(commands.run, "choose", files / "report" / "curve.json")
     assert choose("--keep", 0.9).stdout.strip() == str(curve.choose(keep=0.9))
     assert choose("--keep", 0.9, "--bits", 32).stdout.strip() == str(curve.choose(keep=0.9, bits=32))
     assert json.loads(choose("--max-bytes", 8, "--json").stdout)["vector_bytes"] <= 8
