@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from nestling.granularity import Granularity
 
-_MOST_NAMED = 12
+_MOST_NAMED = 16
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,6 @@ def verdict_of(gains: Sequence[Gain], metric: str, what: str = "Training") -> st
     'Training pays at dim=8 (ndcg@10 +0.100); at dim=64 plain truncation is as good.'
     """
     column = [gain for gain in gains if gain.metric == metric]
-    if len({gain.granularity.get("bits") for gain in column}) == 1:
-        column = [replace(gain, granularity=gain.granularity.replace(bits=None)) for gain in column]
     sizes = {
         verdict: [gain for gain in column if gain.verdict == verdict]
         for verdict in ("better", "as good", "worse")
@@ -66,6 +65,14 @@ def verdict_of(gains: Sequence[Gain], metric: str, what: str = "Training") -> st
 def _named(part: Sequence[Gain], whole: Sequence[Gain]) -> str:
     if len(part) == len(whole) > 1:
         return "every size"
-    if len(part) > _MOST_NAMED:
-        return f"{len(part)} of {len(whole)} sizes"
-    return ", ".join(str(gain.granularity) for gain in part)
+    names = _joined(part, whole)
+    return ", ".join(names) if len(names) <= _MOST_NAMED else f"{len(part)} of {len(whole)} sizes"
+
+
+def _joined(part: Sequence[Gain], whole: Sequence[Gain]) -> list[str]:
+    """The granularities of ``part``; those of a size in all its precisions by the size alone."""
+    sizes = {gain.granularity: gain.granularity.replace(bits=None) for gain in whole}
+    here, all_of = (Counter(sizes[gain.granularity] for gain in gains) for gains in (part, whole))
+    named = [gain.granularity for gain in part]
+    names = [sizes[g] if here[sizes[g]] == all_of[sizes[g]] else g for g in named]
+    return list(dict.fromkeys(map(str, names)))

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from nestling.errors import GranularityError
-from nestling.gain import Gain
+from nestling.gain import Gain, verdict_of
 from nestling.granularity import Granularity
 from nestling.measure import Curve, Retrieval, compare, sweep
 from nestling.measure.baselines import truncation
@@ -101,13 +101,25 @@ def test_a_part_is_a_curve_of_its_own() -> None:
     assert front.row("dim=32,bits=4").value == CURVE.row("dim=32,bits=4").value
     gain = Gain(Granularity(dim=8, bits=1), "ndcg@10", 0.1, 0.0, 0.2)
     trained = replace(CURVE, truncation=CURVE, gains=(gain,))
-    assert trained.part(["dim=8,bits=1"]).gains == (gain,)
+    assert "+0.100 [+0.000, +0.200]" in trained.part(["dim=8,bits=1"]).table("markdown")
     part = trained.part(["dim=16,bits=4"])
-    assert part.gains == ()
+    assert part.verdict == trained.verdict
     assert part.truncation is not None
     assert part.truncation.nesting == part.nesting
     with pytest.raises(GranularityError, match="outside the nesting"):
         CURVE.part(["dim=9"])
+
+
+def test_the_verdict_names_a_size_once() -> None:
+    at = ["dim=8,bits=1", "dim=8,bits=4", "dim=16,bits=1", "dim=16,bits=4"]
+    gains = [
+        Gain(Granularity.parse(g), "m", v, v - 0.05, v + 0.05)
+        for g, v in zip(at, (0.1, 0.2, 0.1, 0.0), strict=True)
+    ]
+    assert verdict_of(gains, "m") == (
+        "Training pays at dim=8, dim=16,bits=1 (m +0.100 to +0.200); "
+        "at dim=16,bits=4 plain truncation is as good."
+    )
 
 
 def test_tables_are_sorted_by_bytes_and_mark_the_front() -> None:

@@ -146,9 +146,10 @@ class SweepPlan:
             for bits, group in by_bits.items():
                 matrices = encoded.at(bits)
                 width = next(iter(matrices.values())).shape[1]
-                group.sort(key=lambda g, width=width: g.get("dim", width))
-                parts.append(task.score(matrices, [g.get("dim", width) for g in group], rule))
-                measured += group
+                dims = {g: g.get("dim", width) for g in group}
+                in_order = sorted(group, key=dims.__getitem__)
+                parts.append(task.score(matrices, [dims[g] for g in in_order], rule))
+                measured += in_order
         return _Joined(parts, [measured.index(g) for g in self.nesting])
 
     def _encoded(self, codes: Mapping[str, list[NDArray[Any]]], source: Granularity | None) -> Encoded:

@@ -161,7 +161,7 @@ class Curve:
         return pareto(self.column(metric))
 
     def part(self, granularities: Iterable[At]) -> Curve:
-        """The curve at some granularities alone; the full one is always among them.
+        """The curve at some granularities alone; the full one is always among them, the verdict stays.
 
         Example:
             ``curve.part(row.granularity for row in curve.pareto())``, the Pareto front.
@@ -178,7 +178,6 @@ class Curve:
             self,
             rows=tuple(row for row in self.rows if row.granularity in kept),
             truncation=plain,
-            gains=tuple(gain for gain in self.gains if gain.granularity in kept),
         )
 
     @classmethod

@@ -83,10 +83,10 @@ def _draw(chart: Chart, axes: Any, title: str) -> None:
             dashes=look.dashes or (None, None),
             label=line.name,
         )
-    for line, settings in ((chart.front, _FRONT), (chart.chosen, _RING)):
-        if line is not None:
-            drawn += axes.plot(line.places, [row.value for row in line.rows], label=line.name, **settings)
-            names.append(line.name)
+    for mark, settings in ((chart.front, _FRONT), (chart.chosen, _RING)):
+        if mark is not None:
+            drawn += axes.plot(mark.places, [row.value for row in mark.rows], label=mark.name, **settings)
+            names.append(mark.name)
     places = chart.places
     shown = _spread(places) if chart.logarithmic else places[:: -(-len(places) // _MOST_LABELS)]
     axes.set_xticks(shown, [f"{each:,}" for each in shown], rotation=45 * (len(shown) > 8))
