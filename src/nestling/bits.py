@@ -159,7 +159,7 @@ class BitCode:
         Raises:
             DataError: for vectors of another size than those of the calibration.
         """
-        self._check_size(x.shape[-1])
+        self.check_size(x.shape[-1])
         inverse = np.divide(1 / _width(), self.spread, out=np.zeros_like(self.spread), where=self.spread > 0)
         place = (x[..., : self.dim] - self.centre) * inverse + np.float32(_CELLS / 2)
         last, shrink = _CELLS - 1, 1 / _stretch()
@@ -199,7 +199,12 @@ class BitCode:
         arrays = {name: np.array(saved[name], np.float32) for name in ("centre", "spread")}
         return cls(**{**saved, **arrays})
 
-    def _check_size(self, dim: int) -> None:
+    def check_size(self, dim: int) -> None:
+        """Raise unless it encodes vectors of ``dim`` entries.
+
+        Raises:
+            DataError: if they have another size.
+        """
         if dim != self.full:
             raise DataError(
                 f"the code was calibrated for vectors of {self.full} entries, not {dim}; encode whole "

@@ -27,6 +27,7 @@ from nestling.testing.store_example import (
     vectors_of,
 )
 from nestling.testing.store_filters import declared, filters, metadata, where
+from nestling.testing.store_precisions import precisions
 from nestling.testing.store_sharing import closed, foreign_rows, lengths, two_handles
 
 
@@ -291,6 +292,7 @@ STORE_LAWS: tuple[Callable[[StoreExample], None], ...] = (
     numbers,
     bounds,
     round_trip,
+    precisions,
     some_rows,
     identity,
     refusal,

@@ -22,6 +22,16 @@ def export(
         int | None,
         typer.Option(help="Size of the prefix that the database searches before it reranks."),
     ] = None,
+    bits: Annotated[
+        int, typer.Option(help="Bits of an entry in a new table: 32, or 16 for half precision.")
+    ] = 32,
+    shortlist_bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Bits of an entry in the first stage: those of --bits, or 1 for Hamming distance.",
+            show_default=False,
+        ),
+    ] = None,
     delete_missing: Annotated[
         bool, typer.Option("--delete-missing", help="Delete rows of the table that are not in the index.")
     ] = False,
@@ -40,7 +50,14 @@ def export(
     from nestling.search.stores import export_index
 
     with readable(folder) as opened:
-        done = export_index(opened, to, shortlist_dim=shortlist_dim, delete_missing=delete_missing)
+        done = export_index(
+            opened,
+            to,
+            shortlist_dim=shortlist_dim,
+            bits=bits,
+            shortlist_bits=shortlist_bits,
+            delete_missing=delete_missing,
+        )
     say(
         f"{done.added:,} rows added, {done.changed:,} changed, {done.deleted:,} deleted, "
         f"{done.unchanged:,} unchanged; {done.seconds:.1f} s"

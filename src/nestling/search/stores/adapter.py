@@ -9,7 +9,7 @@ from typing import Protocol
 from nestling.data.tables.fields.kinds import Value
 from nestling.errors import StoreError
 from nestling.search.stores.layout import Layout
-from nestling.search.stores.results import Floats, StoreHits
+from nestling.search.stores.results import Bytes, Floats, StoreHits
 from nestling.search.where.condition import Condition
 
 
@@ -21,11 +21,14 @@ class Rows:
         ids: different, as strings.
         vectors: ``Float[n, dim]`` for every size of the layout, cut and normalised by its rule.
         metadata: one flat dict a row, without missing values.
+        codes: ``UInt8[n, bytes]``, eight bits to a byte, where the first stage of the layout compares bits;
+            rows that are read have none.
     """
 
     ids: list[str]
     vectors: dict[int, Floats]
     metadata: list[dict[str, Value]]
+    codes: Bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +44,8 @@ class Request:
         ids: rows allowed; None allows all.
         where: a condition on the metadata of rows; None allows all.
         with_metadata: whether the hits are to have their metadata.
+        codes: ``UInt8[n, bytes]`` of the queries, where a first stage compares bits; None where it compares
+            vectors, or there is none.
     """
 
     queries: dict[int, Floats]
@@ -51,6 +56,7 @@ class Request:
     ids: list[str] | None
     where: Condition | None
     with_metadata: bool = True
+    codes: Bytes | None = None
 
     def __len__(self) -> int:
         return len(self.queries[self.rerank_dim])
@@ -65,6 +71,9 @@ class Table(Protocol):
 
     where: str
     """The database and the table for messages, without credentials."""
+
+    precisions: tuple[int, ...]
+    """The ``bits`` and ``shortlist_bits`` that a layout may have; a table without this attribute has 32."""
 
     def read_layout(self) -> Layout | None:
         """The layout kept in the database, which the other methods go by; None if there is no such table."""

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from nestling.cut import CutRule, cut
 from nestling.data.tables.fields.kinds import Value
 from nestling.search.stores.database import DatabaseStore
+from nestling.search.stores.layout import Layout
 from nestling.search.stores.metadata import read_metadata
 from nestling.search.stores.results import Batch, Floats
 
-# Some engines normalise unit vectors again, which moves them by less than this part of their length.
-_ROUNDING = 1e-5
+# Some engines normalise unit vectors again, which moves them by less than this part of their length; in half
+# precision an entry may then be rounded to its other neighbour.
+_ROUNDING = {32: 1e-5, 16: 2.0**-10}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,7 @@ def changes_of(batch: Batch, store: DatabaseStore, rule: CutRule) -> Changes:
     for found in batches:
         rows = np.array([places[name] for name in found.ids.tolist()])
         np.add.at(times, rows, 1)
-        alike = _alike(found.vectors, vectors[rows], exactly=layout.rule.after != "l2")
+        alike = _alike(found.vectors, vectors[rows], layout)
         tags = [metadata[row] == _typed(each) for row, each in zip(rows, found.metadata, strict=True)]
         same[rows] = alike & np.array(tags, bool)
     # Of one that others wrote several times, only writing it again leaves one.
@@ -75,11 +77,12 @@ def _joined(batches: list[Batch]) -> Batch:
     )
 
 
-def _alike(found: Floats, wanted: Floats, *, exactly: bool) -> NDArray[np.bool_]:
-    if exactly:
-        return np.asarray((found == wanted).all(axis=1))
+def _alike(found: Floats, wanted: Floats, layout: Layout) -> NDArray[np.bool_]:
+    if layout.rule.after != "l2":
+        held = wanted.astype(np.float16) if layout.bits == 16 else wanted
+        return np.asarray((found == held).all(axis=1))
     apart = np.linalg.norm(found - wanted, axis=1)
-    return np.asarray(apart <= _ROUNDING * np.linalg.norm(wanted, axis=1))
+    return np.asarray(apart <= _ROUNDING[layout.bits] * np.linalg.norm(wanted, axis=1))
 
 
 def _typed(metadata: Mapping[str, Value]) -> dict[str, tuple[type, Value]]:

@@ -52,8 +52,10 @@ class DatabaseStore:
 
         Raises:
             ArtifactError: if there is one of that name.
+            ConfigError: for a precision that the database does not have.
             StoreError: if the database cannot be reached or refuses.
         """
+        _check_precisions(table, layout)
         if with_retries(table.read_layout) is not None:
             raise ArtifactError(f"{table.where} exists; open it, or drop it first")
         table.create(layout)
@@ -115,11 +117,13 @@ class DatabaseStore:
         tags = read_metadata(metadata, len(matrix), self.layout.fields)
         rule = self.layout.rule.again if prepared else self.layout.rule
         self._check_lengths(matrix, rule)
-        step = max(1, min(_MOST_ROWS_SENT, _FLOATS_SENT_AT_A_TIME // sum(self.layout.dims)))
+        layout = self.layout
+        step = max(1, min(_MOST_ROWS_SENT, _FLOATS_SENT_AT_A_TIME // sum(layout.dims)))
         with Progress("adding", len(matrix), "rows") as progress:
             for part in blocks(len(matrix), step):
                 block = np.asarray(matrix[part], np.float32)
-                rows = Rows(names[part], cut_each(block, self.layout.dims, rule), tags[part])
+                vectors_kept = cut_each(block, layout.dims, rule)
+                rows = Rows(names[part], vectors_kept, tags[part], layout.codes(block, rule))
                 self._ask(partial(self._table.upsert, rows))
                 progress.update(len(block))
 
@@ -167,11 +171,13 @@ class DatabaseStore:
             return [StoreHits([], np.zeros(0, np.float32)) for _ in matrix]
         if shortlist is not None and self._ask(partial(self._table.fits, shortlist)):
             shortlist = None
-        dims = {size} if shortlist is None else {self.layout.shortlist_dim, size}
+        in_bits = shortlist is not None and self.layout.has_codes
+        dims = {size} if shortlist is None or in_bits else {self.layout.shortlist_dim, size}
         found: list[StoreHits] = []
         for part in blocks(len(matrix), _QUERIES_AT_A_TIME):
             block = cut_each(matrix[part], sorted(dims), self.layout.rule)
-            asked = self.layout.shortlist_dim, size, allowed, wanted, with_metadata
+            codes = self.layout.codes(matrix[part], self.layout.rule) if in_bits else None
+            asked = self.layout.shortlist_dim, size, allowed, wanted, with_metadata, codes
             found += self._answers(Request(block, k, shortlist, *asked))
         return [replace(hits, ids=self._called(hits.ids).tolist()) for hits in found]
 
@@ -182,7 +188,7 @@ class DatabaseStore:
         if request.shortlist is None or not short:
             return hits
         queries = {request.rerank_dim: request.queries[request.rerank_dim][short]}
-        again = replace(request, queries=queries, shortlist=None)
+        again = replace(request, queries=queries, shortlist=None, codes=None)
         for row, found in zip(short, self._ask(partial(self._table.search, again)), strict=True):
             hits[row] = found
         return hits
@@ -306,11 +312,31 @@ class DatabaseStore:
 
     def _check_lengths(self, matrix: NDArray[Any], rule: CutRule) -> None:
         """Before anything is written: of the sizes kept, the smallest is the first to be all zero."""
-        small = self.layout.shortlist_dim
+        small = self.layout.dims[0]
+        if self.layout.bits == 16 and rule.after != "l2" and not _fits_half(matrix):
+            raise DataError(
+                "the vectors hold values beyond 65,504, the largest of half precision; divide all by a "
+                "constant, or make the table with bits=32"
+            )
         if rule.after == "l2":
             for part in blocks(len(matrix), max(1, _FLOATS_SENT_AT_A_TIME // matrix.shape[1])):
                 rows = prepare(np.asarray(matrix[part]), small, rule)
                 prefix_norms(rows, [small], "the vectors", first_row=part.start)
+
+
+def _check_precisions(table: Table, layout: Layout) -> None:
+    offered = getattr(table, "precisions", (32,))
+    for name in ("bits", "shortlist_bits"):
+        if getattr(layout, name) not in offered:
+            raise ConfigError(
+                f"{table.where} cannot be made with {name}={getattr(layout, name)}; here it is one of "
+                f"{', '.join(map(str, offered))}"
+            )
+
+
+def _fits_half(matrix: NDArray[Any]) -> bool:
+    largest = float(np.finfo(np.float16).max)
+    return all(np.abs(matrix[part]).max() <= largest for part in blocks(len(matrix), _MOST_ROWS_SENT))
 
 
 def _check_text(text: str, what: str) -> None:

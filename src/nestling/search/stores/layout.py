@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from pydantic import Field, ValidationError
 
 from nestling.arguments.constraints import OneOf, check
+from nestling.arguments.formatting import shown
+from nestling.axes import FLOAT_BITS
 from nestling.cut import CutRule
 from nestling.data.tables.fields.kinds import FieldKind
 from nestling.encoders.reference import same_encoder
-from nestling.errors import ArtifactError, ConfigError, GranularityError, unknown
+from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, unknown
 from nestling.granularity import Nesting
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.tiles import METRIC
 from nestling.search.index.files.ids import IdKind
+from nestling.search.stores.results import Bytes, Floats
 from nestling.storage.schema import SavedFields, check_schema
+from nestling.vectors.planes import packed
 
-SCHEMA_VERSION = 2  # 1 had no fields
+SCHEMA_VERSION = 3  # 1 had no fields, 2 no precisions
 _COSINE = CutRule()
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
@@ -41,10 +45,15 @@ class Layout:
         fields: the metadata that rows may have, each with its kind: ``"int"``, ``"float"``, ``"bool"`` or
             ``"text"``. Their values are held to it, and ``optimize`` indexes them. Where none are declared,
             rows may have any.
+        bits: of an entry: 32 or 16 (half precision).
+        shortlist_bits: of an entry in the first stage: the same, or 1. One bit says on which side of the
+            mean of the rule's code (:meth:`CutRule.calibrated`) an entry lies; rows and queries are compared
+            by Hamming distance.
 
     Raises:
         GranularityError: for sizes that are not of the nesting, or another axis than ``dim``.
-        ConfigError: for an unknown metric, kind of ids or kind of a field.
+        ConfigError: for an unknown metric, kind of ids, kind of a field or precision.
+        DataError: for a shortlist of one bit under a rule without a code.
 
     >>> Layout(Nesting.chain(dim=(64, 256, 768)), 64).dims
     (64, 768)
@@ -58,6 +67,8 @@ class Layout:
     ids: IdKind = "str"
     encoder: str = ""
     fields: Mapping[str, FieldKind] = field(default_factory=dict, hash=False)
+    bits: int = 32
+    shortlist_bits: int | None = None
 
     def __post_init__(self) -> None:
         self.nesting.within("a table of vectors", dim=None)
@@ -70,10 +81,24 @@ class Layout:
             )
         check("metric", self.metric, METRIC)
         check("ids", self.ids, OneOf(get_args(IdKind)))
+        self._check_bits()
         object.__setattr__(self, "fields", dict(self.fields))
         for name, kind in self.fields.items():
             if kind not in get_args(FieldKind):
                 raise ConfigError(unknown(f"kind of the field {name!r}", kind, get_args(FieldKind)))
+
+    def _check_bits(self) -> None:
+        if self.shortlist_bits is None:
+            object.__setattr__(self, "shortlist_bits", self.bits)
+        _check_one_of("bits", self.bits, FLOAT_BITS)
+        _check_one_of("shortlist_bits", self.shortlist_bits, (1, self.bits))
+        if self.has_codes:
+            self.rule.needed_code.check_size(self.dim)
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether the first stage compares codes of one bit."""
+        return self.shortlist_bits == 1
 
     @property
     def dim(self) -> int:
@@ -82,8 +107,21 @@ class Layout:
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """The sizes that are kept, rising from the shortlist's to the full one."""
-        return tuple(sorted({self.shortlist_dim, *self.rerank_dims, self.dim}))
+        """The sizes that are kept in ``bits``, rising to the full one."""
+        shortlist = () if self.has_codes else (self.shortlist_dim,)
+        return tuple(sorted({*shortlist, *self.rerank_dims, self.dim}))
+
+    def codes(self, x: Floats, rule: CutRule) -> Bytes | None:
+        """What the first stage compares where it compares bits, ``UInt8[n, bytes]``, eight to a byte.
+
+        Args:
+            x: ``Float[n, dim]``, whole vectors.
+            rule: what is still to be done before a cut.
+        """
+        if not self.has_codes:
+            return None
+        whole = replace(rule, code=self.rule.code)
+        return packed(whole.encode(x, self.shortlist_dim), 1)[0]
 
     def to_text(self) -> str:
         """The layout as one line of JSON, as the database holds it."""
@@ -97,6 +135,8 @@ class Layout:
             ids=self.ids,
             encoder=self.encoder,
             fields=dict(self.fields),
+            bits=self.bits,
+            shortlist_bits=self.shortlist_bits,
         )
         return record.model_dump_json()
 
@@ -126,8 +166,10 @@ class Layout:
                 record.ids,
                 record.encoder,
                 record.fields,
+                record.bits,
+                record.shortlist_bits,
             )
-        except (ValidationError, ConfigError, GranularityError, TypeError) as error:
+        except (ValidationError, ConfigError, GranularityError, DataError, TypeError) as error:
             raise ArtifactError(f"{where} keeps a malformed layout: {error}") from error
 
 
@@ -136,11 +178,13 @@ class _Record(SavedFields):
     nesting: str
     shortlist_dim: int
     rerank_dims: tuple[int, ...]
-    cut: dict[str, str]
+    cut: dict[str, Any]
     metric: Metric
     ids: IdKind
     encoder: str
     fields: dict[str, FieldKind] = Field(default_factory=dict)
+    bits: int = 32
+    shortlist_bits: int | None = None
 
 
 def check_identity(layout: Layout, where: str, *, encoder: str | None, rule: CutRule | None) -> None:
@@ -155,10 +199,21 @@ def check_identity(layout: Layout, where: str, *, encoder: str | None, rule: Cut
             f"{where} holds vectors of the encoder {layout.encoder!r}, not of {encoder!r}: distances between "
             f"the two mean nothing. Open it with encoder={layout.encoder!r}, or {remedy}"
         )
-    if rule is not None and rule != layout.rule:
+    if rule is not None and not same_rule(rule, layout.rule):
         raise ConfigError(
             f"{where} holds vectors cut by {layout.rule}, not by {rule}. Open it with the first, or {remedy}"
         )
+
+
+def _check_one_of(name: str, given: Any, allowed: tuple[int, ...]) -> None:
+    if isinstance(given, bool) or given not in allowed:
+        raise ConfigError(f"{name}={shown(given)} must be one of {', '.join(map(str, allowed))}")
+
+
+def same_rule(a: CutRule, b: CutRule) -> bool:
+    """Whether two rules cut alike; a code counts only where both have one."""
+    is_known = a.code is not None and b.code is not None
+    return (a.before, a.after) == (b.before, b.after) and (not is_known or a.code == b.code)
 
 
 def check_name(name: str) -> str:

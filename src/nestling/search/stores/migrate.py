@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from nestling.arguments.constraints import Whole, check
 from nestling.arguments.paths import home_path
+from nestling.bits import MOST_ROWS
 from nestling.cut import CutRule
 from nestling.data.tables.fields.columns import Columns, parts_of
 from nestling.data.tables.fields.kinds import FieldKind, Value
@@ -29,7 +30,7 @@ from nestling.search.index.files.ids import Ids, kind_of
 from nestling.search.index.index import AdaptiveIndex
 from nestling.search.stores.changes import changes_of, gathered
 from nestling.search.stores.database import DatabaseStore
-from nestling.search.stores.layout import Layout
+from nestling.search.stores.layout import Layout, same_rule
 from nestling.search.stores.results import Batch, Floats
 from nestling.search.stores.urls import table_at
 from nestling.storage.artifact import open_array, storage_errors
@@ -94,7 +95,7 @@ def copy(
     opened = _Source.of(source, check("size", size, Whole(1, 10_000)))
     _check_identity(opened, target.layout)
     _check_fields(opened, target.layout)
-    prepared = opened.is_prepared or opened.rule != target.layout.rule
+    prepared = opened.is_prepared or not same_rule(opened.rule, target.layout.rule)
     start, tally = time.perf_counter(), _Tally(target, prepared, keeps_names=delete_missing)
     progress = Progress("copying", opened.count, "rows")
     with on_interrupt(
@@ -195,6 +196,8 @@ def export_index(
     url: str,
     *,
     shortlist_dim: int | None = None,
+    bits: int = 32,
+    shortlist_bits: int | None = None,
     delete_missing: bool = False,
 ) -> Copied:
     """Copy an index, or vectors from a file, to the table that a URL names; it is made if there is none.
@@ -206,7 +209,10 @@ def export_index(
         source: where from.
         url: see :func:`~nestling.search.stores.urls.open_store`.
         shortlist_dim: prefix that the database searches first, one of the nesting's; by default the
-            smallest that is at least a quarter of the full size.
+            smallest that is at least a quarter of the full size, or the full one with one bit an entry.
+        bits: of an entry of a new table: 32, or 16 for half precision.
+        shortlist_bits: of an entry in the first stage of a new table: the same, or 1; the code is that of the
+            source's cut rule, or else calibrated on its first 65,536 rows.
         delete_missing: delete rows of the table that the source does not have, whoever wrote them.
 
     Returns:
@@ -214,14 +220,16 @@ def export_index(
 
     Raises:
         GranularityError: for a ``shortlist_dim`` outside the nesting.
-        ConfigError: if the table was made for other vectors.
+        ConfigError: if the table was made for other vectors, or the database does not have the precision.
         StoreError: if the database fails; calling again resumes.
     """
     opened = _Source.of(source, 1000)
     table = table_at(url)
     try:
         if table.read_layout() is None:
-            store = DatabaseStore.create(table, opened.layout(shortlist_dim))
+            rule = _with_code(source) if shortlist_bits == 1 else replace(opened.rule, code=None)
+            wanted = {"rule": rule, "bits": bits, "shortlist_bits": shortlist_bits}
+            store = DatabaseStore.create(table, opened.layout(shortlist_dim, **wanted))
         else:
             store = DatabaseStore.open(table)
         return copy(source, store, delete_missing=delete_missing)
@@ -251,26 +259,27 @@ class _Source:
             kind = info.id_kind or "int"
             batches = _batches(rows.ids, _parts(rows.blocks, size), rows.fields)
             encoder = with_place(info.encoder, given.folder)
-            known = given.nesting, given.rule, metric, encoder, kind, len(given)
+            known = _dims(given.nesting), given.rule, metric, encoder, kind, len(given)
             return cls(*known, is_prepared=True, batches=batches, fields=given.fields)
         if isinstance(given, StoredVectors):
             ids: Ids = np.arange(len(given)) if given.ids is None else given.ids
             batches = _batches(ids, _parts(iter([given.values]), size), parts_of(given.fields))
-            known = given.nesting, given.rule, _COSINE, given.encoder, kind_of(ids), len(given)
+            known = given.sizes, given.rule, _COSINE, given.encoder, kind_of(ids), len(given)
             return cls(*known, is_prepared=False, batches=batches, fields=given.fields.kinds)
         layout: Layout = given.layout
         known = layout.nesting, layout.rule, layout.metric, layout.encoder, layout.ids, given.count()
         return cls(*known, is_prepared=True, batches=given.scan(size), fields=layout.fields)
 
-    def layout(self, shortlist_dim: int | None) -> Layout:
-        """The layout of a table for these rows."""
+    def layout(self, shortlist_dim: int | None, **wanted: Any) -> Layout:
+        """The layout of a table for these rows, with the cut rule and precisions that are wanted."""
         sizes = self.nesting.sizes("dim")
         if shortlist_dim is None:
-            shortlist_dim = next(size for size in sizes if 4 * size >= sizes[-1])
+            least = sizes[-1] if wanted["shortlist_bits"] == 1 else sizes[-1] / 4
+            shortlist_dim = next(size for size in sizes if size >= least)
         return Layout(
             self.nesting,
             shortlist_dim,
-            rule=self.rule,
+            **wanted,
             metric=self.metric,
             ids=self.ids,
             encoder=self.encoder,
@@ -278,14 +287,34 @@ class _Source:
         )
 
 
+def _dims(nesting: Nesting) -> Nesting:
+    return nesting.without("bits") if "bits" in nesting.axes else nesting
+
+
+def _with_code(source: AdaptiveIndex | StoredVectors) -> CutRule:
+    """The rule of a source, with a code that was calibrated on its first rows where it has none."""
+    if source.rule.code is not None:
+        return source.rule
+    if isinstance(source, StoredVectors):
+        return source.calibrated().rule
+    sample, count = [], 0
+    for block in source.rows().blocks:  # what is done before a cut was done
+        sample.append(np.asarray(block[: MOST_ROWS - count]))
+        count += len(sample[-1])
+        if count == MOST_ROWS:
+            break
+    code = source.rule.again.calibrated(np.concatenate(sample), encoder=source.info().encoder).code
+    return replace(source.rule, code=code)
+
+
 def _check_identity(source: _Source, target: Layout) -> None:
     dim = source.nesting.full["dim"]
-    rules = {source.rule, source.rule.again} if source.is_prepared else {source.rule}
+    rules = [source.rule, source.rule.again] if source.is_prepared else [source.rule]
     if (
         dim != target.dim
         or not same_encoder(source.encoder, target.encoder)
         or source.metric != target.metric
-        or not rules & {target.rule, target.rule.again}
+        or not any(same_rule(a, b) for a in rules for b in (target.rule, target.rule.again))
     ):
         raise ConfigError(
             f"{source.metric} vectors of {dim} dims of the encoder {source.encoder!r} under {source.rule} "

@@ -13,6 +13,7 @@ from nestling.data.tables.fields.kinds import Value
 from nestling.search.index.files.ids import Ids
 
 Floats: TypeAlias = NDArray[np.float32]
+Bytes: TypeAlias = NDArray[np.uint8]
 Metadata: TypeAlias = Mapping[str, Any]
 """Values of a row beside its vector: texts, numbers, truth values; None is the same as no field."""
 

@@ -27,8 +27,10 @@ from nestling.search.stores.lance.columns import (
 from nestling.search.stores.lance.labels import LABELS, give_columns
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.results import Floats, StoreHits
+from nestling.vectors.planes import stride_of
 
 _KEY = b"nestling"
+_BITS = "bits"
 _FEWEST_ROWS_OF_AN_INDEX = 5000  # below, reading all prefixes is faster than an index, and exact
 _ROWS_A_LIST = 1_000_000
 _PLACE = re.compile(r", \S*\.cargo/\S*")  # where in its own source the engine raised an error
@@ -48,6 +50,8 @@ class LanceTable:
         ConfigError: for a name that is none.
         MissingExtraError: without lancedb.
     """
+
+    precisions = (1, 16, 32)
 
     def __init__(self, database: Any, name: str, *, refresh_s: float = 0.0) -> None:
         self._arrow = require("pyarrow", "lancedb")
@@ -74,7 +78,10 @@ class LanceTable:
     def create(self, layout: Layout) -> None:
         """Make the table."""
         arrow = self._arrow
-        vectors = [(_column(dim), arrow.list_(arrow.float32(), dim)) for dim in layout.dims]
+        kind = arrow.float16() if layout.bits == 16 else arrow.float32()
+        vectors = [(_column(dim), arrow.list_(kind, dim)) for dim in layout.dims]
+        if layout.has_codes:
+            vectors += [(_BITS, arrow.list_(arrow.uint8(), stride_of(layout.shortlist_dim)))]
         fields = [("id", arrow.string()), *vectors]
         schema = arrow.schema(fields, metadata={_KEY: layout.to_text().encode()})
         with self._errors():
@@ -105,11 +112,13 @@ class LanceTable:
     def _arrow_table(self, rows: Rows) -> Any:
         """Rows with all columns of the table, so that no value of a row that they replace remains."""
         arrow, columns = self._arrow, columns_of(self._table.schema.names)
-        dims = {_column(dim): matrix for dim, matrix in rows.vectors.items()}
+        dims: dict[str, Any] = {_column(dim): matrix for dim, matrix in rows.vectors.items()}
+        dims |= {} if rows.codes is None else {_BITS: rows.codes}
 
         def made(field: Any) -> Any:
             if field.name in dims:
-                flat = arrow.array(np.ascontiguousarray(dims[field.name]).ravel())
+                kind = field.type.value_type.to_pandas_dtype()
+                flat = arrow.array(np.ascontiguousarray(dims[field.name], kind).ravel())
                 return arrow.FixedSizeListArray.from_arrays(flat, field.type.list_size).cast(field.type)
             if field.name in columns:
                 return arrow.array(values_of(columns[field.name], rows.metadata), field.type)
@@ -125,13 +134,13 @@ class LanceTable:
         return [self._search_one(request, row, columns) for row in range(len(request))]
 
     def _search_one(self, request: Request, row: int, columns: dict[str, Column]) -> StoreHits:
-        first = request.rerank_dim if request.shortlist is None else request.shortlist_dim
+        first, distance, given = self._first(request, row)
         limit = request.k if request.shortlist is None else request.shortlist
         kept = _column(request.rerank_dim)
         shown = columns if request.with_metadata else {}
         with self._errors():
-            asked = self._table.search(request.queries[first][row], vector_column_name=_column(first))
-            asked = asked.distance_type(self._distance).limit(limit)
+            asked = self._table.search(given, vector_column_name=first)
+            asked = asked.distance_type(distance).limit(limit)
             asked = asked.ef(2 * limit).select(["id", kept, "_distance", *shown])
             if allowed := self._filter(request, columns):
                 asked = asked.where(allowed, prefilter=True)
@@ -140,6 +149,13 @@ class LanceTable:
         metadata = rows_of(shown, found, len(names)) if request.with_metadata else []
         query = request.queries[request.rerank_dim][row]
         return rerank(query, names, vectors, metadata, request.k, self._known)
+
+    def _first(self, request: Request, row: int) -> tuple[str, str, Any]:
+        """The column that the engine searches, by which distance, and the query."""
+        if request.codes is not None:
+            return _BITS, "hamming", request.codes[row]
+        dim = request.rerank_dim if request.shortlist is None else request.shortlist_dim
+        return _column(dim), self._distance, request.queries[dim][row]
 
     def _filter(self, request: Request, columns: dict[str, Column]) -> str:
         parts = [] if request.ids is None else [_one_of(request.ids)]
@@ -195,9 +211,13 @@ class LanceTable:
                 wanted[column_name(column)] = config.Bitmap() if column[1] == "bool" else config.BTree()
             rows = self._table.count_rows()
             if rows >= _FEWEST_ROWS_OF_AN_INDEX:
-                wanted[_column(self._known.shortlist_dim)] = config.HnswSq(
-                    distance_type=self._distance, num_partitions=-(-rows // _ROWS_A_LIST)
-                )
+                partitions = -(-rows // _ROWS_A_LIST)
+                if self._known.has_codes:  # a scan: of bits LanceDB has no graph
+                    wanted[_BITS] = config.IvfFlat(distance_type="hamming", num_partitions=partitions)
+                else:
+                    wanted[_column(self._known.shortlist_dim)] = config.HnswSq(
+                        distance_type=self._distance, num_partitions=partitions
+                    )
             made = {column for index in self._table.list_indices() for column in index.columns}
             for name in wanted.keys() - made:
                 self._table.create_index(name, config=wanted[name])

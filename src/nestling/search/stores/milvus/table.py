@@ -42,6 +42,8 @@ class MilvusTable:
         MissingExtraError: without pymilvus.
     """
 
+    precisions = (32,)
+
     def __init__(
         self,
         client: Any,

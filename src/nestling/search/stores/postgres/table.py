@@ -28,17 +28,18 @@ _CODES: dict[Code, tuple[str, str, int]] = {
 }
 _FAMILIES = {"<~>": "hamming", "<=>": "cosine", "<#>": "ip", "<->": "l2"}
 _CREATE = (
-    'CREATE TABLE {table} (id text COLLATE "C" PRIMARY KEY, embedding vector({dim}) NOT NULL, '
+    'CREATE TABLE {table} (id text COLLATE "C" PRIMARY KEY, embedding {kind}({dim}) NOT NULL, '
     "metadata jsonb NOT NULL DEFAULT '{{}}' CHECK (jsonb_typeof(metadata) = 'object'){unit})"
 )
-_UNIT = ", CHECK (abs(vector_norm(embedding) - 1) < 1e-3)"  # the rule normalises, so others have to
+_UNIT = ", CHECK (abs(vector_norm(embedding::vector) - 1) < 1e-3)"  # the rule normalises, so others have to
+_INCOMING = "CREATE TEMP TABLE incoming (id text, embedding vector, metadata jsonb) ON COMMIT DROP"
 _UPSERT = (
-    "INSERT INTO {table} SELECT * FROM incoming ON CONFLICT (id) DO UPDATE "
+    "INSERT INTO {table} (id, embedding, metadata) SELECT * FROM incoming ON CONFLICT (id) DO UPDATE "
     "SET embedding = excluded.embedding, metadata = excluded.metadata"
 )
 _SEARCH = """
     SELECT q.number, best.id, best.distance{metadata}
-    FROM unnest(%(numbers)s::int[], %(shortlists)b::vector[], %(reranks)b::vector[])
+    FROM unnest(%(numbers)s::int[], {shortlists}, %(reranks)b::vector[])
         AS q(number, shortlist, rerank)
     CROSS JOIN LATERAL (
         SELECT id, {distance} AS distance{metadata}
@@ -64,12 +65,14 @@ class PostgresTable:
         name: of the table, in the first schema of the search path.
         code: the code of a prefix in the index: ``float32``, ``float16`` (half the size), or ``bit`` (the
             signs alone, compared by Hamming distance: ask for longer shortlists). None takes that of the
-            index there is, or else ``float32``.
+            index there is, or else the one of the layout's ``shortlist_bits``.
 
     Raises:
         ConfigError: for a name that is none, or an unknown code.
         MissingExtraError: without psycopg.
     """
+
+    precisions = (1, 16, 32)
 
     def __init__(self, connection: Any, name: str, *, code: Code | None = None) -> None:
         if code is not None and code not in _CODES:
@@ -93,11 +96,15 @@ class PostgresTable:
         self._layout = None if table is None else Layout.from_text(comment, self.where)
         if self._layout is not None and self._finds_code:
             made = [code for code in _CODES if self._index(code) in indexes]
-            self._code = made[0] if made else "float32"
+            self._code = made[0] if made else _code_of(self._layout)
         return self._layout
 
     def create(self, layout: Layout) -> None:
         """Make the table; the extension is made too, where the user may."""
+        if self._finds_code:
+            self._code = _code_of(layout)
+        elif layout.has_codes and self._code != "bit":
+            raise ConfigError(f"shortlist_bits=1 needs code='bit', not {self._code!r}; leave code out")
         most = _CODES[self._code][2]
         if layout.shortlist_dim > most:
             raise ConfigError(
@@ -109,6 +116,7 @@ class PostgresTable:
             run("CREATE EXTENSION IF NOT EXISTS vector")
             run(
                 _CREATE,
+                kind=self._sql.SQL("halfvec" if layout.bits == 16 else "vector"),
                 dim=literal(layout.dim),
                 unit=self._sql.SQL(_UNIT if layout.rule.after == "l2" else ""),
             )
@@ -120,7 +128,7 @@ class PostgresTable:
         """Copy into a temporary table, then insert or replace, in one transaction."""
         jsonb = require("psycopg.types.json", "postgres").Jsonb
         with self._transaction() as run, self._connection.cursor() as cursor:
-            run("CREATE TEMP TABLE incoming (LIKE {table}) ON COMMIT DROP")
+            run(_INCOMING)
             with cursor.copy("COPY incoming (id, embedding, metadata) FROM STDIN (FORMAT BINARY)") as copy:
                 copy.set_types(["text", "vector", "jsonb"])
                 vectors = rows.vectors[self._known.dim]
@@ -131,10 +139,9 @@ class PostgresTable:
 
     def search(self, request: Request) -> list[StoreHits]:
         """All queries in one statement: for each, a shortlist by the index, then the order in full."""
-        first = request.rerank_dim if request.shortlist is None else request.shortlist_dim
         values = {
             "numbers": list(range(len(request))),
-            "shortlists": list(request.queries[first]),
+            "shortlists": self._shortlists(request),
             "reranks": list(request.queries[request.rerank_dim]),
             "ids": request.ids,
         }
@@ -151,6 +158,14 @@ class PostgresTable:
             answers[number].append(row)
         return [self._hits(rows) for rows in answers]
 
+    def _shortlists(self, request: Request) -> list[Any]:
+        """What the first stage compares of each query: a vector, or bits as text."""
+        if request.codes is None:
+            dim = request.rerank_dim if request.shortlist is None else request.shortlist_dim
+            return list(request.queries[dim])
+        bits = np.unpackbits(request.codes, axis=1, count=request.shortlist_dim)
+        return ["".join(map(str, row)) for row in bits.tolist()]
+
     def _hits(self, rows: list[Any]) -> StoreHits:
         """Of rows of id, distance and perhaps metadata; pgvector gives negative inner products."""
         sign = -1 if self._known.metric == "dot" else 1
@@ -166,16 +181,22 @@ class PostgresTable:
         allowed += [where.text(request.where)] if request.where is not None else []
         rows = sql.SQL("WHERE ") + sql.SQL(" AND ").join(allowed) if allowed else sql.SQL("")
         if request.shortlist is not None:
-            asked = self._coded("q.shortlist")
+            bits = f"q.shortlist::bit({request.shortlist_dim})"
+            asked = self._coded("q.shortlist") if request.codes is None else bits
             nearest = f" ORDER BY {self._prefix()} {self._operator()} {asked} LIMIT {request.shortlist}"
             rows = rows + sql.SQL(nearest)
-        offered = "embedding"
+        offered = "embedding::vector"
         if request.rerank_dim < self._known.dim:
-            offered = f"subvector(embedding, 1, {request.rerank_dim})"
+            offered = f"subvector({offered}, 1, {request.rerank_dim})"
             offered = f"l2_normalize({offered})" if self._known.rule.after == "l2" else offered
         operator = "<#>" if self._known.metric == "dot" else "<->"
         metadata = ", metadata" if request.with_metadata else ""
-        texts = {"distance": f"{offered} {operator} q.rerank", "k": str(request.k), "metadata": metadata}
+        texts = {
+            "distance": f"{offered} {operator} q.rerank",
+            "k": str(request.k),
+            "metadata": metadata,
+            "shortlists": "%(shortlists)b::vector[]" if request.codes is None else "%(shortlists)s::text[]",
+        }
         return {name: sql.SQL(text) for name, text in texts.items()} | {"rows": rows}, where.values
 
     def delete(self, ids: list[str]) -> None:
@@ -200,7 +221,7 @@ class PostgresTable:
 
     def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
         """All rows, or those of these ids, in the order of their ids."""
-        for names, vectors, metadata in self._pages("id, embedding, metadata", size, ids):
+        for names, vectors, metadata in self._pages("id, embedding::vector, metadata", size, ids):
             tags = [found_metadata(*row, self.where) for row in zip(metadata, names, strict=True)]
             yield Rows(names, {self._known.dim: np.stack(vectors)}, tags)
 
@@ -257,7 +278,11 @@ class PostgresTable:
         return f"{self._name}_{code}_{self._known.shortlist_dim}"
 
     def _coded(self, vector: str) -> str:
-        return _CODES[self._code][0].format(x=vector, dim=self._known.shortlist_dim)
+        layout, dim = self._known, self._known.shortlist_dim
+        if layout.has_codes:  # the bit says on which side of the mean of the code an entry lies
+            centre = ",".join(map(str, layout.rule.needed_code.centre[:dim].tolist()))
+            vector = f"({vector}::vector({dim}) - '[{centre}]'::vector({dim}))"
+        return _CODES[self._code][0].format(x=vector, dim=dim)
 
     def _prefix(self) -> str:
         return self._coded(f"subvector(embedding, 1, {self._known.shortlist_dim})")
@@ -295,6 +320,11 @@ class PostgresTable:
         text = self._sql.SQL(statement).format(table=self._sql.Identifier(self._name), **parts)
         cursor = self._connection.execute(text, values, binary=True)
         return list(cursor.fetchall()) if cursor.description else []
+
+
+def _code_of(layout: Layout) -> Code:
+    """The code of prefixes that a layout asks for."""
+    return "bit" if layout.has_codes else "float16" if layout.bits == 16 else "float32"
 
 
 def _first_line(error: Exception) -> str:

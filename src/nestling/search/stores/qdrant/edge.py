@@ -15,7 +15,7 @@ from nestling.search.stores.adapter import Request, Rows
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant.points import (
     LAYOUT_POINT,
-    distance_of,
+    first_of,
     hits_of,
     params_of,
     payload_of,
@@ -106,9 +106,20 @@ class QdrantEdgeTable(PointsTable):
     def create(self, layout: Layout) -> None:
         """Make the shard; only the vectors of the first stage get a graph."""
         edge = self._edge
-        distance = getattr(edge.Distance, distance_of(layout).title())
         no_graph = edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000)
-        vectors = params_of(layout, edge.EdgeVectorParams, distance, no_graph)
+        half, pinned = edge.VectorStorageDatatype.Float16, edge.Memory.Pinned
+        binary = {
+            "memory": edge.Memory.Cold,
+            "quantization_config": edge.BinaryQuantizationConfig(memory=pinned),
+        }
+        vectors = params_of(
+            layout,
+            edge.EdgeVectorParams,
+            lambda name: getattr(edge.Distance, name.title()),
+            half,
+            no_graph,
+            binary,
+        )
         with self._errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             self._take()
@@ -122,7 +133,7 @@ class QdrantEdgeTable(PointsTable):
         """Add or replace points; others of these names are removed."""
         edge = self._edge
         points = [
-            edge.Point(point_id(name), vectors_of(rows, row), payload_of(rows, row))
+            edge.Point(point_id(name), vectors_of(rows, row, self._known), payload_of(rows, row))
             for row, name in enumerate(rows.ids)
         ]
         ours = edge.HasIdCondition({LAYOUT_POINT, *map(point_id, rows.ids)})
@@ -147,23 +158,19 @@ class QdrantEdgeTable(PointsTable):
         return [hits_of(answer, request, self.where) for answer in answers]
 
     def _query(self, request: Request, row: int, allowed: Any) -> Any:
-        edge = self._edge
-
-        def at(dim: int) -> Any:
-            return edge.Query.Nearest(request.queries[dim][row].tolist(), using=vector_name(dim))
-
-        last = {
-            "limit": request.k,
-            "query": at(request.rerank_dim),
-            "with_payload": wanted_payload(request),
-        }
+        edge, size = self._edge, request.rerank_dim
+        query = edge.Query.Nearest(request.queries[size][row].tolist(), using=vector_name(size))
+        last = {"limit": request.k, "query": query, "with_payload": wanted_payload(request)}
         if request.shortlist is None:
             return edge.QueryRequest(**last, filter=allowed, params=edge.SearchParams(exact=True))
+        name, asked = first_of(request, row, self._known)
         first = edge.Prefetch(
             limit=request.shortlist,
-            query=at(request.shortlist_dim),
+            query=edge.Query.Nearest(asked, using=name),
             filter=allowed,
-            params=edge.SearchParams(hnsw_ef=request.shortlist),
+            params=edge.SearchParams(
+                hnsw_ef=request.shortlist, quantization=edge.QuantizationSearchParams(rescore=False)
+            ),
         )
         return edge.QueryRequest(**last, prefetches=[first])
 

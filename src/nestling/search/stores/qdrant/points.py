@@ -14,7 +14,7 @@ from nestling.search.stores.adapter import Request, Rows
 from nestling.search.stores.layout import Layout
 from nestling.search.stores.metadata import found_metadata
 from nestling.search.stores.qdrant.where import field_of, key_of
-from nestling.search.stores.results import StoreHits
+from nestling.search.stores.results import Bytes, StoreHits
 
 # Qdrant calls points by UUIDs; ours are made from the ids, so that the same id is the same point.
 _SPACE = uuid.UUID("5a0d9c1e-6f0b-4c53-9d39-8f1f4a1f7c21")
@@ -29,6 +29,9 @@ def point_id(name: str) -> str:
 LAYOUT_POINT = str(uuid.uuid5(_LAYOUT_SPACE, "layout"))
 """A point without vectors, which no search finds; it keeps the layout where collections keep no metadata."""
 
+BITS = "bits"
+"""The name of the vectors of one bit an entry."""
+
 
 def vector_name(dim: int) -> str:
     """The name of the vectors of one size."""
@@ -42,14 +45,34 @@ def distance_of(layout: Layout) -> str:
     return "EUCLID"
 
 
-def params_of(layout: Layout, params: Callable[..., Any], distance: Any, no_graph: Any) -> dict[str, Any]:
-    """The vectors of a point as a client declares them; only those of the first stage get a graph."""
-    return {
-        vector_name(dim): params(
-            size=dim, distance=distance, hnsw_config=None if dim == layout.shortlist_dim else no_graph
-        )
+def params_of(
+    layout: Layout,
+    params: Callable[..., Any],
+    distances: Callable[[str], Any],
+    half: Any,
+    no_graph: Any,
+    binary: dict[str, Any],
+) -> dict[str, Any]:
+    """The vectors of a point as a client declares them; only those of the first stage get a graph.
+
+    Args:
+        layout: what is kept.
+        params: makes the declaration of one vector.
+        distances: the client's distance of a name.
+        half: the client's type of half precision.
+        no_graph: what keeps a vector from getting a graph.
+        binary: what makes Qdrant keep one bit of each entry in memory, and the entries on disk.
+    """
+    given = {"distance": distances(distance_of(layout)), "datatype": half if layout.bits == 16 else None}
+    first = None if layout.has_codes else layout.shortlist_dim
+    made = {
+        vector_name(dim): params(size=dim, hnsw_config=None if dim == first else no_graph, **given)
         for dim in layout.dims
     }
+    if layout.has_codes:
+        size = layout.shortlist_dim
+        made[BITS] = params(size=size, distance=distances("DOT"), datatype=half, **binary)
+    return made
 
 
 def payload_of(rows: Rows, row: int) -> dict[str, Any]:
@@ -57,9 +80,27 @@ def payload_of(rows: Rows, row: int) -> dict[str, Any]:
     return {"id": rows.ids[row], "metadata": {key_of(f): value for f, value in rows.metadata[row].items()}}
 
 
-def vectors_of(rows: Rows, row: int) -> dict[str, list[float]]:
+def vectors_of(rows: Rows, row: int, layout: Layout) -> dict[str, list[float]]:
     """The vectors of one row by name."""
-    return {vector_name(dim): matrix[row].tolist() for dim, matrix in rows.vectors.items()}
+    found = {vector_name(dim): matrix[row].tolist() for dim, matrix in rows.vectors.items()}
+    return found if rows.codes is None else found | {BITS: signs_of(rows.codes[row], layout)}
+
+
+def signs_of(code: Bytes, layout: Layout) -> list[float]:
+    """The bits of a code as -1 and 1: their dot product falls as their Hamming distance rises.
+
+    Qdrant holds the signs of entries as bits. Segments that it has not optimised yet compare the entries
+    themselves, with the same result.
+    """
+    signs: list[float] = (np.unpackbits(code, count=layout.shortlist_dim) * 2.0 - 1).tolist()
+    return signs
+
+
+def first_of(request: Request, row: int, layout: Layout) -> tuple[str, list[float]]:
+    """The vector of the first stage of a search: its name, and the query's."""
+    if request.codes is not None:
+        return BITS, signs_of(request.codes[row], layout)
+    return vector_name(request.shortlist_dim), request.queries[request.shortlist_dim][row].tolist()
 
 
 def wanted_payload(request: Request) -> list[str]:

@@ -25,7 +25,7 @@ class PointsTable(ABC):
     """
 
     def __init__(self, words: Words, where: str) -> None:
-        self._words, self.where = words, where
+        self._words, self.where, self.precisions = words, where, (1, 16, 32)
         self._layout: Layout | None = None
 
     def present(self, ids: list[str]) -> set[str]:
@@ -42,9 +42,13 @@ class PointsTable(ABC):
 
     def scan(self, size: int, ids: list[str] | None = None) -> Iterator[Rows]:
         """All points, or those of these ids, in the order of their UUIDs."""
-        layout = known(self._layout, self.where)
+        layout = self._known
         for page in self._pages(size, ids, vectors=[vector_name(layout.dim)], payload=True):
             yield rows_of(page, layout, self.where)
+
+    @property
+    def _known(self) -> Layout:
+        return known(self._layout, self.where)
 
     def names(self, size: int) -> Iterator[list[str]]:
         """The ids of all points, in the order of their UUIDs."""

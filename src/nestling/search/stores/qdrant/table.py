@@ -11,7 +11,7 @@ from nestling.errors import StoreBusyError, StoreError, require
 from nestling.search.stores.adapter import Request, Rows
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.qdrant.points import (
-    distance_of,
+    first_of,
     hits_of,
     params_of,
     payload_of,
@@ -89,9 +89,12 @@ class QdrantTable(PointsTable):
     def create(self, layout: Layout) -> None:
         """Make the collection; only the vectors of the first stage get a graph."""
         models = self._models
-        distance = models.Distance[distance_of(layout)]
-        no_graph = models.HnswConfigDiff(m=0)
-        vectors = params_of(layout, models.VectorParams, distance, no_graph)
+        no_graph, half = models.HnswConfigDiff(m=0), models.Datatype.FLOAT16
+        in_memory = models.BinaryQuantizationConfig(always_ram=True)
+        binary = {"on_disk": True, "quantization_config": models.BinaryQuantization(binary=in_memory)}
+        vectors = params_of(
+            layout, models.VectorParams, lambda name: models.Distance[name], half, no_graph, binary
+        )
         with self._errors():
             self._client.create_collection(
                 self._name, vectors_config=vectors, metadata={_KEY: layout.to_text()}, **self._options
@@ -103,7 +106,9 @@ class QdrantTable(PointsTable):
         """Add or replace points, and wait until they can be found; others of these names are removed."""
         points = [
             self._models.PointStruct(
-                id=point_id(name), vector=vectors_of(rows, row), payload=payload_of(rows, row)
+                id=point_id(name),
+                vector=vectors_of(rows, row, self._known),
+                payload=payload_of(rows, row),
             )
             for row, name in enumerate(rows.ids)
         ]
@@ -133,12 +138,15 @@ class QdrantTable(PointsTable):
         }
         if request.shortlist is None:
             return models.QueryRequest(**last, filter=allowed, params=models.SearchParams(exact=True))
+        name, asked = first_of(request, row, self._known)
         first = models.Prefetch(
-            query=request.queries[request.shortlist_dim][row].tolist(),
-            using=vector_name(request.shortlist_dim),
+            query=asked,
+            using=name,
             limit=request.shortlist,
             filter=allowed,
-            params=models.SearchParams(hnsw_ef=request.shortlist),
+            params=models.SearchParams(
+                hnsw_ef=request.shortlist, quantization=models.QuantizationSearchParams(rescore=False)
+            ),
         )
         return models.QueryRequest(**last, prefetch=first)
 
