@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,8 @@ Format: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ub
 """``int8`` and ``uint8`` are one of 256 equal steps between two ends for each entry, from -128 or from 0.
 ``ubinary`` is one bit an entry, set where it is above 0, eight to a byte with the first in the highest bit;
 ``binary`` is the same with 128 taken off each byte."""
+
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 Ranges: TypeAlias = ArrayLike | tuple[float, float]
 """``Float[2, dim]``, the smallest and the largest value of each entry; or two numbers for all entries."""
@@ -38,7 +40,7 @@ def ranges_of(sample: ArrayLike) -> NDArray[np.float32]:
     return np.stack([x.min(axis=0), x.max(axis=0)]).astype(np.float32)
 
 
-@checked(form=OneOf(get_args(Format)))
+@checked(form=OneOf(FORMATS))
 def to_format(vectors: ArrayLike, form: Format, *, ranges: Ranges | None = None) -> NDArray[np.generic]:
     """Vectors in a number format; values beyond the ranges saturate.
 
@@ -60,12 +62,12 @@ def to_format(vectors: ArrayLike, form: Format, *, ranges: Ranges | None = None)
     if form in ("binary", "ubinary"):
         bits = np.packbits(x > 0, axis=1)
         return bits if form == "ubinary" else _signed(bits)
-    low, step = _scale(ranges, x.shape[1], form)
+    low, step = ends_of(ranges, x.shape[1], form)
     codes = np.clip(np.floor((x - low) / step), 0, _STEPS).astype(np.uint8)
     return codes if form == "uint8" else _signed(codes)
 
 
-@checked(form=OneOf(get_args(Format)))
+@checked(form=OneOf(FORMATS))
 def from_format(
     values: ArrayLike, form: Format, *, ranges: Ranges | None = None, dim: int | None = None
 ) -> NDArray[np.float32]:
@@ -80,27 +82,42 @@ def from_format(
     Raises:
         DataError: for values of another type or width than the format, or ranges that do not fit.
     """
+    x = check_values(values, form)
+    if form in ("float32", "float16"):
+        return np.asarray(check_vectors(x), np.float32)
+    if form in ("binary", "ubinary"):
+        entries = _entries(x.shape[1], dim, form)
+        bits = x if form == "ubinary" else unsigned(x)
+        return np.unpackbits(bits, axis=1, count=entries).astype(np.float32) * 2 - 1
+    low, step = ends_of(ranges, x.shape[1], form)
+    codes = x if form == "uint8" else unsigned(x)
+    # The middle of a step: its lower end could be rounded into the step below.
+    return np.asarray(low + (codes + np.float32(0.5)) * step, np.float32)
+
+
+def check_values(values: ArrayLike, form: Format) -> NDArray[Any]:
+    """Values as a matrix of the type of their format.
+
+    Raises:
+        DataError: for another type or shape.
+    """
     x = as_array(values, f"{form} values")
     wanted = {"binary": "int8", "ubinary": "uint8"}.get(form, form)
     if x.dtype != np.dtype(wanted):
         raise DataError(f"{form} values are {wanted}, not {x.dtype}" + _other_format(form, x.dtype))
     if x.ndim != 2:
         raise DataError(f"{form} values must be a matrix of one vector a row, not of shape {x.shape}")
-    if form in ("float32", "float16"):
-        return np.asarray(check_vectors(x), np.float32)
-    if form in ("binary", "ubinary"):
-        entries = _entries(x.shape[1], dim, form)
-        bits = x if form == "ubinary" else x.view(np.uint8) ^ np.uint8(_OFFSET)
-        return np.unpackbits(bits, axis=1, count=entries).astype(np.float32) * 2 - 1
-    low, step = _scale(ranges, x.shape[1], form)
-    codes = x if form == "uint8" else x.view(np.uint8) ^ np.uint8(_OFFSET)
-    # The middle of a step: its lower end could be rounded into the step below.
-    return np.asarray(low + (codes + np.float32(0.5)) * step, np.float32)
+    return x
 
 
 def _signed(codes: NDArray[np.uint8]) -> NDArray[np.int8]:
     """Bytes with 128 taken off each."""
     return (codes ^ np.uint8(_OFFSET)).view(np.int8)
+
+
+def unsigned(codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """Bytes with 128 added to each."""
+    return codes.view(np.uint8) ^ np.uint8(_OFFSET)
 
 
 def _entries(row_bytes: int, dim: int | None, form: str) -> int:
@@ -123,8 +140,12 @@ def _other_format(form: str, dtype: np.dtype[np.generic]) -> str:
     return f"; values of {dtype} may be {other}" if other and dtype.kind in "iu" else ""
 
 
-def _scale(ranges: Ranges | None, dim: int, form: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The lower end and the step of each entry; constant entries have a step of 1."""
+def ends_of(ranges: Ranges | None, dim: int, form: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The lower end and the step of each entry; constant entries have a step of 1.
+
+    Raises:
+        DataError: for ranges that are missing or do not fit.
+    """
     if ranges is None:
         raise DataError(
             f"{form} needs the ranges of the entries; give ranges=ranges_of(sample) with a sample of all "
