@@ -168,9 +168,15 @@ class BitCode:
         return np.asarray(np.clip(place * 16, 0, 255), np.uint8)
 
     def decode(self, codes: Codes, bits: int = MOST_BITS) -> Floats:
-        """The values ``Float32[n, m]`` of the leading ``bits`` of 8-bit codes ``UInt8[n, m]``."""
+        """The values ``Float32[n, m]`` of the leading ``bits`` of 8-bit codes ``UInt8[n, m]``.
+
+        Raises:
+            DataError: for codes of more entries than the calibration had.
+        """
         check_bits(bits)
         dim = codes.shape[-1]
+        if dim > self.dim:
+            raise DataError(f"the code holds {self.dim} entries, and {dim} are given; cut the codes first")
         values: Floats = cell_values(bits)[codes >> np.uint8(MOST_BITS - bits)]
         values *= self.spread[:dim]
         values += self.centre[:dim]
@@ -183,7 +189,7 @@ class BitCode:
         import torch
 
         centre, spread = (torch.from_numpy(each).to(x.device) for each in (self.centre, self.spread))
-        self._check_size(x.shape[-1])
+        self.check_size(x.shape[-1])
         part = x[..., : self.dim]
         held = decode_tensor(encode_tensor(part.detach(), centre, spread), bits, centre, spread).to(x)
         return held + (part - part.detach())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nestling.arguments.arrays import as_array
 from nestling.arguments.constraints import OneOf, checked
+from nestling.axes import size_of
 from nestling.bits import BitCode, Codes
 from nestling.errors import DataError, UntrainedGranularityWarning, named
 from nestling.granularity import Nesting
@@ -179,7 +180,7 @@ def cut_each(
         _warn_untrained(wanted, trained.sizes("dim"))
     if rule.before == "layer_norm":
         x = _layer_norm(x)
-    if bits < 32:
+    if size_of("bits", bits) < 32:
         x = _rounded(x, bits, rule)
     prefixes = {dim: x[..., :dim] for dim in wanted}
     if rule.after == "l2":
@@ -293,6 +294,11 @@ def check_vectors(x: Any, what: str = "vectors", *, dim: int | None = None) -> N
             (named).
     """
     array = as_array(x, what)
+    if array.dtype.itemsize == 1 and array.dtype.kind in "iu":
+        raise DataError(
+            f"{what} are {array.dtype}, as codes are; decode them with nestling.vectors.formats.from_format, "
+            "or convert them to float32 if the numbers are meant"
+        )
     if array.dtype.kind in "iu":
         array = array.astype(np.float32)
     if array.dtype.kind != "f":

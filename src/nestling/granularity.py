@@ -335,7 +335,8 @@ class Nesting(Sequence[Granularity]):
             if axis not in self.full:
                 if axis == "bits" and at[axis] == max(FLOAT_BITS):
                     continue  # float32 is what those without the axis compute
-                hint = "; precisions are of stored vectors, so leave bits out here" if axis == "bits" else ""
+                bits = "; precisions are of stored vectors with a code: stored.calibrated()"
+                hint = bits if axis == "bits" else ""
                 raise GranularityError(
                     f"the nesting {self} has no axis {axis!r}; it has {', '.join(self.axes)}{hint}"
                 )

@@ -11,6 +11,7 @@ from nestling.bits import BitCode, cell_values
 from nestling.cut import CutRule, cut
 from nestling.errors import CalibrationWarning, DataError, GranularityError
 from nestling.granularity import Granularity, Nesting
+from nestling.search import nearest
 from nestling.testing import check_elastic
 from nestling.vectors.planes import BitPlanes, packed, unpacked
 from nestling.vectors.stored import StoredVectors
@@ -127,3 +128,50 @@ def test_views_of_planes_read_fewer_entries() -> None:
     assert isinstance(planes, BitPlanes)
     assert np.array_equal(planes[..., :5][3:6], planes[3:6][:, :5])
     assert np.array_equal(np.asarray(planes), planes.read(slice(None)))
+
+
+def test_what_has_no_code_says_how_to_make_one(tmp_path) -> None:
+    plain = StoredVectors(vectors(), "dim=5,20")
+    plain.save(tmp_path / "old")  # as folders were before there were codes
+    for stored in (plain, StoredVectors.load(tmp_path / "old")):
+        with pytest.raises(GranularityError, match=r"no axis 'bits'.*stored\.calibrated\(\)"):
+            stored([0], at="bits=8")
+        with pytest.raises(GranularityError, match=r"stored\.calibrated\(\)"):
+            stored.extract("dim=5,bits=2")
+    with pytest.raises(GranularityError, match=r"no code; leave bits out.*stored\.calibrated\(\)"):
+        StoredVectors(vectors(), "dim=5,20 x bits=1,32")
+
+
+def test_a_code_of_other_vectors_is_refused() -> None:
+    rule = StoredVectors(vectors(), encoder="minilm").calibrated().rule
+    with pytest.raises(DataError, match="vectors of 20 entries, not 8"):
+        StoredVectors(vectors(dim=8), "dim=8", rule)
+    with pytest.raises(DataError, match="of 'minilm', and these are of 'wordllama'; calibrate on"):
+        StoredVectors(vectors(), "dim=20", rule, encoder="wordllama")
+    for same in ("minilm", "minilm@sha256:" + 64 * "0", ""):
+        assert StoredVectors(vectors(), "dim=20", rule, encoder=same).nesting.full["bits"] == 32
+
+
+@pytest.mark.parametrize("bits", [5, 24, 64, 0, 2.0, True])
+def test_bits_that_are_no_precision_are_refused(bits: object) -> None:
+    with pytest.raises(GranularityError, match="bits"):
+        cut(vectors(), 4, CutRule().calibrated(vectors()), bits=bits)
+
+
+def test_packed_bytes_that_do_not_fit_are_refused() -> None:
+    code = CutRule().calibrated(vectors()).needed_code
+    for plane in (np.zeros((4, 2), np.uint8), np.zeros((4, 3), np.int8), np.zeros(3, np.uint8)):
+        with pytest.raises(DataError, match=r"plane of 20 entries is UInt8\[n, 3\], eight to a byte"):
+            BitPlanes((plane,), code)
+    with pytest.raises(DataError, match="holds 20 entries, and 24 are given"):
+        code.decode(np.zeros((2, 24), np.uint8))
+
+
+def test_codes_are_no_vectors() -> None:
+    """As queries or as documents: their numbers say nothing without their code."""
+    codes = CutRule().calibrated(vectors()).encode(vectors())
+    for held in (codes, codes.view(np.int8)):
+        for use in (StoredVectors, lambda queries: nearest(queries, vectors(), 3)):
+            with pytest.raises(DataError, match=r"decode them with nestling\.vectors\.formats\.from_format"):
+                use(held)
+    assert StoredVectors(codes.astype(np.float32)).values.dtype == np.float32

@@ -81,6 +81,10 @@ def test_bad_input_is_refused() -> None:
         from_format(to_format(VECTORS, "ubinary"), "binary")
     with pytest.raises(DataError, match=r"vectors of 3 bytes hold 17 to 24 entries, not 30"):
         from_format(to_format(VECTORS, "ubinary"), "ubinary", dim=30)
+    with pytest.raises(
+        DataError, match="of 3 bytes with ranges of 20 entries are packed bits; read them as binary"
+    ):
+        from_format(to_format(VECTORS, "binary"), "int8", ranges=ranges)
     with pytest.raises(DataError, match=r"ranges of shape \(2, 20\) do not fit vectors of 8 entries"):
         to_format(VECTORS[:, :8], "uint8", ranges=ranges)
     with pytest.raises(DataError, match="smallest values first"):

@@ -89,6 +89,12 @@ def from_format(
         entries = _entries(x.shape[1], dim, form)
         bits = x if form == "ubinary" else unsigned(x)
         return np.unpackbits(bits, axis=1, count=entries).astype(np.float32) * 2 - 1
+    entries = np.shape(ranges)[-1] if np.ndim(ranges) == 2 else 1
+    if x.shape[1] == -(-entries // 8) < entries:
+        raise DataError(
+            f"values of {x.shape[1]} bytes with ranges of {entries} entries are packed bits; read them as "
+            f"{'binary' if form == 'int8' else 'ubinary'}"
+        )
     low, step = ends_of(ranges, x.shape[1], form)
     codes = x if form == "uint8" else unsigned(x)
     # The middle of a step: its lower end could be rounded into the step below.

@@ -39,6 +39,15 @@ class BitPlanes:
     dtype = np.dtype(np.float32)
     ndim = 2
 
+    def __post_init__(self) -> None:
+        wanted = stride_of(self.code.dim)
+        for plane in self.planes:
+            if plane.dtype != np.uint8 or plane.ndim != 2 or plane.shape[1] < wanted:
+                raise DataError(
+                    f"a plane of {self.code.dim} entries is UInt8[n, {wanted}], eight to a byte, not "
+                    f"{plane.dtype} of shape {plane.shape}"
+                )
+
     @classmethod
     def of(cls, codes: Codes, code: BitCode, bits: int = MOST_BITS) -> Self:
         """The leading ``bits`` planes of 8-bit codes ``UInt8[n, dim]``."""

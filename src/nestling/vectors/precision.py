@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nestling.axes import CODE_BITS, FLOAT_BITS
 from nestling.cut import CutRule
+from nestling.errors import DataError, GranularityError
 from nestling.granularity import Granularity, Nesting
 from nestling.storage.artifact import open_array
 from nestling.storage.npy import write_npy
@@ -89,13 +90,36 @@ def full_nesting(given: Sizes, values: Values, rule: CutRule) -> Nesting:
 
     Raises:
         GranularityError: for sizes that do not end at the full one, or ``bits`` under a rule without a code.
+        DataError: for a code that was calibrated on vectors of another size.
     """
     nesting = None if given is None else Nesting.of(given)
-    if nesting is not None and "bits" in nesting.axes and rule.code is not None:
+    if rule.code is not None and not isinstance(values, BitPlanes):
+        rule.code.check_size(values.shape[1])
+    if nesting is not None and "bits" in nesting.axes:
+        if rule.code is None:
+            raise GranularityError(
+                f"the nesting {nesting} names bits, and the cut rule has no code; leave bits out, and make a "
+                "code from the vectors: stored.calibrated()"
+            )
         nesting = nesting.without("bits")
     sizes = read_full_sizes(nesting, values.shape[1])
     precisions = Precision.of(values).precisions(rule)
     return sizes.times(bits=precisions) if precisions else sizes
+
+
+def check_encoder(rule: CutRule, encoder: str) -> None:
+    """Refuse a code that was calibrated on the vectors of another encoder, where both are known by name.
+
+    Raises:
+        DataError: if they differ.
+    """
+    made = "" if rule.code is None else rule.code.encoder
+    names = {name.partition("@")[0] for name in (made, encoder)}  # a digest may follow
+    if "" not in names and len(names) > 1:
+        raise DataError(
+            f"the code was calibrated on vectors of {made!r}, and these are of {encoder!r}; calibrate on "
+            "these: StoredVectors(vectors).calibrated()"
+        )
 
 
 def open_values(folder: Path, rule: CutRule, bits: int | None) -> Values:

@@ -24,7 +24,15 @@ from nestling.storage.artifact import open_array, read_folder, write_folder
 from nestling.storage.npy import write_array
 from nestling.vectors.matrix import Sizes, Vectors, blocks_of, refuse_zero_rows
 from nestling.vectors.planes import BitPlanes
-from nestling.vectors.precision import Precision, Values, extracted, extracted_rule, full_nesting, open_values
+from nestling.vectors.precision import (
+    Precision,
+    Values,
+    check_encoder,
+    extracted,
+    extracted_rule,
+    full_nesting,
+    open_values,
+)
 
 if TYPE_CHECKING:
     from nestling.vectors.vectors_like import VectorsLike
@@ -68,8 +76,9 @@ class StoredVectors:
 
     Raises:
         DataError: for another shape or type; rows with NaN or infinity, or (with ``l2`` after the cut)
-            of zeros, named; ids or fields that are not of the rows.
-        GranularityError: for a nesting that does not end at the full size.
+            of zeros, named; ids or fields that are not of the rows; a code that was calibrated on vectors of
+            another size or encoder.
+        GranularityError: for a nesting that does not end at the full size, or names bits without a code.
 
     >>> stored = StoredVectors(np.array([[3.0, 4.0, 0.0], [0.0, 1.0, 1.0]]), "dim=2,3")
     >>> stored([0], at="dim=2")
@@ -90,6 +99,7 @@ class StoredVectors:
         matrix = check_vectors(values)
         refuse_zero_rows(matrix, rule)
         sizes = full_nesting(nesting, matrix, rule)
+        check_encoder(rule, encoder)
         names = None if ids is None else check_different(as_ids(ids), len(matrix))
         self._fill(matrix, sizes, rule, names, encoder, Columns.read(fields, len(matrix)), columns or {})
         self.is_nested = nesting is not None

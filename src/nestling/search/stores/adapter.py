@@ -72,8 +72,10 @@ class Table(Protocol):
     where: str
     """The database and the table for messages, without credentials."""
 
-    precisions: tuple[int, ...]
-    """The ``bits`` and ``shortlist_bits`` that a layout may have; a table without this attribute has 32."""
+    @property
+    def precisions(self) -> tuple[int, ...]:
+        """The ``bits`` and ``shortlist_bits`` that a layout may have; a table without it has 32."""
+        ...
 
     def read_layout(self) -> Layout | None:
         """The layout kept in the database, which the other methods go by; None if there is no such table."""
