@@ -89,7 +89,8 @@ def from_format(
         entries = _entries(x.shape[1], dim, form)
         bits = x if form == "ubinary" else unsigned(x)
         return np.unpackbits(bits, axis=1, count=entries).astype(np.float32) * 2 - 1
-    entries = np.shape(ranges)[-1] if np.ndim(ranges) == 2 else 1
+    ends: Any = np.asarray(ranges)
+    entries = ends.shape[1] if ends.ndim == 2 else 1
     if x.shape[1] == -(-entries // 8) < entries:
         raise DataError(
             f"values of {x.shape[1]} bytes with ranges of {entries} entries are packed bits; read them as "
