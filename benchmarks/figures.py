@@ -45,7 +45,8 @@ def draw_all(folder: Path) -> None:
     before, after = (replace(curve, name=name) for curve, name in zip(curves("layers"), _MINILM, strict=True))
     before.heatmap(folder / "layers.png", others=[after])
     quality, kept = (
-        [curve for curve in curves(name) if curve.name in _STUDIED] for name in ("demo", "fidelity")
+        [_in_floats(curve) for curve in curves(name) if curve.name in _STUDIED]
+        for name in ("demo", "fidelity")
     )
     panels = [_panel(quality, "ndcg@10"), *(_panel(kept, metric) for metric in _KEPT)]
     draw(folder / "fidelity.png", *panels)
@@ -63,6 +64,13 @@ def record(demo: Path | None, layers: Path | None) -> None:
         _keep("demo", [Curve.load(path) for path in sorted((demo / "curves").glob("*.json"))])
         _keep("fidelity", _fidelity(demo))
         _record_index(demo)
+
+
+def _in_floats(curve: Curve) -> Curve:
+    """The full precision alone."""
+    if "bits" not in curve.nesting.axes:
+        return curve
+    return curve.part(g for g in curve.nesting if g["bits"] == curve.nesting.full["bits"])
 
 
 def _panel(found: Sequence[Curve], metric: str) -> Callable[[Any], None]:
