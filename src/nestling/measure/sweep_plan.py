@@ -134,22 +134,22 @@ class SweepPlan:
         if self.task.needs == "answers":
             answers = {name: np.stack(each) for name, each in codes.items()}
             return self.task.score(answers, range(len(self.nesting)), self.rule)
-        cut_from: dict[Granularity | None, dict[int, list[Granularity]]] = defaultdict(
-            lambda: defaultdict(list)
-        )
-        for granularity, source in self.sources.items():
-            cut_from[source][self._rounded_to(granularity)].append(granularity)
+        groups: dict[tuple[Granularity | None, int], list[Granularity]] = defaultdict(list)
+        for source in dict.fromkeys(self.sources.values()):
+            for granularity in (g for g in self.nesting if self.sources[g] == source):
+                groups[source, self._rounded_to(granularity)].append(granularity)
         rule = replace(self.rule.again, code=None)
         task, parts, measured = self._against_full(codes), [], []
-        for source, by_bits in watched(cut_from.items(), "scoring", "encodings"):
-            encoded = self._encoded(codes, source)
-            for bits, group in by_bits.items():
-                matrices = encoded.at(bits)
-                width = next(iter(matrices.values())).shape[1]
-                dims = {g: g.get("dim", width) for g in group}
-                in_order = sorted(group, key=dims.__getitem__)
-                parts.append(task.score(matrices, [dims[g] for g in in_order], rule))
-                measured += in_order
+        encoded: tuple[Granularity | None, Encoded] | None = None
+        for (source, bits), group in watched(groups.items(), "scoring", "precisions"):
+            if encoded is None or encoded[0] != source:
+                encoded = source, self._encoded(codes, source)
+            matrices = encoded[1].at(bits)
+            width = next(iter(matrices.values())).shape[1]
+            dims = {g: g.get("dim", width) for g in group}
+            in_order = sorted(group, key=dims.__getitem__)
+            parts.append(task.score(matrices, [dims[g] for g in in_order], rule))
+            measured += in_order
         return _Joined(parts, [measured.index(g) for g in self.nesting])
 
     def _encoded(self, codes: Mapping[str, list[NDArray[Any]]], source: Granularity | None) -> Encoded:
