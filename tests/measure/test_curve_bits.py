@@ -94,6 +94,21 @@ def test_the_front_counts_bytes_and_layers_but_not_dims() -> None:
     assert len(layers.pareto()) == 4  # a layer less costs fewer FLOPs
 
 
+def test_budgets_are_powers_of_two() -> None:
+    short = TOY.at_budgets()
+    assert [str(g) for g in sorted(short.nesting, key=lambda g: short.row(g).vector_bytes)] == [
+        "dim=8,bits=1",
+        "dim=16,bits=1",
+        "dim=8,bits=4",
+        "dim=16,bits=4",
+        "dim=32,bits=4",
+        "dim=32,bits=32",
+    ]
+    for row in TOY.column():
+        within = [each.value for each in short.column() if each.vector_bytes <= row.vector_bytes]
+        assert max(within) >= row.value
+
+
 def test_a_part_is_a_curve_of_its_own() -> None:
     front = CURVE.part(row.granularity for row in CURVE.pareto())
     assert front.nesting.full == CURVE.nesting.full

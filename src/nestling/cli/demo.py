@@ -130,8 +130,8 @@ def _report(curve: Curve, baselines: list[Curve], chosen: Granularity, output: P
     curve.plot(output / "curve.png", others=baselines, chosen=chosen)
     curve.to_html(output / "report.html", others=baselines, chosen=chosen)
     floats = [each.part(_floats(each)) for each in (curve, *baselines)]
-    front = curve.part(row.granularity for row in curve.pareto())
-    for text in (compare(floats), curve.grid(), front.table(), front.chart()):
+    best = curve.part([*curve.at_budgets().nesting, chosen])
+    for text in (compare(floats), curve.grid(), best.table(), best.chart()):
         show("")
         show(text)
     show(f"\nChosen: {chosen}, the fewest bytes that keep {_KEEP:.0%} of the full quality.")

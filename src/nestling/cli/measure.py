@@ -59,7 +59,8 @@ def sweep(
         ),
     ] = "text",
     show_all: Annotated[
-        bool, typer.Option("--all", help="Show every size and precision, not the Pareto front alone.")
+        bool,
+        typer.Option("--all", help="Show every size and precision, not the best of each doubling of bytes."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +89,8 @@ def sweep(
     if output is not None:
         _write(curve, output)
     grid = [curve.grid()] if len(curve.nesting.axes) == 2 and format == "text" else []
-    shown = curve if show_all or format == "csv" else _front(curve)
+    is_short = "bits" in curve.nesting.axes and not show_all and format != "csv"
+    shown = curve.at_budgets() if is_short else curve
     show(curve.to_json() if as_json else "\n\n".join([shown.table(format), *grid]))  # type: ignore[arg-type]
 
 
@@ -134,13 +136,6 @@ def _in_floats(stored: StoredVectors, path: str) -> StoredVectors:
             f"{path} holds codes of {stored.values.bits} bits; measure the floats that they were made from"
         )
     return stored
-
-
-def _front(curve: Curve) -> Curve:
-    """The rows to show: where there are precisions, those that no other beats."""
-    if "bits" not in curve.nesting.axes:
-        return curve
-    return curve.part(row.granularity for row in curve.pareto())
 
 
 def _write(curve: Curve, output: Path) -> None:

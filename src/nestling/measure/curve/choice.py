@@ -212,6 +212,16 @@ def pareto(column: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(row for row in column if not any(beats(other, row) for other in column))
 
 
+def at_budgets(front: Sequence[Row]) -> tuple[Row, ...]:
+    """The best rows of a Pareto front within 1, 2, 4, 8, ... bytes, for each setting of the other axes."""
+    best: dict[tuple[Granularity, int], Row] = {}
+    for row in front:
+        budget = (row.granularity.rest, math.ceil(math.log2(row.vector_bytes)))
+        if budget not in best or row.value > best[budget].value:
+            best[budget] = row
+    return tuple(best.values())
+
+
 def _known(row: Row, cost: CostName) -> float:
     value = getattr(row, cost)
     if value is None:

@@ -14,7 +14,7 @@ from nestling.errors import ConfigError, DataError, require, unknown
 from nestling.gain import Gain, verdict_of
 from nestling.granularity import At, Granularity, Nesting
 from nestling.measure.curve import file, runs, table
-from nestling.measure.curve.choice import CostName, Row, Targets, choose, of_precision, pareto
+from nestling.measure.curve.choice import CostName, Row, Targets, at_budgets, choose, of_precision, pareto
 from nestling.measure.curve.pictures import plot, report
 from nestling.measure.curve.provenance import check_same_data
 from nestling.measure.curve.table import Format
@@ -159,6 +159,10 @@ class Curve:
         costs tell layers and such apart.
         """
         return pareto(self.column(metric))
+
+    def at_budgets(self, metric: str | None = None) -> Curve:
+        """The best size and precision within 1, 2, 4, 8, ... bytes a vector: a short curve for a terminal."""
+        return self.part(row.granularity for row in at_budgets(self.pareto(metric)))
 
     def part(self, granularities: Iterable[At]) -> Curve:
         """The curve at some granularities alone; the full one is always among them, the verdict stays.

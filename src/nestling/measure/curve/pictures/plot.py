@@ -88,7 +88,7 @@ def _draw(chart: Chart, axes: Any, title: str) -> None:
             drawn += axes.plot(mark.places, [row.value for row in mark.rows], label=mark.name, **settings)
             names.append(mark.name)
     places = chart.places
-    shown = _spread(places) if chart.logarithmic else places[:: -(-len(places) // _MOST_LABELS)]
+    shown = _ticks(chart) if chart.logarithmic else places[:: -(-len(places) // _MOST_LABELS)]
     axes.set_xticks(shown, [f"{each:,}" for each in shown], rotation=45 * (len(shown) > 8))
     axes.set_xticks([], minor=True)
     axes.set_xlabel(chart.over)
@@ -96,6 +96,14 @@ def _draw(chart: Chart, axes: Any, title: str) -> None:
     title_of(axes, title)
     axes.grid(visible=True)
     legend(axes, drawn, names)
+
+
+def _ticks(chart: Chart) -> list[int]:
+    """The places that were measured; of many precisions the powers of two, as they are budgets."""
+    places = chart.places
+    if chart.front is None:
+        return _spread(places)
+    return [1 << power for power in range(places[0].bit_length() - 1, places[-1].bit_length())]
 
 
 def _spread(sizes: Sequence[int]) -> list[int]:
