@@ -21,8 +21,17 @@ _OLDEST_GLIBC = 17  # of the oldest systems for which wheels are built
 COMPILERS = ("c++", "g++", "clang++")
 # A library that needs only the C library runs on many systems.
 PORTABLE = ("-static-libstdc++", "-static-libgcc") if sys.platform == "linux" else ()
-# Products and sums are rounded one by one, so that every instruction set finds what numpy finds.
-FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off")
+# Products and sums are rounded one by one, so that every instruction set finds what numpy finds. Nobody looks
+# for floating-point exceptions, so a choice between two results needs no branch.
+FLAGS = (
+    "-O3",
+    "-std=c++17",
+    "-shared",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-trapping-math",
+)
 
 
 class KernelHook(BuildHookInterface):  # type: ignore[misc]

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from nestling.arguments.arrays import as_array
 from nestling.axes import CODE_BITS
 from nestling.errors import CalibrationWarning, DataError, GranularityError
+from nestling.kernels import planes
+from nestling.kernels.planes import layout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +25,7 @@ Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
 Array = TypeVar("Array", NDArray[np.floating[Any]], "Tensor")
 
-MOST_BITS = 8
+MOST_BITS = layout.MOST_BITS
 FEWEST_ROWS = 256
 """A sample with fewer rows says little of the spread of entries."""
 MOST_ROWS = 65_536
@@ -160,12 +162,13 @@ class BitCode:
             DataError: for vectors of another size than those of the calibration.
         """
         self.check_size(x.shape[-1])
+        rows = x.reshape(-1, self.full).astype(np.float32, copy=False)
+        return planes.encode(rows, self._cells).reshape(*x.shape[:-1], self.dim)
+
+    @cached_property
+    def _cells(self) -> layout.Cells:
         inverse = np.divide(1 / _width(), self.spread, out=np.zeros_like(self.spread), where=self.spread > 0)
-        place = (x[..., : self.dim] - self.centre) * inverse + np.float32(_CELLS / 2)
-        last, shrink = _CELLS - 1, 1 / _stretch()
-        np.copyto(place, 1 - (1 - place) * shrink, where=place < 1)
-        np.copyto(place, last + (place - last) * shrink, where=place > last)
-        return np.asarray(np.clip(place * 16, 0, 255), np.uint8)
+        return layout.Cells(self.centre, inverse, _CELLS / 2, _CELLS - 1, 1 / _stretch(), 256 / _CELLS)
 
     def decode(self, codes: Codes, bits: int = MOST_BITS) -> Floats:
         """The values ``Float32[n, m]`` of the leading ``bits`` of 8-bit codes ``UInt8[n, m]``.
@@ -177,10 +180,8 @@ class BitCode:
         dim = codes.shape[-1]
         if dim > self.dim:
             raise DataError(f"the code holds {self.dim} entries, and {dim} are given; cut the codes first")
-        values: Floats = cell_values(bits)[codes >> np.uint8(MOST_BITS - bits)]
-        values *= self.spread[:dim]
-        values += self.centre[:dim]
-        return values
+        rows, arrays = codes.reshape(-1, dim), (self.spread[:dim], self.centre[:dim])
+        return planes.decode(rows, cell_values(bits), *arrays).reshape(codes.shape)
 
     def rounded(self, x: Array, bits: int) -> Array:
         """Vectors as codes of ``bits`` bits hold them; the gradient of a tensor passes straight through."""

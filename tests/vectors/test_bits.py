@@ -11,9 +11,10 @@ from nestling.bits import BitCode, cell_values
 from nestling.cut import CutRule, cut
 from nestling.errors import CalibrationWarning, DataError, GranularityError
 from nestling.granularity import Granularity, Nesting
+from nestling.kernels.planes import packed, unpacked
 from nestling.search import nearest
 from nestling.testing import check_elastic
-from nestling.vectors.planes import BitPlanes, packed, unpacked
+from nestling.vectors.planes import BitPlanes
 from nestling.vectors.stored import StoredVectors
 from samples import examples
 

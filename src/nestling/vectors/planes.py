@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from nestling.bits import MOST_BITS, BitCode, Codes, Floats
 from nestling.errors import DataError
+from nestling.kernels.planes import packed, unpacked
+from nestling.kernels.planes.layout import stride_of
 from nestling.storage.artifact import open_array
 from nestling.storage.npy import write_npy_together
 
 Bytes = NDArray[np.uint8]
 Rows = slice | NDArray[Any]
-
-_HIGHEST = 1 << (MOST_BITS - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class BitPlanes:
         dim, bits = dim or self.code.dim, bits or self.bits
         if bits > self.bits:
             raise DataError(f"these codes hold {self.bits} bits an entry, not {bits}")
-        return unpacked((plane[rows, : stride_of(dim)] for plane in self.planes[:bits]), dim)
+        return unpacked([plane[rows, : stride_of(dim)] for plane in self.planes[:bits]], dim)
 
     def read(self, rows: Rows, dim: int | None = None, bits: int | None = None) -> Floats:
         """The values of some rows by their leading codes and bits, ``Float32[rows, dim]``."""
@@ -98,27 +98,6 @@ class BitPlanes:
             tuple(_cleared(plane[:, : stride_of(dim)], dim) for plane in self.planes[:bits]),
             self.code.cut(dim),
         )
-
-
-def stride_of(dim: int) -> int:
-    """Bytes of a row of one plane."""
-    return -(-dim // 8)
-
-
-def packed(codes: Codes, bits: int = MOST_BITS) -> list[Bytes]:
-    """The leading planes of 8-bit codes ``UInt8[n, dim]``, each ``UInt8[n, bytes]``."""
-    return [np.packbits(codes & np.uint8(_HIGHEST >> place), axis=1) for place in range(bits)]
-
-
-def unpacked(planes: Iterable[Bytes], dim: int) -> Codes:
-    """The 8-bit codes that planes hold, ``UInt8[n, dim]``; bits of further planes are zero."""
-    codes = None
-    for place, plane in enumerate(planes):
-        part = np.unpackbits(plane, axis=1, count=dim) << np.uint8(MOST_BITS - 1 - place)
-        codes = part if codes is None else np.bitwise_or(codes, part, out=codes)
-    if codes is None:
-        raise DataError("codes need at least one plane")
-    return codes
 
 
 def plane_file(folder: Path, place: int) -> Path:

@@ -14,10 +14,12 @@ from nestling.axes import CODE_BITS, FLOAT_BITS
 from nestling.cut import CutRule
 from nestling.errors import DataError, GranularityError
 from nestling.granularity import Granularity, Nesting
+from nestling.kernels.planes import packed
+from nestling.kernels.planes.layout import stride_of
 from nestling.storage.artifact import open_array
 from nestling.storage.npy import write_npy
 from nestling.vectors.matrix import Sizes, read_full_sizes
-from nestling.vectors.planes import BitPlanes, open_planes, packed, stride_of, write_planes
+from nestling.vectors.planes import BitPlanes, open_planes, write_planes
 
 Values: TypeAlias = Any
 """``Float[n, dim]``, or :class:`BitPlanes`, which read like it."""

@@ -4,7 +4,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#define TARGET __attribute__((target("avx2,fma,f16c")))
+#define TARGET __attribute__((target("avx2,fma,f16c,popcnt")))
 
 namespace nestling {
 namespace {
@@ -161,6 +161,7 @@ TARGET inline double finish(const __m256d* sums, const T* row, const double* que
 
 #include "level.inl"
 #include "level_by_rows.inl"
+#include "planes.inl"
 
 }  // namespace
 
@@ -178,6 +179,13 @@ const Level kAvx2 = {
     estimates,
     products,
     rotate,
+    encode,
+    decode,
+    pack_planes,
+    unpack_planes,
+    gather,
+    level_codes,
+    hamming,
 };
 
 }  // namespace nestling

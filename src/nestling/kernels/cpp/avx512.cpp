@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma")))
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c,fma,popcnt")))
 
 namespace nestling {
 namespace {
@@ -252,6 +252,8 @@ TARGET inline double finish(__m512d* sums, const T* row, const double* query, in
 }
 
 #include "level.inl"
+#include "planes.inl"
+#include "avx512_planes.inl"
 
 // What does not change from block to block is held in registers: this is a sixth of a search in batches.
 TARGET void filter_in_registers(const Packed& codes, int64_t first, int64_t last, const Probe& probe, Found* found) {
@@ -270,7 +272,7 @@ TARGET void filter_in_registers(const Packed& codes, int64_t first, int64_t last
     found->skipped = _mm512_reduce_max_ps(skipped);
 }
 
-TARGET inline __m512 gather(const float* values, __m512i rows, __mmask16 there) {
+TARGET inline __m512 numbers_of(const float* values, __m512i rows, __mmask16 there) {
     return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), there, rows, values, 4);
 }
 
@@ -296,9 +298,9 @@ TARGET void refine_sixteen(const Fine& fine, const Probe& probe, Found* found) {
         sums = _mm512_add_epi32(sums, _mm512_maskz_loadu_epi32(there, low));
         const __m512 t = steps_of(sums, probe.offset);
         const __m512 steps = multiply_add(t, all(probe.factors.alpha), all(probe.factors.beta));
-        __m512 rest = _mm512_mul_ps(gather(fine.radius, rows, there), _mm512_set1_ps(probe.factors.gamma));
-        if (fine.bias) rest = _mm512_add_ps(rest, gather(fine.bias, rows, there));
-        const __m512 bounds = _mm512_fmadd_ps(gather(fine.scale, rows, there), steps, rest);
+        __m512 rest = _mm512_mul_ps(numbers_of(fine.radius, rows, there), _mm512_set1_ps(probe.factors.gamma));
+        if (fine.bias) rest = _mm512_add_ps(rest, numbers_of(fine.bias, rows, there));
+        const __m512 bounds = _mm512_fmadd_ps(numbers_of(fine.scale, rows, there), steps, rest);
         sort_out_some(rows, there, sums, bounds, probe.threshold, *found);
     }
 }
@@ -395,6 +397,13 @@ const Level kAvx512 = {
     estimates_of_four,
     products_of_four,
     rotate_in_registers,
+    encode,
+    decode,
+    pack_planes,
+    unpack_planes,
+    gather_in_registers,
+    level_codes,
+    hamming_in_registers,
 };
 
 }  // namespace nestling

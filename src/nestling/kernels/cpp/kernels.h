@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "planes.h"
+
 // Where the compiler knows how to use dot products in some functions only.
 #if defined(__aarch64__) && (defined(__ARM_FEATURE_DOTPROD) || !defined(__clang__) || __clang_major__ >= 16)
 #define NESTLING_NEON
@@ -112,6 +114,14 @@ struct Level {
                      int32_t* out);
     // Sum of the rows of a matrix times the entries of a vector, in order; its width is a multiple of 64.
     void (*rotate)(const float* vector, int64_t entries, const float* matrix, int64_t width, float* out);
+    // Of planes.h.
+    EncodeFunction encode;
+    DecodeFunction decode;
+    PackFunction pack_planes;
+    UnpackPlanesFunction unpack_planes;
+    GatherFunction gather;
+    LevelFunction level_codes;
+    HammingFunction hamming;
 };
 
 extern const Level kPlain;

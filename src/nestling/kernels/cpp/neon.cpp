@@ -159,6 +159,7 @@ TARGET inline double finish(const float64x2_t* sums, const T* row, const double*
 
 #include "level.inl"
 #include "level_by_rows.inl"
+#include "planes.inl"
 
 TARGET void unpack_registers(const Halves& halves, uint8_t* block) {
     const int64_t lines = halves.lines;
@@ -200,6 +201,13 @@ const Level kNeon = {
     estimates,
     products,
     rotate,
+    encode,
+    decode,
+    pack_planes,
+    unpack_planes,
+    gather,
+    level_codes,
+    hamming,
 };
 
 }  // namespace nestling

@@ -103,6 +103,7 @@ double finish(const double* sums, const T* row, const double* query, int64_t cou
 
 #include "level.inl"
 #include "level_by_rows.inl"
+#include "planes.inl"
 
 }  // namespace
 
@@ -117,6 +118,13 @@ const Level kPlain = {
     estimates,
     products,
     rotate,
+    encode,
+    decode,
+    pack_planes,
+    unpack_planes,
+    gather,
+    level_codes,
+    hamming,
 };
 
 }  // namespace nestling
