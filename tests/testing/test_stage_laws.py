@@ -28,6 +28,11 @@ BUILT_IN = {
     "fp16": StageExample("fp16@24 > rerank@full", ["fp168@16"]),
     "int8": StageExample("int8@full > rerank@full", ["int8x4@16"]),
     "int4": StageExample("int4@full > rerank@full", ["int4@15"]),
+    "bits": StageExample(
+        "bits2@full > rerank@full", ["bits@16", "bits5@16", "bits2x4@16", "bits2:binary@16", "bits1:both@16"]
+    ),
+    "bits and more bits": StageExample("bits1@16 > rerank:bits4@24 > rerank:bits8@full > rerank@full"),
+    "bits on both sides": StageExample("bits1:binary@full > rerank:bits8@full > rerank@full"),
     "pq": StageExample("pq8x4@16 > rerank@full", ["pq8@16", "pq8x5@16", "pq0x4@16", "pq5x4@16", "pq@16"]),
     "opq": StageExample("opq4x4@full > rerank@full", ["opq4x16@16", "opq3x4@16"]),
     "rabitq": StageExample("rabitq@full > rerank@full", ["rabitq8@16"]),
@@ -37,6 +42,7 @@ BUILT_IN = {
     "hnsw": StageExample("hnsw32@full > int8@full > rerank@full", ["hnsw@16", "hnsw1@16"]),
     "rerank": StageExample("flat@8 > rerank@16 > rerank@full", ["rerank8@16", "rerank:int3@16"]),
     "rerank by copies": StageExample("flat@8 > rerank:int8@16 > rerank:fp16@24 > rerank@full"),
+    "rerank by bits": StageExample("int8@16 > rerank:bits3@24 > rerank@full", ["rerank:bits5@16"]),
     "certify": StageExample("int4@full > certify@full", ["certify@16"]),
 }  # fmt: skip
 

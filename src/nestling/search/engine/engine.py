@@ -306,5 +306,7 @@ def build(
         certified = plan.certify.build(plan, vectors, rule, metric, seed)
         return Engine(plan, {}, vectors, rule, metric, certified)
     with faiss_threads(workers):
-        arrays = build_arrays(Task(plan, vectors, space, seed), None if folder is None else home_path(folder))
+        arrays = build_arrays(
+            Task(plan, vectors, space, seed, rule.code), None if folder is None else home_path(folder)
+        )
         return Engine(plan, arrays, vectors, rule, metric)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from nestling.errors import ConfigError
 from nestling.search.plan.point import Point as Point
+from nestling.search.stages import nested_code
 from nestling.search.stages.kinds.certified import Certify
 from nestling.search.stages.kinds.rerank import Rerank
 from nestling.search.stages.registry import parse_stage
@@ -259,7 +260,7 @@ class Plan:
         return PlanCost(
             sum(each.operations for each in costs) / 1e6,
             sum(each.bytes_read for each in costs),
-            int(sum(each.bytes_stored for each in costs)),
+            int(sum(each.bytes_stored for each in costs)) + rows * nested_code.row_bytes(plan),
             rows * full * 4,
         )
 

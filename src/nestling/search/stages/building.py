@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.bits import BitCode
 from nestling.cut import RAW, cut
 from nestling.errors import ArtifactError
 from nestling.search.exact.faiss_arrays import faiss
@@ -36,12 +37,14 @@ class Task:
         vectors: ``Float[rows, full]``.
         space: the metric.
         seed: of samples, clusterings, rotations and graphs.
+        code: nested code that the cut rule has, if any.
     """
 
     plan: Plan
     vectors: NDArray[Any]
     space: Space
     seed: int
+    code: BitCode | None = None
 
     @property
     def rows(self) -> int:
@@ -56,13 +59,14 @@ class Task:
     def identity(self) -> dict[str, Any]:
         """Identifies this task, with a digest of a thousand vectors."""
         rows = np.linspace(0, self.rows - 1, min(self.rows, 1000)).astype(np.int64)
-        digest = hashlib.sha256(np.ascontiguousarray(self.vectors[rows]).data).hexdigest()
+        digest = _digest(self.vectors[rows])
         return {
             "plan": str(self.plan),
             "vectors": f"{self.vectors.dtype} {self.vectors.shape} {digest}",
             "metric": f"{self.space.metric} normalised={self.space.is_normalised}",
             "seed": self.seed,
             "faiss": faiss.__version__,
+            **({} if self.code is None else {"code": _digest(self.code.centre, self.code.spread)}),
         }
 
     def sample(self, most: int, dim: int) -> Floats:
@@ -92,6 +96,10 @@ class Task:
         """Drops the table of equal rows if all rows differ."""
         if "equal." not in journal or not Equal(journal["equal.first"]).is_grouped:
             journal.drop_groups("equal")
+
+
+def _digest(*arrays: NDArray[Any]) -> str:
+    return hashlib.sha256(b"".join(np.ascontiguousarray(each).data for each in arrays)).hexdigest()
 
 
 class Builder:

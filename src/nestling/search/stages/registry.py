@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nestling.search.stages.kinds.bits import Bits
 from nestling.search.stages.kinds.certified import Certify
 from nestling.search.stages.kinds.flat import Flat
 from nestling.search.stages.kinds.graph import Graph
@@ -20,6 +21,7 @@ STAGES: dict[str, type[Stage]] = {
     "fp16": Fp16,
     "int8": Int8,
     "int4": Int4,
+    "bits": Bits,
     "pq": PQ,
     "opq": OPQ,
     "rabitq": RaBitQ,

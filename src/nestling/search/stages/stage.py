@@ -132,6 +132,11 @@ class Stage(ABC):
         """The prefix as a number, of a stage that was resolved."""
         return int(self.dim or 0)
 
+    @property
+    def code_bits(self) -> int | None:
+        """The leading bits that it reads of the nested code of the plan; None if it reads something else."""
+        return None
+
     def resolve(self, full: int) -> Self:
         """The stage with its prefix as a number, for vectors of ``full`` entries."""
         return replace(self, dim=self.dim or full)

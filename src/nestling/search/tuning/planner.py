@@ -50,6 +50,9 @@ def candidate_plans(rows: int, sizes: Sequence[int], *, nested: bool = False) ->
     near = {min(sizes, key=lambda size: abs(size - target)) for target in (full // 4, full // 2, full)}
     texts, short = ["flat@full"], sorted(near)
     texts += [f"int4@{dim} > rerank@full" for dim in short if dim % 2 == 0]
+    # In numpy, bits are unpacked for every query.
+    bits = ("1", "2", "4") if kernels.level() != "off" else ()
+    texts += [f"bits{few}@full > rerank:bits8@full" for few in bits] + ["bits4@full" for _ in bits[:1]]
     if rows >= _FEW_ROWS:
         lists = 1 << round(math.log2(4 * math.sqrt(rows)))
         mixed_enough = [mixed] if _FEWEST_MIXED * mixed >= full else []

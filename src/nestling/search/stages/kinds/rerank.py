@@ -1,4 +1,4 @@
-"""``rerank@full``, ``rerank:int8@256``: re-ranks a shortlist by a longer prefix, or a copy of it."""
+"""``rerank@full``, ``rerank:bits8@256``: re-ranks a shortlist by a longer prefix, a copy, or codes of it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW, cut
 from nestling.errors import ConfigError, unknown
+from nestling.kernels.planes.layout import stride_of
 from nestling.process.progress import Progress
 from nestling.search.exact.reranker import Fetch, Reranker, fetch_vectors
 from nestling.search.exact.space import Floats
 from nestling.search.exact.subset import inverse_norms, stored_rows
+from nestling.search.stages import nested_code
 from nestling.search.stages.building import Builder, Built, Task
 from nestling.search.stages.coded_scan import CodedScan
 from nestling.search.stages.faiss_codes import Code
 from nestling.search.stages.kinds.scalar import Fp16, Int8
+from nestling.search.stages.nested_code import CodeReranker
 from nestling.search.stages.stage import Stage, StageCost, StageText
 from nestling.storage.resumable import Arrays, ResumableArrays
 from nestling.vectors.matrix import blocks_of
 
-Store = Literal["flat", "fp16", "int8"]
+Store = Literal["flat", "fp16", "int8", "bits1", "bits2", "bits3", "bits4", "bits8"]
+_BITS = "bits"
 
 _ROWS_TO_LEARN_A_CODE = 1 << 16
 _BYTES_PER_ENTRY = {"flat": 4, "fp16": 2, "int8": 1}
@@ -55,9 +59,19 @@ class Rerank(Stage):
         return "" if self.store == "flat" else f":{self.store}"
 
     @property
+    def code_bits(self) -> int | None:
+        """See :class:`~nestling.search.stages.stage.Stage`."""
+        return int(self.store.removeprefix(_BITS)) if self.store.startswith(_BITS) else None
+
+    @property
     def has_copies(self) -> bool:
-        """Whether it reads copies, which are kept in memory."""
-        return self.store != "flat"
+        """Whether it reads copies of its own, which are kept in memory."""
+        return self.store in _COPIES
+
+    def _row_bytes(self) -> int:
+        if self.code_bits is not None:
+            return stride_of(self.size) * self.code_bits
+        return self.size * _BYTES_PER_ENTRY[self.store]
 
     def cost(self, rows: int, length: int, copy_bytes: int | None = None) -> StageCost:
         """The cost of re-ranking.
@@ -67,11 +81,13 @@ class Rerank(Stage):
             length: of the shortlist.
             copy_bytes: of a row, where the scan keeps its copy.
         """
-        size = copy_bytes or self.size * _BYTES_PER_ENTRY[self.store]
+        size = copy_bytes or self._row_bytes()
         return StageCost(length * self.size, length * size, rows * size if self.has_copies else 0, length)
 
     def begin(self, task: Task, journal: ResumableArrays, number: int) -> Builder:
         """Learn the code of the copies from a sample, and say how blocks of rows are copied."""
+        if self.code_bits is not None:
+            return nested_code.begin(task, journal, self)
         if task.plan.scan.copies(self, number):
             return _NormBuilder(self, number) if task.space.is_normalised else Builder()
         code = self._learn(task, journal, number) if self.has_copies else None
@@ -90,14 +106,23 @@ class Rerank(Stage):
     def lengths(self, built: Built, number: int) -> Mapping[str, int | None]:
         """See :class:`~nestling.search.stages.stage.Stage`."""
         needed: dict[str, int | None] = {}
+        if self.code_bits is not None:
+            return nested_code.lengths(built)
         if self.has_copies and not built.whole.scan.has_copies(built.arrays, number):
             needed |= {f"copies{number}": built.rows, f"store{number}.trained": None}
         if f"norms{number}" in built.arrays:
             needed[f"norms{number}"] = built.rows
         return needed
 
+    def check_arrays(self, built: Built, where: str) -> None:
+        """See :class:`~nestling.search.stages.stage.Stage`."""
+        if self.code_bits is not None:
+            nested_code.check_arrays(built, where)
+
     def open(self, built: Built, number: int) -> Reranker:
         """A re-ranker of shortlists."""
+        if self.code_bits is not None:
+            return CodeReranker(built.space, nested_code.slice_of(built, self.size, self.code_bits))
         arrays, space, whole = built.arrays, built.space, built.whole.reranks[number]
         fetch: Fetch = fetch_vectors(built.vectors, self.size)
         values: NDArray[Any] | None = cut(built.vectors, self.size, RAW)
@@ -114,6 +139,8 @@ class Rerank(Stage):
 
     def extract(self, built: Built, number: int) -> Arrays:
         """See :class:`~nestling.search.stages.stage.Stage`."""
+        if self.code_bits is not None:
+            return nested_code.extract(built, self)
         arrays, rows, whole = built.arrays, built.vectors, built.whole.reranks[number]
         names = (f"store{number}.", f"copies{number}", f"norms{number}")
         found = built.copied(*names)
