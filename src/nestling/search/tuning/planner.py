@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nestling import kernels
 from nestling.arguments.constraints import Whole, check
+from nestling.bits import FEWEST_ROWS
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError
 from nestling.process.interrupts import on_interrupt
@@ -50,8 +51,8 @@ def candidate_plans(rows: int, sizes: Sequence[int], *, nested: bool = False) ->
     near = {min(sizes, key=lambda size: abs(size - target)) for target in (full // 4, full // 2, full)}
     texts, short = ["flat@full"], sorted(near)
     texts += [f"int4@{dim} > rerank@full" for dim in short if dim % 2 == 0]
-    # In numpy, bits are unpacked for every query.
-    bits = ("1", "2", "4") if kernels.level() != "off" else ()
+    # In numpy, codes are decoded for every query.
+    bits = ("1", "2", "4") if rows >= FEWEST_ROWS and kernels.level() != "off" else ()
     texts += [f"bits{few}@full > rerank:bits8@full" for few in bits] + ["bits4@full" for _ in bits[:1]]
     if rows >= _FEW_ROWS:
         lists = 1 << round(math.log2(4 * math.sqrt(rows)))
