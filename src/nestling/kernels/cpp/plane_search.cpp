@@ -34,6 +34,7 @@ namespace {
 
 constexpr int64_t kOutOfMemory = -1;
 constexpr int64_t kTileBytes = 1 << 16, kFirstBlocks = 16;
+constexpr int64_t kRowsFetchedAhead = 8;  // of a shortlist, whose rows lie far apart
 constexpr int64_t kMostAtOnce = 64;  // queries that share the packing of a tile
 
 enum Kind : int32_t { kDot = 0, kCosine = 1, kDistance = 2 };
@@ -52,6 +53,13 @@ public:
         if (slice_.kind == kDot) return product;
         const double square = this->square();
         return square > 0 ? product / std::sqrt(square) : 0;
+    }
+
+    void fetch(int64_t row) const {
+        const int64_t bytes = (slice_.dim + 7) / 8;
+        for (int64_t i = 0; i < slice_.bits; ++i)
+            for (int64_t at = 0; at < bytes; at += 64)
+                __builtin_prefetch(slice_.planes[i] + row * slice_.stride + at);
     }
 
     // Squared lengths of the values, of those of the cells, and of what these differ from evenly spaced ones.
@@ -232,9 +240,12 @@ EXPORT int64_t nestling_score_slice(int32_t number, const NestlingSlice* slice, 
                                     const int64_t* shortlist, int64_t length, double* scores) {
     try {
         Decoder decoder(level_of(number), *slice);
-        for (int64_t i = 0; i < count * length; ++i)
+        for (int64_t i = 0; i < count * length; ++i) {
+            const int64_t ahead = i + kRowsFetchedAhead < count * length ? shortlist[i + kRowsFetchedAhead] : -1;
+            if (ahead >= 0) decoder.fetch(ahead);
             scores[i] = shortlist[i] < 0 ? std::numeric_limits<double>::quiet_NaN()
                                          : decoder.score(shortlist[i], queries + i / length * slice->dim);
+        }
         return 0;
     } catch (const std::bad_alloc&) {
         return kOutOfMemory;

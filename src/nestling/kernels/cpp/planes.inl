@@ -20,7 +20,10 @@ TARGET inline void encode(const Cells& cells, const float* row, uint8_t* codes) 
 
 TARGET inline void decode(const CellValues& cells, const uint8_t* codes, float* entries) {
     const float *values = cells.values, *spread = cells.spread, *centre = cells.centre;
-    for (int64_t i = 0; i < cells.dim; ++i) entries[i] = values[codes[i] >> cells.shift] * spread[i] + centre[i];
+    for (int64_t i = 0; i < cells.dim; ++i) {
+        const int32_t cell = codes[i] >> cells.shift;
+        entries[i] = values[cell] * spread[i] + centre[i];
+    }
 }
 
 // Bytes that hold the eight bits of one code become bytes that hold one bit of eight codes, or back: the last byte
