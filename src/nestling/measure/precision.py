@@ -16,8 +16,8 @@ from nestling.bits import MOST_ROWS, BitCode, Codes
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import CalibrationWarning, ConfigError
 from nestling.granularity import Nesting
+from nestling.kernels.planes.layout import stride_of
 from nestling.measure.tasks.tasks import Task, is_relative
-from nestling.vectors.planes import stride_of
 
 Matrix = NDArray[np.floating[Any]]
 Bits: TypeAlias = int | Iterable[int] | Literal["default"] | None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nestling.cut import CutRule, cut
 from nestling.errors import ConfigError
+from nestling.kernels.planes import packed
 from nestling.testing.laws import LawError
 from nestling.testing.store_example import (
     FULL,
@@ -21,7 +22,6 @@ from nestling.testing.store_example import (
     same,
     vectors_of,
 )
-from nestling.vectors.planes import packed
 
 _K, _SHORTLIST = 10, 60
 # Of a product of unit vectors of which one is rounded to half precision (half a unit in the last place each).

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from nestling.arguments.constraints import OneOf, checked
 from nestling.bits import BitCode, cell_values
 from nestling.errors import DataError
+from nestling.kernels.planes import packed
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.tiles import METRIC
 from nestling.vectors.formats import FORMATS, Format, Ranges, check_values, ends_of, unsigned
-from nestling.vectors.planes import BitPlanes, packed
+from nestling.vectors.planes import BitPlanes
 
 _NIBBLE = 15
 _OF_CODES = (1, 4)

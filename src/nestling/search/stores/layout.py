@@ -18,12 +18,12 @@ from nestling.data.tables.fields.kinds import FieldKind
 from nestling.encoders.reference import same_encoder
 from nestling.errors import ArtifactError, ConfigError, DataError, GranularityError, unknown
 from nestling.granularity import Nesting
+from nestling.kernels.planes import packed
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.tiles import METRIC
 from nestling.search.index.files.ids import IdKind
 from nestling.search.stores.results import Bytes, Floats
 from nestling.storage.schema import SavedFields, check_schema
-from nestling.vectors.planes import packed
 
 SCHEMA_VERSION = 3  # 1 had no fields, 2 no precisions
 _COSINE = CutRule()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nestling.errors import NestlingError, StoreBusyError, StoreError, require
+from nestling.kernels.planes.layout import stride_of
 from nestling.search.stores.adapter import Request, Rows, known
 from nestling.search.stores.client_rerank import rerank
 from nestling.search.stores.lance.columns import (
@@ -27,7 +28,6 @@ from nestling.search.stores.lance.columns import (
 from nestling.search.stores.lance.labels import LABELS, give_columns
 from nestling.search.stores.layout import Layout, check_name
 from nestling.search.stores.results import Floats, StoreHits
-from nestling.vectors.planes import stride_of
 
 _KEY = b"nestling"
 _BITS = "bits"
