@@ -8,15 +8,20 @@ weights. Settings are chosen by half of the queries and judged by the other half
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nestling.cut import CutRule, cut
+from nestling.granularity import Nesting
+from nestling.measure.sweep import sweep
 from nestling.papers.claims.checks import Checks, Run, Tour, measure_checks
 from nestling.papers.claims.report import Claim
 from nestling.papers.problems.labelled import Floats
 from nestling.papers.problems.searched_vectors import PROBLEMS, Problem, Quality, Search
+from nestling.search.engine.engine import build
 
 TITLE = "Dims or bits: the same bytes, spent better (our own claims)"
 
@@ -27,6 +32,8 @@ _BUDGETS = (64, 128, 256)
 _GAIN = 0.05
 _SLACK = 0.01
 _KEPT, _SHARE = 0.99, 1 / 8
+_SWEEP, _SCAN, _ROUNDS = 3.0, 6.0, 5
+_K, _SINGLE = 10, 20
 _RANGES = {1: (1.6,), 2: (1.8, 2.0, 2.2), 3: (2.1, 2.3, 2.6), 4: (2.4, 2.7, 3.0), 8: (3.5, 4.0, 4.5)}
 
 
@@ -106,6 +113,52 @@ def _uniform(search: Search, bits: int, reach: float) -> Callable[[Floats], Floa
         )
 
     return held
+
+
+@CHECKS.claim("B5", "A sweep over 8 sizes and 5 precisions takes at most 3 evaluations in float32", ["timed"])
+def a_sweep_is_cheap(problem: Problem, seed: int) -> Run:
+    """Seconds of a sweep of given vectors over those of one evaluation at full size, in turn."""
+    task, full = problem.draw(seed).judging, problem.draw(seed).dims[-1]
+    whole, small = Nesting.chain(dim=[full]), Nesting.doubling(full // 128, full)
+
+    def measured(nesting: Nesting, bits: tuple[int, ...] | int) -> Callable[[], object]:
+        return lambda: sweep(lambda x: x, task, nesting, bits=bits, truncation=False)
+
+    ratio = _ratio(measured(small, (1, 2, 4, 8, _FLOAT)), measured(whole, _FLOAT))
+    return _SWEEP - ratio, {"sweep over evaluation": ratio}
+
+
+@CHECKS.claim("B6", "An exact scan of 256 dims x 2 bits is 6 times as fast as of float32 by BLAS", ["timed"])
+def a_scan_of_codes_is_fast(problem: Problem, seed: int) -> Run:
+    """Seconds of single queries on one thread, in turn; recall is of the nearest in float32."""
+    search = problem.draw(seed).judging
+    documents, queries = (cut(x, x.shape[1]) for x in (search.documents, search.queries[:_SINGLE]))
+    engine = build(f"bits2@{documents.shape[1]}", documents)
+    plain = [_nearest(documents, query) for query in queries]
+    found = engine.search(queries, _K, workers=1).indices
+    recall = np.mean([len(set(a) & set(b)) / _K for a, b in zip(found, plain, strict=True)])
+    ratio = _ratio(
+        lambda: [_nearest(documents, query) for query in queries],
+        lambda: [engine.search(query[None], _K, workers=1) for query in queries],
+    )
+    return ratio - _SCAN, {"BLAS over codes": ratio, "recall@10 of codes": float(recall)}
+
+
+def _nearest(documents: Floats, query: Floats) -> NDArray[np.int64]:
+    return np.argpartition(documents @ query, -_K)[-_K:]
+
+
+def _ratio(one: Callable[[], object], other: Callable[[], object]) -> float:
+    """Median seconds of ``one`` over those of ``other``, timed in turn after a first use of each."""
+    seconds = [[_seconds(each) for each in (one, other)] for _ in range(_ROUNDS + 1)][1:]
+    first, second = np.median(seconds, axis=0)
+    return float(first / second)
+
+
+def _seconds(use: Callable[[], object]) -> float:
+    begin = time.process_time()
+    use()
+    return time.process_time() - begin
 
 
 CLAIMS = tuple(check.id for check in CHECKS)

@@ -124,6 +124,21 @@ def abstracts(quick: bool) -> Problem:
     return Problem("Cranfield, MiniLM as it comes (384 dims)", draw)
 
 
+def timed(quick: bool) -> Problem:
+    """Vectors made on the spot, as many as no cache holds, for claims about seconds."""
+    rows, queries, dim = (5_000, 100, 256) if quick else (200_000, 500, 256)
+
+    @cache
+    def draw(seed: int) -> Search:
+        chance = np.random.default_rng([41, seed])
+        documents = chance.normal(size=(rows, dim)).astype(np.float32)
+        asked = documents[:queries] + chance.normal(size=(queries, dim)).astype(np.float32)
+        task = Retrieval(asked, documents, list(range(queries)))
+        return Search(task, task, documents, (dim,))
+
+    return Problem(f"{rows:,} made vectors of {dim} dims", draw)
+
+
 def _search(
     choosing: Retrieval,
     judging: Retrieval,
@@ -157,4 +172,5 @@ PROBLEMS: Mapping[str, Callable[[bool], Problem]] = {
     "trained": trained,
     "never nested": never_nested,
     "abstracts": abstracts,
+    "timed": timed,
 }
