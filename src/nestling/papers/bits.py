@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import CutRule, cut
-from nestling.granularity import Nesting
-from nestling.measure.sweep import sweep
 from nestling.papers.claims.checks import Checks, Run, Tour, measure_checks
 from nestling.papers.claims.report import Claim
 from nestling.papers.problems.labelled import Floats
@@ -32,7 +30,7 @@ _BUDGETS = (64, 128, 256)
 _GAIN = 0.05
 _SLACK = 0.01
 _KEPT, _SHARE = 0.99, 1 / 8
-_SWEEP, _SCAN, _ROUNDS = 3.0, 6.0, 5
+_SCAN, _ROUNDS = 6.0, 5
 _K, _SINGLE = 10, 20
 _RANGES = {1: (1.6,), 2: (1.8, 2.0, 2.2), 3: (2.1, 2.3, 2.6), 4: (2.4, 2.7, 3.0), 8: (3.5, 4.0, 4.5)}
 
@@ -113,19 +111,6 @@ def _uniform(search: Search, bits: int, reach: float) -> Callable[[Floats], Floa
         )
 
     return held
-
-
-@CHECKS.claim("B5", "A sweep over 8 sizes and 5 precisions takes at most 3 evaluations in float32", ["timed"])
-def a_sweep_is_cheap(problem: Problem, seed: int) -> Run:
-    """Seconds of a sweep of given vectors over those of one evaluation at full size, in turn."""
-    task, full = problem.draw(seed).judging, problem.draw(seed).dims[-1]
-    whole, small = Nesting.chain(dim=[full]), Nesting.doubling(full // 128, full)
-
-    def measured(nesting: Nesting, bits: tuple[int, ...] | int) -> Callable[[], object]:
-        return lambda: sweep(lambda x: x, task, nesting, bits=bits, truncation=False)
-
-    ratio = _ratio(measured(small, (1, 2, 4, 8, _FLOAT)), measured(whole, _FLOAT))
-    return _SWEEP - ratio, {"sweep over evaluation": ratio}
 
 
 @CHECKS.claim("B6", "An exact scan of 256 dims x 2 bits is 6 times as fast as of float32 by BLAS", ["timed"])
