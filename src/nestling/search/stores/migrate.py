@@ -228,8 +228,8 @@ def export_index(
     try:
         if table.read_layout() is None:
             rule = _with_code(source) if shortlist_bits == 1 else replace(opened.rule, code=None)
-            wanted = {"rule": rule, "bits": bits, "shortlist_bits": shortlist_bits}
-            store = DatabaseStore.create(table, opened.layout(shortlist_dim, **wanted))
+            layout = opened.layout(shortlist_dim, rule=rule, bits=bits, shortlist_bits=shortlist_bits)
+            store = DatabaseStore.create(table, layout)
         else:
             store = DatabaseStore.open(table)
         return copy(source, store, delete_missing=delete_missing)
@@ -270,16 +270,25 @@ class _Source:
         known = layout.nesting, layout.rule, layout.metric, layout.encoder, layout.ids, given.count()
         return cls(*known, is_prepared=True, batches=given.scan(size), fields=layout.fields)
 
-    def layout(self, shortlist_dim: int | None, **wanted: Any) -> Layout:
-        """The layout of a table for these rows, with the cut rule and precisions that are wanted."""
+    def layout(
+        self,
+        shortlist_dim: int | None,
+        *,
+        rule: CutRule | None = None,
+        bits: int = 32,
+        shortlist_bits: int | None = None,
+    ) -> Layout:
+        """The layout of a table for these rows; with a rule that has the code, where bits need one."""
         sizes = self.nesting.sizes("dim")
         if shortlist_dim is None:
-            least = sizes[-1] if wanted["shortlist_bits"] == 1 else sizes[-1] / 4
+            least = sizes[-1] if shortlist_bits == 1 else sizes[-1] / 4
             shortlist_dim = next(size for size in sizes if size >= least)
         return Layout(
             self.nesting,
             shortlist_dim,
-            **wanted,
+            rule=rule or self.rule,
+            bits=bits,
+            shortlist_bits=shortlist_bits,
             metric=self.metric,
             ids=self.ids,
             encoder=self.encoder,
