@@ -384,6 +384,35 @@ def test_what_the_guide_to_vectors_says_of_intervals() -> None:
     check(" ".join(cost.groups()), [100 * share for share in shares])
 
 
+def trained_for_bits(data: str, way: str, bits: int) -> list[float]:
+    """The mean over dims, of each seed; in points, and over training for floats, unless that is asked for."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in rows("bits_training"):
+        if (row["data"], row["way"], int(row["bits"])) == (data, way, bits):
+            values[row["seed"]].append(100 * float(row["value"]))
+    means = [float(np.mean(each)) for each in values.values()]
+    base = {"codes, queries coded too": "floats, queries coded too"}.get(way, "floats")
+    if way.startswith("floats") or not means:
+        return means
+    return [mean - other for mean, other in zip(means, trained_for_bits(data, base, bits), strict=True)]
+
+
+def test_what_the_guide_says_of_training_for_bits() -> None:
+    text = (ROOT / "docs" / "guides" / "text.md").read_text(encoding="utf-8")
+    head = "| trained for |"
+    told = table(text, head)
+    names = list(dict.fromkeys(row["data"] for row in rows("bits_training")))
+    places = [(name, bits) for name in names for bits in (1, 2, 32)]
+    titles = text.partition(head)[2].splitlines()[0].strip("| ").split(" | ")
+    assert titles == [f"{name}, {'floats' if bits == 32 else f'bits={bits}'}" for name, bits in places]
+    assert [way for way, *_ in told] == list(dict.fromkeys(row["way"] for row in rows("bits_training")))
+    for way, *cells in told:
+        for cell, (name, bits) in zip(cells, places, strict=True):
+            seeds = trained_for_bits(name, way, bits)
+            spread = [float(np.std(seeds, ddof=1))] if len(seeds) > 1 else []
+            check(cell, [float(np.mean(seeds)), *spread])
+
+
 def test_every_picture_is_drawn_from_its_results(tmp_path: Path) -> None:
     images = ROOT / "docs" / "images"
     script("figures").draw_all(tmp_path)
