@@ -106,7 +106,7 @@ class BitCode:
     >>> code = BitCode.calibrate(x)
     >>> codes = code.encode(x)
     >>> [round(float(np.square(x - code.decode(codes, bits)).mean()), 3) for bits in (1, 2, 4, 8)]
-    [0.352, 0.121, 0.012, 0.0]
+    [0.352, 0.123, 0.012, 0.0]
     """
 
     centre: Floats

@@ -235,7 +235,7 @@ def test_infinity_has_a_rank_but_no_size() -> None:
         ([[1.0, 2, 3, 4]], "4 "),
         ([[1.0]], "stimuli"),
         ([["a", "b", "c"]], "numbers"),
-        (np.zeros((2, 2, 3)), "row a matrix"),
+        (np.zeros((2, 2, 3)), "row per matrix"),
     ],
 )
 def test_matrices_that_cannot_be_used_are_refused(vectors: object, says: str) -> None:

@@ -24,7 +24,7 @@ class Quantisation:
     Args:
         both_sides: round the first column (the queries) too. By default queries stay floats, as in an
             asymmetric search.
-        start: training batches before the precisions below 32 bits are used.
+        start: training batches in floats alone, before codes are used.
         learn_ranges: train a factor on the spread of each entry, from 1.
         momentum: share of a batch in the running mean and spread; above 0, at most 1.
     """

@@ -47,7 +47,7 @@ def options_of(module: str, name: str, *, several: bool = False) -> Completer:
     return complete
 
 
-models = options_of("encoders.text.opening", "BUNDLED")
+models = options_of("encoders.text.names", "BUNDLED")
 """Complete the name of a bundled model."""
 
 
