@@ -47,6 +47,16 @@ from nestling.encoders.text.static.encoder import StaticEncoder
 extract = StaticEncoder.extract
 StaticEncoder.extract = lambda *given: (time.sleep(1), extract(*given))[1]
 """
+SLOW_DELETE = """
+from nestling.search.index.index import AdaptiveIndex
+delete = AdaptiveIndex.delete
+AdaptiveIndex.delete = lambda *given, **more: (time.sleep(9), delete(*given, **more))[1]
+"""
+SLOW_TUNE = """
+from nestling.search.tuning import planner
+retune = planner.retune
+planner.retune = lambda *given, **more: (time.sleep(9), retune(*given, **more))[1]
+"""
 SLOW_INDEX = """
 from nestling.search.stores.database import DatabaseStore
 DatabaseStore.optimize = lambda self: time.sleep(30)
@@ -158,7 +168,7 @@ def test_encode(
 ) -> None:
     out = tmp_path / "out.npy"
     arguments = ["encode", tiny_bert_folder, texts, "-o", out, "--batch-size", 16]
-    ended = interrupted(python, arguments, "00 of 30,000", more=SMALL_PARTS, by=by, handler=handler)
+    ended = interrupted(python, arguments, r"\([1-9]\d %\)", more=SMALL_PARTS, by=by, handler=handler)
     assert ended.code == code
     kept = tmp_path / ".out.npy.encoding"
     assert ended.last.startswith("nestling: interrupted: ")
@@ -239,8 +249,9 @@ CASES = [
         "index delete texts --table more.csv",
         "working|comparing ids",
         AS_IT_WAS,
+        more=SLOW_DELETE,
     ),
-    Case("index tune texts", "working", AS_IT_WAS),
+    Case("index tune texts", "working", AS_IT_WAS, more=SLOW_TUNE),
 ]
 
 
