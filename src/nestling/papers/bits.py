@@ -9,12 +9,13 @@ weights. Settings are chosen by half of the queries and judged by the other half
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import CutRule, cut
+from nestling.measure.precision import bytes_of
 from nestling.papers.claims.checks import Checks, Run, Tour, measure_checks
 from nestling.papers.claims.report import Claim
 from nestling.papers.problems.labelled import Floats
@@ -37,14 +38,13 @@ _RANGES = {1: (1.6,), 2: (1.8, 2.0, 2.2), 3: (2.1, 2.3, 2.6), 4: (2.4, 2.7, 3.0)
 
 def size(dim: int, bits: int) -> int:
     """Bytes of a vector."""
-    return -(-dim // 8) * bits
+    return bytes_of(bits, dim, 4 * dim)
 
 
 def best_within(budget: int, search: Search, bits: tuple[int, ...]) -> float:
     """nDCG@10 of the pair of dims and bits within a budget that is the best for the queries to choose by."""
-    chosen, judged = (search.qualities(task, bits) for task in (search.choosing, search.judging))
-    affordable = [pair for pair in chosen if size(*pair) <= budget]
-    return judged[max(affordable, key=chosen.__getitem__)]
+    affordable = [pair for pair in search.chosen if pair[1] in bits and size(*pair) <= budget]
+    return search.judged[max(affordable, key=search.chosen.__getitem__)]
 
 
 @CHECKS.claim(
@@ -64,8 +64,7 @@ def codes_beat_truncation(problem: Problem, seed: int) -> Run:
 def one_code_serves_all(problem: Problem, seed: int) -> Run:
     """The largest loss at any size and precision, and the loss at full size by precision."""
     search = problem.draw(seed)
-    nested, alone = search.qualities(search.judging, _BITS), made_alone(search)
-    losses = {pair: alone[pair] - value for pair, value in nested.items()}
+    losses = {pair: value - search.judged[pair] for pair, value in made_alone(search).items()}
     full = max(search.dims)
     figures = {f"loss at {full} x {bits}": losses[full, bits] for bits in _BITS}
     worst = max(losses, key=losses.__getitem__)
@@ -77,7 +76,7 @@ def an_eighth_is_enough(problem: Problem, seed: int) -> Run:
     """The share that the best pair keeps."""
     search = problem.draw(seed)
     full = max(search.dims)
-    whole = search.qualities(search.judging, (_FLOAT,))[full, _FLOAT]
+    whole = search.judged[full, _FLOAT]
     kept = best_within(int(size(full, _FLOAT) * _SHARE), search, _BITS) / whole
     return kept - _KEPT, {"kept": kept, "float32": whole}
 
@@ -86,16 +85,14 @@ def made_alone(search: Search) -> Quality:
     """nDCG@10 of a uniform code for each precision, with the best clip range for the choosing queries."""
     found = {}
     for bits, ranges in _RANGES.items():
-        codes: Mapping[float, Callable[[Floats], Floats]] = {
-            each: _uniform(search, bits, each) for each in ranges
-        }
-        chosen = {
-            each: search.quality(search.choosing, code(search.choosing.documents))
-            for each, code in codes.items()
-        }
+        codes = [_uniform(search, bits, each) for each in ranges]
+        chosen, judged = (
+            [search.quality(task, code(task.documents)) for code in codes]
+            for task in (search.choosing, search.judging)
+        )
         for dim in search.dims:
-            best = max(ranges, key=lambda each: chosen[each][dim])
-            found[dim, bits] = search.quality(search.judging, codes[best](search.judging.documents))[dim]
+            best = max(range(len(codes)), key=lambda each: chosen[each][dim])
+            found[dim, bits] = judged[best][dim]
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from nestling.data.sets.retrieval_sets import cranfield
 from nestling.domains.text.retrieval import TextStudy, read_data
 from nestling.domains.text.train_plan import read_plan
 from nestling.encoders.text.encoder import TextEncoder
+from nestling.measure.precision import Encoded
 from nestling.measure.tasks.retrieval import Retrieval
 from nestling.papers.problems.labelled import Floats
 
@@ -21,6 +22,8 @@ _TRAINING = {"epochs": 6, "batch_size": 1024, "lr": 3e-3}  # of ``nestling demo`
 _TRAINED_DIMS, _MINILM_DIMS = (16, 32, 64, 128, 256), (16, 32, 64, 128, 192, 384)
 _DOCUMENTS = 3_000  # of MiniLM, a minute to encode
 _QUICK = 300
+
+PRECISIONS = (1, 2, 3, 4, 8, 32)
 
 Quality = dict[tuple[int, int], float]
 """nDCG@10 by dims and bits."""
@@ -42,18 +45,28 @@ class Search:
     sample: Floats
     dims: tuple[int, ...]
 
-    @property
+    @cached_property
     def rule(self) -> CutRule:
         """Cosines, with codes calibrated on the sample."""
         return CutRule().calibrated(self.sample)
 
+    @cached_property
+    def chosen(self) -> Quality:
+        """Qualities for the queries to choose by, at every precision."""
+        return self.qualities(self.choosing, PRECISIONS)
+
+    @cached_property
+    def judged(self) -> Quality:
+        """Qualities for the queries to report, at every precision."""
+        return self.qualities(self.judging, PRECISIONS)
+
     def qualities(self, task: Retrieval, bits: tuple[int, ...]) -> Quality:
         """nDCG@10 at every size and precision of the documents; queries are floats."""
-        rule = self.rule
-        codes, found = rule.encode(task.documents), Quality()
+        vectors = {"queries": task.queries, "documents": task.documents}
+        encoded, found = Encoded(vectors, self.rule, task.stored, task.stored), Quality()
         for each in bits:
-            documents = task.documents if each == 32 else rule.needed_code.decode(codes, each)
-            found |= {(dim, each): value for dim, value in self.quality(task, documents).items()}
+            scored = self.quality(task, encoded.at(each)["documents"])
+            found |= {(dim, each): value for dim, value in scored.items()}
         return found
 
     def quality(self, task: Retrieval, documents: Floats) -> dict[int, float]:
