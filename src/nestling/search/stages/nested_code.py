@@ -68,10 +68,19 @@ def begin(task: Task, journal: ResumableArrays, stage: Stage, *, measured: bool 
     return _CodeBuilder(task, journal, stage if measured else None)
 
 
+def _names(bits: int) -> list[str]:
+    """The arrays of planes, from the most significant one."""
+    return [f"plane{place + 1}" for place in range(bits)]
+
+
+def _held(built: Built, bits: int) -> tuple[NDArray[np.uint8], ...]:
+    return tuple(built.arrays[name] for name in _names(bits))
+
+
 def lengths(built: Built) -> Mapping[str, int | None]:
     """The arrays of the code, and how long each must be."""
     bits = size_of(built.whole)[1]
-    needed: dict[str, int | None] = {f"plane{place + 1}": built.rows for place in range(bits)}
+    needed: dict[str, int | None] = dict.fromkeys(_names(bits), built.rows)
     return needed | dict.fromkeys(("code.centre", "code.spread"))
 
 
@@ -82,7 +91,7 @@ def check_arrays(built: Built, where: str) -> None:
         ArtifactError: naming ``where`` they lie.
     """
     dim, bits = size_of(built.whole)
-    held = [built.arrays[f"plane{place + 1}"] for place in range(bits)]
+    held = _held(built, bits)
     numbers = [built.arrays[f"code.{name}"] for name in ("centre", "spread")]
     fits = all(each.shape == (built.rows, stride_of(dim)) and each.dtype == np.uint8 for each in held)
     if not fits or any(each.shape != (dim,) or each.dtype != np.float32 for each in numbers):
@@ -94,22 +103,20 @@ def extract(built: Built, stage: Stage) -> Arrays:
     if readers(built.plan)[0] != stage:
         return {}
     dim, bits = size_of(built.plan)
-    held = tuple(built.arrays[f"plane{place + 1}"] for place in range(bits))
     code = BitCode(built.arrays["code.centre"], built.arrays["code.spread"], size_of(built.whole)[0])
-    small = BitPlanes(held, code).cut(dim, bits)
-    found = {f"plane{place + 1}": plane for place, plane in enumerate(small.planes)}
+    small = BitPlanes(_held(built, bits), code).cut(dim, bits)
+    found = dict(zip(_names(bits), small.planes, strict=True))
     return found | {"code.centre": np.array(small.code.centre), "code.spread": np.array(small.code.spread)}
 
 
 def slice_of(built: Built, dim: int, bits: int) -> CodeSlice:
     """The leading dims and bits of the code, as kernels compare them."""
-    held = tuple(built.arrays[f"plane{place + 1}"] for place in range(bits))
     spread, centre = (
         np.array(cut(np.asarray(built.arrays[f"code.{name}"]), dim, RAW)) for name in ("spread", "centre")
     )
     space = built.space
     kind: Any = "cosine" if space.is_normalised else "distance" if space.is_rising else "dot"
-    return CodeSlice(held, cell_values(bits), spread, centre, kind)
+    return CodeSlice(_held(built, bits), cell_values(bits), spread, centre, kind)
 
 
 def measure(codes: CodeSlice) -> Arrays:
@@ -193,7 +200,7 @@ class _CodeBuilder(Builder):
         self._dim, self._bits = size_of(task.plan)
         parts = journal.once("code", self._calibrate)
         self._code = BitCode(parts["centre"], parts["spread"], task.vectors.shape[1])
-        self.kinds = {f"plane{place + 1}": (np.uint8, stride_of(self._dim)) for place in range(self._bits)}
+        self.kinds = dict.fromkeys(_names(self._bits), (np.uint8, stride_of(self._dim)))
 
     def _calibrate(self) -> Arrays:
         task, full = self._task, int(self._task.vectors.shape[1])
@@ -203,8 +210,7 @@ class _CodeBuilder(Builder):
 
     def encode(self, values: Floats, start: int, made: Arrays) -> Arrays:
         whole = self._task.space.prefix(values, values.shape[1], "vectors", start)
-        held = planes.packed(self._code.encode(whole), self._bits)
-        return {f"plane{place + 1}": plane for place, plane in enumerate(held)}
+        return dict(zip(_names(self._bits), planes.packed(self._code.encode(whole), self._bits), strict=True))
 
     def finish(self) -> Arrays:
         stage, task = self._measured, self._task
