@@ -17,7 +17,7 @@ from nestling.granularity import AnyNesting, Granularity, Nesting
 from nestling.measure.encode import encode_one
 from nestling.measure.precision import Bits, Encoded, bytes_of, with_precisions
 from nestling.measure.tasks.scores import Floats, Scores
-from nestling.measure.tasks.tasks import Task, check_is_task, stored_inputs, with_full
+from nestling.measure.tasks.tasks import ComparesWithFull, Task, check_is_task, stored_inputs
 from nestling.process.progress import watched
 from nestling.process.timing import median_ms
 
@@ -166,10 +166,13 @@ class SweepPlan:
 
     def _against_full(self, codes: Mapping[str, list[NDArray[Any]]]) -> Task:
         """The task, comparing with the full granularity of the nesting if it compares."""
+        if not isinstance(self.task, ComparesWithFull):
+            return self.task
         full = self.nesting.full
         matrices = self._encoded(codes, self.sources[full]).at(self._rounded_to(full))
         width = next(iter(matrices.values())).shape[1]
-        return with_full(self.task, matrices, full.get("dim", width), replace(self.rule.again, code=None))
+        rule = replace(self.rule.again, code=None)
+        return self.task.with_full(matrices, full.get("dim", width), rule)
 
     def cost(self, granularity: Granularity, codes: Mapping[str, list[NDArray[Any]]], latency: bool) -> Costs:
         """The cost of one use at ``granularity``; one between two sizes costs as the larger."""
