@@ -38,6 +38,10 @@ MOST_ROWS = 65_536
 _INNER = 2.4
 _OUTER = 5.0
 _CELLS = 16
+_WIDTH = 2 * _INNER / _CELLS
+# Times that an open cell is as wide as the others.
+_STRETCH = (_OUTER - _INNER) / _WIDTH + 1
+_PARTS = 256 // _CELLS
 
 
 def check_bits(bits: int) -> None:
@@ -72,19 +76,9 @@ def cell_values(bits: int) -> Floats:
 
 def _edges() -> NDArray[np.float64]:
     """The 255 edges between the cells of 8 bits."""
-    warped = np.arange(1, 256) / 16
-    first, last = 1 - (1 - warped) * _stretch(), _CELLS - 1 + (warped - _CELLS + 1) * _stretch()
-    return (np.where(warped < 1, first, np.where(warped > _CELLS - 1, last, warped)) - _CELLS / 2) * _width()
-
-
-def _width() -> float:
-    """Of a cell of 4 bits."""
-    return 2 * _INNER / _CELLS
-
-
-def _stretch() -> float:
-    """How many times wider an open cell is counted than the others."""
-    return (_OUTER - _INNER) / _width() + 1
+    warped = np.arange(1, 256) / _PARTS
+    first, last = 1 - (1 - warped) * _STRETCH, _CELLS - 1 + (warped - _CELLS + 1) * _STRETCH
+    return (np.where(warped < 1, first, np.where(warped > _CELLS - 1, last, warped)) - _CELLS / 2) * _WIDTH
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +161,8 @@ class BitCode:
 
     @cached_property
     def _cells(self) -> layout.Cells:
-        inverse = np.divide(1 / _width(), self.spread, out=np.zeros_like(self.spread), where=self.spread > 0)
-        return layout.Cells(self.centre, inverse, _CELLS / 2, _CELLS - 1, 1 / _stretch(), 256 / _CELLS)
+        inverse = np.divide(1 / _WIDTH, self.spread, out=np.zeros_like(self.spread), where=self.spread > 0)
+        return layout.Cells(self.centre, inverse, _CELLS / 2, _CELLS - 1, 1 / _STRETCH, _PARTS)
 
     def decode(self, codes: Codes, bits: int = MOST_BITS) -> Floats:
         """The values ``Float32[n, m]`` of the leading ``bits`` of 8-bit codes ``UInt8[n, m]``.
@@ -241,12 +235,12 @@ def encode_tensor(x: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
     """
     import torch
 
-    inverse = torch.where(spread > 0, torch.full_like(spread, 1 / _width()) / spread, 0)
-    last, shrink = _CELLS - 1, 1 / _stretch()
+    inverse = torch.where(spread > 0, torch.full_like(spread, 1 / _WIDTH) / spread, 0)
+    last, shrink = _CELLS - 1, 1 / _STRETCH
     place = (x - centre) * inverse + _CELLS / 2
     place = torch.where(place < 1, 1 - (1 - place) * shrink, place)
     place = torch.where(place > last, last + (place - last) * shrink, place)
-    return (place * 16).clamp(0, 255).to(torch.uint8)
+    return (place * _PARTS).clamp(0, 255).to(torch.uint8)
 
 
 def decode_tensor(codes: Tensor, bits: int, centre: Tensor, spread: Tensor) -> Tensor:

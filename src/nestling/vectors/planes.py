@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.bits import MOST_BITS, BitCode, Codes, Floats
+from nestling.bits import BitCode, Codes, Floats
 from nestling.errors import DataError
 from nestling.kernels.planes import packed, unpacked
 from nestling.kernels.planes.layout import stride_of
@@ -47,11 +47,6 @@ class BitPlanes:
                     f"a plane of {self.code.dim} entries is UInt8[n, {wanted}], eight to a byte, not "
                     f"{plane.dtype} of shape {plane.shape}"
                 )
-
-    @classmethod
-    def of(cls, codes: Codes, code: BitCode, bits: int = MOST_BITS) -> Self:
-        """The leading ``bits`` planes of 8-bit codes ``UInt8[n, dim]``."""
-        return cls(tuple(packed(codes, bits)), code)
 
     @property
     def bits(self) -> int:
