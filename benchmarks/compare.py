@@ -70,7 +70,7 @@ def rdms(found: Ratios, rounds: int, quick: bool) -> None:
 
 
 def within(found: Ratios, what: str, method: Callable[[], object], seconds: float, *, rounds: int) -> None:
-    """How many times a method's own time goes into the seconds it was given."""
+    """The seconds that a method was given, as a multiple of the time that it takes."""
     spent = in_turn({what: method}, rounds, clock=time.process_time)[what]
     value, low, high = (seconds / each for each in (min(spent), max(spent), min(spent)))
     found.add(what, (value, low, high), at_least=1.0, agreement="")

@@ -42,7 +42,7 @@ Floats = np.ndarray
 
 @dataclass(frozen=True)
 class Way:
-    """How an adapter is trained, and compared.
+    """A method of training an adapter, and how codes are made when it is compared.
 
     Args:
         bits: in the loss.

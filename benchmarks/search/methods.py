@@ -1,4 +1,4 @@
-"""What the comparison asks of a method to search: one function that builds it, and its operating points."""
+"""A search method in the comparison: a function that builds its index, and its operating points."""
 
 from __future__ import annotations
 
