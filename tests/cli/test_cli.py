@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +236,13 @@ def test_the_installed_command_answers() -> None:
     command = Path(sys.executable).with_name("nestling")
     done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
     assert "reproduce" in done.stdout
+
+
+def test_the_program_leaves_the_log_and_the_warnings_of_its_caller_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("nestling")
+    before = log.level, list(log.handlers), warnings.showwarning
+    for words, code in ((["--version"], 0), (["choose", "missing.json", "--keep", "0.9"], 3)):
+        assert ended(words, tmp_path, monkeypatch, capsys)[0] == code
+        assert (log.level, log.handlers, warnings.showwarning) == before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Annotated
 
@@ -21,7 +20,7 @@ from nestling.cli.measure import choose, reproduce, sweep
 from nestling.cli.search import search
 from nestling.cli.terminal.interrupts import interruptible
 from nestling.cli.terminal.messages import command_of, flags_of, in_flags
-from nestling.cli.terminal.output import repeat_the_log, say, show, show_all_letters
+from nestling.cli.terminal.output import say, saying_all, show, show_all_letters
 from nestling.cli.train import train
 from nestling.errors import NestlingError, missing, reason_of
 from nestling.process.extras import EXTRAS
@@ -75,10 +74,8 @@ def main() -> None:
     by Ctrl-C and SIGTERM.
     """
     show_all_letters()
-    warnings.showwarning = lambda message, *_, **__: say(f"warning: {_in_flags(message)}")
-    repeat_the_log()
     try:
-        with interruptible(_in_flags), Progress("working"):
+        with saying_all(_in_flags), interruptible(_in_flags), Progress("working"):
             app()
     except NestlingError as error:
         say(f"error: {_in_flags(error)}")

@@ -8,8 +8,9 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,11 +41,23 @@ def say(text: str) -> None:
     _silence(sys.stderr)
 
 
-def repeat_the_log() -> None:
-    """Write what the library logs to stderr, such as progress where there is no terminal."""
-    log = logging.getLogger("nestling")
+@contextmanager
+def saying_all(in_flags: Callable[[object], str]) -> Iterator[None]:
+    """Write warnings and the log to stderr, such as progress where there is no terminal.
+
+    A caller of the command line in its own process has its warnings and its log as before afterwards.
+    """
+    log, handler = logging.getLogger("nestling"), _Repeating()
+    level = log.level
     log.setLevel(logging.INFO)
-    log.addHandler(_Repeating())
+    log.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: say(f"warning: {in_flags(message)}")
+            yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 class _Repeating(logging.Handler):
