@@ -94,7 +94,7 @@ class BitCode:
         spread: ``Float32[dim]``, standard deviation of each entry; 0 for a constant one.
         full: entries of the vectors that it encodes, of which it may decode only the first ``dim``.
         rows: of the sample.
-        encoder: what made the sample; "" if unknown.
+        encoder: name of the encoder of the sample; "" if unknown.
 
     >>> x = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
     >>> code = BitCode.calibrate(x)
@@ -116,7 +116,7 @@ class BitCode:
         Args:
             sample: ``Float[n, dim]``, whole vectors, of unit length where the cut rule says so; of more than
                 65,536 rows some are taken at even distances.
-            encoder: what made the vectors.
+            encoder: name of the encoder of the sample.
 
         Raises:
             DataError: for a sample of another shape or with NaN or infinity.

@@ -41,9 +41,9 @@ class CutRule:
     is always compared as it was trained. The default suits cosine similarity.
 
     Args:
-        before: what is done before a cut.
-        after: what is done after it.
-        code: how entries are held in few bits (:meth:`calibrated`); None if they are floats only.
+        before: step before a cut: ``"none"`` or ``"layer_norm"``.
+        after: step after a cut: ``"none"`` or ``"l2"``.
+        code: code of entries in few bits (:meth:`calibrated`); None if they are floats only.
 
     >>> CutRule(after="l3")
     Traceback (most recent call last):
@@ -75,7 +75,7 @@ class CutRule:
 
         Args:
             sample: ``Float[n, dim]``, whole vectors before the rule; see :meth:`BitCode.calibrate`.
-            encoder: what made them.
+            encoder: name of the encoder of the sample.
         """
         whole = CutRule(self.before, self.after)
         x = check_vectors(sample, "the sample")

@@ -85,7 +85,7 @@ class Origin:
         thing: elastic, or a callable from the same inputs to vectors; None if there is no baseline.
         lift: maps full vectors of ``thing`` to full outputs of the trained model, if that saves encoding
             twice.
-        note: why ``thing`` is None.
+        note: reason that ``thing`` is None.
     """
 
     thing: Any = None

@@ -116,11 +116,11 @@ def named(noun: str, names: Sequence[str], count: int, then: str = "", most: int
     """Things named for a message: one alone, or how many they are and the first of them.
 
     Args:
-        noun: what they are, in the singular.
+        noun: name of the items, in the singular.
         names: of all, or of the first.
-        count: how many there are.
-        then: what follows, up to a verb in the plural, which agrees with their number.
-        most: how many are named.
+        count: number of items.
+        then: words that follow, up to a verb in the plural, which agrees with their number.
+        most: largest number of names shown.
 
     >>> named("id", ["7"], 1, "are"), named("row", ["3", "9", "11"], 3, "of the vectors hold", most=2)
     ('id 7 is', '3 rows (3, 9, ...) of the vectors hold')
@@ -169,7 +169,7 @@ def missing(packages: str | Sequence[str], extra: str) -> MissingExtraError:
 
 
 def reason_of(error: OSError) -> str:
-    """Why writing failed, in words."""
+    """Reason that writing failed, in words."""
     if error.errno == errno.ENOSPC:
         return "the disk is full; free some space and try again"
     return error.strerror or str(error)

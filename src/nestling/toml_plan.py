@@ -53,8 +53,8 @@ def settings_of(plan: type[BaseModel]) -> tuple[Setting, ...]:
     """All keys of a plan, in their order.
 
     Args:
-        plan: whose fields are the tables: pydantic models, or dataclasses, with a default for every key and
-            a Google docstring that describes each.
+        plan: class with one field per table: pydantic models, or dataclasses, with a default for every key
+            and a Google docstring that describes each.
     """
     return tuple(
         setting

@@ -29,7 +29,7 @@ _TORN = re.compile("[\x00\ud800-\udfff]")
 
 
 def fault_of(name: int | str) -> str:
-    """Why an id cannot be used in an index, as a verb and its object; "" if it can."""
+    """Reason an id cannot be used in an index, as a verb and its object; "" if it can."""
     if isinstance(name, int):
         return "" if 0 <= name <= LAST else f"holds {name}, which is not from 0 to 2**63 - 2,"
     if not 1 <= len(name) <= LONGEST:

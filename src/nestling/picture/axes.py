@@ -34,7 +34,7 @@ def value_axis(axes: Any, quantity: str, along: Literal["x", "y"] = "y") -> None
     Args:
         axes: of matplotlib.
         quantity: its name.
-        along: which axis.
+        along: direction of the axis.
     """
     axis = axes.yaxis if along == "y" else axes.xaxis
     tag(axis.label, quantity)

@@ -43,12 +43,12 @@ class Scale:
 
     @property
     def low(self) -> float:
-        """Where the axis starts."""
+        """Start of the axis."""
         return self.ticks[0]
 
     @property
     def high(self) -> float:
-        """Where it ends."""
+        """End of the axis."""
         return self.ticks[-1]
 
     @property

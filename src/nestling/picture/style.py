@@ -124,5 +124,5 @@ def _check_font(family: str) -> None:
 
 
 def panels_across(count: int) -> int:
-    """How many panels of a sheet are side by side: up to three in a line, more in a square."""
+    """Number of panels side by side on a sheet: up to three in a line, more in a square."""
     return count if count <= 3 else math.ceil(math.sqrt(count))

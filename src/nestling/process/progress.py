@@ -36,12 +36,12 @@ class Progress:
 
     Args:
         what: the work, such as ``"encoding"`` or ``"learning the code"``.
-        total: how much there is to do; None if that is unknown or cannot be counted.
+        total: amount of work; None if that is unknown or cannot be counted.
         unit: of the counts, in the plural.
-        done: how much was done before.
+        done: amount done before.
 
     Attributes:
-        done: how much is done by now.
+        done: amount done by now.
 
     >>> with Progress("encoding", 60, "texts") as progress:
     ...     progress.update(12)

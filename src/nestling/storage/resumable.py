@@ -107,7 +107,7 @@ class ResumableValues:
 
     Args:
         path: a JSON file, written after each value and read at the start; None keeps them in memory.
-        identity: what tells this work from others, such as settings and versions.
+        identity: settings, versions and the like that distinguish this work from other work.
 
     Raises:
         ConfigError: for a file that holds the values of other work.
@@ -325,7 +325,7 @@ class Checkpoints:
         self._arrays, self._prefix, self._written = arrays, prefix, time.monotonic()
 
     def last(self) -> tuple[int, Arrays] | None:
-        """How much had grown when the last copy was written, and the copy; None without one."""
+        """Amount grown when the last copy was written, and the copy; None without one."""
         names = [name for name in self._arrays.groups() if name.startswith(self._prefix)]
         if not names:
             return None

@@ -1,4 +1,4 @@
-"""What saved text says of itself: fields that are checked, and the version of their schema."""
+"""Versions of the schemas of saved text, and models that refuse unknown fields."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_schema(raw: Any, key: str, latest: int, made: str) -> None:
         raw: JSON as it was read; what else is wrong with it is found when its fields are checked.
         key: under which it has the version of its schema.
         latest: version that this nestling knows.
-        made: what it is, and the verb: ``"curve.json was written"``.
+        made: subject and verb of the error: ``"curve.json was written"``.
 
     Raises:
         ArtifactError: for a later version.

@@ -47,8 +47,8 @@ class TrainConfig:
             negatives change the meaning of a contrastive loss, hence the default.
         lr: highest learning rate of AdamW; above 0.
         weight_decay: weight decay of matrices; biases, norms and scalars never decay. At least 0.
-        schedule: how the learning rate falls after the warm-up: as a half ``"cosine"``, on a line
-            (``"linear"``), or not at all (``"constant"``).
+        schedule: decay of the learning rate after the warm-up: a half ``"cosine"``, a line (``"linear"``),
+            or none (``"constant"``).
         warmup: fraction of the steps in which the learning rate rises to ``lr``; from 0 to below 1.
         mixed_precision: precision of the loss: ``"no"`` (float32), or ``"bf16"`` or ``"fp16"`` by autocast
             (fp16 with loss scaling); weights stay float32. Overrides what ``accelerate launch`` says.

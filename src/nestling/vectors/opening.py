@@ -35,8 +35,8 @@ def open_vectors(
             are read as memory maps, ``.parquet`` into memory. ``-`` is standard input (``.npy`` or parquet).
         nesting: see :class:`StoredVectors`; goes before what a folder says, as do the next three.
         rule: by default L2 normalisation after the cut, for cosines.
-        ids: what the rows are called.
-        encoder: what made the vectors.
+        ids: of the rows, integers or strings.
+        encoder: name of the encoder of the vectors.
         column: of a parquet file, the one that holds the vectors as lists or tensors, or what the names of
             numbered columns of floats (``v0``, ``v1``, ...) begin with; needed if several could.
         id_column: of a parquet file, the one that holds the ids; by default ``id`` or ``_id``, if there; ""

@@ -31,8 +31,8 @@ class Columns:
 
     Args:
         vectors: one of lists or tensors, or as many of floats as the vectors have entries.
-        ids: what names the rows; None is none.
-        others: all the rest.
+        ids: column of ids, if any.
+        others: all other columns.
     """
 
     vectors: tuple[str, ...]

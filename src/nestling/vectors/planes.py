@@ -30,7 +30,7 @@ class BitPlanes:
     Args:
         planes: ``UInt8[n, bytes]`` each, the most significant bit first; a byte holds eight entries, the
             first in its highest bit.
-        code: what the codes stand for.
+        code: of the vectors; decodes the planes.
     """
 
     planes: tuple[Bytes, ...]

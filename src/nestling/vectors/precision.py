@@ -1,4 +1,4 @@
-"""How the entries of stored vectors are held: as floats, or as codes of a few bits."""
+"""Precisions of stored vectors: floats, or codes of a few bits."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def open_values(folder: Path, rule: CutRule, bits: int | None) -> Values:
     """Values that :meth:`Precision.write` wrote, as memory maps.
 
     Args:
-        folder: where they lie.
+        folder: folder of the values.
         rule: of the vectors; codes are decoded by its code.
         bits: of the codes; None for floats.
     """
@@ -138,7 +138,7 @@ def open_values(folder: Path, rule: CutRule, bits: int | None) -> Values:
 
 
 def extracted(nesting: Nesting, granularity: Granularity) -> Nesting:
-    """What is left of a nesting: codes hold their leading bits, but floats that were cut give no codes."""
+    """The nesting after extraction: codes keep their leading bits; floats that were cut give no codes."""
     found = nesting.up_to(granularity)
     if granularity.get("bits") not in FLOAT_BITS:
         return found

@@ -63,12 +63,12 @@ class StoredVectors:
     Args:
         values: ``Float[n, dim]``, before the cut rule.
         nesting: sizes on the axis ``dim``, the full one last; by default 8, 16, ... up to it.
-        rule: how the vectors are treated around a cut.
-        ids: n different integers or strings, what the rows are called elsewhere; None is none.
-        encoder: what made the vectors, such as the name of a model.
+        rule: steps around a cut.
+        ids: n different integers or strings; None is none.
+        encoder: name of the encoder, such as the name of a model.
         fields: of the rows, to be filtered by later: a mapping of names to columns, a data frame, or a list
             of one mapping a row.
-        columns: what the columns of the table were called that the rows came from, by their part in it
+        columns: names of the columns of the source table, by their part in it
             (``text``, ``id``, ``vector``).
 
     Attributes:
@@ -125,10 +125,10 @@ class StoredVectors:
             nesting: None is that of stored vectors.
             rule: None is that of stored vectors, and cosines for others.
             ids: of the rows.
-            encoder: what made the vectors.
+            encoder: name of the encoder of the vectors.
             fields: of the rows.
-            kinds: what each field holds, where the first rows do not say it.
-            columns: what the columns of their table were called.
+            kinds: type of each field, where the first rows do not determine it.
+            columns: names of the columns of the source table, by their part in it.
 
         Raises:
             DataError: as the class.
@@ -260,7 +260,7 @@ class StoredVectors:
         """The leading entries alone.
 
         Args:
-            at: how many.
+            at: number of leading entries, or a granularity.
             folder: write them there, block by block, and read them from it as a memory map; None holds
                 them in memory.
         """
@@ -284,8 +284,8 @@ class StoredVectors:
 
         Args:
             by: the map; the result has its nesting and rule. Extract it first to keep fewer entries.
-            folder: where to.
-            encoder: what to say made the result; by default this encoder and the name of the map.
+            folder: target folder.
+            encoder: name of the encoder of the result; by default this encoder and the name of the map.
         """
         name = " + ".join(filter(None, (self.encoder, type(by).__name__))) if encoder is None else encoder
         values = (by.transform(self.values[rows]).astype(np.float32) for rows in blocks_of(self.values))

@@ -174,7 +174,7 @@ class Answer(NamedTuple):
     Attributes:
         indices: ``Int64[queries, k]``, best first, -1 where there are fewer.
         scores: ``Float64[queries, k]``, nan where there are fewer.
-        few: how many queries found fewer than ``k``.
+        few: number of queries that found fewer than ``k`` rows.
         refused: number of the first query that is not finite or has length zero; if there is one, nothing is
             searched.
     """

@@ -170,7 +170,7 @@ def _check(failed: bool) -> None:
         raise MemoryError("no memory to search the graph")
 
 
-# What is searched is described once: for a single query that would take as long as the search.
+# Arrays are described to the library once: for a single query that would take as long as the search.
 _graphs: WeakKeyDictionary[CodedGraph, _Graph] = WeakKeyDictionary()
 _described: WeakKeyDictionary[SearchedGraph, tuple[Any, ...]] = WeakKeyDictionary()
 

@@ -64,8 +64,8 @@ def search(
         searched: the graph and its vectors.
         queries: ``Float64[queries, dim]``, contiguous rows.
         ef: width of the beam, at least 1.
-        kept: how many candidates are ranked, at least ``k``.
-        k: how many rows to find, at least 1.
+        kept: number of candidates ranked, at least ``k``.
+        k: number of rows to find, at least 1.
         allowed: ``Bool[rows]``: rows that may be found; all by default.
     """
     encoder, norms = searched.encoder, np.linalg.norm(queries, axis=1)
@@ -95,7 +95,7 @@ def beam_search(
         graph: codes and links.
         queries: as :func:`encode` gives them.
         ef: width of the beam, at least 1.
-        kept: how many candidates, at least 1; without ``allowed`` no more than ``ef`` are found.
+        kept: number of candidates, at least 1; without ``allowed`` no more than ``ef`` are found.
         allowed: ``Bool[rows]``: rows that may be candidates. The search passes through all rows.
     """
     found = np.full((len(queries.codes), kept), -1, np.int32)
@@ -144,7 +144,7 @@ def rank(vectors: StoredRows, queries: Doubles, candidates: Links, k: int) -> tu
     """The ``k`` best candidates of every query by exact scores; of equal ones the lower row wins.
 
     Args:
-        vectors: what scores are computed from.
+        vectors: vectors that scores are computed from.
         queries: ``Float64[queries, dim]``.
         candidates: ``Int32[queries, length]``, -1 behind the last of each.
         k: at least 1.
@@ -171,7 +171,7 @@ def rank_coded(
     """The same by codes and residuals; in numpy only, as it serves filtered searches alone.
 
     Args:
-        searched: where the candidates were met.
+        searched: the graph that was searched, with its encoder.
         residuals: the differences to the coded vectors.
         queries: ``Float64[queries, dim]``, as they are asked.
         candidates: ``Int32[queries, length]``, -1 behind the last of each.

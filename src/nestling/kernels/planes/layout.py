@@ -32,7 +32,7 @@ class Cells:
         centre: ``Float32[dim]``.
         inverse: ``Float32[dim]``, one over the width of a cell; 0 for constant entries.
         half: the place of the centre.
-        last: where the last cell of 4 bits begins.
+        last: start of the last cell of 4 bits.
         shrink: of distances beyond the first and the last cell.
         parts: of a cell.
     """
@@ -92,7 +92,7 @@ class CodeSlice:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """Number of rows."""
         return len(self.planes[0])
 
     def bounded(self, squares: NDArray[np.floating], reach: float, rest: float) -> Self:

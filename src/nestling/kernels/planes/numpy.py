@@ -75,7 +75,7 @@ def hamming(
 
     Args:
         bits: ``UInt8[n, at least dim / 8]``, a plane.
-        dim: how many bits of a row are compared.
+        dim: number of leading bits compared.
         queries: ``UInt8[queries, bytes]``, a plane of just these bits.
         k: at least 1.
         allowed: ``Bool[n]``: the rows that may be found; all by default.
@@ -104,7 +104,7 @@ def search(
     wins. The compiled kernels decode rows only if a bound on their score reaches the k-th best.
 
     Args:
-        codes: which of them, and how they are compared; with bounds (:meth:`CodeSlice.bounded`).
+        codes: the codes, their comparison and its bounds (:meth:`CodeSlice.bounded`).
         queries: ``Float64[queries, dim]``.
         k: at least 1.
         allowed: ``Bool[n]``: the rows that may be found; all by default.

@@ -90,7 +90,7 @@ class Packed:
     ``gamma = beta = 0`` it is an estimate of the score.
 
     Args:
-        rows: how many rows there are.
+        rows: number of rows.
         bits: 1, 2, 4 or 8.
         blocks: as :func:`pack` gives them.
         scale: ``Float[padded rows]``: half the distance between neighbouring codes.

@@ -139,7 +139,7 @@ def _functions() -> Any:
     return loaded
 
 
-# What is searched is described once: that takes longer than a small search, and the arrays stay in place.
+# Arrays are described to the library once: that takes longer than a small search, and they stay in place.
 _described: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 

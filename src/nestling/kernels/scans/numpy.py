@@ -44,7 +44,7 @@ def search(
         vectors: the rows, for exact scores.
         codes: their codes.
         probes: the queries.
-        k: how many rows to find, at least 1.
+        k: number of rows to find, at least 1.
         allowed: ``Bool[rows]``: the rows that may be found; all by default.
         blocks: the blocks of 16 rows to search, from start to stop; all by default.
     """

@@ -51,7 +51,7 @@ class Calibration:
 
     @staticmethod
     def normal(confidence: float) -> float:
-        """How many spreads make both bounds hold with this probability; each may take half of the risk."""
+        """Spreads at which both bounds hold with this probability; each may take half of the risk."""
         return NormalDist().inv_cdf(1 - (1 - confidence) / 2)
 
     def to_json(self) -> list[list[float]]:

@@ -42,7 +42,7 @@ class PlaneCodes:
     """Codes of all rows, and what compares queries with them.
 
     Args:
-        quantiser: what made them.
+        quantiser: quantiser of the codes.
         planes: as the kernels read them.
         longest: ``Float64[2]``: length of the longest row of steps, of two bits and of four.
     """

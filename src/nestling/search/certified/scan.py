@@ -43,7 +43,7 @@ _CALIBRATION_QUERIES, _CALIBRATION_NEIGHBOURS = 256, 32
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """Why a result is exact: nothing that was left out can be better than the last that was found.
+    """Proof that a result is exact: no row that was left out can be better than the last one found.
 
     Args:
         rows: rows whose codes were scanned for every query.

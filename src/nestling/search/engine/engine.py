@@ -41,7 +41,7 @@ class Engine:
         plan: with sizes as numbers.
         vectors: ``Float[rows, full]``, after what comes before a cut; read by re-ranking and by filters
             that leave few rows.
-        rule: what happens after a cut.
+        rule: steps after a cut.
         metric: ``"dot"`` or ``"euclidean"``.
     """
 
@@ -66,7 +66,7 @@ class Engine:
 
     @property
     def space(self) -> Space:
-        """How vectors are compared."""
+        """Metric of comparisons."""
         return self._space
 
     @property
@@ -180,7 +180,7 @@ class Engine:
         """Read what :meth:`save` wrote; the caller has verified the files.
 
         Args:
-            folder: where it was saved.
+            folder: folder that it was saved in.
             vectors: those that the engine was built over.
             plan: as it was built or extracted.
             rule: as it was built.
@@ -291,7 +291,7 @@ def build(
         metric: ``"dot"`` or ``"euclidean"``.
         seed: of everything that is drawn.
         workers: threads; by default as many as faiss uses.
-        folder: where arrays and checkpoints go; None holds them in memory.
+        folder: for arrays and checkpoints; None holds them in memory.
 
     Raises:
         ConfigError: for a plan that does not fit the vectors, or a folder with the start of another build.

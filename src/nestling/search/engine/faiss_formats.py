@@ -122,7 +122,7 @@ def planes_from_faiss(index: Any, code: BitCode) -> BitPlanes:
     """The codes that :func:`planes_to_faiss` wrote.
 
     Args:
-        index: what it gave, or faiss read from a file.
+        index: its result, or faiss read from a file.
         code: that of the vectors.
 
     Raises:

@@ -52,7 +52,7 @@ def from_faiss(index: Any, *, rule: CutRule = CutRule(), vectors: NDArray[Any] |
 
     Source: AdANNS, arXiv 2305.19435, section 4.2 (AdANNS-IVF-D).
     """
-    # What faiss downcasts to only borrows: the argument, which may be a temporary, owns what is read.
+    # The result of a faiss downcast only borrows; the argument, which may be a temporary, owns the memory.
     read = _downcast(index)
     scan = _scan_of(read)(read.d)
     if read.ntotal == 0:

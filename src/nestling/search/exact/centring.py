@@ -105,7 +105,7 @@ class Centring:
             scores = np.sqrt(np.maximum(squares, 0))
         if self.metric == "cosine":  # of which nothing overflows
             return scores.astype(np.float32)
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; the order is not touched
+        with np.errstate(over="ignore"):  # overflow gives infinity in float32; the order is not touched
             return scores.astype(np.float32)
 
     def prepare(self, queries: Doubles) -> PreparedQueries:

@@ -53,7 +53,7 @@ def view_lists(codes: Codes, rows: NDArray[np.int64], starts: NDArray[np.int64])
     Args:
         codes: ``UInt8[rows, size]``, kept alive by the caller.
         rows: the number of each row.
-        starts: where each list begins, and the end of the last.
+        starts: first position of each list, and the end of the last.
     """
     lists = faiss.ArrayInvertedLists(len(starts) - 1, 0)  # of size 0, so that it makes no room for codes
     views = []

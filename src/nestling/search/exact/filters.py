@@ -31,8 +31,8 @@ class Allowed:
 
     Args:
         mask: ``Bool[rows]``, true where a row may be returned.
-        rows: how many there are.
-        nodes: how many of them a graph links; by default all.
+        rows: number of rows.
+        nodes: number of rows that a graph links; by default all.
 
     Raises:
         DataError: for a mask of another type or length.
@@ -40,7 +40,7 @@ class Allowed:
     Attributes:
         mask: as given.
         count: rows that may be returned.
-        share: which part of all that is.
+        share: share of the rows that may be returned.
     """
 
     def __init__(self, mask: NDArray[np.bool_], rows: int, nodes: int | None = None) -> None:
@@ -65,8 +65,8 @@ def keep_allowed(found: Row, mask: NDArray[np.bool_], k: int, enough: int) -> tu
     Args:
         found: ``Int[queries, length]``, -1 is none.
         mask: ``Bool[rows]``: those that are allowed.
-        k: how many to keep.
-        enough: how many have to be among them.
+        k: number of rows to keep.
+        enough: smallest number of allowed rows among them.
     """
     fits = (found >= 0) & mask[found]
     fits[fits.sum(axis=1) < enough] = False
@@ -77,5 +77,5 @@ def keep_allowed(found: Row, mask: NDArray[np.bool_], k: int, enough: int) -> tu
 
 
 def length_to_fetch(k: int, share: float, rows: int) -> int:
-    """How many of the nearest rows hold ``k`` that are allowed, if a share of the rows near them is."""
+    """Number of nearest rows that hold ``k`` allowed ones, if a share of the rows near them is allowed."""
     return min(rows, int(k / share * _SHARE_MORE) + _ROWS_MORE)

@@ -63,7 +63,7 @@ def check_k(k: Any, most: int | None = None, what: str = "rows") -> int:
 
     Args:
         k: a whole number.
-        most: how many rows there are, where no more may be asked for.
+        most: number of rows, where no more may be asked for.
         what: their name in errors.
 
     Raises:
@@ -124,7 +124,7 @@ def nearest_each(
         documents: ``Float[documents, dim]``, or stored vectors; a memory map is read block by block.
         dims: increasing sizes, 1 to ``dim``.
         k: 1 to the number of documents.
-        rule: what happens before and after the cut; ``l2`` after it makes ``"dot"`` the cosine.
+        rule: steps around a cut; ``l2`` after it makes ``"dot"`` the cosine.
         metric: ``"dot"`` (largest first) or ``"euclidean"`` (smallest distance first).
         workers: threads; as many as there are cores by default.
 

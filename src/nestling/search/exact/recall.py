@@ -29,14 +29,14 @@ def rounding(dim: int) -> float:
 def share_as_near(distances: ArrayLike, kth: ArrayLike, allowance: ArrayLike, k: int) -> Doubles:
     """The share of the ``k`` nearest that was found: of rows no farther than the k-th of them.
 
-    Which of several rows at the same distance is found does not matter, nor what rounding decides.
+    Any of several rows at the same distance counts, also where rounding alone separates them.
 
     Args:
         distances: ``Float[queries, found]`` of different rows that were found, or similarities with their
             sign changed; nan where none was.
         kth: ``Float[queries]``, that of the k-th nearest.
         allowance: ``Float[queries]`` or a number: what rounding may add.
-        k: how many were to be found.
+        k: number of neighbours to be found.
 
     Returns:
         ``Float64[queries]``, at most 1.
@@ -57,7 +57,7 @@ class Questions:
         queries: ``Float[queries, dim]``.
         rows: ``Float[rows, dim]``, among which they look.
         k: neighbours of each.
-        rule: what happens around a cut.
+        rule: steps around a cut.
         metric: ``"dot"`` or ``"euclidean"``.
         expected: ``Int[queries, k]``, the exact nearest.
         own: the row that each query is, if it is one, which it does not look for.

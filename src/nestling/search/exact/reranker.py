@@ -32,10 +32,10 @@ class Reranker:
     """Puts shortlists in order.
 
     Args:
-        space: how vectors are compared.
+        space: metric of comparisons.
         dim: the prefix.
-        fetch: reads it.
-        stored: what it reads, where the kernels can; they take half the time.
+        fetch: reads the prefixes of rows.
+        stored: the same prefixes for the kernels, where they can read them; they take half the time.
         origin: ``Float64[dim]`` that was taken off what is stored, if any.
     """
 

@@ -30,7 +30,7 @@ class SubsetSearch:
     Args:
         vectors: ``Float[rows, at least dim]``, which may be a memory map.
         dim: the prefix that is compared.
-        space: how.
+        space: metric of comparisons.
     """
 
     def __init__(self, vectors: NDArray[Any], dim: int, space: Space) -> None:
@@ -50,7 +50,7 @@ class SubsetSearch:
         kept = min(k, len(rows))
         found, scores = comparison.best_stored(cut(queries, self._dim, RAW), self._stored, candidates, kept)
         missing = ((0, 0), (0, k - kept))
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; rows are in order
+        with np.errstate(over="ignore"):  # overflow gives infinity in float32; rows are in order
             return np.pad(found, missing, constant_values=-1), np.pad(scores.astype(np.float32), missing)
 
     def _measure(self, rows: Ints) -> None:

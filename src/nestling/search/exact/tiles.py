@@ -45,7 +45,7 @@ class Terms:
 
     Args:
         sizes: increasing.
-        rule: what happens around a cut.
+        rule: steps around a cut.
         metric: of comparisons.
         centre: ``Float[dim]`` that is subtracted, if any.
         factor: a power of two by which the difference is multiplied.

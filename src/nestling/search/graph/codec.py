@@ -35,13 +35,13 @@ class Codec:
 
     Args:
         basis: ``Float64[entries, entries]``, orthogonal: main directions first, mixed at random.
-        coded: how many directions have codes.
+        coded: number of directions with codes.
         lines: of 64 bytes that a row's code takes.
         metric: ``"cosine"``, ``"dot"`` or ``"euclidean"``.
         longest: squared length that all rows get (``"dot"`` only).
         mean: ``Float64[dim]`` of the rows, if queries are taken relative to it though inner products are
-            compared: what all rows share would take the levels of a query's code. What it adds to the
-            estimate of a row is then kept with the code.
+            compared: the mean would take the levels of a query's code. Its part of the estimate of a row
+            is then kept with the code.
     """
 
     basis: Doubles

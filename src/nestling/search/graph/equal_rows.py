@@ -56,7 +56,7 @@ class Equal:
         return bool((first <= np.arange(rows)).all() and (first[first] == first).all())
 
     def members(self, allowed: NDArray[np.bool_] | None = None) -> Members:
-        """Who is in which group, of the rows that are allowed."""
+        """Members of all groups, among the rows that are allowed."""
         return self._all if allowed is None else Members.of(self.first, np.flatnonzero(allowed))
 
     @cached_property
@@ -71,8 +71,8 @@ class Members:
     Args:
         first: of each row the one that stands for it.
         rows: those that are in a group.
-        starts: where the group of each row begins among them.
-        counts: how many there are; 0 of rows that stand for none.
+        starts: first position of the group of each row in ``rows``.
+        counts: size of the group of each row; 0 for rows that represent no group.
     """
 
     first: Links
@@ -124,7 +124,7 @@ def find_equal(read: Callable[[slice], NDArray[Any]], rows: int, seed: int, bloc
 
     Args:
         read: some rows, as they are compared.
-        rows: how many there are.
+        rows: number of rows.
         seed: of the directions.
         block: rows read at a time.
     """

@@ -116,7 +116,7 @@ class GraphScan:
             links: of a row, 8 to 1024.
             ef: beam width while links are searched: a wider beam builds a better graph, slower. By
                 default 100 up to 200,000 rows, then more.
-            rerank: how rows in the beam are ranked: ``"full"`` reads the vectors, ``"int8"`` keeps
+            rerank: scores of the rows in the beam: ``"full"`` reads the vectors, ``"int8"`` keeps
                 8-bit residuals of the codes beside them, so that the vectors may stay on a disk.
             seed: of the rotation and of the order in which rows are linked.
             workers: threads; as many as there are cores by default. The graph is the same.
@@ -151,7 +151,7 @@ class GraphScan:
             ef: beam width while links are searched.
             order: in which rows are linked, that of :func:`begun_graph`.
             workers: threads; as many as there are cores by default.
-            linked: how many are linked already.
+            linked: number of rows linked already.
         """
         workers = count_workers(workers)
         with (
@@ -183,7 +183,7 @@ class GraphScan:
             queries: ``Float[queries, dim]``.
             k: 1 to the number of rows. Where fewer are allowed, -1 and nan fill the result.
             ef: beam width, at least 1: a wider beam finds more of the nearest, slower.
-            shortlist: how many of them are scored exactly, ``k`` to ``ef``; by default three quarters, but
+            shortlist: number of them to score exactly, ``k`` to ``ef``; by default three quarters, but
                 no more than ``6 k + 40``.
             allowed: ``Bool[rows]``: the rows that may be found.
             workers: threads, each with some of the queries; as many as there are cores by default.
@@ -221,7 +221,7 @@ class GraphScan:
 
         Args:
             queries: ``Float[queries, dim]``, finite.
-            kept: how many of them, at least 1.
+            kept: number of rows, at least 1.
             ef: beam width; with a filter, of the rows that are allowed.
             allowed: ``Bool[rows]``: the rows that may be found.
             workers: threads, each with some of the queries.

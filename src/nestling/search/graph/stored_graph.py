@@ -121,7 +121,7 @@ def grow_links(
         links: of a row.
         seed: of the order.
         equal: of which groups one row each is linked.
-        begun: how many rows an interrupted build had linked, and its links.
+        begun: number of rows that an interrupted build had linked, and its links.
         note: called with the same after each step.
     """
     order = linking_order(equal, seed)
@@ -162,7 +162,7 @@ def check_graph(arrays: Arrays, rows: int, dim: int, links: int, plan: str, wher
 
     Args:
         arrays: of the graph, by name.
-        rows: how many vectors there are.
+        rows: number of vectors.
         dim: the prefix that was linked.
         links: of a row.
         plan: as errors name it.

@@ -87,7 +87,7 @@ def _described(state: State, at: Granularity, segments: tuple[SegmentRecord, ...
         "next_id": state.numbering.next_id,
     }
     rule = before.rule
-    if dim < before.settings.dim:  # what was measured of the whole says nothing of the part
+    if dim < before.settings.dim:  # figures measured on the whole say nothing about the part
         rule = before.rule.again
         sources = tuple((width, each.to_json()) for width, each in before.takes.items())
         changes |= {"plan": str(before.terms.plan.cut(dim)), "table": (), "sources": sources}

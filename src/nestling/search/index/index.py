@@ -87,14 +87,14 @@ class AdaptiveIndex(IndexReader):
         An interrupted build leaves a folder that cannot be opened; the same call of ``create`` resumes it.
 
         Args:
-            folder: where to; it must not exist, or be empty.
+            folder: target folder; it must not exist, or be empty.
             vectors: ``Float[n, dim]``, or :class:`~nestling.vectors.stored.StoredVectors`, which say
                 ids, nesting, rule and encoder where these are not given.
             ids: n different numbers or strings; counted from 0 by default.
-            plan: how rows are searched; see :class:`~nestling.search.plan.plan.Plan`.
+            plan: of searches; see :class:`~nestling.search.plan.plan.Plan`.
             dim: entries of a vector, where no vectors are given.
             nesting: sizes to search at; 8, 16, ... by default.
-            rule: how vectors are treated around a cut; cosines by default.
+            rule: steps around a cut; cosines by default.
             metric: ``"dot"``, or ``"euclidean"`` distances.
             encoder: the name of the encoder of the vectors; :meth:`open` can require it.
             seed: of all random choices while building.
@@ -103,8 +103,8 @@ class AdaptiveIndex(IndexReader):
             engine: built over these very vectors by the same plan, to be copied.
             fields: of the rows, to be filtered by and answered with: a mapping of names to columns, a data
                 frame, or a list of one mapping a row.
-            kinds: what each field holds (``"int"``, ``"float"``, ``"bool"`` or ``"text"``), where the first
-                rows do not say it; no others are then taken.
+            kinds: type of each field (``"int"``, ``"float"``, ``"bool"`` or ``"text"``), where the first
+                rows do not determine it; no others are then taken.
             columns: names of the columns of the table that the rows come from, kept for later ones.
 
         Raises:
@@ -140,7 +140,7 @@ class AdaptiveIndex(IndexReader):
         Args:
             folder: of the index.
             encoder: of the queries; it must be that of the vectors. None does not check.
-            rule: how queries will be treated; it must be that of the index. None does not check.
+            rule: steps around a cut of the queries; they must be those of the index. None does not check.
             read_only: leave the right to write to others; see :meth:`refresh`.
             wait: seconds to wait for another writer to close it.
             log_bytes: see :meth:`create`.
@@ -257,7 +257,7 @@ class AdaptiveIndex(IndexReader):
             point: of searches that name none; None is that of the plan.
             k: neighbours for which it was measured.
             sampled: whether rows of the index were the queries.
-            reason: why the plan was chosen; None keeps the last one.
+            reason: reason for the choice of the plan; None keeps the last one.
         """
         chosen: dict[str, Any] = {"default_point": "" if point is None else str(point), "default_k": k}
         chosen["sampled"] = sampled
@@ -282,8 +282,8 @@ class AdaptiveIndex(IndexReader):
         """A smaller index of the leading entries alone; it takes the same queries.
 
         Args:
-            at: how many.
-            folder: where to; None is a temporary folder, which goes when the index is closed.
+            at: number of leading entries, or a granularity.
+            folder: target folder; None is a temporary folder, which is removed when the index is closed.
         """
         granularity = self.nesting.resolve(at)
         if folder is not None:

@@ -21,10 +21,10 @@ class IndexInfo:
         in_memory: rows of the memtable, which are in the write-ahead log and not in a segment yet.
         dim: entries of a vector.
         nesting: sizes it is searched at.
-        cut: how vectors are treated around a cut.
+        cut: steps around a cut.
         metric: of comparisons.
-        encoder: what made the vectors.
-        plan: how large segments are searched.
+        encoder: name of the encoder of the vectors.
+        plan: of searches in large segments.
         id_kind: ``int`` or ``str``; None before the first row.
         generation: the number of the manifest; every commit adds one.
         segments: name, rows and plan of each.
@@ -33,7 +33,7 @@ class IndexInfo:
         table: measured points.
         default_point: the point of searches that name none, one of the table; empty for that of the plan.
         sampled: whether the table was measured with rows of the index as queries.
-        reason: why the plan was chosen; empty where it was given.
+        reason: reason for the choice of the plan; empty where it was given.
         fields: that rows have, and what each holds.
         columns: names of the columns of the source table.
     """

@@ -178,7 +178,7 @@ class IndexReader:
 
         Args:
             queries: ``Float[queries, dim]``, or their first ``at`` entries alone.
-            k: how many, at least 1 and at most 1,000,000.
+            k: number of rows, at least 1 and at most 1,000,000.
             at: the size to search at; no stage then reads a longer prefix.
             point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``; by default
                 the point that was chosen when the index was built or tuned.

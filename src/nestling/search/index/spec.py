@@ -25,11 +25,11 @@ class IndexSpec:
     """Everything that defines an index besides its rows.
 
     Args:
-        plan: how rows are searched; its sizes are numbers.
+        plan: of searches; its sizes are numbers.
         nesting: sizes the index is searched at; the full one is that of the vectors.
-        rule: how vectors are treated around a cut.
+        rule: steps around a cut.
         metric: of comparisons.
-        encoder: what made the vectors; "" is unknown.
+        encoder: name of the encoder of the vectors; "" is unknown.
         seed: of all random choices while building.
         fields: of the rows, and what each holds.
         columns: names of the columns of the source table.
@@ -96,7 +96,7 @@ class IndexSpec:
             _check_lists(chosen, len(rows))
         resolved = chosen.resolve(full)
         sizes = read_full_sizes(rows.sizes if nesting is None and rows is not None else nesting, full)
-        if rows is not None:  # which took the arguments in already
+        if rows is not None:  # the rows took the arguments in already
             rule, encoder, columns = rows.rule, rows.encoder, rows.columns
             kinds = rows.fields.kinds if kinds is None else kinds
         return cls(

@@ -58,7 +58,7 @@ class Writer:
         root: the folder of the index.
         lock: keeps other writers out.
         loaded: the contents that were read.
-        log_bytes: how long the log may become before its rows are written into a segment.
+        log_bytes: size of the log at which its rows are written into a segment.
         workers: threads that build.
     """
 

@@ -74,10 +74,10 @@ class Frontier:
     Args:
         trials: in the order in which they were measured.
         k: neighbours that were asked for.
-        queries: how many.
+        queries: number of queries.
         sampled: whether the queries are rows of the data, as none were given.
         seconds: that planning took.
-        reason: why these plans were compared and one of them chosen.
+        reason: reason for comparing these plans, and for the choice.
     """
 
     trials: tuple[Trial, ...]

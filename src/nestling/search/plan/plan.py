@@ -16,7 +16,7 @@ from nestling.search.stages.kinds.rerank import Rerank
 from nestling.search.stages.registry import parse_stage
 from nestling.search.stages.stage import EXAMPLE, Coarse, Scan, Stage, StageCost
 
-# What an error says of a plan that does not read a parameter.
+# Ends of errors about a parameter that a plan does not read.
 _LACKING = {"nprobe": "reads no lists", "ef": "searches no graph"}
 
 
@@ -47,7 +47,7 @@ class Plan:
 
     Args:
         scan: the code that is compared.
-        coarse: what picks the rows to be scanned; None scans all.
+        coarse: selects the rows to scan; None scans all.
         reranks: stages that re-rank ever fewer rows by ever longer prefixes.
         certify: searches until no skipped row can be among the results, in place of ``reranks``.
 
@@ -236,7 +236,7 @@ class Plan:
         few kilobytes are left out.
 
         Args:
-            rows: how many vectors.
+            rows: number of vectors.
             full: entries of each.
             point: by default that of :meth:`default_point`.
             code_bytes: of a row of the scan, where that is known better than the plan can tell.

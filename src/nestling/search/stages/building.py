@@ -48,7 +48,7 @@ class Task:
 
     @property
     def rows(self) -> int:
-        """How many vectors there are."""
+        """Number of vectors."""
         return len(self.vectors)
 
     @property
@@ -162,7 +162,7 @@ class Built:
 
     @property
     def rows(self) -> int:
-        """How many vectors there are."""
+        """Number of vectors."""
         return len(self.vectors)
 
     def group(self, name: str) -> Arrays:
@@ -225,7 +225,7 @@ class Scanner:
         """This scan and the re-ranking after it as one call, if the stages have one.
 
         Args:
-            first: what re-ranks the rows that are found.
+            first: re-ranks the rows that are found.
             is_last: whether no other stage follows.
         """
         return None

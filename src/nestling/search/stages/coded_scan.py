@@ -50,8 +50,8 @@ class CodedScan(Scan):
 
         Args:
             quantiser: says the centres of the lists.
-            lists: how many.
-            trained: what :meth:`empty` gave, after training.
+            lists: number of lists.
+            trained: result of :meth:`empty`, after training.
             code_bytes: of a row; maybe more than ``trained`` reads.
         """
 

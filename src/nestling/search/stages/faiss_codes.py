@@ -33,7 +33,7 @@ class Code:
 
     Attributes:
         scan: the kind of code, with its prefix as a number.
-        space: how vectors are compared.
+        space: metric of comparisons.
         trained: an empty faiss index that encodes and decodes.
         rotation: ``Float[dim, dim]`` applied to prefixes before they are encoded, if any.
         energy: ``Float[dim as built]``, mean square of each entry; longer than ``scan.dim`` for slices.
@@ -73,7 +73,7 @@ class Code:
 
         Args:
             scan: the kind of code.
-            space: how vectors are compared.
+            space: metric of comparisons.
             sample: ``Float[rows, dim]``, prefixes as ``space`` prepares them.
             seed: of a random rotation; all else is fixed.
             lists: the inverted list of each row of the sample, if there are lists.

@@ -58,7 +58,7 @@ def begin(task: Task, journal: ResumableArrays, stage: Stage, *, measured: bool 
     """Calibrate the code, unless the cut rule has one, and say how rows are coded.
 
     Args:
-        task: what is built.
+        task: the build.
         journal: keeps what was made.
         stage: the first that reads the code builds it; others build nothing.
         measured: keep what a scan of the slice of this stage needs of each row.
@@ -136,8 +136,8 @@ def in_threads(search: Callable[[slice, slice], Found], queries: int, rows: int,
 
     Args:
         search: of some queries and some rows: row numbers and scores ``[queries, k]``, higher ones first.
-        queries: how many.
-        rows: how many.
+        queries: number of queries.
+        rows: number of rows.
         k: of each query.
     """
     workers = faiss.omp_get_max_threads()
@@ -171,7 +171,7 @@ class CodeReranker(Reranker):
     """Puts rows in order by a slice of the nested code.
 
     Args:
-        space: how they are compared.
+        space: metric of comparisons.
         codes: the slice.
     """
 

@@ -154,7 +154,7 @@ class Stage(ABC):
 
     @property
     def centroids(self) -> int:
-        """How many centroids are learned from the rows (of each part); a small part of an index has none."""
+        """Number of centroids learned from the rows (of each part); a small part of an index has none."""
         return 0
 
     def check_rows(self, rows: int) -> None:  # noqa: B027 # most kinds learn from any rows
@@ -290,7 +290,7 @@ class Scan(Stage):
         """The cost of comparing.
 
         Args:
-            rows: how many vectors there are.
+            rows: number of vectors.
             picked: those that are compared.
             point: parameters of the search.
             code_bytes: of a row, where that is known better than :meth:`row_bytes` tells it.

@@ -102,7 +102,7 @@ class Table(Protocol):
         ...
 
     def count(self) -> int:
-        """How many rows there are, exactly."""
+        """Exact number of rows."""
         ...
 
     def fits(self, most: int) -> bool:

@@ -38,8 +38,8 @@ def changes_of(batch: Batch, store: DatabaseStore, rule: CutRule) -> Changes:
 
     Args:
         batch: rows before ``rule``.
-        store: where they are looked up.
-        rule: the cut rule that is still to be followed.
+        store: store to look the rows up in.
+        rule: steps around a cut that are still to be done.
     """
     count, layout = len(batch.ids), store.layout
     times, same = np.zeros(count, np.int64), np.zeros(count, bool)

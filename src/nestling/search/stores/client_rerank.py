@@ -28,8 +28,8 @@ def rerank(
         names: ids of the rows of the shortlist.
         vectors: ``Float[shortlist, dim]``, cut as the query is.
         metadata: of these rows, or of none if they are not wanted.
-        k: how many are wanted.
-        layout: says what the scores are.
+        k: number of rows wanted.
+        layout: metric and cut rule of the scores.
     """
     if layout.rule.after == "l2":
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _SMALLEST)

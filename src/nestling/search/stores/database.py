@@ -67,7 +67,7 @@ class DatabaseStore:
 
         Args:
             table: in which database, and what it is called.
-            encoder: what will make the queries; None trusts the caller.
+            encoder: name of the encoder of the queries; None trusts the caller.
             rule: the cut rule that the caller expects; None takes the one of the table.
 
         Raises:
@@ -201,7 +201,7 @@ class DatabaseStore:
             self._ask(partial(self._table.delete, names[part]))
 
     def count(self) -> int:
-        """How many rows there are, exactly."""
+        """Exact number of rows."""
         return self._ask(self._table.count)
 
     def present(self, ids: Any) -> NDArray[np.bool_]:

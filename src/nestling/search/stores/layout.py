@@ -38,10 +38,10 @@ class Layout:
         nesting: sizes the vectors were trained for, on the axis ``dim``; the last is the full size.
         shortlist_dim: size of the first stage of a search, one of the nesting's.
         rerank_dims: further sizes that a re-rank may stop at; the full one is always kept.
-        rule: what happens before and after the cut; ``l2`` after it makes ``"dot"`` the cosine.
+        rule: steps around a cut; ``l2`` after it makes ``"dot"`` the cosine.
         metric: ``"dot"`` (largest first) or ``"euclidean"`` (smallest distance first).
         ids: whether rows are called by strings or by whole numbers.
-        encoder: what made the vectors; see :mod:`~nestling.encoders.reference`.
+        encoder: name of the encoder of the vectors; see :mod:`~nestling.encoders.reference`.
         fields: the metadata that rows may have, each with its kind: ``"int"``, ``"float"``, ``"bool"`` or
             ``"text"``. Their values are held to it, and ``optimize`` indexes them. Where none are declared,
             rows may have any.
@@ -112,11 +112,11 @@ class Layout:
         return tuple(sorted({*shortlist, *self.rerank_dims, self.dim}))
 
     def codes(self, x: Floats, rule: CutRule) -> Bytes | None:
-        """What the first stage compares where it compares bits, ``UInt8[n, bytes]``, eight to a byte.
+        """Codes of a first stage that compares bits, ``UInt8[n, bytes]``, eight to a byte; None for others.
 
         Args:
             x: ``Float[n, dim]``, whole vectors.
-            rule: what is still to be done before a cut.
+            rule: steps before a cut that are still to be done.
         """
         if not self.has_codes:
             return None

@@ -20,7 +20,7 @@ def read_metadata(given: Any, count: int, fields: Mapping[str, FieldKind]) -> li
 
     Args:
         given: mappings from names of fields to values, numpy's among them; None is none for every row.
-        count: how many rows there are.
+        count: number of rows.
         fields: the fields that rows may have, with their kinds; where there are none, all names will do.
 
     Raises:

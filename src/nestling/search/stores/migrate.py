@@ -37,7 +37,7 @@ from nestling.storage.artifact import open_array, storage_errors
 from nestling.storage.npy import write_npy
 from nestling.vectors.stored import StoredVectors
 
-_COSINE: Metric = "dot"  # what vectors of a file are compared by
+_COSINE: Metric = "dot"  # metric of vectors from a file
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def copy(
 
     Args:
         source: another store, an index, or vectors from a file; made as those of the target are.
-        target: where to; rows of the same id are replaced where they differ.
+        target: store to copy to; rows of the same id are replaced where they differ.
         size: rows read and compared at a time.
         delete_missing: delete rows of the target that the source does not have, whoever wrote them.
 
     Returns:
-        How many rows were added, changed, left as they were and deleted, and seconds.
+        Numbers of rows added, changed, unchanged and deleted, and seconds.
 
     Raises:
         ConfigError: if sizes, cut rule, metric or encoder differ, or the target was made for other fields.
@@ -206,7 +206,7 @@ def export_index(
     follow the source, as by :func:`copy`.
 
     Args:
-        source: where from.
+        source: index, or vectors, to copy.
         url: see :func:`~nestling.search.stores.urls.open_store`.
         shortlist_dim: prefix that the database searches first, one of the nesting's; by default the
             smallest that is at least a quarter of the full size, or the full one with one bit an entry.
@@ -216,7 +216,7 @@ def export_index(
         delete_missing: delete rows of the table that the source does not have, whoever wrote them.
 
     Returns:
-        How many rows were added, changed, left as they were and deleted, and seconds.
+        Numbers of rows added, changed, unchanged and deleted, and seconds.
 
     Raises:
         GranularityError: for a ``shortlist_dim`` outside the nesting.
@@ -307,7 +307,7 @@ def _with_code(source: AdaptiveIndex | StoredVectors) -> CutRule:
     if isinstance(source, StoredVectors):
         return source.calibrated().rule
     sample, count = [], 0
-    for block in source.rows().blocks:  # what is done before a cut was done
+    for block in source.rows().blocks:  # the step before a cut was done
         sample.append(np.asarray(block[: MOST_ROWS - count]))
         count += len(sample[-1])
         if count == MOST_ROWS:

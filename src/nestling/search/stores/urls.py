@@ -54,7 +54,7 @@ def open_store(
 
     Args:
         url: as above; options follow a ``?``, as in ``?shards=6&replicas=2``.
-        encoder: what will make the queries; None trusts the caller.
+        encoder: name of the encoder of the queries; None trusts the caller.
         rule: the cut rule that the caller expects; None takes the one of the table.
         timeout_s: for each call to a server.
 

@@ -103,7 +103,7 @@ def tune(
         plans: plans to compare, each built over all rows; by default some of :func:`candidate_plans`.
         sizes: prefixes that plans may read, the full size last; quarters of it by default.
         nested: compare only plans that can be searched at every size, unless plans are named.
-        rule: how vectors are treated around a cut; None is that of stored vectors, and cosines for others.
+        rule: steps around a cut; None is that of stored vectors, and cosines for others.
         metric: ``"dot"`` or ``"euclidean"``.
         seed: of samples, queries and builds.
         workers: threads.
@@ -165,7 +165,7 @@ def _run(
 
 
 def _reason(trials: Sequence[Trial], recall: float | None, sizes: Sequence[int] | None) -> str:
-    """Why a plan is chosen, in words."""
+    """Reason for the choice of a plan, in words."""
     count = len({trial.plan for trial in trials})
     wanted = "that finds most" if recall is None else f"whose recall is at least {recall:g}"
     measured = f"the fastest of {count} plans {wanted}, measured on these vectors"
@@ -238,7 +238,7 @@ def build(
     with Comparison(rows, queries, k, rows.rule, metric, seed, workers) as comparison:
         nested = nesting is not None or rows.is_nested
         chosen, frontier = _run(comparison, None, sizes.sizes("dim"), nested, recall, max_bytes, max_ms)
-        # What comes before a cut is done to the vectors of an index, not to those that were measured.
+        # Steps before a cut are done to the vectors of an index, not to those that were measured.
         built = comparison.engines[chosen.plan] if rows.rule.before == "none" else None
         index = create(plan=chosen.plan, engine=built)
     _keep(index, frontier.of(chosen.plan), chosen)

@@ -80,6 +80,6 @@ def name_ids(ids: Ids, then: str = "") -> str:
 
     Args:
         ids: of an index.
-        then: what follows, up to the verb; see :func:`~nestling.errors.named`.
+        then: words that follow, up to the verb; see :func:`~nestling.errors.named`.
     """
     return named("id", [repr(name.item()) for name in ids[:6]], len(ids), then)

@@ -77,7 +77,7 @@ class IndexSettings(SavedFields):
         generation: the number of the manifest; every commit adds one.
         dim: entries of a vector.
         metric: of comparisons.
-        encoder: what made the vectors.
+        encoder: name of the encoder of the vectors.
         plan: of segments that are large enough for it.
         seed: of all random choices while building.
         sources: of an index that was extracted, entries and cut rule of the vectors of those before it.
@@ -90,7 +90,7 @@ class IndexSettings(SavedFields):
         default_point: of a search that names none; empty for that of the plan.
         default_k: neighbours for which that point was measured.
         sampled: whether the table was measured with rows of the index as queries.
-        reason: why the plan was chosen, in words.
+        reason: reason for the choice of the plan, in words.
     """
 
     checksum: str = _NO_CHECKSUM
@@ -244,7 +244,7 @@ def load_manifest(root: Path, known: Mapping[str, FileRecord] | None = None) -> 
 
 
 def read_deleted(root: Path, manifest: IndexManifest) -> list[NDArray[np.bool_]]:
-    """Which rows of each segment are still there; the file was verified."""
+    """Masks of the live rows of each segment; the file was verified."""
     counts = [segment.rows for segment in manifest.settings.segments]
     if manifest.deleted_name not in manifest.files:
         return [np.ones(count, np.bool_) for count in counts]
@@ -288,7 +288,7 @@ def leftovers(root: Path, manifest: IndexManifest | None, *, resume: bool) -> li
     """
     try:
         return _leftovers(root, manifest, resume=resume)
-    except OSError:  # what cannot be looked at now harms nobody, and the next writer removes it
+    except OSError:  # a file that cannot be inspected now does no harm, and the next writer removes it
         return []
 
 

@@ -73,7 +73,7 @@ class Terms:
 
     Args:
         dim: entries of a vector.
-        rule: how vectors are treated around a cut; stored ones went through what comes before it.
+        rule: steps around a cut; stored vectors went through those before it.
         metric: of comparisons.
         plan: of segments that are large enough for it, with its sizes as numbers.
         seed: of all random choices while building.

@@ -70,7 +70,7 @@ class MemtableView:
             queries: ``Float32[queries, dim]``.
             k: rows wanted.
             dim: the prefix that is compared.
-            rule: what happens after the cut.
+            rule: steps after the cut.
             metric: of comparisons.
             allowed: ``Bool[n]``; None is all.
             within: ``Float32[queries]``, the worst score that is of use; None is any.
@@ -123,7 +123,7 @@ class _Screen:
         rows: ``Float32[n, dim]``, as cut and normalised.
         lengths: ``Float32[n]``, squared.
         longest: of them.
-        rule: what happens to queries after the cut.
+        rule: steps after the cut of queries.
     """
 
     rows: NDArray[np.float32]
@@ -197,7 +197,7 @@ class Memtable:
         return len(self._live) * self._vectors.shape[1] * 4
 
     def has(self, ids: Ids) -> NDArray[np.bool_]:
-        """Which ids have a live row here."""
+        """Mask of the ids that have a live row here."""
         return np.fromiter((name in self._rows for name in ids.tolist()), np.bool_, len(ids))
 
     def put(self, ids: Ids, vectors: NDArray[np.float32], fields: Columns) -> None:

@@ -127,7 +127,7 @@ class LiveSegment:
         return self.live if chosen is None else self.live & chosen
 
     def has(self, ids: Ids) -> Mask:
-        """Which ids have a live row here."""
+        """Mask of the ids that have a live row here."""
         rows = self.segment.find(ids)
         found: Mask = (rows >= 0) & self.live[rows]
         return found
@@ -173,7 +173,7 @@ class Snapshot:
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
     def has(self, ids: Ids) -> Mask:
-        """Which ids have a row."""
+        """Mask of the ids that have a row."""
         found = np.isin(ids, self.memtable_ids[self.memtable.live]) if self.memtable.live_count else None
         masks = [part.has(ids) for part in self.segments] + ([] if found is None else [found])
         return np.logical_or.reduce(masks) if masks else np.zeros(len(ids), np.bool_)
@@ -358,7 +358,7 @@ class Filter:
         return cls(ids=np.unique(ids), where=where)
 
     def of(self, segment: Segment) -> Mask | None:
-        """Which rows of a segment are allowed; None is all."""
+        """Mask of the rows of a segment that are allowed; None is all."""
         met = None if self.where is None else segment.meeting(self.where)
         if self.ids is not None:
             allowed = np.zeros(len(segment), np.bool_)
@@ -371,7 +371,7 @@ class Filter:
         return allowed if met is None else allowed & met
 
     def of_memtable(self, names: Ids, fields: Columns) -> Mask | None:
-        """Which rows in memory are allowed; None is all."""
+        """Mask of the rows in memory that are allowed; None is all."""
         met = None if self.where is None else rows_meeting(self.where, fields)
         if self.ids is not None:
             allowed = np.isin(names, self.ids)

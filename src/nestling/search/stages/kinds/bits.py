@@ -126,7 +126,7 @@ class Bits(Scan):
 
 
 def _measured(built: Built, stage: Bits) -> Arrays:
-    """What bounds need of the rows, known where the slice is that which was built."""
+    """Lengths that bounds need, stored if the slice is the one that was built."""
     if stage == built.whole.scan:
         return built.group("bits")
     return nested_code.measure(nested_code.slice_of(built, stage.size, stage.bits))

@@ -64,7 +64,7 @@ class CertifiedPipeline:
     Args:
         plan: with sizes as numbers.
         scan: finds the rows.
-        rows: how many there are.
+        rows: number of rows.
     """
 
     def __init__(self, plan: Plan, scan: CertifiedScan, rows: int) -> None:

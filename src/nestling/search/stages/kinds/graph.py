@@ -178,7 +178,7 @@ class _GraphBuilder(Builder):
         copies = Checkpoints(self._journal, _COPIES)
         if not self.is_done:
             graph = self._link(self._task.equal_rows(self._journal), copies)
-            codes = {"codes": graph.codes}  # which begin where a line of the cache does
+            codes = {"codes": graph.codes}  # they begin where a line of the cache does
         copies.drop()
         self._journal.drop(*BUILDING)
         self._task.drop_single_groups(self._journal)
@@ -263,12 +263,12 @@ class BeamScanner(Scanner):
 
 
 class RankedBeam(FusedScanner):
-    """Beam search whose finds are ranked by what the first re-ranking stage reads.
+    """Beam search whose candidates are ranked by the first re-ranking stage.
 
     Args:
-        scan: the graph and what it is ranked by.
+        scan: the graph, and the vectors that rank the candidates.
         dim: the prefix.
-        rows: how many there are.
+        rows: number of rows.
     """
 
     def __init__(self, scan: GraphScan, dim: int, rows: int) -> None:

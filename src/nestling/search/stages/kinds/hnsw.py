@@ -231,8 +231,8 @@ def grow_graph(
 
     Args:
         links: of a node, above level 0.
-        space: how prefixes are compared.
-        rows: how many there are in all.
+        space: metric of comparisons.
+        rows: number of rows in all.
         dim: the prefix.
         block: rows linked at a time.
         read: the prefixes of some rows.

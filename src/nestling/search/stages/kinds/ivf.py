@@ -38,7 +38,7 @@ class IVF(Coarse):
 
     Args:
         dim: the prefix that is clustered; None is the full size.
-        lists: how many, at least 1.
+        lists: number of lists, at least 1.
 
     Raises:
         ConfigError: for fewer.
@@ -181,7 +181,7 @@ class _ListBuilder(CoarseBuilder):
         )
         sizes = np.bincount(lists, minlength=self._stage.lists)
         journal.keep("starts", np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
-        # What was mapped is released on return: some systems do not remove files that are mapped.
+        # Mapped files are released on return: some systems do not remove files that are mapped.
 
 
 def _assign(prefixes: Floats, centroids: Floats) -> Ints:
@@ -195,7 +195,7 @@ class ListScanner(CodedScanner):
         code: decodes and compares the codes.
         codes: ``UInt8[rows, size]``, list by list.
         rows: the number of the row of each code.
-        starts: where each list begins, and the end of the last.
+        starts: first position of each list, and the end of the last.
         centroids: ``Float[lists, dim]``, of the prefixes that were clustered.
     """
 
@@ -238,7 +238,7 @@ class ListScanner(CodedScanner):
         return self._scan(asked, nearness, lists, k, allowed)
 
     def _wanted(self, lists: Ints, near: Ints, least: int, allowed: Allowed | None) -> Ints:
-        """How many rows the lists that are read have to hold, if the nearest of them hold so many."""
+        """Number of rows that the lists must hold, if the nearest lists hold that many."""
         wanted = np.full(len(lists), least)
         if allowed is not None:
             compared = lists.shape[1] * len(self._rows) // len(self._sizes)
@@ -247,7 +247,7 @@ class ListScanner(CodedScanner):
         return wanted
 
     def _allowed_in(self, lists: Ints, allowed: Allowed) -> Ints:
-        """How many rows of each query's lists may be found; where those are few, all others are not read."""
+        """Number of allowed rows in each query's lists; where those are few, all others are not read."""
         lengths = self._sizes[lists]
         if lengths.sum() > len(self._rows):
             return np.asarray(self._allowed_sizes(allowed)[lists].sum(axis=1))
@@ -258,7 +258,7 @@ class ListScanner(CodedScanner):
         return np.asarray(np.diff(counted[ends], prepend=0))
 
     def _allowed_sizes(self, allowed: Allowed) -> Ints:
-        """How many rows of each list may be found."""
+        """Number of allowed rows of each list."""
         until = np.cumsum(allowed.mask[self._rows], dtype=np.int64)
         return np.diff(np.where(self._starts > 0, until[self._starts - 1], 0))
 

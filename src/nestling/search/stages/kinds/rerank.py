@@ -77,7 +77,7 @@ class Rerank(Stage):
         """The cost of re-ranking.
 
         Args:
-            rows: how many vectors there are.
+            rows: number of vectors.
             length: of the shortlist.
             copy_bytes: of a row, where the scan keeps its copy.
         """

@@ -42,9 +42,9 @@ class LanceTable:
     Each field of the metadata is a column, made when its first value comes: ``int_year``, ``text_brand``.
 
     Args:
-        database: what ``lancedb.connect`` gave.
+        database: connection of ``lancedb.connect``.
         name: of the table.
-        refresh_s: how long to go without asking for what others wrote; 0 asks before every call.
+        refresh_s: seconds between checks for what others wrote; 0 checks before every call.
 
     Raises:
         ConfigError: for a name that is none.
@@ -177,7 +177,7 @@ class LanceTable:
         return set(found["id"].to_pylist())
 
     def count(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         with self._errors():
             return int(self._fresh().count_rows())
 

@@ -177,7 +177,7 @@ class MilvusTable:
         return {row["name"] for row in found}
 
     def count(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return int(self._call("query", filter="", output_fields=["count(*)"])[0]["count(*)"])
 
     def fits(self, most: int) -> bool:
@@ -211,7 +211,7 @@ class MilvusTable:
 
     def optimize(self) -> None:
         """Index the declared fields, and seal the newest rows; Milvus indexes sealed rows by itself."""
-        if not self._lite:  # which has no indexes of JSON
+        if not self._lite:  # Milvus Lite has no indexes of JSON
             self._index_fields()
         self._call("flush")
 

@@ -159,7 +159,7 @@ class PostgresTable:
         return [self._hits(rows) for rows in answers]
 
     def _shortlists(self, request: Request) -> list[Any]:
-        """What the first stage compares of each query: a vector, or bits as text."""
+        """Parameters of the first stage for each query: a vector, or bits as text."""
         if request.codes is None:
             dim = request.rerank_dim if request.shortlist is None else request.shortlist_dim
             return list(request.queries[dim])
@@ -210,7 +210,7 @@ class PostgresTable:
             return {name for (name,) in run("SELECT id FROM {table} WHERE id = ANY(%s)", [ids])}
 
     def count(self) -> int:
-        """How many rows there are; PostgreSQL reads them all for it."""
+        """Number of rows; PostgreSQL reads them all for it."""
         with self._transaction(vectors=False) as run:
             return int(run("SELECT count(*) FROM {table}")[0][0])
 

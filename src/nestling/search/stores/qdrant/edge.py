@@ -76,7 +76,7 @@ class QdrantEdgeTable(PointsTable):
     """A shard of Qdrant Edge in a folder of its own; one process may have it open at a time.
 
     Args:
-        folder: where shards lie.
+        folder: folder of the shards.
         name: of the shard, and of its folder.
 
     Raises:
@@ -198,7 +198,7 @@ class QdrantEdgeTable(PointsTable):
         return self._edge.Filter(must=must, must_not=[self._edge.HasIdCondition({LAYOUT_POINT})])
 
     def count(self) -> int:
-        """How many points there are, without the one of the layout."""
+        """Number of points, without the one of the layout."""
         with self._errors():
             return int(self._shard.count(self._edge.CountRequest(exact=True))) - 1
 

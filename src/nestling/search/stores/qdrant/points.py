@@ -56,12 +56,12 @@ def params_of(
     """The vectors of a point as a client declares them; only those of the first stage get a graph.
 
     Args:
-        layout: what is kept.
+        layout: sizes and precisions to keep.
         params: makes the declaration of one vector.
         distances: the client's distance of a name.
         half: the client's type of half precision.
-        no_graph: what keeps a vector from getting a graph.
-        binary: what makes Qdrant keep one bit of each entry in memory, and the entries on disk.
+        no_graph: settings that keep a vector from getting a graph.
+        binary: settings that keep one bit of each entry in memory, and the entries on disk.
     """
     given = {"distance": distances(distance_of(layout)), "datatype": half if layout.bits == 16 else None}
     first = None if layout.has_codes else layout.shortlist_dim

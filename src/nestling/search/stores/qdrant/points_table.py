@@ -1,4 +1,4 @@
-"""What the two clients of Qdrant do alike: conditions of a search, and reading points page by page."""
+"""Code that both clients of Qdrant share: conditions of a search, and reading points page by page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PointsTable(ABC):
 
     @abstractmethod
     def count(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
 
     def fits(self, most: int) -> bool:
         """Whether there are at most so many rows; Qdrant counts from what it holds in memory."""

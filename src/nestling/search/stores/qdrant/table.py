@@ -170,7 +170,7 @@ class QdrantTable(PointsTable):
                 self._client.delete(self._name, gone, wait=True)
 
     def count(self) -> int:
-        """How many points there are."""
+        """Number of points."""
         with self._errors():
             return int(self._client.count(self._name, exact=True).count)
 
