@@ -28,7 +28,7 @@ class RetrievalData:
         queries: text of each query by its id.
         documents: text of each document by its id.
         qrels: for each query id the grades by document id; above 0 is relevant, higher is better, and
-            what is not named or below 0 is not relevant.
+            grades below 0 and documents not named are not relevant.
         left_out: counts of what was left out before, by reason.
 
     Raises:

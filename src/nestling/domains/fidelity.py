@@ -63,7 +63,7 @@ class StimuliPlan(PlanTable):
         texts: a file of texts.
         pairs: a file of (query, document) pairs; the documents are used.
         docstrings: a folder of Python packages.
-        columns: which column is what: ``text=...``, or ``query=...,document=...`` for pairs.
+        columns: roles of columns: ``text=...``, or ``query=...,document=...`` for pairs.
     """
 
     texts: str | None = None

@@ -63,7 +63,7 @@ def activations(
         layers: names as ``module.named_modules()`` has them, or patterns: ``*`` stands for any part between
             two dots, so ``"blocks.*"`` names the blocks but nothing inside of them. ``""`` is the module.
         batch_size: inputs at a time.
-        pool: how one output becomes one row: ``"flatten"``; ``"mean"`` over positions (the second of three
+        pool: pooling of one output to one row: ``"flatten"``; ``"mean"`` over positions (the second of three
             axes, or all after the second of more), padding left out where there is an attention mask;
             ``"first"`` position; or a function ``Float[batch, ...] -> Float[batch, features]``. By default
             the mean where there is an attention mask of the output's tokens, and else flat.

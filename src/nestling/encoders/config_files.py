@@ -8,7 +8,7 @@ from typing import Any
 
 
 def read_config(path: Path) -> Any:
-    """What a file holds; an empty mapping where there is no such file."""
+    """The content of a file; an empty mapping where there is no such file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

@@ -196,7 +196,7 @@ class ImageEncoder(nn.Module):
         """Load a saved encoder.
 
         Args:
-            folder: where.
+            folder: folder of the encoder.
             backbone: a module built like the one saved (or like the one it was extracted from), which
                 takes the weights; not needed for a model of timm.
 

@@ -56,7 +56,7 @@ class NestedLoss(nn.Module):
         rule: applied around the cut to the embeddings, and to labels that are embeddings.
         align: a self-distillation term (``losses.alignment``) that pulls small granularities to the full one.
         deep_documents: take all columns but the first from the full layer.
-        quantisation: how embeddings are rounded at granularities with ``bits``.
+        quantisation: rounding of embeddings at granularities with ``bits``.
         seed: of the draws of ``n_dims_per_step``.
 
     Raises:

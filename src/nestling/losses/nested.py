@@ -82,7 +82,7 @@ class Nested(nn.Module):
             :class:`~nestling.losses.alignment.AlignScores`; it is logged.
         deep_documents: take all embeddings but the first (the queries) from the full layer (or tokens,
             width, ...): documents are computed in full and queries at any granularity.
-        quantisation: how embeddings are rounded at granularities with ``bits``. By default all but the
+        quantisation: rounding of embeddings at granularities with ``bits``. By default all but the
             first (the queries) are, to the values of a code of unit vectors that follows the batches.
         seed: seed of the schedule.
         fast: compute all prefixes at once if the base can; the result is the same.

@@ -19,7 +19,7 @@ from nestling.cut import RAW, SMALLEST_NORM, cut
 @dataclass(frozen=True)
 @checked(start=Whole(0), momentum=Real(above=0, most=1))
 class Quantisation:
-    """How a nested loss over ``bits`` rounds embeddings.
+    """Rounding of embeddings in a nested loss over ``bits``.
 
     Args:
         both_sides: round the first column (the queries) too. By default queries stay floats, as in an

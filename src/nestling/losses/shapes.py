@@ -11,7 +11,7 @@ def check_columns(names: str, *columns: Tensor) -> None:
     """Check that columns are matrices of one shape, with at least one row.
 
     Args:
-        names: what messages call them, such as ``"anchors and positives"``.
+        names: names in errors, such as ``"anchors and positives"``.
         columns: ``Float[batch, dim]`` each.
 
     Raises:

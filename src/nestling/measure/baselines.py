@@ -47,7 +47,7 @@ def pca(
         task: its inputs are vectors.
         nesting: sizes to measure.
         fit_on: ``Float[n, dim]``, the vectors to fit the axes on.
-        rule: what happens around the cut.
+        rule: steps around a cut.
         seed: of the resamples.
     """
     # Here, because that module brings torch, which nothing else in this one needs.

@@ -43,7 +43,7 @@ def bootstrap(
 
     Args:
         scores: the scores at every size.
-        full: which of the sizes is the full one.
+        full: position of the full size among the sizes.
         confidence: above 0 and below 1.
         resamples: at least 1; some hundreds are needed for an interval.
         seed: the same seed draws the same examples.

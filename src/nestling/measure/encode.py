@@ -41,7 +41,7 @@ def encode_inputs(
     Args:
         thing: an elastic model, or any callable.
         task: gives the inputs.
-        granularities: where to encode; None is the full one, and all that a plain callable knows.
+        granularities: granularities of the codes; None is the full one, the only one for a plain callable.
         batch_size: inputs at a time, unless the model has an ``encode`` of its own.
 
     Raises:

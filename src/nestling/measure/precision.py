@@ -33,7 +33,7 @@ def with_precisions(nesting: Nesting, bits: Bits, task: Task, *, is_given: bool)
     Args:
         nesting: without precisions, unless it names them itself.
         bits: see :func:`~nestling.measure.sweep.sweep`.
-        task: what is measured.
+        task: the evaluation task.
         is_given: whether the caller named the nesting.
 
     Raises:
@@ -75,7 +75,7 @@ class Encoded:
 
     Args:
         matrices: ``Float[n, dim]`` by input, whole vectors before the rule.
-        rule: what happens around a cut, with a code if one is known.
+        rule: steps around a cut, with a code if one is known.
         stored: the inputs that a code is calibrated on, unless one is known.
         coded: the inputs that are held in codes.
     """

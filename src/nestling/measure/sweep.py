@@ -66,7 +66,7 @@ def sweep(
         task: the evaluation task.
         nesting: the granularities to measure, or their text; those of the model by default. Sizes on
             ``dim`` that the model was not made for are measured by plain cutting.
-        rule: what happens around the cut; by default the model's own, or L2 normalisation after it.
+        rule: steps around a cut; by default the model's own, or L2 normalisation after it.
         bits: precisions of the stored vectors: 1, 2, 3, 4, 8 (codes), 16, 32 (floats; 32 is measured with
             any). None is floats alone. By default 1, 2, 4, 8 and 32 if no ``nesting`` is given and the task
             needs vectors and does not compare with the full ones; else floats alone.

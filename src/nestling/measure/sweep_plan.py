@@ -26,7 +26,7 @@ _TIMINGS = 15
 
 @dataclass(frozen=True)
 class Costs:
-    """What one use at a granularity costs; see :class:`~nestling.measure.curve.choice.Row`."""
+    """Cost of one use at a granularity; see :class:`~nestling.measure.curve.choice.Row`."""
 
     vector_bytes: int
     flops: float | None

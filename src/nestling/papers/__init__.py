@@ -69,7 +69,7 @@ def reproduce(
 
     Args:
         name: one of ``PAPERS``.
-        seeds: how many, at least 2; confidence intervals are over the seeds.
+        seeds: number of seeds, at least 2; confidence intervals are over the seeds.
         claims: ids such as ``["C1", "C3"]``; all by default. Only the models that they need are trained.
         output: folder for ``<name>.json`` and ``<name>.md``. An interrupted tour of hours (2dmse,
             starbucks) resumes from its figures when it is started again with the same folder.

@@ -149,7 +149,7 @@ class SearchStudy:
     trains. XQuAD and Cranfield, whose texts are of other kinds, are measured once.
 
     Args:
-        tour: how many seeds, and whether few pairs and steps are enough.
+        tour: number of seeds, and whether few pairs and steps are enough.
         notes: keep what was measured.
     """
 

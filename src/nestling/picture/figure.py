@@ -19,7 +19,7 @@ from nestling.storage.artifact import write_result
 Panel = Callable[[Any], None]
 """Draws on matplotlib axes."""
 
-# What would differ between two runs is left out, so that the same picture is the same file.
+# Metadata that differ between two runs are left out, so that the same picture is the same file.
 _METADATA: dict[str, dict[str, str | None]] = {
     "png": {"Software": "nestling"},
     "svg": {"Creator": "nestling", "Date": None},

@@ -32,10 +32,10 @@ def check_refused(
     """Hold an action to an error of one kind.
 
     Args:
-        case: what it was given, as the message begins.
-        action: what has to fail.
+        case: the input, as the message begins.
+        action: call that must fail.
         kind: of error.
-        advice: what to do where it does not.
+        advice: remedy, the end of the message.
         is_one: whether ``case`` is in the singular.
 
     Raises:

@@ -28,7 +28,7 @@ class LossExample:
     Args:
         loss: called as ``loss(*embeddings, **rest)``.
         embeddings: matrices ``Float[batch, dim]``, at least four rows; random ones are best.
-        rest: what else the loss takes, such as labels or scores. The first axis of each tensor is the batch;
+        rest: other arguments, such as labels or scores. The first axis of each tensor is the batch;
             a square tensor ``[batch, batch]`` has the batch on both axes.
         nesting: dims to cut the embeddings to; a quarter, a half and the whole by default.
         any_order: the loss does not depend on the order of the batch.

@@ -35,7 +35,7 @@ class StageExample:
         plan: text of a plan for vectors of ``dim`` entries. Let ``rerank@full`` end it where codes lose.
         refused: texts of the stage with parameters that do not exist or lie outside their range.
         dim: entries of the vectors.
-        rows: how many there are.
+        rows: number of rows.
         tolerance: largest difference between scores that counts as equal, relative and absolute.
     """
 

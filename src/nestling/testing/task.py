@@ -32,7 +32,7 @@ class TaskExample:
             ``Float[n, outputs]``, which count as the answers at every granularity.
         dims: prefixes to score, increasing; a quarter, a half and the whole by default.
         limits: the range of every metric.
-        best: what perfect vectors score on the main metric, the upper limit by default.
+        best: score of perfect vectors on the main metric, the upper limit by default.
         spoil: the inputs whose rows are exchanged to make a bad encoding, the last one by default.
         tolerance: largest difference between scores that counts as equal.
     """
@@ -249,7 +249,7 @@ def check_task(
             their documents.
         dims: prefixes to score, increasing; a quarter, a half and the whole by default.
         limits: the range of every metric.
-        best: what perfect vectors score on the main metric, the upper limit by default.
+        best: score of perfect vectors on the main metric, the upper limit by default.
         spoil: the inputs whose rows are exchanged to make a bad encoding, the last one by default.
         tolerance: largest difference between scores that counts as equal.
 

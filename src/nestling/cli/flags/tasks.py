@@ -46,7 +46,7 @@ class TaskFlags:
     columns: Annotated[
         str | None,
         typer.Option(
-            help="Which column of --pairs or --scored is what, such as query=title,document=body.",
+            help="Roles of the columns of --pairs or --scored, such as query=title,document=body.",
             rich_help_panel=_TEXTS,
         ),
     ] = None

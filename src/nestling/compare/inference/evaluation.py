@@ -46,7 +46,7 @@ class Evaluation:
         ceiling: the noise ceiling; none with a single subject.
         drawn: ``Float[draws, models + 2]`` by what was resampled: means over subjects, then the lower and the
             upper noise ceiling of the draw.
-        stimuli: how many there are.
+        stimuli: number of stimuli.
         confidence: of the intervals.
         redrawn: draws made again, as they held fewer than 3 different stimuli or 2 subjects.
         undefined: draws left out, as all entries of some matrix were equal in them.

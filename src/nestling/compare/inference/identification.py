@@ -209,7 +209,7 @@ def identify(
     Args:
         rdms: RDMs, or ``Float[m, pairs]``; never changed.
         label: the label to identify, such as ``"layer"``: a label of the matrices, or one value each.
-        subject: who is left out, such as ``"seed"``: likewise.
+        subject: the label of subjects, such as ``"seed"``, or one value each; each is left out in turn.
         transform: applied to all matrices first: anything with ``transform``, or a function. It must treat
             each matrix by itself, as :class:`~nestling.compare.transforms.topology.GeoTopological` does.
         distance: to the centroids: ``"euclidean"``, as in the paper, ``"correlation"`` or ``"cosine"``.

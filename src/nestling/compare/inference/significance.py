@@ -36,7 +36,7 @@ class PermutationTest:
         p: ``Float[...]``: share of the permutations, the given order among them, that reach them.
         p_family: ``Float[...]``: share that reaches them anywhere: valid for all tests at once, and sharper
             than Holm's where tests go together (Westfall and Young 1993, the largest of all).
-        permutations: how many there were; all there are if ``exact``.
+        permutations: number of permutations; all there are if ``exact``.
         exact: whether p values are those of all permutations.
     """
 

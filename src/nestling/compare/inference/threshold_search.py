@@ -30,7 +30,7 @@ class Choice:
     """The thresholds that were chosen without a subject, and how they do on it.
 
     Args:
-        subject: who was held out.
+        subject: the subject held out.
         lower: chosen on the other subjects.
         upper: likewise.
         inner_accuracy: of the chosen pair among the other subjects. As the best of many it flatters.
@@ -110,7 +110,7 @@ def search_thresholds(
     Args:
         rdms: RDMs, or ``Float[m, pairs]``; never changed.
         label: the label to identify; see :func:`~nestling.compare.inference.identification.identify`.
-        subject: who is left out.
+        subject: the label of subjects; each is left out in turn.
         thresholds: pairs ``(lower, upper)``; by default all of a grid.
         step: of the grid.
         rank: replace distances by their ranks first.

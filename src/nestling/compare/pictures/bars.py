@@ -32,7 +32,7 @@ def plot_evaluation(
     ``found.pairs()`` says so alone.
 
     Args:
-        found: what :func:`~nestling.compare.inference.evaluation.evaluate` gave.
+        found: result of :func:`~nestling.compare.inference.evaluation.evaluate`.
         target: a file (.png, .svg or .pdf) or matplotlib axes.
         correction: of the p values, for the number of models and of pairs.
         alpha: below which a corrected p value counts, above 0 and below 1.

@@ -77,8 +77,8 @@ def rdm(
             names to ``Real[n, p]`` with any p each, which become the label ``"name"``. Arrays, memory maps
             and tensors; never changed.
         metric: one of the above.
-        stimuli: what each row shows; ``"0"`` to ``"n-1"`` by default. The matrix has them in the order in
-            which they first occur.
+        stimuli: name of the stimulus of each row; ``"0"`` to ``"n-1"`` by default. The matrix has them in the
+            order in which they first occur.
         labels: of the matrices; see :class:`~nestling.compare.rdms.rdms.RDMs`.
         noise: for ``"mahalanobis"`` and ``"crossnobis"``, the precision of the noise ``Float[p, p]``, or
             ``Float[p]`` without covariances; a mapping with the names of ``x`` gives each its own. See

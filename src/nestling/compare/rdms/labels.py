@@ -64,7 +64,7 @@ def labels_for(
         given: the name of one of them, or one value per matrix.
         count: of the matrices.
         what: the argument, for errors.
-        otherwise: what can be given where there is no such label.
+        otherwise: alternative that an error suggests where there is no such label.
 
     Returns:
         Values, and ``Int[count]``, places among them.

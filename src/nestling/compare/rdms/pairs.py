@@ -45,7 +45,7 @@ def pair_positions(stimuli: int, chosen: Ints) -> Ints:
     """Positions of the pairs of some stimuli among the pairs of all.
 
     Args:
-        stimuli: how many there are.
+        stimuli: number of all stimuli.
         chosen: ``Int[k]``, different ones, in any order.
 
     Returns:

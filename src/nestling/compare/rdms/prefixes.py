@@ -22,7 +22,7 @@ def prefix_rdms(
     Args:
         x: ``Float[n, dim]``; never changed.
         dims: increasing sizes.
-        rule: what happens around the cut; under ``l2`` the order of the distances is that of the cosines.
+        rule: steps around a cut; under ``l2`` the order of the distances is that of the cosines.
         stimuli: names of the rows, ``"0"`` to ``"n-1"`` by default.
 
     Raises:

@@ -30,7 +30,7 @@ Floats: TypeAlias = NDArray[np.floating[Any]]
 _KIND = "rdms"
 _VECTORS = "vectors.npy"
 _FEWEST_STIMULI = 3
-_SAME = 1e-6  # what rounding may make of two entries that should be equal, as a share of the largest
+_SAME = 1e-6  # rounding difference of entries that should be equal, as a share of the largest
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -120,7 +120,7 @@ class RDMs:
 
     @property
     def n(self) -> int:
-        """How many stimuli there are."""
+        """Number of stimuli."""
         return len(self.stimuli)
 
     def __len__(self) -> int:

@@ -241,7 +241,7 @@ def _tau_b(a: NDArray[np.int32], b: NDArray[np.int32]) -> Floats:
 
 
 def _untied(ranks: NDArray[np.int32]) -> Floats:
-    """How many pairs of entries of each row differ."""
+    """Number of pairs of entries that differ, in each row."""
     size = ranks.shape[1]
     untied = np.full(len(ranks), size * (size - 1) / 2)
     for row in np.flatnonzero(ranks.max(axis=1) < size - 1):  # otherwise no two share a rank

@@ -116,7 +116,7 @@ def plot_layers(
     """Draw layers against layers as a heat map, the first layers at the lower left.
 
     Args:
-        found: what :func:`compare_layers` gave, or a table of one's own.
+        found: result of :func:`compare_layers`, or a table of one's own.
         target: a file (.png, .svg or .pdf) or matplotlib axes.
         names: of both models.
         title: of the picture.

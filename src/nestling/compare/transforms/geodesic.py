@@ -68,7 +68,7 @@ class Geodesic(MatrixTransformer):
         rank: replace distances by their ranks first. Distances below 0 (crossnobis) need it.
         zero_edges: ``"keep"`` keeps edges of length 0; ``"drop"`` removes them, as code
             does that cannot tell them from no edge.
-        disconnected: what pairs without a path get: the longest path of their matrix, infinity, or an error.
+        disconnected: value of pairs without a path: the longest path of their matrix, infinity, or an error.
 
     Raises:
         ConfigError: in use, for an unknown rule or policy, or numbers out of range (``k`` from 1 to n - 1).

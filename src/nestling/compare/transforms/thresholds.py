@@ -88,7 +88,7 @@ def sample_thresholds(region: Region, count: int = 10, *, seed: int = 0) -> Floa
 
     Args:
         region: one of those of :func:`region_of`.
-        count: how many; the paper averages over 10.
+        count: number of pairs; the paper averages over 10.
         seed: the same seed draws the same pairs.
 
     Raises:

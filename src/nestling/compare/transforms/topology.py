@@ -152,7 +152,7 @@ class SmoothTopological(MatrixTransformer):
 
     Args:
         alpha: steepness, above 0.
-        beta: where the step is, 0 to 1.
+        beta: position of the step, 0 to 1.
         rank: replace distances by their ranks first.
 
     Raises:

@@ -64,7 +64,7 @@ def definitions_by_scan(source: bytes) -> list[Definition]:
     """The same as :func:`definitions_by_ast`, several times faster.
 
     Raises:
-        UnreadableSourceError: where the scan was unsure and the source turns out not to be Python.
+        UnreadableSourceError: if the scan was unsure and the source turns out not to be Python.
     """
     try:
         return _Scan(source).definitions()

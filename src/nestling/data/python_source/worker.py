@@ -13,12 +13,12 @@ from nestling.data.python_source.scan import definitions_by_scan
 
 
 class FileReport(NamedTuple):
-    """The docstrings of one file, or why there are none.
+    """The docstrings of one file, or the reason there are none.
 
     Args:
         pairs: (name and signature, first paragraph) of what it documents.
         undescribed: documented definitions that were left out because they describe too little.
-        fault: why the whole file was left out, or None.
+        fault: reason that the whole file was left out, or None.
     """
 
     pairs: list[tuple[str, str]]

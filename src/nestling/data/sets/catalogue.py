@@ -21,10 +21,10 @@ class DataSet:
 
     Args:
         name: also the name of its folder.
-        what: one line.
+        what: description in one line.
         licence: as its makers state it.
         loader: the call that reads it.
-        homepage: where a person finds it, or what it comes with.
+        homepage: web page, or the software that includes it.
         files: by file name; None stands for a file that no public address with a checksum is known for.
     """
 

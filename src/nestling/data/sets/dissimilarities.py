@@ -22,7 +22,7 @@ class Dissimilarities:
 
     Args:
         squares: ``Float[m, n, n]``, symmetric, zero on the diagonal.
-        labels: what tells the matrices apart, one value each under each name.
+        labels: values that distinguish the matrices, one for each matrix under each name.
     """
 
     squares: NDArray[np.floating]

@@ -28,7 +28,7 @@ def data_folder() -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Where downloads and derived data are kept: ``NESTLING_CACHE``, else in the user's cache folder."""
+    """Folder for downloads and derived data: ``NESTLING_CACHE``, else in the user's cache folder."""
     own = os.environ.get("NESTLING_CACHE")
     if own:
         return home_path(own)
@@ -55,9 +55,9 @@ class Listing:
 
     Args:
         name: of the data set.
-        what: what it is.
+        what: description in one line.
         licence: as its makers state it.
-        place: where it lies on this machine, or where it would be loaded from.
+        place: path on this machine, or address that it would be loaded from.
         here: whether it can be used without a network.
         size_bytes: of its files; None for data that are made or bundled.
     """

@@ -70,7 +70,7 @@ def read_fields(
     workbooks write both. Another column without a name is called by its number.
 
     Args:
-        path: what errors call the file.
+        path: name of the file in errors.
         stream: at its beginning.
         delimiter: a tab makes it TSV; None finds it: a comma, semicolon, tab or bar.
         is_header: tells of the fields of the first line whether they name the columns; if not, these are
@@ -155,7 +155,7 @@ def _delimiter(lines: Sequence[str]) -> str:
 
 
 def _widths(lines: Sequence[str], delimiter: str) -> list[int]:
-    """How many fields the first rows have, as far as the delimiter makes rows of the lines."""
+    """Numbers of fields of the first rows, as far as the delimiter makes rows of the lines."""
     if delimiter == "\t":
         return [line.count("\t") + 1 for line in lines if line.strip()]
     widths: list[int] = []
@@ -210,7 +210,7 @@ class _TabRows:
         return self._ahead[place]
 
     def _row(self, line: str) -> tuple[int, list[str]]:
-        """How many lines the next row takes, and its fields."""
+        """Number of lines of the next row, and its fields."""
         fields = line.rstrip("\r\n").split("\t")
         if '"' not in line:
             return 1, fields

@@ -41,10 +41,10 @@ class TableFile:
         id_column: that of the ids; None where rows are counted.
         kinds: the fields, and what each holds; the texts are the first of them.
         ids: of the rows, different; None where they are counted.
-        rows: how many there are.
+        rows: number of rows.
         left_out: columns that are no fields, and why.
         remarks: columns that are text because of few of their values, and the row of the first.
-        read: what reads the file.
+        read: reader of the file.
     """
 
     path: str | Path
@@ -83,7 +83,7 @@ class TableFile:
             fields: the other columns to keep; by default all whose values a field can hold.
             id_kind: ``"int"`` or ``"text"``, what the ids are; by default whole numbers if all of them are.
             has_texts: whether one of the columns holds texts.
-            read: what reads the file, some thousands of records at a time.
+            read: reader of the file, some thousands of records at a time.
 
         Raises:
             DataError: for a file or column that cannot be used, blank texts, ids that are missing or

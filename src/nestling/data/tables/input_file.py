@@ -50,8 +50,8 @@ class InputFile:
     """A file that can be read any number of times.
 
     Args:
-        path: what errors call it.
-        place: where its bytes lie; a temporary copy, if they came through a pipe.
+        path: name of the file in errors.
+        place: file to read; a temporary copy, if the bytes came through a pipe.
         suffix: such as ``.csv``, in lower case and without that of a compression; ``""`` for a pipe.
     """
 
@@ -163,7 +163,7 @@ def find_file(path: str | Path) -> InputFile:
     if stat.S_ISDIR(mode.st_mode):
         raise DataError(f"{source} is a folder; name the file in it")
     if str(source).startswith(_DESCRIPTORS) and stat.S_ISREG(mode.st_mode):
-        named = source.resolve()  # what the shell opened, which has a name that tells what it is
+        named = source.resolve()  # the file that the shell opened, whose name shows its kind
         if named.is_file() and named.samefile(source):
             return find_file(named)
     if not stat.S_ISREG(mode.st_mode) or str(source).startswith(_DESCRIPTORS):

@@ -60,7 +60,7 @@ class ColumnSurvey:
 
     @property
     def remark(self) -> str:
-        """Why most values say numbers and the column is text nevertheless; "" where that is not so."""
+        """Reason the column is text although most values are numbers; "" where that is not so."""
         numbers, others = (sum(self._counts[sort] for sort in sorts) for sorts in (_NUMBERS, _OTHERS))
         if self.kind() != "text" or not others < numbers:
             return ""

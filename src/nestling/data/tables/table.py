@@ -34,10 +34,10 @@ class Table:
     """The columns of a file.
 
     Args:
-        path: where it was read.
+        path: path of the file.
         columns: values by column name, all equally many.
         numbers: the line of each record in the file.
-        unit: what ``numbers`` count: ``"line"`` or ``"row"``.
+        unit: unit of ``numbers``: ``"line"`` or ``"row"``.
         is_untyped: whether all values are texts, as in CSV, which may say numbers.
     """
 
@@ -136,7 +136,7 @@ def read_in_parts(
     Args:
         path: of the file.
         is_header: as of :func:`read_table`.
-        piped: what comes through a pipe, if it does not begin like JSON lines, parquet or a table with one of
+        piped: kind of piped data that does not begin like JSON lines, parquet or a table with one of
             the usual names of columns: ``".csv"`` (or TSV) or ``".txt"``.
         kind: as of :func:`read_table`.
     """

@@ -25,7 +25,7 @@ def check_texts(
     Args:
         texts: strings in an order: a list, an array, a column of a table.
         what: their name in errors.
-        name: how rows are named in errors, such as by their line in a file.
+        name: names rows in errors, such as by their line in a file.
         may_be_blank: take texts without a word too.
 
     Raises:

@@ -231,7 +231,7 @@ class Collection:
         """Delete texts by their ids.
 
         Returns:
-            How many were deleted.
+            Number of texts deleted.
 
         Raises:
             DataError: for unknown ids (unless ``missing_ok``); then nothing is deleted.
@@ -330,7 +330,7 @@ def _is_begun(root: Path, encoder: Encoder) -> bool:
             return False
         verify_files(root, read_manifest(root).files)
         return open_encoder(root / _ENCODER).fingerprint() == encoder.fingerprint()
-    except (OSError, NestlingError):  # what cannot be used is written again
+    except (OSError, NestlingError):  # a folder that cannot be used is written again
         return False
 
 

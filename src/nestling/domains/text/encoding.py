@@ -236,7 +236,7 @@ class _Work:
 
 
 def _count(texts: Iterable[str]) -> int:
-    """How many texts there are; each is checked before the first is encoded."""
+    """Number of texts; each is checked before the first is encoded."""
     count = 0
     with Progress("checking", len(texts) if isinstance(texts, Sized) else None, "texts") as progress:
         for part in batches(texts, _TEXTS_AT_A_TIME):

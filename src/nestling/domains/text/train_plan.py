@@ -40,7 +40,7 @@ class DataPlan(PlanTable):
         scored: a file of (text, text, score) rows; the score is the similarity that people see in a pair.
         texts: a file of single texts.
         docstrings: a folder of Python packages; their docstrings make the pairs.
-        columns: which column of the file is what, such as ``query=title,document=body,group=topic`` for
+        columns: roles of the columns of the file, such as ``query=title,document=body,group=topic`` for
             pairs, ``first=a,second=b,score=rating`` for scored pairs, or ``text=body`` for texts.
         limit: the largest number of rows to use.
     """
@@ -66,8 +66,8 @@ class ModelPlan(PlanTable):
 
     Args:
         encoder: the text encoder: ``wordllama``, ``minilm``, a folder, or a name on the Hugging Face hub.
-        tune: what to train: ``adapter`` (a map on top of the encoder's vectors), ``encoder`` (all weights) or
-            ``masked`` (all weights, by masked-language modelling on texts).
+        tune: weights to train: ``adapter`` (a map on top of the encoder's vectors), ``encoder`` (all weights)
+            or ``masked`` (all weights, by masked-language modelling on texts).
         nesting: the granularities to train, such as ``dim=8..256``, or with all weights tuned
             ``layer=2,4,6 zip dim=32,128,384``; by default dims are doubled from 8 to the full size.
         hidden: width of the adapter's hidden layer; by default the adapter is linear.
@@ -107,7 +107,7 @@ class LossPlan(PlanTable):
         symmetric: add the loss of finding each document's query.
         weights: weight of each granularity in the loss, in the order of the nesting, such as ``4,2,1,1``; by
             default all are 1.
-        draw: which granularities one step trains: ``every``, ``random_some``, ``sandwich``, ``random_prefix``
+        draw: granularities that one step trains: ``every``, ``random_some``, ``sandwich``, ``random_prefix``
             or ``cross``.
         draw_count: number of granularities that ``random_some`` and ``sandwich`` draw.
         align: self-distillation from the full granularity to the smaller ones, of its ``scores`` or its
@@ -156,7 +156,7 @@ class MaskingPlan(PlanTable):
 
 
 class OutputPlan(PlanTable):
-    """Where the results go.
+    """Folder of the results.
 
     Args:
         folder: the folder for the model, the resolved plan, the log and the checkpoints.

@@ -71,7 +71,7 @@ class FitReport:
             full: entries of the vectors, which no cut shortens.
         """
         worse = [gain for gain in self.gains if gain.verdict == "worse"]
-        if self.metric == HeldOut.kept:  # which is that of the full vectors, and so 1 for them
+        if self.metric == HeldOut.kept:  # the kept share is relative to the full vectors, so it is 1 for them
             worse = [gain for gain in worse if gain.granularity["dim"] < full]
         alike = [gain for gain in self.gains if gain.verdict == "as good" and gain.granularity["dim"] < full]
         if not worse and not alike:

@@ -81,7 +81,7 @@ class AdapterObjective(nn.Module):
     """The nested loss of a batch of row numbers; and the best weights so far, which checkpoints then hold.
 
     Args:
-        settings: which loss.
+        settings: of the loss.
         examples: the rows.
         nesting: the sizes.
         start: the map before training.

@@ -78,7 +78,7 @@ def no_model(name: object, reason: str) -> DataError:
 
 
 def _missing_on_the_hub(name: str) -> str | None:
-    """Why the hub has no such model; None if it has, or cannot be asked."""
+    """Reason that the name is no model on the hub; None if it is one, or the hub cannot be asked."""
     if not _HUB_NAME.fullmatch(name):
         return "there is no such folder"
     if find_spec("huggingface_hub") is None:

@@ -46,7 +46,7 @@ class Served:
         server: ``"TEI"`` (text-embeddings-inference) or ``"vLLM"``.
         vectors: ``"same"`` as the encoder gives, ``"other"`` ones without an error, or ``"none"``: it
             does not start.
-        reason: why they differ; if they do not, settings that the request needs, if any.
+        reason: reason for other vectors; if they are the same, settings that the request needs, if any.
     """
 
     server: str
@@ -148,7 +148,7 @@ def _ask(server: _Server, folder: Path) -> Served:
 
 
 def _stops(server: _Server, folder: Path, pooling: Any, rest: Rest) -> Iterator[str]:
-    """Why a server that asks for all it knows does not start."""
+    """Reasons that a server which checks the whole model does not start."""
     if not (folder / _TOKENIZER).is_file():
         yield f"it needs a fast tokenizer in {_TOKENIZER}"
     if _mode(pooling) not in _SERVED_POOLINGS:
@@ -162,7 +162,7 @@ def _stops(server: _Server, folder: Path, pooling: Any, rest: Rest) -> Iterator[
 
 
 def _differences(server: _Server, pooling: Any, rest: Rest, prompts: Mapping[str, str]) -> Iterator[str]:
-    """Why a server that starts gives other vectors."""
+    """Reasons that a server which starts gives other vectors."""
     kinds = [kind for kind, _ in rest]
     mode = _mode(pooling)
     if mode not in _SERVED_POOLINGS and not (mode == "mean_sqrt_len_tokens" and _any_length(rest)):

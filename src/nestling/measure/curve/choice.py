@@ -28,7 +28,7 @@ class Row:
     """One metric at one granularity.
 
     Args:
-        granularity: where it was measured.
+        granularity: granularity of the measurement.
         metric: the name of the metric.
         value: the quality, and ``low`` to ``high`` its interval.
         low: lower end.

@@ -37,15 +37,15 @@ class Curve:
         confidence: of the intervals.
         resamples: that they come from.
         versions: of the libraries in use.
-        machine: where it was measured.
-        date: when.
+        machine: machine of the measurement.
+        date: date of the measurement.
         data: a digest of the task and its data; "" for curves of older files.
         truncation: the plain truncation of what this was trained from, on the same examples, if it is known.
         gains: of this over ``truncation``, at every granularity that both have.
-        note: why there is no comparison with truncation.
-        runs: how many runs (seeds) this is the mean of; see :meth:`mean`.
+        note: reason that there is no comparison with truncation.
+        runs: number of runs (seeds) that this is the mean of; see :meth:`mean`.
         source: the name of the data, such as their file.
-        rule: what happened around a cut, in words.
+        rule: steps around a cut, in words.
 
     Raises:
         DataError: for no rows, or a metric that is not given once for every granularity.
@@ -136,7 +136,7 @@ class Curve:
             max_flops: most multiply-adds for one input.
             max_model_bytes: most bytes of what answers, such as weights.
             bits: precisions to choose among, such as those that a database holds; all by default.
-            metric: what quality is, the main metric by default.
+            metric: measure of quality, the main metric by default.
             cheapest: the cost that is compared first; the others decide between equals.
 
         Raises:
@@ -305,7 +305,7 @@ class Curve:
             path: of the page.
             others: curves to show beside this one and its plain truncation, such as baselines.
             chosen: the granularity that was chosen; by default that which keeps 99 %.
-            examples: how many vectors to count the bytes of.
+            examples: number of vectors to count the bytes of.
             mixed: let the others be of other data.
 
         Raises:

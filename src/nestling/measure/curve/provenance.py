@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _DIGITS = 16
 _REMEMBERED = "identity"
-_NOT_DATA = ("measures",)  # which metrics are shown: they have their names
+_NOT_DATA = ("measures",)  # the metrics shown, which have their names
 
 
 def identity(task: Task) -> str:

@@ -27,7 +27,7 @@ class Choice:
     Args:
         row: of the main metric.
         full: the same at the full granularity.
-        why: how it was chosen.
+        why: rule of the choice, in words.
     """
 
     row: Row
@@ -54,7 +54,7 @@ def headline(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, 
         curve: the measured curve.
         others: beside it; the first that has the main metric is compared with.
         chosen: the granularity that was chosen, by default that which keeps 99 %.
-        vectors: how many vectors to count the bytes of.
+        vectors: number of vectors to count the bytes of.
     """
     try:
         choice = Choice.of(curve, chosen)

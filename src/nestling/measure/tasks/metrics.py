@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 def label_hits(neighbours: ArrayLike, labels: ArrayLike, query_labels: ArrayLike) -> NDArray[np.bool_]:
-    """Which neighbours have the label of the query, ``Bool[queries, k]``.
+    """Mask of the neighbours that have the label of the query, ``Bool[queries, k]``.
 
     Args:
         neighbours: ``Int[queries, k]``, rows of the database, best first; -1 (none found) is a miss.
@@ -236,7 +236,7 @@ def weighted_correlation(first: Floats, second: Floats, weights: Floats) -> Floa
     a, b = (x - (weights * x).sum(axis=1, keepdims=True) / total for x in (first, second))
     products = [(weights * x * y).sum(axis=1) for x, y in ((a, b), (a, a), (b, b))]
     scale = np.sqrt(products[1] * products[2])
-    # What varies by less than rounding is constant.
+    # Variation below rounding counts as constant.
     small = scale <= 1e-12 * total[:, 0] ** 3
     return np.asarray(np.where(small, np.nan, products[0] / np.where(small, 1, scale)))
 

@@ -125,7 +125,7 @@ class Retrieval:
         Args:
             queries: ``Float[n, dim]``.
             documents: ``Float[m, dim]``.
-            relevant: which documents answer which query, by row numbers, as :class:`Retrieval` takes it. By
+            relevant: row numbers of the documents that answer each query, as :class:`Retrieval` takes it. By
                 default row i belongs with row i; equal rows are then one query or one document.
             k: documents to look at for each query.
             measures: see :class:`Retrieval`.

@@ -78,7 +78,7 @@ class Task(Protocol):
             encoded: by the names of ``inputs``: matrices ``Float[n, dim]``, or for a task that needs answers
                 ``Float[sizes, n, outputs]``.
             dims: increasing sizes.
-            rule: what happens before and after the cut.
+            rule: steps around a cut.
         """
         ...
 
@@ -93,7 +93,7 @@ class ComparesWithFull(Task, Protocol):
         Args:
             encoded: the full-granularity vectors, by the names of ``inputs``.
             dim: its size.
-            rule: what happens before and after the cut.
+            rule: steps around a cut.
         """
         ...
 

@@ -17,9 +17,9 @@ class Tour:
 
     Args:
         claims: ids of the claims to measure, in the order of the paper.
-        seeds: how many.
+        seeds: number of seeds.
         quick: few samples and steps, to see that everything runs.
-        folder: where a long tour keeps its figures until it is done; None keeps them in memory only.
+        folder: folder for the figures of a long tour until it is done; None keeps them in memory only.
     """
 
     claims: Sequence[str]
@@ -91,8 +91,8 @@ def measure_checks(
     Args:
         checks: in the order of the report.
         problems: by key.
-        seeds: how many.
-        absent: why a problem is missing, by key; its claims count as not tested.
+        seeds: number of seeds.
+        absent: reason that a problem is missing, by key; its claims count as not tested.
     """
     absent = absent or {}
     wanted = [(check, key) for check in checks for key in check.on]

@@ -139,7 +139,7 @@ class Index:
 
     Args:
         engine: the built engine.
-        ground: whose rows and queries.
+        ground: its rows and queries.
         build_s: processor seconds that building took with one thread.
     """
 

@@ -92,7 +92,7 @@ class Study:
     """Every method at every layer and dim; each is trained when it is first needed.
 
     Args:
-        tour: how many seeds, and whether few pairs and steps are enough.
+        tour: number of seeds, and whether few pairs and steps are enough.
         notes: keep what was measured.
         train: a model that starts from the given one, by a method, on scored pairs.
         baseline: the method whose full size bounds what others may lose.
@@ -208,7 +208,7 @@ def run_checks(
     Args:
         name: of the tour, and of the file that keeps an interrupted one.
         checks: of all its claims.
-        not_tested: why some claims are not.
+        not_tested: reason that a claim is not tested, by id.
         tour: the tour.
         searched: the methods that are measured in retrieval, by the claim that needs this.
         studies_of: from the notes and the names of these methods, each study by its key.

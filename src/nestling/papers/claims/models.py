@@ -79,8 +79,8 @@ class Study:
 
     Args:
         key: names the problem in the list of claims.
-        data: what is learned, validated and reported on.
-        effort: what every method gets.
+        data: data for training, validation and the report.
+        effort: budget of every method.
         train: one model of a method, with a rate and a seed.
     """
 

@@ -48,7 +48,7 @@ class RateSearch(Generic[Method, Model]):
         train: a model by a method, at a rate and with a seed.
         develop: figures of a model on development data.
         look: figures of a model for the report.
-        worth: what the search maximises, from the figures on development data.
+        worth: objective of the search, from the figures on development data.
         quick: take the first rate, without a search.
     """
 

@@ -28,7 +28,7 @@ class Claim:
         figures: means over the seeds, by name.
         interval: 95 % t-interval over the seeds of the clearance: how far the tightest figure of the
             claim lies on the right side of its margin.
-        seeds: how many seeds were run.
+        seeds: number of seeds.
         data: the data of the measurement.
     """
 

@@ -64,7 +64,7 @@ class LabelledData:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the training rows hold."""
+        """Number of classes in the training rows."""
         return int(self.train.labels.max()) + 1
 
 
@@ -108,7 +108,7 @@ def docstrings(quick: bool) -> TextPairs:
 
 
 def packages(pairs: TextPairs, encoder: TextEncoder, quick: bool) -> LabelledData:
-    """Which package does a docstring come from? Mean word vectors in; words dropped as shifts."""
+    """Classification of docstrings by package, from mean word vectors; words dropped as shifts."""
     nesting = Nesting.parse("dim=8..256")
     fewest = 30 if quick else _FEWEST_PER_PACKAGE
     texts, labels = _classes_by_group(pairs, fewest, 60 if quick else _MOST_PER_PACKAGE)

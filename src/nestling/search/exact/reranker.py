@@ -75,5 +75,5 @@ class Reranker:
         assert self.stored is not None
         comparison = Comparison(self._space.is_normalised, self._space.is_rising)
         rows, scores = comparison.best_stored(queries, self.stored, shortlist, k, self.origin)
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite; rows are in order
+        with np.errstate(over="ignore"):  # overflow gives infinity in float32; rows are in order
             return rows, scores.astype(np.float32)

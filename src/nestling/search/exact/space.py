@@ -82,7 +82,7 @@ class Space:
             return np.ascontiguousarray(prefixes)
         norms = np.sqrt(np.einsum("ij,ij->i", prefixes, prefixes))
         if not norms.min() > _SMALLEST_NORM or norms.max() == np.inf:
-            prefix_norms(prefixes, [dim], what, first_row)  # which names the rows
+            prefix_norms(prefixes, [dim], what, first_row)  # its error names the rows
         return np.asarray(prefixes / norms[:, None])
 
     def scaled(self, values: Floats) -> Floats:

@@ -64,7 +64,7 @@ class Terms:
             return cls(sizes, rule, metric)
         rows = np.linspace(0, len(documents) - 1, min(len(documents), _ROWS_TO_FIND_THE_CENTRE))
         some = unrounded(np.asarray(documents[np.unique(rows.astype(np.int64))]), sizes[-1], rule)
-        some = some[~beyond_single(some)]  # which are named when they are read
+        some = some[~beyond_single(some)]  # those are named when they are read
         if not len(some):
             return cls(sizes, rule, metric)
         lengths = np.linalg.norm(some.astype(np.float64), axis=1)

@@ -16,7 +16,7 @@ def check_floats(snapshot: Snapshot, names: Iterable[str]) -> None:
         names: of the fields that become floats.
 
     Raises:
-        DataError: where a value has more digits than a float.
+        DataError: if a value has more digits than a float.
     """
     lives = [*(part.live for part in snapshot.segments), snapshot.memtable.live]
     for name in names:

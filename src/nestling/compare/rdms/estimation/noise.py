@@ -40,7 +40,7 @@ def noise_precision(
             towards the variances; ``"diagonal"`` the variances alone; ``"none"`` the plain estimate,
             which needs more residuals than channels. rsatoolbox calls the first ``shrinkage_eye``, the
             third ``shrinkage_diag``, the last two ``diag`` and ``full``.
-        stimuli: what each row shows.
+        stimuli: name of the stimulus of each row.
         dof: degrees of freedom, by default t - 1, or t - n with n ``stimuli``; take off those that a
             regression used.
 

@@ -73,7 +73,7 @@ def _centre(left: Floats, right: Floats) -> None:
     Where both sides are one, it is rounded to a power of two below the spread. What are whole numbers
     stays so, and distances that are equal remain equal to the last bit, as those of counts often are.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused with its squares
+    with np.errstate(over="ignore", invalid="ignore"):  # values that overflow are refused with their squares
         mean = left.mean(axis=0)
         if right is not left:
             left -= mean

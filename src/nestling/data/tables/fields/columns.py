@@ -44,7 +44,7 @@ class Column:
     """The values of one field.
 
     Args:
-        kind: what they are.
+        kind: type of the values.
         values: ``Int64[n]``, ``Float64[n]`` or ``Bool[n]``; of texts ``Int64[n + 1]``, where each begins in
             ``data`` and the last one ends.
         missing: ``Bool[n]``, true where there is no value.
@@ -115,7 +115,7 @@ class Columns:
 
     Args:
         by_name: a column for each field, in order, all of ``rows`` values.
-        rows: how many rows there are, also where there is no field.
+        rows: number of rows, also where there is no field.
     """
 
     by_name: dict[str, Column]
@@ -135,7 +135,7 @@ class Columns:
 
         Args:
             given: a mapping of names to ``rows`` values, a data frame, a list of one mapping a row, or None.
-            rows: how many rows there are.
+            rows: number of rows.
             kinds: the fields that there may be; found from the values by default.
             may_widen: a column of floats may be given for a field of whole numbers.
 

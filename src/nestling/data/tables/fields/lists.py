@@ -20,7 +20,7 @@ def field_lists(given: Any, rows: int) -> dict[str, Sequence[Any]]:
     Args:
         given: a mapping of names to columns, a data frame of pandas, a table of Arrow, a list of one mapping
             a row, or None.
-        rows: how many rows there are.
+        rows: number of rows.
 
     Raises:
         DataError: for anything else, another number of rows in a list, two columns of one name, or a name
@@ -57,7 +57,7 @@ def _check_once(names: Sequence[Any]) -> None:
     """The columns of a table have different names.
 
     Raises:
-        DataError: where two have one.
+        DataError: for two of one name.
     """
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:

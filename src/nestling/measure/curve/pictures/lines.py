@@ -40,7 +40,7 @@ class Chart:
         over: the cost on the horizontal axis.
         logarithmic: whether the axis of costs is.
         lines: in the order of the curves.
-        front: what the first curve reaches at best with so many bytes, if it has precisions.
+        front: best quality of the first curve at each number of bytes, if it has precisions.
         chosen: a line of one row, which is marked.
     """
 
@@ -59,7 +59,7 @@ class Chart:
         front of all their sizes and precisions.
 
         Args:
-            curves: what to draw.
+            curves: the curves to draw.
             metric: of the vertical axis.
             chosen: a granularity of the first.
 

@@ -30,10 +30,10 @@ def report(curve: Curve, others: Sequence[Curve], chosen: Granularity | None, ve
     """The page as text; it asks nothing of any other place.
 
     Args:
-        curve: whose choice and tables are shown.
+        curve: the curve of the choice and the tables.
         others: curves drawn beside it where they have the same metric.
         chosen: the granularity to show as chosen; by default the cheapest that keeps 99 %.
-        vectors: how many vectors to count the bytes of.
+        vectors: number of vectors to count the bytes of.
     """
     choice = _choice(curve, chosen)
     curves = [curve, *others]

@@ -57,7 +57,7 @@ def line_chart(chart: Chart, number: int) -> str:
     """An SVG element: every line with its band and its own marker, and a tooltip on each point.
 
     Args:
-        chart: what to draw.
+        chart: the chart to draw.
         number: of the picture on its page; its names of parts hold it.
     """
     frame = _Frame.of(chart)
