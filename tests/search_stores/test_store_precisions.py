@@ -123,6 +123,24 @@ def test_qdrant_and_lancedb_hold_bits(qdrant: Any, lancedb: Any) -> None:
     store.drop()
 
 
+@pytest.mark.parametrize("kind", ["qdrant", "lancedb"])
+def test_rows_without_bits_are_found_once_they_are_added_again(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    engine, asked = request.getfixturevalue(kind), DOCUMENTS[50:51]
+    store = engine.make("foreign", **BITS)
+    store.add([str(row) for row in range(50)], DOCUMENTS[:50])
+    store.close()
+    engine.write("foreign", ["other"], {64: cut(asked, 64)}, [{}])
+    store = engine.reopen("foreign")
+    assert "other" not in store.search(asked, 10, shortlist=20)[0].ids
+    assert store.search(asked, 1, shortlist=None)[0].ids == ["other"]
+    (batch,) = store.scan(ids=["other"])
+    store.add(batch.ids, batch.vectors, batch.metadata, prepared=True)
+    assert store.search(asked, 1, shortlist=20)[0].ids == ["other"]
+    store.drop()
+
+
 def test_an_export_in_few_bits_is_repeated_without_writing_and_comes_back(
     engine: Any, tmp_path: Path
 ) -> None:
