@@ -384,15 +384,15 @@ def test_what_the_guide_to_vectors_says_of_intervals() -> None:
     check(" ".join(cost.groups()), [100 * share for share in shares])
 
 
-def trained_for_bits(data: str, way: str, bits: int) -> list[float]:
+def trained_for_bits(data: str, method: str, bits: int) -> list[float]:
     """The mean over dims, of each seed; in points, and over training for floats, unless that is asked for."""
     values: dict[str, list[float]] = defaultdict(list)
     for row in rows("bits_training"):
-        if (row["data"], row["way"], int(row["bits"])) == (data, way, bits):
+        if (row["data"], row["method"], int(row["bits"])) == (data, method, bits):
             values[row["seed"]].append(100 * float(row["value"]))
     means = [float(np.mean(each)) for each in values.values()]
-    base = {"codes, queries coded too": "floats, queries coded too"}.get(way, "floats")
-    if way.startswith("floats") or not means:
+    base = {"codes, queries coded too": "floats, queries coded too"}.get(method, "floats")
+    if method.startswith("floats") or not means:
         return means
     return [mean - other for mean, other in zip(means, trained_for_bits(data, base, bits), strict=True)]
 
@@ -405,10 +405,12 @@ def test_what_the_guide_says_of_training_for_bits() -> None:
     places = [(name, bits) for name in names for bits in (1, 2, 32)]
     titles = text.partition(head)[2].splitlines()[0].strip("| ").split(" | ")
     assert titles == [f"{name}, {'floats' if bits == 32 else f'bits={bits}'}" for name, bits in places]
-    assert [way for way, *_ in told] == list(dict.fromkeys(row["way"] for row in rows("bits_training")))
-    for way, *cells in told:
+    assert [method for method, *_ in told] == list(
+        dict.fromkeys(row["method"] for row in rows("bits_training"))
+    )
+    for method, *cells in told:
         for cell, (name, bits) in zip(cells, places, strict=True):
-            seeds = trained_for_bits(name, way, bits)
+            seeds = trained_for_bits(name, method, bits)
             spread = [float(np.std(seeds, ddof=1))] if len(seeds) > 1 else []
             check(cell, [float(np.mean(seeds)), *spread])
 

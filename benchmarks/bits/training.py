@@ -2,9 +2,9 @@
 
 An adapter on static or MiniLM vectors is trained on pairs (docstrings; first sentences and rest of the
 Cranfield abstracts) or scored pairs (STS-B) at every size, with and without codes in the loss. Then all get
-a code that is calibrated on the training documents. Queries stay floats unless the way says otherwise.
+a code that is calibrated on the training documents. Queries stay floats unless the method codes them too.
 
-Run: python benchmarks/bits/training.py [--data docstrings] [--ways codes] [--seeds 0 1 2]
+Run: python benchmarks/bits/training.py [--data docstrings] [--methods codes] [--seeds 0 1 2]
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Floats = np.ndarray
 
 
 @dataclass(frozen=True)
-class Way:
+class Method:
     """A method of training an adapter, and how codes are made when it is compared.
 
     Args:
@@ -66,15 +66,15 @@ class Way:
         return Nested(base, nesting, align=align, quantisation=how)
 
 
-WAYS = {
-    "floats": Way(bits=()),
-    "codes": Way(),
-    "codes of 1 bit": Way(bits=(1, 32)),
-    "codes after 30 % of the steps": Way(start=0.3),
-    "codes with learned ranges": Way(learn_ranges=True),
-    "codes distilled from floats": Way(distil=True),
-    "floats, queries coded too": Way(bits=(), both_sides=True),
-    "codes, queries coded too": Way(both_sides=True),
+METHODS = {
+    "floats": Method(bits=()),
+    "codes": Method(),
+    "codes of 1 bit": Method(bits=(1, 32)),
+    "codes after 30 % of the steps": Method(start=0.3),
+    "codes with learned ranges": Method(learn_ranges=True),
+    "codes distilled from floats": Method(distil=True),
+    "floats, queries coded too": Method(bits=(), both_sides=True),
+    "codes, queries coded too": Method(both_sides=True),
 }
 
 
@@ -83,10 +83,10 @@ class Problem:
     """Training vectors, and a task on others.
 
     Args:
-        rows: ``first`` and ``second`` vectors, and what else the loss takes, by name.
+        rows: ``first`` and ``second`` vectors, and other arguments of the loss, by name.
         base: the loss at one size.
         tested: vectors of the task's inputs by name, queries or first sentences first.
-        task: what is measured.
+        task: the evaluation task.
         config: of the training.
     """
 
@@ -109,7 +109,7 @@ class Objective(nn.Module):
         return self.loss.parts(model(batch["first"]), model(batch["second"]), **rest)
 
 
-def trained(problem: Problem, way: Way, seed: int) -> tuple[Adapter, CutRule]:
+def trained(problem: Problem, method: Method, seed: int) -> tuple[Adapter, CutRule]:
     """The adapter, from the principal axes on, and the rule of its vectors with a code."""
     first, second = problem.rows["first"], problem.rows["second"]
     sizes = Nesting.doubling(16, first.shape[1])
@@ -117,7 +117,7 @@ def trained(problem: Problem, way: Way, seed: int) -> tuple[Adapter, CutRule]:
     axes = PCARotation([first.shape[1]]).fit(np.concatenate([first, second])).components_
     adapter.load_state_dict({"linear.weight": torch.from_numpy(axes).float()})
     config = replace(problem.config, seed=seed)
-    loss = way.loss(problem.base, sizes, config.epochs * (len(first) // config.batch_size))
+    loss = method.loss(problem.base, sizes, config.epochs * (len(first) // config.batch_size))
     rows = {name: torch.from_numpy(values) for name, values in problem.rows.items()}
     fit(adapter, Objective(loss), rows, config)
     return adapter, loss.calibrated(CutRule(), mapped(adapter, second))
@@ -128,12 +128,14 @@ def mapped(adapter: Adapter, x: Floats) -> Floats:
     return adapter(torch.from_numpy(x)).numpy()
 
 
-def values(problem: Problem, way: Way, adapter: Adapter, rule: CutRule) -> Iterator[tuple[int, int, float]]:
+def values(
+    problem: Problem, method: Method, adapter: Adapter, rule: CutRule
+) -> Iterator[tuple[int, int, float]]:
     """(dim, bits, quality) at every size and precision."""
     (first, x), (second, y) = ((name, mapped(adapter, each)) for name, each in problem.tested.items())
     for dim in (dim for dim in DIMS if dim <= x.shape[1]):
         for bits in BITS:
-            left = cut(x, dim, rule, bits=bits if way.both_sides else 32)
+            left = cut(x, dim, rule, bits=bits if method.both_sides else 32)
             held = {first: left, second: cut(y, dim, rule, bits=bits)}
             scores = problem.task.score(held, [dim], RAW)
             yield dim, bits, float(scores.statistic(np.ones((1, sum(scores.groups))))[0, 0, 0])
@@ -189,21 +191,21 @@ PROBLEMS = {"docstrings": docstrings, "Cranfield": abstracts, "STS-B": sentences
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--data", nargs="+", default=list(PROBLEMS), choices=PROBLEMS)
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(SEEDS)))
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder for vectors (%(default)s)")
     given = parsed(parser)
-    results = Results("bits_training", given.output, keys=("data", "way", "seed"), order=place)
+    results = Results("bits_training", given.output, keys=("data", "method", "seed"), order=place)
     cache = given.cache / "quick" if given.quick else given.cache
     for data in given.data:
         problem = PROBLEMS[data](cache, given.quick)
         for seed in given.seeds[: 1 if given.quick else None]:
-            for name in given.ways:
+            for name in given.methods:
                 start = time.process_time()
-                adapter, rule = trained(problem, WAYS[name], seed)
+                adapter, rule = trained(problem, METHODS[name], seed)
                 seconds = f"{time.process_time() - start:.1f}"
-                found = list(values(problem, WAYS[name], adapter, rule))
-                about = {"data": data, "way": name, "seed": seed}
+                found = list(values(problem, METHODS[name], adapter, rule))
+                about = {"data": data, "method": name, "seed": seed}
                 measure = {"metric": problem.task.metrics[0], "seconds": seconds}
                 results.add(
                     *(
@@ -217,7 +219,7 @@ def main() -> None:
 
 def place(row: dict[str, object]) -> tuple[int, ...]:
     """Of a row in the results."""
-    names = (list(PROBLEMS).index(str(row["data"])), list(WAYS).index(str(row["way"])))
+    names = (list(PROBLEMS).index(str(row["data"])), list(METHODS).index(str(row["method"])))
     return (*names, *(int(str(row[name])) for name in ("seed", "dim", "bits")))
 
 
