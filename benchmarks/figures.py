@@ -79,9 +79,9 @@ def _panel(found: Sequence[Curve], metric: str) -> Callable[[Any], None]:
 
 
 def _fidelity(demo: Path) -> list[Curve]:
-    """What the demo's model keeps of its own vectors, beside the vectors it was trained on top of."""
+    """Fidelity of the demo's model to its full vectors, beside the vectors it was trained on."""
     nested, plain = TextEncoder.load(demo / "model"), TextEncoder.open("wordllama")
-    _, _, test = docstring_pairs().split(seed=0)  # what the demo held out
+    _, _, test = docstring_pairs().split(seed=0)  # the rows that the demo held out
     task = Fidelity(list(dict.fromkeys(test.documents)), limit=1000)
     vectors = encode_task(plain, task)
     kept = sweep(nested, task, name="nested", truncation=False)
@@ -89,7 +89,7 @@ def _fidelity(demo: Path) -> list[Curve]:
 
 
 def _record_index(demo: Path) -> None:
-    """How the demo's index compares with the exact scan."""
+    """Recall and latency of the demo's index, beside the exact scan."""
     from nestling.domains.text.collection import Collection
     from nestling.search.tuning.planner import compare_with_exact
 

@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of ``report_`` hold the true gain, and what the check costs beside the fit.
+"""Coverage of the 95 % intervals of ``report_``, and cost of the check relative to the fit.
 
 The true gain is 0 for rotations of vectors whose directions are all alike. For the principal axes of real
 vectors of docstrings it is the mean over all draws of so many rows. Beside it: an interval over the rows that
@@ -81,12 +81,12 @@ def coverage(draw: Draw, rows: int, true: float | None, draws: int) -> tuple[str
 
 
 def costs(output: Path, count: int) -> None:
-    """What the check takes over the fit, 60,000 x 256, in seconds of the processor."""
+    """Cost of the check relative to the fit, 60,000 x 256, in seconds of the processor."""
     ratios, rng = Ratios("fit_reports_cost", output, digits=3), np.random.default_rng(0)
     x = rng.standard_normal((count, 256), dtype=np.float32) * np.linspace(2, 0.1, 256, dtype=np.float32)
     methods = {
         "with": lambda: PCARotation().fit(x),
-        "without": lambda: PCARotation().partial_fit(x),  # which makes no report
+        "without": lambda: PCARotation().partial_fit(x),  # it makes no report
     }
     seconds = in_turn(methods, rounds=7, clock=time.process_time)
     ratios.add("PCA, fit with its check over fit alone", ratio(seconds, "with", "without"), at_most=2)

@@ -1,4 +1,4 @@
-"""What nesting in layers and dims costs in training, and what fewer layers save in use, with MiniLM.
+"""Training cost of nesting in layers and dims, and the speed-up of fewer layers in use, with MiniLM.
 
 Run: python benchmarks/layers.py   (one thread; the seconds are those of the processor)
 """

@@ -35,14 +35,14 @@ def in_turn(
 def ratio(seconds: Mapping[str, list[float]], name: str, over: str) -> tuple[float, float, float]:
     """Ratio of the fastest rounds of two methods, and the smallest and largest ratio within one round.
 
-    What else a machine does can only slow a round down, so the fastest says most about the code.
+    Other work of the machine can only slow a round down, so the fastest says most about the code.
     """
     ratios = [a / b for a, b in zip(seconds[name], seconds[over], strict=True)]
     return min(seconds[name]) / min(seconds[over]), min(ratios), max(ratios)
 
 
 def grown_megabytes(act: Callable[[], object]) -> float:
-    """How far a call raises the peak of this process's memory (Linux); one call a process says most."""
+    """Rise of the peak memory of this process by a call (Linux); measure one call per process."""
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
     before = _peak_kilobytes()
     act()
@@ -64,7 +64,7 @@ def arguments(doc: str, *, rounds: int | None = None) -> argparse.ArgumentParser
 
     Args:
         doc: of the script.
-        rounds: how often each measurement is repeated, if that can be said; ``--quick`` makes it 1.
+        rounds: repetitions of each measurement, if they can be chosen; ``--quick`` makes it 1.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="folder of the results (default: benchmarks/results)")

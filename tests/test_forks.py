@@ -1,4 +1,4 @@
-"""What only one process may change is refused in a fork of it, and stays whole where it was opened."""
+"""Changes by a fork are refused if only one process may write; the process that opened it keeps working."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def rows(count: int, seed: int = 0) -> np.ndarray:
 
 
 def open_files() -> int:
-    """How many this process has open, where that can be told."""
+    """Number of files that this process has open; 0 where the system does not count them."""
     return len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0
 
 
 def in_fork(act: Callable[[], Any]) -> str:
-    """What ``act`` raises in a fork of this process, as its type and words; "" where it raises nothing."""
+    """Type and message of the error of ``act`` in a fork of this process; "" if it raises none."""
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
 
@@ -56,7 +56,7 @@ def in_fork(act: Callable[[], Any]) -> str:
         try:
             act()
             answers.put("")
-        except BaseException as error:  # noqa: BLE001 - told to the parent
+        except BaseException as error:  # noqa: BLE001 - reported to the parent
             answers.put(f"{type(error).__name__}: {error}")
 
     process = context.Process(target=child)
@@ -180,7 +180,7 @@ THINGS = [
 
 @pytest.mark.parametrize("thing", THINGS)
 def test_a_fork_changes_nothing(thing: Callable[[Path], Opened], tmp_path: Path) -> None:
-    """What stands on the disk is what it would be without the fork, which closes what it inherited too."""
+    """The disk is as without the fork, which closes the handles it inherited too."""
     alone, forked = thing(tmp_path / "alone"), thing(tmp_path / "forked")
 
     def child() -> None:
@@ -299,7 +299,7 @@ def test_a_file_system_without_locks_is_refused(
 
 @pytest.mark.parametrize("name", ["EAGAIN", "EACCES"])
 def test_what_is_held_is_named_so(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a lock is held, some systems say that it is not allowed."""
+    """If a lock is held, some systems report a missing permission."""
     number = getattr(errno, name)
 
     def fail(_: int) -> None:

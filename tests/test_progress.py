@@ -21,7 +21,7 @@ from nestling.process.progress import Progress, watched
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes seconds in use takes hundredths here."""
+    """Intervals of hundredths of a second in place of seconds."""
     for name, seconds in (("UNTIL_A_BAR", 0.05), ("BETWEEN_LINES", 0.1), ("BETWEEN_LOOKS", 0.01)):
         monkeypatch.setattr(progress, f"_SECONDS_{name}", seconds)
     monkeypatch.setattr(progress, "_screen", progress._Screen())
@@ -29,7 +29,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def lines(fast: None, caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """What the log is told."""
+    """Lines of the log."""
     with caplog.at_level(logging.INFO, logger="nestling"):
         yield caplog.messages
 

@@ -46,7 +46,7 @@ Search = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 
 @dataclass
 class Method:
-    """One way to search: its bytes a vector, and the rows that it finds."""
+    """One search method: its bytes a vector, and the rows that it finds."""
 
     name: str
     row_bytes: float

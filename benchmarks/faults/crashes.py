@@ -2,7 +2,7 @@
 
 The worker changes an index by a history that follows from a seed, and says on its output when an operation
 begins and when it was acknowledged. The parent kills it, goes through the same history by itself, opens
-what lies on the disk, and compares.
+the folder on the disk, and compares.
 """
 
 from __future__ import annotations
@@ -107,13 +107,13 @@ def work(folder: Path, seed: int, start: int) -> None:
 
 @dataclass
 class Kill:
-    """What a kill met and left.
+    """The state after one kill.
 
     Args:
         during: the operation that was in flight; ``open`` where none was.
         acknowledged: operations that had been.
         found: operations whose effect lay on the disk.
-        problems: what was wrong with that.
+        problems: differences from the expected index.
     """
 
     during: str
@@ -164,7 +164,7 @@ def examine(folder: Path, seed: int, acknowledged: int, during: str) -> Kill:
 
 
 def differences(index: AdaptiveIndex, rows: dict[int, tuple[int, int]]) -> list[str]:
-    """What is wrong with the answers of an index that should hold those rows."""
+    """Wrong results of an index that should hold those rows."""
     sources: dict[int, Any] = {}
     for seed, _ in rows.values():
         if seed not in sources:

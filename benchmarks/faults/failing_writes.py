@@ -27,13 +27,13 @@ Rows = dict[int, np.ndarray]
 
 @dataclass(frozen=True)
 class Failure:
-    """What became of an operation one of whose calls failed.
+    """The state after an operation whose call failed.
 
     Args:
         operation: on the index.
         call: of the operating system, and how many of its kind were made before it.
         stays: whether all calls of its kind failed from then on, as on a full disk.
-        problems: what was wrong afterwards.
+        problems: differences from the expected state.
     """
 
     operation: str
@@ -78,7 +78,7 @@ def copy_of(template: Path, folder: Path) -> AdaptiveIndex:
 
 @contextmanager
 def counted() -> Iterator[dict[str, int]]:
-    """How many calls of each kind the block makes."""
+    """Counts of the calls of each kind in the block."""
     counts = dict.fromkeys(CALLS, 0)
     with _patched(lambda name: counts.update({name: counts[name] + 1})):
         yield counts
@@ -154,13 +154,13 @@ def fail_once(
     number: int,
     stays: bool,
 ) -> Iterator[str]:
-    """What is wrong after an operation whose call failed: with the error, the open index, and the disk."""
+    """Problems after an operation whose call failed: with the error, the open index, and the disk."""
     folder = index.folder
     acknowledged = False
     try:
         with failing(call, number, stays=stays):
             operation(index)
-        acknowledged = True  # what failed was not needed, such as removing the files of an old generation
+        acknowledged = True  # the call was not needed, such as removing the files of an old generation
     except StorageError as error:
         if "full" not in str(error) and "undone" not in str(error):
             yield f"the error does not say why: {error}"
@@ -187,7 +187,7 @@ def fail_once(
 
 
 def differences(index: AdaptiveIndex, rows: Rows) -> Iterator[str]:
-    """How the index differs from the rows it should have."""
+    """Differences between the index and the rows it should have."""
     if sorted(index.ids().tolist()) != sorted(rows):
         yield f"{len(index)} rows, not {len(rows)}"
         return

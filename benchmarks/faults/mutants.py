@@ -33,7 +33,7 @@ READERS = [
 
 @dataclass(frozen=True)
 class Mutant:
-    """What became of an index with one damaged file.
+    """The state of an index with one damaged file.
 
     Args:
         kind: of the file.
@@ -91,7 +91,7 @@ def files_of(folder: Path) -> list[Path]:
 def damages(
     path: Path, others: dict[str, list[bytes]], draw: np.random.Generator
 ) -> tuple[str, bytes | None]:
-    """One way of damaging a file: what it is called, and the bytes after it (None: the file is gone)."""
+    """One kind of damage to a file: its name, and the bytes after it (None: the file is gone)."""
     data = bytearray(path.read_bytes())
     name = str(draw.choice(["flip", "flip", "truncate", "extend", "zeros", "shift", *others, "missing"]))
     if name in others:

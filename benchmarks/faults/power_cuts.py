@@ -25,7 +25,7 @@ from nestling.search.index.index import AdaptiveIndex
 
 @dataclass
 class WorstDisk:
-    """What of a folder is certain to be on the disk.
+    """The part of a folder that is certain to be on the disk.
 
     Args:
         root: the folder, whose own name is certain.
@@ -72,11 +72,11 @@ class WorstDisk:
 
 @dataclass(frozen=True)
 class Cut:
-    """What a power cut after one flush left.
+    """The state after a power cut that follows one flush.
 
     Args:
         during: the operation that was in flight.
-        problems: what was wrong with that.
+        problems: differences from the expected index.
     """
 
     during: str

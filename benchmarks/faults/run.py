@@ -38,7 +38,7 @@ def row(fault: str, place: str, tried: int, right: int, remark: str = "") -> Row
 
 
 def killed(base: Path, kills: int, seed: int) -> Iterator[Row]:
-    """Kills by the operation they met; right where exactly what was acknowledged is there and is found."""
+    """Kills by the operation they interrupted; right if exactly the acknowledged rows are found."""
     results = list(tqdm(kill_many(base, kills, seed), total=kills, desc="kills", disable=None))
     for result in results:
         if result.problems:

@@ -51,7 +51,7 @@ def measure(method: Method, vectors: VectorSet, truth: Floats, seconds: float = 
     """Build ``method`` and go through its points, until one finds all.
 
     Args:
-        method: what is measured.
+        method: the method to measure.
         vectors: the base and the queries that are reported on.
         truth: score of the ``K``-th neighbour of every query.
         seconds: for each timing of a point, at least one pass over a batch.

@@ -21,7 +21,7 @@ class Built:
     Args:
         search: ``(queries, k, point)`` to row numbers ``Int[queries, k]``, one thread.
         search_one: the same for a single query ``Float32[dim]``, where the library has a call for it.
-        size_bytes: what must lie in memory while it is searched, vectors to re-rank with included.
+        size_bytes: memory while it is searched, with the vectors that re-rank.
         read_bytes: bytes a query reads at a point, where that is known; for the bandwidth column.
     """
 

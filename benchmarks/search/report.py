@@ -1,4 +1,4 @@
-"""What the measured points say: pareto fronts, QPS at a recall, and ours against the best peer.
+"""Summary of the measured points: Pareto fronts, QPS at a recall, and ours against the best peer.
 
 Run: python benchmarks/search/report.py benchmarks/results/search.csv
 """

@@ -113,7 +113,7 @@ def meant(name: object, allowed: Iterable[str]) -> str:
 
 
 def named(noun: str, names: Sequence[str], count: int, then: str = "", most: int = 5) -> str:
-    """Things named for a message: one alone, or how many they are and the first of them.
+    """Names of items in a message: one alone, or how many they are and the first of them.
 
     Args:
         noun: name of the items, in the singular.

@@ -274,12 +274,12 @@ class Nesting(Sequence[Granularity]):
         return tuple(dict.fromkeys(g.rest for g in self.granularities))
 
     def within(self, thing: str, *, needs: Sequence[str] = ("dim",), **limits: int | None) -> Nesting:
-        """This nesting, if a thing can be cut so.
+        """This nesting, if a model can be cut so.
 
         Args:
             thing: its name in errors, such as ``"an adapter"``.
             needs: axes that the nesting has to name.
-            limits: the axes that the thing has, each with its largest size or None.
+            limits: the axes that the model has, each with its largest size or None.
 
         Raises:
             GranularityError: for another axis, one that is missing, or a size beyond the limit.

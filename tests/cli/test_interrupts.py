@@ -321,7 +321,7 @@ BEGUN = """
 from nestling.search.stages.kinds import graph
 grow = graph.grow_links
 def grown(*given):
-    assert given[6] is not None, "it begins anew"
+    assert given[6] is not None, "it begins again"
     return grow(*given)
 graph.grow_links = grown
 """

@@ -1,4 +1,4 @@
-"""Tables on the command line: kinds of columns, what is told of them, and listings of what they hold."""
+"""Tables on the command line: kinds of columns, remarks on them, and listings of their values."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_draws_that_say_nothing_are_made_again_and_counted() -> None:
 def plain_draw(
     models: np.ndarray, data: np.ndarray, stimuli: np.ndarray, subjects: np.ndarray, method: Method
 ) -> np.ndarray:
-    """A draw as it is told: matrices of the stimuli drawn, without the pairs of one with itself."""
+    """A draw by definition: matrices of the stimuli drawn, without the pairs of one with itself."""
     chosen = comparator(method, N)
     sample = np.repeat(np.arange(N), stimuli)
     apart = sample[:, None] != sample

@@ -223,7 +223,7 @@ def test_groups_of_one_kind_are_told_apart_as_often_as_chance_does() -> None:
         for _ in range(150):
             x = related(10, int(rng.integers(1 << 30)))
             p.append(compare_groups(x[:5], x[5:], subject=None, paired=paired, permutations=99).p)
-        # Standard error .018. Of 32 ways to swap, as many as pairs of them are the same: p is one of 16.
+        # Standard error .018. Of 32 swaps, each is the same as another: p is one of 16.
         assert (np.array(p) <= 0.05).mean() < 0.05 + 0.054
 
 

@@ -120,7 +120,7 @@ def test_a_column_that_is_text_because_of_few_values_is_told(tmp_path):
 
 @pytest.mark.parametrize("order", [["9007199254740993", "1.5"], ["1.5", "9007199254740993"]])
 def test_whole_numbers_that_no_float_holds_are_not_rounded_in_texts(order, tmp_path):
-    """In a column of floats they are told, by the same rule as numbers of files with types."""
+    """In a column of floats they are refused, by the same rule as numbers of files with types."""
     path = csv_of(tmp_path, order)
     line = 2 + order.index("9007199254740993")
     (tmp_path / "a.tsv").write_text(path.read_text().replace(",", "\t"), encoding="utf-8")

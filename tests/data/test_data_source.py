@@ -237,7 +237,7 @@ def test_the_listing_says_where_each_set_is(folders: tuple[Path, Path]) -> None:
 
 
 def test_checksums_on_record_are_those_of_the_files(shared_data: Path) -> None:
-    # Fashion-MNIST was packed anew by the distribution that it came from; its pictures are the same.
+    # Fashion-MNIST was packed again by the distribution that it came from; its pictures are the same.
     for name in ("sts", "xquad"):
         for file, record in DATA_SETS[name].files.items():
             assert record is not None

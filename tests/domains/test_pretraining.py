@@ -1,4 +1,4 @@
-"""Masked auto-encoding: masks by hand, losses against a plain form, a run that learns and goes on."""
+"""Masked auto-encoding: masks by hand, losses against a plain form, a run that learns and resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of vectors: what is written by others is read, what is broken is told."""
+"""Files of vectors: those of other programs are read, broken ones are refused."""
 
 from __future__ import annotations
 

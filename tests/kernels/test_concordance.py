@@ -34,7 +34,7 @@ def slow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.einsum("aij,bij->ab", *signs) // 2
 
 
-# Sizes about those where a chunk, a byte of the ranks or both begin anew.
+# Sizes about those where a chunk, a byte of the ranks or both begin.
 @pytest.mark.parametrize("size", [1, 2, 3, 17, 254, 255, 256, 257, 300, 511, 600])
 @pytest.mark.parametrize("different", [1, 2, 10, 300, 10**9])
 def test_all_pairs_agree(size: int, different: int) -> None:

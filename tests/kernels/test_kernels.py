@@ -107,7 +107,7 @@ def test_sums_of_the_largest_codes_do_not_overflow(level: str, bits: int) -> Non
 
 
 def test_scan_estimates_are_inner_products_of_the_codes() -> None:
-    """Independent of both ways: the sum that the documentation of the codes states."""
+    """Independent of both: the sum that the documentation of the codes states."""
     rng = np.random.default_rng(0)
     packed = some_packed(rng, 50, 20, 4, biased=True)
     queries = some_queries(rng, 2, packed, 20)

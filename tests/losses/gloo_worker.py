@@ -1,4 +1,4 @@
-"""One of two gloo processes: writes the gradients that it found in three ways. Also imported by its test."""
+"""One of two gloo processes: writes the gradients by three methods. Also imported by its test."""
 
 from __future__ import annotations
 

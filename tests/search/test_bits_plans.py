@@ -46,7 +46,7 @@ def test_a_scan_finds_the_nearest_of_the_stored_codes(
     engine = build(f"bits{bits}@{dim}", VECTORS, rule=stored.rule, metric=metric)  # type: ignore[arg-type]
     found = engine.search(QUERIES, 10, workers=1)
     held, asked = stored.matrix(at), StoredVectors(QUERIES, "dim=20,36,52", rule).matrix(f"dim={dim}")
-    # What decodes to equal vectors is told apart by rounding; the scores then say whether a row may be there.
+    # Rows that decode to equal vectors differ by rounding alone; the scores then decide.
     wanted = nearest(asked, held, 10, rule=RAW, metric=metric)  # type: ignore[arg-type]
     np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-5, atol=1e-5)
     own = held[found.indices].astype(np.float64)

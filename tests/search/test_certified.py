@@ -48,7 +48,7 @@ def check(
     allowed = options.get("allowed")
     if allowed is not None:
         truth = np.where(allowed, truth, -np.inf)
-    # Two orders of summing float64 differ by this much; only such ties may be told apart differently.
+    # Two orders of summing float64 differ by this much; only such ties may be ordered otherwise.
     sizes = (
         np.abs(queries.astype(np.float64)).max() * np.abs(vectors.astype(np.float64)).max() * vectors.shape[1]
     )

@@ -40,7 +40,7 @@ def true_scores(queries: Any, documents: Any, dim: int, rule: CutRule, metric: s
 def assert_exact(
     found: Any, queries: Any, documents: Any, rule: CutRule, metric: str, dim: int | None = None
 ) -> None:
-    """All of the k best scores are found, and told within float32."""
+    """All of the k best scores are found, exact within float32."""
     dim = queries.shape[1] if dim is None else dim
     truth = true_scores(queries, documents, dim, rule, metric)
     sign = 1 if metric == "euclidean" else -1

@@ -179,7 +179,7 @@ def test_an_interrupted_compaction_changes_nothing(tmp_path: Path, monkeypatch: 
     with AdaptiveIndex.open(folder) as index:
         index.compact()
         assert index.info().segments[0].rows == 1997
-        assert (begun / "engine" / "coarse.centroids.npy").stat().st_mtime_ns == trained, "learned anew"
+        assert (begun / "engine" / "coarse.centroids.npy").stat().st_mtime_ns == trained, "learned again"
         assert not (begun / "building.txt").exists()
         assert index.search(data[10:20], 1, point="nprobe=8").ids[:, 0].tolist() == list(range(10, 20))
         index.verify()

@@ -1,4 +1,4 @@
-"""What other programs do to a table, beyond what laws ask of every store: told errors, and old tables."""
+"""Changes to a table by other programs, beyond the laws of every store: clear errors, and old tables."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_a_longer_shortlist_finds_no_less(engine: Any) -> None:
 
 
 def test_a_shortlist_may_be_longer_than_the_widest_graph_search(postgres: Any) -> None:
-    """pgvector's ef_search ends at 1,000; the scan goes on from there."""
+    """pgvector's ef_search ends at 1,000; the scan continues from there."""
     store = postgres.make("long", nesting=NESTING, shortlist_dim=16, ids="int")
     store.add(np.arange(ROWS), DOCUMENTS)
     store.optimize()

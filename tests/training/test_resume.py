@@ -1,4 +1,4 @@
-"""A run that is stopped - killed, by Ctrl-C, by a full disk - goes on as if nothing had happened."""
+"""A run that is stopped - killed, by Ctrl-C, by a full disk - resumes as if nothing had happened."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_errors_of_the_data_are_raised_where_batches_are_asked_for(
     assert [next(batches), next(batches)] == [0, 1]
     with pytest.raises(kind, match=r"no such row|Odd: 1 and 2") as raised:
         next(batches)
-    assert "raise error" in raised.value.__notes__[0], "where it was raised is told"
+    assert "raise error" in raised.value.__notes__[0], "the place is named"
 
 
 def test_what_cannot_travel_is_an_error() -> None:

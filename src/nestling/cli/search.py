@@ -37,7 +37,7 @@ def search(
         ),
     ] = None,
     vectors: Annotated[Path | None, typer.Option(help="A file of query vectors, instead of a query.")] = None,
-    k: Annotated[int, typer.Option(min=1, help="Number of answers to each query.")] = 10,
+    k: Annotated[int, typer.Option(min=1, help="Number of results for each query.")] = 10,
     at: At = None,
     point: Annotated[
         str | None, typer.Option(help="Search parameters, such as nprobe=16,shortlist=200.")
@@ -61,7 +61,7 @@ def search(
 ) -> None:
     """Search a collection of texts, or an index of vectors.
 
-    Answers have a score, an id, and the fields of the row.
+    A result has a score, an id, and the fields of the row.
 
     Example: nestling search products "warm winter jacket" --where "year>=2020 and brand in (acme, nord)"
     """
@@ -170,7 +170,7 @@ def _search_vectors(folder: Path, vectors: Path, asked: dict[str, Any]) -> list[
 
 
 def _of_rows(hits: Hits) -> list[list[dict[str, Any]]]:
-    """The answers to each query, with their fields where the index has any."""
+    """The results of each query, with their fields where the index has any."""
     return [
         [
             {"id": name, "score": score, **({"fields": fields} if fields else {})}
@@ -192,7 +192,7 @@ def _show_rows(answers: list[list[dict[str, Any]]], as_json: bool) -> None:
 
 
 def _show_answer(answer: dict[str, Any]) -> None:
-    """One answer: score and id, then the text, then the other fields."""
+    """One result: score and id, then the text, then the other fields."""
     show(f"{answer['score']:.3f}  {one_line(answer['id'])}")
     if "text" in answer:
         show(f"       {one_line(answer['text'])}")

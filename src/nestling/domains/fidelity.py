@@ -171,7 +171,7 @@ def _nesting(model: SubjectPlan) -> Nesting | None:
 
 
 def _subject(plan: FidelityPlan, nesting: Nesting | None) -> tuple[Any, Any]:
-    """The thing to sweep, and its inputs."""
+    """The model to sweep, and its inputs."""
     model = plan.model
     if model.vectors is not None:
         stored = open_vectors(model.vectors)

@@ -1,7 +1,7 @@
 """Compiled kernels: scans of packed codes, exact scores, graphs, and rank correlations; C++ in ``cpp``.
 
 They are compiled when nestling is installed, if there is a C++ compiler, and choose at run time what
-the processor offers. Without them numpy computes the same answers, slower. The environment variable
+the processor offers. Without them numpy gives the same results, slower. The environment variable
 ``NESTLING_KERNELS`` forces a level: ``off`` (numpy), ``plain``, ``avx2``, ``avx512``,
 or ``neon`` (ARM with dot products).
 """

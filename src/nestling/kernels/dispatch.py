@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def available() -> bool:
-    """Whether there are compiled kernels for this machine; numpy computes the same answers otherwise."""
+    """Whether there are compiled kernels for this machine; numpy gives the same results otherwise."""
     return bool(levels())
 
 

@@ -52,7 +52,7 @@ class PrefixLoss(Protocol):
     def prefix_losses(
         self, *embeddings: Tensor, dims: Sequence[int], weights: Sequence[float], **rest: Any
     ) -> PrefixLosses | None:
-        """The weighted sum and each loss; None if there is no faster way for these arguments."""
+        """The weighted sum and each loss; None if there is no faster method for these arguments."""
         ...
 
 

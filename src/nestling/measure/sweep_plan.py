@@ -119,7 +119,7 @@ class SweepPlan:
         return members[-1] if members else self.own.resolve(covered)
 
     def _of_thing(self, granularity: Granularity) -> Granularity:
-        """``granularity`` as the thing has it: most compute floats, stored vectors may have precisions."""
+        """``granularity`` as the model has it: most compute floats, stored vectors may have precisions."""
         full = {} if self.own is None else self.own.full
         return granularity.replace(bits=granularity.get("bits", full["bits"]) if "bits" in full else None)
 

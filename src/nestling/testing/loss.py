@@ -136,7 +136,7 @@ def nesting(example: LossExample) -> None:
 
 
 def fast_path(example: LossExample) -> None:
-    """Law 4: ``prefix_losses``, where the loss has it, gives the losses and gradients of the plain way."""
+    """Law 4: ``prefix_losses``, where the loss has it, gives the losses and gradients of the plain form."""
     if isinstance(example.loss, PrefixLoss):
         _agree("fast path", "prefix_losses", example, fast=True)
 

@@ -126,11 +126,11 @@ def saved(example: StageExample) -> None:
         with _folder_of(engine) as folder:
             again = _load(folder, engine)
             if not _same(example.search(engine), example.search(again)):
-                raise LawError(f"saved: {_named(engine)} answers otherwise once it is saved and loaded")
+                raise LawError(f"saved: {_named(engine)} gives other results once it is saved and loaded")
 
 
 def sizes(example: StageExample) -> None:
-    """A cut index answers as the ground truth of its size, extracted or not; other sizes are refused."""
+    """A cut index gives the ground truth of its size, extracted or not; other sizes are refused."""
     for engine in example.engines:
         for dim in (example.dim // 2, example.dim // 4):
             if dim < engine.plan.smallest_dim:
@@ -142,7 +142,7 @@ def sizes(example: StageExample) -> None:
                 raise LawError(f"sizes: {_named(engine)} at {dim} finds {found.scores[0]}, not {wanted[0]}")
             part = small.search(cut(example.queries, dim, RAW), _K, example.widest(small.plan), workers=1)
             if not example.equal(found.scores, part.scores):
-                raise LawError(f"sizes: {_named(engine)} at {dim} answers otherwise than its extract({dim})")
+                raise LawError(f"sizes: {_named(engine)} at {dim} and its extract({dim}) give other results")
 
 
 def cost(example: StageExample) -> None:
@@ -199,7 +199,7 @@ def innocence(example: StageExample) -> None:
     vectors, queries, before = example.vectors.copy(), example.queries.copy(), random_state()
     (rule, metric), engine = _SPACES[0], example.engines[0]
     if not _same(example.search(engine), example.search(example.build(rule, metric))):
-        raise LawError(f"innocence: {_named(engine)} answers otherwise when it is built again by one seed")
+        raise LawError(f"innocence: {_named(engine)} gives other results when built again with one seed")
     if random_state() != before:
         raise LawError(f"innocence: {_named(engine)} draws from the global random state")
     if not (np.array_equal(vectors, example.vectors) and np.array_equal(queries, example.queries)):

@@ -75,7 +75,7 @@ def _read_npy(file: InputFile) -> Vectors:
         if not isinstance(found, np.ndarray):
             found.close()
             raise ValueError("it is an archive of several arrays")
-    except Exception as error:  # a damaged header is parsed as Python, which fails in a dozen ways
+    except Exception as error:  # a damaged header is parsed as Python, which raises a dozen types of error
         raise DataError(
             f"{file.path} cannot be read as a matrix of numbers: {error}. It may be truncated, empty or of "
             "another kind; write it again with np.save(path, matrix)"

@@ -48,7 +48,7 @@ def to_format(vectors: ArrayLike, form: Format, *, ranges: Ranges | None = None)
         vectors: ``Float[n, dim]``.
         form: see :data:`Format`.
         ranges: of ``int8`` and ``uint8``, from :func:`ranges_of` or as a model publishes them. They are never
-            taken from ``vectors``: two batches would be coded in two ways.
+            taken from ``vectors``: two batches would get different codes.
 
     Returns:
         ``[n, dim]``, or ``[n, ceil(dim / 8)]`` for bits.

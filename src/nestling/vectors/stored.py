@@ -72,7 +72,7 @@ class StoredVectors:
             (``text``, ``id``, ``vector``).
 
     Attributes:
-        is_nested: whether the sizes were given, by the caller or a folder; an index then answers at each.
+        is_nested: whether the sizes were given, by the caller or a folder; an index then has all of them.
 
     Raises:
         DataError: for another shape or type; rows with NaN or infinity, or (with ``l2`` after the cut)

@@ -106,7 +106,7 @@ def complete(vectors: Floats, chosen: Comparator) -> Floats:
 
 
 class Pools:
-    """Matrices of subjects that are pooled in many ways; per-matrix work is done once.
+    """Matrices of subjects for pooling over many subsets; per-matrix work is done once.
 
     Args:
         chosen: the comparator, which also pools.

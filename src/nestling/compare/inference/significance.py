@@ -152,7 +152,7 @@ def compare_groups(
         subject: the label of a matrix's subject, whose matrices stay together; None if each is of
             another (``paired``: the same ones in both, in order).
         paired: whether the same subjects are in both groups.
-        permutations: at least 1; if ``paired``, exact where there are no more ways to swap than that.
+        permutations: at least 1; if ``paired``, exact where there are no more different swaps than that.
         seed: of the permutations.
 
     Raises:

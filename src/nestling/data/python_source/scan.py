@@ -57,7 +57,7 @@ def _outer_token(indent: int) -> re.Pattern[bytes]:
 
 
 class _UnsureError(Exception):
-    """The scan met a form that it does not read for sure."""
+    """The scan found a form that it cannot parse reliably."""
 
 
 def definitions_by_scan(source: bytes) -> list[Definition]:

@@ -49,7 +49,7 @@ _BEFORE_FIELDS = "records.sqlite"
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer to a query.
+    """One result of a query.
 
     Args:
         id: of the text.
@@ -106,7 +106,7 @@ class Collection:
             texts: at least one, as a list or another iterable that can be read three times. A
                 :class:`~nestling.data.tables.description.TableFile` has its own ids and fields.
             ids: different integers or strings; by default 0, 1, ...
-            fields: of the texts, for filters and answers: a mapping of names to columns, a data frame, or a
+            fields: of the texts, for filters and results: a mapping of names to columns, a data frame, or a
                 list of mappings, one for each text.
             at: the granularity to keep; the index can still be searched at smaller ones.
             plan: of the index; by default the fastest that reaches ``recall``, chosen by measuring.
@@ -253,7 +253,7 @@ class Collection:
 
         Args:
             query: the text to search for.
-            k: number of answers.
+            k: number of results.
             at: a smaller granularity to search at.
             point: search parameters; see :class:`~nestling.search.plan.point.Point`.
             recall: use the fastest measured point that reaches this recall, instead of ``point``.

@@ -1,4 +1,4 @@
-"""The arrays of a graph search: rows with 2-bit codes and links, encoded queries, and answers."""
+"""The arrays of a graph search: rows with 2-bit codes and links, encoded queries, and results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graph search in numpy: the same answers as the compiled kernels, slower."""
+"""Graph search in numpy: the same results as the compiled kernels, slower."""
 
 from __future__ import annotations
 

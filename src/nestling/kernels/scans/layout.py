@@ -1,4 +1,4 @@
-"""The arrays of scans: packed codes, stored rows, prepared queries, and answers."""
+"""The arrays of scans: packed codes, stored rows, prepared queries, and results."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class Probes:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Answers of a search.
+    """Results of a search.
 
     Args:
         indices: ``Int64[queries, k]``, best first, -1 where there are fewer.
@@ -187,12 +187,12 @@ class Found:
 
     @classmethod
     def joined(cls, parts: list[Found]) -> Found:
-        """Answers of searches for different queries, concatenated."""
+        """Results of searches for different queries, concatenated."""
         return cls(*(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(cls)))
 
     @classmethod
     def merged(cls, parts: list[Found]) -> Found:
-        """Answers of searches for the same queries in different rows, merged."""
+        """Results of searches for the same queries in different rows, merged."""
         k = parts[0].indices.shape[1]
         indices, scores = (
             np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("indices", "scores")

@@ -1,4 +1,4 @@
-"""Scans and exact scores in numpy: the same answers as the compiled kernels, slower."""
+"""Scans and exact scores in numpy: the same results as the compiled kernels, slower."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Row:
         kept: share of the full quality, NaN where that is not above 0, and its interval.
         kept_low: lower end, from the same resamples for both.
         kept_high: upper end.
-        vector_bytes: bytes of one answer, such as one stored vector.
+        vector_bytes: bytes of one output, such as one stored vector.
         flops: multiply-adds for one input, None where they are not known.
         latency_ms: time of one use, None where it was not measured.
         model_bytes: bytes of the model (its weights) at this granularity, None where they are not known.
@@ -78,7 +78,7 @@ class Targets:
     Args:
         keep: share of the full quality, above 0 and at most 1.
         at_least: quality.
-        max_bytes: most bytes of one answer.
+        max_bytes: most bytes of one output, such as a stored vector.
         max_ms: most milliseconds of one use.
         max_flops: most multiply-adds for one input.
         max_model_bytes: most bytes of the model (its weights) at this granularity.

@@ -131,10 +131,10 @@ class Curve:
         Args:
             keep: share of the full quality to keep, above 0 and at most 1.
             at_least: quality to reach.
-            max_bytes: most bytes of one answer.
+            max_bytes: most bytes of one output, such as a stored vector.
             max_ms: most milliseconds of one use.
             max_flops: most multiply-adds for one input.
-            max_model_bytes: most bytes of what answers, such as weights.
+            max_model_bytes: most bytes of the model (its weights).
             bits: precisions to choose among, such as those that a database holds; all by default.
             metric: measure of quality, the main metric by default.
             cheapest: the cost that is compared first; the others decide between equals.

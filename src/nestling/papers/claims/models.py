@@ -24,7 +24,7 @@ _FITTED = 20_000  # rows that principal axes are fitted on
 
 @dataclass(frozen=True)
 class Method:
-    """One way to train: its nesting, the weights of the sizes, and one matrix per size or one for all (tied).
+    """One training method: its nesting, the weights of the sizes, one matrix per size or one for all (tied).
 
     A nesting of a single size is the fixed-feature baseline FF-m, here with an encoder m wide.
     """

@@ -111,7 +111,7 @@ class Pipeline:
         return found, scores
 
     def _fill(self, queries: Floats, found: Ints, scores: Floats, allowed: Allowed | None) -> None:
-        """Look through all rows for queries whose search met fewer than there are to be found."""
+        """Look through all rows for queries whose search found fewer rows than there are."""
         possible = len(self._vectors) if allowed is None else allowed.count
         short = np.flatnonzero(found[:, min(found.shape[1], possible) - 1] < 0)
         if len(short):

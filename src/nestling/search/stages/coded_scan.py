@@ -67,7 +67,7 @@ class CodedScan(Scan):
         return trained
 
     def packed(self, index: Any) -> Any:
-        """An index over all rows, packed for speed where faiss has a way."""
+        """An index over all rows, packed for speed where faiss has such a type."""
         return index
 
     def packed_lists(self, index: Any) -> Any:

@@ -275,7 +275,7 @@ def _taken_over(engine: Engine, folder: Path, terms: Terms) -> Engine:
     )
     if not same or not np.array_equal(np.asarray(engine.vectors[rows], np.float32), vectors[rows]):
         raise ConfigError(
-            "the engine that was given is over other vectors, or compares them in another way; give the one "
+            "the engine that was given is over other vectors, or has another metric; give the one "
             "that was built over these, or none"
         )
     return engine

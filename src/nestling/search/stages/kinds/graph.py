@@ -219,7 +219,7 @@ class BeamScanner(Scanner):
         self._coding = Coding.from_parts(built.group("graph"), built.space)
         arrays = built.arrays
         codes, hubs = in_lines(arrays["codes"]), in_memory(arrays["links.hubs"])
-        # In memory: a page of a file would be looked up for each row that is met.
+        # In memory: a page of a file would be looked up for each row that is reached.
         near = aligned(len(hubs), codes.shape[1])
         near[:] = codes[hubs]
         self._graph = CodedGraph(

@@ -224,7 +224,7 @@ def grow_graph(
     seed: int,
     begun: HNSWGraph | None = None,
 ) -> Iterator[Callable[[], HNSWGraph]]:
-    """Link ``rows`` rows block by block, and give a way to copy the graph so far after each.
+    """Link ``rows`` rows block by block, and give after each a function that copies the graph so far.
 
     Levels are drawn beforehand, so that a build that resumes from ``begun`` links as one that was not
     interrupted. With one thread the same seed gives the same graph; several race for links.
