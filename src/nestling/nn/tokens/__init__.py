@@ -1,0 +1,29 @@
+"""Fewer tokens for a picture, a clip, an utterance or a text: pooling, resampling, projectors."""
+
+from typing import TYPE_CHECKING
+
+from nestling._exports import exports
+
+if TYPE_CHECKING:
+    from nestling.nn.tokens.budget_pool import BudgetPool as BudgetPool
+    from nestling.nn.tokens.compressor import Compressor as Compressor
+    from nestling.nn.tokens.connector import Connector as Connector
+    from nestling.nn.tokens.grid_pool import GridPool as GridPool
+    from nestling.nn.tokens.projectors import Projector as Projector
+    from nestling.nn.tokens.projectors import ScaleProjectors as ScaleProjectors
+    from nestling.nn.tokens.sequence_pool import SequencePool as SequencePool
+    from nestling.nn.tokens.tokens import Tokens as Tokens
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "BudgetPool": "budget_pool",
+        "Compressor": "compressor",
+        "Connector": "connector",
+        "GridPool": "grid_pool",
+        "Projector": "projectors",
+        "ScaleProjectors": "projectors",
+        "SequencePool": "sequence_pool",
+        "Tokens": "tokens",
+    },
+)
