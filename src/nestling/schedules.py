@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from nestling.granularity import Granularity, Nesting
 
 Draw: TypeAlias = dict[Granularity, float]
 """The granularities of one training step, each with the factor that keeps the expected loss the same."""
+
+Reduction = Literal["sum", "mean"]
 
 
 class Schedule(Protocol):
@@ -84,6 +87,43 @@ class Cross:
         crossed = [full, *(full.replace(**{axis: size}) for axis, size in some.items()), full.replace(**some)]
         wanted = {nesting.resolve(each) for each in crossed}
         return {g: 1.0 for g in nesting if g in wanted}
+
+
+@dataclass
+class Draws:
+    """The granularities of one training step after another, with their weights in the total.
+
+    Sampled from seed and step, so that all processes, and a resumed run, sample the same.
+
+    Args:
+        nesting: the granularities.
+        weights: the importance of each.
+        schedule: which of them a step trains.
+        reduction: ``"sum"``, or ``"mean"``, which divides by the sum of the weights.
+        seed: of the schedule.
+        steps: how many were drawn; state to be saved.
+    """
+
+    nesting: Nesting
+    weights: Mapping[Granularity, float]
+    schedule: Schedule
+    reduction: Reduction
+    seed: int
+    steps: int = 0
+
+    def every(self) -> Draw:
+        """All granularities, as outside of training."""
+        return self._weighted(dict.fromkeys(self.nesting, 1.0))
+
+    def next(self, nesting: Nesting | None = None) -> Draw:
+        """The granularities of the next step, from the whole nesting or a part of it."""
+        generator = np.random.default_rng([self.seed, self.steps])
+        self.steps += 1
+        return self._weighted(self.schedule.draw(nesting or self.nesting, generator))
+
+    def _weighted(self, draw: Draw) -> Draw:
+        scale = 1.0 if self.reduction == "sum" else 1.0 / sum(self.weights.values())
+        return {g: factor * self.weights[g] * scale for g, factor in draw.items()}
 
 
 def _draw_some(

@@ -5,6 +5,7 @@ from nestling.losses.classification import CrossEntropy
 from nestling.losses.contrastive import InfoNCE
 from nestling.losses.gradient_cache import GradientCache
 from nestling.losses.nested import Nested, Parts
+from nestling.losses.one_encoding import OneEncoding
 from nestling.losses.quantisation import Quantisation
 from nestling.losses.ranking import AnglE, CoSENT, CosineRegression, Triplet
 from nestling.losses.similarity import SimilarityMatch
@@ -20,6 +21,7 @@ __all__ = [
     "GradientCache",
     "InfoNCE",
     "Nested",
+    "OneEncoding",
     "Parts",
     "Quantisation",
     "SimilarityMatch",

@@ -18,11 +18,11 @@ from nestling.granularity import AnyNesting, Granularity, Nesting
 from nestling.losses.alignment import Alignment
 from nestling.losses.contrastive import InfoNCE
 from nestling.losses.gradient_cache import GradientCache
-from nestling.losses.nested import Nested, Reduction
+from nestling.losses.nested import Nested
 from nestling.losses.prefix import PrefixLosses
 from nestling.losses.quantisation import Quantisation
 from nestling.nn.early_exit import states_each
-from nestling.schedules import Every, RandomSome, Schedule
+from nestling.schedules import Every, RandomSome, Reduction, Schedule
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

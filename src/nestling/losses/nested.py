@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -22,9 +21,7 @@ from nestling.granularity import AnyNesting, At, Granularity, Nesting
 from nestling.losses.alignment import Alignment
 from nestling.losses.prefix import PrefixLosses
 from nestling.losses.quantisation import Quantisation, Rounded, RunningCode
-from nestling.schedules import Draw, Every, Schedule
-
-Reduction = Literal["sum", "mean"]
+from nestling.schedules import Draw, Draws, Every, Reduction, Schedule
 
 Views: TypeAlias = Mapping[Granularity, Tensor]
 """Embeddings ``Float[batch, dim]`` before any cut, one for each rest of a nesting's granularities (a layer,
@@ -132,8 +129,7 @@ class Nested(nn.Module):
         self.reduction, self.rule, self.seed, self.fast = reduction, rule, seed, fast
         self.align, self.deep_documents, self.quantisation = align, deep_documents, quantisation
         self._codes = nn.ModuleDict(_running_codes(nesting, quantisation))
-        self._weights = read_weights(nesting, weights)
-        self._steps = 0
+        self._draws = Draws(nesting, read_weights(nesting, weights), schedule, reduction, seed)
 
     def forward(self, *embeddings: Tensor | Views, **rest: Any) -> Tensor:
         """The weighted loss over the sizes of this step."""
@@ -242,23 +238,14 @@ class Nested(nn.Module):
         """The granularities of this step with their weights in the total."""
         staged = self._codes and self.quantisation.start
         if not self.training or (isinstance(self.schedule, Every) and not staged):
-            return self._weights_of(dict.fromkeys(self.nesting, 1.0))
+            return self._draws.every()
         draw: Draw = self._draw_of_step()
         return draw
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _draw_of_step(self) -> Draw:
-        """Sampled from seed and step, so that all processes, and a resumed run, sample the same."""
-        generator = np.random.default_rng([self.seed, self._steps])
-        begun = self._steps >= self.quantisation.start
-        self._steps += 1
-        nesting = self.nesting if begun or not self._codes else _floats_of(self.nesting)
-        draw: Draw = self.schedule.draw(nesting, generator)
-        return self._weights_of(draw)
-
-    def _weights_of(self, draw: Draw) -> Draw:
-        scale = 1.0 if self.reduction == "sum" else 1.0 / sum(self._weights.values())
-        return {g: factor * self._weights[g] * scale for g, factor in draw.items()}
+        begun = self._draws.steps >= self.quantisation.start
+        return self._draws.next(self.nesting if begun or not self._codes else _floats_of(self.nesting))
 
     def _read(self, given: Tensor | Views) -> dict[Granularity, Tensor]:
         """The embeddings of one column by rest, prepared for the cut."""
@@ -292,11 +279,11 @@ class Nested(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """The number of steps of a schedule, so that a resumed run continues the same sequence."""
-        return torch.tensor(self._steps)
+        return torch.tensor(self._draws.steps)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Continue the sequence of samples."""
-        self._steps = int(state)
+        self._draws.steps = int(state)
 
 
 class _Batch(NamedTuple):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from inspect import isgeneratorfunction
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,15 +15,16 @@ from torch import Tensor, nn
 
 from nestling.errors import ArtifactError, ConfigError, NonFiniteError, require
 from nestling.training.config import TrainConfig
-from nestling.training.processes import is_sharded
+from nestling.training.processes import average_gradients, check_same_names, copy_from_first, is_sharded
 from nestling.training.seeding import STEP, seed_from
 from nestling.training.sharded import collect_shards, spread_shards
 
 Objective = Callable[[Any, Any], Any]
 """``objective(model, batch)`` -> a scalar loss, or an object with ``total`` and ``losses``, such as
-:class:`nestling.losses.nested.Parts`."""
+:class:`nestling.losses.nested.Parts`. A generator function yields several of them."""
 
 TOTAL = ""
+_END = object()
 _SMALLEST_LOSS_SCALE = 2.0**-14
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,22 +63,25 @@ class Learner:
         self._modes = {part: part.training for module in self.modules for part in module.modules()}
         self._names = _trained_parameters(self.modules)
         self.sharded = is_sharded(accelerator)
-        in_model = set(model.parameters())
+        self._yields = _is_generator_function(objective)
+        # DDP expects every weight in one backward pass; here each loss has its own, of some of the weights.
+        in_model = set() if self._yields else set(model.parameters())
         self._own = [parameter for parameter in self._names if parameter not in in_model]
         if self.sharded and (self._own or config.mixed_precision == "fp16"):
             raise ConfigError(
-                "FSDP supports neither an objective with parameters nor fp16; use DDP, or bf16 without them"
+                "FSDP supports neither fp16 nor an objective that yields its losses or has parameters; use "
+                "DDP, or bf16 without them"
             )
         for module in self.modules[1:]:
             module.to(accelerator.device)
         self.optimizer = torch.optim.AdamW(_decay_groups(self._names, config.weight_decay))
-        if len(self._own) < len(self._names):
-            self.wrapped, _ = accelerator.prepare(model, self.optimizer)
-        else:
-            self.wrapped = model.to(accelerator.device)
+        is_bare = len(self._own) == len(self._names)
+        self.wrapped = (
+            model.to(accelerator.device) if is_bare else accelerator.prepare(model, self.optimizer)[0]
+        )
         if accelerator.num_processes > 1:
-            for parameter in self._own:
-                torch.distributed.broadcast(parameter.detach(), 0)
+            alone = self.modules if is_bare else self.modules[1:]
+            copy_from_first(tensor for part in alone for tensor in chain(part.parameters(), part.buffers()))
         device = accelerator.device.type
         self.scaler = torch.amp.GradScaler(device, enabled=config.mixed_precision == "fp16")
 
@@ -84,7 +90,7 @@ class Learner:
 
         Raises:
             NonFiniteError: if a loss or a gradient is NaN or infinite; the weights are not changed.
-            ConfigError: if the objective returns no scalar.
+            ConfigError: if the objective returns no scalar, or other losses in another process.
         """
         seed_from(
             self.config.seed, STEP, number, self.accelerator.process_index, device=self.accelerator.device
@@ -97,6 +103,8 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self._yields and self.accelerator.num_processes > 1:
+            copy_from_first(self.model.buffers())  # running statistics, which DDP copies too
         return StepReport(losses, norm)
 
     def _accumulate(self, batches: list[tuple[Any, float]]) -> dict[str, Tensor]:
@@ -105,31 +113,46 @@ class Learner:
         shares: dict[str, float] = {}
         for place, (batch, share) in enumerate(batches, start=1):
             with self._unsynchronised(place < len(batches)):
-                total, losses = self._losses(batch)
-                self.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
-            for name, loss in {TOTAL: total, **losses}.items():
-                sums[name] = sums.get(name, 0.0) + loss.detach() * share
+                losses = self._backward(batch, share)
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss * share
                 shares[name] = shares.get(name, 0.0) + share
         return {name: total / shares[name] for name, total in sums.items()}
 
     def _unsynchronised(self, wanted: bool) -> AbstractContextManager[Any]:
         return self.accelerator.no_sync(self.wrapped) if wanted else nullcontext()
 
-    def _losses(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def _backward(self, batch: Any, share: float) -> dict[str, Tensor]:
+        """Back-propagates each loss of a batch before the next is computed; returns them, detached."""
         batch = require("accelerate.utils", "train").send_to_device(batch, self.accelerator.device)
+        losses: dict[str, Tensor] = {}
+        with closing(self._objective_losses(batch)) as found:
+            while self._backward_next(found, share, losses):
+                pass
+        if not losses:
+            raise ConfigError("the objective yielded no loss; it must yield at least one for each batch")
+        return losses
+
+    def _objective_losses(self, batch: Any) -> Generator[Any, None, None]:
+        if self._yields:
+            yield from self.objective(self.wrapped, batch)
+        else:
+            yield self.objective(self.wrapped, batch)
+
+    def _backward_next(self, found: Iterator[Any], share: float, losses: dict[str, Tensor]) -> bool:
+        """Back-propagates one loss and adds its values; False at the end.
+
+        On return no name holds its graph any more: memory is that of one loss.
+        """
         with self._precision():
-            found = self.objective(self.wrapped, batch)
-        total = getattr(found, "total", found)
-        if not isinstance(total, Tensor) or total.ndim or not total.requires_grad:
-            given = (
-                f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else repr(type(total))
-            )
-            raise ConfigError(
-                f"the objective must return a scalar loss that depends on the weights, or Parts(total, "
-                f"losses); it returned {given}"
-            )
-        losses = {str(at): loss for at, loss in getattr(found, "losses", {}).items()}
-        return total, losses | dict(getattr(found, "terms", {}))
+            loss = next(found, _END)
+        if loss is _END:
+            return False
+        total, values = _read_loss(loss)
+        self.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
+        for name, value in {TOTAL: total, **values}.items():
+            losses[name] = losses.get(name, 0.0) + value.detach()
+        return True
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.config.mixed_precision == "no":
@@ -141,10 +164,9 @@ class Learner:
         wide = torch.promote_types(losses[TOTAL].dtype, torch.float32)
         values = torch.stack([loss.to(wide) for loss in losses.values()])
         if self.accelerator.num_processes > 1:
+            check_same_names(self.accelerator, losses)
             values = self.accelerator.reduce(values, "mean")
-            for parameter in self._own:
-                if parameter.grad is not None:
-                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+            average_gradients(self.accelerator, self._own)
         return dict(zip(losses, values.tolist(), strict=True))
 
     def _check_losses(self, losses: Mapping[str, float], number: int) -> None:
@@ -243,6 +265,25 @@ class Learner:
         for part, mode in self._modes.items():
             part.training = mode
         vars(self.model).pop("_is_accelerate_prepared", None)  # or the next run would not move it
+
+
+def _is_generator_function(objective: Objective) -> bool:
+    call = objective.forward if isinstance(objective, nn.Module) else objective
+    return isgeneratorfunction(call) or isgeneratorfunction(type(call).__call__)
+
+
+def _read_loss(found: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """The total and the losses and terms by name of what an objective returned or yielded."""
+    total = getattr(found, "total", found)
+    if not isinstance(total, Tensor) or total.ndim or not total.requires_grad:
+        given = f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else repr(type(total))
+        hint = "; to yield several, make it a generator function" if isinstance(total, Iterator) else ""
+        raise ConfigError(
+            f"the objective must return a scalar loss that depends on the weights, or Parts(total, "
+            f"losses); it returned {given}{hint}"
+        )
+    losses = {str(at): loss for at, loss in getattr(found, "losses", {}).items()}
+    return total, losses | dict(getattr(found, "terms", {}))
 
 
 def _trained_parameters(modules: list[nn.Module]) -> dict[nn.Parameter, str]:

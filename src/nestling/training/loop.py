@@ -46,6 +46,13 @@ def fit(
             :class:`nestling.losses.nested.Parts`, whose losses are logged. With several processes ``model``
             is wrapped, and the batch is the share of this process. If the objective is a module, its
             parameters are trained and saved too.
+
+            A generator function may yield several of them, such as one per granularity. Their sum is
+            minimised, but each is back-propagated before the next is computed, so that one graph is in
+            memory at a time, and a context manager that is open at a ``yield`` stays open during that
+            backward pass. ``model`` is then never wrapped: its methods can be called with several
+            processes too, which average the gradients after the last loss.
+            :class:`nestling.losses.one_encoding.OneEncoding` encodes a batch once for all of them.
         data: see :class:`nestling.training.batches.Batches`.
         config: see :class:`TrainConfig`.
         collate: makes a batch of items, if ``data`` is a data set of items.
@@ -54,7 +61,8 @@ def fit(
             mode. Its values are logged by name; a name like ``ndcg@10@dim=8`` is logged at that granularity.
 
     Raises:
-        ConfigError: for settings that do not work together, or the folder of another run.
+        ConfigError: for settings that do not work together, the folder of another run, or an objective that
+            gives no loss.
         DataError: for data without rows, or columns of different lengths.
         NonFiniteError: if a loss or gradient is NaN or infinite; the message has step and granularity.
         ArtifactError: if the newest checkpoint is damaged.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from nestling.errors import ConfigError, require
 
@@ -45,6 +47,44 @@ def launched() -> Iterator[Any]:
 def is_sharded(accelerator: Any) -> bool:
     """Whether the weights are sharded over the processes (FSDP)."""
     return bool(accelerator.distributed_type.value == "FSDP")
+
+
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Give all processes the values of the first; every process passes the same tensors."""
+    for tensor in tensors:
+        values = tensor.detach().contiguous()
+        torch.distributed.broadcast(values, 0)
+        tensor.detach().copy_(values)
+
+
+def average_gradients(accelerator: Any, parameters: Sequence[nn.Parameter]) -> None:
+    """Replace gradients by their means over the processes; one without a gradient counts as zero.
+
+    Parameters without a gradient in all processes keep none.
+    """
+    if not parameters:
+        return
+    has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.int, device=accelerator.device)
+    for parameter, count in zip(parameters, accelerator.reduce(has, "sum").tolist(), strict=True):
+        if count:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = accelerator.reduce(gradient, "mean")
+
+
+def check_same_names(accelerator: Any, names: Iterable[str]) -> None:
+    """Check that all processes computed the same losses, whose values are averaged in this order.
+
+    Raises:
+        ConfigError: if they did not.
+    """
+    names = list(names)
+    digest = torch.tensor([zlib.crc32("\n".join(names).encode())], device=accelerator.device)
+    if accelerator.gather(digest).unique().numel() > 1:
+        mine = ", ".join(name or "the total" for name in names)
+        raise ConfigError(
+            f"the processes computed different losses in this step; this one {mine}. Sample granularities "
+            "from a seed that all processes share, as the schedules of Nested and OneEncoding do"
+        )
 
 
 @contextmanager
