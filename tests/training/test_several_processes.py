@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from torch.distributed import destroy_process_group, init_process_group
 from torch.multiprocessing import start_processes
 
 from nestling.errors import ConfigError, NonFiniteError
-from nestling.granularity import Nesting
-from nestling.losses import InfoNCE, Nested, Parts
+from nestling.granularity import Granularity, Nesting
+from nestling.losses import InfoNCE, Nested, OneEncoding, Parts
+from nestling.schedules import RandomSome
 from nestling.training import TrainConfig, TrainLog, fit
 from nestling.training.sharded import collect_shards, spread_shards
 from nestling.training.state import pack, unpack
@@ -147,6 +148,74 @@ def fail_in_one(folder: Path) -> None:
 
 def test_a_loss_that_is_nan_in_one_process_stops_both(tmp_path: Path) -> None:
     launch(fail_in_one, tmp_path)
+
+
+class Scales(nn.Module):
+    """An encoder and a head for each number of tokens; a step trains some heads alone."""
+
+    def __init__(self, seed: int, *, norm: bool = False) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(model(seed), nn.BatchNorm1d(8) if norm else nn.Identity()).double()
+        self.heads = nn.ModuleDict({size: model(seed + int(size))[0] for size in "124"})
+
+    def encode(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.encoder(batch["a"])[:, :6]
+
+    def loss(self, features: Tensor, batch: dict[str, Tensor], at: Granularity) -> Tensor:
+        return (self.heads[str(at["tokens"])](features)[:, :6] - batch["b"]).square().mean()
+
+
+def train_scales(seed: int = 0, **changes: Any) -> tuple[Scales, TrainLog]:
+    network = Scales(seed, **changes)
+    objective = OneEncoding(
+        Scales.encode,
+        lambda network, features, batch, at: network.loss(features, batch, at),
+        "tokens=1,2,4",
+        schedule=RandomSome(1),
+    )
+    return network, fit(network, objective, data(), CONFIG)
+
+
+def yield_in_two(folder: Path) -> None:
+    rank = int(os.environ["RANK"])
+    network, log = train_scales(seed=0 if rank == 0 else 5)  # all start from the weights of the first
+    losses = torch.tensor([value for _, value in log.series("loss")], dtype=torch.float64)
+    save(folder, "yielded", weights=all_weights(network), losses=losses)
+    network, _ = train_scales(norm=True)
+    save(folder, "norm", **network.state_dict())
+
+    def one_sided(network: Scales, batch: dict[str, Tensor]) -> Iterator[Tensor]:
+        for at in (Granularity(tokens=1), Granularity(tokens=2)):
+            features = network.encode(batch)
+            yield network.loss(features, batch, at if rank == 0 else Granularity(tokens=1))
+
+    network = Scales(0)
+    fit(network, one_sided, data(), TrainConfig(max_steps=2, batch_size=16))
+    save(folder, "one-sided", **network.state_dict())
+
+    def other_names(network: Scales, batch: dict[str, Tensor]) -> Iterator[Parts]:
+        loss = network.loss(network.encode(batch), batch, Granularity(tokens=1))
+        yield Parts(loss, {Granularity(tokens=1 + rank): loss.detach()})
+
+    with pytest.raises(ConfigError, match=rf"different losses .* the total, tokens={1 + rank}\. Sample"):
+        fit(Scales(0), other_names, data(), CONFIG)
+
+
+def test_an_objective_that_yields_trains_in_two_processes_as_in_one(tmp_path: Path) -> None:
+    """Also if a step trains some weights alone, and the same granularities are sampled everywhere."""
+    launch(yield_in_two, tmp_path)
+    network, log = train_scales()
+    expected = [value for _, value in log.series("loss")]
+    both = [load_file(tmp_path / f"yielded-{rank}.safetensors") for rank in range(WORLD)]
+    assert torch.equal(both[0]["weights"], both[1]["weights"])
+    torch.testing.assert_close(both[0]["weights"], all_weights(network), rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(both[0]["losses"].tolist(), expected, rtol=1e-7, atol=1e-9)
+    for name in ("norm", "one-sided"):
+        first, second = (load_file(tmp_path / f"{name}-{rank}.safetensors") for rank in range(WORLD))
+        assert all(torch.equal(value, second[key]) for key, value in first.items())
+    start = Scales(0).state_dict()
+    assert not torch.equal(first["heads.2.weight"], start["heads.2.weight"]), "one process trained it"
+    assert torch.equal(first["heads.4.weight"], start["heads.4.weight"]), "no process trained it"
 
 
 def train_untold(folder: Path) -> None:

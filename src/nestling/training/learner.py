@@ -277,10 +277,12 @@ def _read_loss(found: Any) -> tuple[Tensor, dict[str, Tensor]]:
     total = getattr(found, "total", found)
     if not isinstance(total, Tensor) or total.ndim or not total.requires_grad:
         given = f"a tensor of shape {tuple(total.shape)}" if isinstance(total, Tensor) else repr(type(total))
-        hint = "; to yield several, make it a generator function" if isinstance(total, Iterator) else ""
+        hint = (
+            "; an objective that yields is itself a generator function" if isinstance(total, Iterator) else ""
+        )
         raise ConfigError(
-            f"the objective must return a scalar loss that depends on the weights, or Parts(total, "
-            f"losses); it returned {given}{hint}"
+            f"the objective must return or yield a scalar loss that depends on the weights, or Parts(total, "
+            f"losses); it gave {given}{hint}"
         )
     losses = {str(at): loss for at, loss in getattr(found, "losses", {}).items()}
     return total, losses | dict(getattr(found, "terms", {}))
