@@ -20,7 +20,7 @@ def run(*arguments: object, **options: Any) -> Result:
 
 
 def answer(*arguments: object) -> Any:
-    """What a command prints as JSON; an error of ours is raised."""
+    """JSON output of a command; an error of ours is raised."""
     result = run(*arguments, "--json")
     if result.exception is not None:
         raise result.exception

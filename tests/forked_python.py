@@ -27,7 +27,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-# What the programs of tests import, but for what starts threads when it is imported.
+# Modules that the programs of tests import, except those that start threads on import.
 _MODULES = (
     *("accelerate", "faiss", "sentence_transformers", "sklearn.linear_model", "torch", "matplotlib.figure"),
     *(

@@ -1,4 +1,4 @@
-"""What several tests share: vectors, a tokenizer, numbers of examples, recall, names of rsatoolbox."""
+"""Shared by several tests: vectors, a tokenizer, numbers of examples, recall, names of rsatoolbox."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_kinds_are_written_in_words(saved: Path, kind: str, words: str) -> None:
 
 @pytest.mark.parametrize("place", ["", "settings"])
 def test_a_name_that_a_newer_version_added_says_how_to_update(tmp_path: Path, place: str) -> None:
-    """What this version does not know is not passed over, as what it means could change the answers."""
+    """Unknown names are refused, since their meaning could change the results."""
     from nestling import AdaptiveIndex
 
     AdaptiveIndex.create(tmp_path / "ix", np.eye(4), plan="flat@full").close()

@@ -1,4 +1,4 @@
-"""What an installation without extras can do, and what it says of the rest: the packages are hidden."""
+"""An installation without extras: working calls, and errors of the others; the packages are hidden."""
 
 from __future__ import annotations
 

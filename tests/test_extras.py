@@ -34,7 +34,7 @@ def project() -> dict[str, list[str]]:
 
 
 def declared(extra: str) -> set[str]:
-    """What an extra itself requires, without what comes by other extras."""
+    """Requirements of an extra itself, without those of the extras it includes."""
     names = {re.match(r"[\w.-]+", line).group() for line in project()[extra]}
     return (names - {"nestling"}) | {package for package, by in INDIRECT.items() if names & set(by)}
 
@@ -51,7 +51,7 @@ def brought(extra: str) -> set[str]:
 
 
 def imports() -> Iterator[tuple[str, str, str | None]]:
-    """Where, which package, and the extra that the line itself names, of every import in src."""
+    """Place, package, and extra named on the line, of every import in src."""
     for path in sorted((ROOT / "src").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             place = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"

@@ -47,7 +47,7 @@ def found(name: str, what: str, column: str = "ratio", key: str = "what") -> flo
 
 
 def speed_up(layers: int) -> float:
-    """How much faster so many of six layers encode; the CSV holds the share of 6 over so many."""
+    """Speed-up of encoding with so many of six layers; the CSV holds the share of 6 over so many."""
     return found("layers", f"speed-up of {layers} of 6 layers over 6/{layers}, short texts") * 6 / layers
 
 

@@ -129,7 +129,7 @@ def dotted(node: ast.expr) -> str:
 
 
 def pickling(tree: ast.AST) -> Iterator[str]:
-    """What in ``tree`` reads or writes pickles."""
+    """Calls and imports in ``tree`` that read or write pickles."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] in PICKLING_MODULES)

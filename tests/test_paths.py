@@ -80,7 +80,7 @@ def test_no_function_makes_a_path_of_what_a_user_gave_but_by_home_path() -> None
 
 
 def saved(home: Path) -> dict[str, Callable[[str], Any]]:
-    """What writes to a path, by name."""
+    """Functions that write to a path, by name."""
     index = AdaptiveIndex.create(home / "made", X, plan="flat@full")
     curve = sweep(lambda x: x, Retrieval(X, X, range(30), k=3), "dim=2,8", resamples=5)
     encoder = open_encoder("wordllama").extract("dim=64")

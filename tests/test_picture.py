@@ -329,7 +329,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-# How colours look to whom a kind of cone is missing: Machado et al. 2009, severity 1.
+# Colours as seen without one kind of cone: Machado et al. 2009, severity 1.
 BLINDNESS = {
     "none": np.eye(3),
     "deuteranopia": np.array(

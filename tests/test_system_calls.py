@@ -201,7 +201,7 @@ SLOW = [collections, an_encoder]
 
 
 def place_of(error: BaseException) -> str:
-    """Where in nestling it came from."""
+    """Place in nestling that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     return [
         f"{Path(each.filename).name}:{each.lineno}" for each in frames if "src/nestling" in each.filename

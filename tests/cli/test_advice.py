@@ -1,4 +1,4 @@
-"""What the command line advises, as typed by somebody who is new to it; nothing is left half said."""
+"""Advice of the command line for commands as a newcomer types them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command cannot do it says at once: before torch is imported, and before anything is encoded."""
+"""Commands refuse impossible requests at once: before torch is imported, and before anything is encoded."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """What the demo makes of them."""
+    """Folder and output of the demo on these pairs."""
     folder = tmp_path_factory.mktemp("demo") / "out"
     result = run("demo", "--pairs", pairs, "--output", folder, "--nesting", "dim=8,32,256")
     assert result.exit_code == 0, talk(result)
@@ -82,7 +82,7 @@ def test_the_demo_measures_chooses_and_searches(demo: tuple[Path, str]) -> None:
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert 'src="http' not in html
-    assert "surely better than" in html  # what the terminal says is in the report
+    assert "surely better than" in html  # the report repeats the verdict of the terminal
     assert "surely better than" in said
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((folder / "curve.json").read_text())

@@ -1,4 +1,4 @@
-"""What Tab completes, in a real bash and without torch."""
+"""Completion by Tab, in a real bash and without torch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ done
 
 @pytest.fixture(scope="module")
 def completed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What bash offers for each line; an import of torch would end the command."""
+    """Completions by bash for each line; an import of torch would end the command."""
     folder = tmp_path_factory.mktemp("completion")
     (folder / "torch.py").write_text("raise SystemExit('torch was imported')\n")
     path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -65,7 +65,7 @@ DatabaseStore.optimize = lambda self: time.sleep(30)
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit code, and the last line of its talk."""
+    """End of a command: its exit code, and the last line of its messages."""
 
     code: int
     last: str
@@ -192,7 +192,7 @@ def test_index_build_and_compact(python: str, vectors: Path, tmp_path: Path) -> 
     plan = ["--plan", "hnsw32@full > int8@full"]
     built = interrupted(python, ["index", "build", vectors, "-o", tmp_path / "index", *plan], "linking")
     assert built.code == 130
-    words = f"what was built of the index is kept in {tmp_path / 'index'}; run it again to resume"
+    words = f"the finished part of the index is kept in {tmp_path / 'index'}; run it again to resume"
     assert built.last == f"nestling: interrupted: {words}"
     assert not (tmp_path / "index" / "nestling.json").exists()
     AdaptiveIndex.create(
@@ -331,7 +331,7 @@ def test_a_collection_keeps_the_vectors_and_what_was_built(python: str, desk: Pa
     build = ["index", "build", desk / "more.csv", "--encoder", "wordllama", "--at", "dim=64", "-o"]
     build += [tmp_path / "made", "--plan", "graph32@full > rerank@full"]
     ended = interrupted(python, build, "linking [1-9]", more=OFTEN_COPIED)
-    words = f"what was built of the index is kept in {tmp_path / 'made' / 'index'}; run it again to resume"
+    words = f"the finished part of the index is kept in {tmp_path / 'made' / 'index'}; run it again to resume"
     assert ended.code == 130
     assert ended.last.startswith(
         f"nestling: interrupted: {words}. {ROWS:,} of {ROWS:,} texts are encoded and "

@@ -1,4 +1,4 @@
-"""What the command line says: flags instead of arguments, letters that cannot be shown, closed pipes."""
+"""Messages of the command line: flags instead of arguments, letters that cannot be shown, closed pipes."""
 
 from __future__ import annotations
 

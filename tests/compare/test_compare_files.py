@@ -18,7 +18,7 @@ X = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
 
 def test_a_file_is_taken_as_it_stands_and_a_folder_by_its_rule(tmp_path: Path) -> None:
     raw = 3 * X
-    raw[0] = 0  # which cosines could not use
+    raw[0] = 0  # cosines could not use it
     np.save(tmp_path / "raw.npy", raw)
     StoredVectors(3 * X, rule=CutRule()).save(tmp_path / "unit")
     found = rdms_of_files([tmp_path / "raw.npy", tmp_path / "unit"], "euclidean")

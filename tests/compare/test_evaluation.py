@@ -247,7 +247,7 @@ def test_the_variance_of_a_mean_over_both_factors_is_right() -> None:
     for _ in range(300):
         x = rng.normal(size=(rows, 1)) + 2 * rng.normal(size=columns) + 3 * rng.normal(size=(rows, columns))
         by_row, by_column = x.mean(axis=1), x.mean(axis=0)
-        # What endless bootstraps give: variances of means of draws with replacement.
+        # Limit of many bootstraps: variances of means of draws with replacement.
         subjects, stimuli = by_row.var() / rows, by_column.var() / columns
         rest = (x - by_row[:, None] - by_column + x.mean()).var() / (rows * columns)
         found.append(two_factor_variance(subjects + stimuli + rest, subjects, stimuli, rows, columns))

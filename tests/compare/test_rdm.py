@@ -135,7 +135,7 @@ def test_a_shift_of_all_entries_changes_nothing(x: np.ndarray, metric: str, shif
 
 
 def test_near_patterns_keep_seven_digits() -> None:
-    """Where the lengths cancel in the products: groups a millionth of their distance wide, far from 0."""
+    """Lengths that cancel in the products: groups a millionth of their distance wide, far from 0."""
     generator = np.random.default_rng(0)
     centres = generator.normal(size=(40, 1, 60)) + 1e3
     x = (centres + 1e-6 * generator.normal(size=(40, 5, 60))).reshape(200, 60)

@@ -1,4 +1,4 @@
-"""What a column of a file is: by what its texts say in CSV, by its types in JSON and parquet."""
+"""Types of columns: found from the texts in CSV, declared in JSON and parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the columns of a table are: found, named, or refused by line."""
+"""Roles of the columns of a table: found, named, or refused by line."""
 
 from __future__ import annotations
 

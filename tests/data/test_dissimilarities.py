@@ -36,7 +36,7 @@ def test_the_real_matrices(
     rdms = RDMs.of(found)
     np.testing.assert_array_equal(rdms.squares(), found.squares)
     assert rdms.labels == found.labels
-    if part == "models":  # what the docstring says of the order of the pictures
+    if part == "models":  # the docstring gives the order of the pictures
         animacy = rdms.where(name="animacy").squares()[0]
         assert not animacy[:48, :48].any()
         assert not animacy[48:, 48:].any()

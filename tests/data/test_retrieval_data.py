@@ -266,7 +266,7 @@ def test_one_bad_record_refuses_no_published_set(published: Path) -> None:
 
 
 def test_figures_are_those_of_trec_eval(published: Path) -> None:
-    """What cannot be found counts as relevant in recall and in the ideal of nDCG; by hand, with k = 3."""
+    """Documents that cannot be found count as relevant in recall and in ideal nDCG; by hand, with k = 3."""
     task = Retrieval.from_data(read_beir(published), k=3, measures=("ndcg", "recall", "map", "mrr"))
     axes = np.eye(6)
     encoded = {

@@ -1,4 +1,4 @@
-"""What ``fit`` reports of a map: against plain loops, and how often it is right."""
+"""Reports of ``fit``: against plain loops, and their coverage."""
 
 from __future__ import annotations
 

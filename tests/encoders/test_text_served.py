@@ -1,4 +1,4 @@
-"""What inference servers make of saved text encoders, held to plain readers that go by their sources."""
+"""Vectors of inference servers from saved text encoders, against plain readers that follow their sources."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def vllm(folder, **_):
     modules = json.loads((folder / "modules.json").read_text())
     kinds = [module["type"].removeprefix(OLD) for module in modules]
     path = folder / modules[kinds.index("Pooling")]["path"] / "config.json"
-    mode = "CLS"  # what its BERT falls back to
+    mode = "CLS"  # the fallback of its BERT
     for key, value in json.loads(path.read_text()).items():
         named = value if key == "pooling_mode" and isinstance(value, str) else key if value is True else ""
         found = named.removeprefix("pooling_mode_").split("_")[0].replace("lasttoken", "last").upper()

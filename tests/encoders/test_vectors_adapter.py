@@ -170,7 +170,7 @@ def test_before_training_it_is_the_principal_axes():
 
 @pytest.mark.parametrize("kind", ["vectors", "pairs", "labels"])
 def test_what_is_held_out_teaches_nothing(kind):
-    """Where every direction is alike no map pays; the rows that are found are a sample too, so not 95 %."""
+    """If all directions are alike no map pays; the rows that are found are a sample too, so not 95 %."""
     gains, warned = [], 0
     for seed in range(12):
         rng = np.random.default_rng(seed)
@@ -207,7 +207,7 @@ def test_training_never_leaves_it_worse_than_the_principal_axes(lr, kind):
     adapter = NestedAdapter(SIZES, epochs=20, batch_size=64, lr=lr, hidden=16)
     adapter.fit(x, noise if kind == "labels" else None)
     assert sum(adapter.losses_after_.values()) <= sum(adapter.losses_before_.values())
-    # What is reported is the loss of what is kept.
+    # The report gives the loss of the kept map.
     logged = [adapter.log_.series("held_out_loss", str(g)) for g in SIZES]
     totals = [sum(value for _, value in step) for step in zip(*logged, strict=True)]
     assert sum(adapter.losses_after_.values()) == pytest.approx(
@@ -271,7 +271,7 @@ def test_groups_are_held_out_together():
         assert not set(groups[one]) & set(groups[other])
     assert sum(map(len, parts)) == 500
     assert all(50 <= len(part) < 200 for part in parts[1:])
-    two = groups > "c"  # which leave none for a report
+    two = groups > "c"  # these leave none for a report
     parts = Examples.read(x, None, None, two).divide(rng, most=1000)
     assert (len(parts.training) + len(parts.checking), len(parts.reporting)) == (500, 0)
     with pytest.raises(DataError, match="cannot be divided"):

@@ -226,7 +226,7 @@ def test_the_map_as_a_layer_of_torch():
 
 @pytest.fixture
 def compared(monkeypatch):
-    """What the reports of this test were made from: the map, and the rows that were held out."""
+    """Inputs of the reports of this test: the map, and the rows held out."""
     seen = []
 
     def spy(transform, held, nesting, rule):
@@ -268,7 +268,7 @@ def test_the_report_is_of_rows_that_did_not_teach_it(center, paired, compared):
     everything, _ = axes(np.concatenate(both).astype(np.float64))
     reported = transform(held.x)
     np.testing.assert_allclose(up_to_sign(reported, (held.x - mean) @ others.T), 1, atol=1e-6)
-    # What is kept is of all rows, the held-out ones too.
+    # The kept map is fitted on all rows, the held-out ones too.
     np.testing.assert_allclose(up_to_sign(rotation.components_.T, everything.T), 1, atol=1e-9)
     assert up_to_sign(rotation.components_.T, others.T).min() < 1 - 1e-6
     assert rotation.n_samples_seen_ == 700 * len(both)

@@ -1,4 +1,4 @@
-"""What an earlier version saved is opened, and answers as it did then; ``write.py`` says how it was made."""
+"""Files of an earlier version are opened, and give the results of that version; ``write.py`` made them."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ NAMES = sorted(json.loads(ANSWERS.read_text())) if ANSWERS.exists() else []
 
 
 def answer(path):
-    """What a golden file holds and answers, as JSON values."""
+    """Contents and results of a golden file, as JSON values."""
     found = (index if path.name.startswith("index-") else OTHERS[path.name])(path)
     return json.loads(json.dumps(found))
 

@@ -58,5 +58,5 @@ def one_of_two(rank: int, port: int, folder: str) -> None:
 
 if __name__ == "__main__":
     one_of_two(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
-    gc.collect()  # what is left of the wrappers holds the group, whose threads abort a closing interpreter
+    gc.collect()  # leftovers of the wrappers hold the group, whose threads abort a closing interpreter
     destroy_process_group()

@@ -70,7 +70,7 @@ MANY = (
 
 
 class Page(HTMLParser):
-    """What a page holds; its tags must close."""
+    """Contents of a page; its tags must close."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -346,7 +346,7 @@ def test_a_browser_shows_all_of_it(tmp_path: Path, width: int, metrics: tuple[st
     assert not found["overflows"]
     for table in found["tables"]:
         assert table["focused"]
-        assert table["hint"] or not table["scrolls"]  # what does not fit is announced
+        assert table["hint"] or not table["scrolls"]  # a wide table is announced
     assert found["tables"][0]["scrolls"] == (width < 1000 or len(metrics) > 3)
     assert found["tables"][0]["scrolls"] == found["tables"][0]["hint"]
     for places in found["labels"]:

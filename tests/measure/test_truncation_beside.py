@@ -1,4 +1,4 @@
-"""What was trained for its sizes stands beside the plain truncation of what it was trained from."""
+"""Nested models are shown beside the plain truncation of their starting point."""
 
 from __future__ import annotations
 

@@ -175,6 +175,6 @@ def test_a_model_without_known_layers_is_refused() -> None:
 def test_a_forward_that_was_patched_and_put_back_is_cut_too() -> None:
     model = make("Bert")
     wanted = states(LayerStack(model).first(2))
-    model.forward = model.forward  # what a wrapper leaves behind when it restores the method
+    model.forward = model.forward  # as a wrapper leaves it when it restores the method
     assert torch.equal(states(LayerStack(model).first(2)), wanted)
     assert len(LayerStack(model).recorded(2)[1]) == 0

@@ -175,7 +175,7 @@ def test_rows_and_queries_of_a_seed_are_distinct():
 
 def test_a_learned_rotation_keeps_what_is_nearest():
     plain = random_texts()
-    plain = replace(plain, rows=plain.rows[:, ::-1].copy())  # what matters stands last
+    plain = replace(plain, rows=plain.rows[:, ::-1].copy())  # the important entries are last
     turned = replace(plain, nesting="dim=4..32")
     cosines = []
     for texts in (plain, turned):
@@ -255,7 +255,7 @@ def test_points_are_chosen_with_the_tuning_queries_alone():
 
 def test_cutting_later_is_told_from_rebuilding():
     assert adanns.needs_no_rebuild(known_problem(FORWARD, BACKWARD), 0)[0] >= 0
-    # What tells the classes apart stands last: lists by all entries know it, lists by a prefix do not.
+    # The entries that separate the classes are last: lists by all entries know it, lists by a prefix do not.
     _, figures = adanns.needs_no_rebuild(known_problem(BACKWARD, FORWARD), 0)
     assert max(map(abs, figures.values())) > 0
 

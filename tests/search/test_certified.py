@@ -143,7 +143,7 @@ def adversarial(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 def test_is_exact_on_anything(data: st.DataObject) -> None:
     vectors, queries = adversarial(data.draw)
     rule, metric = data.draw(st.sampled_from(SPACES))
-    if rule.after == "l2":  # what has no direction is refused, see below
+    if rule.after == "l2":  # rows without a direction are refused, see below
         vectors, queries = (
             x[np.linalg.norm(x.astype(np.float64), axis=1) > 1e-12] for x in (vectors, queries)
         )

@@ -110,7 +110,7 @@ def test_a_build_interrupted_anywhere_goes_on_to_the_same_result(
 
 
 def tear(folder: Path) -> None:
-    """What a crash leaves: half a block that nobody noted, and a file that was not renamed yet."""
+    """Leave the files of a crash: half a block that nobody noted, and a file that was not renamed yet."""
     done = json.loads((folder / "build.json").read_text())["done"]
     for name in ("codes", "codes_as_read", "lists"):
         path = folder / f"{name}.npy"

@@ -198,7 +198,7 @@ def test_filters(tmp_path: Path) -> None:
     with create(tmp_path / "named", data[:3], ["a", "b", "c"]) as index:
         assert index.search(data[:1], 3, filter={"b", "c"}).ids[0].tolist()[2] == ""
         index.add(data[3:5], ["0", "e"])
-        index.update(data[:1], ["a"])  # which goes to the end
+        index.update(data[:1], ["a"])  # it goes to the end
         flags = np.isin(index.ids(), ["0", "a", "c"])
         hits, same = index.search(queries, 4, filter=flags), index.search(queries, 4, filter=["0", "a", "c"])
         np.testing.assert_array_equal(hits.ids, same.ids)
@@ -409,7 +409,7 @@ def test_identity_is_asked_for(tmp_path: Path) -> None:
         AdaptiveIndex.open(tmp_path / "index", encoder="wordllama")
     with pytest.raises(ConfigError, match=r"built with .*nestling index build"):
         AdaptiveIndex.open(tmp_path / "index", rule=RAW, read_only=True)
-    AdaptiveIndex.open(tmp_path / "index").close()  # what was refused holds no lock
+    AdaptiveIndex.open(tmp_path / "index").close()  # a refused call holds no lock
 
 
 def test_stored_vectors_say_what_they_are(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_compaction_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was built is kept for the next attempt, and not mistaken for something else."""
+    """The finished part is kept for the next attempt, and not mistaken for another build."""
     from nestling.search.stages.kinds import ivf
 
     def interrupted(*_: object) -> None:

@@ -22,7 +22,7 @@ from nestling.storage.durable import write_all
 
 DIM, ROWS, FILES = 8, 12, (writer.__file__, log.__file__)
 DATA = np.random.default_rng(0).normal(size=(ROWS + 40, DIM)).astype(np.float32)
-# What changes the disk and memory, and what puts them right; a break elsewhere comes before or after these.
+# Calls that change the disk and memory, or repair them; a break elsewhere comes before or after these.
 SECTIONS = {
     *("_append", "_commit", "_in_one", "_interrupts_told", "_changing"),  # of the writer
     *("append", "_write_mark", "_restore"),  # of the log

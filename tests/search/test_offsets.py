@@ -1,4 +1,4 @@
-"""What all vectors have in common must not cost recall: embeddings of real models lie in a narrow cone."""
+"""A common offset of all vectors must not cost recall: embeddings of real models lie in a narrow cone."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def _told(index: AdaptiveIndex) -> tuple:
 
 
 def _exported(index: AdaptiveIndex) -> dict:
-    """What goes into a database."""
+    """Rows as exported to a database."""
     return {
         name: [(field, repr(value)) for field, value in metadata.items()]
         for batch in _Source.of(index, 7).batches
@@ -139,7 +139,7 @@ def test_whole_numbers_that_no_float_holds_stay(tmp_path):
         assert (made.fields, len(made)) == ({"n": "int"}, 2)
         made.add(X[2:3], ["c"], {"n": [4.0]})  # as data frames write a whole number
         assert made.fields_of(["c"]) == [{"n": 4}]
-        made.update(None, ["a"], {"n": [0.5]})  # which takes it away
+        made.update(None, ["a"], {"n": [0.5]})  # this replaces the long number
         assert made.fields_of(["a", "b"]) == [{"n": 0.5}, {"n": 1.0}]
         with pytest.raises(DataError, match="row 0: 9007199254740993 has more digits"):
             made.add(X[3:4], ["d"], {"n": [2**53 + 1]})

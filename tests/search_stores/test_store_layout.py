@@ -1,4 +1,4 @@
-"""What a table keeps of what it was made for."""
+"""Layouts that tables store and give back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is PostgreSQL's own: one statement, the index it uses, codes, connections and names."""
+"""Particulars of PostgreSQL: one statement, the index it uses, codes, connections and names."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_ids_are_those_of_stored_vectors_in_half_precision(engine: Any) -> None:
     local = STORED.extract("dim=64,bits=16")
     expected = nearest(QUERIES, local.matrix(), K)
     found = store.search(QUERIES, K, shortlist=None)
-    if engine.kind != "qdrant":  # which rounds queries too, and may swap two rows
+    if engine.kind != "qdrant":  # Qdrant rounds queries too, and may swap two rows
         assert [hits.ids for hits in found] == expected.indices.tolist()
     of_rows = cut(QUERIES, 64) @ local.matrix().T
     scores = np.stack([of_rows[row, hits.ids] for row, hits in enumerate(found)])

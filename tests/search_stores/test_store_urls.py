@@ -15,7 +15,7 @@ from nestling.errors import ArtifactError, ConfigError, MissingExtraError, Nestl
 from nestling.granularity import Nesting
 from nestling.search.stores import Layout, create_store, open_store
 
-SECRET = "hunter2"  # what no message may say
+SECRET = "hunter2"  # no message may contain it
 LAYOUT = Layout(Nesting.chain(dim=(8, 16)), 8)
 SERVERS = ("postgres://user@{}/db/docs", "qdrant://{}/docs", "milvus://{}/docs")
 

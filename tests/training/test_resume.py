@@ -78,7 +78,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def whole(one_thread: None) -> tuple[dict[str, Tensor], TrainLog]:
-    """What a run gives that nothing stops."""
+    """Weights and log of an uninterrupted run."""
     model, objective, data = start()
     log = fit(model, objective, data, CONFIG)
     return final_state(model, objective), log

@@ -88,7 +88,7 @@ def launch(job: Callable[[Path], None], folder: Path, *, told: bool = True) -> N
 def _one(rank: int, job: Callable[[Path], None], folder: str, port: int, told: bool) -> None:
     from accelerate.state import PartialState
 
-    PartialState._reset_state()  # what this process inherited from its parent by the fork
+    PartialState._reset_state()  # the state that this process inherited by the fork
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
     if told:

@@ -23,7 +23,7 @@ ROWS = np.random.default_rng(0).normal(size=(600, 8)).astype(np.float32)
 
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is scanned for NaN and infinity from now on, wherever it is."""
+    """One entry for each scan of ``ROWS`` for NaN and infinity from now on."""
     import nestling.search.exact.neighbours as exact
     import nestling.search.index.intake as intake
     import nestling.vectors.vectors_like as given

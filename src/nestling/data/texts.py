@@ -24,9 +24,8 @@ class TextFile:
 
     Args:
         path: a ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet`` or ``.txt`` file (one text per line), as
-            :func:`~nestling.data.tables.table.read_table` reads it; ``-`` is standard input. What comes
-            through a
-            pipe and is neither JSON lines nor parquet is one text per line, or CSV where ``text`` is named.
+            :func:`~nestling.data.tables.table.read_table` reads it; ``-`` is standard input. Piped
+            data that are not JSON lines or parquet are one text per line, or CSV where ``text`` is named.
         text: its column; by default the only one, or the first of ``text``, ``content``, ``body``, ...
         may_be_blank: take blank texts too, as ``""``; they are refused by default.
 

@@ -1,4 +1,4 @@
-"""References to encoders, as ``NAME@sha256:DIGEST``: how to open one, and its identity.
+"""References to encoders, as ``NAME@sha256:DIGEST``: opening one, and its identity.
 
 Either part may be missing. A name is the argument of ``nestling encode``: ``wordllama``, a folder, a model of
 the hub. The digest is that of the manifest of a saved folder: the same encoder has the same one, wherever its

@@ -1,4 +1,4 @@
-"""The plan of a sweep: what is encoded, what each granularity is cut from, and what it costs."""
+"""The plan of a sweep: inputs to encode, source of each granularity, and costs."""
 
 from __future__ import annotations
 

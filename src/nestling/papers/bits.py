@@ -1,4 +1,4 @@
-"""Dims or bits: how many bytes a vector needs. The claims are our own; no paper makes them.
+"""Dims or bits: bytes that a vector needs. The claims are our own; no paper makes them.
 
 Vectors are paid for in bytes: ``dim x bits / 8``. One code of 8 bits an entry is stored
 (:class:`nestling.bits.BitCode`), and its leading entries in their leading bits are searched. Queries stay

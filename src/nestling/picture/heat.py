@@ -14,7 +14,7 @@ from nestling.errors import require
 from nestling.picture.axes import as_they_are, quantity_of, tag, title_of
 
 Labels = tuple[str, Sequence[object]]
-"""What an axis is called, and its places in order."""
+"""Name of an axis, and its places in order."""
 
 _COLOURS = "viridis"  # even steps to the eye, for colour-blind readers and in grey, too
 _MISSING = "#d0d0d0"

@@ -42,4 +42,4 @@ def look_of(number: int) -> Look:
 
 
 LOOKS = len(COLOURS) * len(MARKERS)
-"""How many series look different."""
+"""Number of series that look different."""

@@ -38,7 +38,7 @@ _MARKS: dict[str, tuple[bytes, ...]] = {
     ".md": (b"nestling",),
     ".toml": (b"# nestling",),
 }
-"""What a file of results holds that nestling wrote, by its kind."""
+"""Contents of the result files of nestling, by their kind."""
 
 
 class FileRecord(SavedFields):

@@ -237,7 +237,7 @@ class ResumableArrays:
             raise
         except OSError as error:
             raise StorageError(
-                f"{self.folder} could not be written: {error.strerror or error}. What was built is kept; "
+                f"{self.folder} could not be written: {error.strerror or error}. The finished part is kept; "
                 "make room and build again, which resumes there"
             ) from error
 

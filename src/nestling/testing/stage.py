@@ -161,7 +161,7 @@ def cost(example: StageExample) -> None:
         if more.mflops < less.mflops or more.bytes_read < less.bytes_read:
             raise LawError(f"cost: {plan} costs {more} where more is read than for {less}")
     if example.engines[0].cost().bytes_stored <= 0:
-        raise LawError(f"cost: what was built of {plan} takes no bytes")
+        raise LawError(f"cost: the index built by {plan} takes no bytes")
 
 
 def refusal(example: StageExample) -> None:

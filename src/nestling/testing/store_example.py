@@ -35,7 +35,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class StoreExample:
-    """A store under test: how to create it, open it again and write to it from outside.
+    """A store under test, with functions that create it, open it again and write to it from outside.
 
     Args:
         make: called with a name and the fields of a layout (``nesting``, ``shortlist_dim``, ``rule``, ...),

@@ -66,7 +66,7 @@ def read_vector_file(
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
 _KINDS = {b"\x93NUM": ".npy", b"PAR1": ".parquet"}
-"""What comes through a pipe, by its first bytes."""
+"""Kinds of piped files, by their first bytes."""
 
 
 def _read_npy(file: InputFile) -> Vectors:

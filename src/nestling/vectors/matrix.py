@@ -14,7 +14,7 @@ from nestling.process.blocks import blocks
 
 Vectors: TypeAlias = NDArray[np.floating[Any]]
 Sizes: TypeAlias = AnyNesting | None
-"""What a ``nesting`` argument accepts: a nesting, its text, its sizes on the axis ``dim``, or None."""
+"""A ``nesting`` argument: a nesting, its text, its sizes on the axis ``dim``, or None."""
 
 _SMALLEST_DIM = 8
 _ENTRIES_AT_A_TIME = 1 << 22

@@ -1,4 +1,4 @@
-"""Folders that hold an index of vectors, or a collection of texts: how they are opened and shown."""
+"""Folders that hold an index of vectors, or a collection of texts: opening and display."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bootstrap of model comparisons over stimuli, subjects or both, in batches of draws.
 
-A draw of stimuli is a weight for every pair: how often one of its stimuli was drawn times how often the other
-was. A repeated stimulus makes pairs of itself with itself, which get no weight. A draw of subjects is a
+A draw of stimuli is a weight for every pair: the number of draws of one stimulus times that of the other. A
+repeated stimulus makes pairs of itself with itself, which get no weight. A draw of subjects is a
 weight for every subject; the matrices of a subject stay together.
 """
 
@@ -105,7 +105,7 @@ def two_factor_variance(
     """Variance over new subjects and new stimuli, from those of three bootstraps.
 
     Resampling both counts the variance of single entries three times, resampling one factor counts it once;
-    each is too small by ``(size - 1) / size``. What comes out is kept between the larger of both factors
+    each is too small by ``(size - 1) / size``. The result is kept between the larger of both factors
     alone and that of resampling both.
 
     Source: Schütt et al. 2023, correction of the two-factor bootstrap.

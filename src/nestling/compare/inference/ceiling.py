@@ -128,13 +128,13 @@ class Pools:
         """Of each subject with the pool of the others, and with that of all, ``Float[subjects]`` each.
 
         Args:
-            counts: ``Float[subjects]``: how often each counts in a pool; where no others do, there is NaN.
+            counts: ``Float[subjects]``: weight of each in a pool; NaN where no others have any.
         """
         others = counts * (1 - np.eye(len(counts)))
         pooled = np.concatenate([others, counts[None]]) @ self.means
         if self.chosen.whole:
             pooled[:, self.missing] = np.nan
-        if self.chosen.by_order:  # sums of ranks: what is equal must not differ by rounding
+        if self.chosen.by_order:  # sums of ranks: equal ones must not differ by rounding
             pooled = np.round(pooled, 6)
         found = self.values(pooled)
         return np.where(others.any(axis=1), np.diagonal(found), np.nan), found[-1]

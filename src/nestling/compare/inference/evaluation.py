@@ -201,7 +201,7 @@ def evaluate(
         data: RDMs of subjects, or ``Float[m, n(n-1)/2]``, over the same stimuli.
         method: a similarity of :func:`~nestling.compare.similarity.comparators.compare` that matrices can
             be pooled by.
-        over: ``"both"``: what is said holds for other subjects and other stimuli; ``"subjects"``: for these
+        over: ``"both"``: conclusions hold for other subjects and other stimuli; ``"subjects"``: for these
             stimuli; ``"stimuli"``: for these subjects.
         subject: the label that names a matrix's subject, or one value per matrix; None: all differ.
         draws: at least 2; 1000 are usual.

@@ -59,7 +59,7 @@ def permute_stimuli(
 ) -> PermutationTest:
     """Are matrices related at all? The stimuli of ``a`` are permuted, rows and columns alike.
 
-    Says nothing of other subjects or stimuli than these. What can be done to a matrix alone is done once.
+    Says nothing of other subjects or stimuli than these. Work on single matrices is done once.
 
     Args:
         a: RDMs, or ``Float[m, n(n-1)/2]``, without missing pairs.

@@ -94,7 +94,7 @@ def _read(name: str, given: object, count: int) -> tuple[Label, ...]:
 
 
 def _plain(name: str, value: object) -> Label:
-    """A label that a manifest can hold: what numpy wraps is unwrapped."""
+    """A label that a manifest can hold; numpy's scalars become Python's."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value

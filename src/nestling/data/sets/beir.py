@@ -62,7 +62,7 @@ def _beside(root: Path, name: str) -> Path | None:
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
-    """Judgements: which documents answer which query, and how well.
+    """Judgements: grades of documents for each query.
 
     Plain files have TREC's four columns (query, iteration, document, grade) or BEIR's three (query, document,
     grade), divided by tabs or blanks, with or without a line of names. CSV is read in the same order; it and

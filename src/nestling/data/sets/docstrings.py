@@ -154,7 +154,7 @@ def _cached(folders: Sequence[Path], files: Sequence[SourceFile], workers: int |
     if folder.exists():
         try:
             return TextPairs.load(folder)
-        except ArtifactError:  # damaged: what can be made again is not worth an error
+        except ArtifactError:  # damaged: it can be made again, so no error
             shutil.rmtree(folder, ignore_errors=True)
     pairs = _collect(files, workers)
     try:

@@ -81,7 +81,7 @@ class TableFile:
             id_column: the one that holds the ids; by default the one called ``id`` or ``_id``, if there is
                 one; ``""`` is none.
             fields: the other columns to keep; by default all whose values a field can hold.
-            id_kind: ``"int"`` or ``"text"``, what the ids are; by default whole numbers if all of them are.
+            id_kind: type of the ids, ``"int"`` or ``"text"``; by default whole numbers if all of them are.
             has_texts: whether one of the columns holds texts.
             read: reader of the file, some thousands of records at a time.
 

@@ -42,7 +42,7 @@ _MARKS = {
     b"\xfe\xff": "utf-16",
 }
 _COPIES: dict[Hashable, IO[bytes]] = {}
-"""What came out of pipes, which can be read only once; the files go with the process."""
+"""Copies of piped data, which can be read only once; the files go with the process."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def read_table(path: str | Path, is_header: IsHeader = names_columns, *, kind: s
     names of ids and texts, and those whose names end in ``id``, stay as they are.
 
     Args:
-        path: of the file. What comes through a pipe is JSON lines or parquet if it begins like that, else
+        path: of the file. Piped data are JSON lines or parquet if they begin like that, else
             CSV or TSV.
         is_header: tells otherwise whether the fields of a first line name columns.
         kind: the suffix as which to read it, whatever its name says.

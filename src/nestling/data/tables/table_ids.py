@@ -15,7 +15,7 @@ from nestling.data.tables.table import Table
 from nestling.errors import ConfigError, DataError, unknown
 
 IdKind: TypeAlias = Literal["int", "text"]
-"""What ids of a file are."""
+"""Types of ids in a file."""
 
 
 def check_id_kind(kind: Any) -> None:

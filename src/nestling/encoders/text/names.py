@@ -1,4 +1,4 @@
-"""Names of text models: which are bundled, and checks of a name before torch is imported."""
+"""Names of text models: the bundled ones, and checks of a name before torch is imported."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class TrainedFrom:
 
     Args:
         encoder: the name or folder of the encoder whose weights were trained on.
-        modules: in place of it, how many modules of the model are the encoder under a map.
+        modules: in place of it, the number of modules of the model that are the encoder under a map.
     """
 
     encoder: str = ""

@@ -1,4 +1,4 @@
-"""A graph of rows with 2-bit codes: how it is built and searched, and its candidates ranked."""
+"""A graph of rows with 2-bit codes: building, search, and ranking of candidates."""
 
 from nestling.kernels.dispatch import backend
 from nestling.kernels.graph import native, numpy

@@ -49,7 +49,7 @@ class EncodedQueries:
         codes: ``Int8[queries, 4 * stride]``, -127 to 127, zero where codes of rows hold a factor or bias.
         sums: ``Int32[queries]``: sum of each query's codes.
         scales: ``Float32[queries]``: the step that a code is multiplied by.
-        weights: ``Float32[queries]``: what the bias of a row is multiplied by, if rows have one.
+        weights: ``Float32[queries]``: factor of the bias of a row, if rows have one.
     """
 
     codes: Whole
@@ -67,8 +67,8 @@ class CentredQueries(NamedTuple):
 
     Attributes:
         rows: ``Float64[queries, dim]``.
-        weights: ``Float64[queries]``: what the bias of a row is multiplied by.
-        factors: ``Float64[queries]``: what queries were multiplied by before the mean was subtracted.
+        weights: ``Float64[queries]``: factor of the bias of a row.
+        factors: ``Float64[queries]``: factor of the queries before the mean was subtracted.
     """
 
     rows: Doubles
@@ -124,7 +124,7 @@ class WholeRows:
 
     Args:
         values: ``Int8[rows, dim]``, ``dim`` a multiple of 64.
-        scales: ``Float32[rows]``: what a code is multiplied by.
+        scales: ``Float32[rows]``: factor of a code.
         norms: ``Float32[rows]``: squared lengths.
     """
 
@@ -139,7 +139,7 @@ class Residuals:
 
     Args:
         values: ``Int8[rows, columns of the encoder]``.
-        steps: ``Float32[rows]``: what a code is multiplied by.
+        steps: ``Float32[rows]``: factor of a code.
     """
 
     values: Whole

@@ -36,7 +36,7 @@ def encode(encoder: QueryEncoder, rows: Doubles, weights: Doubles) -> EncodedQue
     Args:
         encoder: the rotation.
         rows: ``Float64[queries, entries]``, finite; at most as many entries as the rotation takes.
-        weights: ``Float64[queries]``: what the biases of rows are multiplied by.
+        weights: ``Float64[queries]``: factors of the biases of rows.
     """
     largest = np.maximum(np.abs(rows).max(axis=1), _TINY)
     units = (rows / largest[:, None]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The arrays of nested codes: what turns entries into codes, planes of bits, slices of codes."""
+"""The arrays of nested codes: cells of entries, planes of bits, slices of codes."""
 
 from __future__ import annotations
 

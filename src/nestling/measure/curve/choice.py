@@ -20,7 +20,7 @@ _LIMITS: dict[CostName, str] = {
     "flops": "max_flops",
     "model_bytes": "max_model_bytes",
 }
-"""What the limit on a cost is called."""
+"""Name of the limit on each cost."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from nestling.vectors.prefix import prepare
 Thresholds = Mapping[str, tuple[float, float]]
 
 THRESHOLDS: Thresholds = {"rank": (0.0, 1.0), "topology": (0.4, 0.6), "local": (0.0, 0.1)}
-"""What is measured by default: all distances, who is near and who is far, and the smallest distances."""
+"""Default metrics: all distances, who is near and who is far, and the smallest distances."""
 
 _NEIGHBOURS = "neighbours"
 _FEWEST = 3

@@ -112,7 +112,7 @@ class CertifiedScan:
         Args:
             vectors: ``Float[rows, dim]``, kept and read again when searching (float32 or float16, which
                 may be a memory map; anything else is copied as float32).
-            rule: with ``l2`` after the cut similarities are cosines. What comes before a cut must have
+            rule: with ``l2`` after the cut similarities are cosines. The step before a cut must have
                 been done to vectors and queries.
             metric: ``"dot"`` or ``"euclidean"``.
             code: ``"int4"``.

@@ -245,7 +245,7 @@ class Engine:
 
 
 def _cut_pipeline(built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space, dim: int) -> Pipeline:
-    """The stages at one size, from what was built for all of them."""
+    """The stages at one size, from the arrays of all sizes."""
     return Pipeline(Built(built.cut(dim), built, arrays, vectors, space))
 
 

@@ -35,7 +35,7 @@ Codes = NDArray[np.uint8]
 def view(array: NDArray[Any]) -> Any:
     """A faiss vector over the memory of ``array`` (uint8 or int32), which the caller keeps alive.
 
-    faiss copies views as views: what is assigned this way costs no memory, and memory maps are read only
+    faiss copies views as views: an assigned view costs no memory, and memory maps are read only
     where a search touches them.
     """
     kind = faiss.MaybeOwnedVectorUInt8 if array.dtype == np.uint8 else faiss.MaybeOwnedVectorInt32

@@ -35,7 +35,7 @@ def share_as_near(distances: ArrayLike, kth: ArrayLike, allowance: ArrayLike, k:
         distances: ``Float[queries, found]`` of different rows that were found, or similarities with their
             sign changed; nan where none was.
         kth: ``Float[queries]``, that of the k-th nearest.
-        allowance: ``Float[queries]`` or a number: what rounding may add.
+        allowance: ``Float[queries]`` or a number: largest rounding error.
         k: number of neighbours to be found.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The geometry of a search: how prefixes are prepared and how distances become scores."""
+"""The geometry of a search: preparation of prefixes, and scores from distances."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Space:
 
     @property
     def similarity(self) -> str:
-        """``"cosine"``, ``"dot"`` or ``"euclidean"``: what orders rows."""
+        """``"cosine"``, ``"dot"`` or ``"euclidean"``, which orders rows."""
         return "cosine" if self.is_normalised else self.metric
 
     @property

@@ -17,7 +17,7 @@ Doubles = NDArray[np.float64]
 Links = NDArray[np.int32]
 
 _DIRECTIONS = 8
-# Shares of the distance between most rows: what counts as equal, and the cells in which that is looked for.
+# Shares of the distance between most rows: tolerance of equal rows, and width of the cells that hold them.
 _TOLERANCE, _CELL = 4e-3, 1 / 4
 _PASSES = 16
 _FARTHEST = 1 << 52

@@ -80,7 +80,7 @@ def open_index(
 
 @contextmanager
 def new_folder(root: Path) -> Iterator[WriterLock]:
-    """A folder that the caller fills, locked. What an interrupted attempt left in it is removed first.
+    """A folder that the caller fills, locked. The files of an interrupted attempt are removed first.
 
     Raises:
         ArtifactError: if it holds anything else.
@@ -106,7 +106,7 @@ def new_folder(root: Path) -> Iterator[WriterLock]:
     except BaseException as error:
         _leave(root, lock, is_new=is_new, resume=not isinstance(error, Exception))
         if isinstance(error, KeyboardInterrupt) and is_being_built(root / SEGMENTS / segment_name(1)):
-            error.add_note(f"what was built of the index is kept in {root}; run it again to resume")
+            error.add_note(f"the finished part of the index is kept in {root}; run it again to resume")
         raise
 
 

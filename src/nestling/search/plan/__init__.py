@@ -1,4 +1,4 @@
-"""Plans: which prefix and code each stage of an index reads, what a query costs, what was measured."""
+"""Plans: prefix and code of each stage of an index, cost of a query, measurements."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Plans: which prefix and code each stage of an index reads, and what a query then costs."""
+"""Plans: prefix and code of each stage of an index, and cost of a query."""
 
 from __future__ import annotations
 

@@ -105,9 +105,9 @@ class Stage(ABC):
     """
 
     name: ClassVar[str]
-    """How plans write it."""
+    """Its name in plans."""
     parameters: ClassVar[tuple[str, ...]] = ()
-    """What it reads of a point: some of ``"nprobe"`` and ``"ef"``."""
+    """Parameters of a point that it reads: some of ``"nprobe"`` and ``"ef"``."""
 
     dim: int | None = None
 
@@ -324,7 +324,7 @@ class Scan(Stage):
         return False
 
     def known_sizes(self, arrays: Arrays) -> Mapping[str, int]:
-        """Sizes of what was built, for :meth:`Plan.cost <nestling.search.plan.plan.Plan.cost>`."""
+        """Sizes of the built arrays, for :meth:`Plan.cost <nestling.search.plan.plan.Plan.cost>`."""
         return {}
 
     @abstractmethod

@@ -114,7 +114,7 @@ def copy(
 
 
 class _Tally:
-    """Goes through the rows of a source: which are to be written, and how many of each kind there were."""
+    """Goes through the rows of a source: selects those to write, and counts each kind."""
 
     def __init__(self, target: DatabaseStore, prepared: bool, *, keeps_names: bool) -> None:
         self._target = target
@@ -136,7 +136,7 @@ class _Tally:
                 yield batch.where(writes)
 
     def delete_missing(self) -> int:
-        """Delete the rows of the target that did not go through. How many."""
+        """Delete the rows of the target that the source lacks; gives their number."""
         kept = self._names or set()
         gone = [name for ids in self._target.ids() for name in ids.tolist() if name not in kept]
         with Progress("deleting", len(gone), "rows"):
@@ -147,7 +147,7 @@ class _Tally:
 def read_store(store: DatabaseStore, folder: str | Path) -> StoredVectors:
     """All rows of a store as a saved folder of vectors, from which an index can be built again.
 
-    They are as the store keeps them: what its rule does before a cut is done, so the folder's rule names
+    They are as the store keeps them: the step before a cut is done, so the folder's rule names
     only what comes after it. Metadata become fields: of the kinds that the layout declares, or else of the
     kind that holds all values of a field.
 

@@ -70,8 +70,8 @@ def write_pairs(chunks: Iterable[Sides], scale: float, out: Result, block: int |
 def _centre(left: Floats, right: Floats) -> None:
     """Move the origin to the mean, which no difference sees: the closer it is, the less cancels.
 
-    Where both sides are one, it is rounded to a power of two below the spread. What are whole numbers
-    stays so, and distances that are equal remain equal to the last bit, as those of counts often are.
+    Where both sides are one, it is rounded to a power of two below the spread. Whole numbers
+    stay whole, and distances that are equal remain equal to the last bit, as those of counts often are.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # values that overflow are refused with their squares
         mean = left.mean(axis=0)

@@ -200,7 +200,7 @@ def converted(
 
 
 NOUNS = {"int": "whole numbers", "float": "numbers", "bool": "true or false", "text": "texts"}
-"""What a message calls the values of a kind."""
+"""Names of kinds in messages."""
 
 
 def _convert(given: Any, kind: FieldKind) -> Value:

@@ -14,7 +14,7 @@ MISSING_WORDS = frozenset({
     "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
 })
 # fmt: on
-"""What stands for a missing value among numbers or truth values: the words of ``pandas.read_csv``."""
+"""Words for a missing value among numbers or truth values: those of ``pandas.read_csv``."""
 
 _INFINITE = re.compile(r"[-+]?inf(inity)?", re.ASCII | re.IGNORECASE)
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)

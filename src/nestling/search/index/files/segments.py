@@ -293,7 +293,7 @@ def _build(folder: Path, plan: Plan, terms: Terms, workers: int | None) -> Engin
             folder=folder / _ENGINE,
         )
     except StorageError as error:
-        # It says that what was built is kept; an index gives its space back, for updates to be possible.
+        # It says that the finished part is kept; an index gives its space back, for updates to be possible.
         raise error.__cause__ if isinstance(error.__cause__, OSError) else error from error
 
 

@@ -206,7 +206,7 @@ class Snapshot:
         return [*(part.segment.fields for part in self.segments), self.memtable.fields]
 
     def _places(self, ids: Ids) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """For each segment and the rows in memory: which of the ids are there, and in which rows."""
+        """Places of the ids found and their rows, for each segment and the rows in memory."""
         rows = [np.where(part.has(ids), part.segment.find(ids), -1) for part in self.segments]
         rows.append(self.memtable.find(ids))
         return [(np.flatnonzero(some >= 0), some[some >= 0]) for some in rows]

@@ -18,7 +18,7 @@ class ScalarScan(CodedScan):
     is_sliceable = is_scalar = True
     bits: ClassVar[int]
     quantiser: ClassVar[str]
-    """How faiss calls it."""
+    """Its name in faiss."""
 
     def row_bytes(self, dim: int) -> int:
         """Whole bytes of all bits."""

@@ -20,7 +20,7 @@ Code: TypeAlias = Literal["float32", "float16", "bit"]
 Run: TypeAlias = Callable[..., list[Any]]
 
 _EF_SEARCH = (40, 1000)  # pgvector's default and its largest
-# Of each code: what a prefix becomes, its operator class without the metric, the largest size of an index.
+# Of each code: expression of a prefix, operator class without the metric, largest size of an index.
 _CODES: dict[Code, tuple[str, str, int]] = {
     "float32": ("{x}::vector({dim})", "vector", 2000),
     "float16": ("{x}::halfvec({dim})", "halfvec", 4000),
