@@ -168,7 +168,7 @@ class ImageEncoder(nn.Module):
         return small.train(self.training)
 
     def cost(self, at: At = None) -> Cost:
-        """Of one picture of ``input_shape``: the backbone is paid in full at every size.
+        """Cost of one picture of ``input_shape``: the backbone is paid in full at every size.
 
         The multiply-adds are those that torch counts in one pass.
         """

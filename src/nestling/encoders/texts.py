@@ -48,7 +48,7 @@ class Encoder(Protocol):
         ...
 
     def cost(self, at: At = None) -> Cost:
-        """Of one text at one size."""
+        """Cost of one text at one size."""
         ...
 
     def save(self, folder: str | Path, /) -> None:

@@ -162,7 +162,7 @@ class _Column(NamedTuple):
     spread: Tensor
 
     def at(self, bits: int) -> Tensor:
-        """Of the length that they had; the gradient of ``x`` passes straight through."""
+        """Rounded embeddings of the original length; the gradient of ``x`` passes straight through."""
         held = decode_tensor(self.codes, bits, self.centre, self.spread)
         if self.spread.requires_grad:
             held = held - (self.spread - self.spread.detach()) * self._places(bits)

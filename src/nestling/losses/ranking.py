@@ -33,7 +33,7 @@ def _check_pairs(a: Tensor, b: Tensor, scores: Tensor) -> None:
 
 
 def _check_order(a: Tensor, b: Tensor, scores: Tensor) -> None:
-    """Of losses that rank."""
+    """Check the arguments of losses that rank; warn if all scores are equal."""
     _check_pairs(a, b, scores)
     if bool((scores == scores[0]).all()):
         warnings.warn(

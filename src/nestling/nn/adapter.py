@@ -88,7 +88,7 @@ class Adapter(nn.Module):
         return small.train(self.training)
 
     def cost(self, at: At = None) -> Cost:
-        """Of one row at one size; the weights are those that this size reads."""
+        """Cost of one row at one size; the weights are those that this size reads."""
         dim = self.nesting.resolve(at)["dim"]
         products = dim * self.input_dim
         if self.hidden_dim is not None:

@@ -96,7 +96,7 @@ class NestedClassifier(nn.Module):
         return small.train(self.training)
 
     def cost(self, at: At = None) -> Cost:
-        """Of one row of features at one size; the weights are those that this size reads."""
+        """Cost of one row of features at one size; the weights are those that this size reads."""
         linear, dim = self.linear(at), self.nesting.resolve(at)["dim"]
         parameters = self.num_classes * (dim + (linear.bias is not None))
         width = linear.weight.element_size()

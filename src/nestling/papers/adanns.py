@@ -284,7 +284,7 @@ def composites_gain(problem: Problem, seed: int) -> Run:
 
 @CHECKS.claim("A17", "Graph and codes of a short prefix match rigid ones of twice the bytes", _LABELLED[:1])
 def graph_in_little_memory(problem: Problem, seed: int) -> Run:
-    """Of a quarter of the entries, re-ordered in full, against rigid ones with twice the bytes."""
+    """Graph of a quarter of the entries, re-ordered in full, against rigid ones with twice the bytes."""
     point = {"ef": 64, "shortlist": 40}
     short, whole = (problem.opq(8, problem.part(4)), problem.opq(16))
     plan = f"hnsw32@{problem.part(4)} > {short} > rerank@full"

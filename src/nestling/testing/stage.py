@@ -52,7 +52,7 @@ class StageExample:
 
     @cached_property
     def queries(self) -> NDArray[np.float32]:
-        """Of the same clusters."""
+        """Queries from the same clusters."""
         return self._drawn(1, _QUERIES)
 
     def _drawn(self, seed: int, rows: int) -> NDArray[np.float32]:

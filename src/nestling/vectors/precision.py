@@ -41,7 +41,7 @@ class Precision:
 
     @classmethod
     def of(cls, values: Values) -> Self:
-        """That of some values."""
+        """The precision of some values."""
         if isinstance(values, BitPlanes):
             return cls(None, values.bits)
         return cls(values.dtype, min(8 * values.dtype.itemsize, max(FLOAT_BITS)))

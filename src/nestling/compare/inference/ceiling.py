@@ -125,7 +125,7 @@ class Pools:
         return np.asarray(self.chosen.join(self.chosen.prepare(models), self.prepared) @ self.average.T)
 
     def ceilings(self, counts: Floats) -> tuple[Floats, Floats]:
-        """Of each subject with the pool of the others, and with that of all, ``Float[subjects]`` each.
+        """Scores of each subject with the pool of the others, and with that of all, ``Float[subjects]`` each.
 
         Args:
             counts: ``Float[subjects]``: weight of each in a pool; NaN where no others have any.

@@ -50,7 +50,7 @@ class Grouping:
 
     @classmethod
     def read(cls, rdms: RDMs, label: str | Sequence[Any], subject: str | Sequence[Any]) -> Self:
-        """Of labels by their name, or given one a matrix.
+        """Classes and subjects, by the name of a label or given one a matrix.
 
         Raises:
             ConfigError: for the name of no label.

@@ -115,7 +115,7 @@ def _squared_product(x: Floats, y: Floats) -> float:
 
 
 def _unbiased_hsic(x: Floats, y: Floats) -> float:
-    """Of kernels without their diagonals, which are never made (Song et al. 2012, equation 5)."""
+    """HSIC of kernels without their diagonals, which are never made (Song et al. 2012, equation 5)."""
     n = len(x)
     own = [np.square(patterns).sum(axis=1) for patterns in (x, y)]
     # Patterns are centred: a row of their kernel sums to 0, less the diagonal.

@@ -35,7 +35,7 @@ class Whitening:
 
     @classmethod
     def of(cls, n: int, sigma: ArrayLike | None = None) -> Whitening:
-        """Of the (co)variance of the noise between stimuli, ``Float[n, n]`` or ``Float[n]``, up to scale.
+        """Whitening by the noise (co)variance between stimuli, ``Float[n, n]`` or ``Float[n]``, up to scale.
 
         Raises:
             ConfigError: for one of another shape, or that has no inverse among differences of stimuli.

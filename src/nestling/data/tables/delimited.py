@@ -145,7 +145,7 @@ def _fits(fields: Sequence[str], width: int) -> bool:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """Of those that divide the first lines evenly, if any does, the one that gives most fields."""
+    """The delimiter that gives most fields, of those that divide the first lines evenly, if any does."""
     best, chosen = (False, 1), ","
     for delimiter in _DELIMITERS:
         widths = _widths(lines, delimiter)

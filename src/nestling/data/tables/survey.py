@@ -99,7 +99,7 @@ def read_column(part: Table, name: str, kind: FieldKind) -> list[Value]:
 
 
 def _sorts_of_texts(texts: Sequence[Value]) -> list[_Sort]:
-    """Of a file without types."""
+    """Types of values of a file without types."""
     known = {text: _sort(None if text is None else said_by(str(text))) for text in {*texts}}
     return [known[text] for text in texts]
 

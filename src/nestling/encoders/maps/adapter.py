@@ -161,7 +161,7 @@ class NestedAdapter(VectorMap):
         return small._fitted_at(nesting, self)
 
     def cost(self, at: At = None) -> Cost:
-        """Of one vector at one size."""
+        """Cost of one vector at one size."""
         check_is_fitted(self)
         return self.module_.cost(at)
 

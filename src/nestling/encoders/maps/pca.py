@@ -45,7 +45,7 @@ class Moments:
 
     @classmethod
     def empty(cls, dim: int) -> Self:
-        """Of no rows."""
+        """Moments of no rows."""
         return cls(0, np.zeros(dim), np.zeros((dim, dim)))
 
     def update(self, block: Vectors) -> None:
@@ -61,7 +61,7 @@ class Moments:
         self.count = total
 
     def without(self, part: Moments) -> Moments:
-        """Of the rows that are not in ``part``: the update, undone."""
+        """Moments of the rows that are not in ``part``: the update, undone."""
         count = self.count - part.count
         mean = (self.mean * self.count - part.mean * part.count) / count
         step = part.mean - mean
@@ -219,7 +219,7 @@ class PCARotation(VectorMap):
         return small._fitted_at(small_nesting, self)
 
     def cost(self, at: At = None) -> Cost:
-        """Of one vector at one size, given as float32."""
+        """Cost of one vector at one size, given as float32."""
         dim = self.nesting.resolve(at)["dim"]
         parameters = dim * (self.n_features_in_ + bool(self.center))
         return Cost(dim * self.n_features_in_, parameters, parameters * 8, dim * 4)

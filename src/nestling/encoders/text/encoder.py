@@ -268,7 +268,7 @@ class TextEncoder(nn.Module):
         return take_apart(self, modules)
 
     def cost(self, at: At = None) -> Cost:
-        """Of one text at one size.
+        """Cost of one text at one size.
 
         The multiply-adds are those that torch counts in one pass over a text of 32 common words (a
         longer text costs more), plus one addition for each entry of a static vector that is looked up.

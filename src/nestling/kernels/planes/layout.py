@@ -133,7 +133,7 @@ class Steps(NamedTuple):
 
     @classmethod
     def of(cls, values: Floats) -> Self:
-        """Those of cell values ``Float32[2**bits]``; at 8 bits the cells at both ends are wider."""
+        """The steps of cell values ``Float32[2**bits]``; at 8 bits the cells at both ends are wider."""
         count = len(values)
         if count < 1 << MOST_BITS:
             half = float(values[1] - values[0]) / 2

@@ -73,7 +73,7 @@ class _PairSums:
         self.pairs = np.where(pairs > 0, pairs, np.nan)
 
     def mean(self, values: Pairs) -> Floats:
-        """Of one value per pair, ``Float[resamples]``; NaN where no pair is drawn."""
+        """Mean of one value per pair, ``Float[resamples]``; NaN where no pair is drawn."""
         self.square[self.above] = values
         totals = np.einsum("ij,ij->i", self.weights @ self.square, self.weights, dtype=np.float64)
         return np.asarray(totals / self.pairs)

@@ -184,7 +184,7 @@ class Operation:
 
     @property
     def mflops(self) -> float:
-        """Of one query, by the plan's cost model."""
+        """Millions of multiply-adds of one query, by the plan's cost model."""
         return self.index.engine.cost(self.point, self.dim).mflops
 
     def seconds(self, queries: Floats) -> float:

@@ -229,7 +229,7 @@ class Engine:
         return point
 
     def _default_point(self, k: int) -> Point:
-        """Of every size, as it depends on how many stages there are; kept, as it is asked for again."""
+        """Default point of every size, as it depends on the number of stages; cached."""
         last = self._last_default
         if last[0] != k:
             self._last_default = last = k, self.plan.default_point(len(self), k)

@@ -76,7 +76,7 @@ class Pipeline:
     def _search_groups(
         self, queries: Floats, k: int, point: Point, allowed: Allowed | None
     ) -> tuple[Ints, Floats]:
-        """Of rows that are equal all stages see one alone, and the others follow in the end."""
+        """All stages see one of several equal rows; the others are added in the end."""
         if self._equal is None:
             return self._search_codes(queries, k, point, allowed)
         rows = len(self._vectors)

@@ -116,7 +116,7 @@ class Members:
 
 
 def find_equal(read: Callable[[slice], NDArray[Any]], rows: int, seed: int, block: int = 8192) -> Links:
-    """Of each row the lowest row that it is equal to, within four thousandths of the distance of most rows.
+    """The lowest row equal to each row, within four thousandths of the distance of most rows.
 
     Rows are projected onto a few random directions. Equal ones have equal projections; others differ in
     some of them. The rows of a group then stand side by side in an order of cells, within which one

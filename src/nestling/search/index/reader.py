@@ -79,7 +79,7 @@ class IndexReader:
 
     @property
     def metric(self) -> Metric:
-        """Of comparisons."""
+        """Metric of comparisons."""
         return self.manifest.settings.metric
 
     @property

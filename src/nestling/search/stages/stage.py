@@ -226,7 +226,7 @@ class BeamSearch(Stage):
 
     parameters = ("ef",)
     usual_width: ClassVar[int]
-    """Of the beam to start from, where few neighbours are wanted."""
+    """Width of the beam to start from, where few neighbours are wanted."""
 
     links: int = field(kw_only=True)
 

@@ -230,7 +230,7 @@ class StaticEncoder:
         return Origin(StaticEncoder(under, [width_of(layers, under.table)], rule), lift)
 
     def cost(self, at: At = None) -> Cost:
-        """Of one text at one size.
+        """Cost of one text at one size.
 
         The multiply-adds are those of the matrix products for a text of 32 common words (a longer text
         costs more), plus one addition for each entry of a static vector that is read.

@@ -284,7 +284,7 @@ class Snapshot:
         )
 
     def _merge(self, found: list[tuple[Ids, Neighbours]], queries: int, k: int) -> Hits:
-        """Of equal scores the one of the older segment wins."""
+        """Best rows of all parts; of equal scores the one of the older segment wins."""
         if len(found) == 1 and found[0][1].indices.shape[1] == k and found[0][1].indices.min() >= 0:
             names, only = found[0]
             return Hits.found_in(self, names[only.indices], only.scores)

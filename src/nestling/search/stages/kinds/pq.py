@@ -60,7 +60,7 @@ class PQ(CodedScan):
 
     @property
     def centroids(self) -> int:
-        """Those of each part."""
+        """Number of centroids of each part."""
         return 1 << self.bits
 
     def check_rows(self, rows: int) -> None:

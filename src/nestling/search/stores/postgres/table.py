@@ -167,7 +167,7 @@ class PostgresTable:
         return ["".join(map(str, row)) for row in bits.tolist()]
 
     def _hits(self, rows: list[Any]) -> StoreHits:
-        """Of rows of id, distance and perhaps metadata; pgvector gives negative inner products."""
+        """Hits of rows of id, distance and perhaps metadata; pgvector gives negative inner products."""
         sign = -1 if self._known.metric == "dot" else 1
         metadata = [found_metadata(row[2], row[0], self.where) for row in rows if len(row) > 2]
         return StoreHits(
