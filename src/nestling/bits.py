@@ -126,7 +126,7 @@ class BitCode:
         """
         x = as_array(sample, "the sample")
         if x.ndim != 2 or 0 in x.shape:
-            raise DataError(f"a code is calibrated on a matrix of one vector a row, not on shape {x.shape}")
+            raise DataError(f"a code is calibrated on a matrix of one vector per row, not on shape {x.shape}")
         x = x[:: -(-len(x) // MOST_ROWS)].astype(np.float64)
         if not np.isfinite(x).all():
             raise DataError("the sample of a calibration holds NaN or infinity; remove or repair those rows")

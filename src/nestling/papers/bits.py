@@ -1,6 +1,6 @@
 """Dims or bits: bytes that a vector needs. The claims are our own; no paper makes them.
 
-Vectors are paid for in bytes: ``dim x bits / 8``. One code of 8 bits an entry is stored
+Vectors are paid for in bytes: ``dim x bits / 8``. One code of 8 bits per entry is stored
 (:class:`nestling.bits.BitCode`), and its leading entries in their leading bits are searched. Queries stay
 floats. Nested integer codes are the idea of MatQuant (arXiv 2502.06786), applied here to vectors and not to
 weights. Settings are chosen by half of the queries and judged by the other half.

@@ -318,7 +318,7 @@ class Checkpoints:
 
     Args:
         arrays: of the build; in memory there are no copies.
-        prefix: that the names of the copies begin with.
+        prefix: of the names of the copies.
     """
 
     def __init__(self, arrays: ResumableArrays, prefix: str) -> None:

@@ -14,7 +14,7 @@ from nestling.errors import DataError
 
 Format: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 """``int8`` and ``uint8`` are one of 256 equal steps between two ends for each entry, from -128 or from 0.
-``ubinary`` is one bit an entry, set where it is above 0, eight to a byte with the first in the highest bit;
+``ubinary`` is one bit per entry, set where it is above 0, eight to a byte with the first in the highest bit;
 ``binary`` is the same with 128 taken off each byte."""
 
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -113,7 +113,7 @@ def check_values(values: ArrayLike, form: Format) -> NDArray[Any]:
     if x.dtype != np.dtype(wanted):
         raise DataError(f"{form} values are {wanted}, not {x.dtype}" + _other_format(form, x.dtype))
     if x.ndim != 2:
-        raise DataError(f"{form} values must be a matrix of one vector a row, not of shape {x.shape}")
+        raise DataError(f"{form} values must be a matrix of one vector per row, not of shape {x.shape}")
     return x
 
 

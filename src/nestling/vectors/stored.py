@@ -67,7 +67,7 @@ class StoredVectors:
         ids: n different integers or strings; None is none.
         encoder: name of the encoder, such as the name of a model.
         fields: of the rows, to be filtered by later: a mapping of names to columns, a data frame, or a list
-            of one mapping a row.
+            of one mapping per row.
         columns: names of the columns of the source table, by their part in it
             (``text``, ``id``, ``vector``).
 

@@ -34,7 +34,7 @@ def options_of(module: str, name: str, *, several: bool = False) -> Completer:
     """Complete one of the names in a ``Literal``, a tuple or a mapping of the library.
 
     Args:
-        module: that holds it, imported when a word is completed.
+        module: of the list, imported when a word is completed.
         name: of it in the module.
         several: whether the word may hold more than one, with commas between.
     """

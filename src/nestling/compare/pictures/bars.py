@@ -25,7 +25,7 @@ def plot_evaluation(
     title: str = "",
     style: Style | None = None,
 ) -> None:
-    """Draw one bar a model with its interval, the noise ceiling as a band, and marks of what is significant.
+    """Draw one bar per model with its interval, the noise ceiling as a band, and marks of significance.
 
     A star stands at the foot of a bar that is above 0, a dagger where it is below the lower noise ceiling.
     Lines above the bars join models that differ from each other; of more than eight models

@@ -68,7 +68,7 @@ def rdm(
     would cancel, are computed in float64. Equal patterns are at 0; equal distances of whole numbers are
     equal.
 
-    Memory beside the result, which is n(n-1)/2 numbers a matrix (0.8 GB in float32 for n = 20,000): copies
+    Memory beside the result, which is n(n-1)/2 numbers per matrix (0.8 GB in float32 for n = 20,000): copies
     of up to 2^25 entries of ``x`` at a time, in float64 and in the precision of the result (for repeats,
     noise and folds of all its entries), and a strip of ``block`` times n numbers. No n x n matrix is made.
 

@@ -33,7 +33,7 @@ def check_stimuli(stimuli: Sequence[str | int] | None, count: int) -> tuple[str,
 
 
 def check_labels(labels: Mapping[str, Label | Sequence[Label]], count: int) -> Labels:
-    """For each name one label a matrix; a single label stands for all matrices.
+    """For each name one label per matrix; a single label stands for all matrices.
 
     Raises:
         DataError: for another number of labels, or ones that are no text, number or None.

@@ -45,7 +45,7 @@ def threshold_grid(step: float = 0.05, *, equal: bool = False) -> Floats:
     """All pairs lower < upper whose thresholds are multiples of ``step``, as ``Float[t, 2]``.
 
     Args:
-        step: that divides 1; the 0.05 of the paper gives 210 pairs.
+        step: a divisor of 1; the 0.05 of the paper gives 210 pairs.
         equal: add the pairs lower = upper between 0 and 1, whose matrices are binary.
 
     Raises:

@@ -26,7 +26,7 @@ class ScoredPairs:
     """Pairs of sentences and how similar each is.
 
     Args:
-        first: one sentence a row.
+        first: one sentence per row.
         second: the partner of each of ``first``.
         scores: ``Float64[n]``, finite, higher for what is more alike. Measures and losses look at their order
             alone, so any range will do; the STS benchmark has 0 (unrelated) to 5 (same meaning).

@@ -39,7 +39,7 @@ class TableFile:
         path: of the file.
         text: the column of the texts; None where it has none.
         id_column: that of the ids; None where rows are counted.
-        kinds: the fields, and what each holds; the texts are the first of them.
+        kinds: the fields, each with its type; the texts are the first of them.
         ids: of the rows, different; None where they are counted.
         rows: number of rows.
         left_out: columns that are no fields, and why.

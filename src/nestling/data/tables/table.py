@@ -182,7 +182,7 @@ def read_json_lines(source: InputFile) -> Iterator[tuple[int, dict[str, Any]]]:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"line {number} of {source.path} is not JSON ({error}); write one object a line"
+                f"line {number} of {source.path} is not JSON ({error}); write one object per line"
             ) from error
         if not isinstance(record, dict):
             raise DataError(

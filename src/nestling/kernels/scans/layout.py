@@ -83,7 +83,7 @@ def unpack_rows(rows: Bytes) -> Bytes:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Codes of 1, 2, 4 or 8 bits a dim of many rows, and the numbers that turn sums of codes into bounds.
+    """Codes of 1, 2, 4 or 8 bits per dim of many rows, and the numbers that turn sums of codes into bounds.
 
     With ``t = 2 <query, code> - (2^bits - 1) sum(query)`` the bound of a row is
     ``scale * (alpha * t + beta) + gamma * radius + bias``; the factors belong to the query. With

@@ -35,7 +35,7 @@ class Curve:
         task: the name of the task.
         examples: number of examples.
         confidence: of the intervals.
-        resamples: that they come from.
+        resamples: number of resamples for the intervals.
         versions: of the libraries in use.
         machine: machine of the measurement.
         date: date of the measurement.
@@ -268,8 +268,8 @@ class Curve:
     ) -> None:
         """Draw the curve over bytes, with intervals, into a file (.png, .svg, .pdf) or matplotlib axes.
 
-        A curve over ``bits`` is one line a precision, with the Pareto front behind them; others beside it are
-        drawn in full precision and as their own front. The axis of values starts at 0, unless the values
+        A curve over ``bits`` is one line per precision, with the Pareto front behind them; others are drawn
+        in full precision and as their own front. The axis of values starts at 0, unless the values
         would fill less than a quarter of it; it is marked then.
 
         Args:

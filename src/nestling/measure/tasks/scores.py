@@ -114,7 +114,7 @@ class SpearmanScores:
 
 
 class VMeasureScores:
-    """V-measure of one clustering a size.
+    """V-measure of one clustering per size.
 
     Args:
         clusters: ``Int[sizes, examples]``.

@@ -221,7 +221,7 @@ class Clustering:
     def score(
         self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule
     ) -> VMeasureScores:
-        """V-measure of one clustering a size."""
+        """V-measure of one clustering per size."""
         cluster = require("sklearn.cluster", "sklearn")
         labels = np.asarray(self.labels)
         count = self.num_clusters or len(np.unique(labels))

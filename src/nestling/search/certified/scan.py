@@ -74,7 +74,7 @@ class CertifiedNeighbours(Neighbours):
 class CertifiedScan:
     """Exact nearest neighbours from 4-bit codes, verified where the codes leave a doubt.
 
-    For a few queries all rows are compared by two bits a dim, and what survives by its other two bits; for
+    For a few queries all rows are compared by two bits per dim, and what survives by its other two bits; for
     many, all four bits are unpacked once for all of them. A vector is read only if an upper bound on
     its score reaches the k-th best score so far; so the result is that of a full search in double
     precision, and the certificate says what the bounds left out. With a ``confidence`` below 1 the bounds

@@ -182,9 +182,9 @@ class Engine:
         Args:
             folder: folder that it was saved in.
             vectors: those that the engine was built over.
-            plan: as it was built or extracted.
-            rule: as it was built.
-            metric: as it was built.
+            plan: of the saved engine.
+            rule: of the saved engine.
+            metric: of the saved engine.
 
         Raises:
             ArtifactError: if files are missing or are not of these vectors.

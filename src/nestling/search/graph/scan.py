@@ -70,7 +70,7 @@ class GraphScan:
     """Approximate nearest neighbours: beam search over a graph by 2-bit codes, then exact scores.
 
     The graph has one layer (Vamana: Subramanya et al., DiskANN, 2019). Beam search compares codes of the
-    principal axes of the vectors (RaBitQ: Gao and Long, 2024), mostly 64 bytes a row, one cache line. The
+    principal axes of the vectors (RaBitQ: Gao and Long, 2024), mostly 64 bytes per row, one cache line. The
     best rows are then scored by their vectors, in double precision. The same vectors and seed give the same
     graph with any number of threads. Searching changes nothing: any number of threads may search at once.
     """

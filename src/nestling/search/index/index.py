@@ -102,7 +102,7 @@ class AdaptiveIndex(IndexReader):
             workers: threads that build; as many as there are cores by default.
             engine: built over these very vectors by the same plan, to be copied.
             fields: of the rows, to be filtered by and answered with: a mapping of names to columns, a data
-                frame, or a list of one mapping a row.
+                frame, or a list of one mapping per row.
             kinds: type of each field (``"int"``, ``"float"``, ``"bool"`` or ``"text"``), where the first
                 rows do not determine it; no others are then taken.
             columns: names of the columns of the table that the rows come from, kept for later ones.

@@ -16,7 +16,7 @@ class IndexInfo:
     """The content of an index and how it is searched.
 
     Args:
-        rows: that are found.
+        rows: number of live rows.
         deleted: rows of segments that are no longer found and go with the next compaction.
         in_memory: rows of the memtable, which are in the write-ahead log and not in a segment yet.
         dim: entries of a vector.
@@ -29,12 +29,12 @@ class IndexInfo:
         generation: the number of the manifest; every commit adds one.
         segments: name, rows and plan of each.
         size_bytes: of all files, without the log.
-        kept_bytes: that searches keep in memory, which the vectors on the disk are not.
+        kept_bytes: memory of searches, without the vectors on the disk.
         table: measured points.
         default_point: the point of searches that name none, one of the table; empty for that of the plan.
         sampled: whether the table was measured with rows of the index as queries.
         reason: reason for the choice of the plan; empty where it was given.
-        fields: that rows have, and what each holds.
+        fields: of the rows, each with its type.
         columns: names of the columns of the source table.
     """
 
@@ -69,9 +69,9 @@ class Verification:
     """The files and rows that were checked.
 
     Args:
-        files: that were read whole and have the size and sha256 of the manifest.
+        files: files read whole, of the size and sha256 of the manifest.
         size_bytes: of them.
-        rows: that are found.
+        rows: number of live rows.
         updates: records in the log.
         messages: repairs that were made when the index was opened, or are due.
     """

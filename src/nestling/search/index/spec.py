@@ -31,7 +31,7 @@ class IndexSpec:
         metric: of comparisons.
         encoder: name of the encoder of the vectors; "" is unknown.
         seed: of all random choices while building.
-        fields: of the rows, and what each holds.
+        fields: of the rows, each with its type.
         columns: names of the columns of the source table.
     """
 

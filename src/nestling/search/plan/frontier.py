@@ -76,7 +76,7 @@ class Frontier:
         k: neighbours that were asked for.
         queries: number of queries.
         sampled: whether the queries are rows of the data, as none were given.
-        seconds: that planning took.
+        seconds: duration of planning.
         reason: reason for comparing these plans, and for the choice.
     """
 

@@ -84,7 +84,7 @@ class StageCost:
         operations: multiply-adds, or sums of a table.
         bytes_read: of codes, links and vectors.
         bytes_stored: kept in memory for all rows.
-        rows: that the next stage reads.
+        rows: number of rows for the next stage.
     """
 
     operations: float = 0.0

@@ -209,7 +209,7 @@ def export_index(
         source: index, or vectors, to copy.
         url: see :func:`~nestling.search.stores.urls.open_store`.
         shortlist_dim: prefix that the database searches first, one of the nesting's; by default the
-            smallest that is at least a quarter of the full size, or the full one with one bit an entry.
+            smallest that is at least a quarter of the full size, or the full one with one bit per entry.
         bits: of an entry of a new table: 32, or 16 for half precision.
         shortlist_bits: of an entry in the first stage of a new table: the same, or 1; the code is that of the
             source's cut rule, or else calibrated on its first 65,536 rows.

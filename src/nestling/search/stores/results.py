@@ -29,7 +29,7 @@ class StoreHits:
     Args:
         ids: of the rows.
         scores: similarities, falling; with ``metric="euclidean"`` distances, rising.
-        metadata: one dict a row, as :class:`Batch` has them; empty if they were not asked for.
+        metadata: one dict per row, as :class:`Batch` has them; empty if they were not asked for.
     """
 
     ids: list[Any]

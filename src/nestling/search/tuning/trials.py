@@ -215,7 +215,7 @@ def climb(
         plan: of the search.
         questions: with the names that ``search`` finds.
         rows: vectors that are searched.
-        row_bytes: that are kept in memory for each.
+        row_bytes: bytes in memory for each row.
         build_s: seconds that building took.
     """
 

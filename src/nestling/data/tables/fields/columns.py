@@ -31,7 +31,7 @@ from nestling.errors import ArtifactError, DataError, unknown
 from nestling.process.blocks import blocks
 
 Kinds: TypeAlias = Mapping[str, FieldKind]
-"""The fields of a table in order, and what each holds."""
+"""The fields of a table in order, each with its type."""
 
 Mask: TypeAlias = NDArray[np.bool_]
 _DTYPES: dict[FieldKind, str] = {"int": "<i8", "float": "<f8", "bool": "|b1", "text": "<i8"}
@@ -134,7 +134,7 @@ class Columns:
         """The columns that an argument ``fields`` gives, of which there may be fewer than ``kinds``.
 
         Args:
-            given: a mapping of names to ``rows`` values, a data frame, a list of one mapping a row, or None.
+            given: a mapping of names to ``rows`` values, a data frame, one mapping per row, or None.
             rows: number of rows.
             kinds: the fields that there may be; found from the values by default.
             may_widen: a column of floats may be given for a field of whole numbers.

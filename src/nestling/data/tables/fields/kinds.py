@@ -110,7 +110,7 @@ def _checked(value: Value) -> Value:
 
 
 def check_kinds(kinds: Any) -> None:
-    """Fields by their names, and what each holds.
+    """Check a mapping of names of fields to their types.
 
     Raises:
         DataError: for anything but a mapping of names to kinds.

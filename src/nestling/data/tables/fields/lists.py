@@ -45,7 +45,7 @@ def field_lists(given: Any, rows: int) -> dict[str, Sequence[Any]]:
         lists = {name: [row.get(name) for row in given] for name in names}
     else:
         raise DataError(
-            "fields must be a mapping of names to columns, a data frame, or a list of one mapping a row, "
+            "fields must be a mapping of names to columns, a data frame, or a list of one mapping per row, "
             f"not {type(given).__name__}"
         )
     for name in lists:

@@ -55,7 +55,7 @@ class Chart:
     def of(cls, curves: Sequence[Curve], metric: str, chosen: Granularity | None = None) -> Chart:
         """The chart of curves that all have the metric.
 
-        The first is one line a precision. Others that have precisions are drawn in full precision, and as the
+        The first is one line per precision. Others with precisions are drawn in full precision, and as the
         front of all their sizes and precisions.
 
         Args:

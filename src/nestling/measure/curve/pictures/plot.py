@@ -37,7 +37,7 @@ def plot(
     Args:
         curves: the first gives title and labels.
         target: a file (.png, .svg or .pdf) or matplotlib axes.
-        metric: that all curves have.
+        metric: one of all curves.
         style: of the file.
         chosen: a granularity of the first, to ring.
 

@@ -85,7 +85,7 @@ class IndexSettings(SavedFields):
         next_id: the number that the next row gets if it is given none.
         segments: oldest first.
         table: measurements of the index, one row per point.
-        fields: that rows have, and what each holds.
+        fields: of the rows, each with its type.
         columns: names of the columns of the source table, by role.
         default_point: of a search that names none; empty for that of the plan.
         default_k: neighbours for which that point was measured.

@@ -77,7 +77,7 @@ class Terms:
         metric: of comparisons.
         plan: of segments that are large enough for it, with its sizes as numbers.
         seed: of all random choices while building.
-        fields: that rows have, and what each holds.
+        fields: of the rows, each with its type.
     """
 
     dim: int

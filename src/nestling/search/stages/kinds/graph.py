@@ -72,7 +72,7 @@ class Graph(BeamSearch, Scan):
             raise ConfigError(f"{self} picks its rows itself; leave out {coarse} before it")
         if not reranks:
             raise ConfigError(
-                f"the two bits an entry of {self} are too coarse to rank by; "
+                f"the two bits per entry of {self} are too coarse to rank by; "
                 f"add a rerank stage: {self} > rerank:fp16@full"
             )
 
@@ -99,7 +99,7 @@ class Graph(BeamSearch, Scan):
         )
 
     def copies(self, rerank: Rerank, number: int) -> bool:
-        """8 bits an entry of what its codes leave out, for ``rerank:int8`` of the same prefix."""
+        """8 bits per entry of what its codes leave out, for ``rerank:int8`` of the same prefix."""
         return number == 0 and rerank == Rerank(self.dim, "int8")
 
     def copy_bytes(self, code_bytes: int) -> int:

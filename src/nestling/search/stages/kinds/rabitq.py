@@ -16,7 +16,7 @@ _FACTOR_BYTES = 8
 
 @dataclass(frozen=True)
 class RaBitQ(CodedScan):
-    """One bit an entry and two factors a row."""
+    """One bit per entry and two factors per row."""
 
     name = "rabitq"
     moves_mean = False  # it takes off the mean by itself

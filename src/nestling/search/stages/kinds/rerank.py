@@ -190,7 +190,7 @@ class _CopyBuilder(Builder):
         self._dim, self._space, self._code = stage.size, task.space, code
         self._copies, self._norms = f"copies{number}", f"norms{number}"
         self.kinds = {} if code is None else {self._copies: (np.uint8, code.trained.sa_code_size())}
-        # Differences from the mean are compared by distance, and no kernel reads 8 bits an entry.
+        # Differences from the mean are compared by distance, and no kernel reads 8 bits per entry.
         is_moved = code is not None and code.origin is not None
         if task.space.is_normalised and stage.store != "int8" and not is_moved:
             self.kinds |= {self._norms: (np.float64, 0)}

@@ -30,7 +30,7 @@ LAYOUT_POINT = str(uuid.uuid5(_LAYOUT_SPACE, "layout"))
 """A point without vectors, which no search finds; it keeps the layout where collections keep no metadata."""
 
 BITS = "bits"
-"""The name of the vectors of one bit an entry."""
+"""The name of the vectors of one bit per entry."""
 
 
 def vector_name(dim: int) -> str:
