@@ -98,10 +98,10 @@ class Draws:
     Args:
         nesting: the granularities.
         weights: the importance of each.
-        schedule: which of them a step trains.
+        schedule: chooses the granularities of a step.
         reduction: ``"sum"``, or ``"mean"``, which divides by the sum of the weights.
         seed: of the schedule.
-        steps: how many were drawn; state to be saved.
+        steps: number of steps drawn; state to be saved.
     """
 
     nesting: Nesting

@@ -213,7 +213,7 @@ SCHEDULES = {
 @pytest.mark.parametrize("text", NESTINGS)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_runs_on_every_nesting(name: str, text: str) -> None:
-    """What a step trains depends on seed and step alone, so all ranks and a resumed run train the same."""
+    """Granularities depend on seed and step alone, so all ranks and a resumed run train the same."""
     (schedule, is_right), nesting = SCHEDULES[name], Nesting.parse(text)
 
     def drawn(seed: int, steps: int, start: int = 0) -> list[tuple[Granularity, ...]]:
