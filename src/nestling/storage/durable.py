@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,28 @@ def write_all(descriptor: int, data: Any) -> None:
 
 def write_new(path: Path, chunks: Iterable[Any]) -> FileRecord:
     """Write a file whole and flush it to the disk; nothing is read again for its checksum."""
-    digest, size_bytes = hashlib.sha256(), 0
-    descriptor = os.open(path, _NEW, 0o644)
-    try:
-        for chunk in chunks:
-            write_all(descriptor, chunk)
-            digest.update(chunk)
-            size_bytes += memoryview(chunk).nbytes
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return FileRecord(size_bytes=size_bytes, sha256=digest.hexdigest())
+    return write_new_together([path], ([chunk] for chunk in chunks))[0]
+
+
+def write_new_together(paths: Sequence[Path], chunks: Iterable[Sequence[Any]]) -> list[FileRecord]:
+    """As :func:`write_new`, several files at once, of which each chunk has a part for each."""
+    digests, sizes = [hashlib.sha256() for _ in paths], [0] * len(paths)
+    with ExitStack() as opened:
+        descriptors = []
+        for path in paths:
+            descriptors.append(os.open(path, _NEW, 0o644))
+            opened.callback(os.close, descriptors[-1])
+        for parts in chunks:
+            for place, part in enumerate(parts):
+                write_all(descriptors[place], part)
+                digests[place].update(part)
+                sizes[place] += memoryview(part).nbytes
+        for descriptor in descriptors:
+            os.fsync(descriptor)
+    return [
+        FileRecord(size_bytes=size, sha256=digest.hexdigest())
+        for size, digest in zip(sizes, digests, strict=True)
+    ]
 
 
 def flush_tree(folder: Path) -> dict[str, FileRecord]:

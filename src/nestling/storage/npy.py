@@ -25,6 +25,13 @@ def write_header(stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any])
     np.lib.format.write_array_header_2_0(stream, header)
 
 
+def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """The bytes before the rows of a file of ``shape``."""
+    header = io.BytesIO()
+    write_header(header, shape, dtype)
+    return header.getvalue()
+
+
 def header_bytes(path: Path) -> int:
     """Offset of the first row in a file that :func:`write_header` began."""
     with path.open("rb") as stream:
@@ -35,9 +42,7 @@ def header_bytes(path: Path) -> int:
 
 def npy_chunks(rows: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Any]:
     """The bytes of a file of ``shape``, from blocks of its rows."""
-    header = io.BytesIO()
-    write_header(header, shape, dtype)
-    yield header.getvalue()
+    yield npy_header(shape, dtype)
     for block in rows:
         if block.size:
             yield np.ascontiguousarray(block, dtype).view(np.uint8).data

@@ -90,7 +90,7 @@ class BitPlanes:
     def cut(self, dim: int, bits: int) -> BitPlanes:
         """The codes of the leading entries in the leading bits, in memory of their own."""
         return BitPlanes(
-            tuple(_cleared(plane[:, : stride_of(dim)], dim) for plane in self.planes[:bits]),
+            tuple(cleared(plane[:, : stride_of(dim)], dim) for plane in self.planes[:bits]),
             self.code.cut(dim),
         )
 
@@ -116,8 +116,8 @@ def open_planes(folder: Path, code: BitCode, bits: int) -> BitPlanes:
     return BitPlanes(tuple(open_array(plane_file(folder, place)) for place in range(bits)), code)
 
 
-def _cleared(plane: Bytes, dim: int) -> Bytes:
-    """A copy whose bits beyond ``dim`` are zero."""
+def cleared(plane: Bytes, dim: int) -> Bytes:
+    """A copy of a plane whose bits beyond ``dim`` are zero."""
     found = np.array(plane)
     if dim % 8:
         found[:, -1] &= np.uint8(0xFF << (8 - dim % 8) & 0xFF)

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments.paths import home_path
+from nestling.axes import CODE_BITS
 from nestling.cut import RAW, CutRule, check_vectors, cut
 from nestling.errors import ArtifactError, ConfigError, DataError
+from nestling.kernels.planes.layout import stride_of
 from nestling.search.engine.building import build_arrays
 from nestling.search.engine.pipeline import Pipeline
 from nestling.search.exact.faiss_arrays import faiss_threads
@@ -25,6 +27,7 @@ from nestling.storage.artifact import open_array, write_file
 from nestling.storage.npy import write_array, write_npy
 from nestling.storage.resumable import Arrays
 from nestling.vectors.matrix import blocks_of
+from nestling.vectors.planes import BitPlanes
 
 if TYPE_CHECKING:
     from nestling.search.stages.kinds.certified import CertifiedPipeline
@@ -40,7 +43,7 @@ class Engine:
     Attributes:
         plan: with sizes as numbers.
         vectors: ``Float[rows, full]``, after what comes before a cut; read by re-ranking and by filters
-            that leave few rows.
+            that leave few rows. Or the codes of rows that are held as nothing else, which read like it.
         rule: steps after a cut.
         metric: ``"dot"`` or ``"euclidean"``.
     """
@@ -56,9 +59,10 @@ class Engine:
     ) -> None:
         self.plan, self.vectors, self.rule, self.metric = plan, vectors, rule, metric
         self._arrays, self._space, self._certified = arrays, Space.of(rule, metric), certified
-        self._full = certified or Pipeline(Built(plan, plan, arrays, vectors, self._space))
+        whole = Built(plan, plan, arrays, vectors, self._space)
+        self._full = certified or Pipeline(whole)
         # Those used last are kept; without a lock, which a fork would inherit while another thread holds it.
-        self._cut = lru_cache(_SIZES_KEPT)(partial(_cut_pipeline, plan, arrays, vectors, self._space))
+        self._cut = lru_cache(_SIZES_KEPT)(partial(_cut_pipeline, whole))
         self._last_default = 10, plan.default_point(len(vectors))
 
     def __len__(self) -> int:
@@ -81,6 +85,7 @@ class Engine:
         point: Point | None = None,
         *,
         dim: int | None = None,
+        bits: int | None = None,
         allowed: NDArray[np.bool_] | None = None,
         workers: int | None = None,
     ) -> Neighbours:
@@ -95,6 +100,7 @@ class Engine:
             k: at least 1.
             point: parameters of this call; by default those of ``plan.default_point``.
             dim: no stage reads more entries than this.
+            bits: no stage reads more bits of each entry of a nested code.
             allowed: ``Bool[rows]``, true where a row may be found.
             workers: threads of this call; by default as many as faiss uses.
 
@@ -106,7 +112,7 @@ class Engine:
             ConfigError: for a point that does not fit the plan, or codes that cannot be cut to ``dim``.
         """
         k = check_k(k)
-        pipeline = self._at(dim)
+        pipeline = self._at(dim, bits)
         point = self._check_point(point, k, pipeline.plan)
         if pipeline.whole is not None and allowed is None and dim in (None, self.dim) and k <= len(self):
             # One call does all, and checks the queries itself.
@@ -121,26 +127,29 @@ class Engine:
         rows, scores = pipeline.search(asked, k, point, chosen, workers)
         return Neighbours(rows, np.where(rows < 0, np.float32(np.nan), scores))
 
-    def extract(self, dim: int, folder: Path | str | None = None) -> Engine:
+    def extract(self, dim: int, folder: Path | str | None = None, *, bits: int | None = None) -> Engine:
         """A smaller engine with the same results as this one at ``dim``, and shares nothing with it.
 
         Args:
             dim: its full size.
             folder: an existing folder to write its vectors to, as ``vectors.npy``, block by block; None
-                holds them in memory.
+                holds them in memory, and so are codes.
+            bits: that it keeps of each entry, of rows that are held as codes; all by default.
 
         Raises:
-            ConfigError: for codes that cannot be cut to ``dim``.
+            ConfigError: for codes that cannot be cut to ``dim``, or bits that the rows do not have.
         """
-        plan = self._at(dim).plan
+        plan = self._at(dim, bits).plan
         if self._certified is not None:
             return self
         built = Built(plan, self.plan, self._arrays, self.vectors, self._space)
         arrays: Arrays = {}
         for number, stage in plan.numbered():
             arrays |= stage.extract(built, number)
-        vectors: NDArray[Any]
-        if folder is None:
+        vectors: Any
+        if isinstance(self.vectors, BitPlanes):
+            vectors = self.vectors.cut(dim, bits or self.vectors.bits)
+        elif folder is None:
             vectors = np.array(cut(self.vectors, dim, RAW), order="C")
         else:
             path, kind_of = home_path(folder) / "vectors.npy", self.vectors.dtype
@@ -149,12 +158,18 @@ class Engine:
             vectors = open_array(path)
         return Engine(plan, arrays, vectors, self.rule, self.metric)
 
-    def cost(self, point: Point | None = None, dim: int | None = None) -> PlanCost:
+    def cost(
+        self, point: Point | None = None, dim: int | None = None, bits: int | None = None
+    ) -> PlanCost:
         """The cost of one query at a point and a size, and of storage; at a smaller size, as if extracted."""
-        plan, size = self._at(dim).plan, self.dim if dim is None else dim
+        plan, size = self._at(dim, bits).plan, self.dim if dim is None else dim
         cost = plan.cost(len(self), size, point, **plan.scan.known_sizes(self._arrays))
         more = sum(stage.uncounted_bytes(self._arrays, number) for number, stage in plan.numbered())
-        return replace(cost, bytes_stored=cost.bytes_stored + more)
+        on_disk = cost.bytes_on_disk
+        if isinstance(self.vectors, BitPlanes):  # what the plan reads of the codes is counted as stored
+            held = stride_of(size) * min(bits or self.vectors.bits, self.vectors.bits)
+            on_disk = len(self) * (held - plan.code_bytes)
+        return replace(cost, bytes_stored=cost.bytes_stored + more, bytes_on_disk=on_disk)
 
     def save(self, folder: Path | str) -> None:
         """Write all arrays but the vectors, as plain ``.npy`` files, to an existing folder.
@@ -201,17 +216,30 @@ class Engine:
         _check_arrays(Built(plan, plan, arrays, vectors, Space.of(rule, metric)), str(folder))
         return cls(plan, arrays, vectors, rule, metric)
 
-    def _at(self, dim: int | None) -> Pipeline | CertifiedPipeline:
+    def _at(self, dim: int | None, bits: int | None = None) -> Pipeline | CertifiedPipeline:
         """The stages at one size."""
-        if dim is None or dim == self.dim:
-            return self._full
+        if bits is not None:
+            self._check_bits(bits)
+        if dim in (None, self.dim):
+            return self._full if bits is None else self._part(self.dim, bits)
         if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not 1 <= dim < self.dim:
             raise ConfigError(f"dim={dim} does not fit vectors of {self.dim} entries; choose 1 to {self.dim}")
         if self._certified is not None:
             raise ConfigError(
                 f"{self.plan} searches at dim={self.dim}, not at {dim}; build over vectors cut to {dim}"
             )
-        return self._full if self.plan.cut(int(dim)) == self.plan else self._cut(int(dim))
+        return self._part(int(dim), bits)
+
+    def _part(self, dim: int, bits: int | None) -> Pipeline | CertifiedPipeline:
+        return self._full if self.plan.cut(dim, bits) == self.plan else self._cut(dim, bits)
+
+    def _check_bits(self, bits: int) -> None:
+        held = self.vectors.bits if isinstance(self.vectors, BitPlanes) else None
+        if held is None:
+            raise ConfigError(f"bits={bits} is of rows that are held as codes, and these are floats")
+        if bits not in CODE_BITS or bits > held:
+            allowed = ", ".join(str(each) for each in CODE_BITS if each <= held)
+            raise ConfigError(f"bits={bits} does not fit rows that are held in {held} bits; choose {allowed}")
 
     def _check_point(self, point: Point | None, k: int, plan: Plan) -> Point:
         if point is None:
@@ -244,9 +272,9 @@ class Engine:
         return read_rows(asked, "queries") if asked.dtype != np.float32 else np.ascontiguousarray(asked)
 
 
-def _cut_pipeline(built: Plan, arrays: Arrays, vectors: NDArray[Any], space: Space, dim: int) -> Pipeline:
+def _cut_pipeline(whole: Built, dim: int, bits: int | None) -> Pipeline:
     """The stages at one size, from the arrays of all sizes."""
-    return Pipeline(Built(built.cut(dim), built, arrays, vectors, space))
+    return Pipeline(replace(whole, plan=whole.plan.cut(dim, bits)))
 
 
 _NAMES = "arrays.txt"
@@ -286,7 +314,8 @@ def build(
 
     Args:
         plan: the plan to build.
-        vectors: ``Float[rows, full]``, after what comes before a cut; kept, not copied.
+        vectors: ``Float[rows, full]``, after what comes before a cut; kept, not copied. Codes
+            (:class:`~nestling.vectors.planes.BitPlanes`) are searched as they are, and nothing is built.
         rule: with ``l2`` after the cut every prefix is scaled to length one.
         metric: ``"dot"`` or ``"euclidean"``.
         seed: of everything that is drawn.
@@ -302,6 +331,8 @@ def build(
     if vectors.ndim != 2 or 0 in vectors.shape or vectors.dtype.kind != "f":
         check_vectors(vectors)
     plan = (Plan.parse(plan) if isinstance(plan, str) else plan).resolve(vectors.shape[1])
+    if isinstance(vectors, BitPlanes):
+        plan.check_held(vectors.bits)
     if plan.certify is not None:
         certified = plan.certify.build(plan, vectors, rule, metric, seed)
         return Engine(plan, {}, vectors, rule, metric, certified)

@@ -14,6 +14,8 @@ from nestling.search.exact.subset import SubsetSearch
 from nestling.search.graph.equal_rows import MORE_NODES
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.stages.building import Built, FusedScanner
+from nestling.search.stages.nested_code import CodeSubset
+from nestling.vectors.planes import BitPlanes
 
 # Slices of unit vectors are found by distance and then put in order by their angle, which differs little.
 _TIMES_MORE_SLICES, _MORE_SLICES = 2, 16
@@ -33,7 +35,9 @@ class Pipeline:
         plan.scan.check_cut(built.whole.scan)
         self._scanner = plan.scan.open(built)
         self._equal, self._fused = self._scanner.equal, self._fuse()
-        self._subset = SubsetSearch(built.vectors, dim, space)
+        is_coded = isinstance(built.vectors, BitPlanes)
+        self._subset = CodeSubset(built) if is_coded else SubsetSearch(built.vectors, dim, space)
+        self._row_bytes = plan.code_bytes if is_coded else 4 * dim
         self._in_full = Reranker(space, dim, fetch_vectors(built.vectors, dim))
 
     def _fuse(self) -> FusedScanner | None:
@@ -71,7 +75,7 @@ class Pipeline:
         bytes_read = _bytes_read(self.plan, rows, full, point)
         if not self.plan.reads_all:
             bytes_read /= allowed.share
-        return 4 * self.plan.answer_dim * allowed.count <= bytes_read
+        return self._row_bytes * allowed.count <= bytes_read
 
     def _search_groups(
         self, queries: Floats, k: int, point: Point, allowed: Allowed | None

@@ -161,12 +161,22 @@ class Plan:
             stage.check_size()
         return found
 
-    def cut(self, dim: int) -> Plan:
+    def cut(self, dim: int, bits: int | None = None) -> Plan:
         """The plan with no stage that reads more than ``dim`` entries; it has as many stages as before.
 
-        A code that mixes all entries of its prefix stays as it is, and so do the lists before it.
+        A code that mixes all entries of its prefix stays as it is, and so do the lists before it. Of a nested
+        code no stage reads more than ``bits`` of each entry.
         """
-        return self._with(lambda stage: stage.cut(dim))
+        return self._with(lambda stage: stage.cut(dim, bits))
+
+    def check_held(self, bits: int) -> None:
+        """Whether it can be built over rows that are held as a nested code of so many bits, and nothing else.
+
+        Raises:
+            ConfigError: naming the stage that needs more.
+        """
+        for stage in self.stages():
+            stage.check_held(bits)
 
     def _with(self, change: Callable[[Stage], Any]) -> Plan:
         """The plan with each stage changed."""
@@ -176,8 +186,21 @@ class Plan:
     @property
     def answer_dim(self) -> int:
         """The prefix that the last stage compares, of a plan whose sizes are numbers."""
-        last: Stage = self.reranks[-1] if self.reranks else self.scan
-        return last.size
+        return self._last.size
+
+    @property
+    def answer_bits(self) -> int | None:
+        """The bits of each entry that the last stage compares; None if it does not read the nested code."""
+        return self._last.code_bits
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of a row of the nested code that its stages share; of a plan whose sizes are numbers."""
+        return nested_code.row_bytes(self)
+
+    @property
+    def _last(self) -> Stage:
+        return self.reranks[-1] if self.reranks else self.scan
 
     def default_point(self, rows: int, k: int = 10) -> Point:
         """A point to start from: a twentieth of the lists, beams and shortlists of some times ``k``."""
@@ -260,7 +283,7 @@ class Plan:
         return PlanCost(
             sum(each.operations for each in costs) / 1e6,
             sum(each.bytes_read for each in costs),
-            int(sum(each.bytes_stored for each in costs)) + rows * nested_code.row_bytes(plan),
+            int(sum(each.bytes_stored for each in costs)) + rows * plan.code_bytes,
             rows * full * 4,
         )
 

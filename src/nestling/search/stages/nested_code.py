@@ -1,4 +1,7 @@
-"""The nested code of a plan: one set of bit planes, of which each stage reads its own dims and bits."""
+"""The nested code of a plan: one set of bit planes, of which each stage reads its own dims and bits.
+
+It is built from floats, beside them; or the rows are held as such a code, and it is theirs.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from nestling.cut import RAW, cut
 from nestling.errors import ArtifactError
 from nestling.kernels import LANES, padded, planes
 from nestling.kernels.planes.layout import CodeSlice, stride_of
-from nestling.process.blocks import shares
+from nestling.process.blocks import blocks, shares
 from nestling.search.exact.faiss_arrays import faiss
 from nestling.search.exact.reranker import Reranker
 from nestling.search.exact.space import Floats, Ints, Space
@@ -32,6 +35,7 @@ Found = tuple[Ints, NDArray[Any]]
 _ROWS_TO_CALIBRATE = 1 << 16
 # Rows that take a thread many times as long as its start.
 _ROWS_TO_SHARE = 1 << 16
+_SCORES_AT_A_TIME = 1 << 20
 _OF_STAGE = "bits"
 
 
@@ -65,7 +69,8 @@ def begin(task: Task, journal: ResumableArrays, stage: Stage, *, measured: bool 
     """
     if readers(task.plan)[0] != stage:
         return Builder()
-    return _CodeBuilder(task, journal, stage if measured else None)
+    kind = _Measurer if isinstance(task.vectors, BitPlanes) else _CodeBuilder
+    return kind(task, journal, stage if measured else None)
 
 
 def _names(bits: int) -> list[str]:
@@ -74,11 +79,15 @@ def _names(bits: int) -> list[str]:
 
 
 def _held(built: Built, bits: int) -> tuple[NDArray[np.uint8], ...]:
+    if isinstance(built.vectors, BitPlanes):
+        return built.vectors.planes[:bits]
     return tuple(built.arrays[name] for name in _names(bits))
 
 
 def lengths(built: Built) -> Mapping[str, int | None]:
     """The arrays of the code, and how long each must be."""
+    if isinstance(built.vectors, BitPlanes):
+        return {}
     bits = size_of(built.whole)[1]
     needed: dict[str, int | None] = dict.fromkeys(_names(bits), built.rows)
     return needed | dict.fromkeys(("code.centre", "code.spread"))
@@ -90,6 +99,8 @@ def check_arrays(built: Built, where: str) -> None:
     Raises:
         ArtifactError: naming ``where`` they lie.
     """
+    if isinstance(built.vectors, BitPlanes):  # which were checked when they were opened
+        return
     dim, bits = size_of(built.whole)
     held = _held(built, bits)
     numbers = [built.arrays[f"code.{name}"] for name in ("centre", "spread")]
@@ -100,7 +111,7 @@ def check_arrays(built: Built, where: str) -> None:
 
 def extract(built: Built, stage: Stage) -> Arrays:
     """The planes that the cut plan reads, if this stage is the one that builds them."""
-    if readers(built.plan)[0] != stage:
+    if readers(built.plan)[0] != stage or isinstance(built.vectors, BitPlanes):
         return {}
     dim, bits = size_of(built.plan)
     code = BitCode(built.arrays["code.centre"], built.arrays["code.spread"], size_of(built.whole)[0])
@@ -111,9 +122,13 @@ def extract(built: Built, stage: Stage) -> Arrays:
 
 def slice_of(built: Built, dim: int, bits: int) -> CodeSlice:
     """The leading dims and bits of the code, as kernels compare them."""
-    spread, centre = (
-        np.array(cut(np.asarray(built.arrays[f"code.{name}"]), dim, RAW)) for name in ("spread", "centre")
-    )
+    if isinstance(built.vectors, BitPlanes):
+        code = built.vectors.code.cut(dim)
+        spread, centre = code.spread, code.centre
+    else:
+        spread, centre = (
+            np.array(cut(np.asarray(built.arrays[f"code.{name}"]), dim, RAW)) for name in ("spread", "centre")
+        )
     space = built.space
     kind: Any = "cosine" if space.is_normalised else "distance" if space.is_rising else "dot"
     return CodeSlice(_held(built, bits), cell_values(bits), spread, centre, kind)
@@ -187,16 +202,64 @@ class CodeReranker(Reranker):
         return self._space.best_first(shortlist, scores, k)
 
 
+class CodeSubset:
+    """Finds the best among given rows, by a slice of the code that they are held in.
+
+    Args:
+        built: over rows that are held as codes.
+    """
+
+    def __init__(self, built: Built) -> None:
+        plan = built.plan
+        self._codes = slice_of(built, plan.answer_dim, plan.answer_bits or 0)
+        self._reranker = CodeReranker(built.space, self._codes)
+
+    def best(self, queries: Floats, k: int, rows: Ints) -> tuple[Ints, Floats]:
+        """The ``k`` best of some rows, in rising order, for each query of full size, and their scores."""
+        kept, step = min(k, len(rows)), max(1, _SCORES_AT_A_TIME // len(rows))
+        parts = [
+            self._reranker.order(queries[some], np.tile(rows, (some.stop - some.start, 1)), kept)
+            for some in blocks(len(queries), step)
+        ]
+        found, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+        missing = ((0, 0), (0, k - kept))
+        return np.pad(found, missing, constant_values=-1), np.pad(scores, missing)
+
+
 def _values(codes: CodeSlice, rows: Ints) -> Floats:
     held = planes.unpacked([plane[rows, : stride_of(codes.dim)] for plane in codes.planes], codes.dim)
     return planes.decode(held, codes.values, codes.spread, codes.centre)
 
 
-class _CodeBuilder(Builder):
-    """Codes rows, and measures the slice that a scan reads."""
+class _Measurer(Builder):
+    """Measures the slice that a scan reads, of rows that are held as codes."""
+
+    is_done = True
 
     def __init__(self, task: Task, journal: ResumableArrays, measured: Stage | None) -> None:
         self._task, self._journal, self._measured = task, journal, measured
+
+    def finish(self) -> Arrays:
+        stage, task = self._measured, self._task
+        if stage is not None:
+            arrays = {name: self._journal[name] for name in self._arrays()}
+            built = Built(task.plan, task.plan, arrays, task.vectors, task.space)
+            codes = slice_of(built, stage.size, stage.code_bits or 0)
+            self._journal.once(_OF_STAGE, lambda: measure(codes))
+        return {}
+
+    def _arrays(self) -> list[str]:
+        """The arrays that the slice is read from."""
+        return []
+
+
+class _CodeBuilder(_Measurer):
+    """Codes rows, and measures the slice."""
+
+    is_done = False
+
+    def __init__(self, task: Task, journal: ResumableArrays, measured: Stage | None) -> None:
+        super().__init__(task, journal, measured)
         self._dim, self._bits = size_of(task.plan)
         parts = journal.once("code", self._calibrate)
         self._code = BitCode(parts["centre"], parts["spread"], task.vectors.shape[1])
@@ -212,14 +275,5 @@ class _CodeBuilder(Builder):
         whole = self._task.space.prefix(values, values.shape[1], "vectors", start)
         return dict(zip(_names(self._bits), planes.packed(self._code.encode(whole), self._bits), strict=True))
 
-    def finish(self) -> Arrays:
-        stage, task = self._measured, self._task
-        if stage is None:
-            return {}
-        names = [*self.kinds, "code.centre", "code.spread"]
-        built = Built(
-            task.plan, task.plan, {name: self._journal[name] for name in names}, task.vectors, task.space
-        )
-        codes = slice_of(built, stage.size, stage.code_bits or 0)
-        self._journal.once(_OF_STAGE, lambda: measure(codes))
-        return {}
+    def _arrays(self) -> list[str]:
+        return [*self.kinds, "code.centre", "code.spread"]

@@ -148,9 +148,29 @@ class Stage(ABC):
             ConfigError: for one that cannot.
         """
 
-    def cut(self, dim: int) -> Self:
-        """The stage, reading no more than ``dim`` entries; of one whose prefix is a number."""
+    def cut(self, dim: int, bits: int | None = None) -> Self:
+        """The stage, reading no more than ``dim`` entries, and of a nested code no more than ``bits`` of each.
+
+        Its prefix has to be a number.
+        """
         return replace(self, dim=min(self.size, dim))
+
+    def check_held(self, bits: int) -> None:
+        """Whether it can be built over rows that are held as a nested code of so many bits, and nothing else.
+
+        Raises:
+            ConfigError: if it keeps anything else, or reads more bits.
+        """
+        if self.code_bits is None:
+            raise ConfigError(
+                f"{self} does not search codes, and these rows are held as codes of {bits} bits; use stages of "
+                f"codes, such as 'bits1@full > rerank:bits{bits}@full', or keep floats"
+            )
+        if self.code_bits > bits:
+            raise ConfigError(
+                f"{self} reads {self.code_bits} bits of each entry, and these rows are held in {bits}; "
+                f"read at most {bits}, or keep more"
+            )
 
     @property
     def centroids(self) -> int:

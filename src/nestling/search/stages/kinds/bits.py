@@ -74,6 +74,10 @@ class Bits(Scan):
         """See :class:`~nestling.search.stages.stage.Stage`."""
         return self.bits
 
+    def cut(self, dim: int, bits: int | None = None) -> Self:
+        """See :class:`~nestling.search.stages.stage.Stage`."""
+        return replace(super().cut(dim), bits=min(self.bits, bits or self.bits))
+
     def check_neighbours(self, coarse: Coarse | None, reranks: Sequence[Rerank]) -> None:
         """See :class:`~nestling.search.stages.stage.Scan`."""
         if coarse is not None:
@@ -127,9 +131,8 @@ class Bits(Scan):
 
 def _measured(built: Built, stage: Bits) -> Arrays:
     """Lengths that bounds need, stored if the slice is the one that was built."""
-    if stage == built.whole.scan:
-        return built.group("bits")
-    return nested_code.measure(nested_code.slice_of(built, stage.size, stage.bits))
+    known = built.group("bits") if stage == built.whole.scan else {}
+    return known or nested_code.measure(nested_code.slice_of(built, stage.size, stage.bits))
 
 
 class _BitsScanner(Scanner):

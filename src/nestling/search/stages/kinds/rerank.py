@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -67,6 +67,14 @@ class Rerank(Stage):
     def has_copies(self) -> bool:
         """Whether it reads copies of its own, which are kept in memory."""
         return self.store in _COPIES
+
+    def cut(self, dim: int, bits: int | None = None) -> Self:
+        """See :class:`~nestling.search.stages.stage.Stage`."""
+        small, own = super().cut(dim), self.code_bits
+        if own is None or bits is None or bits >= own:
+            return small
+        store: Any = f"{_BITS}{bits}"
+        return replace(small, store=store)
 
     def _row_bytes(self) -> int:
         if self.code_bits is not None:
