@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from nestling.cut import cut
 from nestling.search.exact.neighbours import nearest
 from nestling.search.index.index import AdaptiveIndex
 from nestling.storage.artifact import MANIFEST
@@ -25,7 +26,12 @@ from nestling.storage.artifact import MANIFEST
 DIM = 32
 LOG_BYTES = 200 * DIM * 4
 FIRST_ROWS = 3000
-PLANS = ("flat@full", "int8@16 > rerank@full", "ivf16@16 > flat@full")
+FORMS: tuple[dict[str, str], ...] = (
+    {"plan": "flat@full"},
+    {"plan": "int8@16 > rerank@full"},
+    {"plan": "ivf16@16 > flat@full"},
+    {"at": "bits=4"},
+)
 LAST = 10_000
 
 
@@ -84,8 +90,9 @@ def history(seed: int) -> Iterator[tuple[Operation, dict[int, tuple[int, int]]]]
         yield operation, rows
 
 
-def plan_of(seed: int) -> str:
-    return PLANS[seed % len(PLANS)]
+def form_of(seed: int) -> dict[str, Any]:
+    """Arguments of ``create``: a plan, or codes in place of floats."""
+    return FORMS[seed % len(FORMS)]
 
 
 def work(folder: Path, seed: int, start: int) -> None:
@@ -98,7 +105,7 @@ def work(folder: Path, seed: int, start: int) -> None:
         print(f"begin {number} {operation.name}", flush=True)
         if index is None:
             index = AdaptiveIndex.create(
-                folder, operation.vectors, operation.ids, plan=plan_of(seed), log_bytes=LOG_BYTES
+                folder, operation.vectors, operation.ids, log_bytes=LOG_BYTES, **form_of(seed)
             )
         else:
             operation.apply(index)
@@ -173,7 +180,8 @@ def differences(index: AdaptiveIndex, rows: dict[int, tuple[int, int]]) -> list[
     names, data = np.array(list(rows)), np.stack([sources[seed][row] for seed, row in rows.values()])
     newest = np.argsort([seed for seed, _ in rows.values()])[-40:]
     queries = data[np.concatenate([newest, np.linspace(0, len(data) - 1, 40).astype(int)])]
-    truth = nearest(queries, data, 1)
+    held = cut(data, DIM, index.rule, bits=index.nesting.full.get("bits", 32))
+    truth = nearest(queries, held, 1)
     problems = []
     hits = index.search(queries, 1, point=complete_point(index))
     if not (hits.ids == names[truth.indices]).all():

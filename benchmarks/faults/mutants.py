@@ -56,9 +56,9 @@ def vectors(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
 
 
-def make_index(folder: Path, plan: str, seed: int = 0) -> Path:
+def make_index(folder: Path, plan: str, at: str | None, seed: int = 0) -> Path:
     """An index with every kind of file; beside it, as ``folder.old``, the same index some updates before."""
-    with AdaptiveIndex.create(folder, vectors(ROWS, seed), plan=plan) as index:
+    with AdaptiveIndex.create(folder, vectors(ROWS, seed), plan=plan, at=at) as index:
         index.add(vectors(100, seed + 1))
         index.delete(np.arange(0, ROWS, 7))
         index.flush()
@@ -70,9 +70,9 @@ def make_index(folder: Path, plan: str, seed: int = 0) -> Path:
     return folder
 
 
-def make_older(folder: Path, plan: str, seed: int = 0) -> Path:
+def make_older(folder: Path, plan: str, at: str | None, seed: int = 0) -> Path:
     """The same index a generation before, whose files have other names or other content."""
-    with AdaptiveIndex.create(folder, vectors(ROWS, seed), plan=plan) as index:
+    with AdaptiveIndex.create(folder, vectors(ROWS, seed), plan=plan, at=at) as index:
         index.add(vectors(100, seed + 1))
         index.delete([5])
         index.flush()
@@ -207,8 +207,8 @@ def same(first: tuple[Any, ...], second: tuple[Any, ...]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def states(base: Path, plan: str) -> tuple[Path, list[Path]]:
+def states(base: Path, plan: str, at: str | None = None) -> tuple[Path, list[Path]]:
     """An index with every kind of file, and others whose files are put in their place."""
-    folder = make_index(base / "index", plan)
-    stale = [base / "index.old", make_older(base / "older", plan), make_index(base / "other", plan, seed=50)]
-    return folder, stale
+    folder = make_index(base / "index", plan, at)
+    older, other = make_older(base / "older", plan, at), make_index(base / "other", plan, at, seed=50)
+    return folder, [base / "index.old", older, other]

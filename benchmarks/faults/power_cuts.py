@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from crashes import LOG_BYTES, examine, history, plan_of
+from crashes import LOG_BYTES, examine, form_of, history
 
 from nestling.search.index.index import AdaptiveIndex
 
@@ -122,7 +122,7 @@ def cut_everywhere(base: Path, operations: int, seed: int) -> Iterator[Cut]:
         with _after_flushes(notice):
             if index is None:
                 index = AdaptiveIndex.create(
-                    folder, operation.vectors, operation.ids, plan=plan_of(seed), log_bytes=LOG_BYTES
+                    folder, operation.vectors, operation.ids, log_bytes=LOG_BYTES, **form_of(seed)
                 )
             else:
                 operation.apply(index)

@@ -123,6 +123,12 @@ def read_at(text: str) -> Granularity | int:
     return int(text) if re.fullmatch(_SIZE_ALONE, text) else Granularity.parse(text)
 
 
+_OF_WHAT_IS_STORED = (
+    "; bits are a choice of what is stored: leave them out here, and keep codes with "
+    'StoredVectors(...).calibrated().extract("bits={0}"), or with at="bits={0}" of AdaptiveIndex.create or '
+    "Collection.create"
+)
+
 At: TypeAlias = Granularity | str | int | Mapping[str, int] | None
 """Accepted by ``at=``: a granularity, its text, its axes, None, or a size on the only axis besides ``bits``
 as a number or as text."""
@@ -335,8 +341,7 @@ class Nesting(Sequence[Granularity]):
             if axis not in self.full:
                 if axis == "bits" and at[axis] == max(FLOAT_BITS):
                     continue  # float32 is what those without the axis compute
-                bits = "; precisions are of stored vectors with a code: stored.calibrated()"
-                hint = bits if axis == "bits" else ""
+                hint = _OF_WHAT_IS_STORED.format(at[axis]) if axis == "bits" else ""
                 raise GranularityError(
                     f"the nesting {self} has no axis {axis!r}; it has {', '.join(self.axes)}{hint}"
                 )

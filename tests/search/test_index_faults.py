@@ -31,10 +31,11 @@ DIM = 8
 vectors = partial(gaussian, dim=DIM)
 
 
-def test_a_killed_writer_loses_nothing(tmp_path: Path) -> None:
-    kills = list(crashes.kill_many(tmp_path, 10, seed=0, per_folder=5))
-    assert [kill for kill in kills if kill.problems] == []
-    assert max(kill.acknowledged for kill in kills) > 2
+@pytest.mark.parametrize(("kills", "seed"), [(10, 0), (5, 2)], ids=["floats", "codes"])
+def test_a_killed_writer_loses_nothing(tmp_path: Path, kills: int, seed: int) -> None:
+    results = list(crashes.kill_many(tmp_path, kills, seed, per_folder=5))
+    assert [kill for kill in results if kill.problems] == []
+    assert max(kill.acknowledged for kill in results) > 2
 
 
 def test_the_crash_test_sees_what_is_missing(tmp_path: Path) -> None:
@@ -60,10 +61,16 @@ def test_a_power_cut_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    "plan", ["ivf4@8 > pq4x4@16 > rerank@full", "hnsw8@8 > int8@16", "graph8@16 > rerank:fp16@full"]
+    ("plan", "at", "rows"),
+    [
+        ("ivf4@8 > pq4x4@16 > rerank@full", None, "vectors.npy"),
+        ("hnsw8@8 > int8@16", None, "vectors.npy"),
+        ("graph8@16 > rerank:fp16@full", None, "vectors.npy"),
+        ("bits1@full > rerank:bits2@full", "bits=2", "plane2.npy"),
+    ],
 )
-def test_damaged_files_are_refused(tmp_path: Path, plan: str) -> None:
-    folder, elsewhere = mutants.states(tmp_path, plan)
+def test_damaged_files_are_refused(tmp_path: Path, plan: str, at: str | None, rows: str) -> None:
+    folder, elsewhere = mutants.states(tmp_path, plan, at)
     found = list(mutants.mutate(folder, elsewhere, per_kind=25, seed=0))
     assert [mutant for mutant in found if not mutant.is_right] == []
     outcomes = Counter(mutant.outcome for mutant in found)
@@ -72,7 +79,7 @@ def test_damaged_files_are_refused(tmp_path: Path, plan: str) -> None:
     assert {mutant.kind for mutant in found if mutant.outcome == "unharmed"} <= {"log", "mark"}
     assert {mutant.kind for mutant in found} >= {
         "nestling.json",
-        "vectors.npy",
+        rows,
         "ids.npy",
         "deleted.npy",
         "log",

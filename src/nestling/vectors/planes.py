@@ -87,6 +87,10 @@ class BitPlanes:
         """The values of some rows by their leading codes and bits, ``Float32[rows, dim]``."""
         return self.code.decode(self.codes(rows, dim, bits), bits or self.bits)
 
+    def part(self, rows: Rows) -> BitPlanes:
+        """The codes of some rows."""
+        return replace(self, planes=tuple(plane[rows] for plane in self.planes))
+
     def cut(self, dim: int, bits: int) -> BitPlanes:
         """The codes of the leading entries in the leading bits, in memory of their own."""
         return BitPlanes(

@@ -28,6 +28,7 @@ from nestling.storage.npy import write_array, write_npy
 from nestling.storage.resumable import Arrays
 from nestling.vectors.matrix import blocks_of
 from nestling.vectors.planes import BitPlanes
+from nestling.vectors.precision import Values
 
 if TYPE_CHECKING:
     from nestling.search.stages.kinds.certified import CertifiedPipeline
@@ -52,7 +53,7 @@ class Engine:
         self,
         plan: Plan,
         arrays: Arrays,
-        vectors: NDArray[Any],
+        vectors: Values,
         rule: CutRule,
         metric: Metric,
         certified: CertifiedPipeline | None = None,
@@ -146,7 +147,7 @@ class Engine:
         arrays: Arrays = {}
         for number, stage in plan.numbered():
             arrays |= stage.extract(built, number)
-        vectors: Any
+        vectors: Values
         if isinstance(self.vectors, BitPlanes):
             vectors = self.vectors.cut(dim, bits or self.vectors.bits)
         elif folder is None:
@@ -158,9 +159,7 @@ class Engine:
             vectors = open_array(path)
         return Engine(plan, arrays, vectors, self.rule, self.metric)
 
-    def cost(
-        self, point: Point | None = None, dim: int | None = None, bits: int | None = None
-    ) -> PlanCost:
+    def cost(self, point: Point | None = None, dim: int | None = None, bits: int | None = None) -> PlanCost:
         """The cost of one query at a point and a size, and of storage; at a smaller size, as if extracted."""
         plan, size = self._at(dim, bits).plan, self.dim if dim is None else dim
         cost = plan.cost(len(self), size, point, **plan.scan.known_sizes(self._arrays))
@@ -190,7 +189,7 @@ class Engine:
 
     @classmethod
     def load(
-        cls, folder: Path | str, vectors: NDArray[Any], plan: Plan, rule: CutRule, metric: Metric = "dot"
+        cls, folder: Path | str, vectors: Values, plan: Plan, rule: CutRule, metric: Metric = "dot"
     ) -> Self:
         """Read what :meth:`save` wrote; the caller has verified the files.
 
@@ -298,7 +297,7 @@ def _check_arrays(built: Built, where: str) -> None:
 
 def build(
     plan: Plan | str,
-    vectors: NDArray[Any],
+    vectors: Values,
     *,
     rule: CutRule = CutRule(),
     metric: Metric = "dot",

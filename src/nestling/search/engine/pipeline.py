@@ -15,7 +15,6 @@ from nestling.search.graph.equal_rows import MORE_NODES
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.stages.building import Built, FusedScanner
 from nestling.search.stages.nested_code import CodeSubset
-from nestling.vectors.planes import BitPlanes
 
 # Slices of unit vectors are found by distance and then put in order by their angle, which differs little.
 _TIMES_MORE_SLICES, _MORE_SLICES = 2, 16
@@ -35,7 +34,7 @@ class Pipeline:
         plan.scan.check_cut(built.whole.scan)
         self._scanner = plan.scan.open(built)
         self._equal, self._fused = self._scanner.equal, self._fuse()
-        is_coded = isinstance(built.vectors, BitPlanes)
+        is_coded = built.planes is not None
         self._subset = CodeSubset(built) if is_coded else SubsetSearch(built.vectors, dim, space)
         self._row_bytes = plan.code_bytes if is_coded else 4 * dim
         self._in_full = Reranker(space, dim, fetch_vectors(built.vectors, dim))

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from nestling.cut import RAW, cut
 from nestling.data.tables.fields.columns import Columns
 from nestling.granularity import Granularity
 from nestling.search.index.commit import write_deleted
 from nestling.search.index.create import new_folder
 from nestling.search.index.files.manifest import IndexManifest, commit_manifest
-from nestling.search.index.files.segments import SegmentRecord, copy_segment
+from nestling.search.index.files.segments import copy_segment
 from nestling.search.index.files.wal import HEADER_BYTES, LogContent, LogWriter, Record, create_log
 from nestling.search.index.snapshot.state import State
 from nestling.storage.artifact import storage_errors
 from nestling.storage.durable import discard, flush_folder
 from nestling.storage.owner import Owner
+from nestling.vectors.precision import extracted_rule
 
 
 def write_copy(state: State, root: Path, at: Granularity) -> None:
@@ -56,10 +56,12 @@ def remove_temporary_copy(copy: Path, owner: Owner) -> None:
 
 
 def _write_files(state: State, root: Path, at: Granularity) -> IndexManifest:
-    dim, snapshot = at["dim"], state.snapshot
-    copied = [copy_segment(part.segment, root, snapshot.terms, dim) for part in snapshot.segments]
+    snapshot, manifest = state.snapshot, _described(state, at)
+    held, small = snapshot.terms.format, manifest.terms.format
+    copied = [copy_segment(part.segment, root, snapshot.terms, small) for part in snapshot.segments]
     files = {name: file for _, written in copied for name, file in written.items()}
-    manifest = _described(state, at, tuple(record for record, _ in copied))
+    records = tuple(record for record, _ in copied)
+    manifest = replace(manifest, settings=manifest.settings.model_copy(update={"segments": records}))
     if (deleted := write_deleted(root / manifest.deleted_name, snapshot.segments)) is not None:
         files[manifest.deleted_name] = deleted
     manifest = replace(manifest, files=files)
@@ -67,7 +69,7 @@ def _write_files(state: State, root: Path, at: Granularity) -> IndexManifest:
     create_log(log)
     rows = snapshot.rows(())
     if len(rows.ids):
-        vectors = cut(np.concatenate(list(rows.blocks)), dim, RAW)
+        vectors = held.cut(np.concatenate(list(rows.blocks)), small)
         writer = LogWriter(log, LogContent((), HEADER_BYTES, 0))
         writer.append(
             Record("put", rows.ids, vectors, Columns.joined(list(rows.fields), snapshot.terms.fields))
@@ -77,19 +79,21 @@ def _write_files(state: State, root: Path, at: Granularity) -> IndexManifest:
     return manifest
 
 
-def _described(state: State, at: Granularity, segments: tuple[SegmentRecord, ...]) -> IndexManifest:
+def _described(state: State, at: Granularity) -> IndexManifest:
+    """The manifest of a copy, before its files are written."""
     before, dim = state.manifest, at["dim"]
     changes: dict[str, Any] = {
         "index": uuid.uuid4().hex,
         "dim": dim,
-        "segments": segments,
         "id_kind": state.numbering.kind,
         "next_id": state.numbering.next_id,
     }
     rule = before.rule
-    if dim < before.settings.dim:  # figures measured on the whole say nothing about the part
-        rule = before.rule.again
+    if at != before.nesting.full:  # figures measured on the whole say nothing about the part
+        changes |= {"plan": str(before.terms.plan.cut(dim, at.get("bits"))), "table": ()}
+    if dim < before.settings.dim:
+        rule = extracted_rule(before.rule, at)
         sources = tuple((width, each.to_json()) for width, each in before.takes.items())
-        changes |= {"plan": str(before.terms.plan.cut(dim)), "table": (), "sources": sources}
+        changes |= {"sources": sources}
     settings = before.settings.model_copy(update=changes)
     return IndexManifest(before.nesting.up_to(at), rule, settings, {})

@@ -23,7 +23,7 @@ from nestling.search.index.files.manifest import (
     strangers,
 )
 from nestling.search.index.files.segments import SEGMENTS, Rows, is_being_built, segment_name
-from nestling.search.index.intake import prepared_blocks
+from nestling.search.index.intake import held_blocks
 from nestling.search.index.snapshot.state import Loaded, Numbering, load
 from nestling.search.index.spec import IndexSpec
 from nestling.search.index.writer import Writer
@@ -135,7 +135,7 @@ def _nothing(spec: IndexSpec) -> IndexManifest:
         encoder=spec.encoder,
         plan=str(spec.plan),
         seed=spec.seed,
-        sources=(),
+        sources=spec.sources,
         id_kind=None,
         next_id=0,
         segments=(),
@@ -151,5 +151,5 @@ def _first_rows(rows: StoredVectors | None, before: IndexManifest) -> tuple[Rows
     if rows is None:
         return Rows(np.zeros(0, np.int64), iter(())), start
     names = np.arange(len(rows)) if rows.ids is None else check_new_ids(rows.ids, len(rows))
-    blocks = prepared_blocks(rows.values, before.rule, before.smallest_dim)
+    blocks = held_blocks(rows.values, before.takes, before.smallest_dim, before.terms.format)
     return Rows(names, blocks, parts_of(rows.fields)), start.after_put(names)

@@ -20,13 +20,14 @@ from nestling.search.index.copy import remove_temporary_copy, write_copy, write_
 from nestling.search.index.create import create_index, open_index
 from nestling.search.index.files.ids import Ids
 from nestling.search.index.info import Verification, verify_index
-from nestling.search.index.intake import as_matrix
+from nestling.search.index.intake import read_vectors
 from nestling.search.index.reader import IndexReader
 from nestling.search.index.snapshot.state import State, load
 from nestling.search.index.spec import IndexSpec
 from nestling.search.index.writer import LOG_BYTES, Writer, check_log_bytes
 from nestling.search.plan.plan import Plan, Point
 from nestling.storage.owner import Owner
+from nestling.vectors.coding import with_code
 from nestling.vectors.matrix import Sizes
 from nestling.vectors.stored import StoredVectors
 from nestling.vectors.vectors_like import VectorsLike
@@ -40,7 +41,7 @@ class AdaptiveIndex(IndexReader):
     processes may open it with ``read_only=True``. ``with`` closes it.
 
     Attributes:
-        nesting: sizes it can be searched at, on the axis ``dim``.
+        nesting: sizes it can be searched at, on the axis ``dim`` and, if it keeps codes, ``bits``.
 
     >>> import tempfile
     >>> import numpy as np
@@ -68,7 +69,8 @@ class AdaptiveIndex(IndexReader):
         vectors: VectorsLike | None = None,
         ids: Any = None,
         *,
-        plan: Plan | str = "flat@full",
+        at: At = None,
+        plan: Plan | str | None = None,
         dim: int | None = None,
         nesting: Sizes = None,
         rule: CutRule | None = None,
@@ -91,14 +93,18 @@ class AdaptiveIndex(IndexReader):
             vectors: ``Float[n, dim]``, or :class:`~nestling.vectors.stored.StoredVectors`, which say
                 ids, nesting, rule and encoder where these are not given.
             ids: n different numbers or strings; counted from 0 by default.
-            plan: of searches; see :class:`~nestling.search.plan.plan.Plan`.
+            at: size and precision of the stored rows, such as ``"dim=256,bits=2"`` for codes instead of
+                floats. The code is that of the rule, or calibrated on these vectors. By default all entries,
+                as floats, or as the codes of the stored vectors.
+            plan: of searches; see :class:`~nestling.search.plan.plan.Plan`. An exact scan by default.
             dim: entries of a vector, where no vectors are given.
             nesting: sizes to search at; 8, 16, ... by default.
             rule: steps around a cut; cosines by default.
             metric: ``"dot"``, or ``"euclidean"`` distances.
             encoder: the name of the encoder of the vectors; :meth:`open` can require it.
             seed: of all random choices while building.
-            log_bytes: length from which on a log of updates, or one batch, is written as a segment.
+            log_bytes: length from which on a log of updates, or one batch, is written as a segment; codes
+                count as the floats that they stand for.
             workers: threads that build; as many as there are cores by default.
             engine: built over these very vectors by the same plan, to be copied.
             fields: of the rows, to be filtered by and answered with: a mapping of names to columns, a data
@@ -109,7 +115,8 @@ class AdaptiveIndex(IndexReader):
 
         Raises:
             DataError: for vectors or ids that cannot be used.
-            ConfigError: for a plan or an engine that does not fit the vectors.
+            ConfigError: for a plan or an engine that does not fit the vectors or codes.
+            GranularityError: for an ``at`` that they do not have.
             ArtifactError: if ``folder`` holds anything.
             StorageError: if it cannot be written.
         """
@@ -118,8 +125,12 @@ class AdaptiveIndex(IndexReader):
         if vectors is None and fields is not None:
             raise DataError("fields belong to rows, and no vectors are given; declare types with kinds=")
         about: Any = {"rule": rule, "encoder": encoder, "kinds": kinds, "columns": columns}
-        rows = None if vectors is None else StoredVectors.of(vectors, ids=ids, fields=fields, **about)
-        spec = IndexSpec.of(rows, plan=plan, dim=dim, nesting=nesting, metric=metric, seed=seed, **about)
+        rows = None
+        if vectors is not None:
+            rows = with_code(StoredVectors.of(vectors, nesting, ids=ids, fields=fields, **about), at)
+        spec = IndexSpec.of(
+            rows, at=at, plan=plan, dim=dim, nesting=nesting, metric=metric, seed=seed, **about
+        )
         lock, loaded = create_index(root, spec, rows, workers=workers, engine=engine)
         return cls(root, loaded.state, Writer(root, lock, loaded, log_bytes=log_bytes, workers=workers))
 
@@ -184,7 +195,7 @@ class AdaptiveIndex(IndexReader):
         """Add rows; when this returns, they are on the disk.
 
         Args:
-            vectors: ``Float[n, dim]``.
+            vectors: ``Float[n, dim]``; codes are made of whole vectors, also those of fewer dims.
             ids: n different new numbers or strings; by default numbers that no row had before.
             fields: of the rows, as for :meth:`create`; those that are not named are missing.
 
@@ -217,9 +228,8 @@ class AdaptiveIndex(IndexReader):
         return self._put(vectors, ids, fields, replaces=True)
 
     def _put(self, vectors: ArrayLike | None, ids: Any, fields: Any, *, replaces: bool) -> Ids:
-        full, smallest = self.manifest.settings.dim, self.manifest.smallest_dim
-        matrix = None if vectors is None and replaces else as_matrix(vectors, "the vectors", full)
-        return self._changed.put(matrix, ids, fields, smallest=smallest, replaces=replaces)
+        matrix = None if vectors is None and replaces else read_vectors(vectors, self.manifest.adds)
+        return self._changed.put(matrix, ids, fields, replaces=replaces)
 
     def delete(self, ids: Any, *, missing_ok: bool = False) -> int:
         """Delete rows by their ids; how many there were.
@@ -279,10 +289,10 @@ class AdaptiveIndex(IndexReader):
         return self._writer
 
     def extract(self, at: At, folder: str | Path | None = None) -> AdaptiveIndex:
-        """A smaller index of the leading entries alone; it takes the same queries.
+        """A smaller index of the leading entries and bits alone; it takes the same queries.
 
         Args:
-            at: number of leading entries, or a granularity.
+            at: number of leading entries, or a granularity such as ``"dim=128,bits=4"``.
             folder: target folder; None is a temporary folder, which is removed when the index is closed.
         """
         granularity = self.nesting.resolve(at)

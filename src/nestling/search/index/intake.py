@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,30 +11,53 @@ from numpy.typing import NDArray
 
 from nestling.cut import RAW, CutRule, check_vectors, cut, name_rows
 from nestling.errors import DataError
+from nestling.search.index.files.row_format import Held, RowFormat
 from nestling.vectors.matrix import blocks_of
+from nestling.vectors.planes import BitPlanes
+from nestling.vectors.precision import Values
 from nestling.vectors.prefix import finite_squares, prefix_norms, prepare
 
 _SAFE_SQUARE = 1e-20  # of lengths far from those that have no direction
 
 
-def as_matrix(given: Any, what: str, dim: int | None = None) -> NDArray[np.floating[Any]]:
-    """An array, memory map or tensor as a finite matrix; see :func:`nestling.cut.check_vectors`."""
-    return check_vectors(given, what, dim=dim)
+def held_blocks(
+    vectors: Values, takes: Mapping[int, CutRule], smallest: int, held: RowFormat
+) -> Iterator[Held]:
+    """``vectors`` as an index holds them, block by block.
 
-
-def prepared_blocks(
-    vectors: NDArray[np.floating[Any]], rule: CutRule, smallest: int
-) -> Iterator[NDArray[np.float32]]:
-    """``vectors`` as an index stores them, block by block.
+    Args:
+        vectors: ``Float[n, width]``, or codes.
+        takes: the rule for each width.
+        smallest: the smallest prefix that is compared.
+        held: how rows are held.
 
     Raises:
-        DataError: for rows that float32 cannot hold, or (with ``l2`` after the cut) whose first
-            ``smallest`` entries are all zero; they are named.
+        DataError: for rows that float32 cannot hold, or (with ``l2`` after the cut) whose first ``smallest``
+            entries are all zero; they are named. Of codes only whole rows count, as the values of few bits
+            are others.
     """
+    width = vectors.shape[1]
+    if isinstance(vectors, BitPlanes) and vectors.code.cut(held.dim) == held.rule.code:
+        given = RowFormat(width, replace(held.rule, code=vectors.code), vectors.bits)
+        yield from (given.cut(rows, held) for rows in given.blocks(vectors))
+        return
     for rows in blocks_of(vectors):
-        yield check_prefixes(
-            _prepare(np.asarray(vectors[rows]), rule, rows.start), rule, smallest, "the vectors", rows.start
-        )
+        prepared = _prepare(np.asarray(vectors[rows]), takes[width], rows.start)
+        shortest = smallest if held.bits is None else width
+        yield held.of_floats(check_prefixes(prepared, takes[width], shortest, "the vectors", rows.start))
+
+
+def read_vectors(given: Any, takes: Mapping[int, CutRule]) -> NDArray[np.floating[Any]]:
+    """Vectors to be added, of a width that an index takes.
+
+    Raises:
+        DataError: for another width, and as :func:`nestling.cut.check_vectors`.
+    """
+    vectors = check_vectors(given, "the vectors")
+    if vectors.shape[1] not in takes:
+        wanted = " or ".join(map(str, sorted(takes)))
+        raise DataError(f"the vectors have {vectors.shape[1]} entries a row, but {wanted} are expected")
+    return vectors
 
 
 def check_prefixes(
@@ -67,9 +91,9 @@ def read_queries(given: Any, takes: Mapping[int, CutRule], dim: int, at: int) ->
         at: the size that is searched.
 
     Raises:
-        DataError: for another width, and as :func:`prepared_blocks`.
+        DataError: for another width, and as :func:`held_blocks`.
     """
-    queries = as_matrix(given, "queries")
+    queries = check_vectors(given, "queries")
     width = queries.shape[1]
     if width in takes:
         return np.ascontiguousarray(cut(_prepare(queries, takes[width], 0), dim, RAW))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nestling.arguments.constraints import Whole, check
 from nestling.cut import CutRule
@@ -22,7 +23,7 @@ from nestling.search.index.files.manifest import IndexManifest
 from nestling.search.index.files.segments import Rows
 from nestling.search.index.info import IndexInfo, describe
 from nestling.search.index.intake import check_prefixes, read_queries
-from nestling.search.index.snapshot.snapshot import Hits
+from nestling.search.index.snapshot.snapshot import Hits, Snapshot
 from nestling.search.index.snapshot.state import State
 from nestling.search.plan.frontier import measured_point
 from nestling.search.plan.plan import Plan, Point
@@ -110,8 +111,23 @@ class IndexReader:
         return self._state.snapshot.ids()
 
     def rows(self) -> Rows:
-        """All rows: their ids, and block by block their vectors, after what the rule does before a cut."""
-        return self._state.snapshot.rows()
+        """All rows: their ids, and block by block their vectors, after what the rule does before a cut.
+
+        Codes are decoded.
+        """
+        rows, held = self._state.snapshot.rows(), self.manifest.terms.format
+        return rows._replace(blocks=map(held.floats, rows.blocks))
+
+    def vectors_of(self, ids: Any) -> NDArray[np.float32]:
+        """The vectors ``Float32[ids, dim]`` of rows, after what the rule does before a cut.
+
+        Codes are decoded.
+
+        Raises:
+            DataError: for ids of no row.
+        """
+        snapshot, names = self._found(ids)
+        return snapshot.terms.format.floats(snapshot.held_of(names))
 
     @property
     def fields(self) -> dict[str, FieldKind]:
@@ -155,12 +171,17 @@ class IndexReader:
         Raises:
             DataError: for ids of no row.
         """
-        snapshot, names = self._state.snapshot, read_ids(ids)
-        check_kind(names, self._state.numbering.kind)
+        snapshot, names = self._found(ids)
+        return snapshot.fields_of(names).records()
+
+    def _found(self, given: Any) -> tuple[Snapshot, Ids]:
+        """The present snapshot, and ids that it has."""
+        snapshot, names = self._state.snapshot, read_ids(given)
+        check_kind(names, snapshot.id_kind)
         missing = names[~snapshot.has(names)]
         if len(missing):
             raise DataError(f"{name_ids(missing, 'are')} not in the index")
-        return snapshot.fields_of(names).records()
+        return snapshot, names
 
     def search(
         self,
@@ -179,7 +200,7 @@ class IndexReader:
         Args:
             queries: ``Float[queries, dim]``, or their first ``at`` entries alone.
             k: number of rows, at least 1 and at most 1,000,000.
-            at: the size to search at; no stage then reads a longer prefix.
+            at: the size to search at; no stage then reads a longer prefix, or more bits of codes.
             point: parameters of the search, or their text such as ``"nprobe=16,shortlist=200"``; by default
                 the point that was chosen when the index was built or tuned.
             recall: in place of ``point``, the fastest that was measured to find this share.
@@ -224,7 +245,7 @@ class IndexReader:
         condition = read_where(where, manifest.settings.fields, id_column=manifest.settings.columns.get("id"))
         return {
             g: state.snapshot.search(
-                asked, int(k), dim=g["dim"], point=found, allow=allow, where=condition, workers=workers
+                asked, int(k), g, point=found, allow=allow, where=condition, workers=workers
             )
             for g in wanted
         }
@@ -241,7 +262,7 @@ class IndexReader:
 
     def cost(self, at: At = None) -> Cost:
         """Multiply-adds of one query, bytes of all files a search reads, and of one vector."""
-        return self._state.snapshot.cost(self.nesting.resolve(at)["dim"])
+        return self._state.snapshot.cost(self.nesting.resolve(at))
 
     def info(self) -> IndexInfo:
         """The contents of the index, and its search plan."""

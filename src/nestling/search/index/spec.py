@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from nestling.arguments.constraints import check
+from nestling.axes import CODE_BITS, FLOAT_BITS
 from nestling.cut import CutRule
 from nestling.data.tables.fields.columns import Kinds
 from nestling.data.tables.fields.kinds import check_kinds
 from nestling.errors import ConfigError, DataError
-from nestling.granularity import Nesting
+from nestling.granularity import At, Granularity, Nesting
 from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.tiles import METRIC
 from nestling.search.plan.plan import Plan
 from nestling.search.stages.registry import sliceable_names
+from nestling.vectors.coding import size_and_bits
 from nestling.vectors.matrix import Sizes, read_full_sizes
+from nestling.vectors.planes import BitPlanes
+from nestling.vectors.precision import extracted_rule
 from nestling.vectors.stored import StoredVectors
 
 
@@ -33,6 +37,7 @@ class IndexSpec:
         seed: of all random choices while building.
         fields: of the rows, each with its type.
         columns: names of the columns of the source table.
+        sources: entries and cut rule of longer vectors, of which rows and queries keep the leading entries.
     """
 
     plan: Plan
@@ -43,6 +48,7 @@ class IndexSpec:
     seed: int
     fields: Kinds
     columns: Mapping[str, str]
+    sources: tuple[tuple[int, dict[str, Any]], ...] = ()
 
     @property
     def dim(self) -> int:
@@ -54,7 +60,8 @@ class IndexSpec:
         cls,
         rows: StoredVectors | None,
         *,
-        plan: Plan | str,
+        at: At,
+        plan: Plan | str | None,
         dim: int | None,
         nesting: Sizes,
         rule: CutRule | None,
@@ -68,7 +75,8 @@ class IndexSpec:
 
         Args:
             rows: the first; None where there are none yet.
-            plan: or its text.
+            at: what is kept of each row; few bits need rows or a rule with a code.
+            plan: or its text; None compares all rows exactly.
             dim: of rows to come.
             nesting: required sizes; None takes those of the rows at which the plan can be searched.
             rule: of rows to come.
@@ -81,7 +89,7 @@ class IndexSpec:
         Raises:
             ConfigError: for an unknown metric, or a plan that does not fit the rows or the sizes.
             DataError: for rows of another size than ``dim``, or unknown kinds of fields.
-            GranularityError: for sizes that do not end at the full one.
+            GranularityError: for sizes that do not end at the full one, or an ``at`` that there is not.
         """
         check("metric", metric, METRIC)
         if kinds is not None:
@@ -91,24 +99,58 @@ class IndexSpec:
             raise ConfigError("an index without vectors needs to know their size; give dim=")
         if dim not in (None, full):
             raise DataError(f"the vectors have {full} entries a row, but {dim} are expected")
-        chosen = Plan.parse(plan) if isinstance(plan, str) else plan
-        if rows is not None:
-            _check_lists(chosen, len(rows))
-        resolved = chosen.resolve(full)
-        sizes = read_full_sizes(rows.sizes if nesting is None and rows is not None else nesting, full)
         if rows is not None:  # the rows took the arguments in already
             rule, encoder, columns = rows.rule, rows.encoder, rows.columns
             kinds = rows.fields.kinds if kinds is None else kinds
+        rule = rule or CutRule()
+        given = rows.sizes if nesting is None and rows is not None else nesting
+        sizes = read_full_sizes(given, full)
+        kept = _kept(rows, sizes, rule, at)
+        dim, bits = kept["dim"], kept["bits"] if kept["bits"] in CODE_BITS else None
+        chosen = _plan_of(plan, bits)
+        if rows is not None:
+            _check_lists(chosen, len(rows))
+        resolved = chosen.resolve(dim)
+        sizes = _searchable(sizes.up_to(kept.replace(bits=None)), resolved, is_asked=nesting is not None)
+        if bits is not None:
+            resolved.check_held(bits)
+            sizes = sizes.times(bits=[each for each in CODE_BITS if each <= bits])
         return cls(
             resolved,
-            _searchable(sizes, resolved, is_asked=nesting is not None),
-            rule or CutRule(),
+            sizes,
+            rule if dim == full else extracted_rule(rule, kept),
             metric,
             encoder or "",
             seed,
             dict(kinds or {}),
             dict(columns or {}),
+            () if dim == full else ((full, rule.without_code.to_json()),),
         )
+
+
+def _kept(rows: StoredVectors | None, sizes: Nesting, rule: CutRule, at: At) -> Granularity:
+    """What is kept of each row: dims, and bits, which are 32 for floats."""
+    if rows is not None and isinstance(rows.values, BitPlanes):
+        return sizes.times(bits=rows.nesting.sizes("bits")).resolve(at)
+    size, bits = size_and_bits(sizes, at)
+    if bits == min(FLOAT_BITS):
+        raise ConfigError(
+            f"an index keeps floats of {max(FLOAT_BITS)} bits, or codes of {', '.join(map(str, CODE_BITS))}, "
+            f"not of {bits}; leave bits out of at={at!r}, or choose a code"
+        )
+    if bits in CODE_BITS and rule.code is None:
+        raise ConfigError(
+            f"at={at!r} needs a code, and there are no vectors yet to calibrate it on; give some, or a rule "
+            "with a code: CutRule().calibrated(sample)"
+        )
+    return size.replace(bits=bits)
+
+
+def _plan_of(given: Plan | str | None, bits: int | None) -> Plan:
+    """The plan of an argument; by default an exact scan."""
+    if given is None:
+        return Plan.parse("flat@full" if bits is None else f"bits{bits}@full")
+    return Plan.parse(given) if isinstance(given, str) else given
 
 
 def _check_lists(plan: Plan, rows: int) -> None:

@@ -21,9 +21,10 @@ from nestling.process.interrupts import held_interrupts, on_interrupt
 from nestling.search.index.commit import write_files
 from nestling.search.index.files.ids import Ids, check_kind, check_new_ids, name_ids, read_ids
 from nestling.search.index.files.manifest import IndexManifest, commit_manifest, leftovers
+from nestling.search.index.files.row_format import Held
 from nestling.search.index.files.segments import Rows
 from nestling.search.index.files.wal import HEADER_BYTES, LogContent, LogWriter, Record
-from nestling.search.index.intake import prepared_blocks
+from nestling.search.index.intake import held_blocks
 from nestling.search.index.snapshot.memtable import Memtable
 from nestling.search.index.snapshot.snapshot import LiveSegment, Snapshot
 from nestling.search.index.snapshot.state import Loaded, Numbering, State, apply, load
@@ -76,7 +77,6 @@ class Writer:
         ids: Any,
         fields: Any = None,
         *,
-        smallest: int,
         replaces: bool,
     ) -> Ids:
         """Add rows, or put them in the place of those of the same ids.
@@ -97,13 +97,13 @@ class Writer:
                     f"{name_ids(names[taken], 'are')} in the index already; replace rows with update "
                     "(nestling index update), or choose other ids"
                 )
-            columns = self._columns(fields, names, taken)
+            columns, manifest = self._columns(fields, names, taken), self.state.manifest
             if vectors is None:
-                blocks = iter([self._vectors_there(names, taken)])
+                blocks = iter([self._held_there(names, taken)])
             else:
-                blocks = prepared_blocks(vectors, self.state.manifest.rule, smallest)
-            settles = len(names) > 0 and columns.kinds != self.state.snapshot.terms.fields  # or widens
-            if settles or len(names) * self.state.snapshot.terms.dim * 4 >= self._log_bytes:
+                blocks = held_blocks(vectors, manifest.adds, manifest.smallest_dim, manifest.terms.format)
+            settles = len(names) > 0 and columns.kinds != manifest.terms.fields  # or widens
+            if settles or self._is_large(len(names)):
                 with self._explaining_interrupts():
                     self._commit_large(names, blocks, columns)
             elif len(names):
@@ -127,7 +127,8 @@ class Writer:
                     "pass missing_ok=True to delete those that are"
                 )
             if found.any():
-                nothing = np.zeros((0, self.state.manifest.settings.dim), np.float32)
+                held = self.state.manifest.terms.format
+                nothing = np.zeros((0, held.width), held.dtype)
                 self._append(Record("delete", names[found], nothing, Columns({}, 0)))
             return int(found.sum())
 
@@ -238,12 +239,12 @@ class Writer:
             columns = Columns(before.by_name | columns.by_name, len(names))
         return columns.with_kinds(kinds)
 
-    def _vectors_there(self, names: Ids, taken: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def _held_there(self, names: Ids, taken: NDArray[np.bool_]) -> Held:
         if not taken.all():
             text = self.state.manifest.settings.columns.get("text")
             needed = f"texts (the column {text!r})" if text else "vectors"
             raise DataError(f"{name_ids(names[~taken], 'are')} not in the index; give {needed} for new rows")
-        return self.state.snapshot.vectors_of(names)
+        return self.state.snapshot.held_of(names)
 
     def _taken(self, names: Ids) -> NDArray[np.bool_]:
         masks = [part.has(names) for part in self.state.snapshot.segments]
@@ -274,8 +275,15 @@ class Writer:
     def _as_it_was(self) -> str:
         return f"the index {self._root} is as it was; run it again to resume"
 
+    def _is_large(self, rows: int) -> bool:
+        """Whether the floats of so many rows are as long as a log. Codes count as what they stand for."""
+        return rows * self.state.manifest.settings.dim * 4 >= self._log_bytes
+
     def _append(self, record: Record) -> None:
-        if self._log.length > HEADER_BYTES and self._log.length + record.vectors.nbytes > self._log_bytes:
+        length, rows = self._log.length, len(self._memtable) + len(record.vectors)
+        is_full = length + record.vectors.nbytes > self._log_bytes
+        is_full |= self.state.manifest.terms.bits is not None and self._is_large(rows)
+        if length > HEADER_BYTES and is_full:
             with on_interrupt(self._as_it_was):  # with its rows in other files, or not
                 self._flush()
         with self._explaining_interrupts(), self._in_one():
@@ -302,7 +310,7 @@ class Writer:
             merged += segments[place].live_count
         return segments[:place], segments[place:]
 
-    def _commit_large(self, names: Ids, blocks: Iterator[NDArray[np.float32]], columns: Columns) -> None:
+    def _commit_large(self, names: Ids, blocks: Iterator[Held], columns: Columns) -> None:
         """Many rows go into a segment at once, with newer ones that they do not replace."""
         before = self.state.snapshot
         kept, merged = self._split(tuple(part.without(names) for part in before.segments), len(names))
@@ -333,7 +341,7 @@ class Writer:
             settings: of the manifest that change.
         """
         manifest, segments, log = self._prepare(kept, rows, numbering, settings)
-        memtable = Memtable(manifest.settings.dim, manifest.terms.fields)
+        memtable = Memtable(manifest.terms)
         try:
             with self._in_one():
                 commit_manifest(self._root, manifest)

@@ -19,6 +19,8 @@ from nestling.search.exact.reranker import Reranker
 from nestling.search.exact.space import Floats, Ints, Space, read_rows
 from nestling.search.graph.equal_rows import Equal, find_equal
 from nestling.storage.resumable import Arrays, ResumableArrays
+from nestling.vectors.planes import BitPlanes
+from nestling.vectors.precision import Values
 
 if TYPE_CHECKING:
     from nestling.search.exact.neighbours import Neighbours
@@ -34,14 +36,14 @@ class Task:
 
     Args:
         plan: with sizes as numbers.
-        vectors: ``Float[rows, full]``.
+        vectors: ``Float[rows, full]``, or codes.
         space: the metric.
         seed: of samples, clusterings, rotations and graphs.
         code: nested code that the cut rule has, if any.
     """
 
     plan: Plan
-    vectors: NDArray[Any]
+    vectors: Values
     space: Space
     seed: int
     code: BitCode | None = None
@@ -150,20 +152,25 @@ class Built:
         plan: cut to the size that is searched, with sizes as numbers.
         whole: the plan that the arrays were built for.
         arrays: by name.
-        vectors: ``Float[rows, at least the size]``.
+        vectors: ``Float[rows, at least the size]``, or codes.
         space: the metric.
     """
 
     plan: Plan
     whole: Plan
     arrays: Arrays
-    vectors: NDArray[Any]
+    vectors: Values
     space: Space
 
     @property
     def rows(self) -> int:
         """Number of vectors."""
         return len(self.vectors)
+
+    @property
+    def planes(self) -> BitPlanes | None:
+        """The nested code that the rows are held as; None where they are floats."""
+        return self.vectors if isinstance(self.vectors, BitPlanes) else None
 
     def group(self, name: str) -> Arrays:
         """The arrays called ``name.key``, by key."""

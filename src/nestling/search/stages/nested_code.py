@@ -79,14 +79,14 @@ def _names(bits: int) -> list[str]:
 
 
 def _held(built: Built, bits: int) -> tuple[NDArray[np.uint8], ...]:
-    if isinstance(built.vectors, BitPlanes):
-        return built.vectors.planes[:bits]
+    if built.planes is not None:
+        return built.planes.planes[:bits]
     return tuple(built.arrays[name] for name in _names(bits))
 
 
 def lengths(built: Built) -> Mapping[str, int | None]:
     """The arrays of the code, and how long each must be."""
-    if isinstance(built.vectors, BitPlanes):
+    if built.planes is not None:
         return {}
     bits = size_of(built.whole)[1]
     needed: dict[str, int | None] = dict.fromkeys(_names(bits), built.rows)
@@ -99,7 +99,7 @@ def check_arrays(built: Built, where: str) -> None:
     Raises:
         ArtifactError: naming ``where`` they lie.
     """
-    if isinstance(built.vectors, BitPlanes):  # which were checked when they were opened
+    if built.planes is not None:  # which were checked when they were opened
         return
     dim, bits = size_of(built.whole)
     held = _held(built, bits)
@@ -111,7 +111,7 @@ def check_arrays(built: Built, where: str) -> None:
 
 def extract(built: Built, stage: Stage) -> Arrays:
     """The planes that the cut plan reads, if this stage is the one that builds them."""
-    if readers(built.plan)[0] != stage or isinstance(built.vectors, BitPlanes):
+    if readers(built.plan)[0] != stage or built.planes is not None:
         return {}
     dim, bits = size_of(built.plan)
     code = BitCode(built.arrays["code.centre"], built.arrays["code.spread"], size_of(built.whole)[0])
@@ -122,8 +122,8 @@ def extract(built: Built, stage: Stage) -> Arrays:
 
 def slice_of(built: Built, dim: int, bits: int) -> CodeSlice:
     """The leading dims and bits of the code, as kernels compare them."""
-    if isinstance(built.vectors, BitPlanes):
-        code = built.vectors.code.cut(dim)
+    if built.planes is not None:
+        code = built.planes.code.cut(dim)
         spread, centre = code.spread, code.centre
     else:
         spread, centre = (

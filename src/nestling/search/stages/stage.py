@@ -149,9 +149,9 @@ class Stage(ABC):
         """
 
     def cut(self, dim: int, bits: int | None = None) -> Self:
-        """The stage, reading no more than ``dim`` entries, and of a nested code no more than ``bits`` of each.
+        """The stage, reading no more than ``dim`` entries; of one whose prefix is a number.
 
-        Its prefix has to be a number.
+        Of a nested code it reads no more than ``bits`` of each entry.
         """
         return replace(self, dim=min(self.size, dim))
 
@@ -163,7 +163,7 @@ class Stage(ABC):
         """
         if self.code_bits is None:
             raise ConfigError(
-                f"{self} does not search codes, and these rows are held as codes of {bits} bits; use stages of "
+                f"{self} needs floats, and these rows are held as codes of {bits} bits; scan and re-rank "
                 f"codes, such as 'bits1@full > rerank:bits{bits}@full', or keep floats"
             )
         if self.code_bits > bits:

@@ -18,6 +18,7 @@ from nestling.arguments.constraints import Whole, check
 from nestling.bits import FEWEST_ROWS
 from nestling.cut import CutRule, check_vectors
 from nestling.errors import ConfigError, DataError
+from nestling.granularity import At
 from nestling.process.interrupts import on_interrupt
 from nestling.search.exact.neighbours import Metric, nearest
 from nestling.search.exact.recall import Questions
@@ -27,7 +28,9 @@ from nestling.search.plan.plan import Plan, Point
 from nestling.search.tuning.trials import Comparison, climb, time_search
 from nestling.storage.artifact import open_array
 from nestling.storage.npy import write_npy
-from nestling.vectors.matrix import Sizes, read_sizes
+from nestling.vectors.coding import with_code
+from nestling.vectors.matrix import Sizes
+from nestling.vectors.prefix import prepare
 from nestling.vectors.stored import StoredVectors
 from nestling.vectors.vectors_like import VectorsLike
 
@@ -37,7 +40,9 @@ _FEW_ROWS = 10_000
 _FEWEST_MIXED = 8
 
 
-def candidate_plans(rows: int, sizes: Sequence[int], *, nested: bool = False) -> tuple[Plan, ...]:
+def candidate_plans(
+    rows: int, sizes: Sequence[int], *, nested: bool = False, held: int | None = None
+) -> tuple[Plan, ...]:
     """A small family of plans for so many vectors, those first that read the least for a query.
 
     Args:
@@ -45,8 +50,13 @@ def candidate_plans(rows: int, sizes: Sequence[int], *, nested: bool = False) ->
         sizes: prefixes that may be read, the last one the full size.
         nested: only plans that can be searched at every size: codes that mix entries, such as those of
             graphs, are then built at the first size.
+        held: bits of each entry of rows that are held as codes, whose slices are then scanned and re-ranked.
     """
     full = sizes[-1]
+    if held is not None:
+        scans = ["bits1:binary", *(f"bits{few}" for few in (1, 2, 4) if few < held)]
+        texts = [f"bits{held}@full", *(f"{scan}@full > rerank:bits{held}@full" for scan in scans)]
+        return _cheapest_first(texts, rows, full)
     mixed = sizes[0] if nested else full
     near = {min(sizes, key=lambda size: abs(size - target)) for target in (full // 4, full // 2, full)}
     texts, short = ["flat@full"], sorted(near)
@@ -65,6 +75,11 @@ def candidate_plans(rows: int, sizes: Sequence[int], *, nested: bool = False) ->
         links = ("graph32", "graph64") if kernels.level() != "off" else ()
         texts += [f"{graph}@{dim} > rerank@full" for graph in links for dim in mixed_enough]
         texts += [f"hnsw32@{dim} > int8@{dim} > rerank@full" for dim in short[-2:] if not links]
+    return _cheapest_first(texts, rows, full)
+
+
+def _cheapest_first(texts: Sequence[str], rows: int, full: int) -> tuple[Plan, ...]:
+    """Plans, those first that read the least for a query."""
     return tuple(sorted(map(Plan.parse, texts), key=lambda plan: plan.cost(rows, full).bytes_read))
 
 
@@ -92,7 +107,8 @@ def tune(
     gains most recall for its time.
 
     Args:
-        vectors: ``Float[n, dim]``; may be a memory map, or stored vectors.
+        vectors: ``Float[n, dim]``; may be a memory map, or stored vectors, also such as are held in codes:
+            the exact nearest are then those of the codes.
         queries: ``Float[m, dim]``, held out from the vectors; rows of the vectors by default, each of which
             must then find its nearest others.
         k: neighbours wanted; all others where there are fewer.
@@ -139,7 +155,8 @@ def _run(
     rows, full = comparison.vectors.shape
     sizes = tuple(sizes or range(-(-full // 4), full, -(-full // 4))) + ((full,) if not sizes else ())
     is_bounded = family is None  # plans that were named are all to be seen
-    family = candidate_plans(rows, sizes, nested=nested) if family is None else family
+    if family is None:
+        family = candidate_plans(rows, sizes, nested=nested, held=comparison.held)
     if not family:
         raise ConfigError(
             "there are no plans to compare; give at least one, or none at all for the usual ones"
@@ -199,6 +216,7 @@ def build(
     vectors: VectorsLike,
     ids: Any = None,
     *,
+    at: At = None,
     plan: Plan | str | None = None,
     recall: float | None = 0.95,
     k: int = 10,
@@ -219,28 +237,34 @@ def build(
     :meth:`~nestling.search.index.index.AdaptiveIndex.create`. If sizes are given, by ``nesting`` or by stored
     vectors that were given theirs, the plan can be searched at each of them. ``nesting="dim=256"``, the full
     size alone, allows all plans. Searches that name no point use the one that was chosen for ``recall``;
-    ``index.info().reason`` says why this plan was chosen.
+    ``index.info().reason`` says why this plan was chosen. With ``at="dim=256,bits=2"`` the index keeps codes;
+    recall is then that of a search among them, and :func:`~nestling.measure.sweep` says what they cost.
     """
     check_targets(recall, max_bytes=max_bytes, max_ms=max_ms)
-    rows = StoredVectors.of(vectors, rule=rule, ids=ids, encoder=encoder, fields=fields)
+    given: Any = {"rule": rule, "ids": ids, "encoder": encoder, "fields": fields}
+    rows = with_code(StoredVectors.of(vectors, nesting, **given), at)
     k = min(check("k", k, Whole(1)), len(rows) - 1)  # recall needs at least two vectors
     create = partial(
-        AdaptiveIndex.create, folder, rows, nesting=nesting, metric=metric, seed=seed, workers=workers
+        AdaptiveIndex.create, folder, rows, at=at, nesting=nesting, metric=metric, seed=seed, workers=workers
     )
     if plan is not None or not k:
-        index = create(plan=plan or "flat@full")
+        index = create(plan=plan)
         if k:
             options: Any = {"queries": queries, "k": k, "seed": seed, "workers": workers}
             with suppress(ConfigError):  # a plan that was given stays, whatever it finds
                 retune(index, recall=recall, max_bytes=max_bytes, max_ms=max_ms, **options)
         return index
-    sizes = read_sizes(nesting or rows.sizes, rows.values.shape[1])
-    with Comparison(rows, queries, k, rows.rule, metric, seed, workers) as comparison:
-        nested = nesting is not None or rows.is_nested
-        chosen, frontier = _run(comparison, None, sizes.sizes("dim"), nested, recall, max_bytes, max_ms)
-        # Steps before a cut are done to the vectors of an index, not to those that were measured.
-        built = comparison.engines[chosen.plan] if rows.rule.before == "none" else None
-        index = create(plan=chosen.plan, engine=built)
+    sizes = rows.sizes.sizes("dim")
+    with TemporaryDirectory(prefix="nestling-cut-") as place:
+        kept = rows if at is None else rows.extract(at, Path(place) / "vectors")
+        dims = [dim for dim in sizes if dim <= kept.values.shape[1]]
+        if queries is not None and kept is not rows:
+            queries = prepare(check_vectors(queries, "queries"), dims[-1], rows.rule)
+        with Comparison(kept, queries, k, kept.rule, metric, seed, workers) as comparison:
+            chosen, frontier = _run(comparison, None, dims, rows.is_nested, recall, max_bytes, max_ms)
+            # Steps before a cut are done to the vectors of an index, not to those that were measured.
+            built = comparison.engines[chosen.plan] if kept.rule.before == "none" else None
+            index = create(plan=chosen.plan, engine=built)
     _keep(index, frontier.of(chosen.plan), chosen)
     return index
 

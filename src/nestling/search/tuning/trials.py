@@ -22,6 +22,8 @@ from nestling.search.exact.neighbours import Metric
 from nestling.search.exact.recall import Names, Questions
 from nestling.search.plan.frontier import Trial
 from nestling.search.plan.plan import Plan, Point
+from nestling.vectors.planes import BitPlanes
+from nestling.vectors.precision import Values
 from nestling.vectors.stored import StoredVectors
 
 Search: TypeAlias = Callable[[NDArray[Any], int, Point], Names]
@@ -55,7 +57,7 @@ class Comparison:
         seed: int,
         workers: int | None,
     ) -> None:
-        vectors = rows.values if isinstance(rows, StoredVectors) else rows
+        vectors: Values = rows.values if isinstance(rows, StoredVectors) else rows
         self.rows, self.vectors, self.k, self.rule, self.metric = rows, vectors, k, rule, metric
         self.seed, self.workers, self.started = seed, workers, time.perf_counter()
         self.engines: dict[Plan, Engine] = {}
@@ -79,6 +81,11 @@ class Comparison:
 
     def __exit__(self, *_: object) -> None:
         self._folders.close()
+
+    @property
+    def held(self) -> int | None:
+        """Bits of each entry, of rows that are held as codes; None for floats."""
+        return self.vectors.bits if isinstance(self.vectors, BitPlanes) else None
 
     @property
     def seconds(self) -> float:
@@ -128,7 +135,8 @@ class Comparison:
         enough: Callable[[Trial], bool],
     ) -> list[Plan]:
         """The plans, ranked by their trials on a sample of the rows, scaled to all rows."""
-        part = np.ascontiguousarray(self.vectors[self.sample])
+        held, some = self.vectors, self.sample
+        part: Values = held.part(some) if isinstance(held, BitPlanes) else np.array(held[some], order="C")
         rows, dim = self.vectors.shape
         own = None if self.own is None else np.arange(min(len(self.own), _SAMPLE_QUERIES))
         questions, trials = self.ask(part, own, _SAMPLE_QUERIES), list[Trial]()
@@ -143,9 +151,7 @@ class Comparison:
                 break
         return rank(trials)
 
-    def ask(
-        self, rows: NDArray[Any] | StoredVectors, own: NDArray[np.int64] | None, most: int | None = None
-    ) -> Questions:
+    def ask(self, rows: Values, own: NDArray[np.int64] | None, most: int | None = None) -> Questions:
         """The ground truth of the queries (or the first ``most``) among ``rows``."""
         return Questions.ask(
             self.queries[slice(most)],
@@ -158,7 +164,7 @@ class Comparison:
         )
 
     def _measure(
-        self, plan: Plan, rows: NDArray[Any], questions: Questions, *, keep: bool = False
+        self, plan: Plan, rows: Values, questions: Questions, *, keep: bool = False
     ) -> Iterator[Trial]:
         """Trials of one plan, built over ``rows``."""
         folder = TemporaryDirectory(prefix="nestling-plan-")

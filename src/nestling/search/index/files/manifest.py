@@ -1,7 +1,8 @@
 """The manifest of an index: it lists all files, and is committed by one atomic rename.
 
     nestling.json           the manifest, with its own checksum
-    segments/00000003/      vectors.npy, ids.npy, engine/: immutable, named after the manifest that added them
+    segments/00000003/      vectors.npy (plane1.npy, ... of codes), ids.npy, engine/: immutable, named after
+                            the manifest that added them
     deleted-00000007.npy    deleted rows of the segments, as bits
     log-00000007            the write-ahead log, and mark-00000007, its commit offset
     writer.lock             held by the process that writes
@@ -101,7 +102,7 @@ class IndexSettings(SavedFields):
     encoder: str
     plan: str
     seed: int
-    sources: tuple[tuple[int, dict[str, str]], ...]
+    sources: tuple[tuple[int, dict[str, Any]], ...]
     id_kind: IdKind | None
     next_id: int
     segments: tuple[SegmentRecord, ...]
@@ -136,7 +137,7 @@ class IndexManifest:
         """The settings that all segments share; the rule's part before a cut is applied already."""
         s = self.settings
         plan = Plan.parse(s.plan).resolve(s.dim)
-        return Terms(s.dim, self.rule.again, s.metric, plan, s.seed, s.fields)
+        return Terms(s.dim, self.rule.again, s.metric, plan, s.seed, s.fields, self.nesting.full.get("bits"))
 
     @cached_property
     def smallest_dim(self) -> int:
@@ -148,7 +149,14 @@ class IndexManifest:
     def takes(self) -> dict[int, CutRule]:
         """The rule for queries of each width: of this index, and of those it was extracted from."""
         earlier = {dim: CutRule.from_json(rule) for dim, rule in self.settings.sources}
-        return {**earlier, self.settings.dim: self.rule}
+        rule = self.rule.without_code
+        return {self.terms.format.full: rule.again, **earlier, self.settings.dim: rule}
+
+    @cached_property
+    def adds(self) -> dict[int, CutRule]:
+        """The rule for new rows of each width: as for queries, but that codes are made of whole vectors."""
+        held = self.terms.format
+        return self.takes if held.bits is None else {held.full: self.takes[held.full]}
 
     @cached_property
     def _default(self) -> Point | None:
@@ -185,7 +193,7 @@ class IndexManifest:
                 f"{root} holds vectors of {theirs}, not of {encoder!r}; use the "
                 f"former, or build an index from vectors of the latter: {self._command(encoder, self.rule)}"
             )
-        if rule is not None and rule != self.rule:
+        if rule is not None and rule.without_code != self.rule.without_code:
             raise ConfigError(
                 f"{root} was built with {self.rule}, not with {rule}; use the former, or build an index with "
                 f"the latter: {self._command(settings.encoder, rule)}"
@@ -233,7 +241,8 @@ def load_manifest(root: Path, known: Mapping[str, FileRecord] | None = None) -> 
         raise malformed(root / MANIFEST, error, "settings") from error
     _check_itself(root / MANIFEST, settings.checksum)
     manifest = IndexManifest(raw.read_nesting(), raw.read_cut(), settings, raw.files)
-    for name in (name for record in settings.segments for name in file_names(record)):
+    held = manifest.terms.format
+    for name in (name for record in settings.segments for name in file_names(record, held)):
         if name not in manifest.files:
             raise ArtifactError(f"the manifest of {root} lists no {name}; {_RESTORE}")
     verify_files(

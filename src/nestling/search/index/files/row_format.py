@@ -18,13 +18,12 @@ from nestling.storage.durable import write_new_together
 from nestling.storage.npy import npy_header
 from nestling.vectors.matrix import blocks_of
 from nestling.vectors.planes import BitPlanes, cleared, open_planes, plane_file
+from nestling.vectors.precision import Values
 
 Floats = NDArray[np.float32]
 Held: TypeAlias = NDArray[Any]
 """Rows as they are held, in memory and in the log: ``Float32[n, dim]``, or codes ``UInt8[n, bits * bytes]``
 whose first bytes are the most significant bits of all entries."""
-Values: TypeAlias = Any
-"""What searches read: ``Float32[n, dim]``, or :class:`~nestling.vectors.planes.BitPlanes`."""
 
 _VECTORS = "vectors.npy"
 
@@ -91,7 +90,7 @@ class RowFormat:
         """Some rows of what :meth:`view` or :meth:`open` gave."""
         if self.bits is None:
             return np.asarray(values[rows])
-        return np.concatenate([plane[rows] for plane in values.planes[: self.bits]], axis=1)
+        return np.concatenate([plane[rows, : self._stride] for plane in values.planes], axis=1)
 
     def blocks(self, values: Values) -> Iterator[Held]:
         """All rows, some thousands at a time."""
@@ -115,7 +114,7 @@ class RowFormat:
 
         def chunks() -> Iterator[list[Any]]:
             yield [header] * len(self.files)
-            for block in blocks:
+            for block in filter(len, blocks):
                 parts = np.split(block, len(self.files), axis=1)
                 yield [np.ascontiguousarray(part, self.dtype).view(np.uint8).data for part in parts]
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.cut import RAW, CutRule, cut
+from nestling.cut import CutRule
 from nestling.data.tables.fields.columns import Columns, Kinds, Mask, parts_of, read_columns, write_columns
 from nestling.data.tables.fields.kinds import FieldKind
 from nestling.errors import ArtifactError, ConfigError, StorageError
@@ -20,7 +20,9 @@ from nestling.process.progress import Progress
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.neighbours import Metric
 from nestling.search.index.files.ids import Ids
+from nestling.search.index.files.row_format import Held, RowFormat
 from nestling.search.plan.plan import Plan
+from nestling.search.stages.kinds.bits import Bits
 from nestling.search.stages.kinds.flat import Flat
 from nestling.search.where.condition import Condition
 from nestling.search.where.matching import rows_meeting
@@ -28,10 +30,9 @@ from nestling.storage.artifact import FileRecord, open_array, write_file
 from nestling.storage.durable import flush_folder, flush_tree, write_new
 from nestling.storage.npy import npy_chunks
 from nestling.storage.schema import SavedFields
-from nestling.vectors.matrix import blocks_of
+from nestling.vectors.precision import Values
 
 SEGMENTS = "segments"
-_VECTORS = "vectors.npy"
 _IDS = "ids.npy"
 _ENGINE = "engine"
 _FIELDS = "fields"
@@ -60,10 +61,10 @@ class SegmentRecord(SavedFields):
 
 
 class Rows(NamedTuple):
-    """Rows for a new segment: all ids, and their vectors ``Float32[some, dim]`` and fields block by block."""
+    """Rows for a new segment: all ids, and block by block their vectors, as they are held, and fields."""
 
     ids: Ids
-    blocks: Iterator[NDArray[np.float32]]
+    blocks: Iterator[Held]
     fields: Iterable[Columns] = ()
 
 
@@ -78,6 +79,7 @@ class Terms:
         plan: of segments that are large enough for it, with its sizes as numbers.
         seed: of all random choices while building.
         fields: of the rows, each with its type.
+        bits: of each entry, of rows that are held as codes; None for floats.
     """
 
     dim: int
@@ -86,6 +88,12 @@ class Terms:
     plan: Plan
     seed: int = 0
     fields: Kinds = field(default_factory=dict)
+    bits: int | None = None
+
+    @cached_property
+    def format(self) -> RowFormat:
+        """How rows are held."""
+        return RowFormat(self.dim, self.rule, self.bits)
 
     @cached_property
     def plan_text(self) -> str:
@@ -94,7 +102,13 @@ class Terms:
 
     def plan_for(self, rows: int) -> Plan:
         """The plan, or a plain scan at the size of its last stage where the rows are too few to train it."""
-        return self.plan if rows >= _rows_to_train(self.plan) else Plan(Flat(self.plan.answer_dim))
+        return self.plan if rows >= _rows_to_train(self.plan) else self.plain_plan
+
+    @cached_property
+    def plain_plan(self) -> Plan:
+        """An exact scan of what the last stage of the plan compares."""
+        dim, bits = self.plan.answer_dim, self.plan.answer_bits
+        return Plan(Flat(dim) if self.bits is None else Bits(dim, bits=bits or self.bits))
 
 
 @dataclass(frozen=True)
@@ -104,14 +118,14 @@ class Segment:
     Args:
         record: their entry in the manifest.
         ids: ``Int64[rows]`` or strings.
-        vectors: ``Float32[rows, dim]``, a memory map.
+        vectors: ``Float32[rows, dim]`` or codes, memory maps.
         engine: finds row numbers.
         fields: of the rows, memory maps; some hold whole numbers where those of the index are floats.
     """
 
     record: SegmentRecord
     ids: Ids
-    vectors: NDArray[np.float32]
+    vectors: Values
     engine: Engine
     fields: Columns
 
@@ -170,9 +184,9 @@ def segment_name(generation: int) -> str:
     return f"{generation:08d}"
 
 
-def file_names(record: SegmentRecord) -> tuple[str, str]:
+def file_names(record: SegmentRecord, held: RowFormat) -> tuple[str, ...]:
     """The files that every segment has, by their names in the index."""
-    return tuple(f"{SEGMENTS}/{record.name}/{file}" for file in (_VECTORS, _IDS))  # type: ignore[return-value]
+    return tuple(f"{SEGMENTS}/{record.name}/{file}" for file in (*held.files, _IDS))
 
 
 def write_segment(
@@ -190,13 +204,13 @@ def write_segment(
     folder = root / SEGMENTS / name
     (folder / _ENGINE).mkdir(parents=True, exist_ok=True)
     count, plan = len(rows.ids), terms.plan_for(len(rows.ids))
-    blocks = _watched(rows.blocks, count)
+    held = terms.format.write(folder, _watched(rows.blocks, count), count)
     files = {
-        _VECTORS: write_new(folder / _VECTORS, npy_chunks(blocks, (count, terms.dim), np.dtype(np.float32))),
+        **held,
         _IDS: write_new(folder / _IDS, npy_chunks([rows.ids], (count,), rows.ids.dtype)),
         **_write_fields(folder, rows.fields, terms.fields),
     }
-    _begin_build(folder, f"{plan} {terms} {files[_VECTORS].sha256}")
+    _begin_build(folder, f"{plan} {terms} {' '.join(file.sha256 for file in held.values())}")
     if built is not None and built.plan == plan:
         engine = _taken_over(built, folder, terms)
     else:
@@ -214,23 +228,23 @@ def is_being_built(folder: Path) -> bool:
 
 
 def copy_segment(
-    segment: Segment, root: Path, terms: Terms, dim: int
+    segment: Segment, root: Path, terms: Terms, small: RowFormat
 ) -> tuple[SegmentRecord, dict[str, FileRecord]]:
-    """Write a segment into the folder of another index, its vectors and its engine cut to ``dim`` entries."""
+    """Write a segment into the folder of another index, cut to a format that may be smaller."""
     folder = root / SEGMENTS / segment.record.name
     (folder / _ENGINE).mkdir(parents=True)
-    count, ids = len(segment), np.asarray(segment.ids)
-    blocks = (cut(segment.vectors[rows], dim, RAW) for rows in blocks_of(segment.vectors))
+    count, ids, held = len(segment), np.asarray(segment.ids), terms.format
+    blocks = (held.cut(rows, small) for rows in held.blocks(segment.vectors))
     files = {
-        _VECTORS: write_new(folder / _VECTORS, npy_chunks(blocks, (count, dim), np.dtype(np.float32))),
+        **small.write(folder, blocks, count),
         _IDS: write_new(folder / _IDS, npy_chunks([ids], (count,), ids.dtype)),
         **_write_fields(folder, parts_of(segment.fields), terms.fields),
     }
     engine = segment.engine
-    if dim < terms.dim:
+    if small != held:
         scratch = folder / "scratch"  # the engine writes the vectors that it reads once more
         scratch.mkdir()
-        engine = engine.extract(dim, scratch)
+        engine = engine.extract(small.dim, scratch, bits=small.bits)
         shutil.rmtree(scratch)
     engine.save(folder / _ENGINE)
     record = SegmentRecord(name=segment.record.name, rows=count, plan=str(engine.plan))
@@ -244,7 +258,7 @@ def load_segment(root: Path, record: SegmentRecord, terms: Terms) -> Segment:
         ArtifactError: if the files are not of the size that the manifest says.
     """
     folder = root / SEGMENTS / record.name
-    vectors = open_array(folder / _VECTORS)
+    vectors = terms.format.open(folder)
     ids = open_array(folder / _IDS)
     if vectors.shape != (record.rows, terms.dim) or ids.shape != (record.rows,):
         raise ArtifactError(
@@ -267,7 +281,7 @@ def _write_fields(folder: Path, parts: Iterable[Columns], kinds: Kinds) -> dict[
 
 def _taken_over(engine: Engine, folder: Path, terms: Terms) -> Engine:
     """An engine that was built elsewhere, if it is over the vectors of this folder."""
-    vectors = open_array(folder / _VECTORS)
+    vectors = terms.format.open(folder)
     rows = np.linspace(0, len(vectors) - 1, min(len(vectors), _ROWS_COMPARED)).astype(np.int64)
     same = engine.vectors.shape == vectors.shape and (engine.rule.after, engine.metric) == (
         terms.rule.after,
@@ -285,7 +299,7 @@ def _build(folder: Path, plan: Plan, terms: Terms, workers: int | None) -> Engin
     try:
         return build(
             plan,
-            open_array(folder / _VECTORS),
+            terms.format.open(folder),
             rule=terms.rule,
             metric=terms.metric,
             seed=terms.seed,

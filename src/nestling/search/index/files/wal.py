@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nestling.data.tables.fields.columns import Columns, Kinds
 from nestling.errors import ArtifactError, StorageError
 from nestling.search.index.files.ids import Ids, kind_of
+from nestling.search.index.files.row_format import Held, RowFormat
 from nestling.storage.artifact import reason_of, storage_errors
 from nestling.storage.durable import write_all, write_new
 
@@ -49,13 +49,13 @@ class Record:
     Args:
         kind: ``put`` or ``delete``.
         ids: of the rows.
-        vectors: ``Float32[ids, dim]``; of no rows where ids are deleted.
+        vectors: of the rows, as the index holds them; of no rows where ids are deleted.
         fields: of the rows; of none where ids are deleted.
     """
 
     kind: Kind
     ids: Ids
-    vectors: NDArray[np.float32]
+    vectors: Held
     fields: Columns
 
     def encode(self, number: int) -> bytes:
@@ -65,7 +65,7 @@ class Record:
         head = _RECORD.pack(number, _CODES[self.kind], is_text, len(self.ids), len(names))
         columns = {name: column.tolist() for name, column in self.fields.by_name.items()}
         fields = json.dumps(columns, ensure_ascii=False).encode() if columns else b""
-        body = b"".join((head, names, np.ascontiguousarray(self.vectors, "<f4").tobytes(), fields))
+        body = b"".join((head, names, _little(self.vectors).tobytes(), fields))
         return _FRAME.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -117,8 +117,8 @@ def create_log(name: LogFiles) -> None:
     write_new(name.offset_path, [name.offset_record(HEADER_BYTES)])
 
 
-def read_log(name: LogFiles, dim: int, kinds: Kinds) -> LogContent:
-    """Read every whole record, of vectors of ``dim`` entries and of these fields.
+def read_log(name: LogFiles, held: RowFormat, kinds: Kinds) -> LogContent:
+    """Read every whole record, of rows that are held so and have these fields.
 
     Raises:
         ArtifactError: if the log is missing, of another index or generation, or damaged where it was
@@ -134,7 +134,7 @@ def read_log(name: LogFiles, dim: int, kinds: Kinds) -> LogContent:
     records: list[Record] = []
     position = len(header)
     while (body := _whole_record(data, position)) is not None:
-        record = _decode(body, len(records), dim, kinds)
+        record = _decode(body, len(records), held, kinds)
         if record is None:
             break
         records.append(record)
@@ -175,12 +175,12 @@ def _whole_record(data: bytes, position: int) -> bytes | None:
     return body if len(body) == length >= _RECORD.size and zlib.crc32(body) == checksum else None
 
 
-def _decode(body: bytes, number: int, dim: int, kinds: Kinds) -> Record | None:
+def _decode(body: bytes, number: int, held: RowFormat, kinds: Kinds) -> Record | None:
     """The record; None where its parts do not fit each other, or its sequence number is wrong."""
     found, code, is_text, rows, id_bytes = _RECORD.unpack_from(body)
     kind = _KINDS.get(code)
     end = _RECORD.size + id_bytes
-    vector_bytes = rows * dim * 4 if kind == "put" else 0
+    vector_bytes = rows * held.row_bytes if kind == "put" else 0
     if found != number or kind is None or len(body) < end + vector_bytes:
         return None
     names = body[_RECORD.size : end]
@@ -193,8 +193,14 @@ def _decode(body: bytes, number: int, dim: int, kinds: Kinds) -> Record | None:
         return None
     if len(ids) != rows:
         return None
-    vectors = np.frombuffer(body[end : end + vector_bytes], "<f4").reshape(-1, dim)
-    return Record(kind, ids if is_text else ids.astype(np.int64), vectors.astype(np.float32), fields)
+    vectors = np.frombuffer(body[end : end + vector_bytes], held.dtype.newbyteorder("<"))
+    rows_held = vectors.reshape(-1, held.width).astype(held.dtype)
+    return Record(kind, ids if is_text else ids.astype(np.int64), rows_held, fields)
+
+
+def _little(rows: Held) -> Held:
+    """Rows with their bytes in the order of the log, on any machine."""
+    return np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
 
 
 class LogWriter:

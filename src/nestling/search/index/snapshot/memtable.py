@@ -11,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.cut import RAW, CutRule, cut
-from nestling.data.tables.fields.columns import Columns, GrowingColumns, Kinds
+from nestling.data.tables.fields.columns import Columns, GrowingColumns
+from nestling.search.engine.engine import Engine
 from nestling.search.exact.neighbours import Metric, Neighbours, nearest
 from nestling.search.index.files.ids import Ids
+from nestling.search.index.files.row_format import Held
+from nestling.search.index.files.segments import Terms
+from nestling.vectors.precision import Values
 
 _FIRST_CAPACITY = 64
 _FEW_PAIRS = 512  # of queries and rows
@@ -26,15 +30,17 @@ class MemtableView:
 
     Args:
         names: ``Object[n]``, the ids.
-        vectors: ``Float32[n, dim]``.
+        vectors: ``Float32[n, dim]`` or codes.
         live: ``Bool[n]``, False for rows that were deleted or replaced.
         fields: of the rows.
+        terms: of the index.
     """
 
     names: NDArray[Any]
-    vectors: NDArray[np.float32]
+    vectors: Values
     live: NDArray[np.bool_]
     fields: Columns
+    terms: Terms
 
     @cached_property
     def live_count(self) -> int:
@@ -56,22 +62,22 @@ class MemtableView:
         k: int,
         *,
         dim: int,
-        rule: CutRule,
-        metric: Metric,
+        bits: int | None,
         allowed: NDArray[np.bool_] | None,
         within: NDArray[np.float32] | None,
         workers: int | None,
     ) -> Neighbours | None:
         """Exact neighbours among the live rows that are allowed; row numbers, as many as there are.
 
-        By default this thread does it: a pool for so few rows would only make other searches wait.
+        By default this thread does it: a pool for so few rows would only make other searches wait. What is
+        compared is what the last stage of the plan compares in segments, so that an answer stays the same
+        when the rows become one.
 
         Args:
             queries: ``Float32[queries, dim]``.
             k: rows wanted.
-            dim: the prefix that is compared.
-            rule: steps after the cut.
-            metric: of comparisons.
+            dim: the longest prefix that is compared.
+            bits: the most bits of each entry of codes.
             allowed: ``Bool[n]``; None is all.
             within: ``Float32[queries]``, the worst score that is of use; None is any.
             workers: threads.
@@ -79,7 +85,11 @@ class MemtableView:
         Returns:
             None where no row is of use.
         """
-        mask = self.live
+        mask, rule, metric = self.live, self.terms.rule, self.terms.metric
+        dim = min(dim, self.terms.plan.answer_dim)
+        if self.terms.bits is not None:
+            mask = mask if allowed is None else mask & allowed
+            return self._engine.search(queries, k, dim=dim, bits=bits, allowed=mask, workers=workers or 1)
         if within is not None:
             reached = self._screen(dim, rule).reached(queries, within, metric)
             if not reached.any():  # where nearly all queries end
@@ -102,6 +112,11 @@ class MemtableView:
             workers=workers or 1,
         )
         return Neighbours(rows[found.indices], found.scores)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        """Of codes, which it reads as they are."""
+        return Engine(self.terms.plain_plan, {}, self.vectors, self.terms.rule, self.terms.metric)
 
     def _screen(self, dim: int, rule: CutRule) -> _Screen:
         """Made once for each size: the rows of a view never change."""
@@ -184,23 +199,23 @@ def _nearest_of_few(
 class Memtable:
     """The memtable of one writer. Views never change, because rows are only appended."""
 
-    def __init__(self, dim: int, kinds: Kinds) -> None:
-        self._vectors = np.empty((_FIRST_CAPACITY, dim), np.float32)
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._vectors = np.empty((_FIRST_CAPACITY, terms.format.width), terms.format.dtype)
         self._names = np.empty(_FIRST_CAPACITY, object)
         self._live = np.zeros(0, np.bool_)
         self._rows: dict[Any, int] = {}
-        self._fields = GrowingColumns(kinds)
+        self._fields = GrowingColumns(terms.fields)
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all rows, also of those that were replaced."""
-        return len(self._live) * self._vectors.shape[1] * 4
+    def __len__(self) -> int:
+        """All rows, also those that were replaced."""
+        return len(self._live)
 
     def has(self, ids: Ids) -> NDArray[np.bool_]:
         """Mask of the ids that have a live row here."""
         return np.fromiter((name in self._rows for name in ids.tolist()), np.bool_, len(ids))
 
-    def put(self, ids: Ids, vectors: NDArray[np.float32], fields: Columns) -> None:
+    def put(self, ids: Ids, vectors: Held, fields: Columns) -> None:
         """Add rows; earlier ones of the same ids are no longer found."""
         start, end = len(self._live), len(self._live) + len(ids)
         if end > len(self._names):
@@ -221,7 +236,8 @@ class Memtable:
     def view(self) -> MemtableView:
         """The rows as they are now."""
         count = len(self._live)
-        return MemtableView(self._names[:count], self._vectors[:count], self._live, self._fields.view())
+        held, fields = self._terms.format.view(self._vectors[:count]), self._fields.view()
+        return MemtableView(self._names[:count], held, self._live, fields, self._terms)
 
     def _forget(self, ids: Ids) -> list[int]:
         return [self._rows.pop(name) for name in ids.tolist() if name in self._rows]
@@ -229,7 +245,7 @@ class Memtable:
     def _grow(self, capacity: int) -> None:
         """Move to larger arrays; views keep the old ones."""
         count = len(self._live)
-        vectors = np.empty((capacity, self._vectors.shape[1]), np.float32)
+        vectors = np.empty((capacity, self._vectors.shape[1]), self._vectors.dtype)
         names = np.empty(capacity, object)
         vectors[:count], names[:count] = self._vectors[:count], self._names[:count]
         self._vectors, self._names = vectors, names

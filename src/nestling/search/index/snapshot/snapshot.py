@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ from nestling.data.tables.fields.columns import Columns, parts_of
 from nestling.data.tables.fields.kinds import Value
 from nestling.elastic import Cost
 from nestling.errors import DataError
+from nestling.granularity import Granularity
 from nestling.search.exact.neighbours import Neighbours
 from nestling.search.index.files.ids import NO_ID, IdKind, Ids, check_kind, read_ids
+from nestling.search.index.files.row_format import Held
 from nestling.search.index.files.segments import Rows, Segment, Terms
 from nestling.search.index.snapshot.memtable import MemtableView
 from nestling.search.plan.plan import Point
@@ -193,12 +195,13 @@ class Snapshot:
         order[np.concatenate([there for there, _ in places])] = np.arange(order.max(initial=0))
         return Columns.joined([*found, nothing], kinds).take(order)
 
-    def vectors_of(self, ids: Ids) -> NDArray[np.float32]:
-        """The vectors ``Float32[ids, dim]`` of rows that are there, done with what precedes a cut."""
-        found = np.empty((len(ids), self.terms.dim), np.float32)
+    def held_of(self, ids: Ids) -> Held:
+        """The rows that are there, as they are held, done with what precedes a cut."""
+        held = self.terms.format
+        found = np.empty((len(ids), held.width), held.dtype)
         sources = [*(part.segment.vectors for part in self.segments), self.memtable.vectors]
         for vectors, (there, rows) in zip(sources, self._places(ids), strict=True):
-            found[there] = vectors[rows]
+            found[there] = held.pick(vectors, rows)
         return found
 
     def all_fields(self) -> list[Columns]:
@@ -215,26 +218,27 @@ class Snapshot:
         self,
         queries: NDArray[np.float32],
         k: int,
+        at: Granularity,
         *,
-        dim: int,
         point: Point | None,
         allow: Any,
         where: Condition | None,
         workers: int | None,
     ) -> Hits:
         """The ``k`` best rows of all parts; queries are as wide as the vectors."""
+        size: dict[str, Any] = {"dim": at["dim"], "bits": at.get("bits"), "workers": workers}
         choose = Filter.read(allow, self, where)
         found: list[tuple[Ids, Neighbours]] = []
         for part in self.segments:
             planned = part.segment.record.plan == self.terms.plan_text
-            search = partial(
-                part.segment.engine.search, point=point if planned else None, dim=dim, workers=workers
-            )
+            search = partial(part.segment.engine.search, point=point if planned else None, **size)
             neighbours = part.search(search, queries, k, choose)
             if neighbours is not None:
                 found.append((part.segment.ids, neighbours))
         if self.memtable.live_count:
-            newest = self._search_memtable(queries, k, dim, choose, self._worst(found, k), workers)
+            allowed = choose.of_memtable(self.memtable_ids, self.memtable.fields)
+            within = self._worst(found, k)
+            newest = self.memtable.search(queries, k, allowed=allowed, within=within, **size)
             if newest is not None:
                 found.append((self.memtable_ids, newest))
         return self._merge(found, len(queries), k)
@@ -251,36 +255,17 @@ class Snapshot:
     def kept_bytes(self) -> int:
         """Bytes that searches keep in memory: all but the vectors on the disk."""
         stored = sum(part.segment.engine.cost().bytes_stored for part in self.segments)
-        return stored + self.memtable.vectors.nbytes
+        return int(stored + self.memtable.vectors.nbytes)
 
-    def cost(self, dim: int) -> Cost:
+    def cost(self, at: Granularity) -> Cost:
         """Multiply-adds of one query at one size, bytes that are kept for it, and bytes of one vector."""
-        row_bytes, rows = 4 * dim, len(self.memtable.live)
-        costs = [part.segment.engine.cost(None, dim) for part in self.segments]
+        dim, bits, rows = at["dim"], at.get("bits"), len(self.memtable.live)
+        row_bytes = replace(self.terms.format, dim=dim, bits=bits).row_bytes
+        costs = [part.segment.engine.cost(None, dim, bits) for part in self.segments]
         return Cost(
             flops=sum(cost.mflops for cost in costs) * 1e6 + rows * dim,
             size_bytes=sum(cost.bytes_stored + cost.bytes_on_disk for cost in costs) + rows * row_bytes,
             output_bytes=row_bytes,
-        )
-
-    def _search_memtable(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        dim: int,
-        choose: Filter,
-        within: NDArray[np.float32] | None,
-        workers: int | None,
-    ) -> Neighbours | None:
-        return self.memtable.search(
-            queries,
-            k,
-            dim=min(dim, self.terms.plan.answer_dim),
-            rule=self.terms.rule,
-            metric=self.terms.metric,
-            allowed=choose.of_memtable(self.memtable_ids, self.memtable.fields),
-            within=within,
-            workers=workers,
         )
 
     def _merge(self, found: list[tuple[Ids, Neighbours]], queries: int, k: int) -> Hits:
@@ -299,11 +284,12 @@ class Snapshot:
         names, scores = np.take_along_axis(names, order, 1), np.take_along_axis(scores, order, 1)
         return Hits.found_in(self, names, scores)
 
-    def _blocks(self) -> Iterator[NDArray[np.float32]]:
+    def _blocks(self) -> Iterator[Held]:
+        held = self.terms.format
         for part in self.segments:
             for rows in blocks_of(part.segment.vectors):
-                yield part.segment.vectors[rows][part.live[rows]]
-        yield self.memtable.vectors[self.memtable.live]
+                yield held.pick(part.segment.vectors, rows)[part.live[rows]]
+        yield held.pick(self.memtable.vectors, self.memtable.live)
 
     def _field_parts(self) -> Iterator[Columns]:
         for part in self.segments:

@@ -110,9 +110,9 @@ def apply(snapshot: Snapshot, memtable: Memtable, record: Record, numbering: Num
 def _load(root: Path, before: State | None) -> Loaded:
     manifest = load_manifest(root, None if before is None else before.manifest.files)
     settings, terms = manifest.settings, manifest.terms
-    content = read_log(manifest.log(root), settings.dim, terms.fields)
+    content = read_log(manifest.log(root), terms.format, terms.fields)
     segments = _read_segments(root, manifest, before)
-    memtable = Memtable(settings.dim, terms.fields)
+    memtable = Memtable(terms)
     snapshot = Snapshot(terms, settings.id_kind, segments, memtable.view())
     numbering = Numbering(settings.id_kind, settings.next_id)
     for record in content.records:
