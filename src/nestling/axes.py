@@ -58,6 +58,26 @@ def size_of(axis: str, value: object) -> int:
     return int(value)
 
 
+def refuse_axis(axis: str, size: int, nesting: str, axes: Iterable[str]) -> None:
+    """Refuse a size on an axis that a nesting of these axes does not have.
+
+    32 bits are allowed: they are what all compute that lacks the axis.
+
+    Raises:
+        GranularityError: for any other.
+    """
+    if axis == "bits" and size == max(FLOAT_BITS):
+        return
+    hint = (
+        "; bits are a choice of what is stored: leave them out here, and keep codes with "
+        f'StoredVectors(...).calibrated().extract("bits={size}"), or with at="bits={size}" of '
+        "AdaptiveIndex.create or Collection.create"
+    )
+    raise GranularityError(
+        f"the nesting {nesting} has no axis {axis!r}; it has {', '.join(axes)}{hint if axis == 'bits' else ''}"
+    )
+
+
 def doubled(smallest: int, full: int) -> list[int]:
     """The sizes ``smallest``, twice that, and so on below ``full``, then ``full``.
 

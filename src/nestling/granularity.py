@@ -12,7 +12,7 @@ from typing import Any, Self, TypeAlias, overload
 import numpy as np
 
 from nestling.arguments.formatting import shown
-from nestling.axes import FLOAT_BITS, OF_ONE_EMBEDDING, axis_order, doubled, note_named, read_axes, size_of
+from nestling.axes import OF_ONE_EMBEDDING, axis_order, doubled, note_named, read_axes, refuse_axis, size_of
 from nestling.errors import GranularityError
 
 _AXIS_NAME = re.compile(r"[a-z][a-z_0-9]*")
@@ -122,12 +122,6 @@ def read_at(text: str) -> Granularity | int:
     """
     return int(text) if re.fullmatch(_SIZE_ALONE, text) else Granularity.parse(text)
 
-
-_OF_WHAT_IS_STORED = (
-    "; bits are a choice of what is stored: leave them out here, and keep codes with "
-    'StoredVectors(...).calibrated().extract("bits={0}"), or with at="bits={0}" of AdaptiveIndex.create or '
-    "Collection.create"
-)
 
 At: TypeAlias = Granularity | str | int | Mapping[str, int] | None
 """Accepted by ``at=``: a granularity, its text, its axes, None, or a size on the only axis besides ``bits``
@@ -339,12 +333,7 @@ class Nesting(Sequence[Granularity]):
             )
         for axis in at:
             if axis not in self.full:
-                if axis == "bits" and at[axis] == max(FLOAT_BITS):
-                    continue  # float32 is what those without the axis compute
-                hint = _OF_WHAT_IS_STORED.format(at[axis]) if axis == "bits" else ""
-                raise GranularityError(
-                    f"the nesting {self} has no axis {axis!r}; it has {', '.join(self.axes)}{hint}"
-                )
+                refuse_axis(axis, at[axis], str(self), self.axes)
         return {axis: size for axis, size in at.items() if axis in self.full}
 
     def nearest(self, granularity: Granularity) -> tuple[Granularity, ...]:
