@@ -69,13 +69,11 @@ def refuse_axis(axis: str, size: int, nesting: str, axes: Iterable[str]) -> None
     if axis == "bits" and size == max(FLOAT_BITS):
         return
     hint = (
-        "; bits are a choice of what is stored: leave them out here, and keep codes with "
-        f'StoredVectors(...).calibrated().extract("bits={size}"), or with at="bits={size}" of '
-        "AdaptiveIndex.create or Collection.create"
+        "; few bits need stored vectors with a code: stored.calibrated(), or AdaptiveIndex.create or "
+        f'Collection.create with at="bits={size}"; leave bits out where a model is cut'
     )
-    raise GranularityError(
-        f"the nesting {nesting} has no axis {axis!r}; it has {', '.join(axes)}{hint if axis == 'bits' else ''}"
-    )
+    advice = hint if axis == "bits" else ""
+    raise GranularityError(f"the nesting {nesting} has no axis {axis!r}; it has {', '.join(axes)}{advice}")
 
 
 def doubled(smallest: int, full: int) -> list[int]:
