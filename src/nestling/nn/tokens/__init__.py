@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nestling.nn.tokens.projectors import Projector as Projector
     from nestling.nn.tokens.projectors import ScaleProjectors as ScaleProjectors
     from nestling.nn.tokens.sequence_pool import SequencePool as SequencePool
+    from nestling.nn.tokens.tiled_views import TiledViews as TiledViews
     from nestling.nn.tokens.tokens import Tokens as Tokens
 
 __getattr__, __dir__, __all__ = exports(
@@ -24,6 +25,7 @@ __getattr__, __dir__, __all__ = exports(
         "Projector": "projectors",
         "ScaleProjectors": "projectors",
         "SequencePool": "sequence_pool",
+        "TiledViews": "tiled_views",
         "Tokens": "tokens",
     },
 )

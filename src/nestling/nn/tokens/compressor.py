@@ -138,6 +138,11 @@ class Compressor(Part):
         self.nesting.resolve(at)
         return self.width
 
+    def shape(self, at: At = None) -> tuple[int, int] | None:
+        """Rows and columns of the output; None if it is a sequence."""
+        self.nesting.resolve(at)
+        return None
+
     def extract(self, at: At) -> Self:
         """The compressor that has only the granularities up to ``at``."""
         return self.copied(self.nesting.resolve(at))

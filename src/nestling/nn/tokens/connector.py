@@ -76,6 +76,12 @@ class Connector(Compressor):
         last: Any = self.parts[-1]
         return int(last.out_width(at))
 
+    def shape(self, at: At = None) -> tuple[int, int] | None:
+        """Rows and columns of the output; None if it is a sequence."""
+        pools = [part for part in self.parts if isinstance(part, Compressor)]
+        shaping = [part for part in pools if not isinstance(part, ScaleProjectors)]
+        return shaping[-1].shape(at) if shaping else None
+
     def flops(self, at: At = None) -> float:
         """Multiply-adds for one item of :attr:`inputs` tokens."""
         total, n = 0.0, self.inputs

@@ -21,7 +21,6 @@ from nestling.nn.tokens.tokens import (
     accumulating,
     as_tokens,
     check_grid,
-    check_not_empty,
 )
 
 GridMode = Literal["mean", "spatial", "sequential"]
@@ -33,7 +32,7 @@ class GridPool(Compressor):
     """Fewer tokens of a picture: a mean of each window of its grid, or a selection of its tokens.
 
     It has no weights. Windows are equal and do not overlap, so pooling from 24 x 24 to 12 x 12 to 6 x 6
-    equals pooling from 24 x 24 to 6 x 6. Padding enters no mean; a window of padding alone is padding.
+    equals pooling from 24 x 24 to 6 x 6. Padding enters no mean, and a window of padding alone is padding.
 
     Args:
         grid: rows and columns of the input.
@@ -67,7 +66,7 @@ class GridPool(Compressor):
         axis: str = "tokens",
     ) -> None:
         super().__init__()
-        self.grid, self.width, self.mode, self.axis = _shape(grid, "grid"), width, mode, axis
+        self.grid, self.width, self.mode, self.axis = read_shape(grid, "grid"), width, mode, axis
         self.inputs = self.grid[0] * self.grid[1]
         shapes = [self._read_size(size) for size in _listed(tokens, axis)]
         self.nesting = Nesting.chain(**{axis: [size for size, _ in shapes]})
@@ -86,7 +85,6 @@ class GridPool(Compressor):
                 f"the tokens are of a grid of {found.grid[0]} x {found.grid[1]}, and the pool is for "
                 f"{self.grid[0]} x {self.grid[1]}; make a GridPool for that grid"
             )
-        check_not_empty(found)
         return found._replace(grid=self.grid)
 
     def each(self, tokens: Tokens, wanted: Sequence[Granularity]) -> dict[Granularity, Tokens]:
@@ -134,7 +132,7 @@ class GridPool(Compressor):
     def _read_size(self, size: int | Sequence[int]) -> tuple[int, Shape | None]:
         """A size as a number of tokens, with its shape if it has one."""
         if isinstance(size, Sequence):
-            shape = _shape(size, "a size")
+            shape = read_shape(size, "a size")
         elif self.mode == "sequential":
             count = Granularity(**{self.axis: size})[self.axis]
             if count > self.inputs:
@@ -186,7 +184,12 @@ def _listed(tokens: Nesting | str | Sequence[int | Sequence[int]], axis: str) ->
     return list(tokens)
 
 
-def _shape(given: Sequence[int], what: str) -> Shape:
+def read_shape(given: Sequence[int], what: str) -> Shape:
+    """Rows and columns.
+
+    Raises:
+        GranularityError: for anything but two whole numbers of at least 1.
+    """
     if (
         not isinstance(given, Sequence)
         or len(given) != 2
