@@ -5,7 +5,6 @@ Run: python benchmarks/layers.py   (one thread; the seconds are those of the pro
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from nestling.losses import AlignScores, GradientCache, InfoNCE, Nested
 from nestling.losses.nested import Views
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import STS, Retrieval
-from record import Ratios, arguments, grown_megabytes, in_turn, parsed, ratio
+from record import Ratios, apart, arguments, grown_megabytes, in_turn, parsed, ratio
 from sentences import sentences
 
 LAYERS, DIMS = (1, 2, 3, 4, 5, 6), (32, 64, 128, 192, 256, 384)
@@ -69,12 +68,12 @@ def our_step(nesting: Nesting | None, batch: int = BATCH, chunk: int | None = No
     return step_of(model, lambda: loss(encode(queries), encode(documents)))
 
 
-def their_step(modifier: str | None) -> Step:
+def their_step(modifier: str | None, batch: int = BATCH) -> Step:
     model = TextEncoder.open("minilm").model.train()
     loss: nn.Module = stock.MultipleNegativesRankingLoss(model)
     if modifier is not None:
         loss = getattr(stock, modifier)(model, loss, list(reversed(DIMS)))
-    columns = [texts(BATCH, 0), texts(BATCH, 1)]
+    columns = [texts(batch, 0), texts(batch, 1)]
 
     def lose() -> Tensor:
         found: Tensor = loss([model.preprocess(column) for column in columns], torch.zeros(0))
@@ -83,36 +82,27 @@ def their_step(modifier: str | None) -> Step:
     return step_of(model, lose)
 
 
-STEPS: Mapping[str, Callable[[], Step]] = {
-    "plain": lambda: our_step(None),
-    "6 pairs": lambda: our_step(PAIRS),
-    "6 x 6 grid": lambda: our_step(GRID),
-}
+STEPS: Mapping[str, Nesting | None] = {"plain": None, "6 pairs": PAIRS, "6 x 6 grid": GRID}
 
 
-def peak_megabytes(name: str) -> float:
-    """Growth of the process's peak memory over two steps, in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_grow, (name,))
-
-
-def _grow(name: str) -> float:
+def peak_megabytes(name: str, batch: int) -> float:
+    """Growth of the process's peak memory over two steps; for a process of its own."""
     torch.set_num_threads(1)
-    step = STEPS[name]()
+    step = our_step(STEPS[name], batch)
     return grown_megabytes(lambda: [step() for _ in range(2)])
 
 
-def encoding(rounds: int, count: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds by the number of layers, of batches of short and long texts and of single ones."""
+def encoding(rounds: int, count: int, repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds by the number of layers, of batches of short and long texts and of a repeated single one."""
     model = TextEncoder.open("minilm", GRID).eval()
     short = texts(count, 2)
     long = [" ".join(short[start : start + 8]) for start in range(0, count // 2, 8)]
     found = {}
     for name, some in (("short texts", short), ("long texts", long), ("one short text", short[:1])):
-        repeats = 30 if len(some) == 1 else 1
+        times = repeats if len(some) == 1 else 1
 
-        def encode(layer: int, some: list[str] = some, repeats: int = repeats) -> None:
-            for _ in range(repeats):
+        def encode(layer: int, some: list[str] = some, times: int = times) -> None:
+            for _ in range(times):
                 model.encode(some, Granularity(layer=layer, dim=DIMS[-1]))
 
         methods = {str(layer): partial(encode, layer) for layer in LAYERS}
@@ -143,14 +133,14 @@ def evaluating(rounds: int, count: int) -> dict[str, dict[str, list[float]]]:
 
 def main() -> None:
     given = parsed(arguments(__doc__, rounds=9))
-    rounds = given.rounds
+    rounds, batch = given.rounds, 4 if given.quick else BATCH
     torch.set_num_threads(1)
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     found = Ratios("layers", given.output, digits=3)
     clock = time.process_time
-    methods = {name: make() for name, make in STEPS.items()}
-    theirs = {name: their_step(name) for name in ("MatryoshkaLoss", "Matryoshka2dLoss")}
-    theirs["MultipleNegativesRankingLoss"] = their_step(None)
+    methods = {name: our_step(nesting, batch) for name, nesting in STEPS.items()}
+    theirs = {name: their_step(name, batch) for name in ("MatryoshkaLoss", "Matryoshka2dLoss")}
+    theirs["MultipleNegativesRankingLoss"] = their_step(None, batch)
     seconds = in_turn({**methods, **theirs}, rounds, clock=clock)
     found.add("step over 6 pairs over the plain step", ratio(seconds, "6 pairs", "plain"), at_most=1.05)
     over_grid = ratio(seconds, "6 x 6 grid", "plain")
@@ -159,25 +149,21 @@ def main() -> None:
         theirs_over = ratio(seconds, name, "MultipleNegativesRankingLoss")
         found.add(f"{name} over MultipleNegativesRankingLoss", theirs_over)
     found.add("their plain step over ours", ratio(seconds, "MultipleNegativesRankingLoss", "plain"))
-    memory = {name: peak_megabytes(name) for name in STEPS}
+    memory = {name: apart(peak_megabytes, name, batch) for name in STEPS}
     for name in ("6 pairs", "6 x 6 grid"):
         found.add(f"peak memory, {name} over plain", (memory[name] / memory["plain"],) * 3, at_most=1.1)
-    for name, by_layer in encoding(rounds, 16 if given.quick else 512).items():
+    for name, by_layer in encoding(rounds, *((16, 3) if given.quick else (512, 30))).items():
         for layer in LAYERS[:-1]:
             what = f"speed-up of {layer} of {LAYERS[-1]} layers over {LAYERS[-1]}/{layer}, {name}"
             share = layer / LAYERS[-1]
             value, low, high = (share * each for each in ratio(by_layer, str(LAYERS[-1]), str(layer)))
             found.add(what, (value, low, high), at_least=0.85)
-    for name, both in (evaluating(1, 40) if given.quick else evaluating(max(3, rounds // 3), 1_000)).items():
+    for name, both in (evaluating(1, 20) if given.quick else evaluating(max(3, rounds // 3), 1_000)).items():
         over_full = ratio(both, "grid", "full")
         found.add(f"{name}: the 6 x 5 grid over the full size alone", over_full, at_most=1.25)
     if given.quick:
         return
-    large = {
-        "plain": our_step(None, LARGE_BATCH, CHUNK),
-        "6 pairs": our_step(PAIRS, LARGE_BATCH, CHUNK),
-        "6 x 6 grid": our_step(GRID, LARGE_BATCH, CHUNK),
-    }
+    large = {name: our_step(nesting, LARGE_BATCH, CHUNK) for name, nesting in STEPS.items()}
     seconds = in_turn(large, max(2, rounds // 4), clock=clock)
     for name in ("6 pairs", "6 x 6 grid"):
         what = f"batch of {LARGE_BATCH} in chunks, {name} over plain"

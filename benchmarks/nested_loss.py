@@ -5,7 +5,6 @@ Run: python benchmarks/nested_loss.py
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from importlib.resources import files
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from nestling.granularity import Nesting
 from nestling.losses import InfoNCE, Nested
-from record import Ratios, arguments, grown_megabytes, in_turn, parsed, ratio
+from record import Ratios, apart, arguments, grown_megabytes, in_turn, parsed, ratio
 
 BATCH, DIM = 1024, 768
 EIGHT = Nesting.doubling(6, DIM)
@@ -86,14 +85,9 @@ def with_minilm(loss: nn.Module, batch: int) -> Callable[[], None]:
     return step
 
 
-def peak_megabytes(method: str, nesting: str) -> float:
-    """Growth of the process's peak memory over one step, in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_grow, (method, nesting))
-
-
-def _grow(method: str, nesting: str) -> float:
-    step = {"ours": ours, "theirs": theirs}[method](Nesting.parse(nesting))
+def peak_megabytes(method: str, nesting: str, batch: int) -> float:
+    """Growth of the process's peak memory over one step; for a process of its own."""
+    step = {"ours": ours, "theirs": theirs}[method](Nesting.parse(nesting), batch)
     # The libraries' own buffers come with the first product.
     (torch.ones(64, 64, requires_grad=True) @ torch.ones(64, 64)).sum().backward()
     return grown_megabytes(step)
@@ -131,8 +125,8 @@ def main() -> None:
         found.add(f"MatryoshkaLoss over ours, {sizes} sizes", faster, at_least=target)
         slower = ratio(seconds, f"one product a size, {sizes} sizes", f"ours, {sizes} sizes")
         found.add(f"one product a size over ours, {sizes} sizes", slower, at_least=1.0)
-    for nesting in () if given.quick else (EIGHT, FORTY_EIGHT):
-        memory = {method: peak_megabytes(method, str(nesting)) for method in ("ours", "theirs")}
+    for nesting in (EIGHT, FORTY_EIGHT):
+        memory = {name: apart(peak_megabytes, name, str(nesting), batch) for name in ("ours", "theirs")}
         share = memory["ours"] / memory["theirs"]
         found.add(f"peak memory over MatryoshkaLoss, {len(nesting)} sizes", (share,) * 3, at_most=1.0)
 

@@ -7,12 +7,16 @@ import csv
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 from nestling.measure.machine import machine, today, versions
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, object]
+T = TypeVar("T")
 
 
 def in_turn(
@@ -39,6 +43,12 @@ def ratio(seconds: Mapping[str, list[float]], name: str, over: str) -> tuple[flo
     """
     ratios = [a / b for a, b in zip(seconds[name], seconds[over], strict=True)]
     return min(seconds[name]) / min(seconds[over]), min(ratios), max(ratios)
+
+
+def apart(function: Callable[..., T], *given: object) -> T:
+    """What a call returns in a process of its own; if that is killed, for its memory say, it is an error."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *given).result()
 
 
 def grown_megabytes(act: Callable[[], object]) -> float:

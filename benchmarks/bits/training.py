@@ -162,9 +162,14 @@ def docstrings(cache: Path, quick: bool) -> Problem:
     return Problem(rows, InfoNCE(0.05), dict(task.inputs), task, config)
 
 
+def text_model(quick: bool) -> TextEncoder:
+    """MiniLM, whose vectors take minutes; static vectors in a quick run."""
+    return TextEncoder.open("wordllama" if quick else "minilm")
+
+
 def abstracts(cache: Path, quick: bool) -> Problem:
     """Questions look for abstracts of Cranfield; trained on their first sentences and the rest."""
-    encoder, data = TextEncoder.open("minilm"), cranfield()
+    encoder, data = text_model(quick), cranfield()
     halves = [re.split(r" \. ", text, maxsplit=1) for text in data.documents.values()]
     pairs = [(first, rest) for first, *more in halves for rest in more if first.strip() and rest.strip()]
     task = Retrieval.from_data(data, measures="ndcg")
@@ -177,7 +182,7 @@ def abstracts(cache: Path, quick: bool) -> Problem:
 
 def sentences(cache: Path, quick: bool) -> Problem:
     """Similarities of sentences as people score them (STS-B)."""
-    encoder, (training, test) = TextEncoder.open("minilm"), (stsb("train"), stsb("test"))
+    encoder, (training, test) = text_model(quick), (stsb("train"), stsb("test"))
     sides = (training.first, training.second, test.first, test.second)
     q, d, x, y = (encoded(encoder, texts, cache, f"b4-sts-{n}") for n, texts in enumerate(sides))
     rows = {"first": q, "second": d, "scores": training.scores.astype(np.float32)}
