@@ -13,13 +13,6 @@ from functools import partial
 from io import StringIO
 
 import numpy as np
-from rsatoolbox.data import Dataset
-from rsatoolbox.inference import eval_dual_bootstrap, eval_fixed
-from rsatoolbox.model import ModelFixed
-from rsatoolbox.rdm import RDMs as PeerRDMs
-from rsatoolbox.rdm import calc_rdm
-from rsatoolbox.rdm import compare as peer_compare
-from rsatoolbox.rdm.transform import geodesic_transform, geotopological_transform
 from scipy.spatial.distance import pdist
 from sklearn.neighbors import NearestCentroid
 from threadpoolctl import threadpool_limits
@@ -33,6 +26,17 @@ from nestling.compare.transforms.geodesic import Geodesic
 from nestling.compare.transforms.thresholds import threshold_grid
 from nestling.compare.transforms.topology import geo_topological
 from record import Ratios, arguments, in_turn, parsed, ratio
+
+try:
+    from rsatoolbox.data import Dataset
+    from rsatoolbox.inference import eval_dual_bootstrap, eval_fixed
+    from rsatoolbox.model import ModelFixed
+    from rsatoolbox.rdm import RDMs as PeerRDMs
+    from rsatoolbox.rdm import calc_rdm
+    from rsatoolbox.rdm import compare as peer_compare
+    from rsatoolbox.rdm.transform import geodesic_transform, geotopological_transform
+except ImportError as error:
+    raise SystemExit(f"compare.py measures against rsatoolbox (pip install rsatoolbox): {error}") from None
 
 
 def faster(

@@ -128,6 +128,9 @@ class Results:
         if keys and self.path.is_file():
             with self.path.open(encoding="utf-8", newline="") as stream:
                 self._earlier = [dict(row) for row in csv.DictReader(stream)]
+        missing = [key for key in keys if self._earlier and key not in self._earlier[0]]
+        if missing:
+            raise SystemExit(f"{self.path} has no column {missing[0]!r}; choose another folder with --output")
 
     def add(self, *rows: Row) -> None:
         """Add rows, and write the file."""

@@ -106,6 +106,7 @@ def of_faiss(documents: NDArray[np.float32]) -> list[Method]:
 
 def of_usearch(documents: NDArray[np.float32]) -> list[Method]:
     if find_spec("usearch") is None:
+        print("usearch: not measured: it is not installed")
         return []
     from usearch.index import MetricKind
     from usearch.index import search as scan
@@ -131,6 +132,7 @@ def of_usearch(documents: NDArray[np.float32]) -> list[Method]:
 
 def of_sentence_transformers(documents: NDArray[np.float32]) -> list[Method]:
     if find_spec("sentence_transformers") is None:
+        print("sentence-transformers: not measured: it is not installed")
         return []
     try:
         from sentence_transformers.util.quantization import quantize_embeddings, semantic_search_faiss

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from texts import default_roots, distinct_texts
 
-QUERIES = 2_000
+QUERIES, QUICK_ROWS = 2_000, 5_000
 _ROWS_AT_A_TIME = 20_000
 
 
@@ -39,6 +39,8 @@ class VectorSet:
 def load(cache: Path, encoder: str, rows: int) -> VectorSet:
     """The first ``rows`` of what :func:`make` saved; they are in random order, so subsets are samples."""
     folder = cache / encoder
+    if not (folder / "base.npy").is_file():
+        raise SystemExit(f"{folder} holds no vectors; run data.py first, with --quick for a quick run")
     stored = np.load(folder / "base.npy", mmap_mode="r", allow_pickle=False)
     if len(stored) < rows:
         raise SystemExit(
@@ -96,11 +98,15 @@ def main() -> None:
     parser.add_argument("--root", type=Path, action="append", default=[], help="one more folder of texts")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="few vectors, for run.py --quick")
     given = parser.parse_args()
+    roots = [*default_roots(), *given.root]
+    if given.quick:
+        given.cache, given.rows, roots = given.cache / "quick", QUICK_ROWS, [Path(np.__file__).parent]
     given.cache.mkdir(parents=True, exist_ok=True)
     kept = given.cache / "texts.txt"
     if not kept.is_file():
-        texts = distinct_texts([*default_roots(), *given.root], given.workers)
+        texts = distinct_texts(roots, given.workers)
         kept.write_text("\n".join(texts))
     texts = kept.read_text().split("\n")
     print(f"{len(texts)} distinct texts")

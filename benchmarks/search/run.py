@@ -1,6 +1,7 @@
 """Nestling's search against its peers on real text vectors, one thread, each over its own parameters.
 
 Run: python benchmarks/search/run.py CACHE [--rows 200000] [--only faiss], after data.py CACHE
+A quick run reads what data.py CACHE --quick made.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import measure, truth_of
 from methods import Floats, Method
 from ours import ours
-from peers import peer_versions, peers
+from peers import DISTRIBUTIONS, peer_versions, peers
 from report import report
 
-from data import VectorSet, load
+from data import QUICK_ROWS, VectorSet, load
 from record import Results, Row, arguments, parsed
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")}
@@ -88,11 +89,14 @@ def main() -> None:
     parser.add_argument("--method", help="measure this method in this process")
     given = parsed(parser)
     if given.quick:
-        given.rows, given.seconds = given.rows[:1], 0.1
+        given.cache, given.rows, given.seconds = given.cache / "quick", [QUICK_ROWS], 0.01
     if given.method:
         measure_here(given)
         return
-    versions = ", ".join(f"{name} {number}" for name, number in peer_versions().items())
+    installed = peer_versions()
+    for name in (name for name in DISTRIBUTIONS if name not in installed):
+        print(f"{name}: not measured: it is not installed")
+    versions = ", ".join(f"{name} {number}" for name, number in installed.items())
     remark = f"{versions}, load {os.getloadavg()[0]:.1f}"
     results = Results(given.name, given.output, keys=("data", "method"), order=place_of, remark=remark)
     for rows in given.rows:
