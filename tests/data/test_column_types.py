@@ -186,7 +186,7 @@ PARQUET = [
     (pa.array(["a"], pa.string_view()), ["a"]),
     (pa.nulls(2), [None, None]),
     (pa.array([2**63 - 1], pa.uint64()), [2**63 - 1]),
-    (pa.array([1.5], pa.float16()), [1.5]),
+    (pa.array([np.float16(1.5)], pa.float16()), [1.5]),
     (pa.array([True, None]), [True, None]),
 ]
 

@@ -143,8 +143,8 @@ def test_one_of_thousands_is_found_in_one_pass(prefix):
     columns = Columns.read({"name": names, "n": range(60_000)}, 60_000)
     for field, values in {"name": names[::12], "n": range(0, 60_000, 12)}.items():
         condition = Compare(field, "in", (*values, "none" if field == "name" else 0.5))
-        start = time.perf_counter()
+        start = time.process_time()
         found = rows_meeting(condition, columns)
         # One value after the other takes seconds.
-        assert time.perf_counter() - start < 0.1
+        assert time.process_time() - start < 0.5
         assert np.flatnonzero(found).tolist() == list(range(0, 60_000, 12))
