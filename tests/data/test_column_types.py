@@ -194,12 +194,17 @@ PARQUET = [
 @pytest.mark.parametrize(("values", "expected"), PARQUET, ids=lambda given: str(getattr(given, "type", "")))
 def test_parquet_types(values, expected, tmp_path):
     table = pa.table({"price": values})
-    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    read = Columns.read(table, len(table))
+    assert read.by_name["price"].tolist() == expected
+    try:
+        pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    except pa.ArrowNotImplementedError:  # pyarrow 16 writes no string views
+        assert pa.types.is_string_view(values.type)
+        return
     kind, found = column(tmp_path / "a.parquet")
     assert [type(value) for value in found] == [type(value) for value in expected]
     assert found == expected
-    assert Columns.read(table, len(table)).by_name["price"].tolist() == expected
-    assert Columns.read(table, len(table)).kinds == {"price": kind}
+    assert read.kinds == {"price": kind}
 
 
 REFUSED = [

@@ -391,3 +391,10 @@ def test_a_missing_package_names_its_extra(package, name, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"nestling\[{extra}\]"):
         TextEncoder.open(name)
+
+
+@pytest.mark.parametrize("name", ["wordllama", "folder"])
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_no_missing_model(name, device, tiny_bert_folder):
+    with pytest.raises(ConfigError, match=f"device='{device}' cannot be used"):
+        TextEncoder.open(tiny_bert_folder if name == "folder" else name, device=device)

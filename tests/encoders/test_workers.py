@@ -16,7 +16,7 @@ import pytest
 
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.workers import pool
-from nestling.errors import DataError, WorkerError
+from nestling.errors import ConfigError, DataError, WorkerError
 from nestling.granularity import Nesting
 
 TEXTS = [f"text number {number} tells of day {number**2}" for number in range(60)]
@@ -93,7 +93,7 @@ def test_a_process_that_cannot_start_says_why(encoder: TextEncoder, monkeypatch:
 
 @pytest.mark.usefixtures("quick_workers")
 def test_errors_of_the_processes_are_ours(encoder: TextEncoder) -> None:
-    with pytest.raises(WorkerError, match="encoded on cuda:99, ended with exit code 1"):
+    with pytest.raises(ConfigError, match="device='cuda:99' cannot be used on this machine"):
         encoder.encode(TEXTS, devices=["cuda:99"])
     silence = TextEncoder.open("wordllama").extract("dim=64")
     next(silence.parameters()).data[silence.model.preprocess(["\u2060"])["input_ids"]] = 0

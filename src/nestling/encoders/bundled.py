@@ -35,8 +35,12 @@ def wordllama(device: str | None = None) -> SentenceTransformer:
     Raises:
         MissingExtraError: if the package wordllama or sentence-transformers is not installed.
         ArtifactError: if it is another version of it, without its files.
+        ConfigError: for a device that is not there.
     """
     require("sentence_transformers", "text")
+    from nestling.nn.device import check_device
+
+    check_device(device)
     weights, vocabulary = wordllama_files()
     from safetensors.torch import load_file
     from sentence_transformers import SentenceTransformer

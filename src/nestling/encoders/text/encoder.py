@@ -118,7 +118,8 @@ class TextEncoder(nn.Module):
         Raises:
             DataError: if there is no such model, or it cannot be read.
             ArtifactError: if a folder saved by nestling is damaged.
-            ConfigError: for a pooling or a length that the model does not support.
+            ConfigError: for a pooling or a length that the model does not support, or a device that is not
+                there.
         """
         folder = minilm_folder() if name == "minilm" else home_path(name)
         dims: tuple[int, ...] | None = WORDLLAMA_DIMS

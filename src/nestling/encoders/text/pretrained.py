@@ -37,8 +37,12 @@ def read_model(
     Raises:
         DataError: if there is no such model, it cannot be read, or its files hold fewer layers than its
             config says (they would be made up at random).
+        ConfigError: for a device that is not there.
     """
     require("sentence_transformers", "text")
+    from nestling.nn.device import check_device
+
+    check_device(device)
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import load_file_path
 
