@@ -57,3 +57,5 @@ def _stay_with_one_thread() -> None:
     for library in _cannot_end:
         MOST_THREADS = 1
         library.omp_set_num_threads(1)
+    if _cannot_end and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)  # its MKL has a count of its own
