@@ -262,6 +262,7 @@ def collect_and_spread(folder: Path) -> None:
     assert bool(weights) == (torch.distributed.get_rank() == 0)
 
 
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="torch before 2.7 shards models on GPUs alone")
 def test_sharded_states_are_collected_whole_and_spread_again(tmp_path: Path) -> None:
     launch(collect_and_spread, tmp_path)
     network = model(seed=1)
