@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import pytest
 
-from nestling.cut import CutRule, cut
+from nestling.cut import RAW, CutRule, cut
 from nestling.errors import ConfigError
 from nestling.search.engine.engine import Engine, build
 from nestling.search.exact.filters import Allowed, keep_allowed
@@ -97,7 +97,7 @@ class Rounded(Scan):
 
     def extract(self, built: Built, number: int) -> Arrays:
         scale, codes = built.arrays["rounded.scale"], built.arrays["codes"]
-        return {"codes": cut(codes, self.size).copy(), "rounded.scale": scale[: self.size].copy()}
+        return {"codes": cut(codes, self.size, RAW).copy(), "rounded.scale": scale[: self.size].copy()}
 
 
 class RoundedBuilder(Builder):

@@ -5,13 +5,36 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import numpy as np
+
+Example = TypeVar("Example")
 
 
 class LawError(AssertionError):
     """A law is broken; the message starts with the name of the law and says where it broke."""
+
+
+def as_laws(*checks: Callable[[Example], None]) -> tuple[Callable[[Example], None], ...]:
+    """Checks as laws: whatever error the thing under test raises becomes a :class:`LawError`."""
+    return tuple(map(_as_law, checks))
+
+
+def _as_law(check: Callable[[Example], None]) -> Callable[[Example], None]:
+    name = check.__name__.replace("_", " ")
+
+    @wraps(check)
+    def law(example: Example) -> None:
+        try:
+            check(example)
+        except LawError:
+            raise
+        except Exception as error:
+            raise LawError(f"{name}: {type(error).__name__} is raised: {error}") from error
+
+    return law
 
 
 def random_state() -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from nestling.cut import RAW, cut
 from nestling.granularity import AnyNesting, Nesting
 from nestling.losses.nested import Nested, PrefixLoss
-from nestling.testing.laws import LawError, check_refused, random_state
+from nestling.testing.laws import LawError, as_laws, check_refused, random_state
 
 _ADVICE = "check the shapes and raise a nestling.errors.DataError that says what is wrong"
 _STEP = 1e-6  # of a finite difference in float64: its error is near 1e-9 of the loss
@@ -220,7 +220,7 @@ def innocence(example: LossExample) -> None:
         raise LawError("innocence: a second call on the same batch gives another loss")
 
 
-LOSS_LAWS: tuple[Callable[[LossExample], None], ...] = (
+LOSS_LAWS: tuple[Callable[[LossExample], None], ...] = as_laws(
     finite,
     gradients,
     nesting,

@@ -14,16 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.formatting import shown
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import ArtifactError, ConfigError
 from nestling.search.engine.engine import Engine, build
+from nestling.search.exact.faiss_arrays import faiss_threads
+from nestling.search.exact.filters import Allowed
 from nestling.search.exact.neighbours import Metric, Neighbours, nearest
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.stages.registry import parse_stage
 from nestling.storage.npy import read_arrays, write_array
-from nestling.testing.laws import LawError, check_refused, random_state
+from nestling.testing.laws import LawError, as_laws, check_refused, random_state
 
 _ROWS, _QUERIES, _K = 600, 8, 7
+# A shortlist of a tenth of all rows holds by chance a tenth of the nearest, and a quarter of them less than
+# once in a thousand times (56 rows, which eight queries look for).
+_PART, _TIMES_CHANCE = 10, 2.5
 _SPACES: tuple[tuple[CutRule, Metric], ...] = ((CutRule(), "dot"), (RAW, "dot"), (RAW, "euclidean"))
 
 
@@ -77,6 +83,17 @@ class StageExample:
             point = larger
         return replace(point, shortlists=(self.rows,) * len(plan.reranks))
 
+    @property
+    def shortlist(self) -> int:
+        """Length of a short list."""
+        return max(_K, self.rows // _PART)
+
+    def narrow(self, plan: Plan) -> list[Point]:
+        """Points at which one stage after another selects a short list; all rows reach it."""
+        widest, count = self.widest(plan), len(plan.reranks)
+        lengths = [(self.rows,) * stage + (self.shortlist,) * (count - stage) for stage in range(count)]
+        return [replace(widest, shortlists=each) for each in lengths]
+
     def search(self, engine: Engine, k: int = _K, **options: Any) -> Neighbours:
         """The hits of an engine if all rows are scanned."""
         return engine.search(self.queries, k, self.widest(engine.plan), workers=1, **options)
@@ -106,6 +123,24 @@ def truth(example: StageExample) -> None:
             raise LawError(f"truth: {_named(engine)} finds {found.scores[0]}, not {wanted.scores[0]}")
 
 
+def shortlists(example: StageExample) -> None:
+    """A short list of candidates holds far more of the nearest rows than chance does, filtered or not."""
+    most = np.arange(example.rows) % 5 != 0  # so many that plans do not compare just them
+    for engine in example.engines:
+        points, stages = example.narrow(engine.plan), [engine.plan.scan, *engine.plan.reranks]
+        for dim in _sizes(example, engine) if points else ():
+            for allowed in (None, most):
+                _check_candidates(example, engine, dim, allowed)
+                for stage, point in zip(stages, points, strict=False):  # the last stage selects the results
+                    recall, chance = _recall(example, engine, dim, point, allowed), 1 / _PART
+                    if recall < _TIMES_CHANCE * chance:
+                        raise LawError(
+                            f"shortlists: the best {example.shortlist} of {example.rows} rows by {stage} of "
+                            f"{_named(engine)} at {dim} dims hold {recall:.2f} of the nearest; random rows "
+                            f"hold {chance:g}"
+                        )
+
+
 def filters(example: StageExample) -> None:
     """No row is found that a filter forbids; -1 and nan fill the places where there are fewer than ``k``."""
     some = np.arange(example.rows) % 3 == 0
@@ -132,17 +167,19 @@ def saved(example: StageExample) -> None:
 def sizes(example: StageExample) -> None:
     """A cut index gives the ground truth of its size, extracted or not; other sizes are refused."""
     for engine in example.engines:
-        for dim in (example.dim // 2, example.dim // 4):
-            if dim < engine.plan.smallest_dim:
-                _refused(f"sizes: dim={dim}", lambda e=engine, d=dim: e.search(example.queries, _K, dim=d))  # type: ignore[misc]
-                continue
-            found, small = example.search(engine, dim=dim), engine.extract(dim)
-            wanted = _truth_of(example, engine, dim)
-            if wanted is not None and not example.equal(found.scores, wanted):
-                raise LawError(f"sizes: {_named(engine)} at {dim} finds {found.scores[0]}, not {wanted[0]}")
-            part = small.search(cut(example.queries, dim, RAW), _K, example.widest(small.plan), workers=1)
-            if not example.equal(found.scores, part.scores):
-                raise LawError(f"sizes: {_named(engine)} at {dim} and its extract({dim}) give other results")
+        for dim in range(example.dim // 4, engine.plan.smallest_dim, example.dim // 4):
+            _refused(f"sizes: dim={dim}", lambda e=engine, d=dim: e.search(example.queries, _K, dim=d))  # type: ignore[misc]
+        for dim in _sizes(example, engine):
+            wanted, small = _truth_of(example, engine, dim), engine.extract(dim)
+            for point in (example.widest(engine.plan), *example.narrow(engine.plan)):
+                found = engine.search(example.queries, _K, point, dim=dim, workers=1).scores
+                if wanted is not None and not example.equal(found, wanted):
+                    raise LawError(f"sizes: {_named(engine)} at {dim} finds {found[0]}, not {wanted[0]}")
+                wanted = None  # short lists may miss some
+                part = small.search(cut(example.queries, dim, RAW), _K, point, workers=1).scores
+                if not example.equal(found, part):
+                    where = f"{_named(engine)} at {dim} and its extract({dim})"
+                    raise LawError(f"sizes: {where} give other results at {point}")
 
 
 def cost(example: StageExample) -> None:
@@ -206,7 +243,7 @@ def innocence(example: StageExample) -> None:
         raise LawError(f"innocence: {_named(engine)} changes its vectors or queries")
 
 
-STAGE_LAWS = (text, truth, filters, saved, sizes, cost, refusal, damage, innocence)
+STAGE_LAWS = as_laws(text, truth, shortlists, filters, saved, sizes, cost, refusal, damage, innocence)
 """The laws one by one, for a parametrised test; :func:`check_stage` asks them all."""
 
 
@@ -221,9 +258,15 @@ def check_stage(plan: str, *, refused: Sequence[str] = (), tolerance: float = 1e
 
     Raises:
         LawError: for the first law that is broken.
+        ConfigError: for a plan that is no text, or cannot be read.
 
     >>> check_stage("ivf8@16 > flat@full", refused=["ivf@16", "ivf0@16"])
     """
+    if not isinstance(plan, str):
+        raise ConfigError(
+            f'plan must be the text of a plan, such as "sign@full > rerank@full", not {shown(plan)}'
+        )
+    Plan.parse(plan)
     example = StageExample(plan, refused, tolerance=tolerance)
     for law in STAGE_LAWS:
         law(example)
@@ -231,6 +274,41 @@ def check_stage(plan: str, *, refused: Sequence[str] = (), tolerance: float = 1e
 
 def _named(engine: Engine) -> str:
     return f"{engine.plan} ({'cosine' if engine.rule.after == 'l2' else engine.metric})"
+
+
+def _sizes(example: StageExample, engine: Engine) -> list[int]:
+    """Sizes to search at: the full one, and a half and a quarter of it where codes can be cut to them."""
+    return [d for part in (1, 2, 4) if (d := example.dim // part) >= engine.plan.smallest_dim]
+
+
+def _check_candidates(
+    example: StageExample, engine: Engine, dim: int, allowed: NDArray[np.bool_] | None
+) -> None:
+    """Hold the rows that the scan selects to their number, and to the filter."""
+    built, length = engine.built(dim), example.shortlist
+    chosen = None if allowed is None else Allowed(allowed, example.rows)
+    with faiss_threads(1):
+        point = example.narrow(built.plan)[0]
+        rows, _ = built.plan.scan.open(built).search(example.queries, length, length, point, chosen)
+    where = f"shortlists: the scan of {_named(engine)} at {dim} dims gives"
+    if rows.shape != (_QUERIES, length) or rows.dtype.kind != "i" or (rows < 0).any():
+        given = f"{rows.dtype} of shape {rows.shape}, {int((rows >= 0).sum())} of them rows"
+        raise LawError(f"{where} {given}; {length} rows for each of {_QUERIES} queries are asked for")
+    if rows.max() >= example.rows or any(len(np.unique(each)) < length for each in rows):
+        raise LawError(f"{where} rows that do not exist, or one row twice: {rows[0]}")
+    if allowed is not None and not allowed[rows].all():
+        raise LawError(f"{where} rows that the filter forbids: {rows[0][~allowed[rows[0]]]}")
+
+
+def _recall(
+    example: StageExample, engine: Engine, dim: int, point: Point, allowed: NDArray[np.bool_] | None
+) -> float:
+    """Share of the nearest rows among the results at a point."""
+    kept = np.arange(example.rows) if allowed is None else np.flatnonzero(allowed)
+    options: Any = {"dim": dim, "rule": engine.rule, "metric": engine.metric}
+    wanted = kept[nearest(example.queries, example.vectors[kept], _K, **options).indices]
+    found = engine.search(example.queries, _K, point, dim=dim, allowed=allowed, workers=1).indices
+    return float(np.mean([np.isin(each, of).mean() for each, of in zip(wanted, found, strict=True)]))
 
 
 def _truth_of(example: StageExample, engine: Engine, dim: int) -> NDArray[Any] | None:

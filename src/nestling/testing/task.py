@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import NestlingError
 from nestling.measure.tasks.tasks import Task, with_full
-from nestling.testing.laws import LawError, check_refused, random_state
+from nestling.testing.laws import LawError, as_laws, check_refused, random_state
 
 Codes = dict[str, NDArray[Any]]
 Floats = NDArray[np.float64]
@@ -220,7 +220,7 @@ def innocence(example: TaskExample) -> None:
         raise LawError("innocence: the vectors were changed")
 
 
-TASK_LAWS: tuple[Callable[[TaskExample], None], ...] = (
+TASK_LAWS: tuple[Callable[[TaskExample], None], ...] = as_laws(
     protocol,
     limits,
     perfection,

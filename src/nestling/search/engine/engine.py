@@ -140,12 +140,11 @@ class Engine:
         Raises:
             ConfigError: for codes that cannot be cut to ``dim``, or bits that the rows do not have.
         """
-        plan = self._at(dim, bits).plan
+        built = self.built(dim, bits)
         if self._certified is not None:
             return self
-        built = Built(plan, self.plan, self._arrays, self.vectors, self._space)
         arrays: Arrays = {}
-        for number, stage in plan.numbered():
+        for number, stage in built.plan.numbered():
             arrays |= stage.extract(built, number)
         vectors: Values
         if isinstance(self.vectors, BitPlanes):
@@ -157,7 +156,11 @@ class Engine:
             blocks = (cut(self.vectors[rows], dim, RAW) for rows in blocks_of(self.vectors))
             write_npy(path, blocks, (len(self), dim), kind_of)
             vectors = open_array(path)
-        return Engine(plan, arrays, vectors, self.rule, self.metric)
+        return Engine(built.plan, arrays, vectors, self.rule, self.metric)
+
+    def built(self, dim: int | None = None, bits: int | None = None) -> Built:
+        """What the stages read at one size."""
+        return Built(self._at(dim, bits).plan, self.plan, self._arrays, self.vectors, self._space)
 
     def cost(self, point: Point | None = None, dim: int | None = None, bits: int | None = None) -> PlanCost:
         """The cost of one query at a point and a size, and of storage; at a smaller size, as if extracted."""
