@@ -187,9 +187,9 @@ def test_one_graph_is_alive_at_a_time_and_a_failure_closes_the_objective() -> No
         finally:
             closed.append(True)
 
-    with pytest.raises(ConfigError, match=r"must return or yield .*a tensor of shape \(3,\)"):
+    with pytest.raises(ConfigError, match=r"must return or yield .*a tensor of shape \(3,\)") as failure:
         fit(Model().double(), failing, rows(), TrainConfig())
-    assert closed == [True, True]
+    assert closed == [True, True], failure  # while the failure still holds the frames of fit
 
 
 class Called:
