@@ -1,13 +1,10 @@
-"""LoRA adapters of peft that are switched with the granularity get the gradients of their own scale."""
+"""LoRA adapters that are switched with the granularity get the gradients of their own scale."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import get_args
 
-import peft
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,15 +12,17 @@ from torch.utils.checkpoint import checkpoint
 
 from nestling.granularity import Granularity, Nesting
 from nestling.losses import OneEncoding
+from nestling.nn.lora import ScaleAdapters, Strategy
 from nestling.training import TrainConfig, fit
 
 NESTING = Nesting.parse("tokens=1,2,4")
 WIDTH, RANK, SCALE = 6, 2, 2.0
-STRATEGIES: dict[str, Callable[[int], list[str]]] = {
-    "ms": lambda size: ["shared"],
-    "ss": lambda size: [f"scale_{size}"],
-    "mss": lambda size: ["shared", f"scale_{size}"],
-}
+
+
+def named(strategy: Strategy, at: Granularity) -> list[str]:
+    """The adapters that are active at a granularity."""
+    own = f"scale_{at['tokens']}"
+    return {"ms": ["shared"], "ss": [own], "mss": ["shared", own]}[strategy]
 
 
 class Block(nn.Module):
@@ -42,38 +41,24 @@ class Stack(nn.Module):
         super().__init__()
         self.projector = nn.Linear(3, WIDTH)
         self.blocks = nn.ModuleList(Block() for _ in range(2))
-        self.checkpointed = checkpointed
+        self.gradient_checkpointing = checkpointed
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if self.checkpointed else block(x)
+            x = checkpoint(block, x, use_reentrant=False) if self.gradient_checkpointing else block(x)
         return x
 
 
-def adapted(strategy: str, checkpointed: bool) -> Any:
+def adapted(strategy: Strategy, checkpointed: bool) -> tuple[Stack, ScaleAdapters]:
     """The stack, frozen but for its projector and the adapters of all scales, which start at random."""
-    names = sorted({name for size in NESTING.sizes("tokens") for name in STRATEGIES[strategy](size)})
-    config = peft.LoraConfig(r=RANK, lora_alpha=SCALE * RANK, target_modules=["q_proj", "v_proj"])
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        model = peft.get_peft_model(Stack(checkpointed), config, adapter_name=names[0])
-        for name in names[1:]:
-            model.add_adapter(name, config)
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                nn.init.normal_(parameter, std=0.3)
-            parameter.requires_grad_("lora_" in name or "projector" in name)
-    return model.double()
-
-
-@contextmanager
-def active(model: Any, names: list[str]) -> Iterator[None]:
-    """These adapters are active; all stay trainable, which peft would change."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    model.base_model.set_adapter(names)
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    yield
+        model = Stack(checkpointed)
+        adapters = ScaleAdapters(model, NESTING, strategy, rank=RANK, alpha=SCALE * RANK)
+        for weight in adapters.parameters():
+            nn.init.normal_(weight, std=0.3)
+    model.projector.requires_grad_(True)
+    return model.double(), adapters
 
 
 def loss_of(out: Tensor, batch: Tensor) -> Tensor:
@@ -84,18 +69,17 @@ def pooled(features: Tensor, at: Granularity) -> Tensor:
     return features.unflatten(1, (at["tokens"], -1)).mean(2)
 
 
-def objective(model: Any, strategy: str) -> OneEncoding:
+def objective(adapters: ScaleAdapters) -> OneEncoding:
     return OneEncoding(
         lambda model, batch: model.projector(batch),
         lambda model, features, batch, at: loss_of(model(pooled(features, at)), batch),
         NESTING,
-        context=lambda at: active(model, STRATEGIES[strategy](at["tokens"])),
+        context=adapters.at,
     )
 
 
 def functional(weights: dict[str, Tensor], names: list[str], x: Tensor) -> Tensor:
     """The blocks with adapters written out: h W + s (h D_k U_k + ...)."""
-    prefix = "base_model.model.blocks"
     for number in range(2):
         q, v = (
             x @ weights[f"{at}.base_layer.weight"].T
@@ -105,16 +89,15 @@ def functional(weights: dict[str, Tensor], names: list[str], x: Tensor) -> Tenso
                 * (x @ weights[f"{at}.lora_A.{name}.weight"].T @ weights[f"{at}.lora_B.{name}.weight"].T)
                 for name in names
             )
-            for at in (f"{prefix}.{number}.q_proj", f"{prefix}.{number}.v_proj")
+            for at in (f"blocks.{number}.q_proj", f"blocks.{number}.v_proj")
         )
         x = x + torch.tanh(q) * v
     return x
 
 
-def written_out(weights: dict[str, Tensor], strategy: str, batch: Tensor, at: Granularity) -> Tensor:
-    at_projector = "base_model.model.projector"
-    features = batch @ weights[f"{at_projector}.weight"].T + weights[f"{at_projector}.bias"]
-    return loss_of(functional(weights, STRATEGIES[strategy](at["tokens"]), pooled(features, at)), batch)
+def written_out(weights: dict[str, Tensor], strategy: Strategy, batch: Tensor, at: Granularity) -> Tensor:
+    features = batch @ weights["projector.weight"].T + weights["projector.bias"]
+    return loss_of(functional(weights, named(strategy, at), pooled(features, at)), batch)
 
 
 def rows() -> Tensor:
@@ -122,15 +105,15 @@ def rows() -> Tensor:
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_gradients_are_those_of_adapters_that_are_written_out(strategy: str, checkpointed: bool) -> None:
-    model, batch = adapted(strategy, checkpointed), rows()
+@pytest.mark.parametrize("strategy", get_args(Strategy))
+def test_gradients_are_those_of_adapters_that_are_written_out(strategy: Strategy, checkpointed: bool) -> None:
+    (model, adapters), batch = adapted(strategy, checkpointed), rows()
     weights = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
     before: dict[str, Tensor] = {}
-    for at, part in zip(NESTING, objective(model, strategy)(model, batch), strict=False):
+    for at, part in zip(NESTING, objective(adapters)(model, batch), strict=False):
         part.total.backward()
         here = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        mine = STRATEGIES[strategy](at["tokens"])
+        mine = named(strategy, at)
         for name, gradient in here.items():
             if "lora_" in name:  # the loss of this scale reaches its adapters alone
                 changed = name not in before or not torch.equal(gradient, before[name])
@@ -144,10 +127,10 @@ def test_gradients_are_those_of_adapters_that_are_written_out(strategy: str, che
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_fit_trains_them_as_those_that_are_written_out(strategy: str, checkpointed: bool) -> None:
+@pytest.mark.parametrize("strategy", get_args(Strategy))
+def test_fit_trains_them_as_those_that_are_written_out(strategy: Strategy, checkpointed: bool) -> None:
     """All adapters and the projector, whose gradient is the sum over the scales."""
-    model, config = adapted(strategy, checkpointed), TrainConfig(epochs=3, batch_size=8, lr=1e-2)
+    (model, adapters), config = adapted(strategy, checkpointed), TrainConfig(epochs=3, batch_size=8, lr=1e-2)
     plain = nn.ParameterDict()
     names = {name: name.replace(".", "/") for name, _ in model.named_parameters()}
     for name, parameter in model.named_parameters():
@@ -157,9 +140,9 @@ def test_fit_trains_them_as_those_that_are_written_out(strategy: str, checkpoint
         weights = {name: plain[key] for name, key in names.items()}
         return sum(map(partial(written_out, weights, strategy, batch), NESTING))
 
-    fit(model, objective(model, strategy), rows(), config)
+    fit(model, objective(adapters), rows(), config)
     fit(plain, summed, rows(), config)
-    start = dict(adapted(strategy, checkpointed).named_parameters())
+    start = dict(adapted(strategy, checkpointed)[0].named_parameters())
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter, plain[names[name]], rtol=1e-9, atol=1e-12)
         assert torch.equal(parameter, start[name]) != parameter.requires_grad, name
