@@ -57,6 +57,7 @@ def starbucks(name: str, place: str) -> float:
     return {k: v for claim in claims for k, v in claim["figures"].items()}[f"{name}, {place}"]
 
 
+SUMMED = ("summed", "summed, encoding for each scale")
 STARBUCKS = ("Starbucks", "Starbucks for the full size")
 
 
@@ -152,6 +153,10 @@ def layers(what: str, *sizes: int) -> list[float]:
     return [found("layers", f"speed-up of {n} of 6 layers over 6/{n}, {what}") for n in sizes]
 
 
+def tokens_step(what: str, *methods: str, over: str) -> list[float]:
+    return [found("tokens_step", f"{what}, 5 scales {method}, over {over}") for method in methods]
+
+
 def rdms(what: str, *names: str) -> list[float]:
     return [found(f"compare_{what}", name) for name in names]
 
@@ -184,6 +189,11 @@ BENCHMARKS: dict[str, Callable[[], list[float]]] = {
     "the same, one short text": lambda: layers("one short text", 1, 2, 3, 4, 5),
     "similarity at 6 layers": lambda: [found("layers", "similarity: the 6 x 5 grid")],
     "retrieval, the same": lambda: [found("layers", "retrieval: the 6 x 5 grid")],
+    "training at 1, 9, 36": lambda: tokens_step("peak memory", "in turn", over="largest"),
+    "the sum of the same losses": lambda: tokens_step("peak memory", *SUMMED, over="largest"),
+    "step with `OneEncoding`": lambda: tokens_step("step time", "in turn", over="its parts"),
+    "step over the sum": lambda: tokens_step("step time", *SUMMED, over="its parts"),
+    "step over all five sizes": lambda: tokens_step("step time", "in turn", over="largest"),
     "correlation matrix of 4,000": lambda: rdms(
         "rdms", "correlation, 4000 x 512, float64", "correlation, 4000 x 512, float32"
     ),
