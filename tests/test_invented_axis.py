@@ -208,6 +208,19 @@ def test_sizes_in_between_are_cut_from_the_same_experts() -> None:
         curve_of(mixture(), "experts=1,3 x dim=2,8")
 
 
+@pytest.mark.parametrize(
+    ("nesting", "sizes"), [("dim=2,3,8", "experts=4 x dim=2,3,8"), ("experts=1,4", "experts=1,4 x dim=8")]
+)
+def test_an_axis_that_is_not_named_is_measured_in_full(nesting: str, sizes: str) -> None:
+    part, named = curve_of(mixture(), nesting), curve_of(mixture(), sizes)
+    assert part.nesting == Nesting.parse(nesting)
+    figures = [
+        [(row.value, row.flops, row.vector_bytes, row.model_bytes) for row in curve.rows]
+        for curve in (part, named)
+    ]
+    assert figures[0] == figures[1]
+
+
 @pytest.mark.parametrize("schedule", [RandomSome(1), Sandwich(1), Cross()], ids=str)
 def test_it_is_trained_by_the_usual_loop(schedule: Schedule) -> None:
     model = mixture()

@@ -115,6 +115,27 @@ def test_sizes_in_between_are_measured_too() -> None:
         sweep(thing, TASK, Nesting.parse("layer=1,2 x dim=4,16"))
 
 
+@pytest.mark.parametrize(
+    ("own", "part", "named"),
+    [
+        ("layer=1,2 x dim=4,8,16", "dim=4,6,16", "layer=2 x dim=4,6,16"),
+        ("layer=1,2 x dim=4,8,16", "layer=1,2", "layer=1,2 x dim=16"),
+        ("layer=1,2 x dim=4,8,16", "layer=1,2 x bits=2,32", "layer=1,2 x dim=16 x bits=2,32"),
+        ("layer=1,2 zip dim=8,16", "layer=1,2", "layer=1,2 zip dim=8,16"),
+        ("layer=1,2 zip dim=8,16", "dim=8,16", "layer=2 x dim=8,16"),
+    ],
+)
+def test_an_axis_that_is_not_named_is_used_in_full(own: str, part: str, named: str) -> None:
+    thing = Layered(Nesting.parse(own))
+    found, wanted = (sweep(thing, TASK, each, resamples=10) for each in (part, named))
+    assert found.nesting == Nesting.parse(part)
+    figures = [
+        [(row.value, row.flops, row.vector_bytes, row.model_bytes) for row in curve.rows]
+        for curve in (found, wanted)
+    ]
+    assert figures[0] == figures[1]
+
+
 def test_layer_norm_before_the_cut_is_done_once() -> None:
     """A plain callable gives vectors before the rule, an elastic thing those after it."""
     rule = CutRule("layer_norm", "l2")

@@ -129,7 +129,10 @@ def _both(nesting: Nesting, own: Nesting | None, task: Task) -> tuple[Granularit
     """The granularities of ``nesting`` to which the starting point of training can be cut."""
     cuts = {g: g.replace(bits=None) for g in nesting}
     if own is not None:
-        return tuple(g for g, c in cuts.items() if any(set(c) == set(o) and c <= o for o in own))
+        # An axis that is not named is used in full.
+        return tuple(
+            g for g, c in cuts.items() if any(set(c) <= set(o) and own.full.replace(**c) <= o for o in own)
+        )
     width = min(np.shape(x)[1] for x in task.inputs.values())
     return tuple(g for g, c in cuts.items() if set(c) == {"dim"} and c["dim"] <= width)
 

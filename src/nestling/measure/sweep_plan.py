@@ -119,9 +119,16 @@ class SweepPlan:
         return members[-1] if members else self.own.resolve(covered)
 
     def _of_thing(self, granularity: Granularity) -> Granularity:
-        """``granularity`` as the model has it: most compute floats, stored vectors may have precisions."""
-        full = {} if self.own is None else self.own.full
-        return granularity.replace(bits=granularity.get("bits", full["bits"]) if "bits" in full else None)
+        """``granularity`` as the model has it: axes that are not named in full, precisions if it has some."""
+        if self.own is None:
+            return granularity.replace(bits=None)
+        wanted = self.own.full.replace(**granularity)
+        if "bits" not in self.own.full:  # most compute floats
+            wanted = wanted.replace(bits=None)
+        if "dim" in wanted and "dim" not in granularity:
+            dims = [g["dim"] for g in self.own if g.rest == wanted.rest]
+            wanted = wanted.replace(dim=max(dims, default=wanted["dim"]))
+        return wanted
 
     def _floats(self, source: Granularity | None) -> Granularity | None:
         """The source of inputs that are not held in codes."""
