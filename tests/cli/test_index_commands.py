@@ -60,6 +60,40 @@ def test_an_index_is_built_searched_changed_and_checked(
     assert "recall" in info.stdout
 
 
+def test_an_index_keeps_codes(files: Path, tmp_path: Path) -> None:
+    index = tmp_path / "i"
+    built = answer("index", "build", files / "all.npy", "-o", index, "--at", "dim=16,bits=4")
+    assert (built["dim"], built["bits"], built["row_bytes"]) == (16, 4, 8)
+    assert not list(index.rglob("vectors.npy"))
+    assert f"{N} vectors of 16 dims in 4 bits" in run("index", "info", index).stdout
+    for at in ("dim=16", "dim=8,bits=1"):
+        found = answer("search", index, "--vectors", files / "all.npy", "--k", 1, "--at", at)
+        assert len(found) == N
+    assert answer("index", "add", index, files / "more.npy")["added"] == 3
+    wrong = run(
+        "index", "build", files / "all.npy", "-o", tmp_path / "j", "--at", "bits=4", "--plan", "flat@full"
+    )
+    assert "flat@32 needs floats" in str(wrong.exception)
+
+
+def test_texts_are_encoded_as_codes(tmp_path: Path) -> None:
+    texts = tmp_path / "t.txt"
+    texts.write_text("".join(f"text {n} of a red cat\n" for n in range(300)), encoding="utf-8")
+    whole = answer("encode", "wordllama", texts, "-o", tmp_path / "v")
+    coded = answer("encode", "wordllama", texts, "-o", tmp_path / "c", "--at", "dim=256,bits=2")
+    assert (whole["granularity"], coded["granularity"]) == ("dim=256", "dim=256,bits=2")
+    stored, floats = (StoredVectors.load(tmp_path / name) for name in ("c", "v"))
+    assert stored.cost().output_bytes == 64
+    assert {path.name for path in (tmp_path / "c").glob("*.npy")} == {"plane1.npy", "plane2.npy"}
+    np.testing.assert_allclose(stored.matrix(), floats.calibrated().matrix("bits=2"), atol=1e-6)
+    answer("index", "build", tmp_path / "c", "-o", tmp_path / "i")
+    assert answer("index", "info", tmp_path / "i")["row_bytes"] == 64
+    refused = run("encode", "wordllama", texts, "-o", tmp_path / "c.npy", "--at", "bits=2")
+    assert "give a folder as --output" in str(refused.exception)
+    small = answer("encode", "wordllama", texts, "-o", tmp_path / "h", "--at", "dim=64,bits=16")
+    assert small["granularity"] == "dim=64,bits=16"
+
+
 def test_an_export_says_what_it_did(files: Path, tmp_path: Path) -> None:
     pytest.importorskip("lancedb")
     answer("index", "build", files / "all.npy", "-o", tmp_path / "i", "--plan", "flat@full")

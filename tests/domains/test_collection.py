@@ -16,7 +16,7 @@ from nestling.data.tables.description import TableFile
 from nestling.domains.text.collection import Collection
 from nestling.encoders.text.encoder import TextEncoder
 from nestling.encoders.text.opening import open_encoder
-from nestling.errors import ArtifactError, ConfigError, DataError, StorageError
+from nestling.errors import ArtifactError, ConfigError, DataError, NestlingError, StorageError
 from nestling.vectors.stored import StoredVectors
 
 TEXTS = [
@@ -46,6 +46,47 @@ def test_the_nearest_text_answers_with_its_id_and_fields(saved: Path) -> None:
         assert hits[0].score >= hits[1].score
         assert collection.index.dim == 64
         assert {hit.text for hit in collection.search("boats", k=99)} == set(TEXTS)
+
+
+MANY = [f"{text}, {number} times" for text in TEXTS for number in range(100)]
+
+
+@pytest.mark.parametrize("at", ["dim=256,bits=2", "dim=64,bits=8"])
+def test_a_collection_keeps_codes(encoder: Any, tmp_path: Path, at: str) -> None:
+    with Collection.create(tmp_path / "c", encoder, MANY, at=at) as collection:
+        dim, bits = (int(part.split("=")[1]) for part in at.split(","))
+        assert collection.index.cost().output_bytes == dim * bits // 8
+        assert not list((tmp_path / "c" / "index").rglob("vectors.npy"))
+        collection.add(["a dog in the garden"], ids=[1000])
+        before = [hit.id for hit in collection.search("a puppy", k=1)]
+    with Collection.open(tmp_path / "c") as collection:
+        assert [hit.id for hit in collection.search("a puppy", k=1)] == before == [1000]
+        assert "bread" in collection.search("baking a loaf", k=1)[0].text
+        assert "bread" in collection.search("baking a loaf", k=1, at="dim=64,bits=1")[0].text
+
+
+def test_the_code_of_an_encoder_is_that_of_its_collection(encoder: Any, tmp_path: Path) -> None:
+    vectors = encoder.encode(MANY)
+    trained = open_encoder("wordllama")
+    trained.rule = trained.rule.calibrated(vectors[:290] + 0.01)
+    with Collection.create(tmp_path / "c", trained, MANY, at="bits=4") as collection:
+        assert collection.index.rule.code == trained.rule.code
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"at": "bits=4", "plan": "flat@full"}, "flat@full needs floats"),
+        ({"at": "bits=16"}, "floats of 32 bits"),
+        ({"at": "dim=64,bits=7"}, "bits=7 is no precision"),
+    ],
+)
+def test_codes_that_no_collection_keeps_are_refused_before_texts_are_encoded(
+    encoder: Any, tmp_path: Path, options: Any, message: str
+) -> None:
+    with pytest.raises(NestlingError, match=message):
+        Collection.create(tmp_path / "c", encoder, MANY, **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_answers_are_filtered(saved: Path) -> None:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from nestling.domains.text.collection import Collection
     from nestling.domains.text.train_plan import TrainPlan
     from nestling.granularity import Granularity
-    from nestling.measure.curve.choice import Row
     from nestling.measure.curve.curve import Curve
 
 DEMO_FOLDER = Path("nestling-demo")
@@ -106,15 +105,14 @@ def _show_all(plan: TrainPlan, encoder: str, output: Path, seed: int, *, has_own
     chosen = curve.choose(keep=_KEEP)
     _report(curve, baselines, chosen, output)
 
-    size = chosen.replace(bits=None)
-    say(f"5 of 5: making all {len(everything):,} texts searchable at {size}")
+    say(f"5 of 5: making all {len(everything):,} texts searchable at {chosen}")
     nested.save(output / "model")
     asked = study.validation.queries[:_COMPARED]
-    with _collect(nested, everything, size, output / COLLECTION, asked, seed) as collection:
+    with _collect(nested, everything, chosen, output / COLLECTION, asked, seed) as collection:
         _compare_with_exact(collection, study.test.queries)
         for query in study.test.queries[:3] if has_own else _EXAMPLES:
             _show_hits(collection, query)
-        _show_bytes(curve.row(chosen), len(collection))
+        _show_bytes(collection, output / COLLECTION)
     question = study.test.queries[3] if has_own else NEXT_SEARCH
     where = "" if output == DEMO_FOLDER else f"{output / COLLECTION} "
     show(f'\nNext: nestling search {where}"{question}"')
@@ -145,16 +143,17 @@ def _floats(curve: Curve) -> list[Granularity]:
     return [g for g in curve.nesting if g.get("bits") == full]
 
 
-def _show_bytes(row: Row, count: int) -> None:
-    """Show what the vectors of all texts take as codes."""
-    from nestling.axes import FLOAT_BITS
+def _show_bytes(collection: Collection, folder: Path) -> None:
+    """Show the bytes of a vector, of all, and of the whole folder."""
     from nestling.measure.curve.table import short
 
-    dim, bits = (row.granularity[axis] for axis in ("dim", "bits"))
-    if bits < max(FLOAT_BITS):
-        coded, floats = (f"{short(count * size)}B" for size in (row.vector_bytes, 4 * dim))
-        show(f"\nThe index holds the {count:,} vectors as floats of dim={dim}, {floats}.")
-        show(f"As codes of {bits} bits they take {coded}.")
+    index, count = collection.index, len(collection)
+    row_bytes, float_bytes = index.cost().output_bytes, 4 * index.dim
+    on_disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    show(f"\nEach of the {count:,} vectors takes {row_bytes:,} bytes, all {short(count * row_bytes)}B.")
+    if row_bytes < float_bytes:
+        show(f"As floats of dim={index.dim} they would take {short(count * float_bytes)}B.")
+    show(f"The collection takes {short(on_disk)}B on disk, with texts, ids and encoder.")
 
 
 def _collect(
@@ -182,7 +181,9 @@ def _compare_with_exact(collection: Collection, queries: Sequence[str]) -> None:
 
     index, asked = collection.index, collection.encoder.encode(list(queries[:_COMPARED]))
     recall, ours_ms, exact_ms = compare_with_exact(index, asked, target=_RECALL)
-    show(f"The index is {index.plan}. On {len(asked):,} held-out queries its recall@10 is {recall:.1%},")
+    held = f"codes of {bits} bits" if (bits := index.nesting.full.get("bits")) else "floats"
+    show(f"The index keeps {held}; its plan is {index.plan}.")
+    show(f"On {len(asked):,} held-out queries it finds {recall:.1%} of the ten nearest of these,")
     show(f"with a median latency of {ours_ms:.2f} ms; an exact scan takes {exact_ms:.2f} ms.")
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nestling.axes import FLOAT_BITS
 from nestling.cli.flags.completion import sizes_of_thing
 from nestling.cli.flags.generated import with_groups
 from nestling.cli.flags.options import AsJson, At, Model, Wait
 from nestling.cli.flags.tables import ColumnFlags, open_table
 from nestling.cli.terminal.output import say, show, show_json
 from nestling.data.tables.input_file import find_file
+from nestling.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,24 +39,26 @@ def encode(
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Encode texts as vectors, at any granularity of the model.
+    """Encode texts as vectors, at any granularity of the model, as floats or as codes of a few bits.
 
     An output folder keeps the ids and the columns of the table with the vectors. If it is interrupted, run
     it again to resume.
 
-    Example: nestling encode nestling-demo/model my.jsonl --at dim=64 -o vectors
+    Example: nestling encode nestling-demo/model my.jsonl --at dim=256,bits=2 -o vectors
     """
     find_file(texts)  # before what takes long to import
     from nestling.domains.text.encoding import encoded
     from nestling.encoders.text.names import check_model
     from nestling.encoders.text.opening import open_encoder
+    from nestling.vectors.coding import size_and_bits, without_bits
 
     is_npy = output.suffix.lower() == ".npy"
     _check_output(output, is_npy=is_npy, overwrite=overwrite)
     source = open_table(texts, columns)
-    check_model(model, at)
+    check_model(model, without_bits(at))
     encoder = open_encoder(model)
-    granularity = encoder.nesting.resolve(at)
+    granularity, bits = size_and_bits(encoder.nesting, at)
+    _check_bits(bits, is_npy=is_npy)
     with encoded(encoder, source, output, granularity, batch_size=batch_size, wait=wait) as matrix:
         rows, dim = matrix.shape
         if is_npy:
@@ -62,9 +66,11 @@ def encode(
         else:
             nesting, rule = encoder.nesting.up_to(granularity), encoder.rule.again
             rule = rule if granularity == encoder.nesting.full else rule.without_code
-            _write_folder(output, matrix, nesting, rule, source, model)
-    say(f"{rows:,} vectors of {dim} dims")
-    answer = {"vectors": str(output), "rows": rows, "granularity": str(granularity)}
+            _write_folder(output, matrix, nesting, rule, bits, source, model)
+    is_coded = bits < max(FLOAT_BITS)
+    say(f"{rows:,} vectors of {dim} dims" + (f" in {bits} bits" if is_coded else ""))
+    stored = granularity.replace(bits=bits) if is_coded else granularity
+    answer = {"vectors": str(output), "rows": rows, "granularity": str(stored)}
     show_json(answer) if as_json else show(str(output))
 
 
@@ -78,6 +84,14 @@ def _check_output(output: Path, *, is_npy: bool, overwrite: bool) -> None:
         check_folder_target(output, "stored_vectors")
 
 
+def _check_bits(bits: int, *, is_npy: bool) -> None:
+    if is_npy and bits < max(FLOAT_BITS):
+        raise ConfigError(
+            f"a .npy file holds vectors as float32, not in {bits} bits; give a folder as --output, or leave "
+            "out bits"
+        )
+
+
 def _write_array(output: Path, matrix: NDArray[Any], source: TableFile, texts: Path) -> None:
     from nestling.storage.npy import write_array
 
@@ -87,8 +101,15 @@ def _write_array(output: Path, matrix: NDArray[Any], source: TableFile, texts: P
 
 
 def _write_folder(
-    output: Path, matrix: NDArray[Any], nesting: Nesting, rule: CutRule, source: TableFile, model: str
+    output: Path,
+    matrix: NDArray[Any],
+    nesting: Nesting,
+    rule: CutRule,
+    bits: int,
+    source: TableFile,
+    model: str,
 ) -> None:
+    from nestling.vectors.coding import with_code
     from nestling.vectors.stored import StoredVectors
 
     with TemporaryDirectory(dir=output.resolve().parent, prefix=".nestling-") as place:
@@ -101,7 +122,10 @@ def _write_folder(
             fields=source.spooled_fields(Path(place) / "fields"),
             columns=source.columns,
         )
-        stored.save(output)
+        if bits == max(FLOAT_BITS):
+            stored.save(output)
+        else:
+            with_code(stored, f"bits={bits}").extract(f"bits={bits}", output)
 
 
 def extract(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nestling.axes import CODE_BITS, FLOAT_BITS
-from nestling.granularity import At, Granularity, Nesting
+from nestling.granularity import At, Granularity, Nesting, read_at
 from nestling.vectors.stored import StoredVectors
 
 _BITS = (*CODE_BITS, *FLOAT_BITS)
@@ -32,6 +32,19 @@ def with_code(vectors: StoredVectors, at: At) -> StoredVectors:
     Raises:
         GranularityError: for sizes or bits that there are not.
     """
-    if "bits" in vectors.nesting.axes or size_and_bits(vectors.sizes, at)[1] in FLOAT_BITS:
+    if "bits" in vectors.nesting.axes or size_and_bits(vectors.sizes, at)[1] == max(FLOAT_BITS):
         return vectors
     return vectors.calibrated()
+
+
+def without_bits(at: str | None) -> At:
+    """The text of an ``at`` as it is asked of a model, which computes floats.
+
+    Raises:
+        GranularityError: for text of another form.
+
+    >>> without_bits("dim=64,bits=2"), without_bits("64")
+    (Granularity(dim=64), 64)
+    """
+    found = None if at is None else read_at(at)
+    return found.replace(bits=None) if isinstance(found, Granularity) else found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -119,9 +118,10 @@ def _of_texts(
     from nestling.domains.text.collection import Collection, check_target
     from nestling.encoders.text.names import check_model
     from nestling.encoders.text.opening import open_encoder
+    from nestling.vectors.coding import without_bits
 
     check_target(output, overwrite=overwrite)
-    check_model(encoder, at)
+    check_model(encoder, without_bits(at))
     return Collection.create(
         output,
         open_encoder(encoder),
@@ -147,14 +147,13 @@ def _of_vectors(
 
     queries = check_are_vectors(open_queries(targets.queries), targets.queries)
     stored = open_rows(source, columns, vectors.table, **vectors.about)
-    with TemporaryDirectory(prefix="nestling-cut-") as place:
-        rows = stored if at is None else stored.extract(at, Path(place) / "vectors")
-        return build_index(
-            output,
-            rows,
-            plan=plan,
-            queries=queries,
-            nesting=None if vectors.nesting is None else rows.nesting,  # sizes that must be searchable
-            metric=cast("Metric", vectors.metric),
-            **targets.limits,
-        )
+    return build_index(
+        output,
+        stored,
+        at=at,
+        plan=plan,
+        queries=queries,
+        nesting=None if vectors.nesting is None else stored.sizes,  # sizes that must be searchable
+        metric=cast("Metric", vectors.metric),
+        **targets.limits,
+    )

@@ -39,7 +39,8 @@ def show_index(opened: AdaptiveIndex, as_json: bool) -> None:
     if as_json:
         show_json(found.to_json())
         return
-    show(f"{found.rows:,} vectors of {found.dim} dims, {readable_bytes(found.size_bytes)}: {found.plan}")
+    size = f"{found.dim} dims" + (f" in {found.bits} bits" if found.bits else "")
+    show(f"{found.rows:,} vectors of {size}, {readable_bytes(found.size_bytes)}: {found.plan}")
     show(f"searched at {found.nesting}, {readable_bytes(found.kept_bytes)} in memory")
     segments, waiting = len(found.segments), found.in_memory
     show(

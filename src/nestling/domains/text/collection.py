@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nestling.arguments.formatting import type_of
 from nestling.arguments.paths import home_path
+from nestling.axes import CODE_BITS
 from nestling.cut import check_vectors
 from nestling.data.tables.description import TableFile
 from nestling.data.tables.fields.columns import Columns, read_columns, write_columns
@@ -25,6 +26,7 @@ from nestling.errors import ArtifactError, ConfigError, NestlingError
 from nestling.granularity import At
 from nestling.search.index.files.ids import Ids
 from nestling.search.index.index import AdaptiveIndex
+from nestling.search.index.spec import check_kept
 from nestling.search.plan.frontier import check_targets
 from nestling.search.plan.plan import Plan, Point
 from nestling.search.tuning.planner import build
@@ -37,6 +39,7 @@ from nestling.storage.artifact import (
     write_folder,
 )
 from nestling.storage.kinds import check_kind
+from nestling.vectors.coding import size_and_bits
 from nestling.vectors.stored import StoredVectors
 
 if TYPE_CHECKING:
@@ -108,7 +111,9 @@ class Collection:
             ids: different integers or strings; by default 0, 1, ...
             fields: of the texts, for filters and results: a mapping of names to columns, a data frame, or a
                 list of mappings, one for each text.
-            at: the granularity to keep; the index can still be searched at smaller ones.
+            at: the granularity to keep, such as ``"dim=256,bits=2"`` for codes instead of floats; the index
+                can still be searched at smaller ones. The code is that of the encoder, or calibrated on the
+                vectors of the texts.
             plan: of the index; by default the fastest that reaches ``recall``, chosen by measuring.
             recall: fraction of the exact nearest neighbours that the index must find.
             max_bytes: the most bytes in memory for each text.
@@ -130,7 +135,8 @@ class Collection:
         check_targets(**targets)
         chosen = Plan.parse(plan) if isinstance(plan, str) else plan
         source = TextSource.of(texts, ids, fields, TEXT)
-        granularity = encoder.nesting.resolve(at)
+        granularity, bits = size_and_bits(encoder.nesting, at)
+        check_kept(bits, chosen)
         small = encoder if granularity == encoder.nesting.full else encoder.extract(granularity)
         asked = _as_vectors(small, queries)
         with encoded(small, source.texts, root) as matrix:
@@ -151,6 +157,7 @@ class Collection:
             index = build(
                 root / _INDEX,
                 vectors,
+                at=f"bits={bits}" if bits in CODE_BITS else None,
                 plan=chosen,
                 queries=asked,
                 k=k,

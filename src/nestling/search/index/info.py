@@ -20,6 +20,8 @@ class IndexInfo:
         deleted: rows of segments that are no longer found and go with the next compaction.
         in_memory: rows of the memtable, which are in the write-ahead log and not in a segment yet.
         dim: entries of a vector.
+        bits: of each entry of codes; None where floats are kept.
+        row_bytes: of one vector, as it is kept.
         nesting: sizes it is searched at.
         cut: steps around a cut.
         metric: of comparisons.
@@ -42,6 +44,8 @@ class IndexInfo:
     deleted: int
     in_memory: int
     dim: int
+    bits: int | None
+    row_bytes: int
     nesting: str
     cut: dict[str, str]
     metric: str
@@ -92,8 +96,10 @@ def describe(state: State) -> IndexInfo:
         deleted=sum(len(part.segment) - part.live_count for part in snapshot.segments),
         in_memory=snapshot.memtable.live_count,
         dim=settings.dim,
+        bits=manifest.terms.bits,
+        row_bytes=manifest.terms.format.row_bytes,
         nesting=str(manifest.nesting),
-        cut=manifest.rule.to_json(),
+        cut=manifest.rule.without_code.to_json(),
         metric=settings.metric,
         encoder=settings.encoder,
         plan=settings.plan,

@@ -133,17 +133,28 @@ def _kept(rows: StoredVectors | None, sizes: Nesting, rule: CutRule, at: At) -> 
     if rows is not None and isinstance(rows.values, BitPlanes):
         return sizes.times(bits=rows.nesting.sizes("bits")).resolve(at)
     size, bits = size_and_bits(sizes, at)
-    if bits == min(FLOAT_BITS):
-        raise ConfigError(
-            f"an index keeps floats of {max(FLOAT_BITS)} bits, or codes of {', '.join(map(str, CODE_BITS))}, "
-            f"not of {bits}; leave bits out of at={at!r}, or choose a code"
-        )
+    check_kept(bits)
     if bits in CODE_BITS and rule.code is None:
         raise ConfigError(
             f"at={at!r} needs a code, and there are no vectors yet to calibrate it on; give some, or a rule "
             "with a code: CutRule().calibrated(sample)"
         )
     return size.replace(bits=bits)
+
+
+def check_kept(bits: int, plan: Plan | None = None) -> None:
+    """Refuse a precision in which no index keeps rows, or a plan that cannot search it.
+
+    Raises:
+        ConfigError: for half precision, or a plan that needs floats where codes are kept.
+    """
+    if bits == min(FLOAT_BITS):
+        raise ConfigError(
+            f"an index keeps floats of {max(FLOAT_BITS)} bits, or codes of {', '.join(map(str, CODE_BITS))}, "
+            f"not of {bits}; leave out bits={bits}, or choose a code"
+        )
+    if bits in CODE_BITS and plan is not None:
+        plan.check_held(bits)
 
 
 def _plan_of(given: Plan | str | None, bits: int | None) -> Plan:
