@@ -62,7 +62,13 @@ def test_the_demo_measures_chooses_and_searches(demo: tuple[Path, str]) -> None:
     folder, said = demo
     assert "Chosen: dim=" in said
     assert re.search(r"\d bytes a vector \(dim=\d+,bits=\d\) keep .* of 1,024: .* in place of 1.02 GB", said)
-    assert re.search(r"As codes of \d bits they take [\d.]+ k?B\.", said)
+    stored = re.search(r"Each of the 200 vectors takes (\d+) bytes, all [\d.]+ k?B\.", said)
+    chosen = re.search(r"Chosen: dim=(\d+),bits=(\d)", said)
+    assert stored
+    assert chosen
+    assert int(stored[1]) == -(-int(chosen[1]) // 8) * int(chosen[2])
+    assert re.search(r"The collection takes [\d.]+ MB on disk, with texts, ids and encoder\.", said)
+    assert not list((folder / "collection" / "index").rglob("vectors.npy"))
     curves = [Curve.load(folder / "curves" / f"{number}.json").name for number in range(1, 6)]
     assert curves == ["nested", "truncation", "trained at full size, then cut", "pca", "random dims"]
     columns = re.compile(

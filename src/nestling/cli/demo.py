@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from nestling.cli.flags.options import Seed
 from nestling.cli.flags.registration import home_name
 from nestling.cli.terminal.interrupts import kept_training
 from nestling.cli.terminal.output import check_results, say, show
+from nestling.errors import CalibrationWarning
 
 if TYPE_CHECKING:
     from nestling.domains.text.collection import Collection
@@ -161,18 +163,19 @@ def _collect(
 ) -> Collection:
     from nestling.domains.text.collection import Collection
 
-    titles = {"title": pairs.queries}
-    return Collection.create(
-        folder,
-        encoder,
-        pairs.documents,
-        fields=titles,
-        at=at,
-        recall=_RECALL,
-        queries=asked,
-        seed=seed,
-        overwrite=True,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)  # few texts are measured with such a code too
+        return Collection.create(
+            folder,
+            encoder,
+            pairs.documents,
+            fields={"title": pairs.queries},
+            at=at,
+            recall=_RECALL,
+            queries=asked,
+            seed=seed,
+            overwrite=True,
+        )
 
 
 def _compare_with_exact(collection: Collection, queries: Sequence[str]) -> None:
