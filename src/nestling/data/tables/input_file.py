@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import bz2
 import gzip
 import io
 import lzma
+import os
 import shutil
 import stat
 import sys
@@ -177,6 +179,7 @@ def _copy_of(pipe: Hashable, name: Path, source: Callable[[], AbstractContextMan
     if pipe not in _COPIES:
         try:
             copy = tempfile.NamedTemporaryFile(prefix="nestling-")  # noqa: SIM115 - it goes with the process
+            atexit.register(_remove, copy, os.getpid())  # Python may not finalise what a module holds
             with source() as stream:
                 shutil.copyfileobj(stream, copy)
             copy.flush()
@@ -184,6 +187,11 @@ def _copy_of(pipe: Hashable, name: Path, source: Callable[[], AbstractContextMan
             raise DataError(f"{name} cannot be read: {error.strerror or error}") from error
         _COPIES[pipe] = copy
     return Path(_COPIES[pipe].name)
+
+
+def _remove(copy: IO[bytes], process: int) -> None:
+    if os.getpid() == process:  # a fork reads the copy of its parent
+        copy.close()
 
 
 def _standard_input() -> AbstractContextManager[BinaryIO]:
