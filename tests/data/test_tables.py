@@ -308,11 +308,12 @@ def test_texts_from_standard_input(content: str, name: str) -> None:
     subprocess.run([sys.executable, "-c", READ_TWICE, name], input=CONTENTS[content], check=True, timeout=60)
 
 
-def test_the_copy_of_standard_input_goes_with_the_process(python: str, tmp_path: Path) -> None:
-    """Also where Python ends before it finalises what modules hold."""
-    command, environment = [python, "-c", READ_TWICE, "-"], {**os.environ, "TMPDIR": str(tmp_path)}
+def test_the_copy_of_standard_input_goes_with_the_program(tmp_path: Path) -> None:
+    (temporary := tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-m", "nestling", "encode", "wordllama", "-", "-o", str(tmp_path / "vectors")]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     subprocess.run(command, input=CONTENTS["lines"], env=environment, check=True, timeout=60)
-    assert not list(tmp_path.iterdir())
+    assert not list(temporary.iterdir())
 
 
 def test_texts_from_a_named_pipe_and_from_a_file_as_standard_input(tmp_path: Path) -> None:
