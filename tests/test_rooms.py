@@ -174,6 +174,8 @@ OLD = {
         "Clustering",
         "Robustness",
     ],
+    "picture.looks": ["Look", "look_of"],
+    "picture.sheet": ["draw"],
     "search.certified": ["Certificate", "CertifiedNeighbours", "CertifiedScan"],
     "search.condition": ["Compare", "All", "Either", "Not", "meets", "family_of"],
     "search.engine": ["Engine", "build"],
@@ -274,6 +276,30 @@ def test_old_names_of_a_moved_module_work() -> None:
     assert old.CodedGraph is graph.CodedGraph
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # comes with the first import alone
+@pytest.mark.parametrize("module", RENAMED)
+def test_old_names_of_each_moved_module_lead_to_the_new_ones(module: str) -> None:
+    old = importlib.import_module(f"nestling.{module}")
+    for name, new in RENAMED[module].items():
+        where, _, last = new.rpartition(".")
+        home = importlib.import_module(f"nestling.{where or MOVED[module]}")
+        assert getattr(old, name) is getattr(home, last)
+
+
+def test_tasks_are_imported_from_their_room() -> None:
+    from nestling import measure
+    from nestling.measure import tasks
+
+    for name in (
+        "Retrieval",
+        "NearestClassMean",
+        "NeighbourClassification",
+        "LinearProbe",
+        "HeadClassification",
+    ):
+        assert getattr(tasks, name) is getattr(measure, name)
+
+
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
@@ -281,6 +307,14 @@ def test_old_names_of_a_moved_module_work() -> None:
         ("measure.tasks.tasks", "check_task", "check_is_task"),
         ("search.stores", "Hits", "StoreHits"),
         ("search.stores", "Store", "DatabaseStore"),
+        ("search.engine", "Scanner", "nestling.search.stages.building.Scanner"),
+        ("search.index.snapshot", "Hits", "nestling.search.index.snapshot.snapshot.Hits"),
+        ("data.tables.fields", "check_kinds", "nestling.data.tables.fields.kinds.check_kinds"),
+        ("encoders.text.opening", "no_model", "nestling.encoders.text.names.no_model"),
+        ("training", "TrainPlan", "nestling.domains.text.train_plan.TrainPlan"),
+        ("training", "read_plan", "nestling.domains.text.train_plan.read_plan"),
+        ("training", "write_plan", "nestling.domains.text.train_plan.write_plan"),
+        ("vectors.stored", "open_vectors", "nestling.vectors.opening.open_vectors"),
     ],
 )
 def test_old_names_of_a_module_that_stays_work(module: str, old: str, new: str) -> None:
@@ -289,7 +323,8 @@ def test_old_names_of_a_module_that_stays_work(module: str, old: str, new: str) 
     with pytest.warns(DeprecationWarning, match=message) as warned:
         found = getattr(home, old)
     assert warned[0].filename == __file__
-    assert found is getattr(home, new)
+    where, _, name = new.rpartition(".")
+    assert found is getattr(importlib.import_module(where) if where else home, name)
     assert old not in dir(home)
     with pytest.raises(AttributeError, match=rf"module 'nestling\.{module}' has no attribute 'nothing'"):
         _ = home.nothing

@@ -36,7 +36,8 @@ def old_names(module: str, renamed: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         module: its ``__name__``.
-        renamed: the new names by the old ones, which end with nestling 0.3.
+        renamed: the new names by the old ones, which end with nestling 0.3. A name in another module is
+            written with it: ``nestling.module.name``.
     """
     return lambda name: _renamed(module, name, renamed)
 
@@ -49,4 +50,5 @@ def _renamed(module: str, name: str, renamed: Mapping[str, str]) -> Any:
         DeprecationWarning,
         stacklevel=3,  # whoever asks the module for it
     )
-    return getattr(sys.modules[module], renamed[name])
+    home, _, last = renamed[name].rpartition(".")
+    return getattr(import_module(home or module), last)

@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# In 0.1 these were the paths; they end with 0.3.
+# Documented paths of 0.1, and some that came after it; they end with 0.3.
 MOVED = {
     "arrays": "arguments.arrays",
     "artifact": "storage.artifact",
@@ -40,7 +40,11 @@ MOVED = {
     "compare.prefixes": "compare.rdms.prefixes",
     "compare.products": "compare.rdms.estimation.products",
     "compare.rdm": "compare.rdms.from_patterns",
+    "compare.rdms.estimators": "compare.rdms.estimation.estimators",
+    "compare.rdms.foreign": "compare.rdms.conversion_functions",
+    "compare.rdms.noise": "compare.rdms.estimation.noise",
     "compare.significance": "compare.inference.significance",
+    "compare.similarity.patterns": "compare.similarity.cka_procrustes",
     "compare.subjects": "compare.rdms.subjects",
     "compare.threshold_search": "compare.inference.threshold_search",
     "compare.thresholds": "compare.transforms.thresholds",
@@ -65,6 +69,7 @@ MOVED = {
     "data.sts": "data.sets.sts",
     "data.table": "data.tables.table",
     "data.table_ids": "data.tables.table_ids",
+    "data.tables.columns": "data.tables.fields.columns",
     "data.text_checks": "data.tables.text_checks",
     "data.times": "data.tables.fields.times",
     "data.words": "data.tables.fields.words",
@@ -74,6 +79,7 @@ MOVED = {
     "domains.planned_loss": "domains.text.loss",
     "domains.pretraining": "domains.text.pretraining",
     "domains.similarity": "domains.text.similarity",
+    "domains.text.plan": "domains.text.train_plan",
     "encoders.adapter": "encoders.maps.adapter",
     "encoders.adapter_examples": "encoders.maps.examples",
     "encoders.adapter_training": "encoders.maps.training",
@@ -93,6 +99,7 @@ MOVED = {
     "encoders.static_folder": "encoders.text.static.folder",
     "encoders.static_layers": "encoders.text.static.layers",
     "encoders.stored": "vectors.stored",
+    "encoders.text.serving": "encoders.text.serving_compatibility",
     "encoders.text_inputs": "encoders.text.preparation",
     "encoders.vector_files": "vectors.files",
     "encoders.vector_map": "encoders.maps.vector_map",
@@ -141,6 +148,8 @@ MOVED = {
     "papers.report": "papers.claims.report",
     "papers.trsa_study": "papers.problems.representations",
     "paths": "arguments.paths",
+    "picture.looks": "picture.series",
+    "picture.sheet": "picture.figure",
     "plan_file": "toml_plan",
     "progress": "process.progress",
     "search.best": "search.exact.top_k",
@@ -168,6 +177,7 @@ MOVED = {
     "search.memory": "search.index.snapshot.memtable",
     "search.next_generation": "search.index.commit",
     "search.pipeline": "search.engine.pipeline",
+    "search.plan.stages": "search.stages",
     "search.plane_codes": "search.certified.codes",
     "search.planes": "search.certified.planes",
     "search.point": "search.plan.point",
@@ -212,18 +222,33 @@ MOVED = {
 
 # Names that changed with the move of their module, or went to another one (a dotted path).
 RENAMED: dict[str, dict[str, str]] = {
+    "encoders.opening": {
+        "BUNDLED": "encoders.text.names.BUNDLED",
+        "check_model": "encoders.text.names.check_model",
+        "no_model": "encoders.text.names.no_model",
+    },
+    "encoders.stored": {"open_vectors": "vectors.opening.open_vectors"},
     "kernels.walking": {
         "Lens": "QueryEncoder",
         "Walks": "EncodedQueries",
         "aim": "encode",
         "walk": "beam_search",
     },
-    "encoders.opening": {
-        "check_model": "encoders.text.names.check_model",
-        "no_model": "encoders.text.names.no_model",
+    "papers.notes": {"Notes": "ResumableValues"},
+    "search.frame": {"Aim": "PreparedQueries", "Frame": "Centring"},
+    "search.generation": {
+        "Generation": "IndexManifest",
+        "read_generation": "load_manifest",
+        "switch": "commit_manifest",
     },
-    "encoders.stored": {"open_vectors": "vectors.opening.open_vectors"},
-    "search.stores.store": {"Hits": "StoreHits"},
+    "search.journal": {"Journal": "ResumableArrays"},
+    "search.log": {"LogName": "LogFiles"},
+    "search.memory": {"MemoryPart": "Memtable", "MemoryView": "MemtableView"},
+    "search.planes": {"Turned": "RotatedQueries", "turn": "rotate"},
+    "search.race": {"Race": "Comparison"},
+    "search.some_rows": {"SomeRows": "SubsetSearch"},
+    "search.stores.store": {"Hits": "StoreHits", "Store": "search.stores.database.DatabaseStore"},
+    "search.turned": {"Turn": "Codec"},
 }
 
 

@@ -1,21 +1,23 @@
 """The training loop, on Accelerate: batches, optimiser steps, checkpoints and the log."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from nestling.training.config import TrainConfig
-from nestling.training.log import LogRow, TrainLog
+from nestling._exports import exports
 
 if TYPE_CHECKING:
+    from nestling.training.config import TrainConfig as TrainConfig
+    from nestling.training.log import LogRow as LogRow
+    from nestling.training.log import TrainLog as TrainLog
     from nestling.training.loop import fit as fit
 
-__all__ = ["LogRow", "TrainConfig", "TrainLog", "fit"]
-
-
-def __getattr__(name: str) -> Any:
-    """Loads ``fit`` at first use, so that reading a plan does not import torch."""
-    if name != "fit":
-        raise AttributeError(f"module 'nestling.training' has no attribute {name!r}")
-    return import_module("nestling.training.loop").fit
+_PLAN = "nestling.domains.text.train_plan"
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "LogRow": "log",
+        "TrainConfig": "config",
+        "TrainLog": "log",
+        "fit": "loop",
+    },
+    renamed={name: f"{_PLAN}.{name}" for name in ("TrainPlan", "read_plan", "write_plan")},
+)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nestling._exports import old_names
 from nestling.arguments.ids import Ids, as_ids, check_different
 from nestling.arguments.paths import home_path
 from nestling.axes import CODE_BITS
@@ -389,3 +390,6 @@ class StoredVectors:
                 yield self.rule.encode(self.values[rows], dim)
             else:
                 yield cut(self._read(rows, dim), dim, CutRule(self.rule.before, "none"))
+
+
+__getattr__ = old_names(__name__, {"open_vectors": "nestling.vectors.opening.open_vectors"})

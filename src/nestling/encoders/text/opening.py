@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nestling._exports import old_names
 from nestling.cut import CutRule
 from nestling.encoders.text.names import check_model, needs_no_torch
 from nestling.encoders.text.static.encoder import StaticEncoder
@@ -37,3 +38,9 @@ def open_encoder(
     from nestling.encoders.text.encoder import TextEncoder  # torch
 
     return TextEncoder.open(name, nesting, rule)
+
+
+__getattr__ = old_names(
+    __name__,
+    {"BUNDLED": "nestling.encoders.text.names.BUNDLED", "no_model": "nestling.encoders.text.names.no_model"},
+)

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from nestling.measure.tasks.tasks import STS as STS
     from nestling.measure.tasks.tasks import Clustering as Clustering
     from nestling.measure.tasks.tasks import ComparesWithFull as ComparesWithFull
+    from nestling.measure.tasks.tasks import HeadClassification as HeadClassification
+    from nestling.measure.tasks.tasks import LinearProbe as LinearProbe
+    from nestling.measure.tasks.tasks import NearestClassMean as NearestClassMean
+    from nestling.measure.tasks.tasks import NeighbourClassification as NeighbourClassification
+    from nestling.measure.tasks.tasks import Retrieval as Retrieval
     from nestling.measure.tasks.tasks import Robustness as Robustness
     from nestling.measure.tasks.tasks import Task as Task
     from nestling.measure.tasks.tasks import check_is_task as check_is_task
@@ -21,8 +26,13 @@ __getattr__, __dir__, __all__ = exports(
     {
         "Clustering": "tasks",
         "ComparesWithFull": "tasks",
+        "HeadClassification": "tasks",
         "Judgements": "qrels",
+        "LinearProbe": "tasks",
+        "NearestClassMean": "tasks",
+        "NeighbourClassification": "tasks",
         "Qrels": "qrels",
+        "Retrieval": "tasks",
         "Robustness": "tasks",
         "STS": "tasks",
         "Task": "tasks",

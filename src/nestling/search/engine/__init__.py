@@ -14,4 +14,5 @@ __getattr__, __dir__, __all__ = exports(
         "Engine": "engine",
         "build": "engine",
     },
+    renamed={"Scanner": "nestling.search.stages.building.Scanner"},
 )
