@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import nestling
-from nestling.arguments.constraints import Constraint, OneOf, Real, Whole, check, checked, constraints_of
+from nestling.arguments.constraints import (
+    Constraint,
+    Flag,
+    OneOf,
+    Real,
+    Whole,
+    check,
+    checked,
+    constraints_of,
+)
 from nestling.errors import ConfigError
 from nestling.toml_plan import validated
 
@@ -37,6 +46,8 @@ def outside(constraint: Constraint) -> list[Any]:
         wrong += [] if constraint.least is None else [np.nextafter(constraint.least, -math.inf)]
         wrong += [] if constraint.most is None else [np.nextafter(constraint.most, math.inf)]
         wrong += [math.inf, -math.inf] if constraint.finite else []
+    elif isinstance(constraint, Flag):
+        wrong += [0, 1, "True", "", []]
     else:
         assert isinstance(constraint, OneOf)
         wrong += [f"{constraint.options[0]}x", "", 3, list(constraint.options)]
@@ -52,6 +63,8 @@ def inside(constraint: Constraint) -> list[Any]:
         low = constraint.least if constraint.above is None else np.nextafter(constraint.above, math.inf)
         high = constraint.most if constraint.below is None else np.nextafter(constraint.below, -math.inf)
         return [edge for edge in (low, high) if edge is not None] or [0, 0.5]
+    if isinstance(constraint, Flag):
+        return [True, False, np.bool_(True)]
     assert isinstance(constraint, OneOf)
     return list(constraint.options)
 

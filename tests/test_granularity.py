@@ -195,3 +195,35 @@ def test_schedules_keep_the_ends() -> None:
 def test_what_at_may_not_be(at: object) -> None:
     with pytest.raises(GranularityError, match=r"at must be text such as .dim=16"):
         Nesting.parse("dim=8,16").resolve(at)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["dim=1..999999999+1", "dim=1..200+1 x layer=1..200+1", "dim=1..20000+1", "layer=1..99+1 x dim=1..999+1"],
+)
+def test_a_nesting_holds_at_most_ten_thousand_granularities(text: str) -> None:
+    with pytest.raises(GranularityError, match="at most 10,000"):
+        Nesting.parse(text)
+
+
+def test_a_nesting_made_of_numbers_holds_no_more() -> None:
+    many = Nesting.parse("dim=1..10000+1")
+    assert len(many) == 10_000
+    with pytest.raises(GranularityError, match="at most 10,000"):
+        Nesting.chain(dim=range(1, 10**9))
+    with pytest.raises(GranularityError, match="at most 10,000"):
+        many.times(bits=(1, 32))
+
+
+def test_steps_of_nothing_are_refused() -> None:
+    with pytest.raises(GranularityError, match=r"the steps of 'dim=16\.\.48\+0' are 0"):
+        Nesting.parse("dim=16..48+0")
+
+
+def test_a_range_of_bits_leaves_out_what_is_no_precision() -> None:
+    assert Nesting.parse("bits=3..8").sizes("bits") == (3, 8)
+    assert Nesting.parse("dim=8 x bits=1..8+1").sizes("bits") == (1, 2, 3, 4, 8)
+    assert Nesting.doubling(3, 16, axis="bits").sizes("bits") == (3, 16)
+    for text in ("bits=5..8", "bits=4..9"):
+        with pytest.raises(GranularityError, match="is no precision"):
+            Nesting.parse(text)

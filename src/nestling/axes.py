@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +17,9 @@ CODE_BITS = (1, 2, 3, 4, 8)
 FLOAT_BITS = (16, 32)
 OF_ONE_EMBEDDING = ("dim", "bits")
 """One embedding is cut on these; sizes on the other axes are computed apart."""
+
+MOST_SIZES = 10_000
+"""A nesting holds no more granularities."""
 
 _PRECISIONS = (*CODE_BITS, *FLOAT_BITS)
 _AXIS_SIZES = re.compile(
@@ -76,6 +79,29 @@ def refuse_axis(axis: str, size: int, nesting: str, axes: Iterable[str]) -> None
     raise GranularityError(f"the nesting {nesting} has no axis {axis!r}; it has {', '.join(axes)}{advice}")
 
 
+def check_count(count: int, what: str) -> None:
+    """Refuse more sizes than a nesting holds.
+
+    Raises:
+        GranularityError: for more than 10,000.
+    """
+    if count > MOST_SIZES:
+        raise GranularityError(
+            f"{what} has {count:,} sizes, and a nesting at most {MOST_SIZES:,}; name fewer, for example by "
+            "larger steps or by doubling"
+        )
+
+
+def between(axis: str, sizes: Sequence[int]) -> list[int]:
+    """The sizes of a range with its ends, of which those between that are no precision are left out.
+
+    >>> between("bits", [3, 6, 8]), between("dim", [3, 6, 8])
+    ([3, 8], [3, 6, 8])
+    """
+    kept = (*_PRECISIONS, sizes[0], sizes[-1])
+    return [size for size in sizes if axis != "bits" or size in kept]
+
+
 def doubled(smallest: int, full: int) -> list[int]:
     """The sizes ``smallest``, twice that, and so on below ``full``, then ``full``.
 
@@ -89,6 +115,23 @@ def doubled(smallest: int, full: int) -> list[int]:
         sizes.append(smallest)
         smallest *= 2
     return [*sizes, full] if smallest else [smallest, full]
+
+
+def ranks_of(
+    granularities: Sequence[Mapping[str, int]],
+) -> Callable[[Mapping[str, int]], tuple[int, tuple[int, ...]]]:
+    """The key that sorts by the sum of the ranks on each axis: a linear extension of the partial order."""
+    check_count(len(granularities), "the nesting")
+    places = {
+        axis: {size: place for place, size in enumerate(sorted({g[axis] for g in granularities}))}
+        for axis in granularities[0]
+    }
+
+    def key(granularity: Mapping[str, int]) -> tuple[int, tuple[int, ...]]:
+        ranks = tuple(places[axis][size] for axis, size in granularity.items())
+        return sum(ranks), ranks
+
+    return key
 
 
 def read_axes(parts: list[str], whole: str) -> dict[str, list[int]]:
@@ -113,8 +156,15 @@ def read_axes(parts: list[str], whole: str) -> dict[str, list[int]]:
             axes[axis] = [int(size) for size in match["listed"].split(",")]
             continue
         first, last = int(match["first"]), int(match["last"])
-        if match["step"] is None:
-            axes[axis] = doubled(first, last)
-        else:
-            axes[axis] = [*range(first, last, max(int(match["step"]), 1)), last]
+        axes[axis] = between(axis, _ranged(first, last, match["step"], whole))
     return axes
+
+
+def _ranged(first: int, last: int, step: str | None, whole: str) -> list[int]:
+    if step is None:
+        return doubled(first, last)
+    if not int(step):
+        raise GranularityError(f"the steps of {whole!r} are 0; write for example {first}..{last}+16")
+    sizes = range(first, last, int(step))
+    check_count(len(sizes) + 1, repr(whole))
+    return [*sizes, last]

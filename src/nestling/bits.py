@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nestling.arguments.arrays import as_array
+from nestling.arguments.formatting import shown
 from nestling.axes import CODE_BITS
-from nestling.errors import CalibrationWarning, DataError, GranularityError
+from nestling.errors import ArtifactError, CalibrationWarning, DataError, GranularityError, PrecisionWarning
 from nestling.kernels import planes
 from nestling.kernels.planes import layout
+from nestling.process.blocks import blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +32,13 @@ FEWEST_ROWS = 256
 """A sample with fewer rows says little of the spread of entries."""
 MOST_ROWS = 65_536
 """A calibration reads no more."""
+_LARGEST_HALF = 65_504
+_SMALLEST_HALF = 2.0**-14
+"""Of half precision. Smaller numbers lose digits, and below 3e-8 become 0."""
+
+_ENTRIES_AT_A_TIME = 1 << 22
+_OF_UNIT_LENGTH = 2e-3  # a vector of half precision is no further from length 1
+_IN_WORDS = {int: "a whole number", str: "text"}
 
 # In standard deviations. The cells of 4 bits are equal from -_INNER to _INNER, the first and the last open.
 # Finer bits divide each cell evenly, the open ones as if they ended at _OUTER. For normally distributed
@@ -95,6 +104,13 @@ class BitCode:
         full: entries of the vectors that it encodes, of which it may decode only the first ``dim``.
         rows: of the sample.
         encoder: name of the encoder of the sample; "" if unknown.
+        before: step before the cut that the sample had, as in :class:`~nestling.cut.CutRule`; a rule with
+            another one refuses the code.
+        after: likewise, the step after the cut: ``"l2"`` for unit vectors, ``"none"`` for vectors as they
+            are.
+
+    Raises:
+        DataError: for numbers that are no mean and deviation of each of at most ``full`` entries.
 
     >>> x = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
     >>> code = BitCode.calibrate(x)
@@ -108,18 +124,37 @@ class BitCode:
     full: int
     rows: int = 0
     encoder: str = ""
+    before: str = "none"
+    after: str = "l2"
+
+    def __post_init__(self) -> None:
+        shapes = {self.centre.shape, self.spread.shape}
+        if len(shapes) > 1 or self.centre.ndim != 1 or not 0 < len(self.centre) <= self.full:
+            raise DataError(
+                f"a code of vectors of {self.full} entries has a centre and a spread for each of its at most "
+                f"{self.full} entries, not of shapes {self.centre.shape} and {self.spread.shape}"
+            )
+        if not (np.isfinite(self.centre).all() and np.isfinite(self.spread).all() and self.spread.min() >= 0):
+            raise DataError(
+                "the centre of a code holds finite numbers and its spread finite ones of at least 0; "
+                "calibrate it again"
+            )
 
     @classmethod
-    def calibrate(cls, sample: ArrayLike, *, encoder: str = "") -> Self:
+    def calibrate(
+        cls, sample: ArrayLike, *, encoder: str = "", before: str = "none", after: str | None = None
+    ) -> Self:
         """Mean and standard deviation of each entry of a sample of the vectors that will be encoded.
 
         Args:
             sample: ``Float[n, dim]``, whole vectors, of unit length where the cut rule says so; of more than
                 65,536 rows some are taken at even distances.
             encoder: name of the encoder of the sample.
+            before: step before the cut that the sample had.
+            after: step after the cut that it had; by default ``"l2"`` if all its vectors are of unit length.
 
         Raises:
-            DataError: for a sample of another shape or with NaN or infinity.
+            DataError: for a sample of another shape or type, or with NaN or infinity.
 
         Warns:
             CalibrationWarning: for fewer than 256 rows.
@@ -127,6 +162,8 @@ class BitCode:
         x = as_array(sample, "the sample")
         if x.ndim != 2 or 0 in x.shape:
             raise DataError(f"a code is calibrated on a matrix of one vector per row, not on shape {x.shape}")
+        if x.dtype.kind not in "fiu":
+            raise DataError(f"a code is calibrated on real numbers, not {x.dtype}; convert them to float32")
         x = x[:: -(-len(x) // MOST_ROWS)].astype(np.float64)
         if not np.isfinite(x).all():
             raise DataError("the sample of a calibration holds NaN or infinity; remove or repair those rows")
@@ -138,7 +175,10 @@ class BitCode:
                 stacklevel=2,
             )
         spread = np.where(np.ptp(x, axis=0) > 0, x.std(axis=0), 0)
-        return cls(x.mean(axis=0).astype(np.float32), spread.astype(np.float32), x.shape[1], len(x), encoder)
+        if after is None:
+            after = "l2" if np.allclose(np.linalg.norm(x, axis=1), 1, atol=_OF_UNIT_LENGTH) else "none"
+        arrays = x.mean(axis=0).astype(np.float32), spread.astype(np.float32)
+        return cls(*arrays, x.shape[1], len(x), encoder, before, after)
 
     @property
     def dim(self) -> int:
@@ -192,13 +232,31 @@ class BitCode:
     def to_json(self) -> dict[str, Any]:
         """The code as saved in a manifest; float32 numbers survive as they are."""
         numbers = {name: [float(str(each)) for each in getattr(self, name)] for name in ("centre", "spread")}
-        return {**numbers, "full": self.full, "rows": self.rows, "encoder": self.encoder}
+        steps = {"before": self.before, "after": self.after}
+        return {**numbers, "full": self.full, "rows": self.rows, "encoder": self.encoder, **steps}
 
     @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` gave."""
-        arrays = {name: np.array(saved[name], np.float32) for name in ("centre", "spread")}
-        return cls(**{**saved, **arrays})
+    def from_json(cls, saved: Any) -> Self:
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ArtifactError: for anything else.
+        """
+        if not isinstance(saved, Mapping):
+            raise ArtifactError(f"a code is saved as an object, not as {shown(saved)}")
+        kinds = {"full": int, "rows": int, "encoder": str, "before": str, "after": str}
+        if set(saved) != {"centre", "spread", *kinds}:
+            raise ArtifactError(
+                f"a code is saved as centre, spread, {', '.join(kinds)}, not as {', '.join(map(str, saved))}"
+            )
+        for name, kind in kinds.items():
+            if type(saved[name]) is not kind:
+                raise ArtifactError(f"{name} of a code is {_IN_WORDS[kind]}, not {shown(saved[name])}")
+        try:
+            arrays = {name: np.array(saved[name], np.float32) for name in ("centre", "spread")}
+            return cls(**{**saved, **arrays})
+        except (TypeError, ValueError, OverflowError, DataError) as error:
+            raise ArtifactError(f"the numbers of a code are not its own: {error}") from error
 
     def check_size(self, dim: int) -> None:
         """Raise unless it encodes vectors of ``dim`` entries.
@@ -213,7 +271,7 @@ class BitCode:
             )
 
     def _key(self) -> tuple[Any, ...]:
-        return (self.centre.tobytes(), self.spread.tobytes(), self.full, self.encoder)
+        return (self.centre.tobytes(), self.spread.tobytes(), self.full)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BitCode) and self._key() == other._key()
@@ -250,3 +308,52 @@ def decode_tensor(codes: Tensor, bits: int, centre: Tensor, spread: Tensor) -> T
     check_bits(bits)
     table = torch.from_numpy(cell_values(bits)).to(codes.device)
     return table[(codes >> (MOST_BITS - bits)).int()] * spread + centre
+
+
+def halved(x: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
+    """Vectors ``Float[n, dim]`` in half precision.
+
+    Raises:
+        DataError: for values beyond 65,504.
+
+    Warns:
+        PrecisionWarning: for rows whose largest value is below 6.1e-05.
+    """
+    if x.dtype != np.float16:
+        check_halves(x)
+    return x.astype(np.float16)
+
+
+def halved_tensor(x: Tensor) -> Tensor:
+    """A tensor as half precision holds it; its gradient passes straight through.
+
+    Raises:
+        DataError: for values beyond 65,504.
+    """
+    plain = x.detach()
+    if float(plain.abs().max()) > _LARGEST_HALF:
+        raise _too_large()
+    return x + (plain.half().to(x) - plain)
+
+
+def check_halves(x: NDArray[np.floating[Any]]) -> None:
+    """Refuse vectors that half precision cannot hold; see :func:`halved`. Memory maps are read in blocks."""
+    rows = x.reshape(-1, x.shape[-1])
+    for some in blocks(len(rows), max(1, _ENTRIES_AT_A_TIME // x.shape[-1])):
+        largest = np.abs(rows[some]).max(axis=1)
+        if (largest > _LARGEST_HALF).any():
+            raise _too_large()
+        if ((largest > 0) & (largest < _SMALLEST_HALF)).any():
+            warnings.warn(
+                f"some vectors hold only values below {_SMALLEST_HALF:.2g}, of which half precision keeps "
+                "few digits or none; multiply all by a constant, keep 32 bits, or normalise them",
+                PrecisionWarning,
+                stacklevel=3,
+            )
+
+
+def _too_large() -> DataError:
+    return DataError(
+        f"the vectors hold values beyond {_LARGEST_HALF:,}, the largest of half precision; divide all by a "
+        "constant, keep 32 bits, or normalise them"
+    )

@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 
 from nestling.arguments.arrays import as_array
 from nestling.arguments.constraints import OneOf, checked
+from nestling.arguments.formatting import shown
 from nestling.axes import size_of
-from nestling.bits import BitCode, Codes
-from nestling.errors import DataError, UntrainedGranularityWarning, named
+from nestling.bits import BitCode, Codes, halved, halved_tensor
+from nestling.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    UntrainedGranularityWarning,
+    named,
+)
 from nestling.granularity import Nesting
 from nestling.process.blocks import blocks
 
@@ -45,6 +52,10 @@ class CutRule:
         after: step after a cut: ``"none"`` or ``"l2"``.
         code: code of entries in few bits (:meth:`calibrated`); None if they are floats only.
 
+    Raises:
+        ConfigError: for steps that there are not.
+        DataError: for a code that was calibrated under another rule, or on vectors that are all equal.
+
     >>> CutRule(after="l3")
     Traceback (most recent call last):
         ...
@@ -55,10 +66,30 @@ class CutRule:
     after: After = "l2"
     code: BitCode | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        code = self.code
+        if code is None:
+            return
+        if (code.before, code.after) != (self.before, self.after):
+            raise DataError(
+                f"the code was calibrated for another rule ({CutRule(code.before, code.after).words}) than "  # type: ignore[arg-type]
+                f"this one ({self.words}), whose vectors it does not fit; calibrate under this rule: "
+                "rule.calibrated(sample)"
+            )
+        if code.dim == code.full and not code.spread.any():
+            raise DataError(
+                f"the code was calibrated on {code.rows or 'some'} vectors that are all equal, so all "
+                "vectors would have the same code; calibrate on others of the kind that will be stored"
+            )
+
     @property
     def again(self) -> CutRule:
         """The rule for cutting the result again: the step before a cut is done once, at full size."""
-        return replace(self, before="none")
+        return replace(self, before="none", code=self.code and replace(self.code, before="none"))
+
+    def named(self, encoder: str) -> CutRule:
+        """The rule, whose code carries the name of its encoder."""
+        return replace(self, code=self.code and replace(self.code, encoder=encoder))
 
     @property
     def without_code(self) -> CutRule:
@@ -68,7 +99,7 @@ class CutRule:
     def of_encoder(self, dim: int) -> CutRule:
         """The rule of an encoder that gives ``dim`` entries: a code is kept only if it fits them."""
         is_fitting = self.code is not None and self.code.full == dim
-        return replace(self, before="none", code=self.code if is_fitting else None)
+        return self.again if is_fitting else self.again.without_code
 
     def calibrated(self, sample: Any, *, encoder: str = "") -> CutRule:
         """The rule with a code for vectors such as ``sample``.
@@ -79,7 +110,9 @@ class CutRule:
         """
         whole = CutRule(self.before, self.after)
         x = check_vectors(sample, "the sample")
-        return replace(self, code=BitCode.calibrate(cut(x, x.shape[1], whole), encoder=encoder))
+        steps = {"before": self.before, "after": self.after}
+        code = BitCode.calibrate(cut(x, x.shape[1], whole), encoder=encoder, **steps)
+        return replace(self, code=code)
 
     @property
     def words(self) -> str:
@@ -121,10 +154,19 @@ class CutRule:
         return {"before": self.before, "after": self.after, **code}
 
     @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> Self:
-        """Read what :meth:`to_json` gave."""
+    def from_json(cls, saved: Any) -> Self:
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ArtifactError: for anything else.
+        """
+        if not isinstance(saved, Mapping) or set(saved) - {"before", "after", "code"}:
+            raise ArtifactError(f"a cut rule is saved as before, after and code, not as {shown(saved)}")
         code = saved.get("code")
-        return cls(**{**saved, "code": None if code is None else BitCode.from_json(code)})
+        try:
+            return cls(**{**saved, "code": None if code is None else BitCode.from_json(code)})
+        except (ConfigError, DataError) as error:
+            raise ArtifactError(f"the cut rule is not one that was saved: {error}") from error
 
 
 RAW = CutRule(after="none")
@@ -141,7 +183,8 @@ def cut(
         dim: entries to keep, 1 to ``full``.
         rule: the steps before and after the cut.
         bits: of every entry: the values become those that a code of so many bits holds (1, 2, 3, 4, 8; the
-            rule has to be calibrated) or half precision (16). 32 leaves the entries as they are.
+            rule has to be calibrated) or half precision (16), both of whole vectors, of unit length under
+            ``l2``. 32 leaves the entries as they are.
         trained: the sizes the model was trained for; another ``dim`` then warns.
 
     Returns:
@@ -149,7 +192,11 @@ def cut(
 
     Raises:
         DataError: if ``dim`` does not fit ``x``; (numpy) if a row of length zero or with NaN or infinity
-            would have to be normalised, and the rows are named; or for few bits under a rule without a code.
+            would have to be normalised, and the rows are named; for few bits under a rule without a code;
+            or for values that half precision cannot hold.
+
+    Warns:
+        PrecisionWarning: (numpy) for rows of which half precision keeps few digits.
 
     >>> cut(np.array([[3.0, 4.0, 12.0]]), 2)
     array([[0.6, 0.8]])
@@ -190,15 +237,12 @@ def cut_each(
 
 def _rounded(x: Array, bits: int, rule: CutRule) -> Array:
     """``x`` as so many bits hold it. Codes are made of whole vectors, so codes of prefixes are prefixes."""
-    if bits == 16:
-        return _halved(x)
-    return rule.needed_code.rounded(_normalise(x) if rule.after == "l2" else x, bits)
-
-
-def _halved(x: Array) -> Array:
-    if isinstance(x, np.ndarray):
-        return x.astype(np.float16).astype(np.result_type(x, np.float32))
-    return x + (x.detach().half().to(x) - x).detach()
+    whole = _normalise(x) if rule.after == "l2" else x
+    if bits != 16:
+        return rule.needed_code.rounded(whole, bits)
+    if isinstance(whole, np.ndarray):
+        return halved(whole).astype(np.result_type(whole, np.float32))
+    return halved_tensor(whole)
 
 
 def prefix_blocks(dims: Sequence[int]) -> list[slice]:

@@ -70,6 +70,10 @@ class CalibrationWarning(UserWarning):
     """A code is calibrated on too few vectors."""
 
 
+class PrecisionWarning(UserWarning):
+    """Numbers are so small that half precision keeps few of their digits, or none."""
+
+
 class NoGainWarning(UserWarning):
     """A map was fitted, and plain truncation of the vectors does as well at some sizes."""
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import islice, pairwise, product
 from math import log2, prod
 from typing import Any, Self, TypeAlias, overload
 
 import numpy as np
 
 from nestling.arguments.formatting import shown
-from nestling.axes import OF_ONE_EMBEDDING, axis_order, doubled, note_named, read_axes, refuse_axis, size_of
+from nestling.axes import (
+    MOST_SIZES,
+    OF_ONE_EMBEDDING,
+    axis_order,
+    between,
+    check_count,
+    doubled,
+    note_named,
+    ranks_of,
+    read_axes,
+    refuse_axis,
+    size_of,
+)
 from nestling.errors import GranularityError
 
 _AXIS_NAME = re.compile(r"[a-z][a-z_0-9]*")
@@ -129,7 +141,8 @@ as a number or as text."""
 
 
 def _chain_sizes(axis: str, sizes: Iterable[int]) -> tuple[int, ...]:
-    values = tuple(size_of(axis, size) for size in sizes)
+    values = tuple(size_of(axis, size) for size in islice(sizes, MOST_SIZES + 1))
+    check_count(len(values), f"the axis {axis!r}")
     if not values:
         raise GranularityError(f"the nesting names no size on axis {axis!r}; give at least one")
     for small, large in pairwise(values):
@@ -172,18 +185,12 @@ class Nesting(Sequence[Granularity]):
                 "all granularities of a nesting must name the same axes; got "
                 + ", ".join(sorted({"+".join(g) for g in self.granularities}))
             )
-        ordered = tuple(sorted(self.granularities, key=self._rank))
+        ordered = tuple(sorted(self.granularities, key=ranks_of(self.granularities)))
         object.__setattr__(self, "granularities", ordered)
         if not all(g <= ordered[-1] for g in ordered):
             raise GranularityError(
                 f"a nesting needs one full granularity that covers all others; {ordered[-1]} does not"
             )
-
-    def _rank(self, granularity: Granularity) -> tuple[int, tuple[int, ...]]:
-        """Sum of the ranks on each axis: a linear extension of the partial order."""
-        sizes = {axis: sorted({g[axis] for g in self.granularities}) for axis in granularity}
-        ranks = tuple(sizes[axis].index(granularity[axis]) for axis in granularity)
-        return (sum(ranks), ranks)
 
     @classmethod
     def chain(cls, **axis: Iterable[int]) -> Nesting:
@@ -196,12 +203,13 @@ class Nesting(Sequence[Granularity]):
     def doubling(cls, smallest: int, full: int, axis: str = "dim") -> Nesting:
         """``smallest``, twice that, ... below ``full``, then ``full`` (MRL's logarithmic nesting)."""
         sizes = doubled(size_of(axis, smallest), size_of(axis, full))
-        return cls.chain(**{axis: sizes})
+        return cls.chain(**{axis: between(axis, sizes)})
 
     @classmethod
     def grid(cls, **axes: Iterable[int]) -> Nesting:
         """Every combination of the sizes on each axis (2DMSE)."""
         sizes = [_chain_sizes(axis, values) for axis, values in axes.items()]
+        check_count(prod(map(len, sizes)), "the grid")
         return cls(tuple(Granularity(**dict(zip(axes, point, strict=True))) for point in product(*sizes)))
 
     @classmethod
@@ -353,8 +361,9 @@ class Nesting(Sequence[Granularity]):
         >>> str(Nesting.parse("dim=8,16").times(bits=[2, 32]))
         'dim=8,16 x bits=2,32'
         """
-        ((name, sizes),) = axis.items()
-        return Nesting(tuple(g.replace(**{name: size}) for g in self for size in _chain_sizes(name, sizes)))
+        ((name, sizes),) = ((name, _chain_sizes(name, sizes)) for name, sizes in axis.items())
+        check_count(len(self) * len(sizes), "the grid")
+        return Nesting(tuple(g.replace(**{name: size}) for g in self for size in sizes))
 
     def without(self, axis: str) -> Nesting:
         """This nesting with ``axis`` left out, which then is used in full."""

@@ -183,3 +183,26 @@ def test_what_is_missing_in_a_nesting_over_bits_is_named(nesting: str) -> None:
 def test_a_loss_without_bits_has_no_code() -> None:
     with pytest.raises(ConfigError, match="add bits"):
         Nested(InfoNCE(), "dim=4,8").code()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("learn_ranges", [False, True])
+def test_embeddings_of_any_float_type_are_rounded(dtype: torch.dtype, learn_ranges: bool) -> None:
+    loss = Nested(InfoNCE(), NESTING, quantisation=Quantisation(learn_ranges=learn_ranges))
+    columns = [rows(seed).detach().to(dtype).requires_grad_() for seed in (1, 2)]
+    loss(*columns).backward()
+    assert all(torch.isfinite(column.grad).all() for column in columns)
+
+
+def test_half_precision_in_a_loss_does_not_depend_on_the_scale() -> None:
+    loss = Nested(InfoNCE(), "dim=3,8 x bits=16,32").eval()
+    found = [loss(rows(1).detach() * scale, rows(2).detach() * scale).item() for scale in (1e-7, 1, 1e6)]
+    assert found == pytest.approx([found[1]] * 3, rel=1e-4)
+
+
+def test_settings_of_rounding_are_checked() -> None:
+    with pytest.raises(ConfigError, match="quantisation=5 must be a Quantisation"):
+        Nested(InfoNCE(), NESTING, quantisation=5)
+    for name in ("both_sides", "learn_ranges"):
+        with pytest.raises(ConfigError, match=f"{name}='x' must be True or False"):
+            Quantisation(**{name: "x"})

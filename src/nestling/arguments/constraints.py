@@ -163,6 +163,30 @@ class OneOf(_Constraint):
         return meant(value, self.options)
 
 
+@dataclass(frozen=True)
+class Flag(_Constraint):
+    """``True`` or ``False``; no other value that counts as one of them.
+
+    >>> check("both_sides", "no", Flag())
+    Traceback (most recent call last):
+        ...
+    nestling.errors.ConfigError: both_sides='no' must be True or False
+    """
+
+    @property
+    def wanted(self) -> str:
+        """The allowed values in words."""
+        return "True or False"
+
+    def admits(self, value: Any) -> bool:
+        """Whether a value is allowed."""
+        return isinstance(value, bool | np.bool_)
+
+    def advice(self, value: Any) -> str:
+        """Nothing more can be said."""
+        return ""
+
+
 def check(name: str, value: _Value, constraint: Constraint) -> _Value:
     """``value`` if the constraint allows it; a number of numpy becomes one of Python.
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from nestling.arguments.constraints import OneOf, Real, Whole, check, checked
+from nestling.arguments.formatting import shown
 from nestling.axes import CODE_BITS, FLOAT_BITS
 from nestling.bits import BitCode
 from nestling.cut import RAW, CutRule, cut, cut_each
@@ -125,6 +126,10 @@ class Nested(nn.Module):
                 "deep_documents=True takes documents from the full layer; give a nesting with layers, or "
                 "with another axis besides dim"
             )
+        if not isinstance(quantisation, Quantisation):
+            raise ConfigError(
+                f"quantisation={shown(quantisation)} must be a Quantisation, such as Quantisation(start=100)"
+            )
         self.base, self.nesting, self.schedule = base, nesting, schedule
         self.reduction, self.rule, self.seed, self.fast = reduction, rule, seed, fast
         self.align, self.deep_documents, self.quantisation = align, deep_documents, quantisation
@@ -216,14 +221,15 @@ class Nested(nn.Module):
         """
         return self._running(rest).code()
 
-    def calibrated(self, rule: CutRule, sample: ArrayLike) -> CutRule:
+    def calibrated(self, rule: CutRule, sample: ArrayLike, *, encoder: str = "") -> CutRule:
         """A rule with the code of the trained embeddings; ranges that were learned are kept.
 
         Args:
             rule: of the trained model.
             sample: ``Float[n, dim]``, its embeddings at the full granularity before the rule.
+            encoder: name of the model.
         """
-        found = rule.calibrated(sample)
+        found = rule.calibrated(sample, encoder=encoder)
         if not self._codes:
             return found
         return replace(found, code=self._running(None).ranged(found.needed_code))

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nestling.arguments.constraints import Real, Whole, checked
+from nestling.arguments.constraints import Flag, Real, Whole, checked
 from nestling.axes import FLOAT_BITS
 from nestling.bits import BitCode, cell_values, decode_tensor, encode_tensor
 from nestling.cut import RAW, SMALLEST_NORM, cut
 
 
 @dataclass(frozen=True)
-@checked(start=Whole(0), momentum=Real(above=0, most=1))
+@checked(both_sides=Flag(), start=Whole(0), learn_ranges=Flag(), momentum=Real(above=0, most=1))
 class Quantisation:
     """Rounding of embeddings in a nested loss over ``bits``.
 
@@ -62,7 +62,7 @@ class RunningCode(nn.Module):
 
         Before the first training batch they are those of the batch.
         """
-        shifted = unit - self.centre
+        shifted = unit.to(self.centre) - self.centre
         mean, square = _mean_over_processes(torch.stack([shifted.mean(0), shifted.square().mean(0)]))
         spread = (square - mean.square()).clamp_min(0).sqrt()
         if self.training:
@@ -111,7 +111,7 @@ class Rounded:
         if bits == max(FLOAT_BITS):
             return self.columns
         if bits in FLOAT_BITS:
-            return [cut(x, x.shape[-1], RAW, bits=bits) for x in self.columns]
+            return [each.at(bits) for each in self._units]
         return [column.at(bits) for column in self._encoded]
 
     @cached_property
@@ -149,6 +149,11 @@ class _Unit(NamedTuple):
         with torch.no_grad():
             length = wide.norm(dim=-1, keepdim=True).clamp_min(SMALLEST_NORM)
             return cls(wide, wide / length, length)
+
+    def at(self, bits: int) -> Tensor:
+        """The embeddings in floats of fewer bits; the gradient passes straight through."""
+        held = cut(self.unit, self.unit.shape[-1], RAW, bits=bits)
+        return held * self.length + (self.x - self.x.detach())
 
 
 class _Column(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
@@ -101,13 +101,13 @@ class Encoded:
         if bits in CODE_BITS:
             return self._code.decode(self._codes[id(self.matrices[name])], bits)
         x = self._prepared[name]
-        return cut(x, x.shape[1], RAW, bits=bits)
+        return x if bits == 32 else cut(self._whole(x), x.shape[1], RAW, bits=bits)
 
     @cached_property
     def _prepared(self) -> dict[str, Matrix]:
         if self.rule.before == "none":
             return dict(self.matrices)
-        before = replace(self.rule, after="none")
+        before = CutRule(self.rule.before, "none")
         return {name: cut(_single(x), x.shape[1], before) for name, x in self.matrices.items()}
 
     @cached_property
@@ -128,7 +128,7 @@ class Encoded:
 
     def _whole(self, x: Matrix) -> Matrix:
         """Vectors as a code is made of them."""
-        return cut(_single(x), x.shape[1], self.rule.again)
+        return cut(_single(x), x.shape[1], self.rule.again.without_code)
 
 
 def _single(x: Matrix) -> Matrix:

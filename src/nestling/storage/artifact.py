@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from nestling import __version__
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule
-from nestling.errors import ArtifactError, NestlingError, StorageError
+from nestling.errors import ArtifactError, GranularityError, NestlingError, StorageError
 from nestling.errors import reason_of as reason_of
 from nestling.granularity import Nesting
 from nestling.process.progress import watched
@@ -63,11 +63,14 @@ class Manifest(SavedFields):
         """The nesting written in the manifest."""
         if self.nesting is None:
             raise ArtifactError(f"the manifest of {in_words(self.kind)} names no nesting; save it again")
-        return Nesting.parse(self.nesting)
+        try:
+            return Nesting.parse(self.nesting)
+        except GranularityError as error:
+            raise ArtifactError(f"the manifest of {in_words(self.kind)} is malformed: {error}") from error
 
     def read_cut(self) -> CutRule:
         """The cut rule written in the manifest."""
-        return CutRule.from_json(self.cut or {})
+        return CutRule.from_json({} if self.cut is None else self.cut)
 
 
 @contextmanager

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nestling.arguments.arrays import as_array
-from nestling.arguments.constraints import OneOf, checked
+from nestling.arguments.constraints import OneOf, Whole, checked
+from nestling.arguments.formatting import shown
+from nestling.bits import halved
 from nestling.cut import check_vectors
 from nestling.errors import DataError
 
@@ -42,7 +44,7 @@ def ranges_of(sample: ArrayLike) -> NDArray[np.float32]:
 
 @checked(form=OneOf(FORMATS))
 def to_format(vectors: ArrayLike, form: Format, *, ranges: Ranges | None = None) -> NDArray[np.generic]:
-    """Vectors in a number format; values beyond the ranges saturate.
+    """Vectors in a number format; values beyond the ranges of ``int8`` and ``uint8`` saturate.
 
     Args:
         vectors: ``Float[n, dim]``.
@@ -54,10 +56,16 @@ def to_format(vectors: ArrayLike, form: Format, *, ranges: Ranges | None = None)
         ``[n, dim]``, or ``[n, ceil(dim / 8)]`` for bits.
 
     Raises:
-        DataError: for vectors that cannot be used, or ranges that are missing or do not fit.
+        DataError: for vectors that cannot be used, values beyond 65,504 for ``float16``, or ranges that are
+            missing or do not fit.
+
+    Warns:
+        PrecisionWarning: for rows of which ``float16`` keeps few digits.
     """
     x = check_vectors(vectors)
-    if form in ("float32", "float16"):
+    if form == "float16":
+        return halved(x)
+    if form == "float32":
         return np.asarray(x, form)
     if form in ("binary", "ubinary"):
         bits = np.packbits(x > 0, axis=1)
@@ -67,7 +75,7 @@ def to_format(vectors: ArrayLike, form: Format, *, ranges: Ranges | None = None)
     return codes if form == "uint8" else _signed(codes)
 
 
-@checked(form=OneOf(FORMATS))
+@checked(form=OneOf(FORMATS), dim=Whole(1) | None)
 def from_format(
     values: ArrayLike, form: Format, *, ranges: Ranges | None = None, dim: int | None = None
 ) -> NDArray[np.float32]:
@@ -89,8 +97,8 @@ def from_format(
         entries = _entries(x.shape[1], dim, form)
         bits = x if form == "ubinary" else unsigned(x)
         return np.unpackbits(bits, axis=1, count=entries).astype(np.float32) * 2 - 1
-    ends: Any = np.asarray(ranges)
-    entries = ends.shape[1] if ends.ndim == 2 else 1
+    ends: Any = None if ranges is None else as_array(ranges, "ranges")
+    entries = 1 if ends is None or ends.ndim != 2 else ends.shape[1]
     if x.shape[1] == -(-entries // 8) < entries:
         raise DataError(
             f"values of {x.shape[1]} bytes with ranges of {entries} entries are packed bits; read them as "
@@ -158,7 +166,10 @@ def ends_of(ranges: Ranges | None, dim: int, form: str) -> tuple[NDArray[np.floa
             f"{form} needs the ranges of the entries; give ranges=ranges_of(sample) with a sample of all "
             "vectors, and keep them with the codes"
         )
-    ends = np.asarray(ranges, np.float32)
+    ends = as_array(ranges, "ranges")
+    if ends.dtype.kind not in "fiu":
+        raise DataError(f"ranges must be numbers, not {shown(ranges)}; give ranges_of(sample)")
+    ends = ends.astype(np.float32)
     ends = np.repeat(ends[:, None], dim, axis=1) if ends.shape == (2,) else ends
     if ends.shape != (2, dim):
         raise DataError(f"ranges of shape {ends.shape} do not fit vectors of {dim} entries; give (2, {dim})")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.formatting import shown
 from nestling.bits import BitCode, Codes, Floats
 from nestling.errors import DataError
 from nestling.kernels.planes import packed, unpacked
@@ -25,7 +26,8 @@ Rows = slice | NDArray[Any]
 class BitPlanes:
     """The codes of n vectors, held bit by bit.
 
-    ``planes[rows]`` gives their values, ``Float32[rows, dim]``; ``planes[..., :8]`` is a view of eight.
+    They are indexed as the matrix of their values, ``Float32[n, dim]``; ``planes[..., :8]`` is a view of the
+    codes of the first eight entries.
 
     Args:
         planes: ``UInt8[n, bytes]`` each, the most significant bit first; a byte holds eight entries, the
@@ -67,11 +69,18 @@ class BitPlanes:
         return len(self.planes[0])
 
     def __getitem__(self, key: Any) -> Any:
-        if not isinstance(key, tuple):
-            return self.read(key)
-        rows, entries = key
-        narrow = replace(self, code=self.code.cut(len(range(*entries.indices(self.code.dim)))))
-        return narrow if rows is Ellipsis or rows == slice(None) else narrow.read(rows)
+        rows, entries = _rows_and_entries(key)
+        is_prefix = isinstance(entries, slice) and entries.indices(self.code.dim)[::2] == (0, 1)
+        if isinstance(rows, int | np.integer):
+            return self.read(np.array([rows]))[0][entries]
+        if is_prefix:
+            dim = entries.indices(self.code.dim)[1]
+            if dim and isinstance(key, tuple) and isinstance(rows, slice) and rows == slice(None):
+                return replace(self, code=self.code.cut(dim))
+            return self.read(rows, max(dim, 1))[:, entries]
+        found = self.read(rows)
+        is_paired = not isinstance(rows, slice) and not isinstance(entries, slice | int | np.integer)
+        return found[np.arange(len(found)) if is_paired else slice(None), entries]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return self.read(slice(None)).astype(dtype or np.float32, copy=False)
@@ -126,3 +135,21 @@ def cleared(plane: Bytes, dim: int) -> Bytes:
     if dim % 8:
         found[:, -1] &= np.uint8(0xFF << (8 - dim % 8) & 0xFF)
     return found
+
+
+def _rows_and_entries(key: Any) -> tuple[Any, Any]:
+    """Both parts of an index of a matrix, of which either may be left out."""
+    parts: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
+    is_all = [part is Ellipsis for part in parts]
+    whole = slice(None)
+    if sum(is_all) == 1 and len(parts) <= 3:
+        place = is_all.index(True)
+        parts = (*parts[:place], *[whole] * (3 - len(parts)), *parts[place + 1 :])
+    rows, entries, *more = (*parts, whole, whole)[: max(len(parts), 2)]
+    odd = [part for part in (rows, entries) if not isinstance(part, slice) and np.ndim(part) > 1]
+    if more or odd or rows is None or entries is None or rows is Ellipsis:
+        raise IndexError(
+            f"bit planes are indexed by rows and entries, as in planes[3:6, :8], not by {shown(key)}; make "
+            "an array of them for other ways: np.asarray(planes)"
+        )
+    return rows, entries

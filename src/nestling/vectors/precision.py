@@ -10,9 +10,10 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.formatting import shown
 from nestling.axes import CODE_BITS, FLOAT_BITS
 from nestling.cut import CutRule
-from nestling.errors import DataError, GranularityError
+from nestling.errors import ArtifactError, DataError, GranularityError
 from nestling.granularity import Granularity, Nesting
 from nestling.kernels.planes import packed
 from nestling.kernels.planes.layout import stride_of
@@ -48,15 +49,20 @@ class Precision:
 
     def at(self, granularity: Granularity) -> Precision:
         """The precision of what is extracted from such values."""
-        bits = granularity.get("bits", self.bits)
-        if bits == self.bits:
+        bits = granularity.get("bits", 0)
+        if not bits or (bits == self.bits and self.entry_bits == bits):
             return self
-        return Precision(None if bits in CODE_BITS else np.dtype(np.float16), bits)
+        return Precision(None if bits in CODE_BITS else np.dtype(f"f{bits // 8}"), bits)
 
     @property
     def is_code(self) -> bool:
         """Whether entries are codes."""
         return self.dtype is None
+
+    @property
+    def entry_bits(self) -> int:
+        """Bits of an entry in memory: of a float64 they are 64, though more than 32 are no precision."""
+        return self.bits if self.dtype is None else 8 * self.dtype.itemsize
 
     def row_bytes(self, dim: int) -> int:
         """Bytes of one vector."""
@@ -116,8 +122,8 @@ def check_encoder(rule: CutRule, encoder: str) -> None:
         DataError: if they differ.
     """
     made = "" if rule.code is None else rule.code.encoder
-    names = {name.partition("@")[0] for name in (made, encoder)}  # a digest may follow
-    if "" not in names and len(names) > 1:
+    names = {name.partition("@")[0] for name in (made, encoder)}  # a digest may follow, or be alone
+    if len(names) > 1 and not any(not name or name.startswith("sha256:") for name in names):
         raise DataError(
             f"the code was calibrated on vectors of {made!r}, and these are of {encoder!r}; calibrate on "
             "these: StoredVectors(vectors).calibrated()"
@@ -131,10 +137,39 @@ def open_values(folder: Path, rule: CutRule, bits: int | None) -> Values:
         folder: folder of the values.
         rule: of the vectors; codes are decoded by its code.
         bits: of the codes; None for floats.
+
+    Raises:
+        ArtifactError: for bits that no code has or without a code, or files of another type or width.
     """
-    if bits is None or rule.code is None:
-        return open_array(folder / _FILE)
-    return open_planes(folder, rule.code, bits)
+    if bits is None:
+        values = open_array(folder / _FILE)
+        if values.ndim != 2 or values.dtype.kind != "f":
+            raise ArtifactError(f"{folder} holds {values.dtype} of shape {values.shape}, not vectors")
+        return values
+    if type(bits) is not int or bits not in CODE_BITS or rule.code is None:
+        of = "" if rule.code is not None else " and has no code"
+        raise ArtifactError(f"the manifest of {folder} names bits={shown(bits)}{of}, so it holds no codes")
+    try:
+        return open_planes(folder, rule.code, bits)
+    except DataError as error:
+        raise ArtifactError(f"the codes of {folder} do not fit its manifest: {error}") from error
+
+
+def check_saved(folder: Path, nesting: Nesting, values: Values, rule: CutRule) -> None:
+    """Refuse a nesting that is not one of the saved values.
+
+    Raises:
+        ArtifactError: if it ends at another size or precision than they have.
+    """
+    held, full = Precision.of(values), nesting.full
+    wanted = {"dim": values.shape[1], **({"bits": held.bits} if "bits" in full else {})}
+    is_coded = "bits" in full and any(bits in CODE_BITS for bits in nesting.sizes("bits"))
+    fits = rule.code is None or rule.code.dim == values.shape[1]
+    if dict(full) != wanted or (is_coded and rule.code is None) or not fits:
+        raise ArtifactError(
+            f"the manifest of {folder} names the sizes {nesting}, and the folder holds vectors of "
+            f"{values.shape[1]} entries of {held.bits} bits; it was altered: save the vectors again"
+        )
 
 
 def extracted(nesting: Nesting, granularity: Granularity) -> Nesting:
@@ -147,6 +182,7 @@ def extracted(nesting: Nesting, granularity: Granularity) -> Nesting:
 
 def extracted_rule(rule: CutRule, granularity: Granularity) -> CutRule:
     """The rule of what is extracted."""
-    is_code = rule.code is not None and granularity.get("bits") in CODE_BITS
-    code = rule.code.cut(granularity["dim"]) if rule.code is not None and is_code else None
-    return replace(rule, before="none", code=code)
+    rule = rule.again
+    if rule.code is None or granularity.get("bits") not in CODE_BITS:
+        return rule.without_code
+    return replace(rule, code=rule.code.cut(granularity["dim"]))

@@ -15,7 +15,7 @@ from nestling._exports import old_names
 from nestling.arguments.ids import Ids, as_ids, check_different
 from nestling.arguments.paths import home_path
 from nestling.axes import CODE_BITS
-from nestling.bits import MOST_ROWS
+from nestling.bits import MOST_ROWS, halved
 from nestling.cut import RAW, CutRule, check_vectors, cut, cut_each, name_rows
 from nestling.data.tables.fields.columns import Columns, Kinds, parts_of, read_columns, write_columns
 from nestling.elastic import Cost, resolve_each
@@ -29,6 +29,7 @@ from nestling.vectors.precision import (
     Precision,
     Values,
     check_encoder,
+    check_saved,
     extracted,
     extracted_rule,
     full_nesting,
@@ -321,6 +322,7 @@ class StoredVectors:
         manifest, root = read_folder(folder, _KIND), home_path(folder)
         nesting, rule, settings = manifest.read_nesting(), manifest.read_cut(), manifest.settings
         values = open_values(root, rule, settings.get("bits"))
+        check_saved(root, nesting, values, rule)
         ids = open_array(root / _IDS) if _IDS in manifest.files else None
         fields = read_columns(root / _FIELDS, settings.get("fields", {}), len(values))
         return cls.__new__(cls)._fill(
@@ -369,12 +371,16 @@ class StoredVectors:
             return cut_each(self.values.read(rows, max(dims), bits), dims, self.rule)
         if bits in CODE_BITS:
             return cut_each(self.values[rows], dims, self.rule, bits=bits)
-        found = self._read(rows, max(dims))
+        if bits >= Precision.of(self.values).bits:
+            bits = 32  # they are held in so many
+        found = self._read(rows, self.values.shape[1] if bits < 32 else max(dims))
         if "bits" in self.nesting.axes:
-            found = found.astype(
-                np.result_type(found, np.float32), copy=False
-            )  # of halves, the cut is a float32
+            found = found.astype(np.float32, copy=False)
         return cut_each(found, dims, self.rule, bits=bits)
+
+    def _whole(self, rows: slice) -> Vectors:
+        """Vectors as codes and halves are made of them."""
+        return cut(self.values[rows], self.values.shape[1], self.rule.without_code)
 
     def _read(self, rows: slice | NDArray[Any], dim: int) -> Vectors:
         """Floats as they are stored; only the entries that a cut to ``dim`` needs."""
@@ -388,6 +394,8 @@ class StoredVectors:
                 yield self.values.codes(rows, dim, precision.bits)
             elif precision.is_code:
                 yield self.rule.encode(self.values[rows], dim)
+            elif precision.bits < Precision.of(self.values).bits:
+                yield cut(halved(self._whole(rows)), dim, RAW)
             else:
                 yield cut(self._read(rows, dim), dim, CutRule(self.rule.before, "none"))
 

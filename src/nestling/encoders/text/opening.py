@@ -32,6 +32,12 @@ def open_encoder(
         ArtifactError: if a folder saved by nestling is torn or altered.
         MissingExtraError: if the packages that the model needs are not installed.
     """
+    encoder = _open(name, nesting, rule)
+    encoder.rule = encoder.rule.named(str(name))  # a folder may have moved since its code was made
+    return encoder
+
+
+def _open(name: str | Path, nesting: AnyNesting | None, rule: CutRule | None) -> TextEncoder | StaticEncoder:
     if needs_no_torch(name):
         return StaticEncoder.open(name, nesting, rule)
     check_model(name)

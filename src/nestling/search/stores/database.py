@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nestling.arguments.constraints import Whole, check
 from nestling.arguments.formatting import shown
+from nestling.bits import check_halves
 from nestling.cut import CutRule, check_vectors, cut_each
 from nestling.errors import ArtifactError, ConfigError, DataError, StoreError
 from nestling.process.blocks import blocks
@@ -313,11 +314,8 @@ class DatabaseStore:
     def _check_lengths(self, matrix: NDArray[Any], rule: CutRule) -> None:
         """Before anything is written: of the sizes kept, the smallest is the first to be all zero."""
         small = self.layout.dims[0]
-        if self.layout.bits == 16 and rule.after != "l2" and not _fits_half(matrix):
-            raise DataError(
-                "the vectors hold values beyond 65,504, the largest of half precision; divide all by a "
-                "constant, or make the table with bits=32"
-            )
+        if self.layout.bits == 16 and rule.after != "l2":
+            check_halves(matrix)
         if rule.after == "l2":
             for part in blocks(len(matrix), max(1, _FLOATS_SENT_AT_A_TIME // matrix.shape[1])):
                 rows = prepare(np.asarray(matrix[part]), small, rule)
@@ -332,11 +330,6 @@ def _check_precisions(table: Table, layout: Layout) -> None:
                 f"{table.where} cannot be made with {name}={getattr(layout, name)}; here it is one of "
                 f"{', '.join(map(str, offered))}"
             )
-
-
-def _fits_half(matrix: NDArray[Any]) -> bool:
-    largest = float(np.finfo(np.float16).max)
-    return all(np.abs(matrix[part]).max() <= largest for part in blocks(len(matrix), _MOST_ROWS_SENT))
 
 
 def _check_text(text: str, what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from pydantic import Field, ValidationError
@@ -120,7 +120,7 @@ class Layout:
         """
         if not self.has_codes:
             return None
-        whole = replace(rule, code=self.rule.code)
+        whole = self.rule if rule.before == self.rule.before else self.rule.again
         return packed(whole.encode(x, self.shortlist_dim), 1)[0]
 
     def to_text(self) -> str:

@@ -312,8 +312,8 @@ def _with_code(source: AdaptiveIndex | StoredVectors) -> CutRule:
         count += len(sample[-1])
         if count == MOST_ROWS:
             break
-    code = source.rule.again.calibrated(np.concatenate(sample), encoder=source.info().encoder).code
-    return replace(source.rule, code=code)
+    code = source.rule.again.calibrated(np.concatenate(sample), encoder=source.info().encoder).needed_code
+    return replace(source.rule, code=replace(code, before=source.rule.before))
 
 
 def _check_identity(source: _Source, target: Layout) -> None:
