@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from nestling.storage.artifact import (
     write_file,
     write_folder,
 )
+from nestling.storage.temporary import beside, held
 
 
 @pytest.fixture
@@ -180,3 +183,37 @@ def test_a_name_that_a_newer_version_added_says_how_to_update(tmp_path: Path, pl
     (tmp_path / "ix" / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match=r"malformed at (settings\.)?shards.*pip install -U nestling"):
         AdaptiveIndex.open(tmp_path / "ix", read_only=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no locks of folders")
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_a_killed_process_left_is_removed_by_the_next_write(kind: str, tmp_path: Path) -> None:
+    target = tmp_path / "v[1].npy"
+
+    def write() -> None:
+        if kind == "file":
+            write_file(target, "new")
+        else:
+            with write_folder(target, "stored_vectors") as folder:
+                (folder / "part").write_text("new")
+
+    def left(ending: str, age: float = 3600) -> Path:
+        place = beside(target, ending)
+        place.write_text("torn") if kind == "file" else (place / "inner").mkdir(parents=True)
+        os.utime(place, (time.time() - age,) * 2)
+        return place
+
+    torn, old, young, filled = left("tmp"), left("old"), left("tmp", age=1), left("tmp")
+    strangers = [tmp_path / ".v[1].npy.notes.tmp", tmp_path / f".v1.npy.{32 * 'a'}.tmp"]
+    for each in strangers:
+        each.write_text("of somebody else")
+        os.utime(each, (0, 0))
+    with held(filled):
+        write()
+        assert not torn.exists()
+        assert old.exists(), "without a target it is the only copy of the old content"
+        write()
+        assert not old.exists()
+        assert all(each.exists() for each in (young, filled, *strangers))
+    write()
+    assert not filled.exists()

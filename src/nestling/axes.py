@@ -168,3 +168,30 @@ def _ranged(first: int, last: int, step: str | None, whole: str) -> list[int]:
     sizes = range(first, last, int(step))
     check_count(len(sizes) + 1, repr(whole))
     return [*sizes, last]
+
+
+def read_bits(given: object) -> tuple[int, ...]:
+    """The precisions that an argument ``bits=`` names, increasing and each once.
+
+    Args:
+        given: a number, several, or their text.
+
+    Raises:
+        GranularityError: for anything else, nothing, or bits that no precision has.
+
+    >>> read_bits("8,1"), read_bits([2, 2]), read_bits(16), read_bits("1..8")
+    ((1, 8), (2,), (16,), (1, 2, 4, 8))
+    """
+    try:
+        if isinstance(given, str):
+            sizes: list[object] = [*read_axes([f"bits={given}"], given)["bits"]]
+        else:
+            sizes = [*given] if isinstance(given, Iterable) else [given]
+        found = {size_of("bits", size) for size in sizes}
+        if found:
+            return tuple(sorted(found))
+    except (GranularityError, TypeError):  # an array of no dims is iterable in name only
+        pass
+    raise GranularityError(
+        f"bits= must be one or more of {', '.join(map(str, _PRECISIONS))}, such as 1,8, not {shown(given)}"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -99,9 +99,20 @@ def origin_of(thing: Any) -> Origin:
     return method() if callable(method) else Origin()
 
 
-def resolve_each(nesting: Nesting, granularities: Iterable[At] | None) -> tuple[Granularity, ...]:
-    """The granularities that ``forward_each`` has to return: all of the nesting by default."""
-    return tuple(nesting) if granularities is None else tuple(nesting.resolve(g) for g in granularities)
+def resolve_each(nesting: Nesting, granularities: Iterable[At] | At) -> tuple[Granularity, ...]:
+    """The granularities that ``forward_each`` has to return: all of the nesting by default.
+
+    >>> resolve_each(Nesting.parse("dim=8,16"), "dim=8") == resolve_each(Nesting.parse("dim=8,16"), [8])
+    True
+
+    Raises:
+        GranularityError: for one outside the nesting.
+    """
+    if granularities is None:
+        return tuple(nesting)
+    is_one = isinstance(granularities, str | Mapping) or not isinstance(granularities, Iterable)
+    given: Any = [granularities] if is_one else granularities
+    return tuple(nesting.resolve(each) for each in given)
 
 
 def check_whole(rests: Iterable[Granularity], thing: str) -> tuple[Granularity, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -28,6 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = np.random.default_rng(0).normal(size=(2000, DIM)).astype(np.float32)
     for name, rows in (("x", x), ("q", x[:4]), ("five", x[:5]), ("one", x[:1])):
         np.save(folder / f"{name}.npy", rows)
+    np.save(folder / "codes.npy", x.astype(np.int8))
     (folder / "products.csv").write_text("sku,title\na,warm jacket\nb,rain coat\n")
     (folder / "pairs.csv").write_text("query,document\na cat,a dog\nx y,z w\nu v,a b\n")
     build(folder / "ix", x, plan="int4@4 > rerank@full", nesting="dim=4,8,16", recall=0.9).close()
@@ -71,6 +73,15 @@ def told(
         ("bench one.npy", "needs at least two vectors"),
         ("sweep wordllama --beir beir --k 10", "--k 10 documents cannot be found among 3"),
         ("reproduce mrl --claims C1,C99", "did you mean 'C9'"),
+        *(
+            (
+                f"sweep x.npy --queries q.npy --bits '{bits}'",
+                "--bits must be one or more of 1, 2, 3, 4, 8, 16, 32",
+            )
+            for bits in ("abc", "", "1 2", "5")
+        ),
+        ("index build x.npy -o new --nesting 'dim=4,16 x bits=1,32'", "leave bits out"),
+        ("index build codes.npy -o new", "convert them to float32 if the numbers are meant"),
     ],
 )
 def test_a_mistake_gets_whole_advice(
@@ -84,6 +95,7 @@ def test_a_mistake_gets_whole_advice(
     assert code in (1, 3)
     assert message in err
     assert err.count("\n") == 1
+    assert not re.search(r"\w\.\w+\(|nestling\.\w+\.\w", err), "advice for Python"
 
 
 def test_a_recall_that_was_not_measured_gets_advice_for_a_search(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from nestling.errors import GranularityError
+from nestling.errors import ConfigError, GranularityError
 from nestling.gain import Gain, verdict_of
 from nestling.granularity import Granularity
 from nestling.measure import Curve, Retrieval, compare, sweep
@@ -208,3 +209,30 @@ def test_curves_are_saved_with_bits(tmp_path: Path) -> None:
     assert Curve.load(tmp_path / "curve.json") == CURVE
     assert {"dim", "bits"} <= set(CURVE.to_pandas().columns)
     assert CURVE.grid().splitlines()[1].split() == ["bits", "\\", "dim", "8", "16", "32"]
+
+
+@pytest.mark.parametrize(
+    "bits", ["", "abc", "1 2", "5", [], [True], True, 2.0, 5, [1, 24], np.array(["a"]), np.array(2.0), [None]]
+)
+def test_bits_that_are_no_precisions_are_refused_alike(bits: Any) -> None:
+    message = "bits= must be one or more of 1, 2, 3, 4, 8, 16, 32"
+    with pytest.raises(GranularityError, match=message):
+        sweep(lambda x: x, TASK, "dim=8", bits=bits)
+    with pytest.raises(GranularityError, match=message):
+        CURVE.choose(keep=0.9, bits=bits)
+
+
+@pytest.mark.parametrize("bits", [(4, 1), "4,1", [1, 4, 4], np.array([4, 1]), {1, 4}, iter([4, 1])])
+def test_precisions_are_sorted_and_named_once(bits: Any) -> None:
+    curve = sweep(lambda x: x, TASK, "dim=8,16,32", bits=bits, resamples=50)
+    assert curve.nesting.sizes("bits") == (1, 4, 32)
+
+
+def test_a_choice_is_among_measured_precisions_alone() -> None:
+    with pytest.raises(ConfigError, match="bits=2, 8 was not measured; the curve has bits=1, 4, 32"):
+        CURVE.choose(keep=0.5, bits=(1, 2, 8))
+
+
+@pytest.mark.parametrize("one", ["dim=16,bits=4", Granularity(dim=16, bits=4), {"dim": 16, "bits": 4}])
+def test_a_part_may_be_one_granularity(one: Any) -> None:
+    assert CURVE.part(one) == CURVE.part([one])

@@ -139,7 +139,7 @@ def test_what_has_no_code_says_how_to_make_one(tmp_path) -> None:
             stored([0], at="bits=8")
         with pytest.raises(GranularityError, match=r"stored\.calibrated\(\)"):
             stored.extract("dim=5,bits=2")
-    with pytest.raises(GranularityError, match=r"no code; leave bits out.*stored\.calibrated\(\)"):
+    with pytest.raises(GranularityError, match=r"no code; leave bits out, or.*stored\.calibrated\(\)"):
         StoredVectors(vectors(), "dim=5,20 x bits=1,32")
 
 

@@ -71,6 +71,7 @@ def sweep(
 
     Example: nestling sweep nestling-demo/model --pairs my.csv -o report
     """
+    from nestling.axes import read_bits
     from nestling.granularity import Nesting
     from nestling.measure.curve.table import check_format
 
@@ -78,7 +79,7 @@ def sweep(
     check_results(output, "curve.json", "curve.png", "grid.png", "report.html")
     wanted = None if nesting is None else Nesting.parse(nesting)
     how: dict[str, Any] = {
-        "bits": "default" if bits is None else Nesting.parse(f"bits={bits}").sizes("bits"),
+        "bits": "default" if bits is None else read_bits(bits),
         "both_sides": both_sides,
         "name": name or model,
         "latency": latency,
@@ -164,7 +165,7 @@ def choose(
         float | None, typer.Option(help="The least value of the metric.", rich_help_panel=_TARGETS)
     ] = None,
     max_bytes: Annotated[
-        int | None, typer.Option(help="The most bytes of one vector.", rich_help_panel=_TARGETS)
+        float | None, typer.Option(help="The most bytes of one vector.", rich_help_panel=_TARGETS)
     ] = None,
     max_ms: Annotated[
         float | None,
@@ -196,7 +197,7 @@ def choose(
 
     Example: nestling choose nestling-demo/curve.json --keep 0.99
     """
-    from nestling.granularity import Nesting
+    from nestling.axes import read_bits
     from nestling.measure.curve.curve import Curve
 
     measured = Curve.load(curve)
@@ -207,7 +208,7 @@ def choose(
         max_ms=max_ms,
         max_flops=max_flops,
         max_model_bytes=max_model_bytes,
-        bits=None if bits is None else Nesting.parse(f"bits={bits}").sizes("bits"),
+        bits=None if bits is None else read_bits(bits),
         metric=metric,
     )
     if as_json:

@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nestling.axes import CODE_BITS, FLOAT_BITS
+from nestling.axes import CODE_BITS, FLOAT_BITS, read_bits
 from nestling.bits import MOST_ROWS, BitCode, Codes
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import CalibrationWarning, ConfigError
@@ -20,8 +20,8 @@ from nestling.kernels.planes.layout import stride_of
 from nestling.measure.tasks.tasks import Task, is_relative
 
 Matrix = NDArray[np.floating[Any]]
-Bits: TypeAlias = int | Iterable[int] | Literal["default"] | None
-"""Precisions of a sweep; None and 32 are floats alone."""
+Bits: TypeAlias = int | Iterable[int] | str | None
+"""Precisions of a sweep, or their text; ``"default"`` is 1, 2, 4, 8, 32; None and 32 are floats alone."""
 
 DEFAULT_BITS = (1, 2, 4, 8, 32)
 _FLOATS = max(FLOAT_BITS)
@@ -40,12 +40,12 @@ def with_precisions(nesting: Nesting, bits: Bits, task: Task, *, is_given: bool)
         ConfigError: for precisions that are named twice, or of a task that stores no vectors.
         GranularityError: for bits that no precision has.
     """
-    if bits == "default":
+    if isinstance(bits, str) and bits == "default":
         stores = task.needs == "vectors" and not is_relative(task)
         if "bits" in nesting.axes or is_given or not stores:
             return nesting
         return nesting.times(bits=DEFAULT_BITS)
-    wanted = {_FLOATS} if bits is None else {bits} if isinstance(bits, int) else set(bits)
+    wanted = {_FLOATS} if bits is None else set(read_bits(bits))
     if is_given and "bits" in nesting.axes:
         raise ConfigError(f"the nesting {nesting} names precisions, and bits= too; leave one of them out")
     full = nesting.full.get("bits", _FLOATS)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from nestling.granularity import Nesting
 from nestling.process.progress import watched
 from nestling.storage.kinds import check_kind, in_words
 from nestling.storage.schema import SavedFields, check_schema
+from nestling.storage.temporary import beside, held, remove_torn
 
 MANIFEST = "nestling.json"
 SCHEMA_VERSION = 1
@@ -127,21 +127,24 @@ def write_folder(
     """Fill the folder that this yields; it takes the place of ``folder`` only when all went well.
 
     The files are written beside ``folder`` first, then flushed and renamed, so that a crash leaves the
-    old folder or the new one and nothing between. Only a saved folder of the same kind is replaced.
+    old folder or the new one and nothing between. The next write to ``folder`` removes what a killed process
+    left beside it. Only a saved folder of the same kind is replaced.
 
     Raises:
         ArtifactError: if ``folder`` holds anything else; see :func:`check_folder_target`.
         StorageError: if writing fails (disk full, no permission); nothing half-written remains.
     """
     target = home_path(folder)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    temporary = beside(target)
     try:
         with storage_errors(target):
             check_folder_target(target, kind)
+            remove_torn(target)
             temporary.mkdir(parents=True)
-            yield temporary
-            _write_manifest(temporary, kind, nesting, rule, settings or {})
-            _replace(temporary, target)
+            with held(temporary):
+                yield temporary
+                _write_manifest(temporary, kind, nesting, rule, settings or {})
+                _replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -279,11 +282,12 @@ def open_new(path: str | Path) -> Iterator[BinaryIO]:
         StorageError: if writing fails; the old content, if any, stays.
     """
     target = home_path(path)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    temporary = beside(target)
     try:
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as stream:
+            remove_torn(target)
+            with temporary.open("wb") as stream, held(temporary):
                 yield stream
             _flush(temporary)
             temporary.replace(target)
@@ -363,7 +367,7 @@ def _write_manifest(
 
 def _replace(temporary: Path, target: Path) -> None:
     """Put ``temporary`` in the place of ``target``; a folder cannot be swapped in one call everywhere."""
-    old = target.with_name(f".{target.name}.{uuid.uuid4().hex}.old")
+    old = beside(target, "old")
     if target.exists():
         target.rename(old)
     try:

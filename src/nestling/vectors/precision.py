@@ -106,8 +106,8 @@ def full_nesting(given: Sizes, values: Values, rule: CutRule) -> Nesting:
     if nesting is not None and "bits" in nesting.axes:
         if rule.code is None:
             raise GranularityError(
-                f"the nesting {nesting} names bits, and the cut rule has no code; leave bits out, and make a "
-                "code from the vectors: stored.calibrated()"
+                f"the nesting {nesting} names bits, and the cut rule has no code; leave bits out, or make a "
+                "code from the vectors first: stored.calibrated()"
             )
         nesting = nesting.without("bits")
     sizes = read_full_sizes(nesting, values.shape[1])

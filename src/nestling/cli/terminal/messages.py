@@ -1,7 +1,7 @@
 """Messages of the library in the words of the command line, with flags in place of arguments.
 
 Errors of the library write an argument as ``name=`` or ``name=value``. Here it becomes a flag of the command.
-Advice about an argument without a flag is left out.
+Advice about an argument without a flag, or about a call in Python, is left out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _ARGUMENT = re.compile(
     r"""(?<![\w./'"=<>!*-])(?P<name>[a-z][a-z_]*)=(?![=>])(?P<value>"[^"]*"|'[^']*'|[^\s,;:()]*)"""
     r"""|(?<!\w)(?:'[^']*'|"[^"]*")(?!\w)"""  # quoted text comes from the user
 )
+_PYTHON = re.compile(r"\w\.\w+\(|[A-Z]\w+(?:\.\w+|\()|\bnestling(?:\.\w+){2}")
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _HAS_VERB = re.compile(r"[a-z]+ ")
 _CLAUSES, _ALTERNATIVES = "; ", ", or "
 
@@ -36,12 +38,14 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
     '9 is not here; pass --missing-ok to delete the others'
     >>> in_flags("it is open elsewhere; wait with wait=60; to search it, say read_only=True", flags)
     'it is open elsewhere; wait with --wait 60'
+    >>> in_flags("it has no code; leave bits out, or make one: stored.calibrated()", flags)
+    'it has no code; leave bits out'
     """
     first, *advice = message.split(_CLAUSES)
     kept = [_in_words(first, flags)]
     for clause in advice:
         alternatives = clause.split(_ALTERNATIVES)
-        possible = [each for each in alternatives if set(_arguments(each)) <= set(flags)]
+        possible = [each for each in alternatives if _is_possible(each, flags)]
         if possible and possible[0] != alternatives[0]:  # the first alternative had the verb
             possible = list(dropwhile(lambda each: not _HAS_VERB.match(each), possible))
         kept += [_in_words(_ALTERNATIVES.join(possible), flags)] if possible else []
@@ -63,6 +67,11 @@ def flags_of(command: Any) -> dict[str, str]:
     options = (each for each in command.params if each.param_type_name == "option")
     found = {option.name: max(option.opts, key=len) for option in options}
     return found | {name: found[flag] for name, flag in _ALIASES.items() if flag in found}
+
+
+def _is_possible(advice: str, flags: Mapping[str, str]) -> bool:
+    """Whether a command line can do it: it names flags alone, and no call in Python."""
+    return set(_arguments(advice)) <= set(flags) and not _PYTHON.search(_QUOTED.sub("", advice))
 
 
 def _arguments(text: str) -> Iterator[str]:

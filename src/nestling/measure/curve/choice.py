@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from nestling.arguments.constraints import OneOf, Real, check, checked
-from nestling.axes import FLOAT_BITS
+from nestling.axes import FLOAT_BITS, read_bits
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
 
@@ -162,18 +162,19 @@ def _price(row: Row, cheapest: CostName) -> tuple[float, ...]:
     return (*row.costs(cheapest), row.granularity.get("dim", 0))
 
 
-def of_precision(column: Sequence[Row], bits: int | Iterable[int]) -> list[Row]:
+def of_precision(column: Sequence[Row], bits: int | Iterable[int] | str) -> list[Row]:
     """The rows of some precisions; those that name none are float32.
 
     Raises:
-        ConfigError: if none was measured.
+        ConfigError: if one was not measured.
+        GranularityError: for bits that no precision has.
     """
-    wanted = {bits} if isinstance(bits, int) else set(bits)
+    wanted = set(read_bits(bits))
     measured = {row: row.granularity.get("bits", max(FLOAT_BITS)) for row in column}
-    if not wanted & set(measured.values()):
+    if missing := wanted - set(measured.values()):
         known = ", ".join(map(str, sorted(set(measured.values()))))
         raise ConfigError(
-            f"bits={', '.join(map(str, sorted(wanted)))} was not measured; the curve has bits={known}"
+            f"bits={', '.join(map(str, sorted(missing)))} was not measured; the curve has bits={known}"
         )
     return [row for row, precision in measured.items() if precision in wanted]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from nestling.arguments.constraints import Whole, checked
 from nestling.arguments.formatting import shown
+from nestling.elastic import resolve_each
 from nestling.errors import ConfigError, DataError, require, unknown
 from nestling.gain import Gain, verdict_of
 from nestling.granularity import At, Granularity, Nesting
@@ -120,7 +121,7 @@ class Curve:
         max_ms: float | None = None,
         max_flops: float | None = None,
         max_model_bytes: float | None = None,
-        bits: int | Iterable[int] | None = None,
+        bits: int | Iterable[int] | str | None = None,
         metric: str | None = None,
         cheapest: CostName = "vector_bytes",
     ) -> Granularity:
@@ -141,7 +142,8 @@ class Curve:
 
         Raises:
             ConfigError: for no or impossible targets, or when none meets them; the message names the best
-                that can be reached.
+                that can be reached. Also for precisions that were not measured.
+            GranularityError: for bits that no precision has.
 
         Example:
             ``encoder.extract(curve.choose(keep=0.99, bits=32))``, the smallest float vectors; or with
@@ -164,7 +166,7 @@ class Curve:
         """The best size and precision within 1, 2, 4, 8, ... bytes a vector: a short curve for a terminal."""
         return self.part(row.granularity for row in at_budgets(self.pareto(metric)))
 
-    def part(self, granularities: Iterable[At]) -> Curve:
+    def part(self, granularities: Iterable[At] | At) -> Curve:
         """The curve at some granularities alone; the full one is always among them, the verdict stays.
 
         Example:
@@ -173,7 +175,7 @@ class Curve:
         Raises:
             GranularityError: for one that was not measured.
         """
-        kept = {self.nesting.resolve(at) for at in granularities} | {self.nesting.full}
+        kept = {*resolve_each(self.nesting, granularities), self.nesting.full}
         plain = self.truncation
         if plain is not None:
             both = [g for g in plain.nesting if g in kept]

@@ -35,7 +35,8 @@ class Layout:
     """Sizes, cut rule, metric and encoder of the vectors of one table.
 
     Args:
-        nesting: sizes the vectors were trained for, on the axis ``dim``; the last is the full size.
+        nesting: sizes the vectors were trained for, on the axis ``dim``; the last is the full size. Text such
+            as ``"dim=64,256"`` is read.
         shortlist_dim: size of the first stage of a search, one of the nesting's.
         rerank_dims: further sizes that a re-rank may stop at; the full one is always kept.
         rule: steps around a cut; ``l2`` after it makes ``"dot"`` the cosine.
@@ -71,6 +72,7 @@ class Layout:
     shortlist_bits: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "nesting", Nesting.of(self.nesting))
         self.nesting.within("a table of vectors", dim=None)
         object.__setattr__(self, "rerank_dims", tuple(self.rerank_dims))
         for size in (self.shortlist_dim, *self.rerank_dims):
