@@ -425,6 +425,16 @@ def test_what_the_guide_says_of_training_for_bits() -> None:
             check(cell, [float(np.mean(seeds)), *spread])
 
 
+def test_the_table_of_indexes_that_keep_codes() -> None:
+    text = (ROOT / "docs" / "guides" / "search.md").read_text(encoding="utf-8")
+    columns = ("disk_bytes_per_row", "memory_bytes_per_row", "recall_at_10", "single_ms")
+    shown = table(text, "| kept | plan | bytes on the disk |")
+    for (kept, plan, *cells), row in zip(shown, rows("bits_index"), strict=True):
+        assert (kept.removeprefix("codes, "), plan) == (row["kept"], f"`{row['plan']}`")
+        for cell, column in zip(cells, columns, strict=True):
+            check(cell, [float(row[column])])
+
+
 def test_every_picture_is_drawn_from_its_results(tmp_path: Path) -> None:
     images = ROOT / "docs" / "images"
     script("figures").draw_all(tmp_path)

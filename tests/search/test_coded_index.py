@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import ConfigError, DataError, GranularityError
+from nestling.granularity import Nesting
 from nestling.search.exact.neighbours import nearest
 from nestling.search.index.index import AdaptiveIndex
+from nestling.search.stores import open_store, read_store
+from nestling.search.stores.migrate import export_index
 from nestling.search.tuning.planner import build, candidate_plans, compare_with_exact, retune
 from nestling.testing import check_elastic
 from nestling.vectors.stored import StoredVectors
@@ -311,3 +314,22 @@ def test_the_planner_chooses_among_slices_of_the_code(tmp_path: Path) -> None:
         assert recall > 0.8
         retune(index, k=5, recall=0.9)
         assert index.table
+
+
+def test_an_export_has_the_decoded_vectors(tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    with create(tmp_path / "index", VECTORS, at="dim=20,bits=4", fields={"n": np.arange(ROWS)}) as index:
+        export_index(index, f"lancedb://{tmp_path}/items")
+        wanted = index.vectors_of(np.arange(ROWS))
+    store = open_store(f"lancedb://{tmp_path}/items")
+    back = read_store(store, tmp_path / "back")
+    store.close()
+    assert back.ids is not None
+    order = np.argsort(back.ids)
+    np.testing.assert_allclose(cut(np.asarray(back.values)[order], 20), cut(wanted, 20), atol=1e-6)
+
+
+def test_a_model_is_not_cut_in_bits() -> None:
+    """What ``curve.choose()`` gives may name bits, and a model computes floats."""
+    with pytest.raises(GranularityError, match=r"stored\.calibrated\(\).*Collection\.create.*bits=2.*model"):
+        Nesting.parse("dim=12,20,36").resolve("dim=20,bits=2")

@@ -62,6 +62,9 @@ class Retrieval:
     | ``success`` | 1 if any is relevant (hit rate, accuracy@k) |
     | ``top1`` | 1 if the first is relevant |
 
+    Of equally similar documents the first one is found. Codes of four bytes a vector and more make hardly
+    any; where smaller codes are compared, give the documents in random order.
+
     A perfect search scores 1 by ``map``, as in sentence-transformers. ``trec_map`` is ``map_cut`` of
     trec_eval, which BEIR and MTEB report; the two differ only where more than k documents are relevant.
     ``mrl_map`` is the code of the MRL paper: a query with fewer than k relevant documents stays below 1.
