@@ -66,7 +66,7 @@ def test_a_built_in_loss_keeps_the_law(name: str, law: Callable[[LossExample], N
 
 def test_every_built_in_loss_is_checked() -> None:
     terms_and_wrappers = {"AlignScores", "AlignVectors", "Compress", "GradientCache", "Nested", "Parts"}
-    terms_and_wrappers |= {"Quantisation"}
+    terms_and_wrappers |= {"OneEncoding", "Quantisation"}
     checked = {type(example.loss).__name__ for example in BUILT_IN.values()}
     assert checked == set(losses.__all__) - terms_and_wrappers
 
@@ -228,7 +228,11 @@ def test_a_function_is_a_loss() -> None:
         (Remembers, "nesting", "the loss at dim=4 by Nested"),
         (ForgetsWeights, "fast path", "the weighted sum by prefix_losses differs"),
         (WrongGradient, "fast path", "the gradient of embedding 1 by prefix_losses differs"),
-        (FirstRowsCountMore, "batch order", "a shuffled batch at dim=4"),
+        (
+            FirstRowsCountMore,
+            "batch order",
+            "a shuffled batch at dim=4 differs by .* from that of the batch in its order",
+        ),
         (OneDtype, "precision", "fails under autocast"),
         (LosesDigits, "precision", "compute sums and logarithms in float32"),
         (Broadcasts, "refusal", "batches without rows are accepted"),
@@ -268,6 +272,24 @@ def test_each_kind_of_misfit_is_tried() -> None:
     (refusal,) = [law for law in LOSS_LAWS if law.__name__ == "refusal"]
     with pytest.raises(LawError, match="7 labels for 8 rows are accepted"):
         refusal(example)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "given"),
+    [
+        ([], "none"),
+        (None, "a NoneType"),
+        (X[0].numpy(), "a ndarray"),
+        ([x.numpy() for x in X[:2]], "a ndarray, a ndarray"),
+        (X[0], r"a tensor of shape \(16,\)"),
+        ([X[0][:3]], r"a tensor of shape \(3, 16\)"),
+        ([LABELS[:, None]], r"a tensor of shape \(8, 1\) and torch.int64"),
+    ],
+    ids=["none", "None", "an array", "arrays", "a matrix alone", "three rows", "whole numbers"],
+)
+def test_embeddings_are_matrices_of_torch(embeddings: Any, given: str) -> None:
+    with pytest.raises(DataError, match=f"embeddings must be torch matrices .* not {given}"):
+        check_loss(InfoNCE(), embeddings)
 
 
 def test_the_order_of_a_batch_may_matter_where_that_is_said() -> None:

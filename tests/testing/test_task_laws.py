@@ -155,6 +155,22 @@ class LooksAtOthers(Honest):
         return super().score(encoded, [max(dims)] * len(dims), rule)
 
 
+class AlwaysCosines(Honest):
+    def found(self, encoded: Mapping[str, Any], dim: int, rule: CutRule) -> Any:
+        return super().found(encoded, dim, CutRule())
+
+
+class NeverCosines(Honest):
+    def found(self, encoded: Mapping[str, Any], dim: int, rule: CutRule) -> Any:
+        return super().found(encoded, dim, CutRule(after="none"))
+
+
+class SharesTheMean(Honest):
+    def found(self, encoded: Mapping[str, Any], dim: int, rule: CutRule) -> Any:
+        found = super().found(encoded, dim, rule)
+        return np.full(len(found), found.mean())
+
+
 class _Sums(MeanScores):
     def statistic(self, weights: Any) -> Any:
         return super().statistic(weights) * weights.sum(axis=1)[:, None, None] / self.groups[0]
@@ -232,6 +248,9 @@ def test_an_honest_task_passes() -> None:
         (SameForAll, "perfection", "higher must be better"),
         (CutsOnce, "sizes", "cut by hand, dim="),
         (LooksAtOthers, "sizes", "scored alone, dim="),
+        (AlwaysCosines, "lengths", "score the same under the cut alone"),
+        (NeverCosines, "lengths", "vectors of other lengths under l2"),
+        (SharesTheMean, "resampling", "found is 0.[0-9]+ in every resample"),
         (NotNormalised, "resampling", "weights that are doubled"),
         (MixesResamples, "resampling", "a resample alone"),
         (KeepsInputs, "inputs", "does not take 'right'"),

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from nestling.cut import RAW, cut
+from nestling.errors import DataError
 from nestling.granularity import AnyNesting, Nesting
 from nestling.losses.nested import Nested, PrefixLoss
 from nestling.testing.laws import LawError, as_laws, check_refused, random_state
 
 _ADVICE = "check the shapes and raise a nestling.errors.DataError that says what is wrong"
+_LEAST_ROWS = 4
 _STEP = 1e-6  # of a finite difference in float64: its error is near 1e-9 of the loss
 _HALF_PRECISION = 0.1  # bfloat16 keeps 8 bits, and a loss multiplies cosines by some 20
 
@@ -41,6 +43,17 @@ class LossExample:
     nesting: AnyNesting | None = None
     any_order: bool = True
     tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        given = (
+            list(self.embeddings) if isinstance(self.embeddings, (Sequence, Tensor)) else [self.embeddings]
+        )
+        if not given or not all(map(_is_matrix, given)):
+            shapes = ", ".join(_in_words(x) for x in given[:3]) or "none"
+            raise DataError(
+                f"embeddings must be torch matrices Float[batch, dim] of at least four rows, not {shapes}; "
+                "pass a list with one for each argument of the loss, arrays as torch.from_numpy(x)"
+            )
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -154,12 +167,11 @@ def batch_order(example: LossExample) -> None:
         {name: _ordered(value, order) for name, value in batch.rest.items()},
     )
     for dim in example.dims:
-        _same(
+        what, than = (
             f"batch order: the loss of a shuffled batch at dim={dim}",
-            shuffled.at(dim),
-            batch.at(dim),
-            example,
+            "that of the batch in its order",
         )
+        _same(what, shuffled.at(dim), batch.at(dim), example, than)
 
 
 def precision(example: LossExample) -> None:
@@ -255,6 +267,7 @@ def check_loss(
 
     Raises:
         LawError: for the first law that is broken.
+        DataError: for embeddings that are no such matrices.
 
     >>> from nestling.losses import InfoNCE
     >>> check_loss(InfoNCE(), torch.randn(2, 8, 16).unbind())
@@ -275,6 +288,10 @@ def _in(value: Any, dtype: torch.dtype) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value.detach().clone().to(dtype if value.is_floating_point() else value.dtype)
+
+
+def _is_matrix(x: object) -> bool:
+    return isinstance(x, Tensor) and x.ndim == 2 and x.is_floating_point() and len(x) >= _LEAST_ROWS
 
 
 def _in_words(value: object) -> str:
@@ -317,13 +334,17 @@ def _agree(law: str, what: str, example: LossExample, *, fast: bool) -> None:
         _same(f"{law}: the gradient of {leaf} by {what}", found, expected, example)
 
 
-def _same(what: str, found: Tensor, expected: Tensor, example: LossExample) -> None:
+def _same(
+    what: str,
+    found: Tensor,
+    expected: Tensor,
+    example: LossExample,
+    than: str = "the plain sum of losses on embeddings cut by hand",
+) -> None:
     wide = found.detach().double(), expected.detach().double()
     if not torch.allclose(*wide, rtol=example.tolerance, atol=example.tolerance):
         apart = float((wide[0] - wide[1]).abs().max())
-        raise LawError(
-            f"{what} differs by {apart:.3g} from the plain sum of losses on embeddings cut by hand"
-        )
+        raise LawError(f"{what} differs by {apart:.3g} from {than}")
 
 
 def _ordered(value: Any, order: Tensor) -> Any:

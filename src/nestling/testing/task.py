@@ -66,6 +66,14 @@ class TaskExample:
         return self.perfect | moved
 
     @cached_property
+    def half_spoilt(self) -> Codes:
+        """An encoding of which every other row is the one of ``spoilt``."""
+        return {
+            name: np.where(np.arange(len(x))[:, None] % 2, x, self.spoilt[name])
+            for name, x in self.perfect.items()
+        }
+
+    @cached_property
     def noisy(self) -> Codes:
         """An encoding with noise, so that no two distances are equal and scores differ by size."""
         rng = np.random.default_rng(1)
@@ -166,8 +174,26 @@ def sizes(example: TaskExample) -> None:
                 _same(f"sizes: cut by hand, dim={size} under {rule.words}", found, expected, example)
 
 
+def lengths(example: TaskExample) -> None:
+    """Law 5: the rule is obeyed: without normalisation the lengths of vectors count, with it they do not."""
+    if example.task.needs != "vectors":
+        return
+    rng = np.random.default_rng(3)
+    longer = {name: x * np.exp(2 * rng.normal(size=(len(x), 1))) for name, x in example.noisy.items()}
+    (under_l2, plain_l2), (under_raw, plain_raw) = (
+        [example.values(example.scored(codes, rule=rule)) for codes in (longer, example.noisy)]
+        for rule in _RULES
+    )
+    _same("lengths: vectors of other lengths under l2", under_l2, plain_l2, example)
+    if np.allclose(under_raw, plain_raw, rtol=0, atol=example.tolerance):
+        raise LawError(
+            f"lengths: vectors of other lengths score the same under {RAW.words}; compare them by the rule "
+            "that score() is given"
+        )
+
+
 def resampling(example: TaskExample) -> None:
-    """Law 5: each resample is scored by itself, and weights count relative to each other."""
+    """Law 6: each resample is scored by itself, examples differ, and weights are relative to each other."""
     scores = example.scored(example.noisy)
     rng = np.random.default_rng(2)
     weights = np.concatenate([_drawn(rng, scores.groups) for _ in range(3)])
@@ -175,10 +201,19 @@ def resampling(example: TaskExample) -> None:
     for row, expected in zip(weights, together, strict=True):
         _same("resampling: a resample alone", scores.statistic(row[None])[0], expected, example)
         _same("resampling: weights that are doubled", scores.statistic(2 * row[None])[0], expected, example)
+    mixed = example.scored(example.half_spoilt)
+    many = np.concatenate([_drawn(rng, mixed.groups) for _ in range(30)])  # so that few examples differ too
+    drawn = np.asarray(mixed.statistic(many))[:, -1, 0]
+    perfect, found = (example.values(each)[-1, 0] for each in (example.scored(example.perfect), mixed))
+    if found < perfect - example.tolerance and np.ptp(drawn) <= example.tolerance * 1e-3:
+        raise LawError(
+            f"resampling: {example.task.metrics[0]} is {found:.6g} in every resample where half of the rows "
+            "are exchanged; give each example its own score, not their mean"
+        )
 
 
 def inputs(example: TaskExample) -> None:
-    """Law 6: ``with_inputs`` gives the same task on other inputs, and leaves the first as it is."""
+    """Law 7: ``with_inputs`` gives the same task on other inputs, and leaves the first as it is."""
     task = example.bound()
     other = task.with_inputs(example.noisy)
     if set(other.inputs) != set(task.inputs) or tuple(other.metrics) != tuple(task.metrics):
@@ -193,7 +228,7 @@ def inputs(example: TaskExample) -> None:
 
 
 def refusal(example: TaskExample) -> None:
-    """Law 7: inputs of the wrong length are an error of nestling, and so are vectors with NaN."""
+    """Law 8: inputs of the wrong length are an error of nestling, and so are vectors with NaN."""
     task = example.bound()
     for name, x in example.perfect.items():
         spoilt = x.astype(np.float64)
@@ -209,7 +244,7 @@ def refusal(example: TaskExample) -> None:
 
 
 def innocence(example: TaskExample) -> None:
-    """Law 8: scoring twice gives the same; vectors and the global random state do not change."""
+    """Law 9: scoring twice gives the same; vectors and the global random state do not change."""
     codes, state = copy.deepcopy(example.noisy), random_state()
     first, second = (example.values(example.scored(codes)) for _ in range(2))
     if not np.array_equal(first, second, equal_nan=True):
@@ -225,6 +260,7 @@ TASK_LAWS: tuple[Callable[[TaskExample], None], ...] = as_laws(
     limits,
     perfection,
     sizes,
+    lengths,
     resampling,
     inputs,
     refusal,
