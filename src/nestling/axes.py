@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,6 +23,7 @@ MOST_SIZES = 10_000
 """A nesting holds no more granularities."""
 
 _PRECISIONS = (*CODE_BITS, *FLOAT_BITS)
+_SIZES_IN_STEPS = 12
 _AXIS_SIZES = re.compile(
     r"\s*(?:(?P<axis>\w+)\s*=\s*)?(?:(?P<first>\d{1,9})\s*\.\.\s*(?P<last>\d{1,9})(?:\s*\+\s*(?P<step>\d{1,9}))?"
     r"|(?P<listed>\d{1,9}(?:\s*,\s*\d{1,9})*))\s*"
@@ -132,6 +134,18 @@ def ranks_of(
         return sum(ranks), ranks
 
     return key
+
+
+def written(axis: str, sizes: Sequence[int]) -> str:
+    """The text of sizes on an axis; many in equal steps are written as such.
+
+    >>> written("dim", [8, 16, 32]), written("tokens", range(1, 257))
+    ('dim=8,16,32', 'tokens=1..256+1')
+    """
+    steps = {large - small for small, large in pairwise(sizes)}
+    if len(sizes) >= _SIZES_IN_STEPS and len(steps) == 1:
+        return f"{axis}={sizes[0]}..{sizes[-1]}+{steps.pop()}"
+    return f"{axis}={','.join(map(str, sizes))}"
 
 
 def read_axes(parts: list[str], whole: str) -> dict[str, list[int]]:

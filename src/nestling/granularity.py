@@ -24,6 +24,7 @@ from nestling.axes import (
     read_axes,
     refuse_axis,
     size_of,
+    written,
 )
 from nestling.errors import GranularityError
 
@@ -350,9 +351,8 @@ class Nesting(Sequence[Granularity]):
         def distance(member: Granularity) -> float:
             return sum(abs(log2(member[axis] / granularity.get(axis, member[axis]))) for axis in member)
 
-        below = [g for g in self if g <= granularity]
-        above = [g for g in self if g >= granularity]
-        sides = [min(side, key=distance) for side in (below, above) if side]
+        both = [g for g in self if g <= granularity], [g for g in self if g >= granularity]
+        sides = [min(side, key=distance) for side in both if side]
         return tuple(dict.fromkeys(sides)) or (min(self, key=distance),)
 
     def times(self, **axis: Iterable[int]) -> Nesting:
@@ -385,7 +385,7 @@ class Nesting(Sequence[Granularity]):
 
     def __str__(self) -> str:
         sizes = {axis: self.sizes(axis) for axis in self.axes}
-        columns = [f"{axis}={','.join(map(str, values))}" for axis, values in sizes.items()]
+        columns = [written(axis, values) for axis, values in sizes.items()]
         if len(self) == prod(map(len, sizes.values())):
             return " x ".join(columns)
         if all(len(values) == len(self) for values in sizes.values()) and self == Nesting.pairs(**sizes):
