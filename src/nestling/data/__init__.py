@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from nestling.data.sets.dissimilarities import Dissimilarities as Dissimilarities
     from nestling.data.sets.dissimilarities import pictures92 as pictures92
     from nestling.data.sets.docstrings import docstring_pairs as docstring_pairs
+    from nestling.data.sets.fsdd import SpokenDigits as SpokenDigits
+    from nestling.data.sets.fsdd import spoken_digits as spoken_digits
+    from nestling.data.sets.grid import SpokenSentences as SpokenSentences
+    from nestling.data.sets.grid import SpokenWord as SpokenWord
+    from nestling.data.sets.grid import grid_sentences as grid_sentences
     from nestling.data.sets.images import LabelledImages as LabelledImages
     from nestling.data.sets.images import digits as digits
     from nestling.data.sets.images import fashion_mnist as fashion_mnist
@@ -39,12 +44,16 @@ __getattr__, __dir__, __all__ = exports(
         "LabelledImages": "sets.images",
         "RetrievalData": "retrieval",
         "ScoredPairs": "sets.sts",
+        "SpokenDigits": "sets.fsdd",
+        "SpokenSentences": "sets.grid",
+        "SpokenWord": "sets.grid",
         "TextFile": "texts",
         "TextPairs": "pairs",
         "cranfield": "sets.retrieval_sets",
         "digits": "sets.images",
         "docstring_pairs": "sets.docstrings",
         "fashion_mnist": "sets.images",
+        "grid_sentences": "sets.grid",
         "listing": "sets.source",
         "locate": "sets.source",
         "pairs_from_texts": "texts",
@@ -54,6 +63,7 @@ __getattr__, __dir__, __all__ = exports(
         "read_qrels": "sets.beir",
         "read_run": "sets.beir",
         "read_texts": "texts",
+        "spoken_digits": "sets.fsdd",
         "stsb": "sets.sts",
         "xquad": "sets.retrieval_sets",
     },
