@@ -72,7 +72,7 @@ def test_digits_are_split_by_their_index(folder: Path) -> None:
 
 @pytest.mark.parametrize("line", ["0.0,0.1", "a,0.1,bin", "0.2,0.1,bin", "0.0,0.2,bin;0.1,0.3,now", "0,1,"])
 def test_a_damaged_alignment_is_refused(line: str) -> None:
-    with pytest.raises(DataError, match="start,end,word|follow"):
+    with pytest.raises(DataError, match=r"start,end,word|follow"):
         read_alignment(line)
 
 
@@ -98,7 +98,7 @@ def test_a_damaged_zip_of_digits_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"RIFF", wav(np.zeros(4), channels=2), wav(np.zeros(0))])
 def test_another_format_of_sound_is_refused(data: bytes) -> None:
-    with pytest.raises(DataError, match="wav file|one channel"):
+    with pytest.raises(DataError, match=r"wav file|one channel"):
         read_wav(data)
 
 

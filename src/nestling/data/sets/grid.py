@@ -100,7 +100,7 @@ def read_grid(path: Path) -> SpokenSentences:
     audio, video = found["audio"], found["video"]
     fits = audio.ndim == 2 and audio.dtype == np.int16 and video.ndim == 4 and video.dtype == np.uint8
     if not fits or len({len(array) for array in found.values()}) > 1 or not len(audio):
-        raise DataError(f"{path} holds other arrays than sound, pictures and words of sentences; get it again")
+        raise DataError(f"{path} holds other arrays than sound, pictures and words; get it again")
     words = tuple(read_alignment(str(line)) for line in found["transcript"])
     return SpokenSentences(audio, video, words, tuple(map(str, found["clip"])))
 
