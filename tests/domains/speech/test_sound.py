@@ -15,7 +15,7 @@ from transformers import WhisperFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
 from nestling.domains.speech.log_mel import LogMel, mel_bands
-from nestling.domains.speech.noise import babble, mix
+from nestling.domains.speech.noise import babble, mix, mixed_at_random
 from nestling.domains.speech.wer import WordErrors, edits, word_errors
 from nestling.errors import ConfigError, DataError
 
@@ -158,3 +158,14 @@ def test_intervals_hold_the_rate_and_pairs_are_tighter() -> None:
 def test_edits_of_sequences() -> None:
     assert edits("kitten", "sitting") == 3
     assert edits("", "abc") == edits("abc", "") == 3
+
+
+def test_noise_of_training_is_seeded_and_at_one_of_the_ratios() -> None:
+    speech, noises = torch.from_numpy(RNG.normal(size=(40, 50))), torch.from_numpy(RNG.normal(size=(3, 50)))
+    once, twice = (
+        mixed_at_random(speech, noises, [0.0, 10.0, math.inf], torch.Generator().manual_seed(1))
+        for _ in range(2)
+    )
+    assert torch.equal(once, twice)
+    added = (once - speech).square().mean(dim=1) / speech.square().mean(dim=1)
+    assert set((10 * added.log10()).round().nan_to_num(neginf=-99).tolist()) <= {0.0, -10.0, -99.0, -150.0}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -184,7 +184,7 @@ def as_vectors(x: Tensor, lengths: Tensor | None) -> Tokens:
     return Tokens(x.transpose(1, 2), mask)
 
 
-def _mask(x: Tensor, lengths: Tensor, time: int) -> Any:
+def _mask(x: Tensor, lengths: Tensor, time: int) -> Tensor:
     places = torch.arange(x.shape[time], device=x.device)
     shape = [len(x)] + [1] * (x.ndim - 1)
     shape[time] = -1

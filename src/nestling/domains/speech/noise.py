@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nestling.arguments.constraints import Whole, checked
 from nestling.cut import name_rows
@@ -76,6 +78,22 @@ def babble(pool: Sequence[NDArray[Any]], samples: int, *, talkers: int = 6, seed
         repeated = np.resize(np.roll(voice, -start), samples)
         total += repeated / np.sqrt(_energy(voice))
     return np.asarray(total, np.float32)
+
+
+def mixed_at_random(
+    speech: Tensor, noises: Tensor, ratios: Sequence[float], generator: torch.Generator
+) -> Tensor:
+    """Each recording with one of the noises, at one of the ratios, as an encoder is trained.
+
+    Args:
+        speech: ``Float[batch, samples]``.
+        noises: ``Float[n, samples]``, such as several draws of :func:`babble`.
+        ratios: in decibels; ``inf`` adds none.
+        generator: of the choices.
+    """
+    chosen = torch.randint(len(noises), (len(speech),), generator=generator)
+    levels = torch.tensor(list(ratios))[torch.randint(len(ratios), (len(speech),), generator=generator)]
+    return torch.from_numpy(mix(speech.numpy(), noises[chosen].numpy(), levels.numpy())).to(speech.dtype)
 
 
 def _energy(sound: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -57,7 +57,8 @@ class WhisperSound(StreamEncoder):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         config: Any = model.config
-        self.encoder: Any = model.get_encoder() if hasattr(model, "get_encoder") else model
+        inner: Any = model
+        self.encoder: Any = inner.get_encoder() if hasattr(inner, "get_encoder") else inner
         self.width, self.per_second, self.sample_rate = config.d_model, _FRAMES_A_SECOND // 2, _SAMPLE_RATE
         self.mel = LogMel(bands=config.num_mel_bins, mirrored=True)
         self.longest = 2 * config.max_source_positions * self.mel.hop
