@@ -167,5 +167,6 @@ def test_noise_of_training_is_seeded_and_at_one_of_the_ratios() -> None:
         for _ in range(2)
     )
     assert torch.equal(once, twice)
-    added = (once - speech).square().mean(dim=1) / speech.square().mean(dim=1)
-    assert set((10 * added.log10()).round().nan_to_num(neginf=-99).tolist()) <= {0.0, -10.0, -99.0, -150.0}
+    added = 10 * ((once - speech).square().mean(dim=1) / speech.square().mean(dim=1)).log10()
+    assert set(added[added > -100].round().tolist()) == {0.0, -10.0}  # below is rounding of float32
+    assert (added < -100).any()
