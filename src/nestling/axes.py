@@ -16,6 +16,8 @@ AXES = ("dim", "bits", "layer", "tokens", "audio", "video", "width")
 _named = set(AXES)
 CODE_BITS = (1, 2, 3, 4, 8)
 FLOAT_BITS = (16, 32)
+OF_TOKENS = ("tokens", "audio", "video")
+"""Sizes on these are numbers of tokens, of one stream each."""
 OF_ONE_EMBEDDING = ("dim", "bits")
 """One embedding is cut on these; sizes on the other axes are computed apart."""
 

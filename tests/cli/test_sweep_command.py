@@ -138,6 +138,7 @@ def test_precisions_are_measured_and_chosen_among(files: Path) -> None:
     assert choose("--keep", 0.9).stdout.strip() == str(curve.choose(keep=0.9))
     assert choose("--keep", 0.9, "--bits", 32).stdout.strip() == str(curve.choose(keep=0.9, bits=32))
     assert json.loads(choose("--max-bytes", 8, "--json").stdout)["vector_bytes"] <= 8
+    assert "needs tokens" in str(choose("--max-tokens", 8).exception)
     assert "the curve has bits=1, 2, 4, 8, 32" in str(choose("--keep", 0.9, "--bits", 16).exception)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -98,6 +99,22 @@ def test_time_limits_need_times() -> None:
         make((row(8, 0.4), row(256, 0.8))).choose(max_ms=3)
     with pytest.raises(ConfigError, match="max_model_bytes= needs model_bytes, which was not measured"):
         make((row(8, 0.4), row(256, 0.8))).choose(max_model_bytes=3)
+
+
+def of_tokens(**sizes: int) -> Row:
+    return replace(row(8, 0.1 + 0.01 * sum(sizes.values())), granularity=Granularity(**sizes))
+
+
+def test_a_limit_of_tokens_is_that_of_all_streams_together() -> None:
+    texts = make(tuple(of_tokens(tokens=n) for n in (1, 4, 16)))
+    assert texts.choose(max_tokens=15) == Granularity(tokens=4)
+    assert texts.choose(max_tokens=16, keep=0.5) == Granularity(tokens=16)
+    with pytest.raises(ConfigError, match="the cheapest is tokens=1 with tokens=1$"):
+        texts.choose(max_tokens=0.5)
+    speech = make(tuple(of_tokens(audio=a, video=v) for a in (31, 125) for v in (50, 125)))
+    assert speech.choose(max_tokens=175) == Granularity(audio=125, video=50)
+    with pytest.raises(ConfigError, match="max_tokens= needs tokens, .*; sweep a model over tokens"):
+        CURVE.choose(max_tokens=4)
 
 
 def test_which_cost_counts_can_be_said() -> None:

@@ -180,6 +180,9 @@ def choose(
     max_model_bytes: Annotated[
         float | None, typer.Option(help="The most bytes of the model.", rich_help_panel=_TARGETS)
     ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="The most tokens of one item.", rich_help_panel=_TARGETS)
+    ] = None,
     bits: Annotated[
         str | None,
         typer.Option(help="Precisions to choose among, such as 8,32; by default all."),
@@ -208,6 +211,7 @@ def choose(
         max_ms=max_ms,
         max_flops=max_flops,
         max_model_bytes=max_model_bytes,
+        max_tokens=max_tokens,
         bits=None if bits is None else read_bits(bits),
         metric=metric,
     )

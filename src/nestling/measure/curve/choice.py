@@ -8,19 +8,25 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from nestling.arguments.constraints import OneOf, Real, check, checked
-from nestling.axes import FLOAT_BITS, read_bits
+from nestling.axes import FLOAT_BITS, OF_TOKENS, read_bits
 from nestling.errors import ConfigError
 from nestling.granularity import Granularity
 
-CostName = Literal["vector_bytes", "flops", "latency_ms", "model_bytes"]
+CostName = Literal["vector_bytes", "flops", "latency_ms", "model_bytes", "tokens"]
 
 _LIMITS: dict[CostName, str] = {
     "vector_bytes": "max_bytes",
     "latency_ms": "max_ms",
     "flops": "max_flops",
     "model_bytes": "max_model_bytes",
+    "tokens": "max_tokens",
 }
 """Name of the limit on each cost."""
+
+_HOW_TO_MEASURE: dict[CostName, str] = {
+    "latency_ms": "sweep with latency=True",
+    "tokens": "sweep a model over tokens",
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,12 @@ class Row:
     model_bytes: int | None = None
     seed: int = 0
 
+    @property
+    def tokens(self) -> int | None:
+        """The most tokens of one item, of all streams together; None if the granularity names none."""
+        sizes = [size for axis, size in self.granularity.items() if axis in OF_TOKENS]
+        return sum(sizes) if sizes else None
+
     def costs(self, first: CostName = "vector_bytes") -> tuple[float, ...]:
         """All costs, ``first`` first; an unknown cost is 0 on the whole curve."""
         names = sorted(get_args(CostName), key=lambda name: name != first)
@@ -71,6 +83,7 @@ class Row:
     max_ms=Real(finite=False) | None,
     max_flops=Real(finite=False) | None,
     max_model_bytes=Real(finite=False) | None,
+    max_tokens=Real(finite=False) | None,
 )
 class Targets:
     """Targets of a choice; None sets none.
@@ -82,6 +95,7 @@ class Targets:
         max_ms: most milliseconds of one use.
         max_flops: most multiply-adds for one input.
         max_model_bytes: most bytes of the model (its weights) at this granularity.
+        max_tokens: most tokens of one item, of all streams together.
 
     Raises:
         ConfigError: if no target is given, or an impossible one.
@@ -93,6 +107,7 @@ class Targets:
     max_ms: float | None = None
     max_flops: float | None = None
     max_model_bytes: float | None = None
+    max_tokens: float | None = None
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}
@@ -226,7 +241,7 @@ def at_budgets(front: Sequence[Row]) -> tuple[Row, ...]:
 def _known(row: Row, cost: CostName) -> float:
     value = getattr(row, cost)
     if value is None:
-        how = "sweep with latency=True" if cost == "latency_ms" else "sweep a model that has a `cost` method"
+        how = _HOW_TO_MEASURE.get(cost, "sweep a model that has a `cost` method")
         raise ConfigError(f"{_LIMITS[cost]}= needs {cost}, which was not measured; {how}")
     return float(value)
 

@@ -121,6 +121,7 @@ class Curve:
         max_ms: float | None = None,
         max_flops: float | None = None,
         max_model_bytes: float | None = None,
+        max_tokens: float | None = None,
         bits: int | Iterable[int] | str | None = None,
         metric: str | None = None,
         cheapest: CostName = "vector_bytes",
@@ -136,6 +137,7 @@ class Curve:
             max_ms: most milliseconds of one use.
             max_flops: most multiply-adds for one input.
             max_model_bytes: most bytes of the model (its weights).
+            max_tokens: most tokens of one item, of all streams together.
             bits: precisions to choose among, such as those that a database holds; all by default.
             metric: measure of quality, the main metric by default.
             cheapest: the cost that is compared first; the others decide between equals.
@@ -150,7 +152,7 @@ class Curve:
             ``at = curve.choose(keep=0.99)``, ``encoder.extract(at.replace(bits=None))`` and
             ``StoredVectors(x).calibrated().extract(at)``.
         """
-        targets = Targets(keep, at_least, max_bytes, max_ms, max_flops, max_model_bytes)
+        targets = Targets(keep, at_least, max_bytes, max_ms, max_flops, max_model_bytes, max_tokens)
         column = self.column(metric) if bits is None else of_precision(self.column(metric), bits)
         return choose(column, targets, cheapest).granularity
 
