@@ -109,11 +109,11 @@ def test_a_limit_of_tokens_is_that_of_all_streams_together() -> None:
     texts = make(tuple(of_tokens(tokens=n) for n in (1, 4, 16)))
     assert texts.choose(max_tokens=15) == Granularity(tokens=4)
     assert texts.choose(max_tokens=16, keep=0.3) == Granularity(tokens=16)
-    with pytest.raises(ConfigError, match="the cheapest is tokens=1 with tokens=1$"):
+    with pytest.raises(ConfigError, match=r"the cheapest is tokens=1 with tokens=1$"):
         texts.choose(max_tokens=0.5)
     speech = make(tuple(of_tokens(audio=a, video=v) for a in (31, 125) for v in (50, 125)))
     assert speech.choose(max_tokens=175) == Granularity(audio=125, video=50)
-    with pytest.raises(ConfigError, match="max_tokens= needs tokens, .*; sweep a model over tokens"):
+    with pytest.raises(ConfigError, match=r"max_tokens= needs tokens, .*; sweep a model over tokens"):
         CURVE.choose(max_tokens=4)
 
 

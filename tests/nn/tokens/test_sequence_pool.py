@@ -67,7 +67,7 @@ def test_the_laws(mode: Any, remainder: Any) -> None:
     check_elastic(pool, Tokens(draw(2, 10, 3), mask))
 
 
-@pytest.mark.parametrize("mode", ["mean", "stride"])
+@pytest.mark.parametrize("mode", ["mean", "stride", "cluster"])
 def test_the_laws_of_budgets(mode: Any) -> None:
     mask = torch.arange(10) < torch.tensor([[10], [7]])
     check_elastic(BudgetPool(3, [1, 2, 8], mode=mode), Tokens(draw(2, 10, 3), mask))

@@ -6,27 +6,34 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
 from nestling.arguments.constraints import OneOf, Whole, checked
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.tokens.compressor import Compressor
 from nestling.nn.tokens.sequence_pool import left_aligned
 from nestling.nn.tokens.tokens import Count, Tokens, accumulating, check_not_empty
+from nestling.nn.tokens.ward import ward_clusters
 
-BudgetMode = Literal["mean", "stride"]
+BudgetMode = Literal["mean", "stride", "cluster"]
 
 
 class BudgetPool(Compressor):
-    """At most ``n`` tokens an item: each is made of a run of neighbouring vectors, and the runs are equal.
+    """At most ``n`` tokens an item: each is made of a run of neighbouring vectors, or of similar vectors.
 
     It has no weights and needs no training, so it also merges the token vectors of a late-interaction text
     encoder. Lengths of runs differ by at most one. An item of no more than ``n`` vectors stays as it is.
     Padding is removed first, wherever it is, and the output is padded at the end.
 
+    Clusters are found on the CPU in O(vectors²) for each item. No gradient flows through the choice of
+    clusters, but it does through their means.
+
     Args:
         width: entries of a vector.
         tokens: sizes on ``axis``; a nesting, or its text.
-        mode: ``"mean"`` of each run, or ``"stride"``, its first vector.
+        mode: ``"mean"`` of each run; ``"stride"``, its first vector; or ``"cluster"``, the mean of each of
+            ``n`` clusters of similar vectors, in the order of their first vectors
+            (:func:`~nestling.nn.tokens.ward.ward_clusters`).
         axis: name of the axis.
 
     Raises:
@@ -59,7 +66,9 @@ class BudgetPool(Compressor):
         """The tokens at each granularity; padding is removed once."""
         check_not_empty(tokens)
         tokens = left_aligned(tokens)
-        return {g: self._pooled(tokens, g[self.axis]) for g in wanted}
+        sizes = sorted({g[self.axis] for g in wanted if g[self.axis] < tokens.values.shape[1]})
+        found = dict(zip(sizes, self._pooled(tokens, sizes), strict=True))
+        return {g: found.get(g[self.axis], tokens) for g in wanted}
 
     def lengths(self, n: Count, at: At = None) -> Count:
         """The exact number of tokens of items of ``n`` vectors."""
@@ -71,26 +80,56 @@ class BudgetPool(Compressor):
         kept = self.nesting.up_to(self.nesting.resolve(at))
         return {"width": self.width, "tokens": str(kept), "mode": self.mode, "axis": self.axis}
 
-    def _pooled(self, tokens: Tokens, size: int) -> Tokens:
-        values, mask, _ = tokens
-        batch, n, _ = values.shape
-        if n <= size:
-            return tokens
-        lengths = tokens.lengths()[:, None]
-        counts = lengths.clamp(max=size)
-        places = torch.arange(n, device=values.device)
-        runs = torch.arange(size, device=values.device)
-        kept = None if mask is None else runs < counts
+    def _pooled(self, tokens: Tokens, sizes: Sequence[int]) -> list[Tokens]:
+        """The tokens at sizes below their number."""
         if self.mode == "stride":
-            firsts = (runs * lengths // counts).clamp(max=n - 1)
-            found = torch.take_along_dim(values, firsts[..., None], dim=1)
-        else:
-            # Run j holds the places from j L / n up to (j + 1) L / n, rounded down.
-            run = (((places + 1) * counts - 1) // lengths).clamp(max=size - 1)
-            wide = values.to(accumulating(values))
-            sums = wide.new_zeros(batch, size, self.width).scatter_add_(
-                1, run[..., None].expand_as(values), wide
-            )
-            held = (runs + 1) * lengths // counts - runs * lengths // counts
-            found = (sums / held[..., None]).to(values.dtype)
-        return Tokens(found if kept is None else torch.where(kept[..., None], found, 0), kept)
+            return [_firsts_of_runs(tokens, size) for size in sizes]
+        groups = (
+            _clusters(tokens, sizes) if self.mode == "cluster" else [_runs(tokens, size) for size in sizes]
+        )
+        return [_means(tokens, group, size) for group, size in zip(groups, sizes, strict=True)]
+
+
+def _runs(tokens: Tokens, size: int) -> Tensor:
+    """The run of each vector, ``Int[batch, n]``: run j of L vectors has the places from j L / size on."""
+    lengths = tokens.lengths()[:, None]
+    places = torch.arange(tokens.values.shape[1], device=lengths.device)
+    return (((places + 1) * lengths.clamp(max=size) - 1) // lengths).clamp(max=size - 1)
+
+
+def _clusters(tokens: Tokens, sizes: Sequence[int]) -> list[Tensor]:
+    """The cluster of each vector at each size, ``Int[batch, n]``; one hierarchy an item."""
+    values = tokens.values.detach().float().cpu().numpy()
+    found = torch.zeros(len(sizes), *values.shape[:2], dtype=torch.long)
+    for row, length in enumerate(tokens.lengths().tolist()):
+        counts = [min(size, length) for size in sizes]
+        clusters = ward_clusters(values[row, :length], counts)
+        for place, count in enumerate(counts):
+            found[place, row, :length] = torch.from_numpy(clusters[count])
+    return list(found.to(tokens.values.device))
+
+
+def _means(tokens: Tokens, groups: Tensor, size: int) -> Tokens:
+    """The mean of each group of vectors; padding belongs to none."""
+    values, mask, _ = tokens
+    wide = values.to(accumulating(values))
+    held = torch.ones_like(wide[..., :1]) if mask is None else mask[..., None].to(wide.dtype)
+    shape = (len(values), size)
+    sums = wide.new_zeros(*shape, values.shape[2]).scatter_add_(1, groups[..., None].expand_as(wide), wide)
+    counts = wide.new_zeros(*shape, 1).scatter_add_(1, groups[..., None], held)
+    return _padded(tokens, (sums / counts.clamp(min=1)).to(values.dtype))
+
+
+def _firsts_of_runs(tokens: Tokens, size: int) -> Tokens:
+    lengths = tokens.lengths()[:, None]
+    runs = torch.arange(size, device=lengths.device)
+    firsts = (runs * lengths // lengths.clamp(max=size)).clamp(max=tokens.values.shape[1] - 1)
+    return _padded(tokens, torch.take_along_dim(tokens.values, firsts[..., None], dim=1))
+
+
+def _padded(tokens: Tokens, found: Tensor) -> Tokens:
+    """The output, masked where an item has fewer vectors than it."""
+    if tokens.mask is None:
+        return Tokens(found)
+    kept = torch.arange(found.shape[1], device=found.device) < tokens.lengths()[:, None]
+    return Tokens(torch.where(kept[..., None], found, 0), kept)
