@@ -179,12 +179,30 @@ class ScaleAdapters:
         """A copy of the model with the adapters of one granularity in its weights, and no layers of peft."""
         self._check_unmerged()
         names, full = list(self.names(at)), copy.deepcopy(self.model)
-        for path, layer in list(_tuned(full)):
+        for _, layer in list(_tuned(full)):
             layer.merge(adapter_names=names)
-            parent, _, name = path.rpartition(".")
-            setattr(full.get_submodule(parent), name, layer.get_base_layer())
-        vars(full).pop("peft_config", None)
-        return full
+        return _without_layers(full)
+
+    def extract(self, scales: Nesting | str) -> ScaleAdapters:
+        """The adapters of some of the scales, on a copy of the model that has no others.
+
+        Raises:
+            ConfigError: for one scale of ``"mss"``, which :meth:`merged` takes.
+        """
+        kept = Nesting.parse(scales) if isinstance(scales, str) else scales
+        names = {g: self._own[self.scales.resolve(g)] for g in kept}
+        made = ScaleAdapters(
+            _without_layers(copy.deepcopy(self.model)),
+            kept,
+            self.strategy,
+            rank=self.rank,
+            alpha=self.alpha,
+            target_modules=self.target_modules,
+            key=names.__getitem__,
+            seed=self.seed,
+        )
+        made.load_state_dict({k: w.detach() for k, w in self._named_weights(made.adapters)})
+        return made
 
     def export(self, folder: str | Path, /, at: At = None) -> None:
         """Write the adapters of one granularity as one plain adapter of peft.
@@ -262,6 +280,15 @@ def _tuned(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """The layers of peft in a model, by path."""
     kind = require("peft.tuners.tuners_utils", "lora").BaseTunerLayer
     return ((path, part) for path, part in model.named_modules() if isinstance(part, kind))
+
+
+def _without_layers(model: nn.Module) -> nn.Module:
+    """``model`` with the layers that peft has put around its own replaced by these; changed in place."""
+    for path, layer in list(_tuned(model)):
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, layer.get_base_layer())
+    vars(model).pop("peft_config", None)
+    return model
 
 
 def _check_model(model: nn.Module, targets: tuple[str, ...]) -> None:
