@@ -1,0 +1,131 @@
+"""What a causal language model of transformers computes of sequences of embeddings."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nestling.domains.prefix.batches import IGNORED
+from nestling.domains.prefix.sequences import Sequences
+from nestling.errors import ConfigError, DataError, unknown
+
+GREEDY = {"do_sample": False, "num_beams": 1, "max_new_tokens": 32}
+"""Arguments of ``generate``, where no others are given."""
+_SAMPLING = ("temperature", "top_k", "top_p", "typical_p", "min_p")
+
+
+def logits_at(lm: nn.Module, sequences: Sequences, wanted: Tensor) -> Tensor:
+    """Logits ``Float[batch, length, vocabulary]`` after each id, at least where ``wanted``; else zeros.
+
+    Only columns that some row wants go through the output matrix, if the model allows that.
+    """
+    wanted = wanted & (sequences.last >= 0)
+    columns = torch.unique(sequences.last[wanted])
+    accepts = inspect.signature(lm.forward).parameters
+    settings: dict[str, Any] = {"use_cache": False}
+    if "position_ids" in accepts:
+        settings["position_ids"] = sequences.positions()
+    if "logits_to_keep" in accepts:
+        settings["logits_to_keep"] = columns
+    given = lm(inputs_embeds=sequences.embeds, attention_mask=sequences.mask.long(), **settings).logits
+    if given.shape[1] != len(columns):
+        given = given[:, columns]
+    at = torch.searchsorted(columns, sequences.last.contiguous()).clamp(max=len(columns) - 1)
+    found = given.take_along_dim(at[..., None], dim=1)
+    return torch.where(wanted[..., None], found, 0)
+
+
+def answer_losses(lm: nn.Module, sequences: Sequences, labels: Tensor) -> tuple[Tensor, int]:
+    """The sum of the cross-entropies of labels, each after all that stands before it, and their number."""
+    after = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    wanted = (after != IGNORED) & (sequences.last >= 0)
+    chosen = logits_at(lm, sequences, wanted)[wanted]
+    losses = F.cross_entropy(chosen.float() if chosen.dtype != torch.float64 else chosen, after[wanted])
+    return losses * len(chosen), len(chosen)
+
+
+def generated(lm: nn.Module, sequences: Sequences, settings: Mapping[str, Any]) -> list[list[int]]:
+    """The ids that follow each sequence, up to the end of text."""
+    made = lm.generate(inputs_embeds=sequences.embeds, attention_mask=sequences.mask.long(), **settings)  # type: ignore[operator]
+    ends = settings.get("eos_token_id", lm.generation_config.eos_token_id)  # type: ignore[union-attr]
+    stops = set(ends) if isinstance(ends, (list, tuple)) else {ends}
+    return [_until(ids, stops) for ids in made.tolist()]
+
+
+def read_decoding(lm: nn.Module, *given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``generate``, later ones in the place of earlier ones.
+
+    Raises:
+        ConfigError: for a granularity among them, or arguments that contradict one another.
+    """
+    settings: dict[str, Any] = dict(GREEDY)
+    for each in given:
+        settings |= each
+    for name in ("granularity", "tokens"):
+        if name in settings:
+            raise ConfigError(
+                f"{name}={settings[name]} is no argument of generation; give at={settings[name]}"
+            )
+    if "inputs_embeds" in settings or "input_ids" in settings:
+        raise ConfigError("the batch holds the inputs; leave input_ids and inputs_embeds out")
+    sampling = [name for name in _SAMPLING if name in settings]
+    if not settings["do_sample"] and sampling:
+        raise ConfigError(
+            f"{', '.join(sampling)} need do_sample=True; decoding is greedy, or by beams, without"
+        )
+    if settings["do_sample"] and (settings["num_beams"] or 1) > 1:
+        raise ConfigError("num_beams above 1 search and do_sample=True draws; give one of them")
+    if not settings["do_sample"]:
+        # The generation configs of many models sample, and transformers warns of arguments without use.
+        settings |= dict.fromkeys(_SAMPLING)
+    if settings.get("pad_token_id") is None:
+        known: Any = lm.generation_config
+        end = known.eos_token_id
+        pad = known.pad_token_id if known.pad_token_id is not None else end
+        settings["pad_token_id"] = (pad[0] if isinstance(pad, (list, tuple)) else pad) or 0
+    return settings
+
+
+def check_length(lm: nn.Module, sequences: Sequences, more: int, at: object) -> None:
+    """Refuse rows that the language model cannot read to their end.
+
+    Raises:
+        DataError: naming the longest.
+    """
+    most = getattr(lm.config, "max_position_embeddings", None)
+    row = int(sequences.lengths.argmax())
+    length = int(sequences.lengths[row])
+    if most is not None and length + more > most:
+        new = f" and {more} new ones" if more else ""
+        raise DataError(
+            f"row {row} is {length} tokens long at {at}{new}, but the language model reads {most}, which "
+            "would cut the answer; use fewer tokens or a shorter text"
+        )
+    if int(sequences.lengths.min()) == 0:
+        raise DataError(
+            f"row {int(sequences.lengths.argmin())} holds neither text nor an item; give it a prompt"
+        )
+
+
+def width_of(lm: nn.Module) -> int:
+    """Entries of an embedding.
+
+    Raises:
+        ConfigError: for a model without a table of embeddings.
+    """
+    find = getattr(lm, "get_input_embeddings", None)
+    if find is None:
+        raise ConfigError(
+            unknown("kind of language model", type(lm).__name__, ["a causal one of transformers"])
+        )
+    return int(find().weight.shape[1])
+
+
+def _until(ids: list[int], stops: set[Any]) -> list[int]:
+    end = next((place for place, each in enumerate(ids) if each in stops), len(ids))
+    return ids[:end]

@@ -1,0 +1,44 @@
+"""Prefill FLOPs reproduce the papers' tables."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import LlamaConfig
+
+from nestling.domains.prefix import prefill_flops
+
+VICUNA = LlamaConfig(vocab_size=32_000)  # the defaults are those of Llama 7B
+LLAMA_8B = LlamaConfig(
+    vocab_size=128_256,
+    hidden_size=4096,
+    intermediate_size=14_336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+)
+LORA = 32 * 64 * (4096 + 4096 + 4096 + 1024)  # rank 64, of queries and values
+
+
+@pytest.mark.parametrize(("tokens", "published"), [(576, 8.0), (144, 2.2), (36, 0.9), (9, 0.5), (1, 0.4)])
+def test_m3_table(tokens: int, published: float) -> None:
+    """With 30 tokens of text: 2 * 6.6e9 * (n + 30), which is within 5 % of the paper's roofline model."""
+    found = prefill_flops(VICUNA, tokens + 30) / 1e12
+    assert found == pytest.approx(2 * 6.6e9 * (tokens + 30) / 1e12, rel=0.01)
+    assert found == pytest.approx(published, rel=0.05)
+
+
+@pytest.mark.parametrize(("audio", "video", "count", "published"), [
+    (1, 1, 757, 11.40), (4, 2, 257, 3.87), (4, 5, 182, 2.74), (16, 2, 163, 2.46), (16, 5, 88, 1.33),
+])  # fmt: skip
+def test_mtsk_table(audio: int, video: int, count: int, published: float) -> None:
+    """Ten seconds of sound and video with 7 tokens of text, and the LoRA adapters of one scale."""
+    assert 500 // audio + 250 // video + 7 == count
+    found = prefill_flops(LLAMA_8B, count, adapters=LORA) / 1e12
+    assert found == pytest.approx(published, abs=0.006)  # the rounding of the table
+
+
+def test_tied_tables_count_once() -> None:
+    tied = LlamaConfig(vocab_size=10, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                       num_attention_heads=1, tie_word_embeddings=True)  # fmt: skip
+    untied = LlamaConfig(**{**tied.to_dict(), "tie_word_embeddings": False})
+    assert prefill_flops(tied, 3) == prefill_flops(untied, 3)
