@@ -168,7 +168,9 @@ def test_encode(
 ) -> None:
     out = tmp_path / "out.npy"
     arguments = ["encode", tiny_bert_folder, texts, "-o", out, "--batch-size", 16]
-    ended = interrupted(python, arguments, r"\([1-9]\d %\)", more=SMALL_PARTS, by=by, handler=handler)
+    ended = interrupted(
+        python, arguments, r"encoding .*\([1-9]\d %\)", more=SMALL_PARTS, by=by, handler=handler
+    )
     assert ended.code == code
     kept = tmp_path / ".out.npy.encoding"
     assert ended.last.startswith("nestling: interrupted: ")
