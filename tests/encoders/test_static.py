@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 from string import ascii_lowercase
 
 import numpy as np
@@ -36,6 +37,7 @@ from nestling.errors import (
 )
 from nestling.granularity import Granularity, Nesting
 from nestling.testing import check_elastic
+from nestling.vectors.stored import StoredVectors
 
 TEXTS = ["read a csv file", "the cat sat on the mat while the dog ran", "cat", "sort a list of numbers"]
 WIDTH = 16
@@ -325,3 +327,19 @@ def test_wordllama_is_encoded_without_torch(tmp_path):
     assert torch_was_imported == "False"
     expected = TextEncoder.open("wordllama").encode(["read a csv file"], at=64)
     assert float(total) == pytest.approx(float(expected.sum()), abs=1e-4)
+
+
+def test_the_code_of_a_saved_model_knows_where_it_was_opened(tmp_path: Path) -> None:
+    """So that the vectors of another model are refused, and those of a moved one are not."""
+    encoder = open_encoder("wordllama").extract("dim=64")
+    draw = np.random.default_rng(0)
+    encoder.rule = encoder.rule.calibrated(draw.normal(size=(300, 64)))
+    encoder.save(tmp_path / "model")
+    (tmp_path / "model").rename(tmp_path / "moved")
+    name = str(tmp_path / "moved")
+    rule, vectors = open_encoder(name).rule, draw.normal(size=(300, 64))
+    assert rule == encoder.rule
+    for same in (name, "", "sha256:" + 64 * "0"):
+        StoredVectors(vectors, "dim=64", rule, encoder=same)
+    with pytest.raises(DataError, match="moved', and these are of 'minilm'"):
+        StoredVectors(vectors, "dim=64", rule, encoder="minilm")
