@@ -18,7 +18,7 @@ import numpy as np
 from nestling.elastic import Cost, Elastic
 from nestling.errors import GranularityError
 from nestling.granularity import Granularity
-from nestling.testing.laws import LawError, random_state
+from nestling.testing.laws import LawError, as_laws, random_state
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def innocence(example: ElasticExample) -> None:
         raise LawError("innocence: the global random state was changed")
 
 
-ELASTIC_LAWS: tuple[Callable[[ElasticExample], None], ...] = (
+ELASTIC_LAWS: tuple[Callable[[ElasticExample], None], ...] = as_laws(
     extraction,
     fullness,
     sharing,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nestling.cut import RAW, CutRule, cut
-from nestling.testing.laws import LawError
+from nestling.testing.laws import LawError, as_laws
 from nestling.testing.store_example import (
     FULL,
     HOSTILE,
@@ -279,7 +279,7 @@ def innocence(example: StoreExample) -> None:
     store.drop()
 
 
-STORE_LAWS: tuple[Callable[[StoreExample], None], ...] = (
+STORE_LAWS: tuple[Callable[[StoreExample], None], ...] = as_laws(
     exactness,
     shortlists,
     replacement,
