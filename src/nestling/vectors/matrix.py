@@ -1,8 +1,8 @@
-"""Matrices of vectors: their sizes, reading them in blocks, and rows that have no direction."""
+"""Matrices of vectors: their sizes, maps of them, reading them in blocks, and rows that have no direction."""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,3 +65,14 @@ def refuse_zero_rows(values: Vectors, rule: CutRule) -> None:
         raise DataError(
             f"{name_rows(zero, 'of the vectors are')} all zero and cannot be normalised; remove those rows"
         )
+
+
+class Map(Protocol):
+    """A map of vectors, such as :class:`~nestling.encoders.maps.pca.PCARotation`."""
+
+    nesting: Any
+    rule: Any
+
+    def transform(self, X: Any, /) -> Vectors:  # noqa: N803 - scikit-learn's name
+        """``Float[n, dim]`` of ``Float[n, features]``, before the cut rule."""
+        ...

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,7 @@ from nestling.errors import DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.storage.artifact import open_array, read_folder, write_folder
 from nestling.storage.npy import write_array
-from nestling.vectors.matrix import Sizes, Vectors, blocks_of, refuse_zero_rows
+from nestling.vectors.matrix import Map, Sizes, Vectors, blocks_of, refuse_zero_rows
 from nestling.vectors.planes import BitPlanes
 from nestling.vectors.precision import (
     Precision,
@@ -42,17 +42,6 @@ if TYPE_CHECKING:
 _KIND = "stored_vectors"
 _IDS = "ids.npy"
 _FIELDS = "fields"
-
-
-class Map(Protocol):
-    """A map of vectors, such as :class:`~nestling.encoders.maps.pca.PCARotation`."""
-
-    nesting: Any
-    rule: Any
-
-    def transform(self, X: Any, /) -> Vectors:  # noqa: N803 - scikit-learn's name
-        """``Float[n, dim]`` of ``Float[n, features]``, before the cut rule."""
-        ...
 
 
 class StoredVectors:
