@@ -227,7 +227,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "check_model": "encoders.text.names.check_model",
         "no_model": "encoders.text.names.no_model",
     },
-    "encoders.stored": {"open_vectors": "vectors.opening.open_vectors"},
+    "encoders.stored": {"open_vectors": "vectors.opening.open_vectors", "Map": "vectors.matrix.Map"},
     "kernels.walking": {
         "Lens": "QueryEncoder",
         "Walks": "EncodedQueries",

@@ -22,7 +22,7 @@ from nestling.nn.tokens import (
     Tokens,
     from_mqt_state_dict,
 )
-from nestling.nn.tokens.query_layout import overlaps, places_of, regions_of, sincos
+from nestling.nn.tokens.resampler.query_layout import overlaps, places_of, regions_of, sincos
 from nestling.testing import check_elastic
 
 

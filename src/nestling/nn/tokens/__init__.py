@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from nestling.nn.tokens.compressor import Compressor as Compressor
     from nestling.nn.tokens.connector import Connector as Connector
     from nestling.nn.tokens.grid_pool import GridPool as GridPool
-    from nestling.nn.tokens.mqt_weights import from_mqt_state_dict as from_mqt_state_dict
     from nestling.nn.tokens.projectors import Projector as Projector
     from nestling.nn.tokens.projectors import ScaleProjectors as ScaleProjectors
-    from nestling.nn.tokens.query_resampler import QueryResampler as QueryResampler
+    from nestling.nn.tokens.resampler.mqt_weights import from_mqt_state_dict as from_mqt_state_dict
+    from nestling.nn.tokens.resampler.query_resampler import QueryResampler as QueryResampler
+    from nestling.nn.tokens.resampler.static_resampler import StaticResampler as StaticResampler
     from nestling.nn.tokens.sequence_pool import SequencePool as SequencePool
-    from nestling.nn.tokens.static_resampler import StaticResampler as StaticResampler
     from nestling.nn.tokens.tiled_views import TiledViews as TiledViews
     from nestling.nn.tokens.tokens import Tokens as Tokens
 
@@ -26,12 +26,12 @@ __getattr__, __dir__, __all__ = exports(
         "Connector": "connector",
         "GridPool": "grid_pool",
         "Projector": "projectors",
-        "QueryResampler": "query_resampler",
+        "QueryResampler": "resampler.query_resampler",
         "ScaleProjectors": "projectors",
         "SequencePool": "sequence_pool",
-        "StaticResampler": "static_resampler",
+        "StaticResampler": "resampler.static_resampler",
         "TiledViews": "tiled_views",
         "Tokens": "tokens",
-        "from_mqt_state_dict": "mqt_weights",
+        "from_mqt_state_dict": "resampler.mqt_weights",
     },
 )

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from nestling.errors import DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.tokens.compressor import Compressor
-from nestling.nn.tokens.query_attention import QueryAttention
+from nestling.nn.tokens.resampler.query_attention import QueryAttention
 from nestling.nn.tokens.tokens import AnyTokens, Count, Tokens, as_tokens
 
 

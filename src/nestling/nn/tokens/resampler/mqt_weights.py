@@ -12,7 +12,7 @@ from nestling.errors import ArtifactError, DataError
 from nestling.nn.tokens.connector import Connector
 from nestling.nn.tokens.grid_pool import Shape
 from nestling.nn.tokens.projectors import Projector
-from nestling.nn.tokens.query_resampler import QueryResampler
+from nestling.nn.tokens.resampler.query_resampler import QueryResampler
 
 _NAMES = {
     "query": "queries",

@@ -14,8 +14,8 @@ from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.tokens.compressor import Compressor
 from nestling.nn.tokens.grid_pool import read_shape
-from nestling.nn.tokens.query_attention import QueryAttention, QueryBlock
-from nestling.nn.tokens.query_layout import (
+from nestling.nn.tokens.resampler.query_attention import QueryAttention, QueryBlock
+from nestling.nn.tokens.resampler.query_layout import (
     Grid,
     Order,
     finest,
@@ -26,7 +26,7 @@ from nestling.nn.tokens.query_layout import (
     resized,
     sincos,
 )
-from nestling.nn.tokens.static_resampler import StaticResampler
+from nestling.nn.tokens.resampler.static_resampler import StaticResampler
 from nestling.nn.tokens.tokens import AnyTokens, Count, Tokens, as_tokens, check_grid, check_not_empty
 
 Keys = Literal["content+pos", "content", "pos"]
@@ -54,7 +54,7 @@ class QueryResampler(Compressor):
             the same for all inputs, and :meth:`freeze_attention` computes them once.
         positions: codes of places: ``"sincos"``, ``"learned"`` (a table on the grid of the queries,
             interpolated for other grids), or ``"none"``.
-        order: places of the queries; see :func:`~nestling.nn.tokens.query_layout.regions_of`. With
+        order: places of the queries; see :func:`~nestling.nn.tokens.resampler.query_layout.regions_of`. With
             ``"pyramid"`` 1, 5, 21, ... tokens of a picture are coarse to fine.
         queries: ``"free"`` vectors; or ``"pooled"``, each also made of the mean of the features of its
             region, to which its token is added.
