@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +22,7 @@ class StreamEncoder(nn.Module):
         per_second: vectors in a second.
     """
 
-    stream: ClassVar[str]
+    stream: str
     width: int
     per_second: int
 
@@ -149,6 +147,25 @@ class LipEncoder(StreamEncoder):
         for layer in self.layers:
             x = layer(x, lengths)
         return as_vectors(x, lengths)
+
+
+class EncodedStream(StreamEncoder):
+    """The vectors of a frozen encoder that ran before, in the place of recordings.
+
+    Args:
+        stream: name of the stream.
+        width: entries of a vector.
+        per_second: vectors in a second.
+    """
+
+    def __init__(self, stream: str, width: int, per_second: int) -> None:
+        super().__init__()
+        self.stream, self.width, self.per_second = stream, width, per_second
+        self.sample_rate = per_second
+
+    def forward(self, values: Tensor, lengths: Tensor | None = None) -> Tokens:
+        """See :class:`StreamEncoder`; ``values`` is ``Float[batch, n, width]``."""
+        return as_vectors(values.transpose(1, 2), lengths)
 
 
 class Residual(nn.Module):

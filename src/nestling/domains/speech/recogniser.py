@@ -1,0 +1,407 @@
+"""Speech recognition by a language model that reads as many tokens of sound and of lips as are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nestling.arguments.constraints import Real, checked
+from nestling.arguments.paths import home_path
+from nestling.domains.prefix import PrefixBatch, PrefixLM
+from nestling.domains.speech.encoders import StreamEncoder
+from nestling.errors import ConfigError, DataError, unknown
+from nestling.granularity import At, Granularity, Nesting
+from nestling.nn.lora import ScaleAdapters, Strategy
+from nestling.nn.tokens import Connector, Projector, ScaleProjectors, SequencePool
+from nestling.storage.artifact import read_folder, write_folder
+
+SECONDS = 10
+"""A size on the axis of a stream is the number of tokens of an item of so many seconds."""
+PROMPTS = {
+    "audio": "Transcribe speech to text.",
+    "video": "Transcribe video to text.",
+    "audio+video": "Transcribe speech and video to text.",
+}
+_KIND = "recogniser"
+_MODEL = "model"
+Projection = Literal["scale", "shared"]
+
+
+def connector(
+    encoder: StreamEncoder,
+    rates: Sequence[int],
+    out_width: int,
+    *,
+    mode: Literal["mean", "stack"] = "mean",
+    projection: Projection = "scale",
+    hidden: int = 2048,
+) -> Connector:
+    """From the vectors of an encoder to tokens of a language model, one for every ``rate`` vectors.
+
+    Args:
+        encoder: of the stream, which names the axis.
+        rates: vectors per token, increasing.
+        out_width: width of the language model.
+        mode: the mean of the vectors, or all one after the other.
+        projection: a projector for each rate, or one for all.
+        hidden: width inside of a projector.
+
+    Raises:
+        ConfigError: for stacked vectors with a shared projector: they have another width at each rate.
+
+    Source: Llama-MTSK, arXiv 2503.06362, section 3: pooling is before the projector, which has two linear
+    maps, ReLU and a LayerNorm.
+    """
+    pool = SequencePool(encoder.width, rates, SECONDS * encoder.per_second, axis=encoder.stream, mode=mode)
+    settings: dict[str, Any] = {"hidden": hidden, "activation": "relu", "norm": True}
+    if projection == "scale":
+        return Connector(pool, ScaleProjectors.after(pool, out_width, **settings))
+    if mode == "stack":
+        raise ConfigError(
+            "projection='shared' takes tokens of one width, and stacked ones are wider at each rate; use "
+            "projection='scale' or mode='mean'"
+        )
+    return Connector(pool, Projector(encoder.width, out_width, **settings))
+
+
+class Recordings(NamedTuple):
+    """A batch of one stream, padded at the end: ``values`` and ``lengths`` as encoders take them."""
+
+    values: Tensor
+    lengths: Tensor
+
+
+class Recogniser:
+    """A :class:`~nestling.domains.prefix.PrefixLM` with recordings in and transcripts out.
+
+    Its streams are those of its encoders, ``audio`` and ``video``; one of them may be left out at any use.
+    Inputs are checked in seconds.
+
+    Args:
+        model: its encoders are of :class:`~nestling.domains.speech.encoders.StreamEncoder`, and its
+            connectors begin with a :class:`~nestling.nn.tokens.SequencePool`.
+        prompts: the prompt by the streams that are given: ``"audio"``, ``"video"`` and ``"audio+video"``.
+
+    Source: Llama-MTSK, arXiv 2503.06362.
+    """
+
+    def __init__(self, model: PrefixLM, prompts: Mapping[str, str] = PROMPTS) -> None:
+        self.model, self.prompts = model, dict(prompts)
+        self.streams: tuple[str, ...] = model.streams.names
+        for stream in self.streams:
+            if not isinstance(self.pool(stream), SequencePool):
+                raise ConfigError(f"the connector of {stream} must begin with a SequencePool")
+            if not isinstance(self.encoder(stream), StreamEncoder):
+                raise ConfigError(f"the encoder of {stream} must be a StreamEncoder, which knows its rate")
+
+    @classmethod
+    def around(
+        cls,
+        lm: nn.Module,
+        tokenizer: Any,
+        encoders: Sequence[StreamEncoder],
+        rates: Mapping[str, Sequence[int]],
+        *,
+        strategy: Strategy | None = "ss",
+        rank: int = 64,
+        alpha: float = 8.0,
+        mode: Literal["mean", "stack"] = "mean",
+        projection: Projection = "scale",
+        hidden: int = 2048,
+        nesting: Nesting | str | None = None,
+        prompts: Mapping[str, str] = PROMPTS,
+        decoding: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Frozen encoders and a frozen language model, with connectors and adapters to be trained.
+
+        Args:
+            lm: a causal language model of transformers; changed, see
+                :class:`~nestling.nn.lora.ScaleAdapters`.
+            tokenizer: of it.
+            encoders: one or several.
+            rates: vectors per token, by stream.
+            strategy: of the adapters; None trains none.
+            rank: of an adapter.
+            alpha: an adapter is scaled by ``alpha / rank``.
+            mode: see :func:`connector`.
+            projection: see :func:`connector`.
+            hidden: see :func:`connector`.
+            nesting: the granularities that are trained; all combinations of the rates by default.
+            prompts: see :class:`Recogniser`.
+            decoding: of :class:`~nestling.domains.prefix.PrefixLM`; saved with the model.
+            seed: of the adapters.
+        """
+        by_stream = {encoder.stream: encoder for encoder in encoders}
+        if set(by_stream) != set(rates) or len(by_stream) != len(encoders):
+            raise ConfigError(
+                f"each stream needs one encoder and its rates, but the encoders are of "
+                f"{', '.join(encoder.stream for encoder in encoders)} and rates names {', '.join(rates)}"
+            )
+        for module in (lm, *encoders):
+            module.requires_grad_(False)
+        table: Any = lm.get_input_embeddings()  # type: ignore[operator]
+        width = table.weight.shape[1]
+        connectors = {
+            stream: connector(encoder, rates[stream], width, mode=mode, projection=projection, hidden=hidden)
+            for stream, encoder in by_stream.items()
+        }
+        if len(tokenizer) > table.weight.shape[0]:
+            raise ConfigError(
+                f"the tokenizer has {len(tokenizer)} tokens and the language model {table.weight.shape[0]} "
+                "embeddings; new tokens need lm.resize_token_embeddings, and their rows have to be trained, "
+                "or use a tokenizer without new tokens"
+            )
+        settings: dict[str, Any] = {"tokenizer": tokenizer, "decoding": decoding, "nesting": nesting}
+        bare = PrefixLM(by_stream, connectors, lm, **settings)
+        if strategy is None:
+            return cls(bare, prompts)
+        adapters = ScaleAdapters(lm, bare.nesting, strategy, rank=rank, alpha=alpha, seed=seed)
+        return cls(PrefixLM(by_stream, connectors, lm, adapters=adapters, **settings), prompts)
+
+    def encoder(self, stream: str) -> Any:
+        """The encoder of a stream."""
+        return self.model.streams.encoder(stream).encoder
+
+    def pool(self, stream: str) -> SequencePool:
+        """The pooling of a stream, which knows the rate of each size."""
+        first: Any = self.model.streams.connector(stream).parts[0]
+        return first  # type: ignore[no-any-return]
+
+    def at_rates(self, **rates: int) -> Granularity:
+        """The granularity of vectors per token, by stream: ``at_rates(audio=16, video=5)``.
+
+        Streams that are not named are used in full.
+
+        Raises:
+            GranularityError: for a rate that is not of the model.
+            ConfigError: for a stream that it does not have.
+        """
+        return self.model.nesting.resolve(self.sizes(**rates))
+
+    def sizes(self, **rates: int) -> Granularity:
+        """The granularity of rates, also of those that are not trained.
+
+        Raises:
+            GranularityError: for a rate that a pool is not made for.
+            ConfigError: for a stream that the model does not have.
+        """
+        for stream in rates:
+            if stream not in self.streams:
+                raise ConfigError(unknown("stream", stream, self.streams))
+        found: dict[str, int] = {}
+        for stream, rate in rates.items():
+            found |= dict(self.pool(stream).at_rate(rate))
+        return Granularity(**found)
+
+    def batch(
+        self,
+        texts: Sequence[str] | None = None,
+        *,
+        audio: Any = None,
+        video: Any = None,
+        sample_rate: int | None = None,
+        at: At = None,
+        trim: bool = False,
+    ) -> PrefixBatch:
+        """Recordings, and texts to learn from, as a batch of the model.
+
+        Args:
+            texts: lower-cased; None to transcribe.
+            audio: recordings from -1 to 1: ``Float[batch, samples]``, or a list of ``Float[samples]``; None
+                drops the stream.
+            video: clips ``[batch, frames, height, width]``, or a list of ``[frames, height, width]``.
+            sample_rate: of the sound; must be that of the encoder.
+            at: the granularity whose tokens the recordings must be long enough for; by default the coarsest.
+            trim: cut sound and video to the same length, if they differ by more than a token.
+
+        Raises:
+            DataError: for recordings that are too short, of different lengths, or of another sample rate, or
+                empty texts.
+        """
+        given = {name: each for name, each in (("audio", audio), ("video", video)) if each is not None}
+        for stream in given:
+            if stream not in self.streams:
+                raise DataError(f"{unknown('stream', stream, self.streams)}; leave {stream} out")
+        if not given:
+            raise DataError(f"there is nothing to transcribe; give {' or '.join(self.streams)}")
+        self._check_sample_rate(sample_rate, given)
+        items = {stream: recordings(each, stream) for stream, each in given.items()}
+        if len({len(each.lengths) for each in items.values()}) > 1:
+            counts = ", ".join(f"{len(each.lengths)} of {stream}" for stream, each in items.items())
+            raise DataError(f"each row needs one recording of each stream, but there are {counts}")
+        grain = self.model.nesting[0] if at is None else self.model.nesting.resolve(at)
+        if len(items) > 1:
+            items = self._aligned(items, grain, trim)
+        for stream, each in items.items():
+            self._check_lengths(stream, each, grain)
+        prompt = self.prompts["+".join(stream for stream in self.streams if stream in items)]
+        rows = len(next(iter(items.values())).lengths)
+        return self.model.batch(
+            [prompt] * rows,
+            None if texts is None else _learnt(texts),
+            **{stream: each._asdict() for stream, each in items.items()},
+        )
+
+    @checked(drop=Real(least=0, most=1))
+    def collate(
+        self, texts: Sequence[str], *, drop: float = 0.0, **streams: Any
+    ) -> Callable[[list[int]], PrefixBatch]:
+        """Batches of rows, for ``fit(model, model.objective(), range(len(texts)), collate=...)``.
+
+        Args:
+            texts: of all rows.
+            drop: share of the batches that lose one of their streams at random (modality dropout), so that
+                the model learns to do without.
+            streams: the recordings of all rows, see :meth:`batch`.
+        """
+        items = {stream: recordings(each, stream) for stream, each in streams.items()}
+
+        def batch(rows: list[int]) -> PrefixBatch:
+            kept = list(items)
+            if len(kept) > 1 and float(torch.rand(())) < drop:
+                del kept[int(torch.randint(len(kept), ()))]
+            chosen: dict[str, Any] = {
+                stream: Recordings(*(each[rows] for each in items[stream])) for stream in kept
+            }
+            return self.batch([texts[row] for row in rows], **chosen)
+
+        return batch
+
+    def transcribe(
+        self,
+        *,
+        audio: Any = None,
+        video: Any = None,
+        sample_rate: int | None = None,
+        at: At = None,
+        trim: bool = False,
+        **decoding: Any,
+    ) -> list[str]:
+        """The texts of recordings, at one granularity; see :meth:`batch`.
+
+        Args:
+            audio: recordings.
+            video: clips.
+            sample_rate: of the sound.
+            at: the granularity; see also :meth:`at_rates`.
+            trim: cut both streams to the same length.
+            decoding: in the place of the decoding that was saved with the model.
+        """
+        batch = self.batch(audio=audio, video=video, sample_rate=sample_rate, at=at, trim=trim)
+        ids = self.model.generate(batch.moved(next(self.model.lm.parameters()).device), at, **decoding)
+        tokenizer = self.model.template.tokenizer
+        return [tokenizer.decode(each, skip_special_tokens=True).strip() for each in ids]
+
+    def save(self, folder: str | Path, /) -> None:
+        """Write the trained parts, the prompts and the decoding as a verified folder."""
+        with write_folder(folder, _KIND, settings={"prompts": self.prompts}) as path:
+            self.model.save(path / _MODEL)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, /, encoders: Sequence[StreamEncoder], lm: nn.Module, tokenizer: Any
+    ) -> Self:
+        """What ``save`` wrote, around encoders and a language model like those it was made with.
+
+        Raises:
+            ArtifactError: if the folder is torn or altered, or its weights do not fit.
+        """
+        manifest = read_folder(folder, _KIND)
+        for module in (lm, *encoders):
+            module.requires_grad_(False)
+        by_stream = {encoder.stream: encoder for encoder in encoders}
+        model = PrefixLM.load(home_path(folder) / _MODEL, by_stream, lm, tokenizer=tokenizer)
+        return cls(model, manifest.settings["prompts"])
+
+    def _check_sample_rate(self, sample_rate: int | None, given: Mapping[str, Any]) -> None:
+        if sample_rate is None or "audio" not in given:
+            return
+        wanted = self.encoder("audio").sample_rate
+        if sample_rate != wanted:
+            raise DataError(
+                f"sound of sample_rate={sample_rate} was given, and the encoder takes {wanted} samples a "
+                "second; resample it first"
+            )
+
+    def _per_second(self, stream: str) -> int:
+        """Samples or frames of an input in a second."""
+        encoder = self.encoder(stream)
+        return int(encoder.sample_rate if stream == "audio" else encoder.per_second)
+
+    def _aligned(self, items: dict[str, Recordings], at: Granularity, trim: bool) -> dict[str, Recordings]:
+        """Sound and video of equal lengths, up to a token, or cut to that."""
+        seconds = {stream: each.lengths / self._per_second(stream) for stream, each in items.items()}
+        token = min(self.pool(s).rate(self._own(s, at)) / self.encoder(s).per_second for s in items)
+        (first, a), (second, b) = seconds.items()
+        apart = torch.nonzero((a - b).abs() > token).flatten().tolist()
+        if not apart:
+            return items
+        if not trim:
+            row = apart[0]
+            raise DataError(
+                f"row {row} has {a[row]:.2f} seconds of {first} and {b[row]:.2f} of {second}, more than one "
+                f"token ({token:g} seconds) apart; give recordings of the same moments, or trim=True to cut "
+                "both to the shorter"
+            )
+        shorter = torch.minimum(a, b)
+        return {
+            stream: cut(each, torch.round(shorter * self._per_second(stream)).long())
+            for stream, each in items.items()
+        }
+
+    def _check_lengths(self, stream: str, each: Recordings, at: Granularity) -> None:
+        rate = self.pool(stream).rate(self._own(stream, at))
+        encoder = self.encoder(stream)
+        least = rate / encoder.per_second
+        seconds = each.lengths / self._per_second(stream)
+        row = int(seconds.argmin())
+        if seconds[row] < least:
+            raise DataError(
+                f"row {row} has {seconds[row]:.2f} seconds of {stream}, too short for a token of rate "
+                f"{rate}: at least {least:g} seconds; use a smaller rate, or longer recordings"
+            )
+
+    def _own(self, stream: str, at: Granularity) -> Granularity:
+        return self.model.streams.own(stream, at)
+
+
+def recordings(given: Any, stream: str) -> Recordings:
+    """Recordings or clips as one padded tensor with the length of each.
+
+    Raises:
+        DataError: for none, or items of different shapes.
+    """
+    if isinstance(given, Recordings):
+        return given
+    items = [torch.as_tensor(np.asarray(each) if not isinstance(each, Tensor) else each) for each in given]
+    if not items or any(item.ndim == 0 for item in items):
+        raise DataError(f"{stream} must be a list of recordings, at least one, each with an axis of time")
+    if len({(tuple(item.shape[1:]), item.dtype) for item in items}) > 1:
+        raise DataError(
+            f"the items of {stream} differ in more than their length; give them one shape and type"
+        )
+    lengths = torch.tensor([len(item) for item in items])
+    return Recordings(nn.utils.rnn.pad_sequence(items, batch_first=True), lengths)
+
+
+def cut(given: Recordings, lengths: Tensor) -> Recordings:
+    """Recordings of at most these lengths, with zeros behind them."""
+    lengths = torch.minimum(lengths, given.lengths)
+    values = given.values[:, : int(lengths.max())]
+    real = torch.arange(values.shape[1]) < lengths[:, None]
+    return Recordings(values * real.reshape(*real.shape, *[1] * (values.ndim - 2)).to(values.dtype), lengths)
+
+
+def _learnt(texts: Sequence[str]) -> list[str]:
+    empty = [row for row, text in enumerate(texts) if not text.strip()]
+    if empty:
+        raise DataError(
+            f"the text of row {empty[0]} is empty, so there is nothing to learn; leave such recordings out"
+        )
+    return [text.lower() for text in texts]
