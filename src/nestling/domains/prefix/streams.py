@@ -115,7 +115,7 @@ class Streams(nn.Module):
         wanted = list(dict.fromkeys(wanted))
         found: dict[str, ByGranularity] = {}
         for name in self.names:
-            given, sizes = features[name], dict.fromkeys(self.own(name, g) for g in wanted)
+            given, sizes = features[name], list(dict.fromkeys(self.own(name, g) for g in wanted))
             found[name] = {} if given is None else self.connector(name).forward_each(given, sizes)
         return found
 
