@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from nestling.domains.speech.encoders import LipEncoder, SoundEncoder
-from nestling.domains.speech.recogniser import Recogniser, connector, recordings
+from nestling.domains.speech.recogniser import Recogniser, connector
+from nestling.domains.speech.recordings import recordings
 from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.training import TrainConfig, fit
 

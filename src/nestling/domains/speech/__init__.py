@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from nestling.domains.speech.noise import babble as babble
     from nestling.domains.speech.noise import mix as mix
     from nestling.domains.speech.pretrained import sound_encoder as sound_encoder
+    from nestling.domains.speech.recogniser import Recogniser as Recogniser
     from nestling.domains.speech.wer import WordErrors as WordErrors
     from nestling.domains.speech.wer import word_errors as word_errors
 
@@ -19,6 +20,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "LipEncoder": "encoders",
         "LogMel": "log_mel",
+        "Recogniser": "recogniser",
         "SoundEncoder": "encoders",
         "WordErrors": "wer",
         "babble": "noise",

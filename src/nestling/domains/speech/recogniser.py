@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nestling.arguments.constraints import Real, checked
 from nestling.arguments.paths import home_path
 from nestling.domains.prefix import PrefixBatch, PrefixLM
 from nestling.domains.speech.encoders import StreamEncoder
+from nestling.domains.speech.recordings import Recordings, cut, recordings
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.lora import ScaleAdapters, Strategy
@@ -67,13 +67,6 @@ def connector(
             "projection='scale' or mode='mean'"
         )
     return Connector(pool, Projector(encoder.width, out_width, **settings))
-
-
-class Recordings(NamedTuple):
-    """A batch of one stream, padded at the end: ``values`` and ``lengths`` as encoders take them."""
-
-    values: Tensor
-    lengths: Tensor
 
 
 class Recogniser:
@@ -369,33 +362,6 @@ class Recogniser:
 
     def _own(self, stream: str, at: Granularity) -> Granularity:
         return self.model.streams.own(stream, at)
-
-
-def recordings(given: Any, stream: str) -> Recordings:
-    """Recordings or clips as one padded tensor with the length of each.
-
-    Raises:
-        DataError: for none, or items of different shapes.
-    """
-    if isinstance(given, Recordings):
-        return given
-    items = [torch.as_tensor(np.asarray(each) if not isinstance(each, Tensor) else each) for each in given]
-    if not items or any(item.ndim == 0 for item in items):
-        raise DataError(f"{stream} must be a list of recordings, at least one, each with an axis of time")
-    if len({(tuple(item.shape[1:]), item.dtype) for item in items}) > 1:
-        raise DataError(
-            f"the items of {stream} differ in more than their length; give them one shape and type"
-        )
-    lengths = torch.tensor([len(item) for item in items])
-    return Recordings(nn.utils.rnn.pad_sequence(items, batch_first=True), lengths)
-
-
-def cut(given: Recordings, lengths: Tensor) -> Recordings:
-    """Recordings of at most these lengths, with zeros behind them."""
-    lengths = torch.minimum(lengths, given.lengths)
-    values = given.values[:, : int(lengths.max())]
-    real = torch.arange(values.shape[1]) < lengths[:, None]
-    return Recordings(values * real.reshape(*real.shape, *[1] * (values.ndim - 2)).to(values.dtype), lengths)
 
 
 def _learnt(texts: Sequence[str]) -> list[str]:
