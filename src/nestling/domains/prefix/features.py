@@ -49,8 +49,9 @@ class Features(nn.Module):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether no weight is trained."""
-        return not any(weight.requires_grad for weight in self.parameters())
+        """Whether there are weights, and none is trained."""
+        trained = [weight.requires_grad for weight in self.parameters()]
+        return bool(trained) and not any(trained)
 
     def train(self, mode: bool = True) -> Features:
         """Training or evaluation mode; a frozen encoder stays in evaluation mode."""

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 def weights_per_token(lm: nn.Module) -> int:
     """The weights of a language model that each token is multiplied with: all but the table of embeddings.
 
-    A table that is the output matrix too counts once.
+    A table that is the output matrix too counts once, and the vision encoder of LLaVA-like models not at all.
     """
-    table = lm.get_input_embeddings().weight  # type: ignore[operator]
-    output: Any = lm.get_output_embeddings()  # type: ignore[operator]
-    is_tied = output is not None and output.weight is table
-    return sum(weight.numel() for weight in lm.parameters()) - (0 if is_tied else table.numel())
+    model: Any = lm
+    output = model.get_output_embeddings()
+    read = {id(weight): weight for weight in model.get_decoder().parameters()}
+    del read[id(model.get_input_embeddings().weight)]
+    read |= {id(weight): weight for weight in ([] if output is None else output.parameters())}
+    return sum(weight.numel() for weight in read.values())
 
 
 @checked(tokens=Whole(0), adapters=Whole(0))

@@ -97,7 +97,8 @@ def check_length(lm: nn.Module, sequences: Sequences, more: int, at: object) -> 
     Raises:
         DataError: naming the longest.
     """
-    most = getattr(lm.config, "max_position_embeddings", None)
+    config: Any = lm.config
+    most = getattr(config.get_text_config(), "max_position_embeddings", None)
     row = int(sequences.lengths.argmax())
     length = int(sequences.lengths[row])
     if most is not None and length + more > most:

@@ -247,9 +247,9 @@ class PrefixLM(nn.Module):
     def extract(self, at: At) -> PrefixLM:
         """A copy with the granularities up to ``at``: smaller connectors, and no other adapters."""
         nesting = self.nesting.up_to(self.nesting.resolve(at))
-        encoders, connectors = self.streams.copied(nesting.full)
         scales = None if self.adapters is None else Nesting(tuple({self.adapted(g): 0 for g in nesting}))
         lm, adapters = files.copied_language(self.lm, self.adapters, scales)
+        encoders, connectors = self.streams.copied(nesting.full, self.lm, lm)
         small = PrefixLM(
             encoders,
             connectors,

@@ -163,9 +163,14 @@ class Streams(nn.Module):
             output_bytes=sum(cost.output_bytes for cost in costs),
         )
 
-    def copied(self, at: Granularity) -> tuple[dict[str, Any], dict[str, Compressor]]:
-        """Encoders, and connectors of the granularities up to ``at``, in memory of their own."""
-        encoders = {name: copy.deepcopy(self.encoder(name)) for name in self.names}
+    def copied(
+        self, at: Granularity, lm: nn.Module, made: nn.Module
+    ) -> tuple[dict[str, Any], dict[str, Compressor]]:
+        """Encoders, and connectors of the granularities up to ``at``, in memory of their own.
+
+        Encoders that are parts of the language model ``lm`` become parts of its copy ``made``.
+        """
+        encoders = {name: copy.deepcopy(self.encoder(name), {id(lm): made}) for name in self.names}
         return encoders, {name: self.connector(name).extract(self.own(name, at)) for name in self.names}
 
     def _product(self) -> Nesting:
