@@ -173,7 +173,7 @@ def pooling_and_stacking_run(study: Study, seed: int) -> Run:
     """Error rates and weights of the projectors, sound alone."""
     figures = {}
     for mode in ("mean", "stack"):
-        method: Method = sound(mode)  # type: ignore[arg-type]
+        method: Method = sound(mode)
         connector = study.recogniser(method).model.streams.connector("audio")
         for (rate,), errors in study.rates_of(method, seed).items():
             figures[f"{mode} at {rate}"] = errors
@@ -186,7 +186,7 @@ def pooling_and_stacking_run(study: Study, seed: int) -> Run:
 @CHECKS.claim("MTSK-8", "A projector for each rate beside one for all (ablation, no promise)", _ON)
 def one_projector_or_several(study: Study, seed: int) -> Run:
     """Error rates by pair, SS."""
-    figures = {}
+    figures: dict[str, float] = {}
     for name, method in (("a projector a rate", nested()), ("one projector", nested(one_projector=True))):
         found = study.rates_of(method, seed)
         figures |= {f"{name} at {pair}": found[pair] for pair in PAIRS}
@@ -233,11 +233,11 @@ def _largest_error(strategy: Strategy, checkpointing: bool, seed: int) -> float:
         theirs = _explicit_loss(plain, expected, adapters.names(g), ids)
         theirs.backward()  # type: ignore[no-untyped-call]
         worst = max(worst, abs(float(loss.detach() / theirs.detach()) - 1))
-    found = dict(zip(expected, adapters.parameters(), strict=True))
-    for name, weight in expected.items():
-        assert weight.grad is not None
-        given = torch.zeros_like(weight) if found[name].grad is None else found[name].grad
-        worst = max(worst, float((given - weight.grad).abs().max() / weight.grad.abs().max()))
+    for weight, given in zip(expected.values(), adapters.parameters(), strict=True):
+        wanted, gradient = weight.grad, given.grad
+        assert wanted is not None
+        assert gradient is not None
+        worst = max(worst, float((gradient - wanted).abs().max() / wanted.abs().max()))
     return worst
 
 
@@ -259,7 +259,7 @@ def run(tour: Tour) -> tuple[list[Claim], dict[str, object]]:
     """Measure the wanted claims; also the learning rates that were picked."""
     path = None if tour.folder is None else tour.folder / "llama-mtsk.interrupted.json"
     notes = ResumableValues(path, {"tour": "llama-mtsk", "quick": tour.quick, **versions()})
-    study = Study(tour, notes, {True: nested(), False: separate(PAIRS[0])})
+    study = Study(tour, notes, {True: sound(), False: sound_pooled_at_test_time()})
     measured = measure_checks(tour.checks(CHECKS), {"grid": study}, tour.seeds)
     notes.remove()
     study.speech.forget()

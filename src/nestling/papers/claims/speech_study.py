@@ -30,7 +30,8 @@ Rates = tuple[int, ...]
 Errors = dict[str, dict[Rates, WordErrors]]
 """Word errors by condition and rates, such as ``"clean"`` and ``(4, 2)``."""
 
-_LEARNING_RATES = (5e-3, 1e-2, 2e-2)
+_LEARNING_RATES = (2e-3, 4e-3, 8e-3)
+_STEPS, _BATCH = 500, 8
 _NO_PROMPT = {"audio": "", "video": "", "audio+video": ""}
 _DECODING = {"max_new_tokens": 28}
 
@@ -188,7 +189,7 @@ class Study:
         variants = {stream: self.speech.variants(stream) for stream in method.rates}
 
         def batch(rows: list[int]) -> Any:
-            chosen = {
+            chosen: dict[str, Any] = {
                 stream: each[torch.randint(len(each), (len(rows),)), torch.tensor(rows)]
                 for stream, each in variants.items()
             }
@@ -207,9 +208,10 @@ class Study:
         self, model: Recogniser, method: Method, part: str, condition: str
     ) -> dict[Rates, WordErrors]:
         """Word errors at each combination of rates, also those that were not trained."""
-        batch = model.batch(
-            **{stream: self.speech.vectors(part, stream, condition) for stream in method.rates}  # type: ignore[arg-type]
-        )
+        vectors: dict[str, Any] = {
+            stream: self.speech.vectors(part, stream, condition) for stream in method.rates
+        }
+        batch = model.batch(**vectors)
         found = {}
         for rates in product(*method.rates.values()):
             at = model.sizes(**dict(zip(method.rates, rates, strict=True)))
