@@ -11,10 +11,12 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from nestling.domains.prefix import PrefixLM
 from nestling.domains.speech.encoders import LipEncoder, SoundEncoder
 from nestling.domains.speech.recogniser import Recogniser, connector
 from nestling.domains.speech.recordings import recordings
 from nestling.errors import ConfigError, DataError, GranularityError
+from nestling.testing import check_elastic
 from nestling.training import TrainConfig, fit
 
 WORDS = ["<unk>", "<s>", "</s>", "bin", "blue", "now", "red", "set", "speech", "to", "text", "transcribe"]
@@ -189,3 +191,16 @@ def test_both_ways_of_compression_run_at_every_rate(mode: Any) -> None:
         assert torch.isfinite(model.model.loss(model.batch(["now"], audio=sound(1.0)), g))
     widths = {g: model.pool("audio").out_width(g) for g in model.model.nesting}
     assert list(widths.values()) == ([8, 8] if mode == "mean" else [16 * 8, 4 * 8])
+
+
+def test_the_model_of_both_streams_obeys_the_laws() -> None:
+    model = recogniser(strategy="mss").model
+    for weight in model.adapters.parameters():
+        weight.data.normal_(std=0.1, generator=torch.Generator().manual_seed(4))
+    batch = Recogniser(model).batch(audio=sound(0.4, 0.8), video=mouths(0.4, 0.8))
+
+    def load(folder: Path) -> PrefixLM:
+        made = encoders()
+        return PrefixLM.load(folder, {each.stream: each for each in made}, llama(), tokenizer=tokenizer())
+
+    check_elastic(model, batch, load=load, tolerance=1e-4)
