@@ -230,11 +230,11 @@ def _largest_error(strategy: Strategy, checkpointing: bool, seed: int) -> float:
         with adapters.at(g):
             loss = model(input_ids=ids, labels=ids).loss
             loss.backward()
-        theirs = _explicit_loss(plain, expected, adapters.names(g), ids)
-        theirs.backward()  # type: ignore[no-untyped-call]
-        worst = max(worst, abs(float(loss.detach() / theirs.detach()) - 1))
-    for weight, given in zip(expected.values(), adapters.parameters(), strict=True):
-        wanted, gradient = weight.grad, given.grad
+        explicit = _explicit_loss(plain, expected, adapters.names(g), ids)
+        explicit.backward()  # type: ignore[no-untyped-call]
+        worst = max(worst, abs(float(loss.detach() / explicit.detach()) - 1))
+    for theirs, ours in zip(expected.values(), adapters.parameters(), strict=True):
+        wanted, gradient = theirs.grad, ours.grad
         assert wanted is not None
         assert gradient is not None
         worst = max(worst, float((gradient - wanted).abs().max() / wanted.abs().max()))
