@@ -33,7 +33,6 @@ Errors = dict[str, dict[Rates, WordErrors]]
 _LEARNING_RATES = (2e-3, 4e-3, 8e-3)
 _STEPS, _BATCH = 500, 8
 _NO_PROMPT = {"audio": "", "video": "", "audio+video": ""}
-_DECODING = {"max_new_tokens": 28}
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class Study:
                 hidden=256,
                 nesting=Nesting.grid(**sizes),
                 prompts=_NO_PROMPT,
-                decoding=_DECODING,
+                decoding={"max_new_tokens": 4 if self.quick else 28},
                 seed=seed,
             )
 
