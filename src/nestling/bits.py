@@ -40,6 +40,7 @@ _ENTRIES_AT_A_TIME = 1 << 22
 _OF_UNIT_LENGTH = 2e-3  # a vector of half precision is no further from length 1
 _IN_WORDS = {int: "a whole number", str: "text"}
 
+_ROWS_AT_A_TIME = 1024
 # In standard deviations. The cells of 4 bits are equal from -_INNER to _INNER, the first and the last open.
 # Finer bits divide each cell evenly, the open ones as if they ended at _OUTER. For normally distributed
 # entries the mean squared error is 0, 8, 9 and 33 % above that of the best code (Lloyd-Max) of 1, 2, 3 and 4
@@ -164,8 +165,10 @@ class BitCode:
             raise DataError(f"a code is calibrated on a matrix of one vector per row, not on shape {x.shape}")
         if x.dtype.kind not in "fiu":
             raise DataError(f"a code is calibrated on real numbers, not {x.dtype}; convert them to float32")
-        x = x[:: -(-len(x) // MOST_ROWS)].astype(np.float64)
-        if not np.isfinite(x).all():
+        x = x[:: -(-len(x) // MOST_ROWS)]
+        parts = [x[rows] for rows in blocks(len(x), _ROWS_AT_A_TIME)]
+        mean = np.sum([part.sum(axis=0, dtype=np.float64) for part in parts], axis=0) / len(x)
+        if not np.isfinite(mean).all():
             raise DataError("the sample of a calibration holds NaN or infinity; remove or repair those rows")
         if len(x) < FEWEST_ROWS:
             warnings.warn(
@@ -174,10 +177,13 @@ class BitCode:
                 CalibrationWarning,
                 stacklevel=2,
             )
-        spread = np.where(np.ptp(x, axis=0) > 0, x.std(axis=0), 0)
+        apart = (part - mean for part in parts)  # block by block, as float64 of all takes long to write
+        variance = np.sum([np.einsum("ij,ij->j", each, each) for each in apart], axis=0) / len(x)
+        spread = np.where((x == x[0]).all(axis=0), 0, np.sqrt(variance))
         if after is None:
-            after = "l2" if np.allclose(np.linalg.norm(x, axis=1), 1, atol=_OF_UNIT_LENGTH) else "none"
-        arrays = x.mean(axis=0).astype(np.float32), spread.astype(np.float32)
+            lengths = np.sqrt(np.concatenate([np.einsum("ij,ij->i", part, part) for part in parts]))
+            after = "l2" if np.allclose(lengths, 1, atol=_OF_UNIT_LENGTH) else "none"
+        arrays = mean.astype(np.float32), spread.astype(np.float32)
         return cls(*arrays, x.shape[1], len(x), encoder, before, after)
 
     @property
@@ -204,8 +210,13 @@ class BitCode:
         inverse = np.divide(1 / _WIDTH, self.spread, out=np.zeros_like(self.spread), where=self.spread > 0)
         return layout.Cells(self.centre, inverse, _CELLS / 2, _CELLS - 1, 1 / _STRETCH, _PARTS)
 
-    def decode(self, codes: Codes, bits: int = MOST_BITS) -> Floats:
+    def decode(self, codes: Codes, bits: int = MOST_BITS, *, out: Floats | None = None) -> Floats:
         """The values ``Float32[n, m]`` of the leading ``bits`` of 8-bit codes ``UInt8[n, m]``.
+
+        Args:
+            codes: of whole rows or of their leading entries.
+            bits: 1, 2, 3, 4 or 8.
+            out: ``Float32[n, m]``, contiguous, where the values go; new memory by default.
 
         Raises:
             DataError: for codes of more entries than the calibration had.
@@ -215,7 +226,7 @@ class BitCode:
         if dim > self.dim:
             raise DataError(f"the code holds {self.dim} entries, and {dim} are given; cut the codes first")
         rows, arrays = codes.reshape(-1, dim), (self.spread[:dim], self.centre[:dim])
-        return planes.decode(rows, cell_values(bits), *arrays).reshape(codes.shape)
+        return planes.decode(rows, cell_values(bits), *arrays, out).reshape(codes.shape)
 
     def rounded(self, x: Array, bits: int) -> Array:
         """Vectors as codes of ``bits`` bits hold them; the gradient of a tensor passes straight through."""

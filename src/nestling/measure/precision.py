@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.axes import CODE_BITS, FLOAT_BITS, read_bits
-from nestling.bits import MOST_ROWS, BitCode, Codes
+from nestling.bits import MOST_BITS, MOST_ROWS, BitCode, Codes, Floats
 from nestling.cut import RAW, CutRule, cut
 from nestling.errors import CalibrationWarning, ConfigError
 from nestling.granularity import Nesting
+from nestling.kernels import prefixes
 from nestling.kernels.planes.layout import stride_of
 from nestling.measure.tasks.tasks import Task, is_relative
+from nestling.search.certified.held import Grid, Precision, nearest_held
+from nestling.search.exact.neighbours import Neighbours, nearest_each
 
 Matrix = NDArray[np.floating[Any]]
 Bits: TypeAlias = int | Iterable[int] | str | None
@@ -85,6 +88,11 @@ class Encoded:
     stored: Collection[str]
     coded: Collection[str]
 
+    @property
+    def width(self) -> int:
+        """Entries of a vector."""
+        return int(next(iter(self.matrices.values())).shape[1])
+
     def at(self, bits: int) -> dict[str, Matrix]:
         """The vectors as they are held at a precision, after what the rule does before a cut."""
         held: dict[int, Matrix] = {}
@@ -97,11 +105,62 @@ class Encoded:
             for name, x in self.matrices.items()
         }
 
+    def nearest(
+        self, queries: str, stored: str, dims: Mapping[int, Sequence[int]], k: int
+    ) -> dict[int, list[Neighbours]] | None:
+        """The nearest stored vectors of each query, by bits at some sizes; exact.
+
+        All precisions are searched by products of small integers, which are shared by those that are near to
+        each other. None where there are no codes, or no compiled kernels for them.
+
+        Args:
+            queries: the name of an input.
+            stored: the name of a coded input.
+            dims: increasing sizes of each precision.
+            k: how many.
+        """
+        if not prefixes.available() or not any(bits in CODE_BITS for bits in dims):
+            return None
+        is_single = self._prepared[stored].dtype == np.float32
+        fine = [bits for bits in dims if bits == MOST_BITS or (bits > MOST_BITS and is_single)]
+        coarse = sorted((bits for bits in dims if bits < MOST_BITS), reverse=True)
+        together = [fine] if queries not in self.coded else [[bits] for bits in fine]
+        sizes = sorted(set().union(*dims.values()))
+        found: dict[int, dict[int, Neighbours]] = {}
+        rule = self.rule.again.without_code
+        # Used again, as new memory takes long to clear.
+        room = np.empty(self.matrices[stored].shape, np.float32)
+        # What one precision finds is near the best of the next. The first has no hint, so it has few bits.
+        for group in filter(None, [coarse[:1], *together, *([bits] for bits in coarse[1:])]):
+            bits = min(group[0], MOST_BITS)
+            each = nearest_held(
+                self.at(group[0])[queries] if queries in self.coded else self._prepared[queries],
+                Grid.of(self._code, self._codes[id(self.matrices[stored])], bits),
+                [self._precision(stored, bits, room) for bits in group],
+                sizes,
+                k,
+                rule=rule,
+                likely=next(reversed(found.values()), None),
+            )
+            found |= dict(zip(group, each, strict=True))
+        for bits in set(dims).difference(found):
+            at = self.at(bits)
+            found[bits] = nearest_each(at[queries], at[stored], sizes, k, rule=rule)
+        return {bits: [found[bits][dim] for dim in wanted] for bits, wanted in dims.items()}
+
+    def _precision(self, name: str, bits: int, room: Floats) -> Precision:
+        if bits in CODE_BITS:
+            return Precision(self._code.decode(self._codes[id(self.matrices[name])], bits, out=room))
+        held = self._held(name, bits)
+        if self.rule.after == "none":
+            return Precision(held)
+        return Precision(held, np.sqrt(np.einsum("ij,ij->i", held, held, dtype=np.float64)))
+
     def _held(self, name: str, bits: int) -> Matrix:
         if bits in CODE_BITS:
             return self._code.decode(self._codes[id(self.matrices[name])], bits)
         x = self._prepared[name]
-        return x if bits == 32 else cut(self._whole(x), x.shape[1], RAW, bits=bits)
+        return x if bits == 32 else cut(self._whole(name), x.shape[1], RAW, bits=bits)
 
     @cached_property
     def _prepared(self) -> dict[str, Matrix]:
@@ -112,22 +171,33 @@ class Encoded:
 
     @cached_property
     def _codes(self) -> dict[int, Codes]:
-        different = {id(self.matrices[name]): self._prepared[name] for name in self.coded}
-        return {key: self._code.encode(self._whole(x)) for key, x in different.items()}
+        different = {id(self.matrices[name]): name for name in self.coded}
+        return {key: self._code.encode(self._whole(name)) for key, name in different.items()}
 
     @cached_property
     def _code(self) -> BitCode:
-        width = next(iter(self.matrices.values())).shape[1]
-        if self.rule.code is not None and self.rule.code.full == width:
+        if self.rule.code is not None and self.rule.code.full == self.width:
             return self.rule.code
-        some = [x[:: -(-len(x) // MOST_ROWS)] for x in (self._prepared[name] for name in self.stored)]
+        samples = []
+        for name in self.stored:
+            step = -(-len(self.matrices[name]) // MOST_ROWS)
+            samples.append(self._whole(name) if step == 1 else self._unit(self._prepared[name][::step]))
         with warnings.catch_warnings():
             # A small sample says little of other vectors, but these are all that will be encoded.
             warnings.simplefilter("ignore", CalibrationWarning)
-            return BitCode.calibrate(self._whole(np.concatenate(some)))
+            return BitCode.calibrate(samples[0] if len(samples) == 1 else np.concatenate(samples))
 
-    def _whole(self, x: Matrix) -> Matrix:
-        """Vectors as a code is made of them."""
+    def _whole(self, name: str) -> Matrix:
+        """Vectors of an input as a code is made of them; kept, as calibrating and encoding ask for them."""
+        if name not in self._units:
+            self._units[name] = self._unit(self._prepared[name])
+        return self._units[name]
+
+    @cached_property
+    def _units(self) -> dict[str, Matrix]:
+        return {}
+
+    def _unit(self, x: Matrix) -> Matrix:
         return cut(_single(x), x.shape[1], self.rule.again.without_code)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, Self
@@ -17,7 +17,7 @@ from nestling.granularity import AnyNesting, Granularity, Nesting
 from nestling.measure.encode import encode_one
 from nestling.measure.precision import Bits, Encoded, bytes_of, with_precisions
 from nestling.measure.tasks.scores import Floats, Scores
-from nestling.measure.tasks.tasks import ComparesWithFull, Task, check_is_task, stored_inputs
+from nestling.measure.tasks.tasks import ComparesWithFull, RanksStored, Task, check_is_task, stored_inputs
 from nestling.process.progress import watched
 from nestling.process.timing import median_ms
 
@@ -141,23 +141,34 @@ class SweepPlan:
         if self.task.needs == "answers":
             answers = {name: np.stack(each) for name, each in codes.items()}
             return self.task.score(answers, range(len(self.nesting)), self.rule)
-        groups: dict[tuple[Granularity | None, int], list[Granularity]] = defaultdict(list)
-        for source in dict.fromkeys(self.sources.values()):
-            for granularity in (g for g in self.nesting if self.sources[g] == source):
-                groups[source, self._rounded_to(granularity)].append(granularity)
-        rule = replace(self.rule.again, code=None)
+        groups: dict[Granularity | None, dict[int, list[Granularity]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        for granularity in self.nesting:
+            groups[self.sources[granularity]][self._rounded_to(granularity)].append(granularity)
         task, parts, measured = self._against_full(codes), [], []
-        encoded: tuple[Granularity | None, Encoded] | None = None
-        for (source, bits), group in watched(groups.items(), "scoring", "precisions"):
-            if encoded is None or encoded[0] != source:
-                encoded = source, self._encoded(codes, source)
-            matrices = encoded[1].at(bits)
-            width = next(iter(matrices.values())).shape[1]
-            dims = {g: g.get("dim", width) for g in group}
-            in_order = sorted(group, key=dims.__getitem__)
-            parts.append(task.score(matrices, [dims[g] for g in in_order], rule))
-            measured += in_order
+        for source, each in watched(groups.items(), "scoring", "sources"):
+            encoded = self._encoded(codes, source)
+            dims = {g: g.get("dim", encoded.width) for group in each.values() for g in group}
+            in_order = {bits: sorted(group, key=dims.__getitem__) for bits, group in each.items()}
+            wanted = {bits: [dims[g] for g in group] for bits, group in in_order.items()}
+            for bits, scores in self._scored(task, encoded, wanted):
+                parts.append(scores)
+                measured += in_order[bits]
         return _Joined(parts, [measured.index(g) for g in self.nesting])
+
+    def _scored(
+        self, task: Task, encoded: Encoded, dims: Mapping[int, Sequence[int]]
+    ) -> Iterator[tuple[int, Scores]]:
+        """The scores at the sizes of each precision."""
+        if isinstance(task, RanksStored):
+            found = encoded.nearest(*task.searched, dims, task.k)
+            if found is not None:
+                yield from ((bits, task.judge([each.indices for each in found[bits]])) for bits in dims)
+                return
+        rule = replace(self.rule.again, code=None)
+        for bits, sizes in watched(dims.items(), "scoring", "precisions"):
+            yield bits, task.score(encoded.at(bits), sizes, rule)
 
     def _encoded(self, codes: Mapping[str, list[NDArray[Any]]], source: Granularity | None) -> Encoded:
         """The vectors of one source; a known code is that of the full output."""

@@ -174,6 +174,7 @@ const Level kAvx2 = {
     refine,
     unpack,
     product,
+    nullptr,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
     estimates,

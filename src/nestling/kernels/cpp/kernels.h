@@ -69,6 +69,24 @@ constexpr int64_t kWide = 6, kSet = 4;  // blocks and queries of which a product
 // <query, code> of rows of a tile: [queries of the set][rows]; `blocks` is a multiple of kWide.
 using ProductFunction = void (*)(const uint8_t* tile, int64_t blocks, int64_t quads, const int8_t* set, int32_t* sums);
 inline int64_t block_bytes(int64_t quads) { return 64 * (quads + 1); }
+// A score at a prefix is at most (step * <query, levels> + offset + length * doubts of the row) / length of the row.
+struct Limits {
+    float step, offset, length, threshold;
+};
+// kWide blocks of a tile, whose settings are all prefixes for each of some kinds of rows.
+struct PrefixTile {
+    const uint8_t* codes;
+    const int64_t* edges;  // in quads, of each size
+    const int64_t* sharp;  // of each kind: whether doubts are left out, as offsets have them
+    int64_t sizes, kinds, quads;
+    const float *lengths, *doubts;  // of the rows, by setting: kind * sizes + size
+    int64_t stride;                 // from setting to setting
+};
+struct Hit {
+    int32_t limits, row, sum;  // which of the limits; counted from the first row of the tile; <query, levels>
+};
+// Rows that may reach the thresholds of a set of queries; limits are [query][setting]. Returns how many hits.
+using PrefixFunction = int64_t (*)(const PrefixTile& tile, const int8_t* set, const Limits* limits, Hit* hits);
 // Both halves of the codes of a block, of which the last rows may be missing.
 struct Halves {
     const uint8_t *coarse, *fine;
@@ -104,6 +122,7 @@ struct Level {
     RefineFunction refine;
     UnpackFunction unpack;
     ProductFunction product;
+    PrefixFunction prefixes;  // or null
     ScoreFunction dot[3];  // by Type, summed in double precision
     ScoreFunction distance[3];  // squared
     // Estimates, unless they lie below a threshold, of some rows or of the first `count` if `rows` is null.

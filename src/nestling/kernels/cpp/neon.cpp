@@ -196,6 +196,7 @@ const Level kNeon = {
     refine,
     unpack_registers,
     product,
+    nullptr,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
     estimates,

@@ -113,6 +113,7 @@ const Level kPlain = {
     refine,
     unpack,
     product,
+    nullptr,
     {score<float, false>, score<uint16_t, false>, score<int8_t, false>},
     {score<float, true>, score<uint16_t, true>, score<int8_t, true>},
     estimates,

@@ -96,9 +96,11 @@ def encode(level: str, x: NDArray[np.float32], cells: Cells) -> Bytes:
     return codes
 
 
-def decode(level: str, codes: Bytes, values: Floats, spread: Floats, centre: Floats) -> Floats:
+def decode(
+    level: str, codes: Bytes, values: Floats, spread: Floats, centre: Floats, out: Floats | None = None
+) -> Floats:
     codes = _side_by_side(codes)
-    found = np.empty(codes.shape, np.float32)
+    found = np.empty(codes.shape, np.float32) if out is None else out
     shift = MOST_BITS + 1 - len(values).bit_length()
     described = _CellValues(*map(address, (values, spread, centre)), codes.shape[1], shift)
     _functions().nestling_decode(

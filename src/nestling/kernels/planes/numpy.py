@@ -35,7 +35,7 @@ def encode(x: NDArray[np.float32], cells: Cells) -> Bytes:
     return np.asarray(np.clip(place * np.float32(cells.parts), 0, 255), np.uint8)
 
 
-def decode(codes: Bytes, values: Floats, spread: Floats, centre: Floats) -> Floats:
+def decode(codes: Bytes, values: Floats, spread: Floats, centre: Floats, out: Floats | None = None) -> Floats:
     """The values ``Float32[n, dim]`` of 8-bit codes ``UInt8[n, dim]`` by their leading bits.
 
     Args:
@@ -43,8 +43,10 @@ def decode(codes: Bytes, values: Floats, spread: Floats, centre: Floats) -> Floa
         values: ``Float32[2**bits]``, of cells.
         spread: ``Float32[dim]``.
         centre: ``Float32[dim]``.
+        out: ``Float32[n, dim]``, contiguous, where the values go; new memory by default.
     """
-    found: Floats = values[codes >> np.uint8(MOST_BITS + 1 - len(values).bit_length())]
+    levels = codes >> np.uint8(MOST_BITS + 1 - len(values).bit_length())
+    found: Floats = np.take(values, levels, out=out, mode="clip")
     found *= spread
     found += centre
     return found

@@ -87,6 +87,7 @@ class Retrieval:
     name = "retrieval"
     needs = "vectors"
     stored = ("documents",)
+    searched = ("queries", "documents")
 
     def __post_init__(self) -> None:
         if not hasattr(self.qrels, "grades"):
@@ -200,7 +201,11 @@ class Retrieval:
     def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> MeanScores:
         """Every measure of every query at every size, from one pass over the coordinates."""
         found = nearest_each(encoded["queries"], encoded["documents"], dims, self.k, rule=rule)
-        return MeanScores([self._judge(each.indices) for each in found.values()], self.metrics)
+        return self.judge([each.indices for each in found.values()])
+
+    def judge(self, found: Sequence[NDArray[np.int64]]) -> MeanScores:
+        """Every measure of every query, from the documents ``Int[queries, k]`` found at each size."""
+        return MeanScores([self._judge(indices) for indices in found], self.metrics)
 
     def _judge(self, indices: NDArray[np.int64]) -> Floats:
         grades = self.qrels.grades(indices)

@@ -98,6 +98,25 @@ class ComparesWithFull(Task, Protocol):
         ...
 
 
+@runtime_checkable
+class RanksStored(Task, Protocol):
+    """A task that is scored by the nearest stored inputs of each query, by inner products after the rule.
+
+    A sweep over ``bits`` finds those faster than by one search a precision.
+
+    Attributes:
+        k: how many are found.
+        searched: the names of the queries and of the stored inputs.
+    """
+
+    k: int
+    searched: tuple[str, str]
+
+    def judge(self, found: Sequence[NDArray[np.int64]]) -> Scores:
+        """Quality at every size, from the rows ``Int[queries, k]`` that were found, best first."""
+        ...
+
+
 def stored_inputs(task: Task) -> tuple[str, ...]:
     """The inputs whose vectors are stored, such as documents; the others, such as queries, stay floats."""
     return tuple(getattr(task, "stored", task.inputs))
