@@ -124,6 +124,10 @@ def _curve_of_model(model: str, nesting: Nesting | None, flags: TaskFlags, **how
     if nesting is not None and set(nesting.axes) - set(OF_ONE_EMBEDDING):
         of_layers = nesting.without("bits")
     how |= {"seed": flags.seed, "source": flags.source}
+    if of_layers is not None and "tokens" in of_layers.axes:
+        from nestling.encoders.text.late_interaction import TokenEncoder  # torch
+
+        return measure(TokenEncoder.open(model, of_layers), task, nesting, **how)
     return measure(open_encoder(model, of_layers), task, nesting, **how)
 
 

@@ -14,9 +14,10 @@ from nestling.arguments.arrays import as_array
 from nestling.errors import DataError
 from nestling.granularity import Granularity
 from nestling.measure.curve.provenance import remember
-from nestling.measure.tasks.tasks import Task
+from nestling.measure.tasks.tasks import Task, stored_inputs
 from nestling.process.blocks import blocks
 from nestling.process.progress import watched
+from nestling.vectors.token_vectors import TokenVectors
 
 AnyTask = TypeVar("AnyTask", bound=Task)
 
@@ -47,16 +48,24 @@ def encode_inputs(
     Raises:
         DataError: for inputs that are empty, or codes that are not one row per input.
     """
-    found: dict[int, list[NDArray[Any]]] = {}
+    stored = stored_inputs(task)
+    encoders = {name: thing if name in stored else encoder_of_queries(thing) for name in task.inputs}
+    keys = {name: (id(x), id(encoders[name])) for name, x in task.inputs.items()}
+    found: dict[tuple[int, int], list[NDArray[Any]]] = {}
     for name, x in task.inputs.items():
         if not len(x):
             raise DataError(f"there are no {name} to encode; give at least one")
-        if id(x) not in found:
-            found[id(x)] = _encode(thing, x, granularities, batch_size)
-            for codes in found[id(x)]:
+        if keys[name] not in found:
+            found[keys[name]] = _encode(encoders[name], x, granularities, batch_size)
+            for codes in found[keys[name]]:
                 if len(codes) != len(x):
                     raise DataError(f"{len(x)} {name} were encoded as {len(codes)} rows; give one row each")
-    return {name: found[id(x)] for name, x in task.inputs.items()}
+    return {name: found[key] for name, key in keys.items()}
+
+
+def encoder_of_queries(thing: Any) -> Any:
+    """The encoder of inputs that are not stored: ``thing.queries``, or ``thing`` itself."""
+    return getattr(thing, "queries", thing)
 
 
 def encode_one(thing: Any, x: Any, granularity: Granularity | None) -> Callable[[], object]:
@@ -92,7 +101,9 @@ def _at(granularity: Granularity | None) -> dict[str, Granularity]:
     return {} if granularity is None else {"at": granularity}
 
 
-def _matrix(answer: Any) -> NDArray[Any]:
+def _matrix(answer: Any) -> Any:
+    if isinstance(answer, TokenVectors):
+        return answer
     matrix = as_array(answer, "codes")
     if matrix.ndim != 2:
         raise DataError(f"codes must be a matrix of one row per input, not of shape {matrix.shape}")

@@ -21,6 +21,7 @@ from nestling.kernels.planes.layout import stride_of
 from nestling.measure.tasks.tasks import Task, is_relative
 from nestling.search.certified.held import Grid, Precision, nearest_held
 from nestling.search.exact.neighbours import Neighbours, nearest_each
+from nestling.vectors.token_vectors import TokenVectors, grouped_as, rows_of
 
 Matrix = NDArray[np.floating[Any]]
 Bits: TypeAlias = int | Iterable[int] | str | None
@@ -77,13 +78,13 @@ class Encoded:
     """One encoding of a task's inputs, of which some are held in codes.
 
     Args:
-        matrices: ``Float[n, dim]`` by input, whole vectors before the rule.
+        given: ``Float[n, dim]``, or vectors of tokens, by input: whole vectors before the rule.
         rule: steps around a cut, with a code if one is known.
         stored: the inputs that a code is calibrated on, unless one is known.
         coded: the inputs that are held in codes.
     """
 
-    matrices: Mapping[str, Matrix]
+    given: Mapping[str, Matrix | TokenVectors]
     rule: CutRule
     stored: Collection[str]
     coded: Collection[str]
@@ -93,7 +94,7 @@ class Encoded:
         """Entries of a vector."""
         return int(next(iter(self.matrices.values())).shape[1])
 
-    def at(self, bits: int) -> dict[str, Matrix]:
+    def at(self, bits: int) -> dict[str, Any]:
         """The vectors as they are held at a precision, after what the rule does before a cut."""
         held: dict[int, Matrix] = {}
         for name in self.coded:
@@ -101,9 +102,14 @@ class Encoded:
             if key not in held:
                 held[key] = self._held(name, bits)
         return {
-            name: held[id(x)] if name in self.coded else self._prepared[name]
-            for name, x in self.matrices.items()
+            name: grouped_as(x, held[id(self.matrices[name])] if name in self.coded else self._prepared[name])
+            for name, x in self.given.items()
         }
+
+    @cached_property
+    def matrices(self) -> dict[str, Matrix]:
+        """All vectors of each input, ``Float[n, dim]``."""
+        return {name: rows_of(x) for name, x in self.given.items()}
 
     def nearest(
         self, queries: str, stored: str, dims: Mapping[int, Sequence[int]], k: int
@@ -111,7 +117,7 @@ class Encoded:
         """The nearest stored vectors of each query, by bits at some sizes; exact.
 
         All precisions are searched by products of small integers, which are shared by those that are near to
-        each other. None where there are no codes, or no compiled kernels for them.
+        each other. None where there are no codes, several vectors an item, or no compiled kernels for them.
 
         Args:
             queries: the name of an input.
@@ -119,6 +125,8 @@ class Encoded:
             dims: increasing sizes of each precision.
             k: how many.
         """
+        if isinstance(self.given[stored], TokenVectors):
+            return None
         if not prefixes.available() or not any(bits in CODE_BITS for bits in dims):
             return None
         is_single = self._prepared[stored].dtype == np.float32

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from nestling.cut import CutRule
 from nestling.errors import ConfigError
 from nestling.granularity import AnyNesting, Granularity, Nesting
-from nestling.measure.encode import encode_one
+from nestling.measure.encode import encode_one, encoder_of_queries
 from nestling.measure.precision import Bits, Encoded, bytes_of, with_precisions
 from nestling.measure.tasks.scores import Floats, Scores
 from nestling.measure.tasks.tasks import ComparesWithFull, RanksStored, Task, check_is_task, stored_inputs
 from nestling.process.progress import watched
 from nestling.process.timing import median_ms
+from nestling.vectors.token_vectors import TokenVectors
 
 _TIMINGS = 15
 
@@ -206,10 +207,11 @@ class SweepPlan:
             latency_ms = median_ms(repeat(use, _TIMINGS))
         bits = self._rounded_to(granularity)
         if used is None or not hasattr(self.thing, "cost"):
-            return Costs(bytes_of(bits, dim, 4 * dim), None, latency_ms, None)
+            return Costs(_bytes(first, self.stored, dim, bits, 4 * dim), None, latency_ms, None)
         cost = self.thing.cost(used)
         in_floats = cost.output_bytes * dim // used.get("dim", dim)
-        return Costs(bytes_of(bits, dim, in_floats), cost.flops, latency_ms, cost.size_bytes or None)
+        vector_bytes = _bytes(first, self.stored, dim, bits, in_floats)
+        return Costs(vector_bytes, cost.flops, latency_ms, cost.size_bytes or None)
 
     def _used(self, granularity: Granularity) -> Granularity | None:
         """The smallest granularity of the model that covers the one measured."""
@@ -221,7 +223,8 @@ class SweepPlan:
     def _one_use(
         self, used: Granularity | None, vectors: Mapping[str, NDArray[Any]], dim: int
     ) -> Callable[[], object]:
-        encode = encode_one(self.thing, next(iter(self.task.inputs.values())), used)
+        name, x = next(iter(self.task.inputs.items()))
+        encode = encode_one(self.thing if name in self.stored else encoder_of_queries(self.thing), x, used)
         answer = getattr(self.task, "answer_one", None)
 
         def use() -> None:
@@ -230,3 +233,13 @@ class SweepPlan:
                 answer(vectors, dim, self.rule)
 
         return use
+
+
+def _bytes(
+    vectors: Mapping[str, NDArray[Any]], stored: Sequence[str], dim: int, bits: int, in_floats: int
+) -> int:
+    """Bytes of one stored item: the mean over those measured, if items have several vectors."""
+    first: Any = vectors[stored[0]]
+    if isinstance(first, TokenVectors):
+        return round(float(first.counts.mean()) * bytes_of(bits, dim, 4 * dim))
+    return bytes_of(bits, dim, in_floats)

@@ -18,6 +18,8 @@ from nestling.measure.tasks import metrics as of
 from nestling.measure.tasks.qrels import Floats, Judgements, Labels, Qrels
 from nestling.measure.tasks.scores import MeanScores
 from nestling.search.exact.neighbours import nearest, nearest_each
+from nestling.search.max_sim import nearest_by_max_sim
+from nestling.vectors.token_vectors import TokenVectors
 
 MEASURES: dict[str, Callable[[Floats, Judgements], Floats]] = {
     "ndcg": lambda found, judged: of.ndcg(found, judged.ideal(found.shape[1])),
@@ -38,6 +40,8 @@ MEASURES: dict[str, Callable[[Floats, Judgements], Floats]] = {
 @checked(k=Whole(1))
 class Retrieval:
     """Exact search of documents by queries, judged by qrels.
+
+    Documents of several vectors each (late interaction) are scored by MaxSim.
 
     Args:
         queries: whatever is to be encoded: texts, vectors, row numbers.
@@ -200,7 +204,11 @@ class Retrieval:
 
     def score(self, encoded: Mapping[str, NDArray[Any]], dims: Sequence[int], rule: CutRule) -> MeanScores:
         """Every measure of every query at every size, from one pass over the coordinates."""
-        found = nearest_each(encoded["queries"], encoded["documents"], dims, self.k, rule=rule)
+        queries, documents = _pair(encoded)
+        if isinstance(documents, TokenVectors):
+            found = nearest_by_max_sim(queries, documents, dims, self.k, rule=rule)
+        else:
+            found = nearest_each(queries, documents, dims, self.k, rule=rule)
         return self.judge([each.indices for each in found.values()])
 
     def judge(self, found: Sequence[NDArray[np.int64]]) -> MeanScores:
@@ -213,8 +221,16 @@ class Retrieval:
 
     def answer_one(self, encoded: Mapping[str, NDArray[Any]], dim: int, rule: CutRule) -> None:
         """One search with an encoded query, to time it."""
-        first = encoded["queries"][:1]
-        nearest(first, encoded["documents"], self.k, dim=dim, rule=rule, workers=1)
+        queries, documents = _pair(encoded)
+        if isinstance(documents, TokenVectors):
+            nearest_by_max_sim(queries[:1], documents, [dim], self.k, rule=rule)
+        else:
+            nearest(queries[:1], documents, self.k, dim=dim, rule=rule, workers=1)
+
+
+def _pair(encoded: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The encoded queries and documents: matrices, or vectors of tokens."""
+    return encoded["queries"], encoded["documents"]
 
 
 def _read_measures(given: Sequence[str]) -> tuple[str, ...]:
