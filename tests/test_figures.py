@@ -310,6 +310,52 @@ def test_the_guide_to_layers_follows_from_its_curves() -> None:
             check(number, [values[unit[1]] if unit else row.value])
 
 
+def late_interaction(method: str, tokens: int) -> dict[str, float]:
+    """The figures of a method at a number of tokens."""
+    (found,) = [
+        row for row in rows("late_interaction") if row["method"] == method and int(row["tokens"]) == tokens
+    ]
+    return {name: float(value) for name, value in found.items() if name not in ("method", "machine")}
+
+
+def test_the_guide_to_tokens_follows_from_its_results() -> None:
+    text = (ROOT / "docs" / "guides" / "tokens.md").read_text(encoding="utf-8")
+    methods = ("clusters", "means of runs", "evenly spaced", "the first", "random")
+    lines = table(text, f"| tokens | bytes a document | {' | '.join(methods)} |")
+    assert [int(line[0]) for line in lines] == [2**i for i in range(9)]
+    for tokens, size, *cells in lines:
+        found = [late_interaction(method, int(tokens)) for method in methods]
+        assert {each["bytes"] for each in found} == {int(size.replace(",", ""))}
+        ends = [found[0][name] for name in ("ndcg@10", "low", "high")]
+        check(" ".join(cells), [*ends, *(each["ndcg@10"] for each in found[1:])])
+    one, every, some = (
+        late_interaction(*at) for at in (("one vector", 1), ("clusters", 256), ("clusters", 64))
+    )
+    values = re.search(r"1,536 bytes scores (.*)\.", text)[1]
+    check(values, [one[name] for name in ("ndcg@10", "low", "high")])
+    assert round(every["mean_tokens"]) == int(re.search(r"\((\d+) on\s+average", text)[1])
+    over = [f"over_{name}" for name in ("one_vector", "low", "high")]
+    gain, times = re.search(r"All tokens .* by (.*\]), at (\d+) times", text).groups()
+    check(f"{gain} {times}", [*(every[name] for name in over), every["bytes"] / one["bytes"]])
+    share, gain = re.search(r"in (\d+) % of the bytes of all .* by (.*\])\.", text).groups()
+    check(f"{share} {gain}", [100 * some["bytes"] / every["bytes"], *(some[name] for name in over)])
+
+
+def test_what_the_guide_to_tokens_concludes() -> None:
+    def at(method: str, *sizes: int) -> list[dict[str, float]]:
+        return [late_interaction(method, size) for size in sizes]
+
+    assert all(each["over_low"] > 0 for each in at("clusters", 64, 128, 256))
+    assert [each["over_high"] < 0 for each in at("clusters", 1, 2)] == [False, True]
+    assert all(each["over_high"] < 0 for each in at("means of runs", 32, 64))
+    sizes = [2**i for i in range(8)]
+    for other in ("evenly spaced", "random"):
+        pairs = zip(at(other, *sizes), at("clusters", *sizes), strict=True)
+        assert all(one["ndcg@10"] < cluster["ndcg@10"] for one, cluster in pairs)
+    pairs = zip(at("the first", 32, 64, 128), at("clusters", 32, 64, 128), strict=True)
+    assert all(abs(one["ndcg@10"] - cluster["ndcg@10"]) < 0.002 for one, cluster in pairs)
+
+
 def test_what_the_guide_to_comparing_says_of_layers() -> None:
     values = np.array(json.loads((FIGURES / "cka.json").read_text(encoding="utf-8"))["values"])
     text = (ROOT / "docs" / "guides" / "compare.md").read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """Cranfield by the token vectors of MiniLM and MaxSim: tokens a document against nDCG@10.
 
 Documents keep n of their token vectors by pooling (clusters of similar vectors, means of equal runs) or by
-choice (the first, every so-manieth, at random); queries keep all. MiniLM was trained for one vector a text,
+choice (the first, evenly spaced, at random); queries keep all. MiniLM was trained for one vector a text,
 and nothing is trained here. Its own vector of a text stands beside, and is the reference of the differences.
 
 Run: NESTLING_DATA=<folder> python benchmarks/tokens/late_interaction.py
@@ -34,7 +34,7 @@ from record import Results, arguments, parsed
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 K, SEED, CONFIDENCE, RESAMPLES = 10, 0, 0.95, 1000
 ONE = "one vector"
-POOLS = {"clusters": "cluster", "means of runs": "mean", "every so-manieth": "stride"}
+POOLS = {"clusters": "cluster", "means of runs": "mean", "evenly spaced": "stride"}
 
 
 @dataclass(frozen=True)
