@@ -124,7 +124,7 @@ def test_precisions_are_those_asked_for() -> None:
     assert sweep(stored, Fidelity(np.arange(60)), resamples=5).nesting == stored.nesting
     with pytest.raises(ConfigError, match="names precisions"):
         sweep(stored, rows, "dim=4,16 x bits=1,4", bits=2)
-    with pytest.raises(GranularityError, match="bits=5 is no precision"):
+    with pytest.raises(GranularityError, match="such as 1,8, not 5"):
         sweep(stored, rows, bits=5)
 
 

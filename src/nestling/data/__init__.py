@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from nestling.data.sets.dissimilarities import Dissimilarities as Dissimilarities
     from nestling.data.sets.dissimilarities import pictures92 as pictures92
     from nestling.data.sets.docstrings import docstring_pairs as docstring_pairs
+    from nestling.data.sets.emoji import EmojiPictures as EmojiPictures
+    from nestling.data.sets.emoji import emoji_clip as emoji_clip
+    from nestling.data.sets.emoji import emoji_pictures as emoji_pictures
     from nestling.data.sets.fsdd import SpokenDigits as SpokenDigits
     from nestling.data.sets.fsdd import spoken_digits as spoken_digits
     from nestling.data.sets.grid import SpokenSentences as SpokenSentences
@@ -41,6 +44,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "DATA_SETS": "sets.catalogue",
         "Dissimilarities": "sets.dissimilarities",
+        "EmojiPictures": "sets.emoji",
         "LabelledImages": "sets.images",
         "RetrievalData": "retrieval",
         "ScoredPairs": "sets.sts",
@@ -52,6 +56,8 @@ __getattr__, __dir__, __all__ = exports(
         "cranfield": "sets.retrieval_sets",
         "digits": "sets.images",
         "docstring_pairs": "sets.docstrings",
+        "emoji_clip": "sets.emoji",
+        "emoji_pictures": "sets.emoji",
         "fashion_mnist": "sets.images",
         "grid_sentences": "sets.grid",
         "listing": "sets.source",

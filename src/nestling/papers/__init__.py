@@ -32,7 +32,7 @@ CLAIMS = {
     "2dmse": ("D1", "D2", "D3", "D4", "D5", "D5b", "D6", "D7", "D8", "D9"),
     "starbucks": ("S1", "S2", "S3", "S4", "S4b", "S5", "S6", "S7", "S7b", "S8", "S9", "S10"),
     "trsa": ("C1", "C1b", "C2", "C3", "C3b", "C3c", "C3d", "C4", "C5", "C6", "C7", "C8"),
-    "bits": ("B1", "B2", "B3", "B6"),
+    "bits": ("B1", "B2", "B3", "B4", "B5", "B6"),
     "llama-mtsk": tuple(f"MTSK-{number}" for number in range(1, 10)),
 }
 """Ids of the claims of each paper. They are listed here because importing a tour takes seconds."""

@@ -170,6 +170,14 @@ DATA_SETS: dict[str, DataSet] = {
             {"stories260K.bin": None, "tok512.bin": None},
         ),
         DataSet(
+            "emoji-clip",
+            "8,071 emoji of 32x32 pixels in 12 drawing styles, and a small CLIP trained on them",
+            "by style: Apache-2.0, MIT, CC BY 4.0, CC BY-SA 4.0; names MIT",
+            "nestling.data.emoji_pictures()",
+            "the npm packages @iconify-json/*, rendered; names from emojibase-data",
+            dict.fromkeys(("pictures.npz", "concepts.json", "model/config.json", "model/model.safetensors")),
+        ),
+        DataSet(
             "rsa",
             "92 pictures: dissimilarities in human and monkey brains, of 16 judges, of models and AlexNet",
             "MIT (rsatoolbox); terms of the original recordings are not stated",

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nestling.cut import CutRule
+from nestling.data.sets.emoji import emoji_clip, emoji_pictures
 from nestling.data.sets.retrieval_sets import cranfield
 from nestling.domains.text.retrieval import TextStudy, read_data
 from nestling.domains.text.train_plan import read_plan
@@ -17,9 +19,12 @@ from nestling.encoders.text.encoder import TextEncoder
 from nestling.measure.precision import Encoded
 from nestling.measure.tasks.retrieval import Retrieval
 from nestling.papers.problems.labelled import Floats
+from nestling.process.blocks import blocks
 
 _TRAINING = {"epochs": 6, "batch_size": 1024, "lr": 3e-3}  # of ``nestling demo``
 _TRAINED_DIMS, _MINILM_DIMS = (16, 32, 64, 128, 256), (16, 32, 64, 128, 192, 384)
+_CLIP_DIMS, _ASKED_STYLES = (8, 16, 32, 64, 96, 128), 3
+_CLIP_MEAN, _CLIP_SD = (np.float32(each) for each in ((0.78, 0.74, 0.70), (0.30, 0.31, 0.34)))
 _DOCUMENTS = 3_000  # of MiniLM, a minute to encode
 _QUICK = 300
 
@@ -137,6 +142,49 @@ def abstracts(quick: bool) -> Problem:
     return Problem("Cranfield, MiniLM as it comes (384 dims)", draw)
 
 
+def pictures(quick: bool) -> Problem:
+    """Emoji by a small CLIP: pictures in three styles look for their concept in the others."""
+    vectors = cache(clip_vectors)
+
+    @cache
+    def draw(seed: int) -> Search:
+        data, chance = emoji_pictures(), np.random.default_rng([43, seed])
+        styles = chance.permutation(np.unique(data.styles))[:_ASKED_STYLES]
+        stored = np.flatnonzero(~np.isin(data.styles, styles))
+        known = np.isin(data.concepts, data.concepts[stored])
+        asked = chance.permutation(np.flatnonzero(np.isin(data.styles, styles) & known))
+        first, second = (
+            Retrieval(vectors()[rows], vectors()[stored], _same(data.concepts, rows, stored))
+            for rows in np.array_split(asked[:_QUICK] if quick else asked, 2)
+        )
+        return Search(first, second, first.documents, _CLIP_DIMS)
+
+    return Problem("emoji pictures, CLIP as it comes (128 dims)", draw)
+
+
+def clip_vectors() -> Floats:
+    """Vectors of all emoji by the model that was trained on some of their styles, ``Float32[n, 128]``."""
+    import torch
+    from transformers import CLIPModel
+
+    model = CLIPModel.from_pretrained(emoji_clip()).eval()
+    images = (emoji_pictures().images / np.float32(255) - _CLIP_MEAN) / _CLIP_SD
+    found = []
+    with torch.no_grad():
+        for rows in blocks(len(images), 512):
+            seen = model.vision_model(torch.from_numpy(images[rows]).permute(0, 3, 1, 2)).pooler_output
+            found.append(model.visual_projection(seen).numpy())
+    return np.concatenate(found)
+
+
+def _same(labels: NDArray[np.str_], asked: NDArray[np.int64], stored: NDArray[np.int64]) -> list[list[int]]:
+    """For each row of ``asked``, the positions in ``stored`` of rows with its label."""
+    rows: dict[str, list[int]] = {}
+    for position, label in enumerate(labels[stored].tolist()):
+        rows.setdefault(label, []).append(position)
+    return [rows[label] for label in labels[asked].tolist()]
+
+
 def timed(quick: bool) -> Problem:
     """Vectors made on the spot, as many as no cache holds, for claims about seconds."""
     rows, queries, dim = (5_000, 100, 256) if quick else (200_000, 500, 256)
@@ -185,5 +233,6 @@ PROBLEMS: Mapping[str, Callable[[bool], Problem]] = {
     "trained": trained,
     "never nested": never_nested,
     "abstracts": abstracts,
+    "pictures": pictures,
     "timed": timed,
 }

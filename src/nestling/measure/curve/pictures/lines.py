@@ -69,7 +69,7 @@ class Chart:
         over, place = _scale(curves)
         first, *others = curves
         lines = [
-            *_lines(first, metric, place),
+            *_lines(first, metric, place, first.name if others else ""),
             *(line for other in others for line in _beside(other, metric, place)),
         ]
         point = None if chosen is None else Line("chosen", *_placed([first.row(chosen, metric)], place))
@@ -88,12 +88,13 @@ class Chart:
         return Scale.of(end for row in rows for end in (row.low, row.value, row.high))
 
 
-def _lines(curve: Curve, metric: str, place: Callable[[Row], int]) -> Iterator[Line]:
-    """A line for each setting of the axes other than ``dim``, such as a precision."""
+def _lines(curve: Curve, metric: str, place: Callable[[Row], int], name: str) -> Iterator[Line]:
+    """A line for each setting of the axes other than ``dim``, such as a precision, after ``name``."""
     found: dict[str, list[Row]] = defaultdict(list)
     for row in curve.column(metric):
         others = row.granularity.replace(dim=None)
-        found[f"{curve.name}, {others}" if others and "dim" in row.granularity else curve.name].append(row)
+        setting = f"{name}, {others}" if name else str(others)
+        found[setting if others and "dim" in row.granularity else curve.name].append(row)
     for name, rows in found.items():
         rows.sort(key=place)
         yield Line(name, *_placed(rows, place))
@@ -101,10 +102,10 @@ def _lines(curve: Curve, metric: str, place: Callable[[Row], int]) -> Iterator[L
 
 def _beside(curve: Curve, metric: str, place: Callable[[Row], int]) -> Iterator[Line]:
     if "bits" not in curve.nesting.axes:
-        yield from _lines(curve, metric, place)
+        yield from _lines(curve, metric, place, curve.name)
         return
     full = curve.nesting.full["bits"]
-    yield from _lines(curve.part(g for g in curve.nesting if g["bits"] == full), metric, place)
+    yield from _lines(curve.part(g for g in curve.nesting if g["bits"] == full), metric, place, curve.name)
     yield _front(curve, metric, place, f"{curve.name}, best dim and bits")
 
 

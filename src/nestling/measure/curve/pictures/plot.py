@@ -47,7 +47,8 @@ def plot(
         StorageError: if the file cannot be written.
     """
     chart = Chart.of(curves, metric, chosen)
-    title = f"{curves[0].task}: {metric} with {curves[0].confidence:.0%} CI"
+    of = f"{curves[0].name} on " if len(curves) == 1 else ""
+    title = f"{of}{curves[0].task}: {metric} with {curves[0].confidence:.0%} CI"
     draw(target, lambda axes: _draw(chart, axes, title), style=style)
 
 
