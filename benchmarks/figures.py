@@ -3,6 +3,7 @@
 Run: python benchmarks/figures.py
 Record first, from what `nestling demo -o DEMO` and the commands of docs/guides/layers.md left:
       python benchmarks/figures.py --demo DEMO --layers FOLDER
+and for vectors that were never nested (needs the emoji pictures): python benchmarks/figures.py --bytes
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from nestling import Curve, TextEncoder, sweep
 from nestling.compare import LayerSimilarities, compare_layers, plot_layers
 from nestling.data import docstring_pairs, stsb
 from nestling.encoders.activations import activations
-from nestling.measure import Fidelity, encode_task
+from nestling.measure import Fidelity, Retrieval, encode_task
 from nestling.measure.baselines import random_dims, truncation
 from nestling.measure.machine import machine, today, versions
-from nestling.picture import draw
+from nestling.papers.problems.searched_vectors import pictures
+from nestling.picture import draw, value_axis
 
 RESULTS = Path(__file__).parent / "results" / "figures"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -30,6 +32,14 @@ _KEPT = ("rank", "local", "neighbours@10")
 _MINILM = ("MiniLM", "MiniLM trained for early exit")
 _LAYERS = "0.*.encoder.layer.*"
 _TEXTS = 500
+_PRECISIONS = "bits=1,2,4,8,32"
+_DOCUMENTS = 3_000
+_KEPT_BY_DEMO = 0.99
+_KINDS = (
+    ("nested by the demo, 256 dims", "docstrings"),
+    ("MiniLM as it comes, 384 dims", "docstrings"),
+    ("CLIP as it comes, 128 dims", "pictures"),
+)
 _ASKED = 500  # queries that the demo compares its index with the exact scan on
 
 
@@ -41,7 +51,9 @@ def curves(name: str) -> list[Curve]:
 def draw_all(folder: Path) -> None:
     """Write every picture of the documentation into a folder."""
     nested, *others = curves("demo")
-    nested.plot(folder / "curve.png", others=others)
+    nested.plot(folder / "curve.png", others=others, chosen=nested.choose(keep=_KEPT_BY_DEMO))
+    kinds = (replace(nested, truncation=None), *curves("bytes"))
+    draw(folder / "bytes.png", *map(_bytes_panel, kinds, _KINDS))
     before, after = (replace(curve, name=name) for curve, name in zip(curves("layers"), _MINILM, strict=True))
     before.heatmap(folder / "layers.png", others=[after])
     quality, kept = (
@@ -55,8 +67,10 @@ def draw_all(folder: Path) -> None:
     plot_layers(alike, folder / "cka.png", names=_MINILM)
 
 
-def record(demo: Path | None, layers: Path | None) -> None:
+def record(demo: Path | None, layers: Path | None, never_nested: bool) -> None:
     """Keep what the pictures are drawn from."""
+    if never_nested:
+        _keep("bytes", [_minilm(), _emoji()])
     if layers is not None:
         _keep("layers", [Curve.load(layers / part / "curve.json") for part in ("before", "after")])
         _record_cka(layers)
@@ -76,6 +90,34 @@ def _in_floats(curve: Curve) -> Curve:
 def _panel(found: Sequence[Curve], metric: str) -> Callable[[Any], None]:
     first, *others = found
     return lambda axes: first.plot(axes, metric=metric, others=others)
+
+
+def _bytes_panel(curve: Curve, kind: tuple[str, str]) -> Callable[[Any], None]:
+    title, searched = kind
+
+    def panel(axes: Any) -> None:
+        curve.plot(axes, chosen=curve.choose(keep=_KEPT_BY_DEMO))
+        axes.set_title(title)
+        value_axis(axes, f"{curve.metrics[0]}, {searched}")
+
+    return panel
+
+
+def _minilm() -> Curve:
+    """MiniLM as it comes, on some of the pairs that the demo holds out."""
+    _, _, test = docstring_pairs().split(seed=0)
+    task, encoder = Retrieval.from_pairs(test.head(_DOCUMENTS)), TextEncoder.open("minilm")
+    return sweep(encoder, task, f"dim=12..384 x {_PRECISIONS}", name="MiniLM as it comes")
+
+
+def _emoji() -> Curve:
+    """CLIP as it comes: emoji in three styles look for the same ones in the other styles."""
+    task = pictures(quick=False).draw(0).judging
+    return sweep(_as_given, task, f"dim=8..128 x {_PRECISIONS}", name="pictures by CLIP as it comes")
+
+
+def _as_given(vectors: Any) -> Any:
+    return vectors
 
 
 def _fidelity(demo: Path) -> list[Curve]:
@@ -136,6 +178,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--demo", type=Path)
     parser.add_argument("--layers", type=Path)
+    parser.add_argument("--bytes", action="store_true")
     given = parser.parse_args()
-    record(given.demo, given.layers)
+    record(given.demo, given.layers, given.bytes)
     draw_all(IMAGES)

@@ -210,7 +210,7 @@ BENCHMARKS: dict[str, Callable[[], list[float]]] = {
     "adaptive dependence": lambda: [1 / found("compare_thresholds", "1 s over the adaptive measure")],
     "`kill -9` during writes": kills,
     "index of the demo": lambda: [100 * index()["recall"]],
-    "nested vectors of 80 dims": demo_against_plain,
+    "nested vectors of 240 dims": demo_against_plain,
     **{
         f"{rows},000 rows, {batches}recall": partial(speed_ups, data, column)
         for rows, data in (("200", "wordllama-200k"), ("1,000", "wordllama-1000k"))
@@ -280,6 +280,46 @@ def test_the_guide_to_fidelity_follows_from_its_curves() -> None:
         check(share, [100 * quality.row(f"dim={dim}").kept])
         metrics = ("rank", "topology", "local", "neighbours@10")
         check(" ".join(values), [kept.row(f"dim={dim}", metric).value for metric in metrics])
+
+
+def best_within(curve: Curve, size_bytes: int, bits: tuple[int, ...]) -> Any:
+    """The best row of some precisions that takes no more bytes; of equal ones the smallest."""
+    fits = [
+        row
+        for row in curve.column(curve.metrics[0])
+        if row.vector_bytes <= size_bytes and row.granularity["bits"] in bits
+    ]
+    return max(fits, key=lambda row: (row.value, -row.vector_bytes), default=None)
+
+
+def test_the_guide_to_bits_follows_from_its_curves() -> None:
+    kinds = [demo(1), *script("figures").curves("bytes")]
+    text = (ROOT / "docs" / "guides" / "bits.md").read_text(encoding="utf-8")
+    lines = table(text, "| bytes | nested, float32 |")
+    assert len(lines) == 6
+    for size, *cells in lines:
+        for number, cell in enumerate(cells):
+            bits = (1, 2, 4, 8) if number % 2 else (32,)
+            row = best_within(kinds[number // 2], int(size), bits)
+            if row is None:
+                assert cell == "-"
+                continue
+            dim, held = (row.granularity[axis] for axis in ("dim", "bits"))
+            assert cell.endswith(f"({dim} x {held})" if number % 2 else f"({dim})")
+            check(cell.partition(" (")[0].strip("*"), [row.value])
+    full = [kind.row() for kind in kinds]
+    assert " and ".join(", ".join(f"{row.vector_bytes:,}" for row in full).rsplit(", ", 1)) in text
+    assert " and ".join(", ".join(f"{row.value:.3f}" for row in full).rsplit(", ", 1)) in text
+
+
+def test_the_headline_is_what_the_demo_chose() -> None:
+    row = demo(1).row(demo(1).choose(keep=0.99))
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    dim, bits = (row.granularity[axis] for axis in ("dim", "bits"))
+    kept, low, high = (100 * share for share in (row.kept, row.kept_low, row.kept_high))
+    share = f"{kept:.1f} % [{low:.1f}, {high:.1f}]"
+    bytes_said = f"**{row.vector_bytes} bytes keep {share} of the search quality of 1,024**"
+    assert f"{bytes_said} ({dim} entries of {bits} bits)" in text
 
 
 def test_the_guide_to_layers_follows_from_its_curves() -> None:
