@@ -141,6 +141,7 @@ README: dict[str, Callable[[], list[float]]] = {
     ],
     "encoding with 1; 2; 3": lambda: [speed_up(n) for n in (1, 2, 3)],
     "sweep of 8 sizes": lambda: [found("sweep", "sweep of 8 sizes")],
+    "exact scan of 256 dims x 2 bits": lambda: [scan("nestling: bits2@full", "times_blas")],
     "exact search with a certificate": lambda: [
         found("certified", f"{method}, single", "times_faiss_flat", "method")
         for method in ("exact", "likely")
@@ -157,6 +158,41 @@ def tokens_step(what: str, *methods: str, over: str) -> list[float]:
     return [found("tokens_step", f"{what}, 5 scales {method}, over {over}") for method in methods]
 
 
+def scan(method: str, column: str) -> float:
+    (row,) = [row for row in rows("bits_scan") if row["method"] == method]
+    return float(row[column])
+
+
+SCANS = {
+    "ours, 8 bits": ["nestling: bits8@full"],
+    "ours, 4 bits": ["nestling: bits4@full"],
+    "ours, 2 bits": ["nestling: bits2@full"],
+    "ours, 1 bit": ["nestling: bits1@full"],
+    "ours, 2 bits, 100 re-ranked by 8 bits of the same code": [
+        "nestling: bits2@full > rerank:bits8@full, shortlist 100"
+    ],
+    "ours, both sides binary": ["nestling: bits1:binary@full, shortlist 10"],
+    "ours, both sides binary, 20 re-ranked by 1 bit with the query in floats": [
+        "nestling: bits1:binary@full, shortlist 20"
+    ],
+    "faiss `IndexScalarQuantizer`, 8 bits": ["faiss: IndexScalarQuantizer QT_8bit"],
+    "faiss `IndexScalarQuantizer`, 4 bits": ["faiss: IndexScalarQuantizer QT_4bit"],
+    "faiss `IndexBinaryFlat`": ["faiss: IndexBinaryFlat"],
+    "usearch, 8 bits; binary": ["usearch: exact, i8", "usearch: exact, b1"],
+    "sentence-transformers `semantic_search_faiss`, `ubinary`, 20 re-ranked; 40": [
+        f"sentence-transformers: ubinary, rescore_multiplier {times}" for times in (2, 4)
+    ],
+}
+
+
+def test_the_scans_of_few_bits_are_those_measured() -> None:
+    lines = table((ROOT / "docs" / "reference" / "benchmarks.md").read_text(encoding="utf-8"), "| scan |")
+    assert [name for name, *_ in lines] == list(SCANS)
+    for name, recall, speed, _ in lines:
+        check(recall, [scan(method, "recall_at_10") for method in SCANS[name]])
+        check(speed, [scan(method, "times_blas") for method in SCANS[name]])
+
+
 def rdms(what: str, *names: str) -> list[float]:
     return [found(f"compare_{what}", name) for name in names]
 
@@ -171,6 +207,10 @@ BENCHMARKS: dict[str, Callable[[], list[float]]] = {
     ],
     "sweep of 8 sizes": README["sweep of 8 sizes"],
     "the sweep vs": lambda: [found("sweep", "InformationRetrievalEvaluator")],
+    "five precisions at 8 sizes": lambda: [
+        found("sweep", f"8 even sizes x 5 precisions over one float32 evaluation at full size, {what}")
+        for what in ("texts encoded by minilm", "texts encoded by wordllama", "given vectors")
+    ],
     "`import nestling`": lambda: [found("import_time", "import nestling", "seconds")],
     "source files read": lambda: [round(found("docstrings", "all files, two processes", "files_per_s"), -2)],
     "step over 6 pairs": lambda: [found("layers", "step over 6 pairs")],

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from nestling.process.blocks import blocks
 _TRAINING = {"epochs": 6, "batch_size": 1024, "lr": 3e-3}  # of ``nestling demo``
 _TRAINED_DIMS, _MINILM_DIMS = (16, 32, 64, 128, 256), (16, 32, 64, 128, 192, 384)
 _CLIP_DIMS, _ASKED_STYLES = (8, 16, 32, 64, 96, 128), 3
-_CLIP_MEAN, _CLIP_SD = (np.float32(each) for each in ((0.78, 0.74, 0.70), (0.30, 0.31, 0.34)))
+_CLIP_MEAN, _CLIP_SD = np.array([[0.78, 0.74, 0.70], [0.30, 0.31, 0.34]], np.float32)
 _DOCUMENTS = 3_000  # of MiniLM, a minute to encode
 _QUICK = 300
 
@@ -167,7 +168,8 @@ def clip_vectors() -> Floats:
     import torch
     from transformers import CLIPModel
 
-    model = CLIPModel.from_pretrained(emoji_clip()).eval()
+    model: Any = CLIPModel.from_pretrained(emoji_clip())
+    model.eval()
     images = (emoji_pictures().images / np.float32(255) - _CLIP_MEAN) / _CLIP_SD
     found = []
     with torch.no_grad():
