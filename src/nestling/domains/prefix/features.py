@@ -19,7 +19,7 @@ class Features(nn.Module):
     """Runs an encoder on a batch of items, and reads its output as tokens.
 
     The encoder is a model of transformers or timm, or anything that gives ``Float[batch, n, width]``,
-    ``Float[batch, width, rows, columns]`` or :class:`~nestling.nn.tokens.Tokens`. Of a timm model
+    ``Float[batch, width, rows, columns]`` or :class:`~nestling.nn.tokens.tokens.Tokens`. Of a timm model
     ``forward_features`` is used. A mapping of inputs is given by name, as processors of transformers return
     it. An encoder without trainable weights stays in ``eval()`` and runs without gradients.
 

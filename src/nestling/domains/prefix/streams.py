@@ -27,7 +27,7 @@ class Streams(nn.Module):
     """Encoders and connectors by the name of their stream.
 
     Args:
-        encoders: see :class:`~nestling.domains.prefix.PrefixLM`.
+        encoders: see :class:`~nestling.domains.prefix.model.PrefixLM`.
         connectors: see there.
         width: entries of an embedding of the language model.
 

@@ -70,14 +70,14 @@ def connector(
 
 
 class Recogniser:
-    """A :class:`~nestling.domains.prefix.PrefixLM` with recordings in and transcripts out.
+    """A :class:`~nestling.domains.prefix.model.PrefixLM` with recordings in and transcripts out.
 
     Its streams are those of its encoders, ``audio`` and ``video``; one of them may be left out at any use.
     Inputs are checked in seconds.
 
     Args:
         model: its encoders are of :class:`~nestling.domains.speech.encoders.StreamEncoder`, and its
-            connectors begin with a :class:`~nestling.nn.tokens.SequencePool`.
+            connectors begin with a :class:`~nestling.nn.tokens.sequence_pool.SequencePool`.
         prompts: the prompt by the streams that are given: ``"audio"``, ``"video"`` and ``"audio+video"``.
 
     Source: Llama-MTSK, arXiv 2503.06362.
@@ -127,7 +127,7 @@ class Recogniser:
             hidden: see :func:`connector`.
             nesting: the granularities that are trained; all combinations of the rates by default.
             prompts: see :class:`Recogniser`.
-            decoding: of :class:`~nestling.domains.prefix.PrefixLM`; saved with the model.
+            decoding: of :class:`~nestling.domains.prefix.model.PrefixLM`; saved with the model.
             seed: of the adapters.
         """
         by_stream = {encoder.stream: encoder for encoder in encoders}

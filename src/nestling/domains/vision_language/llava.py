@@ -57,7 +57,8 @@ def nest_llava(
         pool: after the projector, as M3 does, or before it.
         grid: rows and columns of a picture's vectors; by default those of the model's configuration.
         connector: from the vision encoder's vectors to the language model, in the place of pooling and
-            projector, such as a :class:`~nestling.nn.tokens.QueryResampler` and a projector.
+            projector, such as a projector after a
+            :class:`~nestling.nn.tokens.resampler.query_resampler.QueryResampler`.
         adapters: of ``model``, switched with the number of tokens.
         nesting: the sizes that are trained, all by default.
         decoding: arguments of ``generate``; greedy by default.
