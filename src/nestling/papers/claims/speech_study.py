@@ -137,7 +137,7 @@ class Study:
         lm, tokenizer = stories()
         columns = list(zip(*(text.split() for text in self.speech.texts("train")), strict=True))
         words = [sorted(set(column)) for column in columns]
-        steps, rows = (2, 4) if self.quick else (300, 64)
+        steps, rows = (2, 4) if self.quick else (200, 64)
         draw = np.random.default_rng(0)
         texts = [" ".join(draw.choice(each) for each in words) for _ in range(steps * rows)]
         start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
@@ -194,12 +194,8 @@ class Study:
             }
             return model.batch([texts[row] for row in rows], **chosen)
 
-        config = TrainConfig(
-            max_steps=2 if self.quick else 300,
-            batch_size=4 if self.quick else 16,
-            lr=learning_rate,
-            seed=seed,
-        )
+        steps = 2 if self.quick else _STEPS
+        config = TrainConfig(max_steps=steps, batch_size=_BATCH, lr=learning_rate, seed=seed)
         fit(model.model, model.model.objective(reduction="mean"), range(len(texts)), config, collate=batch)
         return model
 
