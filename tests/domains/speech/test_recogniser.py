@@ -89,6 +89,20 @@ def test_a_batch_gives_what_each_recording_gives_alone() -> None:
     assert together == alone
 
 
+def test_each_recording_may_have_its_own_rate() -> None:
+    model = recogniser("audio")
+    coarse, fine = (model.at_rates(audio=rate) for rate in (16, 4))
+    audio = sound(1.0, 0.2)  # the second is too short for rate 16
+    apart = [
+        model.transcribe(audio=[a], at=g, max_new_tokens=3)[0]
+        for a, g in zip(audio[:1] * 2, (coarse, fine), strict=True)
+    ]
+    assert model.transcribe(audio=audio[:1] * 2, at=[coarse, fine], max_new_tokens=3) == apart
+    assert len(model.transcribe(audio=audio, max_new_tokens=3)) == 2
+    with pytest.raises(DataError, match="rate 16"):
+        model.transcribe(audio=audio, at=[fine, coarse])
+
+
 def test_a_stream_may_be_left_out() -> None:
     model = recogniser(prompts={"audio": "speech", "video": "text", "audio+video": "speech to text"})
     for given in ({"audio": sound(1.0)}, {"video": mouths(1.0)}, {"audio": sound(1.0), "video": mouths(1.0)}):

@@ -12,6 +12,7 @@ from torch import nn
 from nestling.arguments.constraints import Real, checked
 from nestling.arguments.paths import home_path
 from nestling.domains.prefix import PrefixBatch, PrefixLM
+from nestling.domains.prefix.model import AtRows
 from nestling.domains.speech.encoders import StreamEncoder
 from nestling.domains.speech.recordings import Recordings, cut, recordings
 from nestling.errors import ConfigError, DataError, unknown
@@ -272,21 +273,24 @@ class Recogniser:
         audio: Any = None,
         video: Any = None,
         sample_rate: int | None = None,
-        at: At = None,
+        at: AtRows = None,
         trim: bool = False,
         **decoding: Any,
     ) -> list[str]:
-        """The texts of recordings, at one granularity; see :meth:`batch`.
+        """The texts of recordings; see :meth:`batch`.
 
         Args:
             audio: recordings.
             video: clips.
             sample_rate: of the sound.
-            at: the granularity; see also :meth:`at_rates`.
+            at: the granularity, or a list with one for each recording; see also :meth:`at_rates`.
             trim: cut both streams to the same length.
             decoding: in the place of the decoding that was saved with the model.
         """
-        batch = self.batch(audio=audio, video=video, sample_rate=sample_rate, at=at, trim=trim)
+        nesting = self.model.nesting
+        wanted = [nesting.resolve(each) for each in (at if isinstance(at, (list, tuple)) else [at])]
+        coarsest = Granularity(**{axis: min(g[axis] for g in wanted) for axis in nesting.axes})
+        batch = self.batch(audio=audio, video=video, sample_rate=sample_rate, at=coarsest, trim=trim)
         ids = self.model.generate(batch.moved(next(self.model.lm.parameters()).device), at, **decoding)
         tokenizer = self.model.template.tokenizer
         return [tokenizer.decode(each, skip_special_tokens=True).strip() for each in ids]
