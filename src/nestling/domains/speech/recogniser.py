@@ -288,7 +288,8 @@ class Recogniser:
             decoding: in the place of the decoding that was saved with the model.
         """
         nesting = self.model.nesting
-        wanted = [nesting.resolve(each) for each in (at if isinstance(at, (list, tuple)) else [at])]
+        given: Any = at if isinstance(at, (list, tuple)) else [at]
+        wanted = [nesting.resolve(each) for each in given]
         coarsest = Granularity(**{axis: min(g[axis] for g in wanted) for axis in nesting.axes})
         batch = self.batch(audio=audio, video=video, sample_rate=sample_rate, at=coarsest, trim=trim)
         ids = self.model.generate(batch.moved(next(self.model.lm.parameters()).device), at, **decoding)
