@@ -112,7 +112,7 @@ def layer_names(module: nn.Module, patterns: str | Iterable[str]) -> tuple[str, 
         if not matching:
             near = difflib.get_close_matches(pattern, known, n=_NEAR, cutoff=0.4) or known[1 : 1 + _NEAR]
             raise ConfigError(
-                f"no layer is called {pattern!r}; near are {', '.join(map(repr, near))}, and "
+                f"no layer is called {pattern!r}; near are {', '.join(map(repr, near))}; "
                 f"module.named_modules() has all {len(known)}"
             )
         found |= matching

@@ -77,7 +77,8 @@ class BitPlanes:
             dim = entries.indices(self.code.dim)[1]
             if dim and isinstance(key, tuple) and isinstance(rows, slice) and rows == slice(None):
                 return replace(self, code=self.code.cut(dim))
-            return self.read(rows, max(dim, 1))[:, :dim]  # the slice may count from the end of all entries
+            found = self.read(rows, max(dim, 1))  # the slice may count from the end of all entries
+            return found if dim else found[:, :0]
         found = self.read(rows)
         is_paired = not isinstance(rows, slice) and not isinstance(entries, slice | int | np.integer)
         return found[np.arange(len(found)) if is_paired else slice(None), entries]

@@ -79,7 +79,7 @@ def read_tokenizer(path: Path) -> Any:
     Raises:
         DataError: if it is missing, damaged, or cut short.
     """
-    tokenizers, transformers = require("tokenizers", "lora"), require("transformers", "lora")
+    tokenizers, transformers = require("tokenizers", "static"), require("transformers", "lora")
     pieces = _pieces(path, _bytes_of(path))
     texts = [text for text, _ in pieces]
     vocabulary = {text: place for place, text in enumerate(texts)}

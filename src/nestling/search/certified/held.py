@@ -181,9 +181,9 @@ class _HeldSearch:
             return None
         bounds = _bounds(held, measured, precisions, is_cosine)
         if grid.bits is not None:
-            for size, dim in enumerate(sizes):
-                if 1 << (grid.bits * dim) <= _CODES_PER_ROW * len(levels):
-                    bounds.leave_out(size, _repeated(levels[:, :dim], grid.bits, k))
+            for size, kept in enumerate(sizes):
+                if 1 << (grid.bits * kept) <= _CODES_PER_ROW * len(levels):
+                    bounds.leave_out(size, _repeated(levels[:, :kept], grid.bits, k))
         coded = _coded(asked, grid, sizes, measured[0].reach)
         if not np.isfinite(coded.factors).all():
             return None
