@@ -42,6 +42,18 @@ def test_vectors_get_the_answers_of_their_words_from_a_collection(queries: str, 
     assert shown == f"query 0\n{parts[0]}query 1\n{parts[1]}"
 
 
+def test_a_collection_in_codes_is_searched_at_fewer_bits(place: Path) -> None:
+    encoder = open_encoder("wordllama")
+    texts = [f"{text}, {number}" for number in range(100) for text in TEXTS]
+    with Collection.create(place / "codes", encoder, texts, at="dim=64,bits=4"):
+        pass
+    coarse = run("search", place / "codes", ASKED[0], "--at", "dim=64,bits=1", "--k", 1)
+    assert coarse.exit_code == 0
+    assert "dough" in coarse.stdout
+    refused = run("search", place / "codes", ASKED[0], "--at", "bits=8")
+    assert "dim=64,bits=8 is outside the nesting dim=64 x bits=1,2,3,4" in str(refused.exception)
+
+
 def test_fields_are_shown_for_queries_that_are_vectors(place: Path) -> None:
     np.save(place / "short.npy", np.load(place / "q.npy")[:1, :64])
     shown = run("search", place / "cut", "--vectors", place / "short.npy", "--k", 1).stdout.splitlines()

@@ -73,6 +73,19 @@ def test_of_equal_bytes_and_unknown_flops_fewer_dims_are_chosen() -> None:
     assert replace(TOY, rows=rows[::-1]).choose(keep=0.6) == Granularity(dim=8, bits=4)
 
 
+def test_of_equal_bytes_the_better_quality_is_chosen() -> None:
+    better = curve_of(
+        {
+            "dim=32,bits=4": (0.94, 16, 32.0),
+            "dim=64,bits=2": (0.95, 16, 64.0),
+            "dim=64,bits=32": (1, 256, 64.0),
+        }
+    )
+    for targets in ({"keep": 0.9}, {"at_least": 0.9}, {"keep": 0.9, "max_bytes": 20}):
+        assert better.choose(**targets) == Granularity(dim=64, bits=2)
+    assert better.choose(keep=0.9, cheapest="flops") == Granularity(dim=32, bits=4)
+
+
 def test_the_front_counts_bytes_and_layers_but_not_dims() -> None:
     front = {str(row.granularity) for row in TOY.pareto()}
     assert front == {

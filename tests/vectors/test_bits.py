@@ -176,3 +176,17 @@ def test_codes_are_no_vectors() -> None:
             with pytest.raises(DataError, match=r"decode them with nestling\.vectors\.formats\.from_format"):
                 use(held)
     assert StoredVectors(codes.astype(np.float32)).values.dtype == np.float32
+
+
+@pytest.mark.parametrize("rule", [CutRule(), CutRule("layer_norm")])
+def test_whole_queries_are_cut_to_the_size_of_codes(rule: CutRule) -> None:
+    documents = vectors(dim=32)
+    queries = documents[:9] + vectors(9, 32, seed=1) / 9
+    coded = StoredVectors(documents, "dim=8,32", rule).calibrated().extract("dim=8,bits=4")
+    found = nearest(queries, coded, k=3, rule=rule)
+    expected = nearest(cut(queries, 8, rule), coded.matrix(), k=3)
+    assert np.array_equal(found.indices, expected.indices)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
+    np.testing.assert_array_equal(nearest(cut(queries, 8, rule), coded, k=3).indices, expected.indices)
+    with pytest.raises(DataError, match="8 entries a row, but 16 are expected"):
+        nearest(queries[:, :16], coded, k=3)

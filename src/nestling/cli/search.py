@@ -17,7 +17,7 @@ from nestling.cli.flags.registration import home_name
 from nestling.cli.index.folder import is_collection, readable
 from nestling.cli.terminal.output import one_line, say, show, show_json
 from nestling.errors import ConfigError
-from nestling.storage.artifact import MANIFEST
+from nestling.storage.artifact import MANIFEST, read_manifest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,7 +116,8 @@ def _search_texts(
 
         if encoder is not None:
             raise ConfigError("leave out --encoder: a collection has its own")
-        check_model(folder / "encoder", asked.get("at"))
+        read_manifest(folder / "index").read_nesting().resolve(asked["at"])
+        check_model(folder / "encoder")
         with Collection.open(folder, read_only=True) as collection:
             return [asdict(hit) for hit in collection.search(query, **asked)]
     from nestling.search.index.index import AdaptiveIndex

@@ -142,6 +142,8 @@ class Targets:
 def choose(column: Sequence[Row], targets: Targets, cheapest: CostName = "vector_bytes") -> Row:
     """The cheapest row that meets the targets; the best affordable one where they name limits alone.
 
+    Of several sizes and precisions with equal bytes, the one with the highest lower end is taken.
+
     Args:
         column: the rows of one metric.
         targets: the targets.
@@ -169,11 +171,24 @@ def choose(column: Sequence[Row], targets: Targets, cheapest: CostName = "vector
     meeting = [row for row in affordable if targets.reach(row)]
     if not meeting:
         raise ConfigError(_best_reachable(affordable, targets))
-    return min(meeting, key=lambda row: _price(row, cheapest))
+    first = min(meeting, key=lambda row: _price(row, cheapest))
+    as_cheap = [row for row in meeting if _is_as_cheap(row, first, cheapest)]
+    return min(as_cheap, key=lambda row: (-_or_least(_lower_end(row, targets)), _price(row, cheapest)))
+
+
+def _is_as_cheap(row: Row, first: Row, cheapest: CostName) -> bool:
+    """Whether two rows have the same layers and such, and the same bytes; their dims and bits may differ."""
+    same_cost = row.costs(cheapest)[0] == first.costs(cheapest)[0]
+    same_rest = row.granularity.rest == first.granularity.rest
+    return same_cost and same_rest and row.vector_bytes == first.vector_bytes
+
+
+def _lower_end(row: Row, targets: Targets) -> float:
+    return row.low if targets.keep is None else row.kept_low
 
 
 def _price(row: Row, cheapest: CostName) -> tuple[float, ...]:
-    """Fewer dims, which are faster, decide between equal costs."""
+    """Fewer dims, which are faster, decide between equal costs and quality."""
     return (*row.costs(cheapest), row.granularity.get("dim", 0))
 
 
@@ -195,7 +210,7 @@ def of_precision(column: Sequence[Row], bits: int | Iterable[int] | str) -> list
 
 
 def _best_reachable(affordable: Sequence[Row], targets: Targets) -> str:
-    best = max(affordable, key=lambda row: _or_least(row.low if targets.keep is None else row.kept_low))
+    best = max(affordable, key=lambda row: _or_least(_lower_end(row, targets)))
     share = f", which keeps {best.kept:.4f} ({best.kept_low:.4f} to {best.kept_high:.4f})"
     if math.isnan(best.kept):
         share = ""

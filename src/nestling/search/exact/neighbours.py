@@ -23,6 +23,7 @@ from nestling.search.exact.threads import count_workers, worker_pool
 from nestling.search.exact.tiles import METRIC, Floats, Metric, Terms, Tile
 from nestling.search.exact.top_k import Best
 from nestling.vectors.prefix import check_dims, finite_squares, prefix_norms, unrounded
+from nestling.vectors.stored import StoredVectors
 from nestling.vectors.vectors_like import VectorsLike, values_of
 
 __all__ = ["Metric", "Neighbours", "nearest", "nearest_each"]
@@ -83,20 +84,45 @@ def nearest(
     k: int,
     *,
     dim: int | None = None,
-    rule: CutRule = CutRule(),
+    rule: CutRule | None = None,
     metric: Metric = "dot",
     workers: int | None = None,
 ) -> Neighbours:
     """The ``k`` nearest documents of every query at one size (all entries by default).
 
-    Arguments, errors and order are those of :func:`nearest_each`.
+    Documents may be stored vectors in codes (``stored.extract("dim=64,bits=2")``); whole queries are then cut
+    to their size. Arguments, errors and order are those of :func:`nearest_each`.
+
+    Args:
+        queries: as wide as the documents, or as the vectors that codes were made from.
+        documents: rows, or stored vectors.
+        k: 1 to the number of documents.
+        dim: entries to compare.
+        rule: by default that of stored vectors, and cosines for others. Extracted vectors have their
+            ``layer_norm`` behind them; give the rule of the whole vectors to prepare queries alike.
+        metric: ``"dot"`` or ``"euclidean"``.
+        workers: threads; as many as there are cores by default.
 
     >>> nearest([[1.0, 0.1]], [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], k=2).indices
     array([[1, 2]])
     """
     queries = check_vectors(queries, "queries")
+    if isinstance(documents, StoredVectors):
+        queries, rule = _as_stored(queries, documents, rule)
+    rule = rule or CutRule()
     size = queries.shape[1] if dim is None else dim
     return nearest_each(queries, documents, [size], k, rule=rule, metric=metric, workers=workers)[size]
+
+
+def _as_stored(
+    queries: NDArray[Any], documents: StoredVectors, rule: CutRule | None
+) -> tuple[NDArray[Any], CutRule]:
+    """Queries cut to the size of codes, and the rule by which both are compared."""
+    held = documents.rule
+    rule = (rule or held).without_code
+    if held.code is None or held.code.full != queries.shape[1] or held.before != "none":
+        return queries, rule
+    return cut(queries, documents.values.shape[1], CutRule(rule.before, "none")), rule.again
 
 
 def nearest_each(
