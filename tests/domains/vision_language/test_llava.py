@@ -14,8 +14,12 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     VipLlavaConfig,
     VipLlavaForConditionalGeneration,
 )
@@ -181,3 +185,76 @@ def test_labels_of_answers() -> None:
     whole = {"input_ids": ids, "attention_mask": (ids > 0).long()}
     prompts = {"input_ids": ids[:, :1], "attention_mask": torch.ones(2, 1)}
     assert answers_only(whole, prompts)["labels"].tolist() == [[-100, 5, 6, 7], [-100, 5, -100, -100]]
+
+
+def llava_next() -> Any:
+    points = [[16, 32], [32, 16], [32, 32], [16, 48], [48, 16]]
+    return llava(LlavaNextConfig, LlavaNextForConditionalGeneration, image_grid_pinpoints=points)
+
+
+def tiled_inputs(model: Any) -> dict[str, Tensor]:
+    """A square picture, and a wide one with padding above and below, with their usual placeholders."""
+    sizes = torch.tensor([[30, 30], [10, 44]])
+    generator = torch.Generator().manual_seed(2)
+    pictures = torch.randn(2, 5, 3, 16, 16, generator=generator).double()
+    counts = [
+        len(each) for each in model.get_image_features(pixel_values=pictures, image_sizes=sizes).pooler_output
+    ]
+    rows = [[1, *[IMAGE] * count, 7, 8] for count in counts]
+    ids = [[PAD] * (max(map(len, rows)) - len(row)) + row for row in rows]
+    given = torch.tensor(ids)
+    return {
+        "input_ids": given,
+        "attention_mask": (given != PAD).long(),
+        "pixel_values": pictures,
+        "image_sizes": sizes,
+    }
+
+
+def test_pictures_in_tiles() -> None:
+    model = llava_next()
+    given = tiled_inputs(model)
+    expected = model(**given).logits[:, -2:]
+    nested = nest_llava(model, tokens=SIZES)
+    torch.testing.assert_close(nested(given)[:, -2:], expected, rtol=1e-5, atol=1e-7)
+    alone = {**{k: v[1:] for k, v in given.items()}}
+    for at in SIZES:
+        torch.testing.assert_close(nested(given, at)[1, -1], nested(alone, at)[0, -1])
+    assert nested.generate(**given, at=1, max_new_tokens=2, eos_token_id=None).shape == (2, 2)
+    # A square picture of 2 x 2 tiles: 5 views of 4 tokens and 4 rows that end.
+    lengths = nested.prefix.streams.connector("image")(nested.prefix.encode(nested.read(given))["image"], 4)
+    assert lengths.lengths()[0] == 5 * 4 + 4
+
+
+def test_laws_of_pictures_in_tiles() -> None:
+    model = llava_next()
+    given = {**tiled_inputs(model), "input_ids": torch.tensor([[1, IMAGE, 7], [1, IMAGE, 7]])}
+    given["attention_mask"] = torch.ones_like(given["input_ids"])
+    nested = nest_llava(model, tokens=SIZES)
+    nested.requires_grad_(False)
+    check_elastic(nested, given, load=lambda folder: NestedLlava.load(folder, llava_next()), tolerance=1e-6)
+
+
+def test_qwen() -> None:
+    torch.manual_seed(0)
+    config = Qwen2VLConfig(
+        text_config={
+            **TEXT,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1]},
+        },
+        vision_config={"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "patch_size": 4},
+        image_token_id=IMAGE,
+    )
+    model = Qwen2VLForConditionalGeneration(config).double().eval()
+    patches = torch.randn(2 * 64, 3 * 2 * 4 * 4).double()  # two pictures of 8 x 8 patches, merged 2 x 2
+    given = {
+        "input_ids": torch.tensor([[1, IMAGE, 7], [1, IMAGE, 8]]),
+        "pixel_values": patches,
+        "image_grid_thw": torch.tensor([[1, 8, 8]] * 2),
+    }
+    with pytest.raises(ConfigError, match="give grid="):
+        nest_llava(model, tokens=SIZES)
+    nested = nest_llava(model, tokens=SIZES, grid=(4, 4))
+    for at in SIZES:
+        assert nested.generate(**given, at=at, max_new_tokens=2, eos_token_id=None).shape == (2, 2)
+    assert nested(given, at=4).isfinite().all()

@@ -140,7 +140,8 @@ class Streams(nn.Module):
         for number, name in enumerate(self.names):
             places = places_of(batch.ids, batch.mask, place_of(number))
             row = places // length
-            sizes = [self.own(name, rows[each]) for each in row.tolist()]
+            own = {g: self.own(name, g) for g in set(rows)}
+            sizes = [own[rows[each]] for each in row.tolist()]
             inside = (moved[row] >= 0).tolist()
             for g, found in tokens[name].items():
                 kept = [item for item, size in enumerate(sizes) if size == g and inside[item]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -16,6 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from nestling.arguments.constraints import OneOf, checked
 from nestling.domains.prefix.batches import IGNORED, PrefixBatch, place_of
 from nestling.domains.prefix.model import AtRows, PrefixLM
+from nestling.domains.vision_language.llava_images import ImageFeatures
+from nestling.domains.vision_language.tiled import TiledFeatures, tiled_pool
 from nestling.elastic import Cost
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
@@ -50,10 +51,10 @@ def nest_llava(
     the processor writes does not matter.
 
     Args:
-        model: a model of transformers with ``get_image_features`` that gives each picture the same number of
-            vectors: Llava, VipLlava, InternVL, or Qwen2-VL with pictures of one size. It is used, not copied;
-            with ``pool="before"`` or a ``connector`` its projector is taken out.
-        tokens: sizes, such as ``[1, 9, 36, 144, 576]``.
+        model: LLaVA-NeXT, or a model of transformers with ``get_image_features`` that gives each picture the
+            same number of vectors: Llava, VipLlava, InternVL, or Qwen2-VL with pictures of one size. It is
+            used, not copied; with ``pool="before"`` or a ``connector`` its projector is taken out.
+        tokens: sizes, such as ``[1, 9, 36, 144, 576]``; of each view, if pictures are cut into tiles.
         pool: after the projector, as M3 does, or before it.
         grid: rows and columns of a picture's vectors; by default those of the model's configuration.
         connector: from the vision encoder's vectors to the language model, in the place of pooling and
@@ -84,7 +85,7 @@ def nest_llava(
     else:
         _take_projector(model)
     prefix = PrefixLM(
-        {_IMAGE: ImageFeatures(model)},
+        {_IMAGE: _features(model)},
         {_IMAGE: connector},
         model,
         nesting=nesting,
@@ -92,34 +93,6 @@ def nest_llava(
         decoding=decoding,
     )
     return NestedLlava(prefix)
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFeatures:
-    """The vectors of pictures that a model of transformers puts in the places of its image tokens.
-
-    Args:
-        model: with ``get_image_features``.
-    """
-
-    model: Any
-
-    def __call__(self, **inputs: Tensor) -> Tensor:
-        """Vectors ``Float[pictures, n, width]``.
-
-        Raises:
-            DataError: if pictures have different numbers of vectors.
-        """
-        found = self.model.get_image_features(**inputs, return_dict=True).pooler_output
-        if isinstance(found, Tensor):
-            return found
-        counts = {len(each) for each in found}
-        if len(counts) > 1:
-            raise DataError(
-                f"the pictures have {', '.join(map(str, sorted(counts)))} vectors; give pictures of one "
-                "size, which have equally many"
-            )
-        return torch.stack(list(found))
 
 
 class NestedLlava(nn.Module):
@@ -156,10 +129,7 @@ class NestedLlava(nn.Module):
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         is_image = (ids == self.model.config.image_token_id) & mask
-        places = is_image.flatten().nonzero().flatten()
-        whole = self.prefix.streams.connector(_IMAGE).inputs
-        firsts = places[::whole] if len(places) % whole == 0 else places
-        kept = torch.zeros_like(is_image.flatten()).index_fill(0, firsts, True).view_as(ids)
+        kept = self._first_places(is_image)
         accepted = inspect.signature(self.model.get_image_features).parameters
         images = {k: v for k, v in inputs.items() if k in accepted and k not in _TEXT and v is not None}
         return PrefixBatch(
@@ -168,6 +138,16 @@ class NestedLlava(nn.Module):
             {_IMAGE: images or None},
             inputs.get("labels"),
         )
+
+    def _first_places(self, is_image: Tensor) -> Tensor:
+        """The first placeholder of each picture, ``Bool[batch, length]``."""
+        if _is_tiled(self.model):  # whose pictures have different numbers of placeholders, and text between
+            after = torch.nn.functional.pad(is_image[:, :-1], (1, 0))
+            return is_image & ~after
+        places = is_image.flatten().nonzero().flatten()
+        whole = self.prefix.streams.connector(_IMAGE).inputs
+        firsts = places[::whole] if len(places) % whole == 0 else places
+        return torch.zeros_like(is_image.flatten()).index_fill(0, firsts, True).view_as(is_image)
 
     def forward(self, inputs: Mapping[str, Any], /, at: AtRows = None, *, strict: bool = True) -> Tensor:
         """Logits ``Float[batch, length, vocabulary]`` at each of the ``input_ids``, of the one that follows.
@@ -254,7 +234,7 @@ class NestedLlava(nn.Module):
         Raises:
             ArtifactError: if the folder is torn or altered, or its weights do not fit.
         """
-        prefix = PrefixLM.load(folder, {_IMAGE: ImageFeatures(model)}, model)
+        prefix = PrefixLM.load(folder, {_IMAGE: _features(model)}, model)
         if any(isinstance(part, Projector) for part in prefix.streams.connector(_IMAGE).parts):
             _take_projector(model)
         return cls(prefix)
@@ -277,11 +257,31 @@ def _pooling(
     model: Any, tokens: Nesting | str | Sequence[int], grid: tuple[int, int], pool: Pool
 ) -> Connector:
     width = model.get_input_embeddings().weight.shape[1]
+    if _is_tiled(model):
+        if pool == "before":
+            raise ConfigError("pictures in tiles are pooled after the projector; use pool='after'")
+        return Connector(tiled_pool(model, tokens, grid))
     if pool == "after":
         return Connector(GridPool(grid, tokens, width))
     projector = _read_projector(model)
     _take_projector(model)
     return Connector(GridPool(grid, tokens, projector.width), projector)
+
+
+def _is_tiled(model: Any) -> bool:
+    """Whether pictures are cut into tiles, as in LLaVA-NeXT."""
+    return hasattr(model.config, "image_grid_pinpoints")
+
+
+def _features(model: Any) -> ImageFeatures | TiledFeatures:
+    if not _is_tiled(model):
+        return ImageFeatures(model)
+    if model.config.model_type != "llava_next":
+        raise ConfigError(
+            f"{type(model).__name__} cuts pictures into tiles in a way of its own; of such models only "
+            "LLaVA-NeXT can be nested"
+        )
+    return TiledFeatures(model)
 
 
 def _grid(model: Any) -> tuple[int, int]:
