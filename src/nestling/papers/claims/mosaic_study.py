@@ -1,0 +1,225 @@
+"""Language models that answer questions about mosaics, trained alike, at several numbers of tokens."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nestling.domains.prefix import PrefixLM
+from nestling.errors import UntrainedGranularityWarning, require
+from nestling.granularity import Nesting
+from nestling.measure.cascade import AdaptiveClassifier
+from nestling.measure.oracle import oracle
+from nestling.nn.inference import evaluating
+from nestling.nn.tokens import Compressor, Connector, GridPool, Projector
+from nestling.papers.claims.checks import Tour
+from nestling.papers.problems import mosaics as data
+from nestling.papers.problems.mosaics import FEATURES, KINDS, SIDE, VOCABULARY, Mosaics
+from nestling.process.blocks import blocks
+from nestling.schedules import Every, Schedule
+from nestling.storage.resumable import ResumableValues
+from nestling.training import TrainConfig, fit
+
+SIZES = (1, 4, 16)
+HIDDEN = 64
+ByKind = dict[str, float]
+"""Percent of right answers by kind of question."""
+
+_RATES = (1e-3, 2e-3, 4e-3)
+_BATCH = 64
+_SEARCH_SHARE = 3  # the rate is chosen by training for a third of the steps
+_SEEDS = {"train": 100, "development": 10_000, "test": 20_000}
+
+
+def pooled(mode: Any = "mean") -> Connector:
+    """A projector, and a pool behind it, as in M3."""
+    sizes = SIZES
+    return Connector(Projector(FEATURES, HIDDEN), GridPool((SIDE, SIDE), sizes, HIDDEN, mode=mode))
+
+
+@dataclass(frozen=True)
+class Method:
+    """A model and how it is trained.
+
+    Args:
+        name: in the report.
+        trained: the numbers of tokens that are trained.
+        connector: made for each model.
+        schedule: the numbers of one step.
+        times: steps, in multiples of the usual number.
+    """
+
+    name: str
+    trained: tuple[int, ...] = SIZES
+    connector: Callable[[], Compressor] = pooled
+    schedule: Schedule = field(default_factory=Every)
+    times: int = 1
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether several numbers are trained; methods that agree in this share a learning rate."""
+        return len(self.trained) > 1
+
+
+class Study:
+    """All methods on the same mosaics; each is trained when it is first needed.
+
+    Args:
+        tour: the tour.
+        notes: keep what was measured.
+        examples: the method on which the learning rate of nested methods is chosen, and of others.
+        steps: of a usual training.
+    """
+
+    name = "mosaics of Fashion-MNIST"
+
+    def __init__(
+        self, tour: Tour, notes: ResumableValues, examples: dict[bool, Method], steps: int = 800
+    ) -> None:
+        self.quick, self.seeds, self.notes, self._examples = tour.quick, tour.seeds, notes, examples
+        self.steps = 3 if tour.quick else steps
+        self.learning_rates: dict[str, float] = {}
+        self._drawn: dict[Any, Mosaics] = {}
+
+    def accuracies(self, method: Method, seed: int) -> dict[int, ByKind]:
+        """Percent of right answers to test questions, by number of tokens and kind."""
+        return {int(size): dict(kinds) for size, kinds in self.figures(method, seed)["accuracy"].items()}
+
+    def means(self, method: Method, seed: int) -> dict[int, float]:
+        """The mean over the kinds at each number of tokens."""
+        return {n: float(np.mean(list(kinds.values()))) for n, kinds in self.accuracies(method, seed).items()}
+
+    def figures(self, method: Method, seed: int) -> dict[str, Any]:
+        """All figures of the model of one seed; see :meth:`_measured`."""
+        return self.notes.once(f"{method.name}, seed {seed}", lambda: self._measured(method, seed))
+
+    def untrained(self, method: Method, seed: int) -> PrefixLM:
+        """A model before training."""
+        transformers = require("transformers", "lora")
+        config = transformers.LlamaConfig(
+            hidden_size=HIDDEN,
+            intermediate_size=4 * HIDDEN,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            vocab_size=VOCABULARY,
+            max_position_embeddings=64,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            lm, connector = transformers.LlamaForCausalLM(config), method.connector()
+        garments = data.garments("train", self.quick)
+        nesting = Nesting.chain(tokens=method.trained)
+        return PrefixLM({"image": garments.encode}, {"image": connector}, lm, nesting=nesting)
+
+    def questions(self, split: str, seed: int = 0) -> Mosaics:
+        """Mosaics of one split, drawn afresh for each training seed."""
+        counts = {"train": 51_200, "development": 1_500, "test": 3_000}
+        count = 120 if self.quick else counts[split]
+        key = (split, seed)
+        if key not in self._drawn:
+            labels = data.garments(split, self.quick).labels
+            self._drawn[key] = data.mosaics(labels, count, _SEEDS[split] + seed)
+        return self._drawn[key]
+
+    def probabilities(self, model: PrefixLM, split: str, sizes: tuple[int, ...]) -> dict[int, Any]:
+        """``Float[questions, classes]`` at each number of tokens, also where it was not trained."""
+        garments, questions = data.garments(split, self.quick), self.questions(split)
+        model.streams.encoder("image").encoder = garments.encode
+        found: dict[int, list[NDArray[np.float32]]] = {size: [] for size in sizes}
+        with evaluating(model), warnings.catch_warnings():
+            # What untrained numbers are worth is measured here.
+            warnings.simplefilter("ignore", UntrainedGranularityWarning)
+            for rows in blocks(len(questions), 500):
+                for size in sizes:
+                    logits = model(questions.batch(rows, answered=False), size, strict=False)
+                    found[size].append(data.class_logits(logits).softmax(dim=1).numpy())
+        return {size: np.concatenate(each) for size, each in found.items()}
+
+    def trained(self, method: Method, rate: float, seed: int, share: int = 1) -> PrefixLM:
+        """A model trained for its steps, or the ``share``-th part of them."""
+        model, questions = self.untrained(method, seed), self.questions("train", seed)
+        config = TrainConfig(
+            max_steps=max(method.times * self.steps // share, 2),
+            batch_size=_BATCH,
+            lr=rate,
+            weight_decay=0.01,
+            seed=seed,
+        )
+        objective = model.objective(schedule=method.schedule, reduction="mean", seed=seed)
+        fit(
+            model,
+            objective,
+            range(len(questions)),
+            config,
+            collate=lambda rows: questions.batch(rows, answered=True),
+        )
+        return model
+
+    def rate(self, method: Method) -> float:
+        """The best learning rate on development questions, with the first seed and fewer steps."""
+        if self.quick:
+            return _RATES[1]
+        kind = "nested" if method.is_nested else "one number"
+        found = self.notes.once(f"{kind}, development", lambda: self._developed(method.is_nested))
+        self.learning_rates[kind] = best = float(max(found, key=lambda rate: found[rate]))
+        return best
+
+    def _developed(self, is_nested: bool) -> dict[str, float]:
+        method, answers = self._examples[is_nested], self.questions("development").answers
+        found = {}
+        for rate in _RATES:
+            model = self.trained(method, rate, 0, _SEARCH_SHARE)
+            each = self.probabilities(model, "development", method.trained)
+            right = [100 * (chances.argmax(axis=1) == answers).mean() for chances in each.values()]
+            found[str(rate)] = float(np.mean(right))
+        return found
+
+    def _measured(self, method: Method, seed: int) -> dict[str, Any]:
+        """Accuracies, the CPU seconds of training, the answers at full size, the oracle and the cascade."""
+        rate = self.rate(method)
+        begin = time.process_time()
+        model = self.trained(method, rate, seed)
+        seconds = time.process_time() - begin
+        chances, questions = self.probabilities(model, "test", SIZES), self.questions("test")
+        answers = {size: each.argmax(axis=1) for size, each in chances.items()}
+        best = oracle(answers, questions.answers, groups=questions.kinds)
+        return {
+            "accuracy": {str(size): _by_kind(each, questions) for size, each in answers.items()},
+            "seconds": seconds,
+            "answers": answers[SIZES[-1]].tolist(),
+            "oracle": {
+                "accuracy": 100 * best.accuracy,
+                "tokens": best.size,
+                "gap": 100 * best.gap,
+                "gap by luck": 100 * best.gap_by_luck,
+            },
+            "cascade": self._cascade(model, chances),
+        }
+
+    def _cascade(self, model: PrefixLM, chances: dict[int, Any]) -> dict[str, float]:
+        """Few tokens first, and more while the answer is unsure; thresholds from development questions."""
+        known = self.probabilities(model, "development", SIZES)
+        cascade = AdaptiveClassifier(SIZES).fit(list(known.values()), self.questions("development").answers)
+        heads = cascade.route(list(chances.values()))
+        right = cascade.predict(list(chances.values())) == self.questions("test").answers
+        cost = cascade.cost(heads, chances[SIZES[0]].shape[1])
+        return {
+            "accuracy": 100 * float(right.mean()),
+            "tokens of answers": cost.answering_dim,
+            "tokens of all attempts": cost.cumulative_dim,
+        }
+
+
+def _by_kind(answers: Any, questions: Mosaics) -> ByKind:
+    right = answers == questions.answers
+    return {kind: 100 * float(right[questions.kinds == number].mean()) for number, kind in enumerate(KINDS)}
