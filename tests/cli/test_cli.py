@@ -115,6 +115,7 @@ def test_a_model_is_measured_chosen_extracted_and_used(
     assert {row["granularity"].partition(",")[0] for row in rows} == {"dim=8", "dim=32", "dim=256"}
     assert {row["granularity"].partition("=")[2].partition("=")[2] for row in rows} == {*"1248", "32"}
     chosen = run("choose", report / "curve.json", "--max-bytes", 128, "--bits", 32)
+    assert " bytes, keeps " in chosen.stderr
     assert chosen.stdout.strip() in ("dim=8,bits=32", "dim=32,bits=32")
     small = tmp_path / "small"
     extracted = json.loads(run("extract", model, "--at", "dim=32", "-o", small, "--json").stdout)

@@ -384,3 +384,13 @@ def test_flags_that_mean_nothing_are_refused(files: Path, tmp_path: Path) -> Non
         assert "are for vectors" in str(run(*build, texts, "--encoder", "wordllama", *flag).exception)
     for flag in (("--fields", "year"), ("--id-column", "sku")):
         assert "give a table of its rows with --table" in str(run(*build, files / "all.npy", *flag).exception)
+
+
+def test_an_index_is_cut_to_a_size_and_a_precision(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
+    with AdaptiveIndex.create(tmp_path / "whole", rows, at="bits=4", nesting="dim=8,16") as whole:
+        expected = whole.search(rows[:3], k=2, at="dim=8,bits=2").ids
+    done = run("index", "extract", tmp_path / "whole", "--at", "dim=8,bits=2", "-o", tmp_path / "small")
+    assert "300 vectors of 8 dims in 2 bits" in done.stdout
+    with AdaptiveIndex.open(tmp_path / "small", read_only=True) as small:
+        assert np.array_equal(small.search(rows[:3], k=2).ids, expected)

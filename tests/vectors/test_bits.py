@@ -183,6 +183,7 @@ def test_whole_queries_are_cut_to_the_size_of_codes(rule: CutRule) -> None:
     documents = vectors(dim=32)
     queries = documents[:9] + vectors(9, 32, seed=1) / 9
     coded = StoredVectors(documents, "dim=8,32", rule).calibrated().extract("dim=8,bits=4")
+    assert "400 in codes of 4 bits, 4 bytes each" in repr(coded)
     found = nearest(queries, coded, k=3, rule=rule)
     expected = nearest(cut(queries, 8, rule), coded.matrix(), k=3)
     assert np.array_equal(found.indices, expected.indices)

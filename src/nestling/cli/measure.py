@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -224,6 +225,10 @@ def choose(
         figures = {"metric": row.metric, "value": row.value, "low": row.low}
         show_json({"granularity": str(chosen), **figures, "vector_bytes": row.vector_bytes})
     else:
+        row = measured.row(chosen, metric)
+        kept = f"keeps {row.kept:.1%} [{row.kept_low:.1%}, {row.kept_high:.1%}]"
+        share = "" if math.isnan(row.kept) else f", {kept} of {row.metric}"
+        say(f"{chosen}: {row.vector_bytes:,} bytes{share}")
         show(str(chosen))
 
 

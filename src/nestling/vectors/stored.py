@@ -185,7 +185,11 @@ class StoredVectors:
         return len(self.values)
 
     def __repr__(self) -> str:
-        shape = f"{len(self)} of {self.values.dtype}"
+        held = Precision.of(self.values)
+        of_codes = (
+            f"{len(self)} in codes of {held.bits} bits, {held.row_bytes(self.values.shape[1])} bytes each"
+        )
+        shape = of_codes if held.is_code else f"{len(self)} of {self.values.dtype}"
         return f"StoredVectors({shape}, {str(self.nesting)!r}, {self.rule}, encoder={self.encoder!r})"
 
     def __call__(self, rows: ArrayLike, /, at: At = None) -> Vectors:

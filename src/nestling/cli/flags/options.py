@@ -30,7 +30,8 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
 At = Annotated[
     str | None,
     typer.Option(
-        help="A smaller size, such as dim=64; by default the full size.", autocompletion=sizes_of_thing
+        help="A size, or size and precision: dim=64,bits=2; by default the full size.",
+        autocompletion=sizes_of_thing,
     ),
 ]
 Where = Annotated[

@@ -89,7 +89,8 @@ class TaskFlags:
         if sum(getattr(self, name) is not None for name in sources) != 1:
             raise ConfigError(
                 "give the data to measure on: texts by one of --pairs FILE, --beir FOLDER, --scored FILE; "
-                "or, where the model is a file of vectors, --queries FILE or --labels FILE"
+                "or, where the model is a file of vectors, --queries FILE or --labels FILE. Without any, "
+                "nestling bench VECTORS measures the recall of search plans"
             )
         if self.relevant is not None and self.queries is None:
             raise ConfigError("--relevant is for the vectors of --queries; give both")
