@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from nestling.arguments.formatting import shown
-from nestling.errors import GranularityError
+from nestling.errors import GranularityError, meant
 
 AXES = ("dim", "bits", "layer", "tokens", "audio", "video", "width")
 """In the order in which they are written. Any other name is an axis too, and follows these."""
@@ -79,7 +79,8 @@ def refuse_axis(axis: str, size: int, nesting: str, axes: Iterable[str]) -> None
         "; few bits need stored vectors with a code: stored.calibrated(), or AdaptiveIndex.create or "
         f'Collection.create with at="bits={size}"; leave bits out where a model is cut'
     )
-    advice = hint if axis == "bits" else ""
+    near = meant(axis, [*axes, "bits"])
+    advice = hint if axis == "bits" else f"; {near}" if near else ""
     raise GranularityError(f"the nesting {nesting} has no axis {axis!r}; it has {', '.join(axes)}{advice}")
 
 

@@ -185,6 +185,10 @@ def test_whole_queries_are_cut_to_the_size_of_codes(rule: CutRule) -> None:
     coded = StoredVectors(documents, "dim=8,32", rule).calibrated().extract("dim=8,bits=4")
     assert "400 in codes of 4 bits, 4 bytes each" in repr(coded)
     found = nearest(queries, coded, k=3, rule=rule)
+    with pytest.raises(GranularityError, match="keep 8 dims of 4 bits; extract more from the vectors"):
+        coded.extract("dim=32,bits=2")
+    with pytest.raises(GranularityError, match="did you mean 'bits'"):
+        coded.extract("dim=8,bit=2")
     expected = nearest(cut(queries, 8, rule), coded.matrix(), k=3)
     assert np.array_equal(found.indices, expected.indices)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)

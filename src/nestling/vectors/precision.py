@@ -14,7 +14,7 @@ from nestling.arguments.formatting import shown
 from nestling.axes import CODE_BITS, FLOAT_BITS
 from nestling.cut import CutRule
 from nestling.errors import ArtifactError, DataError, GranularityError
-from nestling.granularity import Granularity, Nesting
+from nestling.granularity import At, Granularity, Nesting
 from nestling.kernels.planes import packed
 from nestling.kernels.planes.layout import stride_of
 from nestling.storage.artifact import open_array
@@ -170,6 +170,23 @@ def check_saved(folder: Path, nesting: Nesting, values: Values, rule: CutRule) -
             f"the manifest of {folder} names the sizes {nesting}, and the folder holds vectors of "
             f"{values.shape[1]} entries of {held.bits} bits; it was altered: save the vectors again"
         )
+
+
+def held_at(nesting: Nesting, values: Values, at: At) -> Granularity:
+    """What ``at`` names of some values.
+
+    Raises:
+        GranularityError: if they do not hold it.
+    """
+    try:
+        return nesting.resolve(at)
+    except GranularityError as error:
+        if not isinstance(values, BitPlanes):
+            raise
+        raise GranularityError(
+            f"{error}. These vectors keep {values.shape[1]} dims of {values.bits} bits; extract more from "
+            "the vectors that they were made from"
+        ) from error
 
 
 def extracted(nesting: Nesting, granularity: Granularity) -> Nesting:

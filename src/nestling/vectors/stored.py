@@ -33,6 +33,7 @@ from nestling.vectors.precision import (
     extracted,
     extracted_rule,
     full_nesting,
+    held_at,
     open_values,
 )
 
@@ -259,7 +260,7 @@ class StoredVectors:
             folder: write them there, block by block, and read them from it as a memory map; None holds
                 them in memory.
         """
-        granularity = self.nesting.resolve(at)
+        granularity = held_at(self.nesting, self.values, at)
         nesting, rule = extracted(self.nesting, granularity), extracted_rule(self.rule, granularity)
         precision = Precision.of(self.values).at(granularity)
         blocks = self._prepared(granularity["dim"], precision)
