@@ -77,6 +77,7 @@ COMMANDS = {
     "index compact ix": "119",
     "index info ix": "119 vectors",
     "index verify ix": "no damage found",
+    "index extract ix --at dim=8 -o smaller": "119 vectors",
     "index export ix --to lancedb:///nowhere/items": None,
     "index export ix --to postgres://host/db/items": None,
     "bench x.npy --plans flat@full": "Chosen",
