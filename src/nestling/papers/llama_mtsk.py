@@ -263,4 +263,4 @@ def run(tour: Tour) -> tuple[list[Claim], dict[str, object]]:
     measured = measure_checks(tour.checks(CHECKS), {"grid": study}, tour.seeds)
     notes.remove()
     study.speech.forget()
-    return [*measured, *tour.untested(NOT_TESTED)], {"learning rates": study.learning_rates}
+    return [*measured, *tour.untested(NOT_TESTED)], {"learning rates": study.learning_rates.chosen}

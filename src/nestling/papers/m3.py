@@ -219,5 +219,5 @@ def run(tour: Tour) -> tuple[list[Claim], dict[str, object]]:
     study = Study(tour, notes, {True: m3(), False: alone(_FULL)})
     measured = measure_checks(tour.checks(CHECKS), {"mosaics": study}, tour.seeds)
     notes.remove()
-    settings = {"learning rates": study.learning_rates, "steps": study.steps}
+    settings = {"learning rates": study.rates.chosen, "steps": study.steps}
     return [*measured, *tour.untested(NOT_TESTED)], settings

@@ -20,6 +20,7 @@ from nestling.measure.oracle import oracle
 from nestling.nn.inference import evaluating
 from nestling.nn.tokens import Compressor, Connector, GridPool, Projector
 from nestling.papers.claims.checks import Tour
+from nestling.papers.claims.rate_search import RateByKind
 from nestling.papers.problems import mosaics as data
 from nestling.papers.problems.mosaics import FEATURES, KINDS, SIDE, VOCABULARY, Mosaics
 from nestling.process.blocks import blocks
@@ -83,9 +84,10 @@ class Study:
     def __init__(
         self, tour: Tour, notes: ResumableValues, examples: dict[bool, Method], steps: int = 800
     ) -> None:
-        self.quick, self.seeds, self.notes, self._examples = tour.quick, tour.seeds, notes, examples
+        self.quick, self.seeds, self.notes = tour.quick, tour.seeds, notes
         self.steps = 3 if tour.quick else steps
-        self.learning_rates: dict[str, float] = {}
+        quick = _RATES[1] if tour.quick else None
+        self.rates = RateByKind(notes, self._developed, _RATES, examples, alone="one number", quick=quick)
         self._drawn: dict[Any, Mosaics] = {}
 
     def accuracies(self, method: Method, seed: int) -> dict[int, ByKind]:
@@ -165,28 +167,15 @@ class Study:
         )
         return model
 
-    def rate(self, method: Method) -> float:
-        """The best learning rate on development questions, with the first seed and fewer steps."""
-        if self.quick:
-            return _RATES[1]
-        kind = "nested" if method.is_nested else "one number"
-        found = self.notes.once(f"{kind}, development", lambda: self._developed(method.is_nested))
-        self.learning_rates[kind] = best = float(max(found, key=lambda rate: found[rate]))
-        return best
-
-    def _developed(self, is_nested: bool) -> dict[str, float]:
-        method, answers = self._examples[is_nested], self.questions("development").answers
-        found = {}
-        for rate in _RATES:
-            model = self.trained(method, rate, 0, _SEARCH_SHARE)
-            each = self.probabilities(model, "development", method.trained)
-            right = [100 * (chances.argmax(axis=1) == answers).mean() for chances in each.values()]
-            found[str(rate)] = float(np.mean(right))
-        return found
+    def _developed(self, method: Method, rate: float) -> float:
+        """Percent of right answers to development questions after fewer steps, the mean over the numbers."""
+        model, answers = self.trained(method, rate, 0, _SEARCH_SHARE), self.questions("development").answers
+        each = self.probabilities(model, "development", method.trained)
+        return float(np.mean([100 * (chances.argmax(axis=1) == answers).mean() for chances in each.values()]))
 
     def _measured(self, method: Method, seed: int) -> dict[str, Any]:
         """Accuracies, the CPU seconds of training, the answers at full size, the oracle and the cascade."""
-        rate = self.rate(method)
+        rate = self.rates.rate(method.is_nested)
         begin = time.process_time()
         model = self.trained(method, rate, seed)
         seconds = time.process_time() - begin

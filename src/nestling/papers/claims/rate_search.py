@@ -1,8 +1,8 @@
-"""The best learning rate on development data, found by doubling or halving while that helps."""
+"""The best learning rate on development data: by doubling or halving while that helps, or one of a few."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from nestling.papers.claims.checks import Named
@@ -99,3 +99,47 @@ class RateSearch(Generic[Method, Model]):
 
     def _best(self, method: Method, found: Mapping[str, Mapping[str, float]]) -> str:
         return max(found, key=lambda rate: self._worth(method, found[rate]))
+
+
+class RateByKind(Generic[Method]):
+    """The best of a few rates, chosen once for nested methods and once for all others.
+
+    Args:
+        notes: keep what was measured.
+        develop: figure of a method on development data, trained at a rate with the first seed.
+        rates: the rates to try.
+        examples: the method on which the rate of nested methods is chosen, and that of others.
+        alone: name of the others in the report.
+        best: ``max`` or ``min`` of the figures.
+        quick: the rate that is taken without a search; None searches.
+
+    Attributes:
+        chosen: the rates by kind.
+    """
+
+    def __init__(
+        self,
+        notes: ResumableValues,
+        develop: Callable[[Method, float], float],
+        rates: Sequence[float],
+        examples: Mapping[bool, Method],
+        *,
+        alone: str,
+        best: Callable[..., str] = max,
+        quick: float | None = None,
+    ) -> None:
+        self._notes, self._develop, self._rates, self._examples = notes, develop, rates, examples
+        self._alone, self._best, self._quick = alone, best, quick
+        self.chosen: dict[str, float] = {}
+
+    def rate(self, is_nested: bool) -> float:
+        """The best rate of one kind of methods."""
+        if self._quick is not None:
+            return self._quick
+        kind, example = "nested" if is_nested else self._alone, self._examples[is_nested]
+        found: dict[str, float] = self._notes.once(
+            f"{kind}, development",
+            lambda: {str(rate): self._develop(example, rate) for rate in self._rates},
+        )
+        self.chosen[kind] = float(self._best(found, key=lambda rate: found[rate]))
+        return self.chosen[kind]

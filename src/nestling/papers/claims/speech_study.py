@@ -22,6 +22,7 @@ from nestling.errors import UntrainedGranularityWarning
 from nestling.granularity import Nesting
 from nestling.nn.lora import Strategy
 from nestling.papers.claims.checks import Tour
+from nestling.papers.claims.rate_search import RateByKind
 from nestling.papers.problems.spoken_sentences import CONDITIONS, SpokenVectors
 from nestling.storage.resumable import ResumableValues
 from nestling.training import TrainConfig, fit
@@ -80,9 +81,17 @@ class Study:
     def __init__(self, tour: Tour, notes: ResumableValues, examples: Mapping[bool, Method]) -> None:
         name = f"llama-mtsk.encoders{'.quick' if tour.quick else ''}"
         folder = None if tour.folder is None else tour.folder / name
-        self.quick, self.notes, self._examples = tour.quick, notes, examples
+        self.quick, self.notes = tour.quick, notes
         self.speech = SpokenVectors(grid_sentences(), quick=tour.quick, folder=folder)
-        self.learning_rates: dict[str, float] = {}
+        self.learning_rates = RateByKind(
+            notes,
+            self._developed,
+            _LEARNING_RATES,
+            examples,
+            alone="one rate",
+            best=min,
+            quick=_LEARNING_RATES[0] if tour.quick else None,
+        )
 
     def errors(self, method: Method, seed: int) -> Errors:
         """Word errors on the test sentences."""
@@ -156,24 +165,13 @@ class Study:
         fit(lm, loss, range(len(texts)), TrainConfig(batch_size=rows, lr=2e-3), collate=batch)
         return lm.eval(), tokenizer
 
-    def _learning_rate(self, method: Method) -> float:
-        """The best on the development sentences, with the first seed."""
-        if self.quick:
-            return _LEARNING_RATES[0]
-        kind = "nested" if method.is_nested else "one rate"
-        found = self.notes.once(f"{kind}, development", lambda: self._developed(method.is_nested))
-        self.learning_rates[kind] = best = float(min(found, key=lambda rate: found[rate]))
-        return best
-
-    def _developed(self, is_nested: bool) -> dict[str, float]:
-        method, found = self._examples[is_nested], {}
-        for rate in _LEARNING_RATES:
-            errors = self._tested(self._trained(method, rate, 0), method, "development", "clean")
-            found[str(rate)] = float(np.mean([each.rate for each in errors.values()]))
-        return found
+    def _developed(self, method: Method, learning_rate: float) -> float:
+        """Word error rate on the clean development sentences, the mean over the rates."""
+        errors = self._tested(self._trained(method, learning_rate, 0), method, "development", "clean")
+        return float(np.mean([each.rate for each in errors.values()]))
 
     def _measured(self, method: Method, seed: int) -> dict[str, dict[str, list[int]]]:
-        model = self._trained(method, self._learning_rate(method), seed)
+        model = self._trained(method, self.learning_rates.rate(method.is_nested), seed)
         return {
             condition: {
                 ",".join(map(str, rates)): each.errors.tolist()
