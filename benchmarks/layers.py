@@ -86,7 +86,7 @@ STEPS: Mapping[str, Nesting | None] = {"plain": None, "6 pairs": PAIRS, "6 x 6 g
 
 
 def peak_megabytes(name: str, batch: int) -> float:
-    """Growth of the process's peak memory over two steps; for a process of its own."""
+    """Growth of peak memory over two steps; run it in a separate process."""
     torch.set_num_threads(1)
     step = our_step(STEPS[name], batch)
     return grown_megabytes(lambda: [step() for _ in range(2)])

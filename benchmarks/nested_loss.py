@@ -86,7 +86,7 @@ def with_minilm(loss: nn.Module, batch: int) -> Callable[[], None]:
 
 
 def peak_megabytes(method: str, nesting: str, batch: int) -> float:
-    """Growth of the process's peak memory over one step; for a process of its own."""
+    """Growth of peak memory over one step; run it in a separate process."""
     step = {"ours": ours, "theirs": theirs}[method](Nesting.parse(nesting), batch)
     # The libraries' own buffers come with the first product.
     (torch.ones(64, 64, requires_grad=True) @ torch.ones(64, 64)).sum().backward()

@@ -46,7 +46,7 @@ def ratio(seconds: Mapping[str, list[float]], name: str, over: str) -> tuple[flo
 
 
 def apart(function: Callable[..., T], *given: object) -> T:
-    """What a call returns in a process of its own; if that is killed, for its memory say, it is an error."""
+    """Result of a call in a separate process; a killed process, such as by lack of memory, is an error."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *given).result()
 

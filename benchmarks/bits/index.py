@@ -26,7 +26,7 @@ from nestling.search.exact.recall import Questions
 from record import Results, arguments, in_turn, parsed
 
 K, QUERIES, TIMED, ROUNDS = 10, 500, 100, 5
-# What is kept, and how it is searched: exactly, or by fewer bits first.
+# Granularity of the stored rows, and the plan: an exact scan, or fewer bits first.
 INDEXES: tuple[tuple[str | None, str], ...] = (
     (None, "flat@full"),
     (None, "bits2@full > rerank@full"),

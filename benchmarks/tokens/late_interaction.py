@@ -2,7 +2,7 @@
 
 Documents keep n of their token vectors by pooling (clusters of similar vectors, means of equal runs) or by
 choice (the first, evenly spaced, at random); queries keep all. MiniLM was trained for one vector a text,
-and nothing is trained here. Its own vector of a text stands beside, and is the reference of the differences.
+and nothing is trained here. Differences are to its own single vector of a text.
 
 Run: NESTLING_DATA=<folder> python benchmarks/tokens/late_interaction.py
 """

@@ -1,9 +1,9 @@
 """Memory and time of a training step over all numbers of tokens of a model with the shape of LLaVA.
 
 A frozen encoder of 576 patches, a projector and a small Llama, all with random weights. A step trains at 1,
-9, 36, 144 and 576 tokens. Memory is how far ``fit`` raises the peak of the resident memory in two steps, in
-a process of its own for each method: activations, gradients and moments, but not the weights. Freed blocks
-go back to the system at once, so it is the memory of the living tensors.
+9, 36, 144 and 576 tokens. Memory is the growth of peak resident memory over two steps of ``fit``, in a
+separate process for each method: activations, gradients and moments, but not the weights. Freed blocks go
+back to the system at once, so the figure counts living tensors only.
 
 Run: python benchmarks/tokens/step.py   (one thread; the seconds are those of the processor)
 """
