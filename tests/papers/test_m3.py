@@ -32,10 +32,10 @@ def generated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     for name in ("train", "t10k"):
         write_garments(tmp_path / "fashion-mnist", name, 400)
     monkeypatch.setenv("NESTLING_DATA", str(tmp_path))
-    for cached in (mosaics.garments, mosaics._network, mosaics.garment_accuracy):
+    for cached in (mosaics.garments, mosaics._network):
         cached.cache_clear()
     yield tmp_path
-    for cached in (mosaics.garments, mosaics._network, mosaics.garment_accuracy):
+    for cached in (mosaics.garments, mosaics._network):
         cached.cache_clear()
 
 

@@ -156,14 +156,6 @@ def garments(split: str, quick: bool) -> Garments:
     return Garments(images[1].numpy(), encoded)
 
 
-@cache
-def garment_accuracy(quick: bool) -> float:
-    """Percent of the test garments that the frozen network names."""
-    (images, labels), network = _halved("test", quick), _network(quick)
-    with evaluating(network):
-        return 100 * float((network(images).argmax(dim=1) == labels).float().mean())
-
-
 def _halved(split: str, quick: bool) -> tuple[Tensor, Tensor]:
     """Pictures ``Float[n, 1, 14, 14]`` and their classes."""
     data: LabelledImages = fashion_mnist("test" if split == "test" else "train")
