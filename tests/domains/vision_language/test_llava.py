@@ -176,8 +176,12 @@ def test_own_connector_and_refusals() -> None:
         nest_llava(llava())
     with pytest.raises(ConfigError, match="no model like LLaVA"):
         nest_llava(nn.Linear(1, 1), tokens=[1])
-    with pytest.raises(ConfigError, match="cannot generate from inputs_embeds"):
+    with pytest.raises(ConfigError, match="in both directions"):
         nest_llava(paligemma(), tokens=SIZES)
+    deaf = llava()
+    deaf.prepare_inputs_for_generation = lambda input_ids, **_: {"input_ids": input_ids}
+    with pytest.raises(ConfigError, match="cannot generate from inputs_embeds"):
+        nest_llava(deaf, tokens=SIZES)
 
 
 def test_labels_of_answers() -> None:

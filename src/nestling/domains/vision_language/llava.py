@@ -77,6 +77,11 @@ def nest_llava(
             f"{type(model).__name__} is no model like LLaVA: it has no get_image_features; PrefixLM puts any "
             "encoder before any language model"
         )
+    if "token_type_ids" in inspect.signature(model.forward).parameters:
+        raise ConfigError(
+            f"{type(model).__name__} lets the vectors of a picture attend to one another in both directions, "
+            "which nesting cannot keep"
+        )
     if "inputs_embeds" not in inspect.signature(model.prepare_inputs_for_generation).parameters:
         raise ConfigError(f"{type(model).__name__} cannot generate from inputs_embeds, which nesting needs")
     if connector is None:
