@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from nestling.cut import CutRule, cut
 from nestling.granularity import Nesting
@@ -146,8 +147,12 @@ def _nearest(documents: Floats, query: Floats) -> NDArray[np.int64]:
 
 
 def _ratio(one: Callable[[], object], other: Callable[[], object]) -> float:
-    """Median seconds of ``one`` over those of ``other``, timed in turn after a first use of each."""
-    seconds = [[_seconds(each) for each in (one, other)] for _ in range(_ROUNDS + 1)][1:]
+    """Median seconds of ``one`` over those of ``other``, timed in turn after a first use of each.
+
+    Both use one thread: idle threads of BLAS wait for more work, which would count as seconds of the other.
+    """
+    with threadpool_limits(1):
+        seconds = [[_seconds(each) for each in (one, other)] for _ in range(_ROUNDS + 1)][1:]
     first, second = np.median(seconds, axis=0)
     return float(first / second)
 
