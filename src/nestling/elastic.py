@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
-from nestling.errors import GranularityError
+from nestling.errors import GranularityError, UntrainedGranularityWarning
 from nestling.granularity import At, Granularity, Nesting
 
 
@@ -113,6 +114,54 @@ def resolve_each(nesting: Nesting, granularities: Iterable[At] | At) -> tuple[Gr
     is_one = isinstance(granularities, str | Mapping) or not isinstance(granularities, Iterable)
     given: Any = [granularities] if is_one else granularities
     return tuple(nesting.resolve(each) for each in given)
+
+
+@dataclass
+class Trained:
+    """The granularities that a model is trained at, where it can be used at more; warns once of those.
+
+    Args:
+        nesting: those that are trained.
+    """
+
+    nesting: Nesting
+    _has_warned: bool = False
+
+    def resolve(self, at: At, attainable: Callable[[At], Granularity], *, strict: bool) -> Granularity:
+        """The granularity that ``at`` names.
+
+        Args:
+            at: of the nesting, or one that was not trained.
+            attainable: returns the granularity of any ``at`` at which the model can be used, or raises
+                :class:`~nestling.errors.GranularityError`.
+            strict: refuse granularities that were not trained; else warn once.
+
+        Raises:
+            GranularityError: if the model cannot be used at it, or it was not trained and ``strict``.
+        """
+        named = self.nesting.named(at)
+        if named in self.nesting:
+            return named
+        try:
+            found = attainable(at)
+        except GranularityError:
+            if strict:
+                self.nesting.resolve(at)  # whose error names those that are allowed
+            raise
+        if strict:
+            near = " or ".join(str(g) for g in self.nesting.nearest(found))
+            raise GranularityError(
+                f"{found} was not trained; trained are {self.nesting}. Use {near}, or strict=False to use "
+                "it all the same"
+            )
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{found} was not trained; trained are {self.nesting}. Further sizes give no warning",
+                UntrainedGranularityWarning,
+                stacklevel=5,
+            )
+        return found
 
 
 def check_whole(rests: Iterable[Granularity], thing: str) -> tuple[Granularity, ...]:

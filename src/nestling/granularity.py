@@ -142,6 +142,8 @@ as a number or as text."""
 
 
 def _chain_sizes(axis: str, sizes: Iterable[int]) -> tuple[int, ...]:
+    if not isinstance(sizes, Iterable):
+        raise GranularityError(f"the sizes of axis {axis!r} are a list, such as [1, 4], not {shown(sizes)}")
     values = tuple(size_of(axis, size) for size in islice(sizes, MOST_SIZES + 1))
     check_count(len(values), f"the axis {axis!r}")
     if not values:
@@ -312,9 +314,7 @@ class Nesting(Sequence[Granularity]):
         Raises:
             GranularityError: if it lies outside; the message names the nearest valid granularities.
         """
-        if at is None:
-            return self.full
-        granularity = self.full.replace(**self._read(at))
+        granularity = self.named(at)
         if granularity not in self.granularities:
             near = " or ".join(str(g) for g in self.nearest(granularity))
             raise GranularityError(
@@ -322,6 +322,10 @@ class Nesting(Sequence[Granularity]):
                 "Use one of those, or a nesting that holds it"
             )
         return granularity
+
+    def named(self, at: At) -> Granularity:
+        """The granularity on the axes of this nesting that ``at`` names, whether it is a member or not."""
+        return self.full.replace(**self._read(at))
 
     def _read(self, at: At) -> dict[str, int]:
         if at is None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nestling.arguments.constraints import OneOf, checked
+from nestling.arguments.formatting import shown
 from nestling.domains.prefix import files
 from nestling.domains.prefix.batches import IGNORED, PrefixBatch, padded, place_of, read_items
 from nestling.domains.prefix.flops import cost_of
@@ -25,8 +26,8 @@ from nestling.domains.prefix.language import (
 from nestling.domains.prefix.sequences import Sequences, assembled, places_of
 from nestling.domains.prefix.streams import Streams
 from nestling.domains.prefix.template import Template, Text, check_streams
-from nestling.elastic import Cost, resolve_each
-from nestling.errors import ConfigError, DataError
+from nestling.elastic import Cost, Trained, resolve_each
+from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.losses.one_encoding import OneEncoding
 from nestling.nn.inference import evaluating
@@ -88,6 +89,7 @@ class PrefixLM(nn.Module):
         self.streams = Streams(encoders, connectors, width_of(lm))
         self.lm, self.adapters, self.padding = lm, adapters, padding
         self.nesting = self.streams.attainable if nesting is None else self.streams.within(nesting)
+        self._trained = Trained(self.nesting)
         self.template = Template(self.streams.names, template, tokenizer)
         self.decoding = dict(decoding or {})
         read_decoding(lm, self.decoding)
@@ -316,7 +318,25 @@ class PrefixLM(nn.Module):
             raise DataError(
                 f"at is a list of {len(each)} for {len(batch.ids)} rows; give one a row, or one for all"
             )
-        return [self.streams.resolve(size, self.nesting, strict) for size in each]
+        for row, size in enumerate(each):
+            if isinstance(size, (list, tuple)):
+                raise GranularityError(
+                    f"at={shown(size)} of row {row} is a list, but all items of a row have one size; put "
+                    "items of different sizes into different rows"
+                )
+        return [self.resolve(size, strict=strict) for size in each]
+
+    def resolve(self, at: At, *, strict: bool = True) -> Granularity:
+        """The granularity that ``at`` names.
+
+        Args:
+            at: of the nesting, or with ``strict=False`` of any sizes of the connectors.
+            strict: refuse granularities that were not trained; else warn once.
+
+        Raises:
+            GranularityError: naming those that are allowed.
+        """
+        return self._trained.resolve(at, self.streams.attainable.resolve, strict=strict)
 
     def adapted(self, at: At) -> Granularity:
         """The granularity whose adapters are used at another one."""

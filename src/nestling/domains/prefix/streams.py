@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -14,8 +13,8 @@ from nestling.domains.prefix.batches import PrefixBatch, place_of
 from nestling.domains.prefix.features import Features
 from nestling.domains.prefix.sequences import Filled, places_of
 from nestling.elastic import Cost
-from nestling.errors import ConfigError, GranularityError, UntrainedGranularityWarning
-from nestling.granularity import At, Granularity, Nesting
+from nestling.errors import ConfigError, GranularityError
+from nestling.granularity import Granularity, Nesting
 from nestling.nn.tokens.compressor import Compressor
 from nestling.nn.tokens.connector import Connector
 from nestling.nn.tokens.tokens import Tokens
@@ -49,7 +48,6 @@ class Streams(nn.Module):
         self.encoders = nn.ModuleDict({name: Features.of(encoders[name]) for name in self.names})
         self.connectors = nn.ModuleDict({name: _connector(part) for name, part in connectors.items()})
         self.attainable = self._product()
-        self._has_warned = False
         for name in self.names:
             for g in self.connector(name).nesting:
                 gives = self.connector(name).out_width(g)
@@ -81,27 +79,6 @@ class Streams(nn.Module):
                     f"{', '.join(self.attainable.axes)}"
                 )
             self.attainable.resolve(g)
-        return found
-
-    def resolve(self, at: At, trained: Nesting, strict: bool) -> Granularity:
-        """The granularity that ``at`` names; of those not trained one that is attainable, with a warning.
-
-        Raises:
-            GranularityError: if there is none, or it is not trained and ``strict``.
-        """
-        try:
-            return trained.resolve(at)
-        except GranularityError:
-            if strict:
-                raise
-            found = self.attainable.resolve(at)
-        if not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                f"{found} was not trained; trained are {trained}. Further sizes give no warning",
-                UntrainedGranularityWarning,
-                stacklevel=5,
-            )
         return found
 
     def own(self, name: str, g: Granularity) -> Granularity:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nestling.arguments.constraints import Real, checked
+from nestling.arguments.formatting import shown
 from nestling.arguments.paths import home_path
 from nestling.domains.prefix import PrefixBatch, PrefixLM
 from nestling.domains.prefix.model import AtRows
 from nestling.domains.speech.encoders import StreamEncoder
-from nestling.domains.speech.recordings import Recordings, cut, recordings
+from nestling.domains.speech.recordings import (
+    Recordings,
+    check_seconds,
+    common_seconds,
+    cut,
+    recordings,
+)
 from nestling.errors import ConfigError, DataError, unknown
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.lora import ScaleAdapters, Strategy
@@ -201,6 +208,7 @@ class Recogniser:
         video: Any = None,
         sample_rate: int | None = None,
         at: At = None,
+        strict: bool = True,
         trim: bool = False,
     ) -> PrefixBatch:
         """Recordings, and texts to learn from, as a batch of the model.
@@ -212,13 +220,26 @@ class Recogniser:
             video: clips ``[batch, frames, height, width]``, or a list of ``[frames, height, width]``.
             sample_rate: of the sound; must be that of the encoder.
             at: the granularity whose tokens the recordings must be long enough for; by default the coarsest.
+            strict: refuse a granularity that was not trained; else warn once.
             trim: cut sound and video to the same length, if they differ by more than a token.
 
         Raises:
             DataError: for recordings that are too short, of different lengths, or of another sample rate, or
                 empty texts.
         """
-        given = {name: each for name, each in (("audio", audio), ("video", video)) if each is not None}
+        grain = self.model.nesting[0] if at is None else self.model.resolve(at, strict=strict)
+        return self._batch(texts, {"audio": audio, "video": video}, sample_rate, grain, trim)
+
+    def _batch(
+        self,
+        texts: Sequence[str] | None,
+        streams: Mapping[str, Any],
+        sample_rate: int | None,
+        grain: Granularity,
+        trim: bool,
+    ) -> PrefixBatch:
+        """See :meth:`batch`; ``grain`` may be no member of the nesting, but has sizes of it."""
+        given = {name: each for name, each in streams.items() if each is not None}
         for stream in given:
             if stream not in self.streams:
                 raise DataError(f"{unknown('stream', stream, self.streams)}; leave {stream} out")
@@ -229,15 +250,12 @@ class Recogniser:
         if len({len(each.lengths) for each in items.values()}) > 1:
             counts = ", ".join(f"{len(each.lengths)} of {stream}" for stream, each in items.items())
             raise DataError(f"each row needs one recording of each stream, but there are {counts}")
-        grain = self.model.nesting[0] if at is None else self.model.nesting.resolve(at)
         if len(items) > 1:
             items = self._aligned(items, grain, trim)
-        for stream, each in items.items():
-            self._check_lengths(stream, each, grain)
-        prompt = self.prompts["+".join(stream for stream in self.streams if stream in items)]
+        self._check_lengths(items, grain)
         rows = len(next(iter(items.values())).lengths)
         return self.model.batch(
-            [prompt] * rows,
+            [self._prompt(items)] * rows,
             None if texts is None else _learnt(texts),
             **{stream: each._asdict() for stream, each in items.items()},
         )
@@ -255,6 +273,11 @@ class Recogniser:
             streams: the recordings of all rows, see :meth:`batch`.
         """
         items = {stream: recordings(each, stream) for stream, each in streams.items()}
+        for stream, each in items.items():
+            if stream not in self.streams:
+                raise DataError(f"{unknown('stream', stream, self.streams)}; leave {stream} out")
+            if len(each.lengths) != len(texts):
+                raise DataError(f"{len(texts)} texts need as many {stream}, not {len(each.lengths)}")
 
         def batch(rows: list[int]) -> PrefixBatch:
             kept = list(items)
@@ -274,6 +297,7 @@ class Recogniser:
         video: Any = None,
         sample_rate: int | None = None,
         at: AtRows = None,
+        strict: bool = True,
         trim: bool = False,
         **decoding: Any,
     ) -> list[str]:
@@ -283,16 +307,19 @@ class Recogniser:
             audio: recordings.
             video: clips.
             sample_rate: of the sound.
-            at: the granularity, or a list with one for each recording; see also :meth:`at_rates`.
+            at: the granularity, or a list with one for each recording; see also :meth:`at_rates` and
+                :meth:`sizes`.
+            strict: refuse granularities that were not trained; else warn once.
             trim: cut both streams to the same length.
             decoding: in the place of the decoding that was saved with the model.
         """
-        nesting = self.model.nesting
         given: Any = at if isinstance(at, (list, tuple)) else [at]
-        wanted = [nesting.resolve(each) for each in given]
-        coarsest = Granularity(**{axis: min(g[axis] for g in wanted) for axis in nesting.axes})
-        batch = self.batch(audio=audio, video=video, sample_rate=sample_rate, at=coarsest, trim=trim)
-        ids = self.model.generate(batch.moved(next(self.model.lm.parameters()).device), at, **decoding)
+        wanted = [self.model.resolve(each, strict=strict) for each in given]
+        axes = self.model.nesting.axes
+        coarsest = Granularity(**{axis: min(g[axis] for g in wanted) for axis in axes})
+        batch = self._batch(None, {"audio": audio, "video": video}, sample_rate, coarsest, trim)
+        device = next(self.model.lm.parameters()).device
+        ids = self.model.generate(batch.moved(device), at, strict=strict, **decoding)
         tokenizer = self.model.template.tokenizer
         return [tokenizer.decode(each, skip_special_tokens=True).strip() for each in ids]
 
@@ -317,6 +344,15 @@ class Recogniser:
         model = PrefixLM.load(home_path(folder) / _MODEL, by_stream, lm, tokenizer=tokenizer)
         return cls(model, manifest.settings["prompts"])
 
+    def _prompt(self, given: Collection[str]) -> str:
+        streams = "+".join(stream for stream in self.streams if stream in given)
+        if streams not in self.prompts:
+            raise ConfigError(
+                f"prompts has none for {streams!r} alone, only for {', '.join(map(repr, self.prompts))}; give "
+                "Recogniser a prompt for it too"
+            )
+        return self.prompts[streams]
+
     def _check_sample_rate(self, sample_rate: int | None, given: Mapping[str, Any]) -> None:
         if sample_rate is None or "audio" not in given:
             return
@@ -332,44 +368,33 @@ class Recogniser:
         encoder = self.encoder(stream)
         return int(encoder.sample_rate if stream == "audio" else encoder.per_second)
 
+    def _seconds(self, items: Mapping[str, Recordings]) -> dict[str, Tensor]:
+        """The length of each item of each stream."""
+        return {stream: each.lengths / self._per_second(stream) for stream, each in items.items()}
+
     def _aligned(self, items: dict[str, Recordings], at: Granularity, trim: bool) -> dict[str, Recordings]:
         """Sound and video of equal lengths, up to a token, or cut to that."""
-        seconds = {stream: each.lengths / self._per_second(stream) for stream, each in items.items()}
         token = min(self.pool(s).rate(self._own(s, at)) / self.encoder(s).per_second for s in items)
-        (first, a), (second, b) = seconds.items()
-        apart = torch.nonzero((a - b).abs() > token).flatten().tolist()
-        if not apart:
+        shortest = common_seconds(self._seconds(items), token, trim)
+        if shortest is None:
             return items
-        if not trim:
-            row = apart[0]
-            raise DataError(
-                f"row {row} has {a[row]:.2f} seconds of {first} and {b[row]:.2f} of {second}, more than one "
-                f"token ({token:g} seconds) apart; give recordings of the same moments, or trim=True to cut "
-                "both to the shorter"
-            )
-        shorter = torch.minimum(a, b)
         return {
-            stream: cut(each, torch.round(shorter * self._per_second(stream)).long())
+            stream: cut(each, torch.round(shortest * self._per_second(stream)).long())
             for stream, each in items.items()
         }
 
-    def _check_lengths(self, stream: str, each: Recordings, at: Granularity) -> None:
-        rate = self.pool(stream).rate(self._own(stream, at))
-        encoder = self.encoder(stream)
-        least = rate / encoder.per_second
-        seconds = each.lengths / self._per_second(stream)
-        row = int(seconds.argmin())
-        if seconds[row] < least:
-            raise DataError(
-                f"row {row} has {seconds[row]:.2f} seconds of {stream}, too short for a token of rate "
-                f"{rate}: at least {least:g} seconds; use a smaller rate, or longer recordings"
-            )
+    def _check_lengths(self, items: Mapping[str, Recordings], at: Granularity) -> None:
+        for stream, seconds in self._seconds(items).items():
+            rate = self.pool(stream).rate(self._own(stream, at))
+            check_seconds(stream, seconds, rate, rate / self.encoder(stream).per_second)
 
     def _own(self, stream: str, at: Granularity) -> Granularity:
         return self.model.streams.own(stream, at)
 
 
 def _learnt(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"texts must be a list with a text for each recording, not {shown(texts)}")
     empty = [row for row, text in enumerate(texts) if not text.strip()]
     if empty:
         raise DataError(

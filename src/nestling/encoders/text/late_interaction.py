@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from nestling.arguments.constraints import OneOf, Whole, check, checked
 from nestling.arguments.paths import home_path
 from nestling.cut import CutRule, cut_each
-from nestling.elastic import Cost, resolve_each
+from nestling.elastic import Cost, Trained, resolve_each
 from nestling.encoders.bundled import minilm_folder
 from nestling.encoders.text.export import check_stock
 from nestling.encoders.text.pretrained import quiet_unless_terminal, read_model
@@ -40,7 +40,7 @@ Key = TypeVar("Key", bound=Hashable)
 _KIND = "token_encoder"
 _RULE = CutRule()
 _LONGEST = 512  # tokens, of a model that names no maximum
-_TOKENS = "token_embeddings"
+_TOKENS, _NAME = "token_embeddings", "the token encoder"
 
 
 class TokenEncoder(nn.Module):
@@ -75,11 +75,10 @@ class TokenEncoder(nn.Module):
         super().__init__()
         width, longest = _token_width(model), model.max_seq_length
         wanted = Nesting.doubling(1, longest or _LONGEST, axis="tokens") if nesting is None else nesting
-        self.nesting = Nesting.of(wanted).within(
-            "the token encoder", needs=("tokens",), tokens=longest, dim=width
-        )
+        self.nesting = Nesting.of(wanted).within(_NAME, needs=("tokens",), tokens=longest, dim=width)
         self.model, self.mode, self.width = model, mode, width
         self.pool = BudgetPool(width, self.nesting.sizes("tokens"), mode=mode)
+        self._trained, self._longest = Trained(self.nesting), longest
         self.eval()
 
     @classmethod
@@ -109,9 +108,9 @@ class TokenEncoder(nn.Module):
         model, _ = read_model(str(folder if folder.is_dir() else name), device)
         return cls(model, nesting, mode=mode)
 
-    def forward(self, texts: Sequence[str], /, at: At = None) -> Tokens:
+    def forward(self, texts: Sequence[str], /, at: At = None, *, strict: bool = True) -> Tokens:
         """The token vectors ``Float[texts, n, dim]`` of documents, with a mask."""
-        granularity = self.nesting.resolve(at)
+        granularity = self.resolve(at, strict=strict)
         return self._documents(check_texts(texts), [granularity])[granularity]
 
     def forward_each(
@@ -120,22 +119,45 @@ class TokenEncoder(nn.Module):
         """The token vectors of documents at several granularities, from one pass of the encoder."""
         return self._documents(check_texts(texts), resolve_each(self.nesting, granularities))
 
-    def encode(self, texts: Sequence[str], at: At = None, *, batch_size: int = 64) -> TokenVectors:
+    def encode(
+        self, texts: Sequence[str], at: At = None, *, strict: bool = True, batch_size: int = 64
+    ) -> TokenVectors:
         """The token vectors of any number of documents, in batches of similar length.
+
+        Args:
+            texts: of the documents.
+            at: a granularity.
+            strict: refuse sizes that are not of the nesting; else warn once.
+            batch_size: texts that are encoded together.
 
         Raises:
             DataError: for no texts, or texts that are empty or no strings; the rows are named.
         """
-        granularity = self.nesting.resolve(at)
-        return self.encode_each(texts, [granularity], batch_size=batch_size)[granularity]
+        granularity = self.resolve(at, strict=strict)
+        return self._encoded(texts, [granularity], batch_size)[granularity]
 
     def encode_each(
         self, texts: Sequence[str], granularities: Iterable[At] | None = None, *, batch_size: int = 64
     ) -> dict[Granularity, TokenVectors]:
         """The token vectors of documents at several granularities, from one pass over each batch."""
-        wanted = resolve_each(self.nesting, granularities)
-        with evaluating(self):
-            return _encoded(lambda batch: self._documents(batch, wanted), texts, batch_size)
+        return self._encoded(texts, resolve_each(self.nesting, granularities), batch_size)
+
+    def resolve(self, at: At, *, strict: bool = True) -> Granularity:
+        """The granularity that ``at`` names.
+
+        Args:
+            at: of the nesting, or with ``strict=False`` of any size that the model allows.
+            strict: refuse sizes that are not of the nesting; else warn once.
+
+        Raises:
+            GranularityError: naming those that are allowed.
+        """
+
+        def attainable(at: At) -> Granularity:
+            named = Nesting((self.nesting.named(at),))
+            return named.within(_NAME, tokens=self._longest, dim=self.width).full
+
+        return self._trained.resolve(at, attainable, strict=strict)
 
     @property
     def queries(self) -> QueryEncoder:
@@ -181,11 +203,18 @@ class TokenEncoder(nn.Module):
         features = _features(self.model, texts, prompt_of(self.model))
         return Tokens(F.normalize(features[_TOKENS], dim=-1), features["attention_mask"].bool())
 
+    def _encoded(
+        self, texts: Sequence[str], wanted: Sequence[Granularity], batch_size: int
+    ) -> dict[Granularity, TokenVectors]:
+        with evaluating(self):
+            return _encoded(lambda batch: self._documents(batch, wanted), texts, batch_size)
+
     def _documents(self, texts: list[str], wanted: Sequence[Granularity]) -> dict[Granularity, Tokens]:
         sizes: dict[int, list[int]] = defaultdict(list)
         for granularity in wanted:
             sizes[granularity["tokens"]].append(self._dim(granularity))
-        pooled = self.pool.forward_each(self.whole(texts), list(sizes))
+        # The pool can make any number of tokens, also those of no nesting.
+        pooled = self.pool.each(self.whole(texts), [Granularity(tokens=size) for size in sizes])
         cut = {g["tokens"]: _cut_each(tokens, sizes[g["tokens"]]) for g, tokens in pooled.items()}
         return {g: cut[g["tokens"]][self._dim(g)] for g in wanted}
 
@@ -209,16 +238,22 @@ class QueryEncoder:
 
     encoder: TokenEncoder
 
-    def encode(self, texts: Sequence[str], at: At = None, *, batch_size: int = 64) -> TokenVectors:
+    def encode(
+        self, texts: Sequence[str], at: At = None, *, strict: bool = True, batch_size: int = 64
+    ) -> TokenVectors:
         """The token vectors of any number of queries, in batches of similar length."""
-        granularity = self.encoder.nesting.resolve(at)
-        return self.encode_each(texts, [granularity], batch_size=batch_size)[granularity]
+        granularity = self.encoder.resolve(at, strict=strict)
+        return self._encoded(texts, [granularity], batch_size)[granularity]
 
     def encode_each(
         self, texts: Sequence[str], granularities: Iterable[At] | None = None, *, batch_size: int = 64
     ) -> dict[Granularity, TokenVectors]:
         """The token vectors of queries at several granularities, from one pass over each batch."""
-        wanted = resolve_each(self.encoder.nesting, granularities)
+        return self._encoded(texts, resolve_each(self.encoder.nesting, granularities), batch_size)
+
+    def _encoded(
+        self, texts: Sequence[str], wanted: Sequence[Granularity], batch_size: int
+    ) -> dict[Granularity, TokenVectors]:
         dims = {g: g.get("dim", self.encoder.width) for g in wanted}
         with evaluating(self.encoder):
             found = _encoded(
