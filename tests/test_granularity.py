@@ -136,6 +136,7 @@ def test_malformed_nestings_are_refused(text: str) -> None:
     ("build", "message"),
     [
         (lambda: Nesting.chain(dim=[]), "at least one"),
+        (lambda: Nesting.chain(dim=8), r"the sizes of axis 'dim' are a list, such as \[1, 4\], not 8"),
         (lambda: Nesting.chain(dim=[16, 8]), r"write \[8, 16\]"),
         (lambda: Nesting.chain(dim=[8, 8, 16]), r"write \[8, 16\]"),
         (lambda: Nesting.chain(dim=[8, 16.5]), "whole number"),

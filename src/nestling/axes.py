@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -95,6 +95,27 @@ def check_count(count: int, what: str) -> None:
             f"{what} has {count:,} sizes, and a nesting at most {MOST_SIZES:,}; name fewer, for example by "
             "larger steps or by doubling"
         )
+
+
+def chain_sizes(axis: str, sizes: Iterable[int]) -> tuple[int, ...]:
+    """Sizes on one axis.
+
+    Raises:
+        GranularityError: for none, sizes that repeat or do not increase, or too many.
+    """
+    if not isinstance(sizes, Iterable):
+        raise GranularityError(f"the sizes of axis {axis!r} are a list, such as [1, 4], not {shown(sizes)}")
+    values = tuple(size_of(axis, size) for size in islice(sizes, MOST_SIZES + 1))
+    check_count(len(values), f"the axis {axis!r}")
+    if not values:
+        raise GranularityError(f"the nesting names no size on axis {axis!r}; give at least one")
+    for small, large in pairwise(values):
+        if small >= large:
+            raise GranularityError(
+                f"the sizes of axis {axis!r} must increase without repeats, but {small} comes before "
+                f"{large}; write {sorted(set(values))}"
+            )
+    return values
 
 
 def between(axis: str, sizes: Sequence[int]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise, product
+from itertools import product
 from math import log2, prod
 from typing import Any, Self, TypeAlias, overload
 
@@ -13,10 +13,10 @@ import numpy as np
 
 from nestling.arguments.formatting import shown
 from nestling.axes import (
-    MOST_SIZES,
     OF_ONE_EMBEDDING,
     axis_order,
     between,
+    chain_sizes,
     check_count,
     doubled,
     note_named,
@@ -141,22 +141,6 @@ At: TypeAlias = Granularity | str | int | Mapping[str, int] | None
 as a number or as text."""
 
 
-def _chain_sizes(axis: str, sizes: Iterable[int]) -> tuple[int, ...]:
-    if not isinstance(sizes, Iterable):
-        raise GranularityError(f"the sizes of axis {axis!r} are a list, such as [1, 4], not {shown(sizes)}")
-    values = tuple(size_of(axis, size) for size in islice(sizes, MOST_SIZES + 1))
-    check_count(len(values), f"the axis {axis!r}")
-    if not values:
-        raise GranularityError(f"the nesting names no size on axis {axis!r}; give at least one")
-    for small, large in pairwise(values):
-        if small >= large:
-            raise GranularityError(
-                f"the sizes of axis {axis!r} must increase without repeats, but {small} comes before "
-                f"{large}; write {sorted(set(values))}"
-            )
-    return values
-
-
 @dataclass(frozen=True)
 class Nesting(Sequence[Granularity]):
     """The finite, ordered set of granularities a thing is made for: coarse to fine, the full one last.
@@ -211,14 +195,14 @@ class Nesting(Sequence[Granularity]):
     @classmethod
     def grid(cls, **axes: Iterable[int]) -> Nesting:
         """Every combination of the sizes on each axis (2DMSE)."""
-        sizes = [_chain_sizes(axis, values) for axis, values in axes.items()]
+        sizes = [chain_sizes(axis, values) for axis, values in axes.items()]
         check_count(prod(map(len, sizes)), "the grid")
         return cls(tuple(Granularity(**dict(zip(axes, point, strict=True))) for point in product(*sizes)))
 
     @classmethod
     def pairs(cls, **axes: Iterable[int]) -> Nesting:
         """The diagonal: the i-th size of every axis together (Starbucks)."""
-        columns = {axis: _chain_sizes(axis, values) for axis, values in axes.items()}
+        columns = {axis: chain_sizes(axis, values) for axis, values in axes.items()}
         if len({len(column) for column in columns.values()}) > 1:
             counts = ", ".join(f"{axis}: {len(column)}" for axis, column in columns.items())
             raise GranularityError(f"pairs need the same number of sizes on each axis; got {counts}")
@@ -365,7 +349,7 @@ class Nesting(Sequence[Granularity]):
         >>> str(Nesting.parse("dim=8,16").times(bits=[2, 32]))
         'dim=8,16 x bits=2,32'
         """
-        ((name, sizes),) = ((name, _chain_sizes(name, sizes)) for name, sizes in axis.items())
+        ((name, sizes),) = ((name, chain_sizes(name, sizes)) for name, sizes in axis.items())
         check_count(len(self) * len(sizes), "the grid")
         return Nesting(tuple(g.replace(**{name: size}) for g in self for size in sizes))
 

@@ -9,6 +9,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 
 from nestling.arguments.constraints import Whole, checked
+from nestling.arguments.formatting import shown
+from nestling.errors import ConfigError
 from nestling.granularity import Granularity, Nesting
 
 Draw: TypeAlias = dict[Granularity, float]
@@ -111,6 +113,13 @@ class Draws:
     seed: int
     steps: int = 0
 
+    def __post_init__(self) -> None:
+        if not callable(getattr(self.schedule, "draw", None)):
+            raise ConfigError(
+                f"schedule={shown(self.schedule)} has no draw(nesting, generator); give one of "
+                "nestling.schedules, such as Every() or RandomPrefix()"
+            )
+
     def every(self) -> Draw:
         """All granularities, as outside of training."""
         return self._weighted(dict.fromkeys(self.nesting, 1.0))
@@ -119,7 +128,19 @@ class Draws:
         """The granularities of the next step, from the whole nesting or a part of it."""
         generator = np.random.default_rng([self.seed, self.steps])
         self.steps += 1
-        return self._weighted(self.schedule.draw(nesting or self.nesting, generator))
+        allowed = nesting or self.nesting
+        draw = self.schedule.draw(allowed, generator)
+        for g in draw:
+            if g not in allowed:
+                raise ConfigError(
+                    f"the schedule {type(self.schedule).__name__} drew {g}, which is outside the nesting "
+                    f"{allowed}; draw from the nesting that draw() is given"
+                )
+        if not draw:
+            raise ConfigError(
+                f"the schedule {type(self.schedule).__name__} drew no granularity; draw at least one"
+            )
+        return self._weighted(draw)
 
     def _weighted(self, draw: Draw) -> Draw:
         scale = 1.0 if self.reduction == "sum" else 1.0 / sum(self.weights.values())

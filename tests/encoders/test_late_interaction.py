@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from nestling.cut import cut
 from nestling.encoders.text import TextEncoder, TokenEncoder
-from nestling.errors import ConfigError, DataError, GranularityError
+from nestling.errors import ConfigError, DataError, GranularityError, UntrainedGranularityWarning
 from nestling.granularity import Nesting
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.tasks import Retrieval
@@ -109,6 +109,23 @@ def test_what_it_cannot_do_is_refused(bert: SentenceTransformer) -> None:
             use(["a", ""])
     with pytest.raises(ConfigError, match="batch_size"):
         encoder.encode(TEXTS, batch_size=0)
+
+
+def test_untrained_sizes_are_refused_or_warned_of_once(bert: SentenceTransformer) -> None:
+    encoder, wider = TokenEncoder(bert, "tokens=1,4 x dim=8,32"), TokenEncoder(bert, "tokens=2,4 x dim=16,32")
+    at = "tokens=2,dim=16"
+    for use in (encoder, encoder.encode, encoder.queries.encode):
+        with pytest.raises(
+            GranularityError, match=r"was not trained; trained are dim=8,32 x tokens=1,4\. Use"
+        ):
+            use(TEXTS, at)
+    with pytest.warns(UntrainedGranularityWarning, match="dim=16,tokens=2 was not trained"):
+        found = encoder.encode(TEXTS, at, strict=False)
+    queries = encoder.queries.encode(TEXTS, at, strict=False)  # a second warning would fail
+    assert np.array_equal(found.values, wider.encode(TEXTS, at).values)
+    assert np.array_equal(queries.values, wider.queries.encode(TEXTS, at).values)
+    with pytest.raises(GranularityError, match="has 32; end it at 32"):
+        encoder.encode(TEXTS, "dim=64", strict=False)
 
 
 def test_gradients_reach_the_weights(bert: SentenceTransformer) -> None:

@@ -231,6 +231,24 @@ def test_every_schedule_runs_on_every_nesting(name: str, text: str) -> None:
     assert (drawn(1, 40) == first) == (len(set(first)) == 1)
 
 
+@pytest.mark.parametrize(
+    ("drawn", "message"),
+    [
+        ({Granularity(tokens=64): 1.0}, "drew tokens=64, which is outside the nesting tokens=1,2,4"),
+        ({}, "drew no"),
+    ],
+)
+def test_a_schedule_that_draws_what_cannot_be_trained_is_refused(drawn: Any, message: str) -> None:
+    class Own:
+        def draw(self, *_: object) -> Any:
+            return drawn
+
+    with pytest.raises(ConfigError, match=f"the schedule Own {message}"):
+        next(objective(schedule=Own())(Model().double(), batch()))
+    with pytest.raises(ConfigError, match="schedule='all' has no draw"):
+        objective(schedule="all")
+
+
 def test_a_sampled_loss_has_the_expectation_of_all() -> None:
     schedule: Schedule
     for schedule in (RandomPrefix(), RandomSome(1), Sandwich(1)):

@@ -51,3 +51,13 @@ def test_refusals() -> None:
         oracle({1: [0]}, [0])
     with pytest.raises(DataError, match=r"size 4 has \(1,\) answers for 2 items"):
         oracle({1: [0, 1], 4: [0]}, [0, 1])
+    for truth in ([[0, 1]], []):
+        with pytest.raises(DataError, match="truth must hold one answer an item"):
+            oracle({1: [0, 1], 4: [0, 1]}, truth)
+    with pytest.raises(DataError, match=r"groups has the shape \(1,\) for 2 items"):
+        oracle({1: [0, 1], 4: [0, 1]}, [0, 1], groups=[0])
+    with pytest.raises(DataError, match="the answers of size 1 must be whole numbers or texts, not float64"):
+        oracle({1: [0, np.nan], 4: [0, 1]}, [0, 1])
+    for answers in ([[0, 1], [0, 1]], {"small": [0, 1], "large": [0, 1]}):
+        with pytest.raises(DataError, match="answers must be a mapping from sizes"):
+            oracle(answers, [0, 1])

@@ -241,13 +241,16 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(GranularityError, match="nearest"), adapters.at(9):
         pass
     next(iter(adapters._layers.values())).merge(adapter_names=["shared"])
-    for use in (lambda: adapters.at(4).__enter__(), adapters.merged):
+    for use in (lambda: adapters.at(4).__enter__(), adapters.merged, lambda: adapters.save("nowhere")):
         with pytest.raises(ConfigError, match="adapters are merged into the weights"):
             use()
     for settings, message in (
         ({"scales": "tokens=4"}, "strategy='mss' adds an adapter .* there is one scale"),
         ({"target_modules": ["q_prj"]}, r"unknown target module 'q_prj'; did you mean 'q_proj' or 'v_proj'"),
         ({"target_modules": []}, "target_modules is empty"),
+        ({"target_modules": "q_proj"}, r"target_modules must be a list of names, such as \['q_proj'\]"),
+        ({"target_modules": ["input_layernorm"]}, "is a LlamaRMSNorm, and adapters are for linear layers"),
+        ({"key": lambda g: g["tokens"]}, "key must return the name of an adapter, not 4"),
         ({"strategy": "sms"}, "strategy='sms' must be one of ms, ss, mss"),
         ({"rank": 0}, "rank=0 must be"),
         ({"alpha": 0.0}, "alpha=0.0 must be"),

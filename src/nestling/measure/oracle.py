@@ -73,8 +73,7 @@ def oracle(
 
     Source: M3, arXiv 2405.17430, section 4.3; the control is ours.
     """
-    right_answers = np.asarray(truth)
-    sizes = sorted(answers)
+    right_answers, sizes = _read_truth(truth), _sizes(answers)
     table = np.array([_read(answers[size], size, len(right_answers)) for size in sizes])
     if len(sizes) < 2:
         raise DataError("an oracle chooses among at least two sizes; give the answers of each")
@@ -83,6 +82,10 @@ def oracle(
     solved = right.any(axis=0)
     chosen = np.where(solved, right.argmax(axis=0), len(sizes) - 1)
     group = np.zeros(len(right_answers), np.int64) if groups is None else np.asarray(groups)
+    if group.shape != right_answers.shape:
+        raise DataError(
+            f"groups has the shape {group.shape} for {len(right_answers)} items; give one an item"
+        )
     lost = [np.flatnonzero(~right[best] & (group == each)) for each in np.unique(group)]
     draw = np.random.default_rng(seed)
     others = np.delete(table, best, axis=0)
@@ -101,8 +104,32 @@ def _lucky(answers: Answers, truth: Answers, rows: NDArray[np.intp], draw: np.ra
     return int((permuted == truth[rows]).any(axis=0).sum())
 
 
+def _sizes(answers: Mapping[int, ArrayLike]) -> list[int]:
+    if not isinstance(answers, Mapping) or not all(isinstance(size, (int, np.integer)) for size in answers):
+        raise DataError(
+            "answers must be a mapping from sizes, which are whole numbers, to the answers of each"
+        )
+    return sorted(answers)
+
+
+def _read_truth(truth: ArrayLike) -> Answers:
+    found = np.asarray(truth)
+    if found.ndim != 1 or not len(found):
+        raise DataError(f"truth must hold one answer an item, at least one, not the shape {found.shape}")
+    return _discrete(found, "truth")
+
+
 def _read(answers: ArrayLike, size: int, items: int) -> Answers:
     found = np.asarray(answers)
-    if found.shape != (items,) or not items:
+    if found.shape != (items,):
         raise DataError(f"size {size} has {found.shape} answers for {items} items; give one an item")
+    return _discrete(found, f"the answers of size {size}")
+
+
+def _discrete(found: Answers, what: str) -> Answers:
+    """Answers that are right or wrong, such as numbers of classes."""
+    if found.dtype.kind not in "iubU":
+        raise DataError(
+            f"{what} must be whole numbers or texts, not {found.dtype}; round or compare them first"
+        )
     return found

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nestling.arguments.constraints import OneOf, Real, Whole, checked
+from nestling.arguments.formatting import shown, type_of
 from nestling.arguments.paths import home_path
 from nestling.errors import ArtifactError, ConfigError, require, unknown
 from nestling.granularity import At, Granularity, Nesting
@@ -66,7 +67,9 @@ class ScaleAdapters:
         seed: int = 0,
     ) -> None:
         self.model, self.strategy, self.rank, self.alpha, self.seed = model, strategy, rank, alpha, seed
-        self.scales = Nesting.parse(scales) if isinstance(scales, str) else scales
+        self.scales = Nesting.of(scales)
+        if isinstance(target_modules, str):
+            raise ConfigError(f"target_modules must be a list of names, such as [{target_modules!r}]")
         self.target_modules = tuple(target_modules)
         self._own = {g: _named(key(g) if key else "_".join(map(str, g.values()))) for g in self.scales}
         if strategy == "mss" and len(set(self._own.values())) == 1:
@@ -151,6 +154,7 @@ class ScaleAdapters:
 
     def save(self, folder: str | Path, /) -> None:
         """Write the adapters, without the model, as a verified folder."""
+        self._check_unmerged()
         settings = {
             "strategy": self.strategy,
             "rank": self.rank,
@@ -189,7 +193,7 @@ class ScaleAdapters:
         Raises:
             ConfigError: for one scale of ``"mss"``, which :meth:`merged` takes.
         """
-        kept = Nesting.parse(scales) if isinstance(scales, str) else scales
+        kept = Nesting.of(scales)
         names = {g: self._own[self.scales.resolve(g)] for g in kept}
         made = ScaleAdapters(
             _without_layers(copy.deepcopy(self.model)),
@@ -273,6 +277,8 @@ class ScaleAdapters:
 
 
 def _named(name: str) -> str:
+    if not isinstance(name, str):
+        raise ConfigError(f"key must return the name of an adapter, not {shown(name)}")
     return name if name.startswith("scale_") else f"scale_{name}".replace(".", "_")
 
 
@@ -295,15 +301,26 @@ def _check_model(model: nn.Module, targets: tuple[str, ...]) -> None:
     """Refuse a model with adapters, or without a target."""
     if any(True for _ in _tuned(model)):
         raise ConfigError("the model has adapters of peft already; give the model without them")
-    paths = [path for path, _ in model.named_modules()]
+    named = dict(model.named_modules())
+    linear = sorted({path.rpartition(".")[2] for path, part in named.items() if _is_linear(part)})
     for target in targets:
-        if not any(f".{path}".endswith(f".{target}") for path in paths):
-            linear = {
-                p.rpartition(".")[2] for p, part in model.named_modules() if isinstance(part, nn.Linear)
-            }
-            raise ConfigError(unknown("target module", target, sorted(linear)))
+        found = [part for path, part in named.items() if f".{path}".endswith(f".{target}")]
+        if not found:
+            raise ConfigError(unknown("target module", target, linear))
+        for part in found:
+            if not _is_linear(part):
+                raise ConfigError(
+                    f"target module {target!r} is {type_of(part)}, and adapters are for linear layers: "
+                    f"{', '.join(linear)}"
+                )
     if not targets:
         raise ConfigError("target_modules is empty; name at least one, such as 'q_proj'")
+
+
+def _is_linear(part: nn.Module) -> bool:
+    """Whether a module is one matrix: a Linear, or the Conv1D of GPT-2."""
+    weight = getattr(part, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(part, nn.Embedding)
 
 
 def _with_adapters(model: nn.Module, config: Any, names: Iterable[str], seed: int) -> dict[str, Any]:

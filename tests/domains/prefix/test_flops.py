@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from transformers import LlamaConfig
+from transformers import CLIPVisionConfig, LlamaConfig
 
 from nestling.domains.prefix import prefill_flops
+from nestling.errors import ConfigError
 
 VICUNA = LlamaConfig(vocab_size=32_000)  # the defaults are those of Llama 7B
 LLAMA_8B = LlamaConfig(
@@ -35,6 +36,12 @@ def test_mtsk_table(audio: int, video: int, count: int, published: float) -> Non
     assert 500 // audio + 250 // video + 7 == count
     found = prefill_flops(LLAMA_8B, count, adapters=LORA) / 1e12
     assert found == pytest.approx(published, abs=0.006)  # the rounding of the table
+
+
+def test_a_config_of_no_language_model_is_refused() -> None:
+    for config in ({"hidden_size": 8}, CLIPVisionConfig()):
+        with pytest.raises(ConfigError, match="config must be of a causal language model of transformers"):
+            prefill_flops(config, 3)
 
 
 def test_tied_tables_count_once() -> None:

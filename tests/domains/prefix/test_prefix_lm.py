@@ -170,6 +170,21 @@ def test_loss_is_that_of_transformers(padding: Any) -> None:
     torch.testing.assert_close(made.loss(batch, at=4), torch.stack(expected).mean())
 
 
+@pytest.mark.parametrize("adapters", [None, "ss"])
+def test_rows_without_an_answer_add_nothing(adapters: Any) -> None:
+    """Also a row that is alone at its size: a mean of no losses would be NaN."""
+    made = model(adapters=adapters)
+    batch = mixed(made, answers=True)
+    labels = batch.labels.clone()
+    labels[1] = -100
+    rows = [0, 2]
+    kept = batch._replace(ids=batch.ids[rows], mask=batch.mask[rows], labels=labels[rows])
+    expected = made.loss(kept, [4, 16])
+    torch.testing.assert_close(made.loss(batch._replace(labels=labels), [4, 1, 16]), expected)
+    padding = labels.masked_fill(~batch.mask | (batch.ids < 0), 7)  # what is no text has no label
+    torch.testing.assert_close(made.loss(batch._replace(labels=padding), [4, 1, 16]), expected)
+
+
 def test_positions_as_a_language_model_without_rotary_ones_needs_them() -> None:
     torch.manual_seed(0)
     config = GPT2Config(n_embd=WIDTH, n_layer=1, n_head=2, vocab_size=VOCABULARY, n_positions=32)
@@ -278,14 +293,18 @@ def test_exports_one_scale(tmp_path: Path, form: Any) -> None:
 def test_untrained_sizes_are_refused_or_warned_of_once() -> None:
     made = model(nesting="tokens=1,16", adapters=None)
     batch = mixed(made)
-    with pytest.raises(GranularityError, match="tokens=1 or tokens=16"):
+    with pytest.raises(
+        GranularityError, match=r"trained are tokens=1,16\. Use tokens=1 or tokens=16, or strict"
+    ):
         made(batch, at=4)
+    with pytest.raises(GranularityError, match="tokens=9 is outside the nesting tokens=1,16"):
+        made(batch, at=9)
     with pytest.warns(UntrainedGranularityWarning, match="tokens=4 was not trained; trained are tokens=1,16"):
         made(batch, at=4, strict=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         made.generate(batch, at=4, strict=False, max_new_tokens=1)
-    with pytest.raises(GranularityError):
+    with pytest.raises(GranularityError, match="tokens=9 is outside the nesting tokens=1,4,16"):
         made(batch, at=9, strict=False)
 
 
@@ -398,7 +417,67 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         "give items of one shape",
     ),
     "adapter": (lambda m: m.export("nowhere", form="adapter"), ConfigError, "no adapters to export"),
+    "several sizes in a row": (
+        lambda m: m(mixed(m), [1, 4, [4, 16]]),
+        GranularityError,
+        r"at=\[4, 16\] of row 2 is a list, but all items of a row have one size",
+    ),
+    "no PrefixBatch": (lambda m: m({}), DataError, "a batch is a PrefixBatch"),
+    "float ids": (lambda m: m(changed(m, ids=torch.ones(3, 4))), DataError, "ids must be Int"),
+    "mask of numbers": (
+        lambda m: m(changed(m, mask=torch.ones(3, 4).long())),
+        DataError,
+        "mask must be Bool.* not torch.int64",
+    ),
+    "mask of another shape": (
+        lambda m: m(changed(m, mask=torch.ones(3, 5).bool())),
+        DataError,
+        r"mask has the shape \(3, 5\), and ids \(3, 4\)",
+    ),
+    "labels of another shape": (
+        lambda m: m.loss(changed(m, labels=torch.ones(1, 4).long())),
+        DataError,
+        "labels has the shape",
+    ),
+    "ids of another tokenizer": (lambda m: m(m.batch([[30]])), DataError, "ids hold 30, but .* 0 to 29"),
+    "labels of another tokenizer": (
+        lambda m: m.loss(m.batch([[1]], [[99]])),
+        DataError,
+        "ids hold 99, but the language model",
+    ),
+    "a place of no stream": (
+        lambda m: m(PrefixBatch(*_ids([1, -2]), {})),
+        DataError,
+        "ids hold -2, but .* -1 is the lowest",
+    ),
+    "only labels without a start": (
+        lambda m: m.loss(PrefixBatch(*_ids([1, 2]), {}, torch.tensor([[1, -100]]))),
+        DataError,
+        "nothing before it to learn it from",
+    ),
+    "only labels of places": (
+        lambda m: m.loss(PrefixBatch(*_ids([1, -1]), {"image": pictures(1)}, torch.tensor([[-100, 4]]))),
+        DataError,
+        "no answer to learn from",
+    ),
+    "one prompt": (lambda m: m.batch("what?"), DataError, "prompts must be a list, one a row, not .* 'what"),
+    "one answer": (lambda m: m.batch([[4]], "x"), DataError, "answers must be a list"),
+    "ids that are no ids": (lambda m: m.batch([[1.5]]), DataError, r"\[1.5\] is neither text nor a list of"),
+    "file names": (lambda m: m.batch([[4]], image=["a.png"]), DataError, "read and preprocess files first"),
+    "at in decoding": (lambda m: m.generate(mixed(m), granularity=4), ConfigError, "give at=4"),
+    "a typing error": (
+        lambda m: m.generate(mixed(m), max_new_token=4),
+        ConfigError,
+        "max_new_token=4 is no argument of generate .* 'max_new_tokens'",
+    ),
+    "max_length": (lambda m: m.generate(mixed(m), max_length=9), ConfigError, "give max_new_tokens"),
+    "no new tokens": (lambda m: m.generate(mixed(m), max_new_tokens=0), ConfigError, "max_new_tokens=0 must"),
+    "no beams": (lambda m: m.generate(mixed(m), num_beams=0), ConfigError, "num_beams=0 must"),
 }
+
+
+def changed(made: PrefixLM, **fields: Tensor) -> PrefixBatch:
+    return mixed(made, answers=False)._replace(**fields)
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -422,6 +501,19 @@ def test_bad_parts() -> None:
         PrefixLM(x, {"image": part}, lm, template="see <image>{prompt}")
     with pytest.raises(GranularityError, match="tokens=4 or tokens=16"):
         PrefixLM(x, {"image": part}, lm, nesting="tokens=1,9")
-    with pytest.raises(ConfigError, match="no argument of generation"):
-        PrefixLM(x, {"image": part}, lm, decoding={"tokens": 4})
+    for name in ("tokens", "at", "audio"):
+        with pytest.raises(ConfigError, match=f"{name}=4 is no argument of generation; give at=4"):
+            PrefixLM(x, {"image": part}, lm, decoding={name: 4})
+    with pytest.raises(GranularityError, match="must name the axes of the connectors, tokens"):
+        PrefixLM(x, {"image": part}, lm, nesting=[1, 4])
+    with pytest.raises(ConfigError, match=r"'im\.age' is no name of a stream"):
+        PrefixLM({"im.age": encoder()}, {"im.age": part}, lm)
+    with pytest.raises(ConfigError, match="an encoder must be a module or a function, not a str"):
+        PrefixLM({"image": "clip"}, {"image": part}, lm)
+    others = ScaleAdapters(language_model(), "tokens=1,16", rank=2, alpha=1)
+    with pytest.raises(ConfigError, match="the adapters are those of another model"):
+        PrefixLM(x, {"image": part}, lm, adapters=others)
+    sounds = ScaleAdapters(language_model(), "audio=1,16", rank=2, alpha=1)
+    with pytest.raises(ConfigError, match="scales audio=1,16, and the connectors the axes tokens"):
+        PrefixLM(x, {"image": part}, sounds.model, adapters=sounds)
     assert PrefixLM(x, {"image": part}, lm).nesting.full == Granularity(tokens=16)

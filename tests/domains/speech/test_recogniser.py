@@ -15,7 +15,7 @@ from nestling.domains.prefix import PrefixLM
 from nestling.domains.speech.encoders import LipEncoder, SoundEncoder
 from nestling.domains.speech.recogniser import Recogniser, connector
 from nestling.domains.speech.recordings import recordings
-from nestling.errors import ConfigError, DataError, GranularityError
+from nestling.errors import ConfigError, DataError, GranularityError, UntrainedGranularityWarning
 from nestling.testing import check_elastic
 from nestling.training import TrainConfig, fit
 
@@ -161,6 +161,22 @@ def test_recordings_that_do_not_fit_are_refused() -> None:
         recogniser("audio").batch(video=mouths(1.0))
     with pytest.raises(DataError, match="text of row 1 is empty"):
         model.batch(["now", " "], audio=sound(1.0, 1.0))
+    for texts in ("now", [None]):
+        with pytest.raises(DataError, match="texts must be a list with a text for each recording"):
+            model.batch(texts, audio=sound(1.0))
+    for given in ("a.wav", 3):
+        with pytest.raises(DataError, match="audio must be a list of recordings as arrays"):
+            model.batch(audio=given)
+    with pytest.raises(DataError, match=r"'a\.wav'; read its file first"):
+        model.batch(audio=["a.wav"])
+    with pytest.raises(DataError, match="row 0 of the sound hold NaN"):
+        model.transcribe(audio=[torch.full((16_000,), torch.nan)])
+    with pytest.raises(DataError, match="2 texts need as many audio, not 1"):
+        model.collate(["now", "red"], audio=sound(1.0))
+    with pytest.raises(DataError, match="unknown stream 'lips'"):
+        model.collate(["now"], lips=mouths(1.0))
+    with pytest.raises(ConfigError, match="prompts has none for 'video'"):
+        Recogniser(model.model, {"audio": "speech"}).transcribe(video=mouths(1.0))
     with pytest.raises(DataError, match="at least one"):
         recordings([], "audio")
     with pytest.raises(DataError, match="one shape"):
@@ -192,10 +208,24 @@ def test_a_model_for_one_rate_may_be_pooled_at_test_time() -> None:
     model = recogniser("audio", strategy="ms", projection="shared", nesting="audio=125")
     g = model.pool("audio").at_rate(16)
     batch = model.batch(audio=sound(1.0))
-    with pytest.raises(GranularityError):
-        model.model.generate(batch, g)
-    with pytest.warns(UserWarning, match="not trained"):
-        assert len(model.model.generate(batch, g, strict=False, max_new_tokens=2)) == 1
+    for use in (model.transcribe, model.batch):
+        with pytest.raises(GranularityError, match="audio=31 was not trained; trained are audio=125"):
+            use(audio=sound(1.0), at=g)
+    with pytest.warns(UntrainedGranularityWarning, match="audio=31 was not trained"):
+        found = model.transcribe(audio=sound(1.0), at=g, strict=False, max_new_tokens=2)
+    model.batch(audio=sound(1.0), at=g, strict=False)  # a second warning would fail
+    tokenizer = model.model.template.tokenizer
+    ids = model.model.generate(batch, g, strict=False, max_new_tokens=2)
+    assert found == [tokenizer.decode(ids[0], skip_special_tokens=True).strip()]
+
+
+def test_recordings_of_one_batch_may_have_sizes_that_are_no_pair() -> None:
+    """The coarsest of both streams together is not trained, and only the lengths are checked at it."""
+    nesting = "audio=31,video=125; audio=125,video=50; audio=125,video=125"
+    model = recogniser(nesting=nesting)
+    given = {"audio": sound(1.0, 1.0), "video": mouths(1.0, 1.0)}
+    at = ["audio=31,video=125", "audio=125,video=50"]
+    assert len(model.transcribe(**given, at=at, max_new_tokens=1)) == 2
 
 
 @pytest.mark.parametrize("mode", ["mean", "stack"])

@@ -106,6 +106,8 @@ def test_silence_and_other_shapes_are_refused_in_mixing() -> None:
         mix(speech, np.ones(4), np.zeros(3))
     with pytest.raises(ConfigError, match="decibels"):
         mix(speech, np.ones(4), float("nan"))
+    with pytest.raises(DataError, match="snr_db must be numbers, not 'loud'"):
+        mix(speech, np.ones(4), "loud")
     with pytest.raises(DataError, match="not finite"):
         mix(speech, np.array([1.0, np.nan, 1.0, 1.0]), 0.0)
 
@@ -117,6 +119,8 @@ def test_babble_is_seeded_and_its_talkers_are_equally_loud() -> None:
     assert np.square(babble(pool, 5000, talkers=4)).mean() == pytest.approx(4, rel=0.2)  # nearly independent
     with pytest.raises(DataError, match="needs as many"):
         babble(pool, 500, talkers=5)
+    with pytest.raises(ConfigError, match="samples=0 must be"):
+        babble(pool, 0)
     with pytest.raises(DataError, match="silent"):
         babble([np.zeros(5)], 500, talkers=1)
 
@@ -139,6 +143,9 @@ def test_an_empty_reference_counts_its_insertions() -> None:
         word_errors([""], ["a b"])
     with pytest.raises(DataError, match="as many transcripts"):
         word_errors(["a"], [])
+    for texts in ("ab", [None]):
+        with pytest.raises(DataError, match="transcripts must be a list of texts"):
+            word_errors(["a"], texts)
 
 
 def test_intervals_hold_the_rate_and_pairs_are_tighter() -> None:

@@ -26,7 +26,7 @@ from transformers import (
 
 from nestling.domains.vision_language import nest_llava
 from nestling.domains.vision_language.llava import NestedLlava, answers_only
-from nestling.errors import ConfigError, DataError, GranularityError
+from nestling.errors import ConfigError, DataError, GranularityError, UntrainedGranularityWarning
 from nestling.nn.lora import ScaleAdapters
 from nestling.nn.tokens import Connector, GridPool, Projector
 from nestling.testing import check_elastic
@@ -130,14 +130,39 @@ def test_any_number_of_placeholders_is_right() -> None:
         torch.testing.assert_close(nested(inputs(16), at)[:, -2:], nested(inputs(1), at)[:, -2:])
     mixed = nested(inputs(1), [4, 1])[:, -1]
     torch.testing.assert_close(mixed, torch.stack([nested(inputs(1), 4)[0, -1], nested(inputs(1), 1)[1, -1]]))
-    with pytest.raises(DataError, match="6 places for image and 3 items of it"):
-        nested(inputs(2))
-    with pytest.raises(DataError, match="no input_ids"):
-        nested({"pixel_values": pixels(1)})
+    for places in (2, 17):
+        with pytest.raises(
+            DataError, match=f"hold {3 * places} placeholders for 3 pictures|the class token is"
+        ):
+            nested(inputs(places))
+    for none in ({"pixel_values": pixels(1)}, {"input_ids": [[1, 2]]}, pixels(1)):
+        with pytest.raises(DataError, match="no input_ids"):
+            nested(none)
+    with pytest.raises(DataError, match="there are no pixel_values"):
+        nested({**inputs(), "pixel_values": None})
+    with pytest.raises(DataError, match="attention_mask has the shape"):
+        nested({**inputs(), "attention_mask": torch.ones(2, 3)})
     with pytest.raises(GranularityError, match="tokens=4 or tokens=16"):
         nested(inputs(), at=9)
     with pytest.raises(GranularityError, match="square windows give 1, 4, 16"):
         nest_llava(llava(), tokens=[1, 9])
+
+
+def test_labels_of_placeholders_do_not_count() -> None:
+    """Labels that are a copy of the ids, as many collators make them."""
+    nested, ids = nest_llava(llava(), tokens=SIZES), inputs()["input_ids"]
+    masked = ids.masked_fill((ids == IMAGE) | (inputs()["attention_mask"] == 0), -100)
+    expected = nested.loss({**inputs(), "labels": masked}, 4)
+    assert torch.equal(nested.loss({**inputs(), "labels": ids}, 4), expected)
+
+
+def test_untrained_sizes_are_refused_or_warned_of_once() -> None:
+    nested = nest_llava(llava(), tokens=SIZES, nesting="tokens=1,16")
+    with pytest.raises(GranularityError, match="tokens=4 was not trained; trained are tokens=1,16"):
+        nested(inputs(), at=4)
+    with pytest.warns(UntrainedGranularityWarning, match="tokens=4 was not trained"):
+        nested(inputs(), at=4, strict=False)
+    nested.generate(**inputs(), at=4, strict=False, max_new_tokens=1)  # a second warning would fail
 
 
 def test_text_alone() -> None:

@@ -120,6 +120,8 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             Connector(*parts)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="made of compressors and projectors, not a Linear"):
+        Connector(pool, torch.nn.Linear(3, 6))  # type: ignore[arg-type]
     stack = SequencePool(3, [2, 4], 16, mode="stack")
     with pytest.raises(ConfigError, match="gives tokens of 12 entries at tokens=4, but the ScaleProjectors"):
         Connector(stack, ScaleProjectors(stack.nesting, 6, 6))

@@ -164,6 +164,9 @@ def test_counts_shapes_and_texts() -> None:
         ((4, 6), [(2, 2), (4, 1)], "must increase without repeats"),
         ((4, 4), [(1, 0)], "two whole numbers of at least 1"),
         ((4,), [1], r"grid is \(rows, columns\)"),
+        ((True, 1), [1], r"grid is \(rows, columns\)"),
+        ((4, 4), 4, r"tokens must be a list of sizes, such as \[1, 4\], not 4"),
+        ((4, 4), None, "tokens must be a list of sizes"),
         ((4, 4), "dim=1,4", "the axis tokens, not dim"),
     ],
 )
@@ -184,6 +187,8 @@ def test_other_bad_input_is_refused() -> None:
         ([[1.0]], "not a list"),
         (Tokens(torch.zeros(1, 16, 2), torch.ones(1, 16)), "the mask must be bool"),
         (Tokens(torch.zeros(1, 16, 2), None, (2, 8)), "make a GridPool for that grid"),
+        (Tokens(torch.zeros(1, 16, 2), None, 4), r"the grid of tokens is a tuple \(rows, columns\), not 4"),
+        (Tokens(torch.zeros(1, 16, 2), None, (2, 2, 4)), "the grid of tokens is a tuple"),
     ):
         with pytest.raises(DataError, match=message):
             pool(wrong)

@@ -304,6 +304,7 @@ def test_bad_input_is_refused() -> None:
         ({"keys": "image"}, "keys='image' must be one of"),
         ({"focus": 1.0}, "focus=1.0 must be"),
         ({"depth": 0}, "depth=0 must be"),
+        ({"grid": 0}, "grid=0 must be"),
     ):
         given: dict[str, Any] = {"max_tokens": 4, "width": 8, "grid": (4, 4), "heads": 2, **options}
         with pytest.raises(ConfigError, match=message):

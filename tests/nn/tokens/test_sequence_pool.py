@@ -155,6 +155,8 @@ def test_sizes_are_tokens_in_ten_seconds() -> None:
         ([0], ConfigError, "rates=0 must be a whole number of at least 1"),
         ([-4], ConfigError, "at least 1"),
         ([2.5], ConfigError, "whole number"),
+        (4, GranularityError, r"rates must be a list, such as \[4, 16\], not 4"),
+        ("4,16", GranularityError, "rates must be a list"),
         ([4, 501], GranularityError, "rate 501 is more than the 500 vectors"),
         ([300, 400], GranularityError, "equal numbers of tokens"),
     ],

@@ -39,6 +39,8 @@ class Features(nn.Module):
         self, encoder: Callable[..., Any], *, layer: int | None = None, skip: int | None = None
     ) -> None:
         super().__init__()
+        if not callable(encoder):
+            raise ConfigError(f"an encoder must be a module or a function, not {type_of(encoder)}")
         self.encoder, self.layer = encoder, layer
         self.skip = int(getattr(encoder, "num_prefix_tokens", 0)) if skip is None else skip
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from nestling.arguments.constraints import Whole, checked
+from nestling.arguments.formatting import type_of
 from nestling.elastic import Cost
-from nestling.errors import require
+from nestling.errors import ConfigError, require
 from nestling.granularity import Granularity
 
 if TYPE_CHECKING:
@@ -44,10 +45,15 @@ def prefill_flops(config: Any, tokens: int, *, adapters: int = 0) -> float:
 
     Source: M3, arXiv 2405.17430, and Llama-MTSK, arXiv 2503.06362, whose cost tables this reproduces.
     """
-    transformers = require("transformers", "lora")
-    with torch.device("meta"):
-        lm = transformers.AutoModelForCausalLM.from_config(config)
-        lm.tie_weights()
+    auto: Any = require("transformers", "lora").AutoModelForCausalLM
+    try:
+        with torch.device("meta"):
+            lm = auto.from_config(config)
+    except ValueError as error:
+        raise ConfigError(
+            f"config must be of a causal language model of transformers, not {type_of(config)}"
+        ) from error
+    lm.tie_weights()
     return 2.0 * (weights_per_token(lm) + adapters) * tokens
 
 

@@ -10,9 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nestling.arguments.constraints import Whole, check
+from nestling.arguments.formatting import shown
+from nestling.axes import OF_TOKENS
 from nestling.domains.prefix.batches import IGNORED
 from nestling.domains.prefix.sequences import Sequences
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.errors import ConfigError, DataError, meant, unknown
+from nestling.granularity import Nesting
+from nestling.nn.lora import ScaleAdapters
 
 GREEDY = {"do_sample": False, "num_beams": 1, "max_new_tokens": 32}
 """Arguments of ``generate``, where no others are given."""
@@ -44,9 +49,11 @@ def answer_losses(lm: nn.Module, sequences: Sequences, labels: Tensor) -> tuple[
     """The sum of the cross-entropies of labels, each after all that stands before it, and their number."""
     after = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
     wanted = (after != IGNORED) & (sequences.last >= 0)
+    if not bool(wanted.any()):
+        return sequences.embeds.new_zeros(()), 0
     chosen = logits_at(lm, sequences, wanted)[wanted]
-    losses = F.cross_entropy(chosen.float() if chosen.dtype != torch.float64 else chosen, after[wanted])
-    return losses * len(chosen), len(chosen)
+    wide = chosen.float() if chosen.dtype != torch.float64 else chosen
+    return F.cross_entropy(wide, after[wanted], reduction="sum"), len(chosen)
 
 
 def generated(lm: nn.Module, sequences: Sequences, settings: Mapping[str, Any]) -> list[list[int]]:
@@ -66,13 +73,9 @@ def read_decoding(lm: nn.Module, *given: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = dict(GREEDY)
     for each in given:
         settings |= each
-    for name in ("granularity", "tokens"):
-        if name in settings:
-            raise ConfigError(
-                f"{name}={settings[name]} is no argument of generation; give at={settings[name]}"
-            )
-    if "inputs_embeds" in settings or "input_ids" in settings:
-        raise ConfigError("the batch holds the inputs; leave input_ids and inputs_embeds out")
+    _check_names(lm, settings)
+    check("max_new_tokens", settings["max_new_tokens"], Whole(1))
+    check("num_beams", settings["num_beams"], Whole(1) | None)
     sampling = [name for name in _SAMPLING if name in settings]
     if not settings["do_sample"] and sampling:
         raise ConfigError(
@@ -89,6 +92,26 @@ def read_decoding(lm: nn.Module, *given: Mapping[str, Any]) -> dict[str, Any]:
         pad = known.pad_token_id if known.pad_token_id is not None else end
         settings["pad_token_id"] = (pad[0] if isinstance(pad, (list, tuple)) else pad) or 0
     return settings
+
+
+def _check_names(lm: nn.Module, settings: Mapping[str, Any]) -> None:
+    """Refuse what is no argument of generation here."""
+    model: Any = lm
+    known = {*vars(model.generation_config), *inspect.signature(model.generate).parameters}
+    known |= set(inspect.signature(lm.forward).parameters)
+    for name, value in settings.items():
+        if name in ("at", "granularity", *OF_TOKENS):
+            raise ConfigError(f"{name}={value} is no argument of generation; give at={value}")
+        if name in ("inputs_embeds", "input_ids"):
+            raise ConfigError("the batch holds the inputs; leave input_ids and inputs_embeds out")
+        if name in ("max_length", "min_length"):
+            raise ConfigError(
+                f"{name}={value} counts the prefix too, which is as long as at= says; give "
+                f"{name.replace('length', 'new_tokens')}"
+            )
+        if name not in known:
+            near = meant(name, known)
+            raise ConfigError(f"{name}={shown(value)} is no argument of generate of transformers; {near}")
 
 
 def check_length(lm: nn.Module, sequences: Sequences, more: int, at: object) -> None:
@@ -125,6 +148,23 @@ def width_of(lm: nn.Module) -> int:
             unknown("kind of language model", type(lm).__name__, ["a causal one of transformers"])
         )
     return int(find().weight.shape[1])
+
+
+def check_adapters(adapters: ScaleAdapters | None, lm: nn.Module, sizes: Nesting) -> None:
+    """Refuse adapters of another model, or on axes that the connectors do not have.
+
+    Raises:
+        ConfigError: for either.
+    """
+    if adapters is None:
+        return
+    if adapters.model is not lm:
+        raise ConfigError("the adapters are those of another model; make them with ScaleAdapters(lm, ...)")
+    if not set(adapters.scales.axes) <= set(sizes.axes):
+        raise ConfigError(
+            f"the adapters have scales {adapters.scales}, and the connectors the axes "
+            f"{', '.join(sizes.axes)}; give the adapters scales on these"
+        )
 
 
 def _until(ids: list[int], stops: set[Any]) -> list[int]:

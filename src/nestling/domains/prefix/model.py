@@ -11,12 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from nestling.arguments.constraints import OneOf, checked
-from nestling.arguments.formatting import shown
 from nestling.domains.prefix import files
-from nestling.domains.prefix.batches import IGNORED, PrefixBatch, padded, place_of, read_items
+from nestling.domains.prefix.batches import (
+    IGNORED,
+    AtRows,
+    PrefixBatch,
+    answers_of,
+    check_batch,
+    place_of,
+    sizes_of,
+)
 from nestling.domains.prefix.flops import cost_of
 from nestling.domains.prefix.language import (
     answer_losses,
+    check_adapters,
     check_length,
     generated,
     logits_at,
@@ -27,7 +35,7 @@ from nestling.domains.prefix.sequences import Sequences, assembled, places_of
 from nestling.domains.prefix.streams import Streams
 from nestling.domains.prefix.template import Template, Text, check_streams
 from nestling.elastic import Cost, Trained, resolve_each
-from nestling.errors import ConfigError, DataError, GranularityError
+from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.losses.one_encoding import OneEncoding
 from nestling.nn.inference import evaluating
@@ -37,8 +45,6 @@ from nestling.nn.tokens.tokens import Tokens
 
 Padding = Literal["left", "right"]
 Encoded: TypeAlias = dict[str, Tokens | None]
-AtRows: TypeAlias = At | Sequence[At]
-"""A granularity for all rows, or a list with one for each."""
 
 
 class PrefixLM(nn.Module):
@@ -88,6 +94,7 @@ class PrefixLM(nn.Module):
         super().__init__()
         self.streams = Streams(encoders, connectors, width_of(lm))
         self.lm, self.adapters, self.padding = lm, adapters, padding
+        check_adapters(adapters, lm, self.streams.attainable)
         self.nesting = self.streams.attainable if nesting is None else self.streams.within(nesting)
         self._trained = Trained(self.nesting)
         self.template = Template(self.streams.names, template, tokenizer)
@@ -110,20 +117,7 @@ class PrefixLM(nn.Module):
         Raises:
             DataError: if numbers of prompts, answers, places and items differ.
         """
-        if not prompts:
-            raise DataError("there are no prompts; give at least one")
-        if answers is not None and len(answers) != len(prompts):
-            raise DataError(f"{len(prompts)} prompts need as many answers, not {len(answers)}")
-        check_streams(items, self.streams.names)
-        read = {name: read_items(name, items.get(name), len(prompts)) for name in self.streams.names}
-        rows = []
-        for number, prompt in enumerate(prompts):
-            counts = {name: count[number] for name, (_, count) in read.items()}
-            answer = None if answers is None else answers[number]
-            rows.append(self.template.row(prompt, answer, counts, number))
-        return padded(
-            rows, {name: given for name, (given, _) in read.items()}, has_labels=answers is not None
-        )
+        return self.template.batch(prompts, answers, items)
 
     def forward(self, batch: PrefixBatch, /, at: AtRows = None, *, strict: bool = True) -> Tensor:
         """Logits ``Float[batch, length, vocabulary]``: at each id, of the one that follows it.
@@ -143,7 +137,7 @@ class PrefixLM(nn.Module):
     ) -> dict[Granularity, Tensor]:
         """Logits at several granularities; items are encoded, and text embedded, once."""
         wanted = resolve_each(self.nesting, granularities)
-        text, tokens = self._text(batch), self.streams.tokens(self.encode(batch), wanted)
+        tokens, text = self.streams.tokens(self.encode(batch), wanted), self._text(batch)
         return {g: self._logits(batch, text, tokens, [g] * len(batch.ids)) for g in wanted}
 
     def encode(self, batch: PrefixBatch) -> Encoded:
@@ -152,6 +146,7 @@ class PrefixLM(nn.Module):
         Raises:
             DataError: if there are not as many items as places.
         """
+        self._check(batch)
         check_streams(batch.items, self.streams.names)
         encoded: Encoded = {}
         for number, name in enumerate(self.streams.names):
@@ -313,18 +308,8 @@ class PrefixLM(nn.Module):
 
     def _rows(self, batch: PrefixBatch, at: AtRows, strict: bool) -> list[Granularity]:
         """The granularity of each row."""
-        each: list[Any] = list(at) if isinstance(at, (list, tuple)) else [at] * len(batch.ids)
-        if len(each) != len(batch.ids):
-            raise DataError(
-                f"at is a list of {len(each)} for {len(batch.ids)} rows; give one a row, or one for all"
-            )
-        for row, size in enumerate(each):
-            if isinstance(size, (list, tuple)):
-                raise GranularityError(
-                    f"at={shown(size)} of row {row} is a list, but all items of a row have one size; put "
-                    "items of different sizes into different rows"
-                )
-        return [self.resolve(size, strict=strict) for size in each]
+        self._check(batch)
+        return [self.resolve(size, strict=strict) for size in sizes_of(at, len(batch.ids))]
 
     def resolve(self, at: At, *, strict: bool = True) -> Granularity:
         """The granularity that ``at`` names.
@@ -344,6 +329,10 @@ class PrefixLM(nn.Module):
         scales, g = self.adapters.scales, self.streams.attainable.resolve(at)
         own = Granularity(**{axis: g[axis] for axis in scales.axes})
         return own if own in scales else scales.nearest(own)[-1]
+
+    def _check(self, batch: PrefixBatch) -> None:
+        table: Any = self.lm.get_input_embeddings()  # type: ignore[operator]
+        check_batch(batch, len(self.streams.names), len(table.weight))
 
     def _text(self, batch: PrefixBatch) -> Tensor:
         table: Any = self.lm.get_input_embeddings()  # type: ignore[operator]
@@ -396,16 +385,15 @@ class PrefixLM(nn.Module):
         rows: Sequence[Granularity],
         active: Callable[[Granularity], AbstractContextManager[Any]],
     ) -> Tensor:
-        if batch.labels is None or not bool((batch.labels != IGNORED).any()):
-            raise DataError(
-                "the batch has no answer to learn from; make it with batch(prompts, answers, ...)"
-            )
+        labels = answers_of(batch)
         text, tokens = self._text(batch), self.streams.tokens(features, rows)
         losses, count = [], 0
         for chosen, sequences, g in self._runs(batch, text, tokens, rows):
             check_length(self.lm, sequences, 0, g)
             with active(g):
-                loss, number = answer_losses(self.lm, sequences, batch.labels[chosen])
+                loss, number = answer_losses(self.lm, sequences, labels[chosen])
             losses.append(loss)
             count += number
+        if not count:
+            raise DataError("each answer is the first id of its row, with nothing before it to learn it from")
         return torch.stack(losses).sum() / count

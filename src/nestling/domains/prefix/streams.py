@@ -45,6 +45,9 @@ class Streams(nn.Module):
                 f"connectors {sorted(connectors)}"
             )
         self.names = tuple(connectors)
+        for name in self.names:
+            if not name.isidentifier():
+                raise ConfigError(f"{name!r} is no name of a stream; use letters, as in 'image' or 'audio'")
         self.encoders = nn.ModuleDict({name: Features.of(encoders[name]) for name in self.names})
         self.connectors = nn.ModuleDict({name: _connector(part) for name, part in connectors.items()})
         self.attainable = self._product()
@@ -71,7 +74,7 @@ class Streams(nn.Module):
         Raises:
             GranularityError: if not.
         """
-        found = Nesting.parse(nesting) if isinstance(nesting, str) else nesting
+        found = Nesting.of(nesting)
         for g in found:
             if set(g) != set(self.attainable.axes):
                 raise GranularityError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any, TypeAlias
 
-from nestling.domains.prefix.batches import IGNORED, Ids, place_of
+from nestling.arguments.formatting import shown
+from nestling.domains.prefix.batches import IGNORED, Ids, PrefixBatch, padded, place_of, read_items
 from nestling.errors import ConfigError, DataError, unknown
 
 Text: TypeAlias = str | Sequence[int]
@@ -83,6 +85,26 @@ class Template:
             raise DataError(f"the answer of row {number} holds a place of an item; answers are text")
         return ids + answered, [IGNORED] * len(ids) + answered
 
+    def batch(
+        self, prompts: Sequence[Text], answers: Sequence[Text] | None, items: Mapping[str, Any]
+    ) -> PrefixBatch:
+        """Rows and their items; see :meth:`PrefixLM.batch`."""
+        for name, given in (("prompts", prompts), ("answers", answers)):
+            if isinstance(given, str):
+                raise DataError(f"{name} must be a list, one a row, not the text {shown(given)}")
+        if not prompts:
+            raise DataError("there are no prompts; give at least one")
+        if answers is not None and len(answers) != len(prompts):
+            raise DataError(f"{len(prompts)} prompts need as many answers, not {len(answers)}")
+        check_streams(items, self.streams)
+        read = {name: read_items(name, items.get(name), len(prompts)) for name in self.streams}
+        rows = []
+        for number, prompt in enumerate(prompts):
+            counts = {name: count[number] for name, (_, count) in read.items()}
+            rows.append(self.row(prompt, None if answers is None else answers[number], counts, number))
+        given_items = {name: given for name, (given, _) in read.items()}
+        return padded(rows, given_items, has_labels=answers is not None)
+
     @property
     def _places(self) -> str:
         return "|".join(re.escape(f"<{name}>") for name in self.streams)
@@ -96,7 +118,10 @@ class Template:
     def _ids(self, text: Text) -> Ids:
         """Text as ids, with places."""
         if not isinstance(text, str):
-            ids = [int(each) for each in text]
+            try:
+                ids = [index(each) for each in text]
+            except TypeError as error:
+                raise DataError(f"{shown(text)} is neither text nor a list of ids") from error
             if ids and min(ids) < place_of(len(self.streams) - 1):
                 raise DataError(f"{min(ids)} is no id; {len(self.streams)} streams have places from -1 down")
             return ids

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nestling.arguments.constraints import Whole, checked
+from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError
 
 _FLOOR = 1e-10
@@ -101,6 +102,9 @@ def check_sound(sound: object, least: int = 1) -> None:
         raise DataError(f"sound must be floats of shape [batch, samples], from -1 to 1, not {found}")
     if sound.shape[1] < least or not len(sound):
         raise DataError(f"sound of {sound.shape[1]} samples is too short; give at least {least}")
+    bad = torch.nonzero(~sound.isfinite().all(dim=1)).flatten().tolist()
+    if bad:
+        raise DataError(f"{name_rows(bad)} of the sound hold NaN or infinity; leave such recordings out")
 
 
 def _mels(hertz: float) -> float:

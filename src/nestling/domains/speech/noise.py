@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nestling.arguments.arrays import as_array
 from nestling.arguments.constraints import Whole, checked
+from nestling.arguments.formatting import shown
 from nestling.cut import name_rows
 from nestling.errors import ConfigError, DataError
 
@@ -36,8 +38,9 @@ def mix(speech: NDArray[Any], noise: NDArray[Any], snr_db: float | NDArray[Any])
     >>> mix(speech, noise, 0.0)
     array([2., 0.], dtype=float32)
     """
-    speech, noise = (np.asarray(each, np.float64) for each in (speech, noise))
-    ratio = np.asarray(snr_db, np.float64)
+    speech, noise, ratio = (
+        _numbers(*each) for each in ((speech, "speech"), (noise, "noise"), (snr_db, "snr_db"))
+    )
     if speech.ndim not in (1, 2) or noise.shape not in (speech.shape, speech.shape[-1:]):
         raise DataError(
             f"noise of shape {noise.shape} does not fit speech of shape {speech.shape}; give as many samples"
@@ -52,7 +55,7 @@ def mix(speech: NDArray[Any], noise: NDArray[Any], snr_db: float | NDArray[Any])
     return np.asarray(speech + level[..., None] * noise, np.float32)
 
 
-@checked(talkers=Whole(1), seed=Whole(0))
+@checked(samples=Whole(1), talkers=Whole(1), seed=Whole(0))
 def babble(pool: Sequence[NDArray[Any]], samples: int, *, talkers: int = 6, seed: int = 0) -> Floats:
     """The sum of several recordings, each as loud as the others and begun at a random place.
 
@@ -94,6 +97,13 @@ def mixed_at_random(
     chosen = torch.randint(len(noises), (len(speech),), generator=generator)
     levels = torch.tensor(list(ratios))[torch.randint(len(ratios), (len(speech),), generator=generator)]
     return torch.from_numpy(mix(speech.numpy(), noises[chosen].numpy(), levels.numpy())).to(speech.dtype)
+
+
+def _numbers(given: Any, what: str) -> NDArray[np.float64]:
+    found = as_array(given, what)
+    if found.dtype.kind not in "fiu":
+        raise DataError(f"{what} must be numbers, not {shown(given)}")
+    return found.astype(np.float64)
 
 
 def _energy(sound: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from nestling.arguments.constraints import Real, checked
-from nestling.arguments.formatting import shown
 from nestling.arguments.paths import home_path
 from nestling.domains.prefix import PrefixBatch, PrefixLM
-from nestling.domains.prefix.model import AtRows
+from nestling.domains.prefix.batches import AtRows
 from nestling.domains.speech.encoders import StreamEncoder
 from nestling.domains.speech.recordings import (
     Recordings,
     check_seconds,
     common_seconds,
     cut,
+    lower_cased,
     recordings,
 )
 from nestling.errors import ConfigError, DataError, unknown
@@ -256,7 +256,7 @@ class Recogniser:
         rows = len(next(iter(items.values())).lengths)
         return self.model.batch(
             [self._prompt(items)] * rows,
-            None if texts is None else _learnt(texts),
+            None if texts is None else lower_cased(texts),
             **{stream: each._asdict() for stream, each in items.items()},
         )
 
@@ -348,8 +348,8 @@ class Recogniser:
         streams = "+".join(stream for stream in self.streams if stream in given)
         if streams not in self.prompts:
             raise ConfigError(
-                f"prompts has none for {streams!r} alone, only for {', '.join(map(repr, self.prompts))}; give "
-                "Recogniser a prompt for it too"
+                f"prompts has none for {streams!r} alone, only for {', '.join(map(repr, self.prompts))}; "
+                "give Recogniser a prompt for it too"
             )
         return self.prompts[streams]
 
@@ -390,14 +390,3 @@ class Recogniser:
 
     def _own(self, stream: str, at: Granularity) -> Granularity:
         return self.model.streams.own(stream, at)
-
-
-def _learnt(texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"texts must be a list with a text for each recording, not {shown(texts)}")
-    empty = [row for row, text in enumerate(texts) if not text.strip()]
-    if empty:
-        raise DataError(
-            f"the text of row {empty[0]} is empty, so there is nothing to learn; leave such recordings out"
-        )
-    return [text.lower() for text in texts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +47,22 @@ def cut(given: Recordings, lengths: Tensor) -> Recordings:
     values = given.values[:, : int(lengths.max())]
     real = torch.arange(values.shape[1]) < lengths[:, None]
     return Recordings(values * real.reshape(*real.shape, *[1] * (values.ndim - 2)).to(values.dtype), lengths)
+
+
+def lower_cased(texts: Sequence[str]) -> list[str]:
+    """The texts to learn, in lower case.
+
+    Raises:
+        DataError: for an empty one, or no list of texts.
+    """
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"texts must be a list with a text for each recording, not {shown(texts)}")
+    empty = [row for row, text in enumerate(texts) if not text.strip()]
+    if empty:
+        raise DataError(
+            f"the text of row {empty[0]} is empty, so there is nothing to learn; leave such recordings out"
+        )
+    return [text.lower() for text in texts]
 
 
 def common_seconds(seconds: Mapping[str, Tensor], token: float, trim: bool) -> Tensor | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.arguments.constraints import Real, Whole, checked
+from nestling.arguments.formatting import shown
 from nestling.errors import DataError
 
 Ints = NDArray[np.int64]
@@ -81,6 +82,9 @@ def word_errors(references: Sequence[str], transcripts: Sequence[str]) -> WordEr
     >>> word_errors(["bin blue at f two now"], ["Bin blue by two now please"]).rate
     50.0
     """
+    for name, given in (("references", references), ("transcripts", transcripts)):
+        if isinstance(given, str) or not all(isinstance(text, str) for text in given):
+            raise DataError(f"{name} must be a list of texts, not {shown(given)}")
     if len(references) != len(transcripts) or not len(references):
         raise DataError(
             f"{len(references)} references need as many transcripts, at least one, not {len(transcripts)}"

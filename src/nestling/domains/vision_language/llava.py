@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from nestling.arguments.constraints import OneOf, checked
-from nestling.domains.prefix.batches import IGNORED, PrefixBatch, place_of
-from nestling.domains.prefix.model import AtRows, PrefixLM
+from nestling.domains.prefix.batches import IGNORED, AtRows, PrefixBatch, place_of
+from nestling.domains.prefix.model import PrefixLM
 from nestling.domains.vision_language.llava_images import ImageFeatures
 from nestling.domains.vision_language.tiled import TiledFeatures, tiled_pool
 from nestling.elastic import Cost
@@ -123,26 +123,57 @@ class NestedLlava(nn.Module):
     def read(self, inputs: Mapping[str, Any]) -> PrefixBatch:
         """What a processor returned as a batch with one place a picture.
 
+        Labels of placeholders and of padding do not count.
+
         Raises:
-            DataError: without ``input_ids``.
+            DataError: without ``input_ids``, for tensors that do not fit them, or other numbers of
+                placeholders than of pictures.
         """
-        if "input_ids" not in inputs:
+        if not isinstance(inputs, Mapping) or not isinstance(inputs.get("input_ids"), Tensor):
             raise DataError(
-                "the inputs have no input_ids; give what the processor returns for text and images"
+                "the inputs have no input_ids as a tensor; give what the processor returns for text and "
+                'images with return_tensors="pt"'
             )
         ids = inputs["input_ids"]
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        if mask.shape != ids.shape:
+            raise DataError(
+                f"attention_mask has the shape {tuple(mask.shape)}, and input_ids {tuple(ids.shape)}"
+            )
         is_image = (ids == self.model.config.image_token_id) & mask
         kept = self._first_places(is_image)
         accepted = inspect.signature(self.model.get_image_features).parameters
         images = {k: v for k, v in inputs.items() if k in accepted and k not in _TEXT and v is not None}
+        self._check_pictures(is_image, kept, images)
         return PrefixBatch(
             torch.where(kept, place_of(0), ids),
             mask & (kept | ~is_image),
             {_IMAGE: images or None},
             inputs.get("labels"),
         )
+
+    def _check_pictures(self, is_image: Tensor, kept: Tensor, images: Mapping[str, Any]) -> None:
+        """Refuse placeholders without pictures, or of another number."""
+        pixels = images.get("pixel_values")
+        if pixels is None and bool(is_image.any()):
+            raise DataError(
+                "input_ids hold placeholders of pictures, and there are no pixel_values; give the pictures, "
+                "or text without placeholders"
+            )
+        # Qwen gives the patches of all pictures in one table.
+        if pixels is not None and pixels.ndim > 2 and len(pixels) != int(kept.sum()):
+            whole, found = self.prefix.streams.connector(_IMAGE).inputs, int(is_image.sum())
+            if found == len(pixels) * (whole + 1):
+                raise DataError(
+                    f"the pictures have {whole + 1} placeholders each, and the pool is for {whole} vectors: "
+                    'the class token is left in; configure vision_feature_select_strategy="default"'
+                )
+            usual = "" if _is_tiled(self.model) else f"{whole} for each, as the processor writes them, or "
+            raise DataError(
+                f"input_ids hold {found} placeholders for {len(pixels)} pictures; there must be {usual}one "
+                "for each"
+            )
 
     def _first_places(self, is_image: Tensor) -> Tensor:
         """The first placeholder of each picture, ``Bool[batch, length]``."""

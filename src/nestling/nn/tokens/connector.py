@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from nestling.arguments.formatting import type_of
 from nestling.errors import ConfigError
 from nestling.granularity import At, Granularity
 from nestling.nn.tokens.compressor import Compressor, Part, part_from
@@ -35,6 +36,9 @@ class Connector(Compressor):
 
     def __init__(self, *parts: Compressor | Projector) -> None:
         super().__init__()
+        for part in parts:
+            if not isinstance(part, (Compressor, Projector)):
+                raise ConfigError(f"a connector is made of compressors and projectors, not {type_of(part)}")
         elastic = [part for part in parts if isinstance(part, Compressor)]
         if not elastic:
             raise ConfigError("a connector needs a part that can be cut, such as a GridPool")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import gcd, isqrt
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -181,6 +181,8 @@ def _listed(tokens: Nesting | str | Sequence[int | Sequence[int]], axis: str) ->
         tokens = Nesting.parse(tokens)
     if isinstance(tokens, Nesting):
         return list(tokens.within("a grid pool", needs=(axis,), **{axis: None}).sizes(axis))
+    if not isinstance(tokens, Iterable):
+        raise GranularityError(f"tokens must be a list of sizes, such as [1, 4], not {shown(tokens)}")
     return list(tokens)
 
 
@@ -193,7 +195,7 @@ def read_shape(given: Sequence[int], what: str) -> Shape:
     if (
         not isinstance(given, Sequence)
         or len(given) != 2
-        or not all(isinstance(side, int) and side >= 1 for side in given)
+        or not all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in given)
     ):
         raise GranularityError(
             f"{what} is (rows, columns), two whole numbers of at least 1, not {shown(given)}"

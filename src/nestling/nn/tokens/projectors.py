@@ -132,7 +132,7 @@ class ScaleProjectors(Compressor):
         self, nesting: Nesting | str, width: int | Sequence[int], out_width: int, **settings: Any
     ) -> None:
         super().__init__()
-        self.nesting = Nesting.parse(nesting) if isinstance(nesting, str) else nesting
+        self.nesting = Nesting.of(nesting)
         if len(self.nesting.axes) != 1:
             raise ConfigError(f"projectors a scale need one axis; the nesting {self.nesting} has several")
         widths = [width] * len(self.nesting) if isinstance(width, int) else list(width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nestling.arguments.constraints import OneOf, Whole, check, checked
+from nestling.arguments.formatting import shown
 from nestling.errors import ConfigError, GranularityError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.tokens.compressor import Compressor
@@ -92,7 +93,7 @@ class SequencePool(Compressor):
         if rate not in sizes:
             known = ", ".join(map(str, sorted(sizes)))
             raise GranularityError(
-                f"rate={rate} is not among the rates of this pool, {known}; use one of them"
+                f"rate={shown(rate)} is not among the rates of this pool, {known}; use one of them"
             )
         return Granularity(**{self.axis: sizes[rate]})
 
@@ -167,6 +168,8 @@ def _windows(n: Count, rate: int, remainder: Remainder) -> Count:
 
 def _rates_by_size(rates: Sequence[int], frames: int, axis: str) -> dict[int, int]:
     """The rate of each size."""
+    if isinstance(rates, str) or not isinstance(rates, Iterable):
+        raise GranularityError(f"rates must be a list, such as [4, 16], not {shown(rates)}")
     rates = [check("rates", rate, Whole(1)) for rate in rates]
     if not rates:
         raise GranularityError("rates is empty; give at least one rate, such as 4")

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from nestling.arguments.formatting import type_of
+from nestling.arguments.formatting import shown, type_of
 from nestling.cut import name_rows
 from nestling.errors import DataError
 
@@ -75,8 +75,11 @@ def check_grid(n: int, grid: tuple[int, int]) -> None:
     """Refuse a number of tokens that does not fill a grid.
 
     Raises:
-        DataError: naming both, and the class token if there is one token too many.
+        DataError: naming both, and the class token if there is one token too many; also for a grid that is
+            none.
     """
+    if not isinstance(grid, tuple) or len(grid) != 2 or not all(isinstance(side, int) for side in grid):
+        raise DataError(f"the grid of tokens is a tuple (rows, columns), not {shown(grid)}")
     rows, columns = grid
     if n != rows * columns:
         hint = "drop the class token first" if n == rows * columns + 1 else "give tokens of that grid"

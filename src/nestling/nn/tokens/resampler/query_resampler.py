@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from nestling.arguments.constraints import OneOf, Real, Whole, checked
+from nestling.arguments.constraints import OneOf, Real, Whole, check, checked
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.tokens.compressor import Compressor
@@ -108,7 +108,7 @@ class QueryResampler(Compressor):
         axis: str = "tokens",
     ) -> None:
         super().__init__()
-        self.grid: Grid = grid if isinstance(grid, int) else read_shape(grid, "grid")
+        self.grid: Grid = check("grid", grid, Whole(1)) if isinstance(grid, int) else read_shape(grid, "grid")
         self.max_tokens, self.width, self.heads, self.axis = max_tokens, width, heads, axis
         self.keys, self.positions, self.order = keys, positions, order
         self.pools, self.own_region, self.depth = queries == "pooled", own_region, depth
