@@ -168,8 +168,9 @@ def _windows(n: Count, rate: int, remainder: Remainder) -> Count:
 
 def _rates_by_size(rates: Sequence[int], frames: int, axis: str) -> dict[int, int]:
     """The rate of each size."""
-    if isinstance(rates, str) or not isinstance(rates, Iterable):
-        raise GranularityError(f"rates must be a list, such as [4, 16], not {shown(rates)}")
+    given: Any = rates
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise GranularityError(f"rates must be a list, such as [4, 16], not {shown(given)}")
     rates = [check("rates", rate, Whole(1)) for rate in rates]
     if not rates:
         raise GranularityError("rates is empty; give at least one rate, such as 4")
