@@ -65,7 +65,7 @@ def size_of(axis: str, value: object) -> int:
     return int(value)
 
 
-def refuse_axis(axis: str, size: int, nesting: str, axes: Iterable[str]) -> None:
+def refuse_axis(axis: str, size: int, nesting: str, axes: Sequence[str]) -> None:
     """Refuse a size on an axis that a nesting of these axes does not have.
 
     32 bits are allowed: they are what all compute that lacks the axis.
@@ -76,12 +76,22 @@ def refuse_axis(axis: str, size: int, nesting: str, axes: Iterable[str]) -> None
     if axis == "bits" and size == max(FLOAT_BITS):
         return
     hint = (
-        "; few bits need stored vectors with a code: stored.calibrated(), or AdaptiveIndex.create or "
-        f'Collection.create with at="bits={size}"; leave bits out where a model is cut'
+        "few bits need vectors that are stored in codes: AdaptiveIndex.create or Collection.create with "
+        f'at="bits={size if size in CODE_BITS else max(CODE_BITS)}", or stored.calibrated(); leave bits out '
+        "where a model is cut"
     )
-    near = meant(axis, [*axes, "bits"])
-    advice = hint if axis == "bits" else f"; {near}" if near else ""
-    raise GranularityError(f"the nesting {nesting} has no axis {axis!r}; it has {', '.join(axes)}{advice}")
+    advice = hint if axis == "bits" else meant(axis, axes) or meant(axis, ["bits"])
+    raise GranularityError(f"{no_axis(axis, nesting, axes)}{'; ' if advice else ''}{advice}")
+
+
+def no_axis(axis: str, nesting: str, axes: Sequence[str]) -> str:
+    """Text for an axis that a nesting lacks: which axes it has, and their sizes.
+
+    >>> no_axis("layer", "dim=8,16", ["dim"])
+    "there is no axis 'layer'; the only axis is dim, with the sizes dim=8,16"
+    """
+    has = "the only axis is" if len(axes) == 1 else "the axes are"
+    return f"there is no axis {axis!r}; {has} {' and '.join(axes)}, with the sizes {nesting}"
 
 
 def check_count(count: int, what: str) -> None:
@@ -190,6 +200,7 @@ def read_axes(parts: list[str], whole: str) -> dict[str, list[int]]:
                 f'{whole!r} is not a nesting; write for example "dim=8,16,32", "dim=8..256" (doubling), '
                 '"dim=16..768+16" (steps), "layer=2,4 x dim=8,16" (grid) or "layer=2,4 zip dim=8,16" (pairs)'
             )
+        note_named([axis])  # an error about its sizes may follow
         if match["listed"]:
             axes[axis] = [int(size) for size in match["listed"].split(",")]
             continue

@@ -19,6 +19,7 @@ from nestling.axes import (
     chain_sizes,
     check_count,
     doubled,
+    no_axis,
     note_named,
     ranks_of,
     read_axes,
@@ -260,7 +261,7 @@ class Nesting(Sequence[Granularity]):
     def sizes(self, axis: str) -> tuple[int, ...]:
         """The different sizes on ``axis``, increasing."""
         if axis not in self.full:
-            raise GranularityError(f"the nesting {self} has no axis {axis!r}; it has {', '.join(self.axes)}")
+            raise GranularityError(no_axis(axis, str(self), self.axes))
         return tuple(sorted({g[axis] for g in self.granularities}))
 
     @property
@@ -283,7 +284,9 @@ class Nesting(Sequence[Granularity]):
         for axis in {**self.full, **dict.fromkeys(needs)}:
             size = self.full.get(axis)
             if axis not in limits:
-                raise GranularityError(f"{has}, not {axis}; leave {axis} out of the nesting {self}")
+                kept = [name for name in self.axes if name in limits]
+                advice = f"leave {axis} out of" if kept else f"name sizes of {next(iter(limits))} instead of"
+                raise GranularityError(f"{has}, not {axis}; {advice} the nesting {self}")
             if size is None:
                 raise GranularityError(f"{has}; add {axis}, in full if no other size is meant, to {self}")
             if size > (most := limits[axis] or size):

@@ -120,7 +120,7 @@ def test_other_texts_and_encoders_are_refused(
 ) -> None:
     interrupt(encoder, TEXTS, out, 2)
     other, texts, at = change(encoder)
-    with pytest.raises(ConfigError, match=rf"{message}.*repeat that call .*, or remove the folder"):
+    with pytest.raises(ConfigError, match=rf"{message}.*run that call again .*, or remove the folder"):
         finish(other, texts, out, at)
     assert len(finish(Interrupted(encoder, 4), TEXTS, out)) == len(TEXTS)
 

@@ -331,5 +331,5 @@ def test_an_export_has_the_decoded_vectors(tmp_path: Path) -> None:
 
 def test_a_model_is_not_cut_in_bits() -> None:
     """What ``curve.choose()`` gives may name bits, and a model computes floats."""
-    with pytest.raises(GranularityError, match=r"stored\.calibrated\(\).*Collection\.create.*bits=2.*model"):
+    with pytest.raises(GranularityError, match=r"Collection\.create.*bits=2.*stored\.calibrated\(\).*model"):
         Nesting.parse("dim=12,20,36").resolve("dim=20,bits=2")

@@ -50,7 +50,7 @@ def demo(
             autocompletion=models,
         ),
     ] = "wordllama",
-    nesting: Annotated[str | None, typer.Option(help="Sizes to train, such as dim=8..256.")] = None,
+    nesting: Annotated[str | None, typer.Option(help="Sizes to train, such as dim=8..256 (doubled).")] = None,
     output: Annotated[Path, typer.Option(help="The folder for everything that it makes.")] = DEMO_FOLDER,
     seed: Seed = 0,
 ) -> None:

@@ -11,11 +11,16 @@ import typer
 from nestling.axes import FLOAT_BITS
 from nestling.cli.flags.completion import sizes_of_thing
 from nestling.cli.flags.generated import with_groups
-from nestling.cli.flags.options import AsJson, At, Model, Wait
+from nestling.cli.flags.options import AsJson, Model, StoredAt, Wait
 from nestling.cli.flags.tables import ColumnFlags, open_table
 from nestling.cli.terminal.output import say, show, show_json
 from nestling.data.tables.input_file import find_file
 from nestling.errors import ConfigError
+
+_EXTRACTED = (
+    "The size to keep, such as dim=64, or dim=128,layer=3 of a model with layers. Bits are no part of a "
+    "model: give dim=256,bits=2 to encode or index build, which store its vectors."
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,18 +36,19 @@ def encode(
     texts: Annotated[
         Path, typer.Argument(metavar="TEXTS", help="A file: .txt, .csv, .tsv, .jsonl, .parquet.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or a .npy file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder, or a .npy file of float32.")],
     columns: ColumnFlags,
-    at: At = None,
+    at: StoredAt = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of texts encoded at a time.")] = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a .npy file that exists.")] = False,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Encode texts as vectors, at any granularity of the model, as floats or as codes of a few bits.
+    """Encode texts as vectors, at any size of the model, as float32 or as codes of a few bits.
 
-    An output folder keeps the ids and the columns of the table with the vectors. If it is interrupted, run
-    it again to resume.
+    An output folder holds the vectors with the ids and the columns of the table. With bits in --at, it holds
+    codes and no floats: they can be read at fewer dims and bits, not at more. If the command is interrupted,
+    run it again to resume.
 
     Example: nestling encode nestling-demo/model my.jsonl --at dim=256,bits=2 -o vectors
     """
@@ -130,13 +136,14 @@ def _write_folder(
 
 def extract(
     model: Model,
-    at: Annotated[str, typer.Option(help="The size to keep, such as dim=64.", autocompletion=sizes_of_thing)],
+    at: Annotated[str, typer.Option(help=_EXTRACTED, autocompletion=sizes_of_thing)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")],
     as_json: AsJson = False,
 ) -> None:
-    """Cut a model to one granularity, as a smaller model of its own.
+    """Cut a model to one size, and save it as a smaller model.
 
-    Plain sentence-transformers (6 or newer) loads it too.
+    The folder holds a model that needs nothing of the larger one. Plain sentence-transformers (6 or newer)
+    loads it too.
 
     Example: nestling extract nestling-demo/model --at dim=64 -o small
     """

@@ -36,22 +36,33 @@ def sweep(
     ],
     flags: TaskFlags,
     nesting: Annotated[
-        str | None, typer.Option(help="Sizes to measure; by default those that the model was trained for.")
+        str | None,
+        typer.Option(
+            help="Sizes to measure, such as dim=16..256 (doubled) or dim=64,256; by default those that the "
+            "model was trained for."
+        ),
     ] = None,
     bits: Annotated[
         str | None,
         typer.Option(
-            help="Precisions of the stored vectors: 1, 2, 3, 4, 8 (codes), 16, 32 (floats); "
-            "by default 1,2,4,8,32, or with --nesting those that it names."
+            help="Precisions to measure, such as 1,8,32: 1, 2, 3, 4 and 8 are codes of an entry, 16 and 32 "
+            "floats. By default 1,2,4,8,32; with --nesting those that it names, or floats."
         ),
     ] = None,
-    both_sides: Annotated[bool, typer.Option("--both-sides", help="Hold queries in codes too.")] = False,
+    both_sides: Annotated[
+        bool, typer.Option("--both-sides", help="Measure queries in codes as well.")
+    ] = False,
     truncation: Annotated[
         bool, typer.Option(help="Compare a trained model with plain truncation of its base model.")
     ] = True,
-    latency: Annotated[bool, typer.Option(help="Also measure the latency of one use.")] = False,
+    latency: Annotated[
+        bool, typer.Option(help="Also measure how long one use takes, for choose --max-ms.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="Name of the curve; by default MODEL.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for the report.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A folder for curve.json, which choose reads, and the report."),
+    ] = None,
     format: Annotated[  # noqa: A002 - the name of the flag
         str,
         typer.Option(
@@ -61,14 +72,17 @@ def sweep(
     ] = "text",
     show_all: Annotated[
         bool,
-        typer.Option("--all", help="Show every size and precision, not the best of each doubling of bytes."),
+        typer.Option(
+            "--all", help="Show every size and precision; by default the best of each doubling of bytes."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure quality and cost at every size and precision.
 
-    MODEL is a text model or a file of vectors. A model that nestling trained is compared with plain
-    truncation of its base model. Documents are stored in few bits, queries stay floats.
+    MODEL is a text model or a file of vectors. Each size is measured with documents in floats and in codes
+    of few bits; queries stay floats. A model that nestling trained is compared with plain truncation of its
+    base model.
 
     Example: nestling sweep nestling-demo/model --pairs my.csv -o report
     """
@@ -161,7 +175,7 @@ def _write(curve: Curve, output: Path) -> None:
 
 
 def choose(
-    curve: Annotated[Path, typer.Argument(metavar="CURVE", help="A curve.json that sweep wrote.")],
+    curve: Annotated[Path, typer.Argument(metavar="CURVE", help="A curve.json, in the folder of sweep -o.")],
     keep: Annotated[
         float | None,
         typer.Option(help="The least fraction of the full quality, such as 0.99.", rich_help_panel=_TARGETS),
@@ -203,6 +217,9 @@ def choose(
 ) -> None:
     """Choose the size and precision of fewest bytes that meet all targets.
 
+    The choice is printed in the form that --at takes, such as dim=64,bits=4. For extract, which takes no
+    bits, choose with --bits 32.
+
     Example: nestling choose nestling-demo/curve.json --keep 0.99
     """
     from nestling.axes import read_bits
@@ -237,7 +254,7 @@ def reproduce(
         str,
         typer.Argument(
             metavar="PAPER",
-            help="mrl, adanns, 2dmse, starbucks, trsa or bits.",
+            help="mrl, adanns, 2dmse, starbucks, trsa, bits, m3 or llama-mtsk.",
             autocompletion=options_of("papers", "PAPERS"),
         ),
     ],

@@ -131,7 +131,7 @@ class ResumableValues:
     def _kept(self) -> str:
         if self._state.path is None:
             return "the figures were kept in memory alone; give an output folder to be able to resume"
-        return f"{len(self._state.done)} figures are kept in {self._state.path}; repeat the command to resume"
+        return f"{len(self._state.done)} figures are kept in {self._state.path}; run it again to resume"
 
     def remove(self) -> None:
         """Delete the file, as all values are made."""

@@ -30,7 +30,17 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of all random choices.")]
 At = Annotated[
     str | None,
     typer.Option(
-        help="A size, or size and precision: dim=64,bits=2; by default the full size.",
+        help="What to compare of each vector, such as dim=64, or of an index of codes dim=64,bits=2: the "
+        "leading 64 entries, and the leading 2 bits of each; by default all that the index keeps.",
+        autocompletion=sizes_of_thing,
+    ),
+]
+StoredAt = Annotated[
+    str | None,
+    typer.Option(
+        help="What to store of each vector, such as dim=256,bits=2: the leading 256 entries in codes of 2 "
+        "bits each, 64 bytes a vector. bits is 1, 2, 3, 4 or 8; without it, entries are float32 (4 bytes "
+        "each). By default the full size in float32.",
         autocompletion=sizes_of_thing,
     ),
 ]

@@ -9,7 +9,7 @@ import typer
 
 from nestling.cli.flags.completion import models
 from nestling.cli.flags.generated import with_groups
-from nestling.cli.flags.options import VECTORS, AsJson, At
+from nestling.cli.flags.options import VECTORS, AsJson, StoredAt
 from nestling.cli.flags.registration import home_name
 from nestling.cli.flags.tables import (
     ColumnFlags,
@@ -63,14 +63,15 @@ def build(
         ),
     ] = None,
     targets: Targets,
-    at: At = None,
+    at: StoredAt = None,
     as_json: AsJson = False,
 ) -> None:
     """Build an index of vectors, or of texts with --encoder.
 
     By default several plans are measured, and the fastest that reaches --recall is built. The ids and the
-    other columns of a table are kept: results include them, and searches filter by them. Repeat an
-    interrupted build: finished texts are not encoded again.
+    other columns of a table are kept: results include them, and searches filter by them. With bits in --at,
+    the index holds codes and no floats; searches at fewer dims and bits stay possible. If the command is
+    interrupted, run it again: finished texts are not encoded again.
 
     Example: nestling index build products.csv --encoder wordllama --column title --id-column sku -o products
     """

@@ -11,10 +11,15 @@ from nestling.cli.flags.options import AsJson, Folder
 from nestling.cli.index.folder import is_collection, readable, show_index
 from nestling.errors import ConfigError
 
+_KEPT = (
+    "What to keep of each vector, such as dim=64, or of an index of codes dim=64,bits=2: the leading 64 "
+    "entries, and the leading 2 bits of each. An index of floats has no bits: build one of codes."
+)
+
 
 def extract(
     folder: Folder,
-    at: Annotated[str, typer.Option(help="A size, or size and precision: dim=64,bits=2.")],
+    at: Annotated[str, typer.Option(help=_KEPT)],
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder for the smaller index.")],
     as_json: AsJson = False,
 ) -> None:

@@ -1,7 +1,8 @@
 """Messages of the library in the words of the command line, with flags in place of arguments.
 
 Errors of the library write an argument as ``name=`` or ``name=value``. Here it becomes a flag of the command.
-Advice about an argument without a flag, or about a call in Python, is left out.
+A call that a command makes becomes the command. Advice about an argument without a flag, or about another
+call in Python, is left out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from typing import Any
 
 _ALIASES = {"text": "column", "draws": "resamples", "encoder": "made_by"}
 """Arguments whose flag has another name."""
+
+_COMMANDS = {
+    "AdaptiveIndex.create or Collection.create with at=": "nestling index build or encode with --at "
+}
+"""Commands that make a call, by the text of the call."""
 
 _OF_POINTS = ("nprobe", "ef", "shortlist", "confidence")
 
@@ -40,7 +46,11 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
     'it is open elsewhere; wait with --wait 60'
     >>> in_flags("it has no code; leave bits out, or make one: stored.calibrated()", flags)
     'it has no code; leave bits out'
+    >>> in_flags('make codes: AdaptiveIndex.create or Collection.create with at="bits=2"', flags)
+    'make codes: nestling index build or encode with --at "bits=2"'
     """
+    for call, command in _COMMANDS.items():
+        message = message.replace(call, command)
     first, *advice = message.split(_CLAUSES)
     kept = [_in_words(first, flags)]
     for clause in advice:

@@ -101,7 +101,7 @@ class Collection:
     ) -> Self:
         """Encode the texts and build an index of their vectors in ``folder``.
 
-        Repeat an interrupted call to resume it; see :func:`~.encoding.encoded`.
+        The same call resumes after an interruption; see :func:`~.encoding.encoded`.
 
         Args:
             folder: to write; it must not exist, be empty, or hold an unfinished collection.

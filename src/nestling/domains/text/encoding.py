@@ -166,7 +166,7 @@ class _Work:
             other = "other texts" if same_encoder else "another encoder or granularity"
             raise ConfigError(
                 f"{self.folder} holds {finished.rows:,} vectors of {other}, from a call that was "
-                "interrupted; repeat that call to resume, or remove the folder to begin again"
+                "interrupted; run that call again to resume, or remove the folder to start over"
             )
         self._verify(finished)
         self.rows = finished.rows

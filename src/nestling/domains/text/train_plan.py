@@ -116,7 +116,9 @@ class LossPlan(PlanTable):
         align_temperature: temperature of its softmax; by default that of the loss for scores, 1 for vectors.
         deep_documents: take documents from the last layer at every granularity.
         bits: bits of an entry to train for besides floats, such as ``1,2,4,8``: the loss sees documents as
-            their codes hold them, and the model gets a code for storing vectors. By default only floats.
+            their codes hold them, and the model gets a code for storing vectors. This rarely pays, as codes
+            made after training for floats are about as good: see "Training for few bits" in the guide "Train
+            a text encoder". By default only floats.
         chunk_size: number of texts encoded at a time, by gradient caching, to save memory; by default a whole
             batch.
     """

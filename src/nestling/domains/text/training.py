@@ -34,9 +34,9 @@ def train(plan: TrainPlan) -> TextEncoder:
     """Train the text encoder that a plan describes.
 
     ``tune = "masked"`` pre-trains on texts. Otherwise scored pairs train with CoSENT, and pairs of texts with
-    InfoNCE. The resolved plan, the log and the checkpoints go into the plan's folder, and a call that was
-    interrupted resumes from them when it is repeated. The number of pairs, and what was left out of them, go
-    to the log ``nestling``.
+    InfoNCE. The resolved plan, the log and the checkpoints go into the plan's folder, and the same call
+    resumes from them after an interruption. The number of pairs, and what was left out of them, go to the log
+    ``nestling``.
 
     Args:
         plan: such as :func:`~nestling.domains.text.train_plan.read_plan` reads.

@@ -75,8 +75,8 @@ def copy(
 ) -> Copied:
     """Make the target hold the rows of the source, with their metadata, and bring its index up to date.
 
-    Rows that the target has already are compared, which takes a fraction of the time of writing them. So an
-    interrupted copy resumes when it is repeated, and a later copy writes only what changed.
+    Rows that the target has already are compared, which takes a fraction of the time of writing them. So
+    the same call resumes an interrupted copy, and a later copy writes only what changed.
 
     Args:
         source: another store, an index, or vectors from a file; made as those of the target are.
@@ -90,7 +90,7 @@ def copy(
     Raises:
         ConfigError: if sizes, cut rule, metric or encoder differ, or the target was made for other fields.
         DataError: for rows that cannot be used.
-        StoreError: if a database fails; copied rows stay, and repeating the call resumes.
+        StoreError: if a database fails; copied rows stay, and the same call resumes.
     """
     opened = _Source.of(source, check("size", size, Whole(1, 10_000)))
     _check_identity(opened, target.layout)
