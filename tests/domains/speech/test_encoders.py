@@ -20,7 +20,7 @@ from transformers import (
 from nestling.data import SpokenWord
 from nestling.domains.speech.encoders import LipEncoder, SoundEncoder
 from nestling.domains.speech.frames import FrameLoss, frame_accuracy, frame_labels
-from nestling.domains.speech.mouths import scaled, varied
+from nestling.domains.speech.mouths import around_mouths, scaled, varied
 from nestling.domains.speech.pretrained import sound_encoder
 from nestling.errors import ConfigError, DataError
 from nestling.training import TrainConfig, fit
@@ -85,6 +85,24 @@ def test_clips_are_scaled_one_by_one() -> None:
     assert torch.allclose(found.mean(dim=(1, 2, 3)), torch.zeros(2), atol=1e-5)
     assert torch.allclose(found.std(dim=(1, 2, 3), correction=0), torch.ones(2), atol=1e-5)
     assert not scaled(torch.full((1, 2, 4, 6), 9, dtype=torch.uint8)).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_the_part_that_moves_is_enlarged(dtype: torch.dtype) -> None:
+    still = torch.linspace(0, 200, 8 * 16).reshape(8, 16)
+    clips = still.expand(2, 5, 8, 16).clone()
+    for clip, (top, left) in zip(clips, [(0, 0), (3, 7)], strict=True):
+        clip[:, top : top + 4, left : left + 8] = torch.tensor([10, 90, 20, 60, 30.0])[:, None, None]
+    found = around_mouths(clips.to(dtype), 4, 8)
+    assert found.dtype == dtype
+    assert torch.equal(found.float(), torch.tensor([10, 90, 20, 60, 30.0])[:, None, None].expand(2, 5, 8, 16))
+    assert torch.equal(around_mouths(clips.to(dtype), 8, 16), clips.to(dtype))
+
+
+@pytest.mark.parametrize(("frames", "height"), [(1, 4), (5, 9)])
+def test_a_clip_without_a_part_that_moves_is_refused(frames: int, height: int) -> None:
+    with pytest.raises(DataError, match=f"clips have {frames} of 8 x 16"):
+        around_mouths(torch.zeros(2, frames, 8, 16), height, 8)
 
 
 def test_varied_clips_are_seeded_and_without_variation_or_flipped_the_same() -> None:

@@ -78,11 +78,17 @@ class FrameLoss(nn.Module):
         )
 
 
+def frame_classes(encoder: StreamEncoder, head: nn.Linear, stream: Tensor, *, batch_size: int = 32) -> Tensor:
+    """The class found at each moment, ``Int[batch, n]``."""
+    with evaluating(encoder):
+        parts = [head(encoder(stream[rows]).values).argmax(-1) for rows in blocks(len(stream), batch_size)]
+    return torch.cat(parts)
+
+
 def frame_accuracy(
     encoder: StreamEncoder, head: nn.Linear, stream: Tensor, classes: Tensor, *, batch_size: int = 32
 ) -> dict[str, float]:
     """Percent of moments with a word, and of all, whose class is found."""
-    with evaluating(encoder):
-        parts = [head(encoder(stream[rows]).values).argmax(-1) for rows in blocks(len(stream), batch_size)]
-    right, spoken = torch.cat(parts) == classes, classes != SILENCE
+    right = frame_classes(encoder, head, stream, batch_size=batch_size) == classes
+    spoken = classes != SILENCE
     return {"words": 100 * float(right[spoken].float().mean()), "all": 100 * float(right.float().mean())}

@@ -1,9 +1,10 @@
-"""Pictures of mouths: scaled for a network, and varied for its training."""
+"""Pictures of mouths: found in a clip, scaled for a network, and varied for its training."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nestling.arguments.constraints import Real, Whole, checked
 from nestling.errors import DataError
@@ -31,6 +32,43 @@ def scaled(clips: Tensor, lengths: Tensor | None = None) -> Tensor:
     centred = (values - mean) * real
     deviation = (centred.square().sum(dim=(1, 2, 3), keepdim=True) / pixels).sqrt()
     return centred / deviation.clamp_min(_SMALLEST_DEVIATION)
+
+
+@checked(height=Whole(1), width=Whole(1))
+def around_mouths(clips: Tensor, height: int, width: int) -> Tensor:
+    """The part of each clip that moves most, enlarged to the size of the clip.
+
+    In a picture of the lower half of a face, that part is the mouth. It is the same in all frames of a clip,
+    so mouths are in the middle and fill the picture, wherever the speaker sits.
+
+    Args:
+        clips: ``UInt8[batch, frames, rows, columns]`` or floats of that shape, of at least 2 frames.
+        height: rows of the part.
+        width: columns of the part.
+
+    Returns:
+        Of the shape and type of the clips.
+
+    Raises:
+        DataError: for another shape, one frame, or a part larger than the picture.
+    """
+    check_clips(clips)
+    rows, columns = clips.shape[2:]
+    if len(clips[0]) < 2 or height > rows or width > columns:
+        raise DataError(
+            f"a part of {height} x {width} pixels that moves needs two frames of at least this size, and the "
+            f"clips have {clips.shape[1]} of {rows} x {columns}"
+        )
+    found = []
+    for clip in clips:  # one by one, as a copy in floats takes four times the memory
+        values = clip.float()
+        change = (values[1:] - values[:-1]).abs().mean(dim=0)[None, None]
+        within = F.avg_pool2d(change, (height, width), stride=1)[0, 0]
+        top, left = divmod(int(within.argmax()), within.shape[1])
+        part = values[:, None, top : top + height, left : left + width]
+        found.append(F.interpolate(part, (rows, columns), mode="bilinear")[:, 0])
+    enlarged = torch.stack(found)
+    return enlarged if clips.is_floating_point() else enlarged.round().to(clips.dtype)
 
 
 @checked(shift=Whole(0), contrast=Real(least=0, below=1), mask=Real(least=0, below=1))
