@@ -65,7 +65,7 @@ def size_of(axis: str, value: object) -> int:
     return int(value)
 
 
-def refuse_axis(axis: str, size: int, nesting: str, axes: Sequence[str]) -> None:
+def refuse_axis(axis: str, size: int | None, nesting: str, axes: Sequence[str]) -> None:
     """Refuse a size on an axis that a nesting of these axes does not have.
 
     32 bits are allowed: they are what all compute that lacks the axis.
@@ -81,17 +81,11 @@ def refuse_axis(axis: str, size: int, nesting: str, axes: Sequence[str]) -> None
         "where a model is cut"
     )
     advice = hint if axis == "bits" else meant(axis, axes) or meant(axis, ["bits"])
-    raise GranularityError(f"{no_axis(axis, nesting, axes)}{'; ' if advice else ''}{advice}")
-
-
-def no_axis(axis: str, nesting: str, axes: Sequence[str]) -> str:
-    """Text for an axis that a nesting lacks: which axes it has, and their sizes.
-
-    >>> no_axis("layer", "dim=8,16", ["dim"])
-    "there is no axis 'layer'; the only axis is dim, with the sizes dim=8,16"
-    """
     has = "the only axis is" if len(axes) == 1 else "the axes are"
-    return f"there is no axis {axis!r}; {has} {' and '.join(axes)}, with the sizes {nesting}"
+    raise GranularityError(
+        f"there is no axis {axis!r}; {has} {' and '.join(axes)}, with the sizes {nesting}"
+        f"{'; ' if advice else ''}{advice}"
+    )
 
 
 def check_count(count: int, what: str) -> None:

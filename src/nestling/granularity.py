@@ -19,7 +19,6 @@ from nestling.axes import (
     chain_sizes,
     check_count,
     doubled,
-    no_axis,
     note_named,
     ranks_of,
     read_axes,
@@ -261,7 +260,7 @@ class Nesting(Sequence[Granularity]):
     def sizes(self, axis: str) -> tuple[int, ...]:
         """The different sizes on ``axis``, increasing."""
         if axis not in self.full:
-            raise GranularityError(no_axis(axis, str(self), self.axes))
+            refuse_axis(axis, None, str(self), self.axes)
         return tuple(sorted({g[axis] for g in self.granularities}))
 
     @property
@@ -284,9 +283,7 @@ class Nesting(Sequence[Granularity]):
         for axis in {**self.full, **dict.fromkeys(needs)}:
             size = self.full.get(axis)
             if axis not in limits:
-                kept = [name for name in self.axes if name in limits]
-                advice = f"leave {axis} out of" if kept else f"name sizes of {next(iter(limits))} instead of"
-                raise GranularityError(f"{has}, not {axis}; {advice} the nesting {self}")
+                raise GranularityError(f"{has}, not {axis}; leave {axis} out of the nesting {self}")
             if size is None:
                 raise GranularityError(f"{has}; add {axis}, in full if no other size is meant, to {self}")
             if size > (most := limits[axis] or size):

@@ -70,7 +70,6 @@ def told(
         ("extract wordllama --at dim=64,bits=2 -o new", "leave bits out where a model is cut"),
         ("index build x.npy -o new --at bit=2", "did you mean 'bits'?"),
         ("index build x.npy -o new --nesting experts=0", "experts=0 is not a size"),
-        ("index build x.npy -o new --nesting layer=2", "name sizes of dim instead of the nesting layer=2"),
         ("search ix --vectors q.npy --at 8x", 'write "full", or a size for each axis that is cut'),
         ("search ix --vectors q.npy --recall 2", "--recall 2.0 must be a number above 0"),
         ("search ix --vectors products.csv", "nestling encode wordllama products.csv -o vectors"),
