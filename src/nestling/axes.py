@@ -70,6 +70,12 @@ def refuse_axis(axis: str, size: int | None, nesting: str, axes: Sequence[str]) 
 
     32 bits are allowed: they are what all compute that lacks the axis.
 
+    Args:
+        axis: the absent one.
+        size: on it; None where only the axis is asked for.
+        nesting: the sizes that there are, as text.
+        axes: the axes that there are.
+
     Raises:
         GranularityError: for any other.
     """

@@ -102,7 +102,8 @@ def test_a_mistake_gets_whole_advice(
     code, _, err = told(line, place, monkeypatch, capsys)
     assert code in (1, 3)
     assert message in err
-    assert err.count("\n") == 1
+    lines = [line for line in err.splitlines() if "working: " not in line]  # a busy machine shows progress
+    assert len(lines) == 1
     assert not re.search(r"\w\.\w+\(|nestling\.\w+\.\w", err), "advice for Python"
 
 
