@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from nestling.arguments.formatting import type_of
 from nestling.errors import ConfigError
 from nestling.granularity import At, Granularity
-from nestling.nn.tokens.compressor import Compressor, Part, part_from
+from nestling.nn.part import Part, part_from
+from nestling.nn.tokens.compressor import Compressor
 from nestling.nn.tokens.projectors import Projector, ScaleProjectors
 from nestling.nn.tokens.tokens import AnyTokens, Count, Tokens, as_tokens
 

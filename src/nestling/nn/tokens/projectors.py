@@ -11,7 +11,8 @@ from nestling.arguments.constraints import OneOf, Whole, checked
 from nestling.elastic import Cost
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
-from nestling.nn.tokens.compressor import Compressor, Part
+from nestling.nn.part import Part
+from nestling.nn.tokens.compressor import Compressor
 from nestling.nn.tokens.tokens import AnyTokens, Count, Tokens, as_tokens
 
 Activation = Literal["gelu", "relu"]

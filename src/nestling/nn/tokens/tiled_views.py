@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from nestling.elastic import resolve_each
 from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity
-from nestling.nn.tokens.compressor import Compressor, part_from
+from nestling.nn.part import part_from
+from nestling.nn.tokens.compressor import Compressor
 from nestling.nn.tokens.grid_pool import Shape, read_shape
 from nestling.nn.tokens.tokens import AnyTokens, Count, Tokens, as_tokens
 

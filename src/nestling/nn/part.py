@@ -1,0 +1,99 @@
+"""The base class of modules that are saved by their arguments and weights, and cut by a granularity."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nestling.arguments.paths import home_path
+from nestling.errors import ArtifactError, unknown
+from nestling.granularity import At
+from nestling.storage.artifact import read_folder, write_folder
+
+_WEIGHTS = "model.safetensors"
+_PARTS = {
+    "connector": "tokens.Connector",
+    "grid_pool": "tokens.GridPool",
+    "sequence_pool": "tokens.SequencePool",
+    "budget_pool": "tokens.BudgetPool",
+    "projector": "tokens.Projector",
+    "query_resampler": "tokens.QueryResampler",
+    "static_resampler": "tokens.StaticResampler",
+    "scale_projectors": "tokens.ScaleProjectors",
+    "tiled_views": "tokens.TiledViews",
+}
+"""The classes of saved parts, by their kind."""
+
+
+class Part(nn.Module, ABC):
+    """A module that can be saved, and cut if it has a nesting.
+
+    ``kind`` names it in saved folders.
+    """
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def arguments(self, at: At = None) -> dict[str, Any]:
+        """The arguments of the constructor, as JSON holds them, of this part or of what ``at`` keeps."""
+
+    def weights(self, at: At = None) -> dict[str, Tensor]:
+        """The weights and buffers that ``at`` keeps, by the names that they have afterwards."""
+        return self.state_dict()
+
+    @classmethod
+    def from_arguments(cls, arguments: dict[str, Any]) -> Self:
+        """The part that :meth:`arguments` describes, with weights on the meta device."""
+        with torch.device("meta"):
+            made: Any = cls(**arguments)  # of any subclass, with arguments of its own
+        return cast(Self, made)
+
+    def copied(self, at: At = None) -> Self:
+        """This part, or what ``at`` keeps of it, in memory of its own."""
+        made = self.from_arguments(self.arguments(at))
+        kept = {name: weight.detach().clone() for name, weight in self.weights(at).items()}
+        return cast(Self, _filled(made, kept, self).train(self.training))
+
+    def save(self, folder: str | Path, /) -> None:
+        """Write a verified folder."""
+        nesting = getattr(self, "nesting", None)
+        with write_folder(folder, self.kind, nesting=nesting, settings=self.arguments()) as path:
+            weights = {name: weight.contiguous().cpu() for name, weight in self.weights().items()}
+            save_file(weights, path / _WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: str | Path, /) -> Self:
+        """Read what ``save`` wrote."""
+        manifest = read_folder(folder, cls.kind)
+        made = cls.from_arguments(manifest.settings)
+        return cast(Self, _filled(made, load_file(home_path(folder) / _WEIGHTS), None))
+
+
+def part_from(saved: dict[str, Any]) -> Part:
+    """The part that a mapping with its ``kind`` and its arguments describes.
+
+    Raises:
+        ArtifactError: for a kind that this nestling does not know.
+    """
+    kind = saved["kind"]
+    if kind not in _PARTS:
+        raise ArtifactError(unknown("kind of part", kind, _PARTS))
+    room, name = _PARTS[kind].split(".")
+    home: type[Part] = getattr(import_module(f"{__package__}.{room}"), name)
+    return home.from_arguments({name: value for name, value in saved.items() if name != "kind"})
+
+
+def _filled(made: Part, weights: dict[str, Tensor], like: Part | None) -> Part:
+    """``made``, built on the meta device, with weights; as trainable as those of ``like``."""
+    made.load_state_dict(weights, assign=True)
+    if like is not None:
+        trained = {name: parameter.requires_grad for name, parameter in like.named_parameters()}
+        for name, parameter in made.named_parameters():
+            parameter.requires_grad_(trained.get(name, True))
+    return made
