@@ -12,12 +12,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nestling.arguments.paths import home_path
+from nestling.elastic import Cost
 from nestling.errors import ArtifactError, unknown
-from nestling.granularity import At
+from nestling.granularity import At, Granularity, Nesting
 from nestling.storage.artifact import read_folder, write_folder
 
 _WEIGHTS = "model.safetensors"
 _PARTS = {
+    "last_item": "recurrent.LastItem",
+    "mean": "recurrent.Mean",
+    "nested_embedding": "width.NestedEmbedding",
+    "nested_gru": "recurrent.NestedGRU",
+    "nested_linear": "width.NestedLinear",
+    "nested_lru": "recurrent.NestedLRU",
+    "nested_norm": "width.NestedNorm",
+    "nested_output": "width.NestedOutput",
+    "sequence_block": "recurrent.SequenceBlock",
+    "sequence_stack": "recurrent.SequenceStack",
     "connector": "tokens.Connector",
     "grid_pool": "tokens.GridPool",
     "sequence_pool": "tokens.SequencePool",
@@ -73,6 +84,39 @@ class Part(nn.Module, ABC):
         manifest = read_folder(folder, cls.kind)
         made = cls.from_arguments(manifest.settings)
         return cast(Self, _filled(made, load_file(home_path(folder) / _WEIGHTS), None))
+
+
+class ElasticPart(Part):
+    """Base class of parts that are elastic (:class:`~nestling.elastic.Elastic`): what is kept, and its cost.
+
+    Attributes:
+        nesting: the granularities.
+    """
+
+    nesting: Nesting
+
+    def extract(self, at: At) -> Self:
+        """The part that has only the granularities up to ``at``."""
+        return self.copied(self.nesting.resolve(at))
+
+    def cost(self, at: At = None) -> Cost:
+        """The cost of one item, whose output is held as float32."""
+        granularity = self.nesting.resolve(at)
+        held = list(self.weights(granularity).values())
+        return Cost(
+            flops=self.flops(granularity),
+            parameters=sum(weight.numel() for weight in held),
+            size_bytes=sum(weight.nbytes for weight in held),
+            output_bytes=self.output_bytes(granularity),
+        )
+
+    def flops(self, at: At = None) -> float:
+        """Multiply-adds of the matrix products for one item."""
+        return 0.0
+
+    @abstractmethod
+    def output_bytes(self, at: Granularity) -> int:
+        """Bytes of one output, as float32."""
 
 
 def part_from(saved: dict[str, Any]) -> Part:

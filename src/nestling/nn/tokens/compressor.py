@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Self
 
-from nestling.elastic import Cost, resolve_each
+from nestling.elastic import resolve_each
 from nestling.granularity import At, Granularity, Nesting
-from nestling.nn.part import Part
+from nestling.nn.part import ElasticPart
 from nestling.nn.tokens.tokens import AnyTokens, Count, Tokens, as_tokens
 
 
-class Compressor(Part):
+class Compressor(ElasticPart):
     """Base class of parts whose number of tokens is chosen at the moment of use.
-
-    A compressor is elastic (:class:`~nestling.elastic.Elastic`).
 
     Attributes:
         nesting: sizes on one axis, ``tokens`` unless the constructor says another.
@@ -64,21 +61,6 @@ class Compressor(Part):
         self.nesting.resolve(at)
         return None
 
-    def extract(self, at: At) -> Self:
-        """The compressor that has only the granularities up to ``at``."""
-        return self.copied(self.nesting.resolve(at))
-
-    def cost(self, at: At = None) -> Cost:
-        """Of one item of :attr:`inputs` tokens, whose output is held as float32."""
-        granularity = self.nesting.resolve(at)
-        held = list(self.weights(granularity).values())
-        return Cost(
-            flops=self.flops(granularity),
-            parameters=sum(weight.numel() for weight in held),
-            size_bytes=sum(weight.nbytes for weight in held),
-            output_bytes=4 * self.lengths(self.inputs, granularity) * self.out_width(granularity),
-        )
-
-    def flops(self, at: At = None) -> float:
-        """Multiply-adds of the matrix products for one item; pooling has none."""
-        return 0.0
+    def output_bytes(self, at: Granularity) -> int:
+        """Bytes of the output of one item of :attr:`inputs` tokens."""
+        return 4 * self.lengths(self.inputs, at) * self.out_width(at)
