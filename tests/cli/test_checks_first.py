@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import wave
 from pathlib import Path
 
 import pytest
 
 from nestling.domains.text.collection import Collection
 from nestling.encoders.text.opening import open_encoder
+from nestling.granularity import Nesting
+from nestling.storage.artifact import write_folder
 
 RUN = """
 import contextlib, io, json, sys
@@ -58,6 +61,25 @@ REFUSED = {
     "train --pairs pairs.csv --encoder ./none": "there is no such folder",
     "train --pairs pairs.csv --nesting dim=x": "is not a nesting",
     "train --pairs pairs.csv --folder texts.csv": "is no folder",
+    "train task.toml": "unknown task 'speach'; did you mean 'speech'?",
+    "train speech.toml --pairs pairs.csv": "unknown setting 'pairs'",
+    "train speech.toml": "none.wav",
+    "train sound.toml --encoder llava": "a model of kind 'llava'",
+    "train sound.toml --encoder ./none": "there is no such folder",
+    "train pictures.toml": "can be pooled to 1, 4, 16",
+    "train no-pictures.toml": "none.png",
+    "train no-model.toml": "the plan has no model",
+    "sweep vl --pairs pairs.csv": "give the data to measure on by --pictures FILE",
+    "sweep vl --recordings none.csv": "give the data to measure on by --pictures FILE",
+    "sweep vl --pictures none.csv": "none.csv does not exist",
+    "sweep vl --pictures pictures.csv --bits 8": "--bits and --both-sides are for stored vectors",
+    "sweep vl --pictures pictures.csv --k 3": "leave out --k and --measures",
+    "sweep vl --pictures pictures.csv --nesting tokens=2": "nearest valid granularities are",
+    "sweep vl --pictures pictures.csv --columns image=x": "x",
+    "sweep minilm --pictures pictures.csv": "--pictures is for a model that nestling train made",
+    "sweep gone --pictures pictures.csv": "there is no such folder",
+    "extract vl --at tokens=2 -o v": "nearest valid granularities are",
+    "extract vl --at 4 -o small": "small holds a text encoder",
     "sweep minilm --pairs none.csv": "none.csv does not exist",
     "sweep minilm --scored none.csv": "none.csv",
     "sweep minilm --beir none": "none",
@@ -105,6 +127,30 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, st
     (folder / "pairs.csv").write_text("query,document\n" + "".join(f"q{i},d{i}\n" for i in range(20)))
     (folder / "wrong.toml").write_text("[train]\nlearning_rate = 0.1\n")
     (folder / "layers.toml").write_text('[model]\nencoder = "minilm"\n[data]\ntexts = "none.csv"\n')
+    (folder / "task.toml").write_text('task = "speach"\n')
+    (folder / "speech.csv").write_text("audio,text\nnone.wav,hello\n")
+    (folder / "speech.toml").write_text('task = "speech"\n[data]\nrecordings = "speech.csv"\n')
+    with wave.open(str(folder / "0.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8_000, 0, "NONE", ""))
+        sound.writeframes(bytes(1_600))
+    (folder / "sound.csv").write_text("audio,text\n0.wav,hello\n")
+    (folder / "sound.toml").write_text('task = "speech"\n[data]\nrecordings = "sound.csv"\n')
+    (folder / "llava").mkdir()
+    vision = {"image_size": 16, "patch_size": 4}
+    (folder / "llava" / "config.json").write_text(
+        json.dumps({"model_type": "llava", "vision_config": vision})
+    )
+    (folder / "0.png").write_bytes(b"opened later")
+    for name, picture in (("pictures", "0.png"), ("no-pictures", "none.png")):
+        (folder / f"{name}.csv").write_text(f"image,question,answer\n{picture},what,this\n")
+        (folder / f"{name}.toml").write_text(
+            f'task = "vision-language"\n[data]\npictures = "{name}.csv"\n[model]\nbase = "llava"\ntokens = [9]\n'
+        )
+    (folder / "no-model.toml").write_text('task = "vision-language"\n[data]\npictures = "pictures.csv"\n')
+    for name, base in (("vl", "llava"), ("gone", "./none")):
+        settings = {"prompt": "", "base": base}
+        with write_folder(folder / name, "answerer", nesting=Nesting.parse("tokens=1,4"), settings=settings):
+            pass
     encoder = open_encoder("wordllama").extract("dim=64")
     encoder.save(folder / "small")
     Collection.create(

@@ -16,6 +16,7 @@ from nestling.cli.flags.generated import read_flags, with_groups
 from nestling.cli.flags.registration import add_command
 from nestling.domains.text.train_plan import SETTINGS, TrainPlan, read_plan
 from nestling.errors import ConfigError
+from nestling.papers import PAPERS
 
 GROUP = typer.main.get_command(app)
 FLAGS: dict[str, list[str]] = json.loads(Path(__file__).with_name("flags.json").read_text(encoding="utf-8"))
@@ -64,6 +65,11 @@ def test_help_shows_panels_descriptions_and_defaults() -> None:
     assert "[default: drop-last]" in words
     texts, vectors = "Texts (with --encoder):", "Vectors (without --encoder):"
     assert panels(help_of("index", "build")) == [texts, "Columns:", vectors, "Search plan:"]
+
+
+def test_the_help_of_reproduce_names_every_paper() -> None:
+    words = help_of("reproduce").replace(",", " ").split()
+    assert [paper for paper in PAPERS if paper not in {word.strip(".") for word in words}] == []
 
 
 def test_a_flag_overrides_a_default_of_the_plan() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nestling.axes import FLOAT_BITS
+from nestling.cli.answering import answering_kind, check_answering, open_model
 from nestling.cli.flags.completion import sizes_of_thing
 from nestling.cli.flags.generated import with_groups
 from nestling.cli.flags.options import AsJson, Model, StoredAt, Wait
@@ -142,11 +143,14 @@ def extract(
 ) -> None:
     """Cut a model to one size, and save it as a smaller model.
 
-    The folder holds a model that needs nothing of the larger one. Plain sentence-transformers (6 or newer)
-    loads it too.
+    The folder holds a model that needs nothing of the larger one, except that a model of pictures or speech
+    with adapters may need its base. Plain sentence-transformers (6 or newer) loads a text model too.
 
     Example: nestling extract nestling-demo/model --at dim=64 -o small
     """
+    if answering_kind(model) is not None:
+        _extract_tokens(model, at, output, as_json)
+        return
     from nestling.encoders.text.names import check_model
     from nestling.encoders.text.opening import open_encoder
     from nestling.encoders.text.serving_compatibility import in_words, served_by
@@ -168,4 +172,16 @@ def extract(
         "parameters": after.parameters,
         "served_by": {each.server: each.vectors for each in served},
     }
+    show_json(answer) if as_json else show(str(output))
+
+
+def _extract_tokens(model: str, at: str, output: Path, as_json: bool) -> None:
+    """Cut a model of pictures or speech to one number of tokens."""
+    from nestling.storage.artifact import check_folder_target
+
+    check_folder_target(output, answering_kind(model) or "")
+    check_answering(model, [at])
+    small = open_model(model).extract(at)
+    small.save(output)
+    answer = {"model": str(output), "nesting": str(small.nesting)}
     show_json(answer) if as_json else show(str(output))

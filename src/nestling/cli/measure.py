@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nestling.cli.answering import check_data, curve_of_answers
 from nestling.cli.flags.completion import claims_of_paper, metrics_of_curve, models, options_of
 from nestling.cli.flags.generated import with_groups
 from nestling.cli.flags.options import AsJson
@@ -80,9 +81,10 @@ def sweep(
 ) -> None:
     """Measure quality and cost at every size and precision.
 
-    MODEL is a text model or a file of vectors. Each size is measured with documents in floats and in codes
-    of few bits; queries stay floats. A model that nestling trained is compared with plain truncation of its
-    base model.
+    MODEL is a text model, a file of vectors, or a model of pictures or speech that nestling trained. Each size
+    of a text model is measured with documents in floats and in codes of few bits; queries stay floats. A text
+    model that nestling trained is compared with plain truncation of its base model. A model of pictures or
+    speech is measured at each number of tokens.
 
     Example: nestling sweep nestling-demo/model --pairs my.csv -o report
     """
@@ -100,8 +102,9 @@ def sweep(
         "latency": latency,
         "truncation": truncation,
     }
+    check_data(model, flags)
     measure = _curve_of_vectors if flags.are_of_vectors else _curve_of_model
-    curve = measure(model, wanted, flags, **how)
+    curve = (curve_of_answers if flags.are_of_answers else measure)(model, wanted, flags, **how)
     if output is not None:
         _write(curve, output)
     grid = [curve.grid()] if len(curve.nesting.axes) == 2 and format == "text" else []

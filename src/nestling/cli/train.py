@@ -24,20 +24,22 @@ def train(
     as_json: AsJson = False,
     **flags: Any,
 ) -> None:
-    """Train a nested text model, by a plan, by flags or by both.
+    """Train a nested model, by a plan, by flags or by both.
+
+    The flags describe a text model. A plan with the line task = "vision-language" or task = "speech" trains a
+    model of pictures or of speech instead; the flags that it has a key for override it.
 
     Example: nestling train plan.toml --lr 0.002
     """
-    from nestling.domains.text.train_plan import read_plan
-    from nestling.domains.text.training import check_plan
-    from nestling.domains.text.training import train as train_by_plan
+    from nestling.domains.run_plan import training_of
     from nestling.storage.artifact import check_folder_target
 
-    resolved = read_plan(plan, read_flags(SETTINGS, flags))
+    training = training_of(plan)
+    resolved: Any = training.TrainPlan.read(plan, read_flags(SETTINGS, flags))
     model = home_path(resolved.output.folder) / "model"
-    check_plan(resolved)
-    check_folder_target(model, "text_encoder")
+    training.check_plan(resolved)
+    check_folder_target(model, training.KIND)
     with kept_training(model.parent):
-        trained = train_by_plan(resolved)
+        trained = training.train(resolved)
         trained.save(model)
     show_json({"model": str(model), "nesting": str(trained.nesting)}) if as_json else show(str(model))

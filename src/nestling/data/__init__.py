@@ -9,6 +9,8 @@ from nestling._exports import exports
 if TYPE_CHECKING:
     from nestling.data.pairs import TextPairs as TextPairs
     from nestling.data.pairs import read_pairs as read_pairs
+    from nestling.data.questions import PictureQuestions as PictureQuestions
+    from nestling.data.questions import read_questions as read_questions
     from nestling.data.retrieval import RetrievalData as RetrievalData
     from nestling.data.sets.beir import read_beir as read_beir
     from nestling.data.sets.beir import read_qrels as read_qrels
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from nestling.data.texts import TextFile as TextFile
     from nestling.data.texts import pairs_from_texts as pairs_from_texts
     from nestling.data.texts import read_texts as read_texts
+    from nestling.data.transcripts import Transcripts as Transcripts
+    from nestling.data.transcripts import read_transcripts as read_transcripts
 
 # Loaded when first used: the processes that read docstrings pass through here and need none of it.
 __getattr__, __dir__, __all__ = exports(
@@ -46,6 +50,7 @@ __getattr__, __dir__, __all__ = exports(
         "Dissimilarities": "sets.dissimilarities",
         "EmojiPictures": "sets.emoji",
         "LabelledImages": "sets.images",
+        "PictureQuestions": "questions",
         "RetrievalData": "retrieval",
         "ScoredPairs": "sets.sts",
         "SpokenDigits": "sets.fsdd",
@@ -53,6 +58,7 @@ __getattr__, __dir__, __all__ = exports(
         "SpokenWord": "sets.grid",
         "TextFile": "texts",
         "TextPairs": "pairs",
+        "Transcripts": "transcripts",
         "cranfield": "sets.retrieval_sets",
         "digits": "sets.images",
         "docstring_pairs": "sets.docstrings",
@@ -67,8 +73,10 @@ __getattr__, __dir__, __all__ = exports(
         "read_beir": "sets.beir",
         "read_pairs": "pairs",
         "read_qrels": "sets.beir",
+        "read_questions": "questions",
         "read_run": "sets.beir",
         "read_texts": "texts",
+        "read_transcripts": "transcripts",
         "spoken_digits": "sets.fsdd",
         "stsb": "sets.sts",
         "xquad": "sets.retrieval_sets",

@@ -20,3 +20,8 @@ def check_device(device: str | None) -> None:
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(f"device={device!r} cannot be used on this machine: {reason}") from error
+
+
+def fastest_device() -> str:
+    """A GPU where there is one, else the processor."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

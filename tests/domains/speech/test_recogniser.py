@@ -12,8 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from nestling.domains.prefix import PrefixLM
+from nestling.domains.speech.connectors import connector
 from nestling.domains.speech.encoders import LipEncoder, SoundEncoder
-from nestling.domains.speech.recogniser import Recogniser, connector
+from nestling.domains.speech.recogniser import Recogniser
 from nestling.domains.speech.recordings import recordings
 from nestling.errors import ConfigError, DataError, GranularityError, UntrainedGranularityWarning
 from nestling.testing import check_elastic

@@ -81,7 +81,7 @@ def sizes_of_thing(ctx: typer.Context, incomplete: str) -> list[str]:
         if (folder / "index").is_dir():  # of a collection
             folder /= "index"
         nesting = read_manifest(folder).read_nesting()
-        return among(*map(str, nesting.sizes("dim") if nesting.axes == ("dim",) else ()))(incomplete)
+        return among(*map(str, nesting.sizes(nesting.axes[0]) if len(nesting.axes) == 1 else ()))(incomplete)
     return []
 
 

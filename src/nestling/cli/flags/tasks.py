@@ -28,6 +28,7 @@ _K = 10
 
 
 _TEXTS, _VECTORS, _HOW = "Texts (for a text model)", "Vectors (for a file of vectors)", "Metrics"
+_PICTURES = "Pictures and speech (for a model of nestling train)"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class TaskFlags:
     columns: Annotated[
         str | None,
         typer.Option(
-            help="Roles of the columns of --pairs or --scored, such as query=title,document=body.",
+            help="Roles of the columns of --pairs, --scored, --pictures or --recordings, such as "
+            "query=title,document=body.",
             rich_help_panel=_TEXTS,
         ),
     ] = None
@@ -65,6 +67,19 @@ class TaskFlags:
     ] = None
     labels: Annotated[
         Path | None, typer.Option(help="The class of each vector of MODEL.", rich_help_panel=_VECTORS)
+    ] = None
+    pictures: Annotated[
+        Path | None,
+        typer.Option(
+            help="A table of pictures, questions and answers, and maybe choices.", rich_help_panel=_PICTURES
+        ),
+    ] = None
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            help="A table of wav files and texts; or fsdd or grid, their test split.",
+            rich_help_panel=_PICTURES,
+        ),
     ] = None
     k: Annotated[
         int | None,
@@ -85,30 +100,43 @@ class TaskFlags:
     seed: Seed = 0
 
     def __post_init__(self) -> None:
-        sources = ("pairs", "beir", "scored", "queries", "labels")
+        sources = ("pairs", "beir", "scored", "queries", "labels", "pictures", "recordings")
         if sum(getattr(self, name) is not None for name in sources) != 1:
             raise ConfigError(
                 "give the data to measure on: texts by one of --pairs FILE, --beir FOLDER, --scored FILE; "
-                "or, where the model is a file of vectors, --queries FILE or --labels FILE. Without any, "
-                "nestling bench VECTORS measures the recall of search plans"
+                "where the model is a file of vectors, --queries FILE or --labels FILE; for pictures "
+                "--pictures FILE, for speech --recordings FILE. Without any, nestling bench VECTORS measures "
+                "the recall of search plans"
             )
         if self.relevant is not None and self.queries is None:
             raise ConfigError("--relevant is for the vectors of --queries; give both")
-        if self.columns is not None and self.pairs is None and self.scored is None:
-            raise ConfigError("--columns is for --pairs or --scored; leave it out")
+        tables = (self.pairs, self.scored, self.pictures, self.recordings)
+        if self.columns is not None and not any(tables):
+            raise ConfigError("--columns is for --pairs, --scored, --pictures or --recordings; leave it out")
         if self.scored is not None and (self.k, self.measures) != (None, None):
             raise ConfigError("--scored is measured by rank correlation only; leave out --k and --measures")
+        if self.are_of_answers and (self.k, self.measures) != (None, None):
+            raise ConfigError(
+                "pictures are measured by accuracy, recordings by word accuracy; leave out --k and --measures"
+            )
 
     @property
     def source(self) -> str:
         """Name of the data's file or folder."""
-        given = (self.pairs, self.beir, self.scored, self.queries, self.labels)
+        given = (
+            self.pairs, self.beir, self.scored, self.queries, self.labels, self.pictures, self.recordings
+        )  # fmt: skip
         return next((path.name for path in given if path is not None), "")
 
     @property
     def are_of_vectors(self) -> bool:
         """Whether the data is for a file of vectors."""
         return self.queries is not None or self.labels is not None
+
+    @property
+    def are_of_answers(self) -> bool:
+        """Whether the data is pictures or recordings."""
+        return self.pictures is not None or self.recordings is not None
 
     @property
     def how(self) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from nestling.errors import ConfigError, unknown
 PAIR_ROLES = ("query", "document", "group")
 SCORED_ROLES = ("first", "second", "score")
 TEXT_ROLES = ("text",)
+QUESTION_ROLES = ("image", "question", "answer", "choices")
+TRANSCRIPT_ROLES = ("audio", "text")
 
 
 def read_roles(text: str | None, roles: Sequence[str]) -> dict[str, str]:

@@ -1,17 +1,23 @@
-"""Encoders of speech of transformers, as streams of vectors."""
+"""Models of transformers by name: encoders of speech as streams of vectors, and language models."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nestling.domains.speech.encoders import StreamEncoder, as_vectors
+from nestling.arguments.paths import home_path
+from nestling.domains.prefix.names import check_pretrained
+from nestling.domains.prefix.stories import stories
+from nestling.domains.speech.encoders import SoundEncoder, StreamEncoder, as_vectors
 from nestling.domains.speech.log_mel import LogMel, check_sound
-from nestling.errors import ConfigError, DataError
+from nestling.domains.speech.train_plan import SMALL, STORIES
+from nestling.errors import ConfigError, DataError, require
 from nestling.nn.tokens.tokens import Tokens
 
 _SAMPLE_RATE = 16_000
@@ -134,3 +140,55 @@ def _standard(values: Tensor, real: Tensor) -> Tensor:
     count = real.sum(dim=1, keepdim=True)
     centred = (values - (values * real).sum(dim=1, keepdim=True) / count) * real
     return centred / (centred.square().sum(dim=1, keepdim=True) / count + _QUIET).sqrt()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Names of models.
+
+    Args:
+        encoder: ``small``, or a name or folder of transformers.
+        language_model: ``stories260K``, or a name or folder of transformers; None for one that is saved with
+            the recogniser.
+        sample_rate: of sound for a small encoder.
+    """
+
+    encoder: str
+    language_model: str | None
+    sample_rate: int
+
+    def open_encoder(self) -> StreamEncoder:
+        """The encoder.
+
+        Raises:
+            DataError: if there is none of this name.
+        """
+        if self.encoder == SMALL:
+            return SoundEncoder(sample_rate=self.sample_rate)
+        check_pretrained(self.encoder, "encoder of sound")
+        return sound_encoder(_opened("AutoModel", self.encoder))
+
+    def open_language_model(self, saved: Path) -> tuple[nn.Module, Any]:
+        """The language model in float32, and its tokenizer.
+
+        Args:
+            saved: the folder of one that is saved with the recogniser.
+
+        Raises:
+            DataError: if there is none of this name.
+        """
+        if self.language_model == STORIES:
+            return stories(STORIES)
+        name = str(saved) if self.language_model is None else self.language_model
+        check_pretrained(name, "causal language model")
+        return _opened("AutoModelForCausalLM", name), _opened("AutoTokenizer", name)
+
+
+def _opened(kind: str, name: str) -> Any:
+    transformers = require("transformers", "lora")
+    settings = {} if kind == "AutoTokenizer" else {"dtype": torch.float32}
+    try:
+        made = getattr(transformers, kind).from_pretrained(str(home_path(name)), **settings)
+    except (OSError, ValueError, KeyError) as error:  # what transformers raises for files that are missing
+        raise DataError(f"{name} cannot be opened by transformers ({kind}): {error}") from error
+    return made.eval() if isinstance(made, nn.Module) else made

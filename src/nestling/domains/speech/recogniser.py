@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,7 +14,9 @@ from nestling.arguments.constraints import Real, checked
 from nestling.arguments.paths import home_path
 from nestling.domains.prefix import PrefixBatch, PrefixLM
 from nestling.domains.prefix.batches import AtRows
+from nestling.domains.speech.connectors import Projection, connector
 from nestling.domains.speech.encoders import StreamEncoder
+from nestling.domains.speech.pretrained import Parts
 from nestling.domains.speech.recordings import (
     Recordings,
     check_seconds,
@@ -22,59 +25,20 @@ from nestling.domains.speech.recordings import (
     lower_cased,
     recordings,
 )
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.errors import ArtifactError, ConfigError, DataError, unknown
 from nestling.granularity import At, Granularity, Nesting
+from nestling.nn.device import fastest_device
 from nestling.nn.lora import ScaleAdapters, Strategy
-from nestling.nn.tokens import Connector, Projector, ScaleProjectors, SequencePool
+from nestling.nn.tokens import SequencePool
 from nestling.storage.artifact import read_folder, write_folder
 
-SECONDS = 10
-"""A size on the axis of a stream is the number of tokens of an item of so many seconds."""
 PROMPTS = {
     "audio": "Transcribe speech to text.",
     "video": "Transcribe video to text.",
     "audio+video": "Transcribe speech and video to text.",
 }
 _KIND = "recogniser"
-_MODEL = "model"
-Projection = Literal["scale", "shared"]
-
-
-def connector(
-    encoder: StreamEncoder,
-    rates: Sequence[int],
-    out_width: int,
-    *,
-    mode: Literal["mean", "stack"] = "mean",
-    projection: Projection = "scale",
-    hidden: int = 2048,
-) -> Connector:
-    """From the vectors of an encoder to tokens of a language model, one for every ``rate`` vectors.
-
-    Args:
-        encoder: of the stream, which names the axis.
-        rates: vectors per token, increasing.
-        out_width: width of the language model.
-        mode: the mean of the vectors, or all one after the other.
-        projection: a projector for each rate, or one for all.
-        hidden: width inside of a projector.
-
-    Raises:
-        ConfigError: for stacked vectors with a shared projector: they have another width at each rate.
-
-    Source: Llama-MTSK, arXiv 2503.06362, section 3: pooling is before the projector, which has two linear
-    maps, ReLU and a LayerNorm.
-    """
-    pool = SequencePool(encoder.width, rates, SECONDS * encoder.per_second, axis=encoder.stream, mode=mode)
-    settings: dict[str, Any] = {"hidden": hidden, "activation": "relu", "norm": True}
-    if projection == "scale":
-        return Connector(pool, ScaleProjectors.after(pool, out_width, **settings))
-    if mode == "stack":
-        raise ConfigError(
-            "projection='shared' takes tokens of one width, and stacked ones are wider at each rate; use "
-            "projection='scale' or mode='mean'"
-        )
-    return Connector(pool, Projector(encoder.width, out_width, **settings))
+_MODEL, _LANGUAGE = "model", "language_model"
 
 
 class Recogniser:
@@ -87,12 +51,15 @@ class Recogniser:
         model: its encoders are of :class:`~nestling.domains.speech.encoders.StreamEncoder`, and its
             connectors begin with a :class:`~nestling.nn.tokens.sequence_pool.SequencePool`.
         prompts: the prompt by the streams that are given: ``"audio"``, ``"video"`` and ``"audio+video"``.
+        parts: names of the models that it is made around, which ``save`` writes down for ``open``.
 
     Source: Llama-MTSK, arXiv 2503.06362.
     """
 
-    def __init__(self, model: PrefixLM, prompts: Mapping[str, str] = PROMPTS) -> None:
-        self.model, self.prompts = model, dict(prompts)
+    def __init__(
+        self, model: PrefixLM, prompts: Mapping[str, str] = PROMPTS, parts: Parts | None = None
+    ) -> None:
+        self.model, self.prompts, self.parts = model, dict(prompts), parts
         self.streams: tuple[str, ...] = model.streams.names
         for stream in self.streams:
             if not isinstance(self.pool(stream), SequencePool):
@@ -164,6 +131,11 @@ class Recogniser:
             return cls(bare, prompts)
         adapters = ScaleAdapters(lm, bare.nesting, strategy, rank=rank, alpha=alpha, seed=seed)
         return cls(PrefixLM(by_stream, connectors, lm, adapters=adapters, **settings), prompts)
+
+    @property
+    def nesting(self) -> Nesting:
+        """The granularities that are trained."""
+        return self.model.nesting
 
     def encoder(self, stream: str) -> Any:
         """The encoder of a stream."""
@@ -323,10 +295,43 @@ class Recogniser:
         tokenizer = self.model.template.tokenizer
         return [tokenizer.decode(each, skip_special_tokens=True).strip() for each in ids]
 
+    def extract(self, at: At) -> Recogniser:
+        """A copy with the granularities up to ``at``; a single one has its adapters in the weights."""
+        small, parts = self.model.extract(at), self.parts
+        is_merged = self.model.adapters is not None and small.adapters is None
+        if parts is not None and is_merged:
+            parts = replace(parts, language_model=None)
+        return Recogniser(small, self.prompts, parts)
+
     def save(self, folder: str | Path, /) -> None:
         """Write the trained parts, the prompts and the decoding as a verified folder."""
-        with write_folder(folder, _KIND, settings={"prompts": self.prompts}) as path:
+        parts = self.parts
+        settings = {"prompts": self.prompts, "parts": None if parts is None else asdict(parts)}
+        with write_folder(folder, _KIND, nesting=self.nesting, settings=settings) as path:
             self.model.save(path / _MODEL)
+            if parts is not None and parts.language_model is None:
+                for each in (self.model.lm, self.model.template.tokenizer):
+                    each.save_pretrained(str(path / _LANGUAGE))
+
+    @classmethod
+    def open(cls, folder: str | Path, /) -> Self:
+        """What ``save`` wrote, around the models that it names, on a GPU where there is one.
+
+        Raises:
+            ArtifactError: if the folder is torn or altered, or names no models.
+            DataError: if these are not there.
+        """
+        parts = read_folder(folder, _KIND).settings.get("parts")
+        if parts is None:
+            raise ArtifactError(
+                f"{folder} names no encoder and language model; use Recogniser.load, or save it with parts="
+            )
+        named = Parts(**parts)
+        lm, tokenizer = named.open_language_model(home_path(folder) / _LANGUAGE)
+        found = cls.load(folder, [named.open_encoder()], lm, tokenizer)
+        found.model.to(fastest_device())
+        found.parts = named
+        return found
 
     @classmethod
     def load(

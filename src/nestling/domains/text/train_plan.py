@@ -5,11 +5,7 @@ The description of a setting in a docstring below is also the help of its flag o
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -19,10 +15,10 @@ from nestling.arguments.constraints import OneOf, Real, Whole, constraints_of
 from nestling.arguments.paths import home_path
 from nestling.bits import check_bits
 from nestling.data.masking import MaskedTexts
-from nestling.errors import ConfigError, DataError, unknown
+from nestling.domains.run_plan import OutputPlan, RunPlan
+from nestling.errors import DataError
 from nestling.granularity import Nesting
-from nestling.storage.artifact import write_result
-from nestling.toml_plan import PlanTable, check_names, read_tables, settings_of, validated
+from nestling.toml_plan import PlanTable, settings_of
 from nestling.training.config import TrainConfig
 
 Tuned = Literal["adapter", "encoder", "masked"]
@@ -157,17 +153,7 @@ class MaskingPlan(PlanTable):
     max_length: Annotated[int, _MASKS["max_length"]] = 512
 
 
-class OutputPlan(PlanTable):
-    """Folder of the results.
-
-    Args:
-        folder: the folder for the model, the resolved plan, the log and the checkpoints.
-    """
-
-    folder: str = "runs/train"
-
-
-class TrainPlan(PlanTable):
+class TrainPlan(RunPlan):
     """A whole training run.
 
     Each key is in one table only, so each is also a flag of ``nestling train``.
@@ -195,17 +181,10 @@ class TrainPlan(PlanTable):
             )
         return self
 
-    def to_toml(self) -> str:
-        """The plan as TOML, every setting written out; those that are None are left out."""
-        tables = {name: _as_dict(getattr(self, name)) for name in TABLES}
-        return "\n".join(f"[{name}]\n{_to_lines(table)}" for name, table in tables.items())
-
 
 SETTINGS = settings_of(TrainPlan)
 """Every key of a plan, with its table, type, default and description."""
-TABLES = {
-    table: tuple(each.name for each in group) for table, group in groupby(SETTINGS, lambda each: each.table)
-}
+TABLES = TrainPlan.keys()
 """The keys of each table."""
 HOMES = {key: name for name, keys in TABLES.items() for key in keys}
 """The table of each key."""
@@ -225,14 +204,7 @@ def read_plan(path: str | Path | None = None, overrides: Mapping[str, Any] | Non
     >>> read_plan(None, {"lr": 0.01, "nesting": "dim=8..32"}).model.nesting
     'dim=8,16,32'
     """
-    tables = {} if path is None else read_tables(path)
-    check_names(tables, TABLES)
-    for key, value in (overrides or {}).items():
-        if key not in HOMES:
-            raise ConfigError(unknown("setting", key, HOMES))
-        if value is not None:
-            tables.setdefault(HOMES[key], {})[key] = value
-    return validated(TrainPlan, tables)
+    return TrainPlan.read(path, overrides)
 
 
 def check_sources(plan: DataPlan) -> None:
@@ -254,28 +226,4 @@ def write_plan(plan: TrainPlan, path: str | Path) -> None:
         ArtifactError: if a file is there that nestling did not write.
         StorageError: if writing fails.
     """
-    write_result(path, f"# nestling: every setting of a training run, as resolved\n{plan.to_toml()}")
-
-
-def _as_dict(table: Any) -> dict[str, Any]:
-    if not isinstance(table, TrainConfig):
-        return dict(table)
-    # TOML has no None, and leaving the key out would bring its default back.
-    return {**asdict(table), "max_grad_norm": table.max_grad_norm or math.inf}
-
-
-def _to_lines(table: Mapping[str, Any]) -> str:
-    return "".join(f"{key} = {_to_value(value)}\n" for key, value in table.items() if value is not None)
-
-
-def _to_value(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_to_value, value))}]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    # JSON's escapes are TOML's too, but TOML wants the delete character escaped as well.
-    return (
-        json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        if isinstance(value, str)
-        else repr(value)
-    )
+    plan.write(path)

@@ -13,6 +13,7 @@ from nestling.storage.artifact import check_file_target
 if TYPE_CHECKING:
     from nestling.encoders.text.encoder import TextEncoder
 
+KIND = "text_encoder"
 _log = logging.getLogger(__name__)
 
 

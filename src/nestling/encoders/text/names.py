@@ -49,7 +49,7 @@ def check_model(name: str | Path, at: At = None, *, to_train: bool = False) -> N
     elif name == "minilm":
         minilm_folder()
     elif not home_path(name).is_dir():
-        reason = _missing_on_the_hub(str(name))
+        reason = missing_on_the_hub(str(name))
         if reason is not None:
             raise no_model(name, reason)
     check_packages(*_packages(name, to_train))
@@ -77,7 +77,7 @@ def no_model(name: object, reason: str) -> DataError:
     )
 
 
-def _missing_on_the_hub(name: str) -> str | None:
+def missing_on_the_hub(name: str) -> str | None:
     """Reason that the name is no model on the hub; None if it is one, or the hub cannot be asked."""
     if not _HUB_NAME.fullmatch(name):
         return "there is no such folder"

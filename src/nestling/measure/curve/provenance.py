@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,6 +74,8 @@ def _parts(value: Any) -> Iterator[bytes]:
     """The parts of a value, in order; type and length separate each part from the next."""
     if hasattr(value, "detach"):
         value = as_array(value)
+    if isinstance(value, PurePath):
+        value = value.name  # the same file may be in another folder elsewhere
     if isinstance(value, np.ndarray):
         yield f"{value.dtype}{value.shape}".encode()
         yield from _array(value)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from nestling._exports import exports
 
 if TYPE_CHECKING:
+    from nestling.measure.tasks.answers import ExactMatch as ExactMatch
+    from nestling.measure.tasks.answers import MultipleChoice as MultipleChoice
     from nestling.measure.tasks.qrels import Judgements as Judgements
     from nestling.measure.tasks.qrels import Qrels as Qrels
     from nestling.measure.tasks.tasks import STS as STS
@@ -26,9 +28,11 @@ __getattr__, __dir__, __all__ = exports(
     {
         "Clustering": "tasks",
         "ComparesWithFull": "tasks",
+        "ExactMatch": "answers",
         "HeadClassification": "tasks",
         "Judgements": "qrels",
         "LinearProbe": "tasks",
+        "MultipleChoice": "answers",
         "NearestClassMean": "tasks",
         "NeighbourClassification": "tasks",
         "Qrels": "qrels",

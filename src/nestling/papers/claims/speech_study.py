@@ -15,8 +15,9 @@ import torch
 
 from nestling.data.sets.grid import grid_sentences
 from nestling.domains.prefix.stories import stories
+from nestling.domains.speech.connectors import SECONDS, Projection
 from nestling.domains.speech.encoders import EncodedStream
-from nestling.domains.speech.recogniser import SECONDS, Projection, Recogniser
+from nestling.domains.speech.recogniser import Recogniser
 from nestling.domains.speech.wer import WordErrors, word_errors
 from nestling.errors import UntrainedGranularityWarning
 from nestling.granularity import Nesting
