@@ -144,7 +144,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, st
     for name, picture in (("pictures", "0.png"), ("no-pictures", "none.png")):
         (folder / f"{name}.csv").write_text(f"image,question,answer\n{picture},what,this\n")
         (folder / f"{name}.toml").write_text(
-            f'task = "vision-language"\n[data]\npictures = "{name}.csv"\n[model]\nbase = "llava"\ntokens = [9]\n'
+            f'task = "vision-language"\n[data]\npictures = "{name}.csv"\n'
+            '[model]\nbase = "llava"\ntokens = [9]\n'
         )
     (folder / "no-model.toml").write_text('task = "vision-language"\n[data]\npictures = "pictures.csv"\n')
     for name, base in (("vl", "llava"), ("gone", "./none")):

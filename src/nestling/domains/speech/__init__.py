@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nestling.domains.speech.noise import mix as mix
     from nestling.domains.speech.pretrained import sound_encoder as sound_encoder
     from nestling.domains.speech.recogniser import Recogniser as Recogniser
+    from nestling.domains.speech.sweep import sweep_transcripts as sweep_transcripts
     from nestling.domains.speech.wer import WordErrors as WordErrors
     from nestling.domains.speech.wer import word_errors as word_errors
 
@@ -26,6 +27,7 @@ __getattr__, __dir__, __all__ = exports(
         "babble": "noise",
         "mix": "noise",
         "sound_encoder": "pretrained",
+        "sweep_transcripts": "sweep",
         "word_errors": "wer",
     },
 )
