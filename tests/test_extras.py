@@ -18,7 +18,11 @@ from nestling.process.extras import EXTRAS, check_packages
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = {"faiss": "faiss-cpu", "sklearn": "scikit-learn", "qdrant_edge": "qdrant-edge-py"}
-INDIRECT = {"grpc": ("pymilvus", "qdrant-client"), "pydantic_core": ("pydantic",)}
+INDIRECT = {
+    "PIL": ("matplotlib",),
+    "grpc": ("pymilvus", "qdrant-client"),
+    "pydantic_core": ("pydantic",),
+}
 """Packages that come only with others, and whose versions those choose."""
 
 

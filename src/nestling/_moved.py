@@ -249,6 +249,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "search.some_rows": {"SomeRows": "SubsetSearch"},
     "search.stores.store": {"Hits": "StoreHits", "Store": "search.stores.database.DatabaseStore"},
     "search.turned": {"Turn": "Codec"},
+    "training.plan": {"OutputPlan": "domains.run_plan.OutputPlan"},
 }
 
 

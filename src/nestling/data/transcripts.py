@@ -127,6 +127,6 @@ def read_transcripts(
 def _sample_rate(path: Path) -> int:
     try:
         with wave.open(str(path)) as sound:
-            return sound.getframerate()
+            return int(sound.getframerate())
     except (OSError, wave.Error, EOFError) as error:
         raise DataError(f"{path} is not a wav file, or is damaged ({error})") from error

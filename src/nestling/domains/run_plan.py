@@ -150,13 +150,13 @@ def training_of(path: str | Path | None) -> Training[Any]:
 
 
 def _as_dict(table: Any) -> dict[str, Any]:
-    if not is_dataclass(table):
+    if isinstance(table, PlanTable):
         return dict(table)
     # TOML has no None, and leaving the key out would bring its default back: no limit is an infinite one.
     limits = {each.name for each in fields(table) if each.default is not None}
     return {
         key: math.inf if value is None and key in limits else value for key, value in asdict(table).items()
-    }  # type: ignore[arg-type]
+    }
 
 
 def _to_lines(table: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ def plan_text(place: Path, folder: Path, **model: Any) -> str:
     keys = "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
     return (
         f'task = "vision-language"\n[data]\npictures = "{place / "free.jsonl"}"\n[model]\n{keys}'
-        f"max_new_tokens = 2\n[train]\nmax_steps = 60\nbatch_size = 12\nlr = 0.02\n"
+        f"max_new_tokens = 2\n[train]\nmax_steps = 30\nbatch_size = 12\nlr = 0.03\n"
         f'[output]\nfolder = "{folder}"\n'
     )
 

@@ -310,7 +310,8 @@ class Recogniser:
         with write_folder(folder, _KIND, nesting=self.nesting, settings=settings) as path:
             self.model.save(path / _MODEL)
             if parts is not None and parts.language_model is None:
-                for each in (self.model.lm, self.model.template.tokenizer):
+                language: tuple[Any, Any] = (self.model.lm, self.model.template.tokenizer)
+                for each in language:
                     each.save_pretrained(str(path / _LANGUAGE))
 
     @classmethod

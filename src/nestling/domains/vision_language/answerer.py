@@ -148,7 +148,7 @@ class Answerer:
             found = log_likelihoods(self.nested.prefix, self.nested.read(inputs), granularities)
         counts = [len(each) for each in choices]
         return {
-            g: pad_sequence([each.softmax(0) for each in likely.split(counts)], batch_first=True).cpu()
+            g: pad_sequence([each.softmax(0) for each in torch.split(likely, counts)], batch_first=True).cpu()
             for g, likely in found.items()
         }
 
