@@ -74,7 +74,7 @@ REFUSED = {
     "sweep vl --pictures none.csv": "none.csv does not exist",
     "sweep vl --pictures pictures.csv --bits 8": "--bits and --both-sides are for stored vectors",
     "sweep vl --pictures pictures.csv --k 3": "leave out --k and --measures",
-    "sweep vl --pictures pictures.csv --nesting tokens=2": "the nearest valid granularity is tokens=1 or tokens=4",
+    "sweep vl --pictures pictures.csv --nesting tokens=2": "granularity is tokens=1 or tokens=4",
     "sweep vl --pictures pictures.csv --columns image=x": "x",
     "sweep minilm --pictures pictures.csv": "--pictures is for a model that nestling train made",
     "sweep gone --pictures pictures.csv": "there is no such folder",

@@ -81,10 +81,10 @@ def sweep(
 ) -> None:
     """Measure quality and cost at every size and precision.
 
-    MODEL is a text model, a file of vectors, or a model of pictures or speech that nestling trained. Each size
-    of a text model is measured with documents in floats and in codes of few bits; queries stay floats. A text
-    model that nestling trained is compared with plain truncation of its base model. A model of pictures or
-    speech is measured at each number of tokens.
+    MODEL is a text model, a file of vectors, or a model of pictures or speech that nestling trained. Vectors
+    and text models are measured with documents in floats and in codes of few bits; queries stay floats. A
+    text model that nestling trained is compared with plain truncation of its base model. A model of pictures
+    or speech is measured at each number of tokens.
 
     Example: nestling sweep nestling-demo/model --pairs my.csv -o report
     """

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from nestling.arguments.paths import home_path
-from nestling.domains.prefix.batches import IGNORED
+from nestling.domains.prefix.batches import IGNORED, AtRows
 from nestling.domains.prefix.likelihood import log_likelihoods
-from nestling.domains.prefix.batches import AtRows
 from nestling.domains.prefix.names import check_pretrained, lasting_name
 from nestling.domains.vision_language.llava import NestedLlava, nest_llava
 from nestling.domains.vision_language.train_plan import PROMPT, QUESTION, ModelPlan
