@@ -32,6 +32,9 @@ class ScaleAdapters:
     scale are active. A training step calls ``backward()`` inside of the block, one scale after the other.
     All adapters stay trainable the whole time, so an optimiser may be made at any moment.
 
+    Of a vision-language model the language model has adapters, and the vision encoder has none: it runs
+    once for all scales.
+
     The model is changed: its target modules become layers of peft around them, its own weights are frozen,
     and a new adapter changes nothing yet (its second matrix is zero).
 
@@ -78,6 +81,7 @@ class ScaleAdapters:
                 "strategy='ms' or give more scales"
             )
         _check_model(model, self.target_modules)
+        self._excluded = _outside_of_language(model, self.target_modules)
         self._layers = _with_adapters(model, self._config(rank), self.adapters, seed)
         self._inside: Granularity | None = None
         self._pending: set[object] = set()
@@ -233,6 +237,7 @@ class ScaleAdapters:
             r=rank,
             lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # some servers take whole numbers alone
             target_modules=list(self.target_modules),
+            exclude_modules=self._excluded or None,
         )
 
     def _activate(self, at: Granularity) -> None:
@@ -301,7 +306,8 @@ def _check_model(model: nn.Module, targets: tuple[str, ...]) -> None:
     """Refuse a model with adapters, or without a target."""
     if any(True for _ in _tuned(model)):
         raise ConfigError("the model has adapters of peft already; give the model without them")
-    named = dict(model.named_modules())
+    language = _language_of(model)
+    named = {path: part for path, part in model.named_modules() if part in language}
     linear = sorted({path.rpartition(".")[2] for path, part in named.items() if _is_linear(part)})
     for target in targets:
         found = [part for path, part in named.items() if f".{path}".endswith(f".{target}")]
@@ -315,6 +321,27 @@ def _check_model(model: nn.Module, targets: tuple[str, ...]) -> None:
                 )
     if not targets:
         raise ConfigError("target_modules is empty; name at least one, such as 'q_proj'")
+
+
+def _language_of(model: nn.Module) -> set[nn.Module]:
+    """The modules of a model that may have adapters: of a vision-language model those that read text.
+
+    What reads pictures or sound does so once for all scales, so no scale can have its own.
+    """
+    given: Any = model
+    is_mixed = any(hasattr(model, f"get_{kind}_features") for kind in ("image", "video", "audio"))
+    output = given.get_output_embeddings() if is_mixed else None
+    if output is None:
+        return set(model.modules())
+    return {*given.get_decoder().modules(), *output.modules()}
+
+
+def _outside_of_language(model: nn.Module, targets: Iterable[str]) -> list[str]:
+    """The paths of layers with the name of a target that get no adapter."""
+    language, ends = _language_of(model), tuple(f".{target}" for target in targets)
+    return [
+        path for path, part in model.named_modules() if part not in language and f".{path}".endswith(ends)
+    ]
 
 
 def _is_linear(part: nn.Module) -> bool:

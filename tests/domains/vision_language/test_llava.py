@@ -179,9 +179,20 @@ def test_laws(pool: Any, is_adapted: bool) -> None:
 
     model = llava()
     adapters = ScaleAdapters(model, "tokens=1,4,16", "ss", rank=2, alpha=1) if is_adapted else None
+    for weight in adapters.parameters() if adapters else ():
+        weight.data.normal_(std=0.3, generator=torch.Generator().manual_seed(3))
     nested = nest_llava(model, tokens=SIZES, pool=pool, adapters=adapters)
     nested.requires_grad_(False)
     check_elastic(nested, inputs(1), load=load, tolerance=1e-6)  # rotations are float32
+
+
+def test_the_vision_encoder_has_no_adapters() -> None:
+    """It runs once for all sizes, and its layers have the names of those of the language model."""
+    model = llava()
+    ScaleAdapters(model, "tokens=1,4,16", "ss", rank=2, alpha=1)
+    adapted = {path for path, _ in model.named_modules() if path.endswith("_proj.lora_A")}
+    assert len(adapted) == 2 * TEXT["num_hidden_layers"]
+    assert all("language_model" in path for path in adapted)
 
 
 def test_pooling_before_the_projector() -> None:
