@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.distributed import destroy_process_group, init_process_group
-from torch.multiprocessing import start_processes
+from torch.distributed import init_process_group
 
 from nestling.errors import ConfigError, NonFiniteError
 from nestling.granularity import Granularity, Nesting
@@ -23,9 +21,9 @@ from nestling.schedules import RandomSome
 from nestling.training import TrainConfig, TrainLog, fit
 from nestling.training.sharded import collect_shards, spread_shards
 from nestling.training.state import pack, unpack
+from two_processes import WORLD, launch, save
 
 pytestmark = pytest.mark.filterwarnings("default")
-WORLD = 2
 CONFIG = TrainConfig(
     epochs=3,
     batch_size=16,
@@ -75,32 +73,6 @@ def train(folder: Path | None = None, *, fail_at: int = -1, **changes: Any) -> t
     network, objective = model(**changes), Contrast(fail_at)
     log = fit(network, objective, data(), CONFIG, folder=folder, evaluate=lambda step: {"step": step})
     return all_weights(network, objective), log
-
-
-def launch(job: Callable[[Path], None], folder: Path, *, told: bool = True) -> None:
-    """Run ``job`` in two processes that know of each other as those of torchrun do."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    start_processes(_one, args=(job, str(folder), port, told), nprocs=WORLD, start_method="fork")
-
-
-def _one(rank: int, job: Callable[[Path], None], folder: str, port: int, told: bool) -> None:
-    from accelerate.state import PartialState
-
-    PartialState._reset_state()  # the state that this process inherited by the fork
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
-    if told:
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
-    else:
-        init_process_group("gloo", rank=rank, world_size=WORLD)
-    job(Path(folder))
-    destroy_process_group()
-
-
-def save(folder: Path, name: str, **tensors: Tensor) -> None:
-    save_file(tensors, folder / f"{name}-{torch.distributed.get_rank()}.safetensors")
 
 
 def train_in_two(folder: Path) -> None:
