@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nestling.arguments.paths import home_path
 from nestling.cut import check_vectors, name_rows
 from nestling.errors import DataError
+from nestling.storage.artifact import open_array, read_folder, write_folder
+from nestling.storage.npy import write_array
 
 Matrix = NDArray[np.floating[Any]]
+_KIND, _VALUES, _STARTS = "token_vectors", "vectors.npy", "starts.npy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +66,28 @@ class TokenVectors:
             what = f"items of shapes {sorted(map(str, widths))}" if held else "no items"
             raise DataError(f"token vectors need items of shape [n, dim] with one dim, not {what}")
         return cls(np.concatenate(held), np.cumsum([0, *map(len, held)]))
+
+    def save(self, folder: str | Path, /) -> None:
+        """Write a verified folder.
+
+        Raises:
+            ArtifactError: if the folder holds anything but token vectors.
+            StorageError: if writing fails; what was there before stays.
+        """
+        with write_folder(folder, _KIND) as path:
+            write_array(path / _VALUES, self.values)
+            write_array(path / _STARTS, self.starts)
+
+    @classmethod
+    def load(cls, folder: str | Path, /) -> Self:
+        """Read what :meth:`save` wrote, as memory maps.
+
+        Raises:
+            ArtifactError: if the folder is absent, torn, altered, or holds something else.
+        """
+        read_folder(folder, _KIND)
+        path = home_path(folder)
+        return cls(open_array(path / _VALUES), open_array(path / _STARTS))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
