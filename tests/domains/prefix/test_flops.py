@@ -20,11 +20,25 @@ LLAMA_8B = LlamaConfig(
 LORA = 32 * 64 * (4096 + 4096 + 4096 + 1024)  # rank 64, of queries and values
 
 
-@pytest.mark.parametrize(("tokens", "published"), [(576, 8.0), (144, 2.2), (36, 0.9), (9, 0.5), (1, 0.4)])
-def test_m3_table(tokens: int, published: float) -> None:
-    """With 30 tokens of text: 2 * 6.6e9 * (n + 30), which is within 5 % of the paper's roofline model."""
+CLOSE, ROUNDED, APART = "within 1 %", "equal when rounded", "neither"
+
+
+def agreement(found: float, published: float, digits: int) -> str:
+    """How a figure agrees with one of a table that has so many digits after the point."""
+    if abs(found / published - 1) <= 0.01:
+        return CLOSE
+    return ROUNDED if round(found, digits) == published else APART
+
+
+@pytest.mark.parametrize(
+    ("tokens", "published", "expected"),
+    [(576, 8.0, CLOSE), (144, 2.2, APART), (36, 0.9, ROUNDED), (9, 0.5, ROUNDED), (1, 0.4, ROUNDED)],
+)
+def test_m3_table(tokens: int, published: float, expected: str) -> None:
+    """With 30 tokens of text. One digit hides up to 12 %; 2.30 at 144 tokens is the only one that differs."""
     found = prefill_flops(VICUNA, tokens + 30) / 1e12
     assert found == pytest.approx(2 * 6.6e9 * (tokens + 30) / 1e12, rel=0.01)
+    assert agreement(found, published, 1) == expected
     assert found == pytest.approx(published, rel=0.05)
 
 
@@ -34,8 +48,20 @@ def test_m3_table(tokens: int, published: float) -> None:
 def test_mtsk_table(audio: int, video: int, count: int, published: float) -> None:
     """Ten seconds of sound and video with 7 tokens of text, and the LoRA adapters of one scale."""
     assert 500 // audio + 250 // video + 7 == count
-    found = prefill_flops(LLAMA_8B, count, adapters=LORA) / 1e12
-    assert found == pytest.approx(published, abs=0.006)  # the rounding of the table
+    assert agreement(prefill_flops(LLAMA_8B, count, adapters=LORA) / 1e12, published, 2) == CLOSE
+
+
+@pytest.mark.parametrize(
+    ("tokens", "plotted"),
+    [(8, 1.24), (16, 1.34), (36, 1.55), (64, 1.97), (144, 2.83), (256, 4.52), (576, 8.7)],
+)
+def test_mqt_plot(tokens: int, plotted: float) -> None:
+    """Read off a plot, to about 3 %, which says nothing of text; text and encoder are 1.12 in all here.
+
+    So this checks the slope alone. At 144 tokens the plot is 6 % below its own line.
+    """
+    found = prefill_flops(VICUNA, tokens) / 1e12 + 1.12
+    assert found == pytest.approx(plotted, rel=0.07 if tokens == 144 else 0.03)
 
 
 def test_a_config_of_no_language_model_is_refused() -> None:
