@@ -82,6 +82,10 @@ class ServingWarning(UserWarning):
     """An inference server would give other vectors than a saved text encoder does, without an error."""
 
 
+class EvaluationWarning(UserWarning):
+    """A measurement looks better or worse than use will be, by the data or by their split."""
+
+
 class UndefinedSimilarityWarning(UserWarning):
     """A similarity is undefined and given as NaN, such as a correlation with entries that are all equal."""
 

@@ -1,4 +1,4 @@
-"""Tables of users, public data sets, texts and pairs; text data can be split without leaks."""
+"""Tables of users, public data sets, texts, pairs and interactions; splits without leaks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 from nestling._exports import exports
 
 if TYPE_CHECKING:
+    from nestling.data.interactions.interactions import Interactions as Interactions
+    from nestling.data.interactions.reading import read_interactions as read_interactions
+    from nestling.data.interactions.splits import leave_one_out as leave_one_out
+    from nestling.data.interactions.splits import split_by_time as split_by_time
     from nestling.data.pairs import TextPairs as TextPairs
     from nestling.data.pairs import read_pairs as read_pairs
     from nestling.data.questions import PictureQuestions as PictureQuestions
     from nestling.data.questions import read_questions as read_questions
     from nestling.data.retrieval import RetrievalData as RetrievalData
+    from nestling.data.sets.amazon import Purchases as Purchases
+    from nestling.data.sets.amazon import amazon_beauty as amazon_beauty
     from nestling.data.sets.beir import read_beir as read_beir
     from nestling.data.sets.beir import read_qrels as read_qrels
     from nestling.data.sets.beir import read_run as read_run
@@ -49,8 +55,10 @@ __getattr__, __dir__, __all__ = exports(
         "DATA_SETS": "sets.catalogue",
         "Dissimilarities": "sets.dissimilarities",
         "EmojiPictures": "sets.emoji",
+        "Interactions": "interactions.interactions",
         "LabelledImages": "sets.images",
         "PictureQuestions": "questions",
+        "Purchases": "sets.amazon",
         "RetrievalData": "retrieval",
         "ScoredPairs": "sets.sts",
         "SpokenDigits": "sets.fsdd",
@@ -59,6 +67,7 @@ __getattr__, __dir__, __all__ = exports(
         "TextFile": "texts",
         "TextPairs": "pairs",
         "Transcripts": "transcripts",
+        "amazon_beauty": "sets.amazon",
         "cranfield": "sets.retrieval_sets",
         "digits": "sets.images",
         "docstring_pairs": "sets.docstrings",
@@ -66,17 +75,20 @@ __getattr__, __dir__, __all__ = exports(
         "emoji_pictures": "sets.emoji",
         "fashion_mnist": "sets.images",
         "grid_sentences": "sets.grid",
+        "leave_one_out": "interactions.splits",
         "listing": "sets.source",
         "locate": "sets.source",
         "pairs_from_texts": "texts",
         "pictures92": "sets.dissimilarities",
         "read_beir": "sets.beir",
+        "read_interactions": "interactions.reading",
         "read_pairs": "pairs",
         "read_qrels": "sets.beir",
         "read_questions": "questions",
         "read_run": "sets.beir",
         "read_texts": "texts",
         "read_transcripts": "transcripts",
+        "split_by_time": "interactions.splits",
         "spoken_digits": "sets.fsdd",
         "stsb": "sets.sts",
         "xquad": "sets.retrieval_sets",

@@ -178,6 +178,14 @@ DATA_SETS: dict[str, DataSet] = {
             dict.fromkeys(("pictures.npz", "concepts.json", "model/config.json", "model/model.safetensors")),
         ),
         DataSet(
+            "amazon-beauty",
+            "what 22,363 people bought in order, of 12,101 beauty products with title, brand and categories",
+            "research use (McAuley et al. 2015); titles belong to their sellers",
+            "nestling.data.amazon_beauty()",
+            "https://github.com/RUCAIBox/CIKM2020-S3Rec",
+            dict.fromkeys(("sequences.txt.gz", "items.jsonl.gz", "minilm.npy")),
+        ),
+        DataSet(
             "rsa",
             "92 pictures: dissimilarities in human and monkey brains, of 16 judges, of models and AlexNet",
             "MIT (rsatoolbox); terms of the original recordings are not stated",
