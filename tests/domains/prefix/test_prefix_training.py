@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nestling.domains.prefix import PrefixBatch, PrefixLM
-from nestling.losses import Parts
+from nestling.errors import GranularityError
+from nestling.losses import OneEncoding, Parts
 from nestling.nn.lora import ScaleAdapters
 from nestling.nn.tokens import Connector, GridPool, Projector, ScaleProjectors, SequencePool
 from nestling.schedules import Every, RandomPrefix, RandomSome, Sandwich, Schedule
@@ -127,6 +128,17 @@ def test_checkpointed_adapters_alone_are_trained() -> None:
     for part in model.objective().train()(model, collate(model)(list(range(ROWS)))):
         part.total.backward()
     assert all(weight.grad.any() for weight in model.adapters.parameters())
+
+
+def test_an_objective_of_sizes_that_the_model_does_not_have_is_refused() -> None:
+    larger = OneEncoding(
+        lambda model, batch: model.encode(batch),
+        lambda model, features, batch, at: model.loss_of(features, batch, at),
+        "tokens=1,64",
+    )
+    model = made()
+    with pytest.raises(GranularityError, match="tokens=64 is outside the nesting tokens=1,4,16"):
+        list(larger(model, collate(model)([2, 3])))
 
 
 SCHEDULES = {
