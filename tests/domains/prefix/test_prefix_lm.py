@@ -32,6 +32,7 @@ from nestling.errors import (
 from nestling.granularity import Granularity
 from nestling.nn.lora import ScaleAdapters
 from nestling.nn.tokens import Connector, GridPool, Projector, ScaleProjectors, SequencePool, Tokens
+from nestling.nn.tokens.resampler.query_resampler import QueryResampler
 from nestling.testing import check_elastic
 from nestling.training import TrainConfig, fit
 
@@ -134,6 +135,7 @@ def by_hand(made: PrefixLM, row: list[int], images: Tensor, at: int) -> Tensor:
     if len(images):
         features = encoder()(images).flatten(2).mT
         tokens = made.streams.connector("image")(features, at=at).values
+        tokens = tokens.flip(1) if made.streams.order == "reversed" else tokens
     for each in row:
         parts.append(tokens[used] if each == -1 else table(torch.tensor([each])))
         used += each == -1
@@ -141,9 +143,9 @@ def by_hand(made: PrefixLM, row: list[int], images: Tensor, at: int) -> Tensor:
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
-@pytest.mark.parametrize("adapters", [None, "ss"])
-def test_rows_of_any_kind_equal_rows_alone(padding: Any, adapters: Any) -> None:
-    made = model(adapters=adapters, padding=padding)
+@pytest.mark.parametrize(("adapters", "order"), [(None, "forward"), ("ss", "forward"), (None, "reversed")])
+def test_rows_of_any_kind_equal_rows_alone(padding: Any, adapters: Any, order: Any) -> None:
+    made = model(adapters=adapters, padding=padding, order=order)
     batch, given = mixed(made), pictures(3)
     rows = [([-1, 5, 6, 7], given[:1]), ([8, 9], given[:0]), ([-1, 3, -1, 4], given[1:])]
     for at in ([4, 4, 4], [1, 16, 4], [16, 1, 1]):
@@ -156,6 +158,27 @@ def test_rows_of_any_kind_equal_rows_alone(padding: Any, adapters: Any) -> None:
                 alone = by_hand(made, ids, images, at[row])
             torch.testing.assert_close(logits[row, len(ids) - 1], alone)
             assert not logits[row, len(ids) :].any()
+
+
+def test_reversed_tokens_keep_their_distance_to_the_text() -> None:
+    """With prefixes of one another, and places that only distances tell, fewer tokens change no score."""
+    torch.manual_seed(3)
+    part = Connector(QueryResampler(4, 6, (4, 4), heads=1, positions="learned"), Projector(6, WIDTH)).double()
+    lm = language_model(num_hidden_layers=1)
+    made = PrefixLM({"image": encoder()}, {"image": part}, lm, order="reversed")
+    lm.set_attn_implementation("eager")
+    batch = made.batch([[5, 6, 7]], image=pictures(1))
+    scores: dict[int, Tensor] = {}
+
+    def keep(size: int) -> Any:
+        return lambda _module, _given, found: scores.update({size: found[1][0, :, -1].log()})
+
+    for size in (2, 4):
+        hook = lm.model.layers[0].self_attn.register_forward_hook(keep(size))
+        made(batch, at=size)
+        hook.remove()
+    few, many = (each - each[:, -1:] for each in (scores[2], scores[4][:, -5:]))
+    torch.testing.assert_close(few, many, atol=1e-5, rtol=1e-4)  # softmax in float32
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])
@@ -252,7 +275,7 @@ def test_step_equals_the_summed_loss(adapters: Any, is_frozen: bool) -> None:
 
 
 def test_saves_trained_parts_alone(tmp_path: Path) -> None:
-    made = model(decoding={"max_new_tokens": 5})
+    made = model(decoding={"max_new_tokens": 5}, order="reversed")
     made.lm.requires_grad_(False)
     made.lm.lm_head.requires_grad_(True)
     made.streams.encoders.requires_grad_(False)

@@ -33,6 +33,7 @@ def save(model: PrefixLM, folder: str | Path) -> None:
         "streams": list(model.streams.names),
         "template": model.template.text,
         "padding": model.padding,
+        "order": model.streams.order,
         "decoding": model.decoding,
         "adapters": model.adapters is not None,
     }
@@ -77,7 +78,8 @@ def export(model: PrefixLM, folder: str | Path, at: Granularity, form: Form) -> 
     """Write one granularity for others to serve: its connectors, and a language model or an adapter."""
     if form == "adapter" and model.adapters is None:
         raise ConfigError("the model has no adapters to export; use form='merged'")
-    with write_folder(folder, EXPORTED, nesting=Nesting((at,)), settings={"form": form}) as path:
+    settings = {"form": form, "order": model.streams.order}
+    with write_folder(folder, EXPORTED, nesting=Nesting((at,)), settings=settings) as path:
         for name in model.streams.names:
             own = model.streams.own(name, at)
             model.streams.connector(name).extract(own).save(path / _CONNECTORS / name)

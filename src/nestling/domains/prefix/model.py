@@ -32,7 +32,7 @@ from nestling.domains.prefix.language import (
     width_of,
 )
 from nestling.domains.prefix.sequences import Sequences, assembled, places_of
-from nestling.domains.prefix.streams import Streams
+from nestling.domains.prefix.streams import Order, Streams
 from nestling.domains.prefix.template import Template, Text, check_streams
 from nestling.elastic import Cost, Trained, resolve_each
 from nestling.errors import ConfigError, DataError
@@ -67,6 +67,10 @@ class PrefixLM(nn.Module):
             Others of the connectors are used with ``strict=False``.
         adapters: of ``lm``, switched with the granularity.
         padding: side of a batch on which short rows are padded.
+        order: of the tokens of an item. With ``"reversed"`` the first token comes last, next to the text that
+            follows, so that the distance from a token to the text is the same at every size. Choose it where
+            fewer tokens are the first of more, as those of a resampler are; then any number is learned in a
+            fraction of the steps.
         decoding: arguments of ``generate`` of transformers, saved with the model; greedy by default.
 
     Raises:
@@ -77,7 +81,7 @@ class PrefixLM(nn.Module):
     Source: M3, arXiv 2405.17430; MQT, arXiv 2405.19315; Llama-MTSK, arXiv 2503.06362.
     """
 
-    @checked(padding=OneOf(get_args(Padding)))
+    @checked(padding=OneOf(get_args(Padding)), order=OneOf(get_args(Order)))
     def __init__(
         self,
         encoders: Mapping[str, Callable[..., Any]],
@@ -89,10 +93,11 @@ class PrefixLM(nn.Module):
         nesting: Nesting | str | None = None,
         adapters: ScaleAdapters | None = None,
         padding: Padding = "left",
+        order: Order = "forward",
         decoding: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.streams = Streams(encoders, connectors, width_of(lm))
+        self.streams = Streams(encoders, connectors, width_of(lm), order)
         self.lm, self.adapters, self.padding = lm, adapters, padding
         check_adapters(adapters, lm, self.streams.attainable)
         self.nesting = self.streams.attainable if nesting is None else self.streams.within(nesting)
@@ -256,6 +261,7 @@ class PrefixLM(nn.Module):
             nesting=nesting,
             adapters=adapters,
             padding=self.padding,
+            order=self.streams.order,
             decoding=self.decoding,
         )
         return small.train(self.training)

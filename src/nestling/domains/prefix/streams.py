@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from nestling.nn.tokens.connector import Connector
 from nestling.nn.tokens.tokens import Tokens
 
 ByGranularity = Mapping[Granularity, Tokens]
+Order = Literal["forward", "reversed"]
 
 
 class Streams(nn.Module):
@@ -29,6 +30,7 @@ class Streams(nn.Module):
         encoders: see :class:`~nestling.domains.prefix.model.PrefixLM`.
         connectors: see there.
         width: entries of an embedding of the language model.
+        order: see there.
 
     Attributes:
         names: in the order of the connectors.
@@ -36,9 +38,14 @@ class Streams(nn.Module):
     """
 
     def __init__(
-        self, encoders: Mapping[str, Callable[..., Any]], connectors: Mapping[str, Compressor], width: int
+        self,
+        encoders: Mapping[str, Callable[..., Any]],
+        connectors: Mapping[str, Compressor],
+        width: int,
+        order: Order = "forward",
     ) -> None:
         super().__init__()
+        self.order = order
         if not connectors or set(encoders) != set(connectors):
             raise ConfigError(
                 f"each stream needs an encoder and a connector, but encoders has {sorted(encoders)} and "
@@ -127,7 +134,8 @@ class Streams(nn.Module):
                 kept = [item for item, size in enumerate(sizes) if size == g and inside[item]]
                 if kept:
                     at = moved[row[kept]] * length + places[kept] % length
-                    yield Filled(at, found if len(kept) == len(sizes) else _items(found, kept))
+                    items = found if len(kept) == len(sizes) else _items(found, kept)
+                    yield Filled(at, items if self.order == "forward" else _reversed(items))
 
     def count(self, g: Granularity) -> int:
         """The tokens of one item of each stream."""
@@ -174,3 +182,7 @@ def _connector(part: Compressor) -> Connector:
 
 def _items(tokens: Tokens, kept: list[int]) -> Tokens:
     return Tokens(tokens.values[kept], None if tokens.mask is None else tokens.mask[kept], tokens.grid)
+
+
+def _reversed(tokens: Tokens) -> Tokens:
+    return Tokens(tokens.values.flip(1), None if tokens.mask is None else tokens.mask.flip(1))

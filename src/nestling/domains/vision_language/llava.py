@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from nestling.arguments.constraints import OneOf, checked
 from nestling.domains.prefix.batches import IGNORED, AtRows, PrefixBatch, place_of
 from nestling.domains.prefix.model import PrefixLM
+from nestling.domains.prefix.streams import Order
 from nestling.domains.vision_language.llava_images import ImageFeatures
 from nestling.domains.vision_language.tiled import TiledFeatures, tiled_pool
 from nestling.elastic import Cost
@@ -42,6 +43,7 @@ def nest_llava(
     connector: Compressor | None = None,
     adapters: ScaleAdapters | None = None,
     nesting: Nesting | str | None = None,
+    order: Order = "forward",
     decoding: Mapping[str, Any] | None = None,
 ) -> NestedLlava:
     """A LLaVA-like model whose number of tokens a picture is chosen at the moment of use.
@@ -62,6 +64,8 @@ def nest_llava(
             :class:`~nestling.nn.tokens.resampler.query_resampler.QueryResampler`.
         adapters: of ``model``, switched with the number of tokens.
         nesting: the sizes that are trained, all by default.
+        order: of the tokens of a picture; ``"reversed"`` for a resampler, as in
+            :class:`~nestling.domains.prefix.PrefixLM`.
         decoding: arguments of ``generate``; greedy by default.
 
     Raises:
@@ -95,6 +99,7 @@ def nest_llava(
         model,
         nesting=nesting,
         adapters=adapters,
+        order=order,
         decoding=decoding,
     )
     return NestedLlava(prefix)

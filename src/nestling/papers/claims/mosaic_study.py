@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from nestling.domains.prefix import PrefixLM
+from nestling.domains.prefix.language import logits_at
+from nestling.domains.prefix.sequences import assembled
+from nestling.domains.prefix.streams import Order
 from nestling.errors import UntrainedGranularityWarning, require
 from nestling.granularity import Nesting
 from nestling.measure.cascade import AdaptiveClassifier
 from nestling.measure.oracle import oracle
 from nestling.nn.inference import evaluating
-from nestling.nn.tokens import Compressor, Connector, GridPool, Projector
+from nestling.nn.tokens import Compressor, Connector, GridPool, Projector, Tokens
 from nestling.papers.claims.checks import Tour
 from nestling.papers.claims.rate_search import RateByKind
 from nestling.papers.problems import mosaics as data
@@ -55,6 +58,9 @@ class Method:
         connector: made for each model.
         schedule: the numbers of one step.
         times: steps, in multiples of the usual number.
+        tested: the numbers of tokens that are tested, fewest first.
+        order: of the tokens before the question.
+        chosen: choices of a few of the most tokens, by name, that are tested too.
     """
 
     name: str
@@ -62,6 +68,9 @@ class Method:
     connector: Callable[[], Compressor] = pooled
     schedule: Schedule = field(default_factory=Every)
     times: int = 1
+    tested: tuple[int, ...] = SIZES
+    order: Order = "forward"
+    chosen: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def is_nested(self) -> bool:
@@ -121,7 +130,9 @@ class Study:
             lm, connector = transformers.LlamaForCausalLM(config), method.connector()
         garments = data.garments("train", self.quick)
         nesting = Nesting.chain(tokens=method.trained)
-        return PrefixLM({"image": garments.encode}, {"image": connector}, lm, nesting=nesting)
+        return PrefixLM(
+            {"image": garments.encode}, {"image": connector}, lm, nesting=nesting, order=method.order
+        )
 
     def questions(self, split: str, seed: int = 0) -> Mosaics:
         """Mosaics of one split, drawn afresh for each training seed."""
@@ -146,6 +157,22 @@ class Study:
                     logits = model(questions.batch(rows, answered=False), size, strict=False)
                     found[size].append(data.class_logits(logits).softmax(dim=1).numpy())
         return {size: np.concatenate(each) for size, each in found.items()}
+
+    def chosen(self, model: PrefixLM, places: tuple[int, ...]) -> float:
+        """Percent of right answers to test questions from some of the most tokens."""
+        questions, full, right = self.questions("test"), model.nesting.full, 0
+        with evaluating(model):
+            for rows in blocks(len(questions), 500):
+                batch = questions.batch(rows, answered=False)
+                made = model.streams.tokens(model.encode(batch), [full])["image"][full].values
+                some = {"image": {full: Tokens(made[:, list(places)])}}
+                every = range(len(batch.ids))
+                filled = list(model.streams.filled(batch, some, [full] * len(batch.ids), every))
+                text = model.lm.get_input_embeddings()(batch.ids.clamp(min=0))
+                read = assembled(batch.ids, batch.mask, text, filled, at_end=True)
+                answers = data.class_logits(logits_at(model.lm, read, batch.mask)).argmax(dim=1).numpy()
+                right += int((answers == questions.answers[rows]).sum())
+        return 100 * right / len(questions)
 
     def trained(self, method: Method, rate: float, seed: int, share: int = 1) -> PrefixLM:
         """A model trained for its steps, or the ``share``-th part of them."""
@@ -179,29 +206,30 @@ class Study:
         begin = time.process_time()
         model = self.trained(method, rate, seed)
         seconds = time.process_time() - begin
-        chances, questions = self.probabilities(model, "test", SIZES), self.questions("test")
+        chances, questions = self.probabilities(model, "test", method.tested), self.questions("test")
         answers = {size: each.argmax(axis=1) for size, each in chances.items()}
         best = oracle(answers, questions.answers, groups=questions.kinds)
         return {
             "accuracy": {str(size): _by_kind(each, questions) for size, each in answers.items()},
             "seconds": seconds,
-            "answers": answers[SIZES[-1]].tolist(),
+            "answers": answers[method.tested[-1]].tolist(),
             "oracle": {
                 "accuracy": 100 * best.accuracy,
                 "tokens": best.size,
                 "gap": 100 * best.gap,
                 "gap by luck": 100 * best.gap_by_luck,
             },
-            "cascade": self._cascade(model, chances),
+            "cascade": self._cascade(model, chances, method.tested),
+            "chosen": {name: self.chosen(model, places) for name, places in method.chosen.items()},
         }
 
-    def _cascade(self, model: PrefixLM, chances: dict[int, Any]) -> dict[str, float]:
+    def _cascade(self, model: PrefixLM, chances: dict[int, Any], sizes: tuple[int, ...]) -> dict[str, float]:
         """Few tokens first, and more while the answer is unsure; thresholds from development questions."""
-        known = self.probabilities(model, "development", SIZES)
-        cascade = AdaptiveClassifier(SIZES).fit(list(known.values()), self.questions("development").answers)
+        known = self.probabilities(model, "development", sizes)
+        cascade = AdaptiveClassifier(sizes).fit(list(known.values()), self.questions("development").answers)
         heads = cascade.route(list(chances.values()))
         right = cascade.predict(list(chances.values())) == self.questions("test").answers
-        cost = cascade.cost(heads, chances[SIZES[0]].shape[1])
+        cost = cascade.cost(heads, chances[sizes[0]].shape[1])
         return {
             "accuracy": 100 * float(right.mean()),
             "tokens of answers": cost.answering_dim,

@@ -261,7 +261,8 @@ class QueryResampler(Compressor):
             raise DataError(
                 "the resampler is for sequences, and these features lie on a grid; give grid=None"
             )
-        if m > n:
+        # A pyramid over all features has more queries than there are features, and means to.
+        if min(m, finest(regions_of(self.max_tokens, self.order, self.axes)) ** self.axes) > n:
             warnings.warn(f"{m} queries resample {n} features: more tokens than before", stacklevel=5)
         if mask is not None:
             features = torch.where(mask[..., None], features, 0)  # a weight of zero times NaN is NaN
