@@ -57,8 +57,8 @@ PLACED, OWN = {"own_region": False}, {"start": "random"}
 
 
 def changed(**settings: Any) -> Method:
-    """MQT in the published order, with another resampler."""
-    return replace(mqt(), connector=partial(queries, **settings), order="forward")
+    """MQT in the published order and the usual steps, with another resampler."""
+    return replace(mqt(), connector=partial(queries, **settings), order="forward", times=1)
 
 
 TRIES = {
@@ -80,9 +80,9 @@ TRIES = {
     "reversed": Try(replace(published(), order="reversed")),
     "reversed, most alone first": Try(replace(published(), order="reversed"), "most"),
     "reversed, queries on their places": Try(replace(changed(**PLACED), order="reversed")),
-    "reversed, own region": Try(mqt()),
-    "reversed, own region, twice the steps": Try(replace(mqt(), times=2)),
-    "reversed, own region, ends and one more a step": Try(replace(mqt(), schedule=Sandwich(1))),
+    "reversed, own region": Try(replace(mqt(), times=1)),
+    "reversed, own region, twice the steps": Try(mqt()),
+    "reversed, own region, ends and one more a step": Try(replace(mqt(), schedule=Sandwich(1), times=1)),
 }
 
 
