@@ -61,7 +61,7 @@ def queries(**settings: Any) -> Connector:
 
 
 def mqt() -> Method:
-    """A random number of tokens in each of twice the usual steps; also what other tokens than the first give."""
+    """A random number of tokens in each of twice the usual steps; also tokens other than the first."""
     draw = np.random.default_rng(0).choice(_MOST, _FEW, replace=False)
     chosen = {
         "first": tuple(range(_FEW)),
@@ -115,9 +115,7 @@ def tokens_are_prefixes(study: Study, seed: int) -> Run:
     return _EXACT - max(figures.values()), figures
 
 
-@CHECKS.claim(
-    "MQT-2", "In twice the steps one model is within 4 points of those for one number of tokens", _ON
-)
+@CHECKS.claim("MQT-2", "In twice the steps one model is within 4 points of those for one number", _ON)
 def as_good_as_separate(study: Study, seed: int) -> Run:
     """Mean over the kinds of question."""
     ours, figures = study.means(mqt(), seed), {}
