@@ -97,6 +97,11 @@ class ScaleAdapters:
         own = self._own[self.scales.resolve(at)]
         return {"ms": (SHARED,), "ss": (own,), "mss": (SHARED, own)}[self.strategy]
 
+    def nearest(self, g: Granularity) -> Granularity:
+        """The scale that is used at a granularity, which may have other sizes and more axes."""
+        own = Granularity(**{axis: g[axis] for axis in self.scales.axes})
+        return own if own in self.scales else self.scales.nearest(own)[-1]
+
     @contextmanager
     def at(self, at: At) -> Iterator[None]:
         """Activate the adapters of a granularity inside of the block.

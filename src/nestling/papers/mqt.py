@@ -118,8 +118,9 @@ def tokens_are_prefixes(study: Study, seed: int) -> Run:
 @CHECKS.claim("MQT-2", "In twice the steps one model is within 4 points of those for one number", _ON)
 def as_good_as_separate(study: Study, seed: int) -> Run:
     """Mean over the kinds of question."""
-    ours, figures = study.means(mqt(), seed), {}
+    ours = study.means(mqt(), seed)
     theirs = {size: study.means(alone(size), seed)[size] for size in LEVELS}
+    figures: dict[str, float] = {}
     for size in LEVELS:
         figures |= {f"MQT at {size}": ours[size], f"alone at {size}": theirs[size]}
     for each in (mqt(), *map(alone, LEVELS)):

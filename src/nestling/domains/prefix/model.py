@@ -67,15 +67,12 @@ class PrefixLM(nn.Module):
             Others of the connectors are used with ``strict=False``.
         adapters: of ``lm``, switched with the granularity.
         padding: side of a batch on which short rows are padded.
-        order: of the tokens of an item. With ``"reversed"`` the first token comes last, next to the text that
-            follows, so that the distance from a token to the text is the same at every size. Choose it where
-            fewer tokens are the first of more, as those of a resampler are; then any number is learned in a
-            fraction of the steps.
+        order: of the tokens of an item. With ``"reversed"`` the first is next to the text that follows, at
+            any size; choose it where fewer tokens are the first of more, as those of a resampler are.
         decoding: arguments of ``generate`` of transformers, saved with the model; greedy by default.
 
     Raises:
-        ConfigError: for streams without encoder or connector, a connector of another width than the language
-            model has, or two connectors on one axis.
+        ConfigError: for streams without encoder or connector, wrong widths, or two connectors on one axis.
         GranularityError: for a nesting that the connectors do not allow.
 
     Source: M3, arXiv 2405.17430; MQT, arXiv 2405.19315; Llama-MTSK, arXiv 2503.06362.
@@ -332,9 +329,7 @@ class PrefixLM(nn.Module):
     def adapted(self, at: At) -> Granularity:
         """The granularity whose adapters are used at another one."""
         assert self.adapters is not None
-        scales, g = self.adapters.scales, self.streams.attainable.resolve(at)
-        own = Granularity(**{axis: g[axis] for axis in scales.axes})
-        return own if own in scales else scales.nearest(own)[-1]
+        return self.adapters.nearest(self.streams.attainable.resolve(at))
 
     def _check(self, batch: PrefixBatch) -> None:
         table: Any = self.lm.get_input_embeddings()  # type: ignore[operator]

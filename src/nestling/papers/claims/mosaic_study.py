@@ -161,6 +161,7 @@ class Study:
     def chosen(self, model: PrefixLM, places: tuple[int, ...]) -> float:
         """Percent of right answers to test questions from some of the most tokens."""
         questions, full, right = self.questions("test"), model.nesting.full, 0
+        table: Any = model.lm.get_input_embeddings()  # type: ignore[operator]
         with evaluating(model):
             for rows in blocks(len(questions), 500):
                 batch = questions.batch(rows, answered=False)
@@ -168,7 +169,7 @@ class Study:
                 some = {"image": {full: Tokens(made[:, list(places)])}}
                 every = range(len(batch.ids))
                 filled = list(model.streams.filled(batch, some, [full] * len(batch.ids), every))
-                text = model.lm.get_input_embeddings()(batch.ids.clamp(min=0))
+                text = table(batch.ids.clamp(min=0))
                 read = assembled(batch.ids, batch.mask, text, filled, at_end=True)
                 answers = data.class_logits(logits_at(model.lm, read, batch.mask)).argmax(dim=1).numpy()
                 right += int((answers == questions.answers[rows]).sum())
