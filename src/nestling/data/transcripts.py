@@ -64,24 +64,48 @@ class Transcripts:
         """The sound of some rows, from -1 to 1.
 
         Raises:
-            DataError: for a file that is no such recording, or has another sample rate than the first.
+            DataError: for a file that is no such recording.
         """
-        return [self._samples(self.sounds[row]).astype(np.float32) / _FULL_SCALE for row in rows]
+        sounds = [self.sounds[row] for row in rows]
+        samples = [read_sound(each) if isinstance(each, Path) else each for each in sounds]
+        return [each.astype(np.float32) / _FULL_SCALE for each in samples]
 
-    def _samples(self, sound: Sound) -> NDArray[np.int16]:
-        if not isinstance(sound, Path):
-            return sound
-        samples, rate = read_sound(sound)
-        if rate != self.sample_rate:
+    def check_seconds(self, least: float, why: str) -> None:
+        """Refuse recordings that are too short; of files only the headers are read.
+
+        Args:
+            least: seconds.
+            why: for what they are too short, in errors.
+
+        Raises:
+            DataError: naming the shortest.
+        """
+        samples = [header_of(each)[0] if isinstance(each, Path) else len(each) for each in self.sounds]
+        shortest = int(np.argmin(samples))
+        seconds, sound = samples[shortest] / self.sample_rate, self.sounds[shortest]
+        if seconds < least:
+            name = sound if isinstance(sound, Path) else f"recording {shortest}"
             raise DataError(
-                f"{sound} has {rate} samples a second, and the first recording {self.sample_rate}; resample "
-                "all recordings to one rate"
+                f"{name} has {seconds:.2f} seconds of sound, too short for {why}: at least {least:g} "
+                "seconds; use smaller rates, or leave it out"
             )
-        return samples
 
 
-def read_sound(path: Path) -> tuple[NDArray[np.int16], int]:
-    """Samples and sample rate of a wav file of one channel and 16 bits.
+def header_of(path: Path) -> tuple[int, int]:
+    """Number of samples and sample rate of a wav file.
+
+    Raises:
+        DataError: for a file that is missing, or another kind of file.
+    """
+    try:
+        with wave.open(str(path)) as sound:
+            return sound.getnframes(), sound.getframerate()
+    except (OSError, wave.Error, EOFError) as error:
+        raise DataError(f"{path} is not a wav file, or is damaged ({error})") from error
+
+
+def read_sound(path: Path) -> NDArray[np.int16]:
+    """Samples of a wav file of one channel and 16 bits.
 
     Raises:
         DataError: for a file that is missing, damaged or of another format.
@@ -90,7 +114,7 @@ def read_sound(path: Path) -> tuple[NDArray[np.int16], int]:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    return read_wav(data, str(path))
+    return read_wav(data, str(path))[0]
 
 
 def read_transcripts(
@@ -110,7 +134,7 @@ def read_transcripts(
 
     Raises:
         DataError: if the file cannot be read, a column is missing, texts are blank, or recordings do not
-            exist.
+            exist or have different sample rates.
     """
     if str(path) == "fsdd":
         digits = spoken_digits(split)
@@ -121,12 +145,16 @@ def read_transcripts(
     table = read_table(path, header(audio, text))
     files = files_of(table, role_column(table, "audio", audio, _AUDIO))
     texts = tuple(table.texts(role_column(table, "text", text, _TEXTS)))
-    return Transcripts(files, texts, _sample_rate(files[0]))
+    return Transcripts(files, texts, _common_rate(files))
 
 
-def _sample_rate(path: Path) -> int:
-    try:
-        with wave.open(str(path)) as sound:
-            return int(sound.getframerate())
-    except (OSError, wave.Error, EOFError) as error:
-        raise DataError(f"{path} is not a wav file, or is damaged ({error})") from error
+def _common_rate(files: Sequence[Path]) -> int:
+    """The sample rate of all files, by their headers."""
+    rates = [header_of(path)[1] for path in files]
+    other = next((place for place, rate in enumerate(rates) if rate != rates[0]), None)
+    if other is not None:
+        raise DataError(
+            f"{files[other]} has {rates[other]} samples a second, and {files[0]} {rates[0]}; resample all "
+            "recordings to one rate"
+        )
+    return rates[0]

@@ -14,11 +14,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import HubertConfig, HubertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import commands
-from nestling.data import read_transcripts
+from nestling.data import Transcripts, read_transcripts
 from nestling.domains.speech import Recogniser
 from nestling.domains.speech.sweep import Transcription, WordAccuracy, sweep_transcripts
 from nestling.domains.speech.train_plan import TrainPlan
-from nestling.domains.speech.training import train
+from nestling.domains.speech.training import check_plan, train
 from nestling.errors import ArtifactError, DataError
 from nestling.measure import Curve
 from nestling.measure.bootstrap import bootstrap
@@ -87,13 +87,15 @@ def trained(place: Path) -> Path:
 
 def test_a_sweep_over_tokens_is_saved_chosen_from_and_extracted(trained: Path, place: Path) -> None:
     report = place / "report"
-    shown = commands.run("sweep", trained, "--recordings", place / "tones.csv", "-o", report)
+    shown = commands.run("sweep", trained, "--recordings", place / "tones.csv", "--latency", "-o", report)
     assert shown.exception is None, shown.output
     curve = Curve.load(report / "curve.json")
     assert (curve.metrics, str(curve.nesting)) == (("word_accuracy",), "audio=31,125")
     assert [row.value for row in curve.column()] == [1, 1]
     assert [row.tokens for row in curve.column()] == [31, 125]
+    assert all(row.latency_ms for row in curve.column())
     assert "audio=31 is one for every 16 vectors" in shown.stdout
+    assert "bytes a item" not in (report / "report.html").read_text()
     assert commands.run("choose", report / "curve.json", "--max-tokens", 50).stdout.strip() == "audio=31"
     small = commands.answer("extract", trained, "--at", 31, "-o", place / "small")
     assert small["nesting"] == "audio=31"
@@ -109,7 +111,7 @@ def test_adapters_of_a_single_rate_are_saved_in_the_weights(place: Path, tmp_pat
     text = plan_text(place, tmp_path / "run", encoder=str(tmp_path / "hubert"), tune="adapters", rank=2)
     (tmp_path / "plan.toml").write_text(text)
     plan = TrainPlan.read(tmp_path / "plan.toml", {"max_steps": 2})
-    with pytest.raises(DataError, match="takes 16000 samples a second"):
+    with pytest.raises(DataError, match=r"have 8000 samples a second, and .*hubert takes 16000"):
         train(plan)
     tones = read_transcripts(place / "tones.csv").audio(range(8))
     lines = ["audio,text"]
@@ -124,6 +126,31 @@ def test_adapters_of_a_single_rate_are_saved_in_the_weights(place: Path, tmp_pat
     audio = read_transcripts(tmp_path / "tones.csv").audio([0, 3])
     batch = model.batch(audio=audio)
     torch.testing.assert_close(opened.model(batch), model.model(batch, "audio=31"), rtol=1e-4, atol=1e-4)
+
+
+def test_an_interrupted_training_ends_as_if_it_was_not(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weights(folder: str) -> dict[str, torch.Tensor]:
+        settings = {"max_steps": 4, "batch_size": 4, "folder": str(tmp_path / folder), "draw": "random_some"}
+        plan = TrainPlan.read(place / "plan.toml", {**settings, "draw_count": 1})
+        return train(plan).model.state_dict()
+
+    (place / "plan.toml").write_text(plan_text(place, place / "run"))
+    expected = weights("whole")
+    read, left = Transcripts.audio, iter([True, True, False])
+
+    def interrupted(self: Transcripts, rows: Any) -> Any:
+        if not next(left):
+            raise KeyboardInterrupt
+        return read(self, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Transcripts, "audio", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="step 2 of 4"):
+            weights("parts")
+    for name, weight in weights("parts").items():
+        assert torch.equal(weight, expected[name]), name
 
 
 def test_a_recogniser_without_names_is_opened_in_python(trained: Path, tmp_path: Path) -> None:
@@ -149,8 +176,12 @@ def test_the_wrong_recordings_are_named(place: Path, tmp_path: Path) -> None:
     save_wav(tmp_path / "a.wav", np.zeros(800))
     save_wav(tmp_path / "b.wav", np.zeros(800), 16_000)
     (tmp_path / "mixed.csv").write_text("audio,text\na.wav,low tone\nb.wav,low tone\n")
-    with pytest.raises(DataError, match=r"b\.wav has 16000 samples a second, and the first recording 8000"):
-        read_transcripts(tmp_path / "mixed.csv").audio([0, 1])
+    with pytest.raises(DataError, match=r"b\.wav has 16000 samples a second, and .*a\.wav 8000"):
+        read_transcripts(tmp_path / "mixed.csv")
+    (tmp_path / "short.csv").write_text("audio,text\na.wav,low tone\n")
+    plan = TrainPlan.read(None, {"recordings": str(tmp_path / "short.csv"), "rates": [4, 16]})
+    with pytest.raises(DataError, match=r"a\.wav has 0\.10 seconds of sound, too short for a token of 16"):
+        check_plan(plan)
     (tmp_path / "none.csv").write_text("audio,text\nc.wav,low tone\n")
     with pytest.raises(DataError, match=r"line 2 that do not exist, such as .*c\.wav"):
         read_transcripts(tmp_path / "none.csv")

@@ -102,6 +102,8 @@ def sweep_transcripts(
         DataError: for recordings that cannot be read, or are too short for a token.
     """
     sizes = [model.nesting.resolve(g) for g in nesting or model.nesting]
+    rate = model.pool("audio").rate(sizes[0])
+    recordings.check_seconds(rate / model.encoder("audio").per_second, f"a token of {rate} vectors")
     texts: dict[Granularity, list[str]] = {g: [] for g in sizes}
 
     def transcribed(asked: Transcripts, at: At) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from nestling.data.tables.roles import TRANSCRIPT_ROLES, read_roles
 from nestling.data.transcripts import Transcripts, read_transcripts
 from nestling.domains.prefix.names import check_pretrained, lasting_name
 from nestling.domains.speech.train_plan import SMALL, STORIES, DataPlan, ModelPlan, TrainPlan
-from nestling.errors import ConfigError
+from nestling.errors import ConfigError, DataError
 from nestling.process.extras import TRAINING, check_packages
 from nestling.storage.artifact import check_file_target
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["KIND", "TrainPlan", "check_plan", "train"]
 
 KIND = "recogniser"
+_SAMPLE_RATE, _STRIDE = 16_000, 320
 _ENCODERS = ("whisper", "wav2vec2", "hubert", "wavlm")
 _log = logging.getLogger(__name__)
 
@@ -44,18 +46,27 @@ def check_plan(plan: TrainPlan) -> None:
 
     Raises:
         ConfigError: for a plan without data, or models of another kind.
-        DataError: for recordings or models that do not exist.
+        DataError: for recordings or models that do not exist, and recordings that are too short for a token
+            or of another sample rate than the encoder takes.
         ArtifactError: if the folder holds a ``plan.toml`` that nestling did not write.
         StorageError: if nothing can be written to the folder.
         MissingExtraError: if packages are missing; all of them are named.
     """
-    read_data(plan.data)
+    recordings = read_data(plan.data)
     encoder = check_pretrained(plan.model.encoder, "encoder of sound", (SMALL,))
     if encoder and encoder.get("model_type") not in _ENCODERS:
         raise ConfigError(
             f"[model] encoder={plan.model.encoder!r} is a model of kind {encoder.get('model_type')!r}; give "
             f"one of {', '.join(_ENCODERS)}, or {SMALL!r}"
         )
+    if plan.model.encoder != SMALL and recordings.sample_rate != _SAMPLE_RATE:
+        raise DataError(
+            f"the recordings have {recordings.sample_rate} samples a second, and {plan.model.encoder} takes "
+            f"{_SAMPLE_RATE}; resample them first, or set encoder = {SMALL!r}"
+        )
+    coarsest = max(plan.model.rates)
+    per_second = _SAMPLE_RATE // prod(encoder.get("conv_stride", [_STRIDE]))
+    recordings.check_seconds(coarsest / per_second, f"a token of {coarsest} vectors")
     check_pretrained(plan.model.language_model, "causal language model", (STORIES,))
     check_file_target(Path(plan.output.folder) / "plan.toml")
     check_packages(*TRAINING, "transformers", *(["peft"] if plan.model.tune == "adapters" else []))
@@ -75,7 +86,7 @@ def train(plan: TrainPlan) -> Recogniser:
 
     Raises:
         ConfigError: for a plan that lacks what its training needs.
-        DataError: if the data cannot be used, such as recordings that are too short for a token.
+        DataError: if the data cannot be used.
         StorageError: if the folder cannot be written.
     """
     check_plan(plan)

@@ -67,14 +67,23 @@ def _saved(choice: Choice, vectors: int) -> str:
     row, full = choice.row, choice.full
     if row.granularity == full.granularity:
         return f"Nothing smaller than the full {full.granularity} is surely as good."
-    saved = f"{_bytes(row, vectors)} in place of {_bytes(full, vectors)} for {vectors:,} vectors"
+    saved = f"{_bytes(row, vectors)} in place of {_bytes(full, vectors)} for {vectors:,} {unit(row)}s"
     if math.isnan(row.kept):
-        return f"{row.granularity} takes {row.vector_bytes:,} bytes a vector: {saved}."
+        return f"{row.granularity} takes {row.vector_bytes:,} bytes {_each(row)}: {saved}."
     kept = f"{kept_text(row)} of the {row.metric}"
     if row.vector_bytes == full.vector_bytes:
         return f"{row.granularity} keeps {kept} of {full.granularity}."
-    spent = f"{row.vector_bytes:,} bytes a vector ({row.granularity})"
+    spent = f"{row.vector_bytes:,} bytes {_each(row)} ({row.granularity})"
     return f"{spent} keep {kept} of {full.vector_bytes:,}: {saved}."
+
+
+def unit(row: Row) -> str:
+    """What the bytes of a row are those of; an item of several tokens is several vectors."""
+    return "vector" if row.tokens is None else "item"
+
+
+def _each(row: Row) -> str:
+    return "a vector" if row.tokens is None else "an item"
 
 
 def _beside(curve: Curve, others: Sequence[Curve], row: Row, vectors: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ from nestling.errors import ConfigError
 from nestling.granularity import Granularity
 from nestling.measure.curve.pictures.lines import Chart
 from nestling.measure.curve.pictures.svg import front_key, key, line_chart
-from nestling.measure.curve.summary import Choice, headline
+from nestling.measure.curve.summary import Choice, headline, unit
 from nestling.measure.curve.table import by_bytes, cells, percent, short
 from nestling.picture.series import COLOURS, DARK_COLOURS
 
@@ -113,7 +113,7 @@ def _cards(choice: Choice | None, vectors: int) -> Iterator[str]:
     cards = [
         (escape(str(row.granularity)), choice.why),
         (percent(row.kept), interval),
-        (f"{short(before)}B &rarr; {short(after)}B", f"for {vectors:,} vectors"),
+        (f"{short(before)}B &rarr; {short(after)}B", f"for {vectors:,} {unit(row)}s"),
         (f"{before / after:.3g}&times;", "fewer bytes than in full"),
     ]
     yield '<div class="cards">'
