@@ -53,8 +53,10 @@ def check_answering(model: str, sizes: Iterable[At]) -> None:
     Raises:
         GranularityError: for another size.
         DataError: for a base that is not there.
+        MissingExtraError: if required packages are not installed.
     """
     from nestling.domains.prefix.names import check_pretrained
+    from nestling.process.extras import check_packages
     from nestling.storage.artifact import read_manifest
 
     manifest = read_manifest(model)
@@ -65,6 +67,7 @@ def check_answering(model: str, sizes: Iterable[At]) -> None:
     for what, name in parts.items():
         if isinstance(name, str):
             check_pretrained(name, what.replace("_", " "), ("small", "stories260K"))
+    check_packages("torch", "transformers")
 
 
 def open_model(model: str) -> Any:

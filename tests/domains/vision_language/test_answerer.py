@@ -16,16 +16,20 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 import commands
 from nestling.data import read_questions
 from nestling.domains.vision_language.answerer import Answerer
 from nestling.domains.vision_language.sweep import sweep_answers
-from nestling.domains.vision_language.train_plan import TrainPlan
+from nestling.domains.vision_language.train_plan import ModelPlan, TrainPlan
 from nestling.domains.vision_language.training import train
 from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.measure import Curve
@@ -169,6 +173,31 @@ def test_what_is_tuned_changes_and_the_rest_does_not(place: Path, tmp_path: Path
     opened = Answerer.open(tmp_path / "model")
     for name, weight in opened.nested.model.named_parameters():
         assert torch.equal(weight, model.nested.model.get_parameter(name)), name
+
+
+def test_pictures_in_tiles_are_answered_too(place: Path, tmp_path: Path) -> None:
+    grids = [[16, 32], [32, 16], [32, 32]]
+    plain = LlavaForConditionalGeneration.from_pretrained(place / "llava").config
+    config = LlavaNextConfig(
+        vision_config=plain.vision_config, text_config=plain.text_config, image_token_id=3,
+        image_grid_pinpoints=grids,
+    )  # fmt: skip
+    LlavaNextForConditionalGeneration(config).save_pretrained(tmp_path)
+    size = {"height": SIZE, "width": SIZE}
+    LlavaNextProcessor(
+        LlavaNextImageProcessorPil(size={"shortest_edge": SIZE}, crop_size=size, image_grid_pinpoints=grids),
+        LlavaProcessor.from_pretrained(place / "llava").tokenizer, patch_size=4,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    model = Answerer.planned(ModelPlan(base=str(tmp_path), tokens=[1, 4], prompt=PROMPT, rank=2))
+    pictures = [Image.new("RGB", (40, 20), "red"), Image.new("RGB", (20, 44), "blue")]
+    found = model.probabilities(
+        pictures, ["what", "what"], [["red", "blue"], ["red", "blue", "dark"]], [1, 4]
+    )
+    for chances in found.values():
+        torch.testing.assert_close(chances.sum(dim=1), torch.ones(2))
+        assert chances[0, 2] == 0
+    assert len(model.answer(pictures, ["what", "what"], 1, max_new_tokens=1)) == 2
 
 
 def test_a_base_that_is_gone_is_named(trained: Path, place: Path, tmp_path: Path) -> None:

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nestling.arguments.paths import home_path
-from nestling.domains.prefix.names import check_pretrained
+from nestling.domains.prefix.names import open_pretrained
 from nestling.domains.prefix.stories import stories
 from nestling.domains.speech.encoders import SoundEncoder, StreamEncoder, as_vectors
 from nestling.domains.speech.log_mel import LogMel, check_sound
 from nestling.domains.speech.train_plan import SMALL, STORIES
-from nestling.errors import ConfigError, DataError, require
+from nestling.errors import ConfigError, DataError
 from nestling.nn.tokens.tokens import Tokens
 
 _SAMPLE_RATE = 16_000
@@ -165,8 +164,7 @@ class Parts:
         """
         if self.encoder == SMALL:
             return SoundEncoder(sample_rate=self.sample_rate)
-        check_pretrained(self.encoder, "encoder of sound")
-        return sound_encoder(_opened("AutoModel", self.encoder))
+        return sound_encoder(open_pretrained("AutoModel", self.encoder, "encoder of sound"))
 
     def open_language_model(self, saved: Path) -> tuple[nn.Module, Any]:
         """The language model in float32, and its tokenizer.
@@ -180,15 +178,6 @@ class Parts:
         if self.language_model == STORIES:
             return stories(STORIES)
         name = str(saved) if self.language_model is None else self.language_model
-        check_pretrained(name, "causal language model")
-        return _opened("AutoModelForCausalLM", name), _opened("AutoTokenizer", name)
-
-
-def _opened(kind: str, name: str) -> Any:
-    transformers = require("transformers", "lora")
-    settings = {} if kind == "AutoTokenizer" else {"dtype": torch.float32}
-    try:
-        made = getattr(transformers, kind).from_pretrained(str(home_path(name)), **settings)
-    except (OSError, ValueError, KeyError) as error:  # what transformers raises for files that are missing
-        raise DataError(f"{name} cannot be opened by transformers ({kind}): {error}") from error
-    return made.eval() if isinstance(made, nn.Module) else made
+        what = "causal language model"
+        lm = open_pretrained("AutoModelForCausalLM", name, what)
+        return lm, open_pretrained("AutoTokenizer", name, what)

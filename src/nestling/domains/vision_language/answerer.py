@@ -13,11 +13,11 @@ from torch.nn.utils.rnn import pad_sequence
 from nestling.arguments.paths import home_path
 from nestling.domains.prefix.batches import IGNORED, AtRows
 from nestling.domains.prefix.likelihood import log_likelihoods
-from nestling.domains.prefix.names import check_pretrained, lasting_name
+from nestling.domains.prefix.names import lasting_name, open_pretrained
 from nestling.domains.vision_language.llava import NestedLlava, nest_llava
 from nestling.domains.vision_language.train_plan import PROMPT, QUESTION, ModelPlan
 from nestling.elastic import Cost
-from nestling.errors import ConfigError, DataError, require
+from nestling.errors import ConfigError, DataError
 from nestling.granularity import At, Granularity, Nesting
 from nestling.nn.device import fastest_device
 from nestling.nn.inference import evaluating
@@ -211,16 +211,9 @@ def open_base(name: str) -> tuple[Any, Any]:
     Raises:
         DataError: if there is none of this name.
     """
-    check_pretrained(name, "model like LLaVA")
-    transformers = require("transformers", "lora")
-    path = str(home_path(name))
-    try:
-        model = transformers.AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32)
-        return model.eval(), transformers.AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:  # what transformers raises for files that are missing
-        raise DataError(
-            f"{name} cannot be opened as a model like LLaVA with its processor: {error}"
-        ) from error
+    what = "model like LLaVA"
+    model = open_pretrained("AutoModelForImageTextToText", name, what)
+    return model, open_pretrained("AutoProcessor", name, what)
 
 
 def _tuned(model: Any, plan: ModelPlan) -> list[nn.Module]:
