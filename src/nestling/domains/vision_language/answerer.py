@@ -25,7 +25,6 @@ from nestling.nn.lora import ScaleAdapters
 from nestling.storage.artifact import read_folder, write_folder
 
 _KIND, _NESTED, _BASE = "answerer", "nested", "base"
-_TARGETS = ("q_proj", "v_proj")
 
 
 class Answerer:
@@ -59,15 +58,9 @@ class Answerer:
         adapters = None
         model.requires_grad_(False)
         if plan.tune == "adapters":
-            scales, targets = Nesting.chain(tokens=plan.tokens), _language_layers(model)
+            scales = Nesting.chain(tokens=plan.tokens)
             adapters = ScaleAdapters(
-                model,
-                scales,
-                plan.strategy,
-                rank=plan.rank,
-                alpha=plan.alpha,
-                target_modules=targets,
-                seed=seed,
+                model, scales, plan.strategy, rank=plan.rank, alpha=plan.alpha, seed=seed
             )
         nested = nest_llava(
             model, plan.tokens, adapters=adapters, decoding={"max_new_tokens": plan.max_new_tokens}
@@ -233,23 +226,6 @@ def _tuned(model: Any, plan: ModelPlan) -> list[nn.Module]:
         return [projector]
     head = model.get_output_embeddings()
     return [projector, model.get_decoder(), *([] if head is None else [head])]
-
-
-def _language_layers(model: Any) -> list[str]:
-    """The paths of the layers that get adapters: those of the language model alone."""
-    decoder = model.get_decoder()
-    start = next(path for path, part in model.named_modules() if part is decoder)
-    found = [
-        path
-        for path, part in model.named_modules()
-        if path.startswith(f"{start}.") and path.endswith(_TARGETS) and isinstance(part, nn.Linear)
-    ]
-    if not found:
-        names = " and ".join(_TARGETS)
-        raise ConfigError(
-            f"the language model has no layers {names} for adapters; tune the projector, or all weights"
-        )
-    return found
 
 
 def _continued(inputs: Mapping[str, Tensor], answers: Sequence[Tensor]) -> dict[str, Tensor]:
