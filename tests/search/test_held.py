@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,39 +12,40 @@ from numpy.typing import NDArray
 from nestling import kernels
 from nestling.bits import BitCode
 from nestling.cut import RAW, CutRule, cut
+from nestling.errors import DataError
+from nestling.kernels import prefixes
+from nestling.measure import precision
 from nestling.measure.sweep import sweep
 from nestling.measure.tasks.retrieval import Retrieval
-from nestling.search.certified.held import Grid, Precision, nearest_held
+from nestling.search.certified.held import Grid, nearest_held
 from nestling.search.exact.neighbours import nearest_each
 
 RULES = pytest.mark.parametrize("rule", [CutRule(), RAW], ids=["l2", "raw"])
 DIMS = (2, 9, 16, 37)
+Floats = NDArray[np.float32]
 RNG = np.random.default_rng(3)
 
 
-def vectors(rows: int, dim: int = 37) -> NDArray[np.float32]:
+def vectors(rows: int, dim: int = 37) -> Floats:
     return (RNG.normal(size=(rows, dim)) * np.linspace(2, 0.3, dim) + 0.2).astype(np.float32)
 
 
-def held(x: NDArray[np.float32], rule: CutRule) -> tuple[BitCode, NDArray[np.uint8]]:
+def held(x: Floats, rule: CutRule) -> tuple[BitCode, NDArray[np.uint8]]:
     unit = cut(x, x.shape[1], rule)
     code = BitCode.calibrate(unit)
     return code, code.encode(unit)
 
 
-def precisions(x: NDArray[np.float32], rule: CutRule, bits: int) -> tuple[Grid, list[Precision]]:
-    code, codes = held(x, rule)
-    found = [Precision(code.decode(codes, bits))]
-    if bits == 8:
-        lengths = np.linalg.norm(x.astype(np.float64), axis=1) if rule.after == "l2" else None
-        found.append(Precision(x, lengths))
-    return Grid.of(code, codes, bits), found
+def precisions(x: Floats, rule: CutRule, bits: int) -> tuple[Grid, list[Floats | None]]:
+    return Grid(*held(x, rule), bits), [None, x] if bits == 8 else [None]
 
 
-def check(queries: Any, grid: Grid, given: list[Precision], k: int, rule: CutRule, **options: Any) -> None:
+def check(
+    queries: Any, grid: Grid, given: list[Floats | None], k: int, rule: CutRule, **options: Any
+) -> None:
     found = nearest_held(queries, grid, given, DIMS, k, rule=rule, **options)
     for each, near in zip(given, found, strict=True):
-        expected = nearest_each(queries, each.values, DIMS, k, rule=rule)
+        expected = nearest_each(queries, grid.values if each is None else each, DIMS, k, rule=rule)
         assert list(near) == list(DIMS)
         for dim in DIMS:
             np.testing.assert_array_equal(near[dim].indices, expected[dim].indices)
@@ -70,8 +72,7 @@ def test_rows_too_near_to_each_other_for_bounds_are_found() -> None:
     x = (vectors(1) + 1e-5 * RNG.normal(size=(9000, 37))).astype(np.float32)
     code, codes = held(vectors(700), CutRule())
     codes[:] = codes[0]
-    grid = Grid.of(code, np.resize(codes, x.shape), 8)
-    check(vectors(5), grid, [Precision(x, np.linalg.norm(x.astype(np.float64), axis=1))], 10, CutRule())
+    check(vectors(5), Grid(code, np.resize(codes, x.shape), 8), [x], 10, CutRule())
 
 
 def test_likely_neighbours_change_nothing() -> None:
@@ -106,3 +107,43 @@ def test_a_sweep_is_the_same_without_compiled_kernels(
     assert kernels.level() == "off"
     # Equal codes on both sides have equal scores, of which rounding of other sums may prefer another row.
     assert values() == pytest.approx(expected, abs=0.02 if both_sides else 1e-9)
+
+
+@RULES
+def test_a_sweep_of_floats_alone_is_the_same_without_compiled_kernels(
+    rule: CutRule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = vectors(900)
+    task = Retrieval(x[:300] + vectors(300), x, np.arange(300))
+
+    def values(of: Retrieval, sizes: str) -> list[float]:
+        return [row.value for row in sweep(lambda v: v, of, sizes, rule=rule, resamples=5).column()]
+
+    searched = spied(monkeypatch)
+    found = values(task, "dim=9,16,37")
+    assert len(searched) == prefixes.available()
+    values(task, "dim=37")  # one product of floats costs less than codes
+    values(replace(task, queries=x[:20], qrels=np.arange(20)), "dim=9,37")  # so do few queries
+    assert len(searched) == prefixes.available()
+    monkeypatch.setenv("NESTLING_KERNELS", "off")
+    assert values(task, "dim=9,16,37") == pytest.approx(found, abs=1e-9)
+
+
+def test_a_sweep_of_floats_names_the_documents_that_have_no_direction() -> None:
+    x = vectors(900)
+    x[700] = 0
+    task = Retrieval(vectors(300), x, np.arange(300))
+    with pytest.raises(DataError, match="row 700 of documents"):
+        sweep(lambda v: v, task, "dim=9,16,37")
+
+
+def spied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many queries each search by products of bytes has, from now on."""
+    searched: list[int] = []
+
+    def noted(queries: Any, *given: Any, **options: Any) -> Any:
+        searched.append(len(queries))
+        return nearest_held(queries, *given, **options)
+
+    monkeypatch.setattr(precision, "nearest_held", noted)
+    return searched

@@ -11,7 +11,7 @@ from typing import Any
 
 LEVELS = ("plain", "avx2", "avx512", "neon")
 """Instruction sets, numbered as in ``cpp/rows.h``."""
-INTERFACE = 3
+INTERFACE = 4
 """Raised with each change of a call or a structure, here and in ``cpp/search.cpp``."""
 
 

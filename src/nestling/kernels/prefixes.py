@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, addressof, byref, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, addressof, byref, c_int32, c_int64, c_uint16, c_void_p
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nestling.kernels.dispatch import level
 from nestling.kernels.library import LEVELS, address, declared, library
+from nestling.kernels.planes.layout import MOST_BITS
 from nestling.kernels.scans.layout import Bytes, Doubles, Floats, Ints
 
 _ROWS_TOGETHER = 96
@@ -34,47 +35,54 @@ def available() -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """Rows at one or more precisions, all close to the same levels.
+    """Rows at one or more precisions, all close to the levels of the same codes.
 
     Args:
-        levels: ``UInt8[rows, dim]``.
-        values: ``Float32[rows, at least dim]`` of each precision.
-        sharp: whether levels give the values of each precision, but for rounding.
+        codes: ``UInt8[rows, at least dim]``, of 8 bits.
+        cells: ``Float32[2**bits]``: the value of an entry is ``cells[leading bits] * spread + centre``.
+        spread: ``Float32[at least dim]``.
+        centre: the same.
+        levels: ``slope, offset, tail, first, last`` of :class:`~nestling.kernels.planes.layout.Steps`.
+        values: ``Float32[rows, at least dim]`` of each precision; None are the values of the codes.
         sizes: increasing; the last is ``dim``.
+        is_cosine: whether rows are compared by their direction. Values that are given are then near the
+            levels once divided by the length of the whole row.
     """
 
-    levels: Bytes
-    values: Sequence[Floats]
-    sharp: Sequence[bool]
+    codes: Bytes
+    cells: Floats
+    spread: Floats
+    centre: Floats
+    levels: tuple[int, int, int, int, int]
+    values: Sequence[Floats | None]
     sizes: tuple[int, ...]
-
-    @cached_property
-    def packed(self) -> Bytes:
-        """Room for the levels in blocks of 16 rows, which :func:`pack` fills."""
-        return np.empty(_functions().nestling_packed_held(byref(_described(self).held)), np.uint8)
+    is_cosine: bool
 
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
     """What bounds on scores need of rows, by precision and size.
 
-    A score is the inner product times ``inverse``. It is at most ``(product of levels + query's length *
-    doubts) / lengths``.
+    A score by the length of the query is at most ``(product of levels + query's length * doubts) / lengths``.
 
     Args:
-        inverse: ``Float64[precisions, rows, sizes]``.
-        lengths: ``Float32[precisions, sizes, padded rows]``, positive; :data:`FAR` of a row that is left out
-            of a sharp precision.
-        doubts: the same shape; -inf of a row that is left out.
+        lengths: ``Float32[precisions, sizes, padded rows]``, positive; :data:`FAR` of a row that is left out.
+        doubts: the same shape; None where levels give values but for rounding, of which queries take care.
     """
 
-    inverse: Doubles
     lengths: Floats
-    doubts: Floats
+    doubts: Floats | None
 
-    def leave_out(self, size: int, rows: Ints) -> None:
-        """Leave out some rows of sharp precisions at a size."""
-        self.lengths[:, size, rows], self.doubts[:, size, rows] = FAR, -np.inf
+    @classmethod
+    def room(cls, held: Held, *, doubts: bool) -> Bounds:
+        """Room for those of some rows, which :func:`measure` fills."""
+        rows = len(held.codes)
+        shape = (len(held.values), len(held.sizes), padded(rows))
+        found = cls(np.empty(shape, np.float32), np.empty(shape, np.float32) if doubts else None)
+        found.lengths[..., rows:] = FAR
+        if found.doubts is not None:
+            found.doubts[..., rows:] = 0
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +108,20 @@ class Queries:
         return Queries(self.codes[rows], self.exact[rows], self.factors[rows], likely)
 
 
+class _Levels(Structure):
+    _fields_ = [(name, c_uint16) for name in ("slope", "offset", "tail", "first", "last")]
+
+
 class _Kind(Structure):
-    _fields_ = [("values", c_void_p), ("stride", c_int64), ("sharp", c_int64)]
+    _fields_ = [("values", c_void_p), ("stride", c_int64), ("whole", c_int64)]
 
 
 class _Held(Structure):
-    _fields_ = [(name, c_int64) for name in ("rows", "padded", "sizes", "kinds")] + [
-        (name, c_void_p) for name in ("dims", "levels", "packed", "values", "inverse", "lengths", "doubts")
+    _fields_ = [
+        (name, c_int64) for name in ("rows", "padded", "sizes", "kinds", "stride", "shift", "is_cosine")
+    ] + [
+        (name, c_void_p)
+        for name in ("dims", "codes", "cells", "spread", "centre", "levels", "values", "lengths", "doubts")
     ]
 
 
@@ -117,13 +132,14 @@ class _Queries(Structure):
 def search(held: Held, bounds: Bounds, queries: Queries, k: int) -> tuple[Ints, Doubles]:
     """The ``k`` best rows of each query, ``Int64[n, precisions, sizes, k]``, and their scores.
 
-    Scores are inner products in double precision; of equal ones the lower row wins. All are -1 where bounds
-    leave thousands of rows, which another search has to compare.
+    Scores are inner products in double precision, by the length of the row if its direction is compared; of
+    equal ones the lower row wins. All are -1 where bounds leave thousands of rows, which another search has
+    to compare.
     """
     kinds, sizes = bounds.lengths.shape[:2]
     shape = (len(queries.codes), kinds, sizes, k)
     found = np.empty(shape, np.int64), np.empty(shape, np.float64)
-    described = _described(held, bounds, held.packed)
+    described = _described(held, bounds)
     arrays = queries.codes, queries.exact, queries.factors, queries.likely
     asked = _Queries(len(queries.codes), *map(address, arrays))
     given = LEVELS.index(level()), byref(described.held), byref(asked), k
@@ -132,67 +148,37 @@ def search(held: Held, bounds: Bounds, queries: Queries, k: int) -> tuple[Ints, 
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """Lengths of rows.
+class Measured(NamedTuple):
+    """What holds for all of some rows.
 
     Args:
-        squares: ``Float64[sizes, rows]``, of their values.
-        residuals: ``Float64[sizes, rows]``, squared lengths of what values differ from their levels.
         reach: ``Int64[sizes]``: the largest sum of ``(2 level - most)`` squared.
+        shortest: of all lengths, at any size and precision.
+        longest: likewise.
     """
 
-    squares: Doubles
-    residuals: Doubles
     reach: Ints
-
-    @classmethod
-    def room(cls, rows: int, sizes: int) -> Measured:
-        """Room for so many."""
-        return cls(np.empty((sizes, rows)), np.empty((sizes, rows)), np.zeros(sizes, np.int64))
+    shortest: float
+    longest: float
 
 
-def measure(
-    held: Held,
-    kind: int,
-    grid: tuple[Doubles, Doubles, int],
-    scale: Doubles | None,
-    rows: slice,
-    found: Measured,
-) -> None:
-    """Measure some rows of a precision.
+def measure(held: Held, bounds: Bounds, grid: tuple[Doubles, Doubles, int], rows: slice) -> Measured:
+    """Fill in the bounds of some rows.
 
     Args:
         held: the rows.
-        kind: the place of the precision.
+        bounds: where lengths and doubts go.
         grid: ``Float64[dim]`` centre and unit, and the highest level: an entry is about
             ``centre + unit * level``.
-        scale: ``Float64[rows]``, by which that is multiplied; None is 1.
         rows: from start to stop.
-        found: where the lengths go; ``reach`` is raised.
     """
-    described = _described(held)
+    described = _described(held, bounds)
     centre, unit, most = grid
-    failed = _functions().nestling_measure_held(
-        LEVELS.index(level()),
-        byref(described.held),
-        kind,
-        *map(address, (centre, unit, scale)),
-        most,
-        rows.start,
-        rows.stop,
-        *map(address, (found.squares, found.residuals, found.reach)),
-    )
-    if failed:
+    reach, extremes = np.zeros(len(held.sizes), np.int64), np.array([np.inf, 0])
+    place = LEVELS.index(level()), byref(described.held), *map(address, (centre, unit)), most
+    if _functions().nestling_measure_held(*place, rows.start, rows.stop, *map(address, (reach, extremes))):
         raise MemoryError(f"no memory for a row of {held.sizes[-1]} entries")
-
-
-def pack(held: Held, blocks: slice) -> None:
-    """Pack the levels of some blocks of 16 rows, from start to stop."""
-    if _functions().nestling_pack_held(
-        byref(_described(held, None, held.packed).held), blocks.start, blocks.stop
-    ):
-        raise MemoryError(f"no memory to describe {len(held.sizes)} sizes")
+    return Measured(reach, *map(float, extremes))
 
 
 class _Described(NamedTuple):
@@ -200,19 +186,22 @@ class _Described(NamedTuple):
     kept: tuple[Any, ...]  # what it must keep alive
 
 
-def _described(held: Held, bounds: Bounds | None = None, packed: Bytes | None = None) -> _Described:
+def _described(held: Held, bounds: Bounds) -> _Described:
     """The rows as the kernels read them."""
-    sizes = np.array(held.sizes, np.int64)
+    sizes, levels = np.array(held.sizes, np.int64), _Levels(*held.levels)
     described = (
-        _Kind(address(each), each.strides[0] // each.itemsize, is_sharp)
-        for each, is_sharp in zip(held.values, held.sharp, strict=True)
+        _Kind()
+        if each is None
+        else _Kind(address(each), each.strides[0] // each.itemsize, each.shape[1] if held.is_cosine else 0)
+        for each in held.values
     )
     kinds = (_Kind * len(held.values))(*described)
-    numbers = (None,) * 3 if bounds is None else (bounds.inverse, bounds.lengths, bounds.doubts)
-    counts = len(held.levels), padded(len(held.levels)), len(sizes), len(held.values)
-    arrays = map(address, (sizes, held.levels, packed))
-    rows = _Held(*counts, *arrays, addressof(kinds), *map(address, numbers))
-    return _Described(rows, (sizes, kinds))
+    counts = len(held.codes), padded(len(held.codes)), len(sizes), len(held.values)
+    shift = MOST_BITS + 1 - len(held.cells).bit_length()
+    arrays = map(address, (sizes, held.codes, held.cells, held.spread, held.centre))
+    places = addressof(levels), addressof(kinds), *map(address, (bounds.lengths, bounds.doubts))
+    rows = _Held(*counts, held.codes.strides[0], shift, held.is_cosine, *arrays, *places)
+    return _Described(rows, (sizes, levels, kinds))
 
 
 @cache
@@ -221,9 +210,7 @@ def _functions() -> Any:
     return declared(
         {
             "has_prefixes": [number],
-            "packed_held": [POINTER(_Held)],
-            "pack_held": [POINTER(_Held), size, size],
             "search_held": [number, POINTER(_Held), POINTER(_Queries), size, pointer, pointer],
-            "measure_held": [number, POINTER(_Held), size, *[pointer] * 3, *[size] * 3, *[pointer] * 3],
+            "measure_held": [number, POINTER(_Held), *[pointer] * 2, *[size] * 3, *[pointer] * 2],
         }
     )

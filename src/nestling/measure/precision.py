@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.axes import CODE_BITS, FLOAT_BITS, read_bits
-from nestling.bits import MOST_BITS, MOST_ROWS, BitCode, Codes, Floats
+from nestling.bits import MOST_BITS, MOST_ROWS, BitCode, Codes
 from nestling.cut import RAW, CutRule, cut
-from nestling.errors import CalibrationWarning, ConfigError
+from nestling.errors import CalibrationWarning, ConfigError, DataError
 from nestling.granularity import Nesting
 from nestling.kernels import prefixes
 from nestling.kernels.planes.layout import stride_of
 from nestling.measure.tasks.tasks import Task, is_relative
-from nestling.search.certified.held import Grid, Precision, nearest_held
+from nestling.process.blocks import blocks
+from nestling.search.certified.held import Grid, nearest_held
 from nestling.search.exact.neighbours import Neighbours, nearest_each
 from nestling.vectors.token_vectors import TokenVectors, grouped_as, rows_of
 
@@ -29,6 +30,9 @@ Bits: TypeAlias = int | Iterable[int] | str | None
 
 DEFAULT_BITS = (1, 2, 4, 8, 32)
 _FLOATS = max(FLOAT_BITS)
+_ROWS_AT_A_TIME = 1024
+# Queries times sizes from which on codes of floats save more time than they take.
+_FEWEST_PRODUCTS = 500
 
 
 def with_precisions(nesting: Nesting, bits: Bits, task: Task, *, is_given: bool) -> Nesting:
@@ -117,7 +121,8 @@ class Encoded:
         """The nearest stored vectors of each query, by bits at some sizes; exact.
 
         All precisions are searched by products of small integers, which are shared by those that are near to
-        each other. None where there are no codes, several vectors an item, or no compiled kernels for them.
+        each other. None for several vectors an item, without compiled kernels, where making codes would take
+        longer than a search of floats, and where vectors are wrong, which that search names.
 
         Args:
             queries: the name of an input.
@@ -127,24 +132,22 @@ class Encoded:
         """
         if isinstance(self.given[stored], TokenVectors):
             return None
-        if not prefixes.available() or not any(bits in CODE_BITS for bits in dims):
-            return None
         is_single = self._prepared[stored].dtype == np.float32
+        if not prefixes.available() or not self._pays(queries, dims, is_single):
+            return None
         fine = [bits for bits in dims if bits == MOST_BITS or (bits > MOST_BITS and is_single)]
         coarse = sorted((bits for bits in dims if bits < MOST_BITS), reverse=True)
         together = [fine] if queries not in self.coded else [[bits] for bits in fine]
         sizes = sorted(set().union(*dims.values()))
         found: dict[int, dict[int, Neighbours]] = {}
         rule = self.rule.again.without_code
-        # Used again, as new memory takes long to clear.
-        room = np.empty(self.matrices[stored].shape, np.float32)
         # What one precision finds is near the best of the next. The first has no hint, so it has few bits.
         for group in filter(None, [coarse[:1], *together, *([bits] for bits in coarse[1:])]):
             bits = min(group[0], MOST_BITS)
             each = nearest_held(
                 self.at(group[0])[queries] if queries in self.coded else self._prepared[queries],
-                Grid.of(self._code, self._codes[id(self.matrices[stored])], bits),
-                [self._precision(stored, bits, room) for bits in group],
+                Grid(self._code, self._codes[id(self.matrices[stored])], bits),
+                [None if bits in CODE_BITS else self._held(stored, bits) for bits in group],
                 sizes,
                 k,
                 rule=rule,
@@ -156,19 +159,23 @@ class Encoded:
             found[bits] = nearest_each(at[queries], at[stored], sizes, k, rule=rule)
         return {bits: [found[bits][dim] for dim in wanted] for bits, wanted in dims.items()}
 
-    def _precision(self, name: str, bits: int, room: Floats) -> Precision:
-        if bits in CODE_BITS:
-            return Precision(self._code.decode(self._codes[id(self.matrices[name])], bits, out=room))
-        held = self._held(name, bits)
-        if self.rule.after == "none":
-            return Precision(held)
-        return Precision(held, np.sqrt(np.einsum("ij,ij->i", held, held, dtype=np.float64)))
+    def _pays(self, queries: str, dims: Mapping[int, Sequence[int]], is_single: bool) -> bool:
+        """Whether there are codes anyway, or enough products for codes of floats to be worth making."""
+        if any(bits in CODE_BITS for bits in dims):
+            return True
+        sizes = max(map(len, dims.values()))
+        if not is_single or sizes == 1 or sizes * len(self.matrices[queries]) < _FEWEST_PRODUCTS:
+            return False
+        try:
+            return bool(self._codes)
+        except DataError:
+            return False
 
     def _held(self, name: str, bits: int) -> Matrix:
         if bits in CODE_BITS:
             return self._code.decode(self._codes[id(self.matrices[name])], bits)
         x = self._prepared[name]
-        return x if bits == 32 else cut(self._whole(name), x.shape[1], RAW, bits=bits)
+        return x if bits == 32 else cut(self._unit(name), x.shape[1], RAW, bits=bits)
 
     @cached_property
     def _prepared(self) -> dict[str, Matrix]:
@@ -180,33 +187,35 @@ class Encoded:
     @cached_property
     def _codes(self) -> dict[int, Codes]:
         different = {id(self.matrices[name]): name for name in self.coded}
-        return {key: self._code.encode(self._whole(name)) for key, name in different.items()}
+        return {key: self._coded(name) for key, name in different.items()}
+
+    def _coded(self, name: str) -> Codes:
+        """The codes of an input; some rows at a time, as new memory for all unit vectors takes long."""
+        code, rows = self._code, len(self.matrices[name])
+        codes = np.empty((rows, code.dim), np.uint8)
+        for some in blocks(rows, _ROWS_AT_A_TIME):
+            codes[some] = code.encode(self._unit(name, some))
+        return codes
 
     @cached_property
     def _code(self) -> BitCode:
         if self.rule.code is not None and self.rule.code.full == self.width:
             return self.rule.code
-        samples = []
-        for name in self.stored:
-            step = -(-len(self.matrices[name]) // MOST_ROWS)
-            samples.append(self._whole(name) if step == 1 else self._unit(self._prepared[name][::step]))
+        steps = ((name, -(-len(self.matrices[name]) // MOST_ROWS)) for name in self.stored)
+        samples = [self._unit(name, slice(None, None, step)) for name, step in steps]
         with warnings.catch_warnings():
             # A small sample says little of other vectors, but these are all that will be encoded.
             warnings.simplefilter("ignore", CalibrationWarning)
             return BitCode.calibrate(samples[0] if len(samples) == 1 else np.concatenate(samples))
 
-    def _whole(self, name: str) -> Matrix:
-        """Vectors of an input as a code is made of them; kept, as calibrating and encoding ask for them."""
-        if name not in self._units:
-            self._units[name] = self._unit(self._prepared[name])
-        return self._units[name]
-
-    @cached_property
-    def _units(self) -> dict[str, Matrix]:
-        return {}
-
-    def _unit(self, x: Matrix) -> Matrix:
-        return cut(_single(x), x.shape[1], self.rule.again.without_code)
+    def _unit(self, name: str, rows: slice = slice(None)) -> Matrix:
+        """Vectors of an input as a code is made of them."""
+        x, rule = self._prepared[name], self.rule.again.without_code
+        try:
+            return cut(_single(x[rows]), x.shape[1], rule)
+        except DataError:
+            cut(_single(x), x.shape[1], rule)  # names the rows by their own numbers
+            raise
 
 
 def _single(x: Matrix) -> Matrix:

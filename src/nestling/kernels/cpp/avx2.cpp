@@ -186,6 +186,8 @@ const Level kAvx2 = {
     unpack_planes,
     gather,
     level_codes,
+    spread,
+    near,
     hamming,
 };
 

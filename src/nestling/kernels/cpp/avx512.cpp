@@ -26,6 +26,10 @@ TARGET inline void store(int32_t* to, __m512i values) { _mm512_storeu_si512(to, 
 TARGET inline __m512 all(float value) { return _mm512_set1_ps(value); }
 TARGET inline __m512 multiply_add(__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }
 TARGET inline __m512d multiply_add(__m512d a, __m512d b, __m512d c) { return _mm512_fmadd_pd(a, b, c); }
+// Sums that stay in their registers: of as many, GCC 12 moves most at each use of `_mm512_dpbusd_epi32`.
+TARGET inline void add_product(__m512i& sum, __m512i codes, __m512i entries) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(entries));
+}
 template <int BITS> inline int32_t first_sum(const int8_t*, int64_t) { return 0; }
 
 TARGET inline __m512i load_codes(const uint8_t* line) {
@@ -214,7 +218,7 @@ TARGET void product(const uint8_t* tile, int64_t blocks, int64_t quads, const in
                 const __m512i four = broadcast(set + (quad * kSet + query) * 4);
 #pragma GCC unroll 6
                 for (int block = 0; block < kWide; ++block)
-                    sum[query][block] = _mm512_dpbusd_epi32(sum[query][block], codes[block], four);
+                    add_product(sum[query][block], codes[block], four);
             }
         }
 #pragma GCC unroll 4
@@ -225,81 +229,7 @@ TARGET void product(const uint8_t* tile, int64_t blocks, int64_t quads, const in
     }
 }
 
-// How far the upper bounds of 16 rows lie above the threshold.
-TARGET inline __m512 reach_of(const Limits& limits, const int32_t* sums, const float* lengths, const float* doubts) {
-    __m512 rest = all(limits.offset);
-    if (doubts) rest = multiply_add(all(limits.length), load(doubts), rest);
-    rest = _mm512_fnmadd_ps(all(limits.threshold), load(lengths), rest);
-    return multiply_add(all(limits.step), _mm512_cvtepi32_ps(_mm512_load_si512(sums)), rest);
-}
-
-TARGET __attribute__((noinline)) int64_t hits_of(const Limits& limits, int64_t number, const int32_t* sums,
-                                                 const float* lengths, const float* doubts, Hit* hits) {
-    int64_t count = 0;
-    for (int64_t row = 0; row < kWide * kLanes; row += kLanes) {
-        const __m512 reach = reach_of(limits, sums + row, lengths + row, doubts ? doubts + row : nullptr);
-        for (uint32_t left = _mm512_cmp_ps_mask(reach, all(0), _CMP_GE_OQ); left; left &= left - 1, ++count) {
-            const int64_t here = row + __builtin_ctz(left);
-            hits[count] = {int32_t(number), int32_t(here), sums[here]};
-        }
-    }
-    return count;
-}
-
-template <bool SHARP>
-TARGET inline int64_t all_hits(const int32_t* sums, const Limits* limits, int64_t setting, int64_t settings,
-                               const float* lengths, const float* doubts, Hit* hits) {
-    int64_t found = 0;
-    for (int64_t query = 0; query < kSet; ++query, sums += kWide * kLanes) {
-        const int64_t number = query * settings + setting;
-        __m512 most = all(-1);
-#pragma GCC unroll 6
-        for (int64_t row = 0; row < kWide * kLanes; row += kLanes)
-            most = _mm512_max_ps(most, reach_of(limits[number], sums + row, lengths + row,
-                                                SHARP ? nullptr : doubts + row));
-        if (__builtin_expect(_mm512_cmp_ps_mask(most, all(0), _CMP_GE_OQ), 0))
-            found += hits_of(limits[number], number, sums, lengths, SHARP ? nullptr : doubts, hits + found);
-    }
-    return found;
-}
-
-TARGET int64_t prefixes(const PrefixTile& tile, const int8_t* set, const Limits* limits, Hit* hits) {
-    const int64_t bytes = block_bytes(tile.quads), settings = tile.sizes * tile.kinds;
-    alignas(64) int32_t sums[kSet * kWide * kLanes];
-    int64_t quad = 0, found = 0;
-    __m512i sum[kSet][kWide];
-#pragma GCC unroll 4
-    for (int query = 0; query < kSet; ++query)
-#pragma GCC unroll 6
-        for (int block = 0; block < kWide; ++block) sum[query][block] = _mm512_setzero_si512();
-    for (int64_t size = 0; size < tile.sizes; ++size) {
-        for (const int64_t edge = tile.edges[size]; quad < edge; ++quad) {
-            __m512i levels[kWide];
-#pragma GCC unroll 6
-            for (int block = 0; block < kWide; ++block)
-                levels[block] = _mm512_loadu_si512(tile.codes + block * bytes + 64 * quad);
-#pragma GCC unroll 4
-            for (int query = 0; query < kSet; ++query) {
-                const __m512i four = broadcast(set + (quad * kSet + query) * 4);
-#pragma GCC unroll 6
-                for (int block = 0; block < kWide; ++block)
-                    sum[query][block] = _mm512_dpbusd_epi32(sum[query][block], levels[block], four);
-            }
-        }
-#pragma GCC unroll 4
-        for (int query = 0; query < kSet; ++query)
-#pragma GCC unroll 6
-            for (int block = 0; block < kWide; ++block)
-                _mm512_store_si512(sums + (query * kWide + block) * kLanes, sum[query][block]);
-        for (int64_t kind = 0; kind < tile.kinds; ++kind) {
-            const int64_t setting = kind * tile.sizes + size;
-            const float *lengths = tile.lengths + setting * tile.stride, *doubts = tile.doubts + setting * tile.stride;
-            const auto hits_at = tile.sharp[kind] ? all_hits<true> : all_hits<false>;
-            found += hits_at(sums, limits, setting, settings, lengths, doubts, hits + found);
-        }
-    }
-    return found;
-}
+#include "avx512_prefixes.inl"
 
 TARGET inline __m512d eight(const float* row, __mmask8 there) {
     return _mm512_cvtps_pd(_mm256_maskz_loadu_ps(there, row));
@@ -475,11 +405,13 @@ const Level kAvx512 = {
     products_of_four,
     rotate_in_registers,
     encode,
-    decode,
+    decode_in_registers,
     pack_planes,
     unpack_planes,
     gather_in_registers,
     level_codes,
+    spread,
+    near,
     hamming_in_registers,
 };
 

@@ -1,4 +1,18 @@
-// What AVX-512 does with planes in registers: `gather` and `hamming` of planes.inl.
+// What AVX-512 does in registers: `decode`, `gather` and `hamming` of planes.inl.
+
+TARGET inline void decode_in_registers(const CellValues& cells, const uint8_t* codes, float* entries) {
+    const __m128i shift = _mm_cvtsi64_si128(cells.shift);
+    const bool few = cells.shift >= 4;
+    const __m512 table = _mm512_maskz_loadu_ps(few ? (1u << (256 >> cells.shift)) - 1 : 0xffff, cells.values);
+    for (int64_t i = 0; i < cells.dim; i += 16) {
+        const __mmask16 there = cells.dim - i >= 16 ? 0xffff : __mmask16((1 << (cells.dim - i)) - 1);
+        const __m512i cell = _mm512_srl_epi32(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(there, codes + i)), shift);
+        const __m512 value = few ? _mm512_permutexvar_ps(cell, table) : _mm512_i32gather_ps(cell, cells.values, 4);
+        const __m512 scaled = _mm512_mul_ps(value, _mm512_maskz_loadu_ps(there, cells.spread + i));
+        const __m512 moved = _mm512_add_ps(scaled, _mm512_maskz_loadu_ps(there, cells.centre + i));
+        _mm512_mask_storeu_ps(entries + i, there, moved);
+    }
+}
 
 // Fields of WIDTH bits of two lines become fields of twice as many: the upper halves of both, and the lower ones.
 template <int WIDTH> TARGET inline void join_fields(__m512i high, __m512i low, __m512i* out) {

@@ -73,14 +73,18 @@ inline int64_t block_bytes(int64_t quads) { return 64 * (quads + 1); }
 struct Limits {
     float step, offset, length, threshold;
 };
+// Of the rows of a tile in the same lane: the shortest and the longest length, and the most doubts, by setting.
+struct Extremes {
+    const float *shortest, *longest, *doubts;
+};
 // kWide blocks of a tile, whose settings are all prefixes for each of some kinds of rows.
 struct PrefixTile {
     const uint8_t* codes;
     const int64_t* edges;  // in quads, of each size
-    const int64_t* sharp;  // of each kind: whether doubts are left out, as offsets have them
     int64_t sizes, kinds, quads;
-    const float *lengths, *doubts;  // of the rows, by setting: kind * sizes + size
+    const float *lengths, *doubts;  // of the rows, by setting: kind * sizes + size; doubts may be null, as offsets have them
     int64_t stride;                 // from setting to setting
+    Extremes extremes;
 };
 struct Hit {
     int32_t limits, row, sum;  // which of the limits; counted from the first row of the tile; <query, levels>
@@ -140,6 +144,8 @@ struct Level {
     UnpackPlanesFunction unpack_planes;
     GatherFunction gather;
     LevelFunction level_codes;
+    SpreadFunction spread;
+    NearFunction near;
     HammingFunction hamming;
 };
 

@@ -208,6 +208,8 @@ const Level kNeon = {
     unpack_planes,
     gather,
     level_codes,
+    spread,
+    near,
     hamming,
 };
 

@@ -125,6 +125,8 @@ const Level kPlain = {
     unpack_planes,
     gather,
     level_codes,
+    spread,
+    near,
     hamming,
 };
 

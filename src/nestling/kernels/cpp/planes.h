@@ -43,6 +43,14 @@ struct EvenLevels {
     uint16_t slope, offset, tail, first, last;
 };
 using LevelFunction = void (*)(const EvenLevels& levels, int64_t count, uint8_t* codes);
+// The sum of (2 level - most) squared.
+using SpreadFunction = int64_t (*)(const uint8_t* levels, int64_t count, int32_t most);
+// Entries near levels: (centre + unit * level) * scale.
+struct Grid {
+    const double *centre, *unit;
+    int64_t dim;
+};
+using NearFunction = void (*)(const Grid& grid, const uint8_t* levels, double scale, double* entries);
 // How many bits of rows differ from those of a query; of the last byte, those of the mask count.
 struct BitRows {
     const uint8_t* rows;

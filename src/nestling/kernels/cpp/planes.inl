@@ -133,6 +133,24 @@ TARGET inline void level_codes(const EvenLevels& levels, int64_t count, uint8_t*
     }
 }
 
+TARGET inline int64_t spread(const uint8_t* levels, int64_t count, int32_t most) {
+    int64_t sum = 0;
+    for (int64_t first = 0; first < count; first += 4096) {  // whose sum fits 32 bits
+        int32_t some = 0;
+        for (int64_t i = first; i < (first + 4096 < count ? first + 4096 : count); ++i) {
+            const int32_t apart = 2 * int32_t(levels[i]) - most;
+            some += apart * apart;
+        }
+        sum += some;
+    }
+    return sum;
+}
+
+TARGET inline void near(const Grid& grid, const uint8_t* levels, double scale, double* entries) {
+    for (int64_t i = 0; i < grid.dim; ++i)
+        entries[i] = (grid.centre[i] + grid.unit[i] * double(levels[i])) * scale;
+}
+
 template <int WORDS>
 TARGET inline void count_words(const BitRows& rows, int64_t count, const uint8_t* query, uint32_t* distances) {
     const int64_t whole = WORDS ? WORDS : (rows.bytes - 1) / 8, rest = rows.bytes - 8 * whole;

@@ -1,34 +1,15 @@
 // Exact search at many prefixes at once, of rows that are held at one or more precisions.
 //
-// Rows are compared as levels, whole numbers of 8 bits: an entry is about centre + unit * level. Products of levels
-// with queries of 8 bits are summed from prefix to prefix, and give bounds on the scores of all precisions. Exact
-// scores are computed for rows whose upper bound reaches the k-th best exact score.
-#include "search.h"
+// Products of levels (held_rows.h) with queries of 8 bits are summed from prefix to prefix, and give bounds on the
+// scores of all precisions. Exact scores are computed for rows whose upper bound reaches the k-th best exact score.
+#include "held_rows.h"
 
-#include <algorithm>
 #include <functional>
 #include <new>
-#include <vector>
 
 using namespace nestling;
 
 // ---- the fields and their order are those of nestling/kernels/prefixes.py ----
-
-struct NestlingKind {
-    const float* values;  // [rows, at least the last of the dims]
-    int64_t stride;       // floats from row to row
-    int64_t sharp;        // whether all rows have small doubts
-};
-
-struct NestlingHeld {
-    int64_t rows, padded, sizes, kinds;  // `padded` is a multiple of 96; a kind is a precision
-    const int64_t* dims;                 // of each size, increasing
-    const uint8_t* levels;               // [rows, dim of the last size]
-    uint8_t* packed;                     // levels in blocks of 16 rows: nestling_pack_held
-    const NestlingKind* values;          // of each kind
-    const double* inverse;               // [kinds, rows, sizes]: by which products become scores
-    const float *lengths, *doubts;       // [kinds, sizes, padded]: see Limits; a row with doubts of -inf is left out
-};
 
 struct NestlingHeldQueries {
     int64_t count;
@@ -54,25 +35,27 @@ struct Bounded {
 inline float above(double x) { return float(x + kSlack * std::fabs(x)); }
 inline float below(double x) { return float(x - kSlack * std::fabs(x)); }
 
-// The parts between two sizes, each filled up to whole quads of entries.
+// The parts of queries and rows that products take at a time: four entries, or those of them between two sizes.
 class Quads {
 public:
     explicit Quads(const NestlingHeld& held) {
         int64_t dim = 0;
         for (int64_t i = 0; i < held.sizes; ++i) {
             for (; dim < held.dims[i]; dim += parts_.back().count)
-                parts_.push_back({dim, std::min<int64_t>(4, held.dims[i] - dim)});
+                parts_.push_back({dim, std::min(4 - dim % 4, held.dims[i] - dim)});
             edges_.push_back(int64_t(parts_.size()));
         }
+        is_even_ = 4 * count() < dim + 4;
     }
     int64_t count() const { return int64_t(parts_.size()); }
     const int64_t* edges() const { return edges_.data(); }
-    // Entries go to every `step` bytes, four at a time.
-    template <typename T> void spread(const T* entries, int64_t step, T* out) const {
+    bool is_even() const { return is_even_; }  // whether no size divides four entries
+    int64_t line(int64_t quad) const { return parts_[size_t(quad)].dim / 4; }
+    // Entries of a query go to every `step` bytes, in their places among four; the others of these are zero.
+    void spread(const int8_t* entries, int64_t step, int8_t* out) const {
         for (const Part& part : parts_) {
-            T four[4] = {};
-            std::memcpy(four, entries + part.dim, part.count == 4 ? 4 : size_t(part.count));
-            std::memcpy(out, four, 4);
+            std::memset(out, 0, 4);
+            std::memcpy(out + part.dim % 4, entries + part.dim, size_t(part.count));
             out += step;
         }
     }
@@ -83,6 +66,7 @@ private:
     };
     std::vector<Part> parts_;
     std::vector<int64_t> edges_;
+    bool is_even_;
 };
 
 // Rows that may be among the best of one query at one size and precision. The k-th best lower bound is a
@@ -135,16 +119,77 @@ private:
     bool is_full_ = false;
 };
 
+// Levels of kWide blocks of 16 rows, and per lane the extremes of what bounds need of their rows.
+class Tile {
+public:
+    Tile(const Level& level, const NestlingHeld& held)
+        : level_(level), held_(held), quads_(held), settings_(held.kinds * held.sizes),
+          bytes_(block_bytes(quads_.count())), levels_(size_t(kWide * bytes_ + 64)), lines_(size_t(bytes_)),
+          extremes_(size_t(3 * settings_ * kLanes)) {}
+
+    void fill(int64_t first) {
+        first_ = first;
+        for (int64_t block = 0; block < kWide; ++block) gather(first + block * kLanes, levels() + block * bytes_);
+        level_.level_codes(*held_.levels, kWide * bytes_, levels());
+        for (int64_t setting = 0; setting < settings_; ++setting) summarise(setting);
+    }
+
+    PrefixTile seen() {
+        const int64_t apart = settings_ * kLanes;
+        const float* extremes = extremes_.data();
+        return {levels(), quads_.edges(), held_.sizes, held_.kinds, quads_.count(), held_.lengths + first_,
+                held_.doubts ? held_.doubts + first_ : nullptr, held_.padded,
+                {extremes, extremes + apart, held_.doubts ? extremes + 2 * apart : nullptr}};
+    }
+
+    const Quads& quads() const { return quads_; }
+
+private:
+    uint8_t* levels() {  // a line does not cross two lines of the cache
+        return levels_.data() + (64 - reinterpret_cast<uintptr_t>(levels_.data()) % 64) % 64;
+    }
+
+    // Four entries of 16 rows side by side; rows behind the last are any.
+    void gather(int64_t first, uint8_t* block) {
+        const int64_t row = std::min(first, held_.rows - 1);
+        const PlaneRows rows = {{held_.codes + row * held_.stride}, 1, held_.stride, held_.dims[held_.sizes - 1],
+                                std::min<int64_t>(kLanes, held_.rows - row)};
+        if (quads_.is_even()) return level_.gather(rows, block);
+        level_.gather(rows, lines_.data());
+        for (int64_t quad = 0; quad < quads_.count(); ++quad)
+            std::memcpy(block + 64 * quad, lines_.data() + 64 * quads_.line(quad), 64);
+    }
+
+    void summarise(int64_t setting) {
+        const int64_t apart = settings_ * kLanes, at = setting * held_.padded + first_;
+        float *shortest = extremes_.data() + setting * kLanes, *longest = shortest + apart, *doubts = longest + apart;
+        const float *lengths = held_.lengths + at, *of_rows = held_.doubts ? held_.doubts + at : nullptr;
+        for (int64_t i = 0; i < kLanes; ++i) {
+            shortest[i] = longest[i] = lengths[i];
+            doubts[i] = of_rows ? of_rows[i] : 0;
+        }
+        for (int64_t row = kLanes; row < kWide * kLanes; row += kLanes)
+            for (int64_t i = 0; i < kLanes; ++i) {
+                const float length = lengths[row + i];
+                shortest[i] = length < shortest[i] ? length : shortest[i];
+                longest[i] = length > longest[i] ? length : longest[i];
+                if (of_rows) doubts[i] = of_rows[row + i] > doubts[i] ? of_rows[row + i] : doubts[i];
+            }
+    }
+
+    const Level& level_;
+    const NestlingHeld& held_;
+    Quads quads_;
+    int64_t settings_, bytes_, first_ = 0;
+    std::vector<uint8_t> levels_, lines_;
+    std::vector<float> extremes_;
+};
+
 class HeldSearch {
 public:
     HeldSearch(const Level& level, const NestlingHeld& held, const NestlingHeldQueries& queries, int64_t k)
         : level_(level), held_(held), queries_(queries), k_(size_t(k)), settings_(held.kinds * held.sizes),
-          dim_(held.dims[held.sizes - 1]), quads_(held), tile_bytes_(block_bytes(quads_.count())) {
-        for (int64_t kind = 0; kind < held.kinds; ++kind) sharp_.push_back(held.values[kind].sharp);
-        for (int64_t setting = 0; setting < settings_; ++setting) {
-            const float* doubts = held.doubts + setting * held.padded;
-            most_doubts_.push_back(sharp_[size_t(setting / held.sizes)] ? *std::max_element(doubts, doubts + held.padded) : 0);
-        }
+          dim_(held.dims[held.sizes - 1]), values_(level, held), tile_(level, held) {
         const int64_t places = std::min(kSetsTogether * kSet, (queries.count + kSet - 1) / kSet * kSet) * settings_;
         limits_.resize(size_t(places));
         lower_.resize(size_t(places));
@@ -171,83 +216,75 @@ public:
 private:
     // Four queries of a set side by side.
     void arrange() {
-        const int64_t sets = (count_ + kSet - 1) / kSet, bytes = quads_.count() * kSet * 4;
+        const int64_t sets = (count_ + kSet - 1) / kSet, bytes = tile_.quads().count() * kSet * 4;
         sets_.assign(size_t(sets * bytes), 0);
         for (int64_t i = 0; i < count_; ++i)
-            quads_.spread(queries_.codes + (start_ + i) * dim_, kSet * 4,
-                          sets_.data() + i / kSet * bytes + i % kSet * 4);
+            tile_.quads().spread(queries_.codes + (start_ + i) * dim_, kSet * 4,
+                                 sets_.data() + i / kSet * bytes + i % kSet * 4);
     }
 
     void begin() {
         std::fill(limits_.begin(), limits_.end(), Limits{0, kLowest, 0, 0});
         for (int64_t place = 0; place < count_ * settings_; ++place) {
-            const int64_t query = start_ + place / settings_, setting = place % settings_;
-            const int64_t of_size = query * held_.sizes + setting % held_.sizes;
+            const int64_t query = start_ + place / settings_, of_size = query * held_.sizes + place % held_.sizes;
             const float* factors = queries_.factors + of_size * 4;
             Limits& limits = limits_[size_t(place)];
-            limits = {factors[0], factors[1] + factors[3] * most_doubts_[size_t(setting)], factors[3], -3e38f};
+            limits = {factors[0], factors[1], factors[3], -3e38f};
             lower_[size_t(place)] = factors[2];
             lists_[size_t(place)].clear();
             if (!queries_.likely) continue;
             const int64_t* rows = queries_.likely + of_size * int64_t(k_);
             double worst = std::numeric_limits<double>::infinity();
-            for (size_t i = 0; i < k_; ++i) worst = rows[i] < 0 ? -1e300 : std::min(worst, score(query, setting, rows[i]));
+            for (size_t i = 0; i < k_; ++i) worst = rows[i] < 0 ? -1e300 : std::min(worst, score(place, rows[i]));
             if (worst > -1e37) limits.threshold = below(worst);
         }
     }
 
-    // The blocks that a product takes stay in the first cache for all sets.
+    // The levels of a tile stay in the first cache for all sets.
     void scan() {
-        for (int64_t block = 0; block < held_.padded / kLanes; block += kWide)
-            for (int64_t set = 0; set * kSet < count_; ++set) compare(set, block);
-    }
-
-    void compare(int64_t set, int64_t block) {
-        const int64_t row = block * kLanes, start = set * kSet * settings_;
-        const PrefixTile tile = {held_.packed + block * tile_bytes_, quads_.edges(), sharp_.data(), held_.sizes,
-                                 held_.kinds, quads_.count(), held_.lengths + row, held_.doubts + row, held_.padded};
-        const int64_t count = level_.prefixes(tile, sets_.data() + set * quads_.count() * kSet * 4,
-                                              limits_.data() + start, hits_.data());
-        for (int64_t i = 0; i < count; ++i) follow(hits_[size_t(i)], start, row);
+        const int64_t bytes = tile_.quads().count() * kSet * 4;
+        for (int64_t row = 0; row < held_.padded; row += kWide * kLanes) {
+            tile_.fill(row);
+            const PrefixTile tile = tile_.seen();
+            for (int64_t set = 0; set * kSet < count_; ++set) {
+                const int64_t start = set * kSet * settings_;
+                const int64_t count =
+                    level_.prefixes(tile, sets_.data() + set * bytes, limits_.data() + start, hits_.data());
+                for (int64_t i = 0; i < count; ++i) follow(hits_[size_t(i)], start, row);
+            }
+        }
     }
 
     void follow(const Hit& hit, int64_t start, int64_t first) {
         const size_t place = size_t(start + hit.limits);
         const int64_t row = first + hit.row, at = hit.limits % settings_ * held_.padded + row;
         Limits& limits = limits_[place];
-        if (held_.doubts[at] < 0) return;
-        const double product = double(limits.step) * hit.sum, doubt = double(limits.length) * held_.doubts[at];
-        const double inverse = 1 / double(held_.lengths[at]);
+        if (held_.lengths[at] >= kLeftOut) return;
+        const double product = double(limits.step) * hit.sum, inverse = 1 / double(held_.lengths[at]);
+        const double doubt = held_.doubts ? double(limits.length) * held_.doubts[at] : 0;
         const float upper = above((product + limits.offset + doubt) * inverse);
         if (upper < limits.threshold) return;
         lists_[place].offer({upper, int32_t(row)}, below((product + lower_[place] - doubt) * inverse), k_,
                             limits.threshold);
     }
 
-    double score(int64_t query, int64_t setting, int64_t row) const {
-        const int64_t kind = setting / held_.sizes, size = setting % held_.sizes;
-        const float* values = held_.values[kind].values + row * held_.values[kind].stride;
-        return level_.dot[kFloat32](values, queries_.exact + query * dim_, held_.dims[size]) *
-               held_.inverse[(kind * held_.rows + row) * held_.sizes + size];
+    double score(int64_t place, int64_t row) {
+        const int64_t query = start_ + place / settings_, setting = place % settings_;
+        return values_.score(setting / held_.sizes, setting % held_.sizes, row, queries_.exact + query * dim_);
     }
 
     // Exact scores of candidates, the highest bounds first.
     void verify(int64_t place, Best& best) {
         Shortlist& list = lists_[size_t(place)];
         if (list.is_full()) return;
-        const int64_t query = start_ + place / settings_, setting = place % settings_;
+        const int64_t setting = place % settings_;
         const std::vector<Bounded>& rows = list.sorted(limits_[size_t(place)].threshold);
         for (size_t i = 0; i < rows.size(); ++i) {
             if (best.full() && rows[i].upper < below(best.worst())) break;
-            if (i + kRowsAhead < rows.size()) fetch(setting, rows[i + kRowsAhead].row);
-            best.offer({score(query, setting, rows[i].row), rows[i].row});
+            if (i + kRowsAhead < rows.size())
+                values_.fetch(setting / held_.sizes, setting % held_.sizes, rows[i + kRowsAhead].row);
+            best.offer({score(place, rows[i].row), rows[i].row});
         }
-    }
-
-    void fetch(int64_t setting, int64_t row) const {
-        const NestlingKind& kind = held_.values[setting / held_.sizes];
-        const float* values = kind.values + row * kind.stride;
-        for (int64_t i = 0; i < held_.dims[setting % held_.sizes]; i += 16) __builtin_prefetch(values + i);
     }
 
     const Level& level_;
@@ -255,10 +292,8 @@ private:
     const NestlingHeldQueries& queries_;
     size_t k_;
     int64_t settings_, dim_, start_ = 0, count_ = 0;
-    Quads quads_;
-    int64_t tile_bytes_;
-    std::vector<int64_t> sharp_;      // by kind
-    std::vector<float> most_doubts_;  // by setting
+    Values values_;
+    Tile tile_;
     std::vector<int8_t> sets_;
     std::vector<Limits> limits_;  // [query][setting], as all of these
     std::vector<float> lower_;
@@ -276,63 +311,6 @@ EXPORT int64_t nestling_search_held(int32_t number, const NestlingHeld* held, co
                                     int64_t k, int64_t* rows, double* scores) {
     try {
         HeldSearch(level_of(number), *held, *queries, k).look(rows, scores);
-        return 0;
-    } catch (const std::bad_alloc&) {
-        return kOutOfMemory;
-    }
-}
-
-// Bytes of the packed levels of all rows.
-EXPORT int64_t nestling_packed_held(const NestlingHeld* held) {
-    return held->padded / kLanes * block_bytes(Quads(*held).count());
-}
-
-// Packs the levels of some blocks of 16 rows; rows behind the last are any.
-EXPORT int64_t nestling_pack_held(const NestlingHeld* held, int64_t first, int64_t last) {
-    try {
-        const Quads quads(*held);
-        const int64_t bytes = block_bytes(quads.count()), dim = held->dims[held->sizes - 1];
-        for (int64_t i = first * kLanes; i < last * kLanes; ++i)
-            quads.spread(held->levels + std::min(i, held->rows - 1) * dim, 64,
-                         held->packed + i / kLanes * bytes + i % kLanes * 4);
-        return 0;
-    } catch (const std::bad_alloc&) {
-        return kOutOfMemory;
-    }
-}
-
-// Of the rows from `first` to `last`: squared lengths of their values and of what these differ from the levels,
-// times a scale, both [sizes, rows]; and the largest sums of (2 level - most) squared, [sizes].
-EXPORT int64_t nestling_measure_held(int32_t number, const NestlingHeld* held, int64_t kind, const double* centre,
-                                     const double* unit, const double* scale, int64_t most, int64_t first,
-                                     int64_t last, double* squares, double* residuals, int64_t* reach) {
-    try {
-        const Level& level = level_of(number);
-        const int64_t dim = held->dims[held->sizes - 1];
-        const std::vector<double> zeros(size_t(dim), 0.0);
-        std::vector<double> near(size_t(dim), 0.0);
-        for (int64_t row = first; row < last; ++row) {
-            const float* values = held->values[kind].values + row * held->values[kind].stride;
-            const uint8_t* levels = held->levels + row * dim;
-            const double factor = scale ? scale[row] : 1;
-            for (int64_t i = 0; i < dim; ++i) near[size_t(i)] = factor * (centre[i] + unit[i] * levels[i]);
-            double square = 0, residual = 0;
-            int64_t start = 0, spread = 0;
-            for (int64_t size = 0; size < held->sizes; start = held->dims[size++]) {
-                const int64_t count = held->dims[size] - start;
-                square += level.distance[kFloat32](values + start, zeros.data(), count);
-                residual += level.distance[kFloat32](values + start, near.data() + start, count);
-                int32_t sum = 0;
-                for (int64_t i = start; i < start + count; ++i) {
-                    const int32_t apart = 2 * int32_t(levels[i]) - int32_t(most);
-                    sum += apart * apart;
-                }
-                spread += sum;
-                squares[size * held->rows + row] = square;
-                residuals[size * held->rows + row] = residual;
-                reach[size] = std::max(reach[size], spread);
-            }
-        }
         return 0;
     } catch (const std::bad_alloc&) {
         return kOutOfMemory;

@@ -219,7 +219,7 @@ EXPORT int64_t nestling_scan(int32_t number, const uint8_t* blocks, int64_t rows
 }
 
 // What calls and structures look like: `INTERFACE` of nestling/kernels/library.py, which is raised with each change.
-EXPORT int32_t nestling_interface() { return 3; }
+EXPORT int32_t nestling_interface() { return 4; }
 
 // Exact scores of given rows: inner products, or squared distances with the sign changed.
 EXPORT void nestling_score(int32_t number, const NestlingVectors* vectors, const double* query,

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Self
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nestling.bits import MOST_BITS, BitCode, cell_values
 from nestling.cut import SMALLEST_NORM, CutRule, prefix_blocks
-from nestling.kernels import LANES, prefixes
+from nestling.kernels import prefixes
 from nestling.kernels.planes.layout import Steps
 from nestling.process.blocks import even_blocks, shares
 from nestling.search.exact.neighbours import Neighbours, nearest_each
@@ -36,60 +36,62 @@ _CODES_PER_ROW = 64
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Rows in whole numbers: an entry is about ``centre + unit * level``.
+    """Rows near whole numbers: an entry is about ``centre + unit * level``.
 
     Args:
-        levels: ``UInt8[n, dim]``.
-        centre: ``Float64[dim]``.
-        unit: ``Float64[dim]``.
-        most: the highest level.
-        bits: of the codes that the levels are; None if rows with equal levels may differ.
+        code: of which the codes are.
+        codes: ``UInt8[n, dim]``, of 8 bits each.
+        bits: leading bits of codes that count: up to 4, which are levels themselves; or 8, near levels.
     """
 
-    levels: Bytes
-    centre: Doubles
-    unit: Doubles
-    most: int
-    bits: int | None = None
+    code: BitCode
+    codes: Bytes
+    bits: int
 
-    @classmethod
-    def of(cls, code: BitCode, codes: Bytes, bits: int) -> Self:
-        """The leading bits of 8-bit codes ``UInt8[n, dim]``.
+    @property
+    def is_sharp(self) -> bool:
+        """Whether levels give the values of codes, but for rounding."""
+        return self.bits < MOST_BITS
 
-        Args:
-            code: of which they are.
-            codes: of whole rows.
-            bits: 1, 2, 3, 4: the levels are the codes; or 8: they are near.
-        """
-        values, spread = cell_values(bits), code.spread.astype(np.float64)
-        if bits < MOST_BITS:
-            half, most, own = float(values[1] - values[0]) / 2, (1 << bits) - 1, bits
-            levels = codes >> np.uint8(MOST_BITS - bits)
-        else:
-            steps = Steps.of(values)
-            half, most, own = steps.half, steps.most, None
-            even = values if steps.rest is None else values - steps.rest
-            levels = np.rint((even / half + most) / 2).astype(np.uint8)[codes]
-        return cls(levels, code.centre - spread * half * most, spread * 2 * half, most, own)
+    @cached_property
+    def steps(self) -> Steps:
+        """The values of codes by their levels."""
+        values = cell_values(self.bits)
+        if not self.is_sharp:
+            return Steps.of(values)
+        even = 256 >> (MOST_BITS - self.bits), 0, 0, 0, 256
+        return Steps(float(values[1] - values[0]) / 2, len(values) - 1, levels=even)
 
+    @property
+    def unit(self) -> Doubles:
+        """``Float64[dim]``."""
+        return self.code.spread.astype(np.float64) * (2 * self.steps.half)
 
-@dataclass(frozen=True, eq=False)
-class Precision:
-    """The values of the rows at one precision.
+    @property
+    def centre(self) -> Doubles:
+        """``Float64[dim]``."""
+        return self.code.centre - self.unit * (self.steps.most / 2)
 
-    Args:
-        values: ``Float32[n, dim]``.
-        scale: ``Float64[n]``: values are about this times those of the grid; None is 1.
-    """
+    @cached_property
+    def values(self) -> Floats:
+        """The values of the codes, ``Float32[n, dim]``."""
+        return self.code.decode(self.codes, self.bits)
 
-    values: Floats
-    scale: Doubles | None = None
+    def held(
+        self, precisions: Sequence[Floats | None], sizes: tuple[int, ...], is_cosine: bool
+    ) -> prefixes.Held:
+        """The rows as compiled kernels search them."""
+        levels = self.steps.levels
+        assert levels is not None
+        codes = self.codes if self.codes.strides[1] == 1 else np.ascontiguousarray(self.codes)
+        place = cell_values(self.bits), self.code.spread, self.code.centre, levels
+        return prefixes.Held(codes, *place, [_rows(each) for each in precisions], sizes, is_cosine)
 
 
 def nearest_held(
     queries: NDArray[Any],
     grid: Grid,
-    precisions: Sequence[Precision],
+    precisions: Sequence[Floats | None],
     dims: Sequence[int],
     k: int,
     *,
@@ -106,7 +108,8 @@ def nearest_held(
     Args:
         queries: ``Float[queries, dim]``, after what comes before a cut.
         grid: the rows in whole numbers.
-        precisions: their values; the nearer to the grid, the fewer are compared.
+        precisions: their values ``Float32[n, dim]``, None for those of the codes. With ``l2`` after the cut,
+            codes are of rows of length one. The nearer values are to the grid, the fewer are compared.
         dims: increasing sizes.
         k: 1 to the number of rows.
         rule: with ``l2`` after the cut scores are cosines, else inner products.
@@ -120,23 +123,23 @@ def nearest_held(
     workers = count_workers(workers)
     plain = partial(nearest_each, k=k, rule=rule, workers=workers)
     # In few dims many rows are nearer to each other than bounds distinguish, unless they are equal.
-    small = [dim for dim in dims if grid.bits is None and dim < _FEWEST_DIMS]
+    small = [dim for dim in dims if not grid.is_sharp and dim < _FEWEST_DIMS]
     large = tuple(dim for dim in dims if dim not in small)
     search = _HeldSearch.prepare(queries, grid, precisions, large, k, rule, workers) if large else None
     if search is None:
-        return [plain(queries, each.values, dims) for each in precisions]
+        return [plain(queries, grid.values if each is None else each, dims) for each in precisions]
     if likely is not None:
         hints = np.stack([likely[dim].indices for dim in large], axis=1)
         search = replace(search, queries=replace(search.queries, likely=hints))
     rows, scores = search.found()
     answers = []
     for kind, each in enumerate(precisions):
-        found = plain(queries, each.values, small) if small else {}
+        found = plain(queries, grid.values if each is None else each, small) if small else {}
         for size, dim in enumerate(large):
             indices, similar = rows[:, kind, size].copy(), scores[:, kind, size].astype(np.float32)
             left = np.flatnonzero(indices[:, 0] < 0)
             if len(left):
-                again = plain(queries[left], each.values, [dim])[dim]
+                again = plain(queries[left], grid.values if each is None else each, [dim])[dim]
                 indices[left], similar[left] = again.indices, again.scores
             found[dim] = Neighbours(indices, similar)
         answers.append(found)
@@ -157,7 +160,7 @@ class _HeldSearch:
         cls,
         queries: NDArray[Any],
         grid: Grid,
-        precisions: Sequence[Precision],
+        precisions: Sequence[Floats | None],
         sizes: tuple[int, ...],
         k: int,
         rule: CutRule,
@@ -167,24 +170,18 @@ class _HeldSearch:
         if not prefixes.available():
             return None
         asked = np.ascontiguousarray(queries[:, : sizes[-1]], np.float64)
-        levels = np.ascontiguousarray(grid.levels[:, : sizes[-1]])
-        sharp = [grid.bits is not None] * len(precisions)
-        held = prefixes.Held(levels, [_rows(each.values) for each in precisions], sharp, sizes)
-
-        packing = even_blocks(prefixes.padded(len(levels)) // LANES, _BLOCK)
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(partial(prefixes.pack, held), packing))
-        measured = [_measured(held, kind, grid, each.scale, workers) for kind, each in enumerate(precisions)]
         is_cosine = rule.after == "l2"
+        held = grid.held(precisions, sizes, is_cosine)
+        bounds = prefixes.Bounds.room(held, doubts=not grid.is_sharp)
+        measured = _measured(held, bounds, grid, workers)
         norms = np.sqrt(prefix_square_norms(asked, sizes))
-        if is_cosine and not all(map(_is_usable, [norms, *(np.sqrt(each.squares) for each in measured)])):
+        if is_cosine and not all(map(_is_usable, [norms, np.array(measured[1:])])):
             return None
-        bounds = _bounds(held, measured, precisions, is_cosine)
-        if grid.bits is not None:
+        if grid.is_sharp:
             for size, kept in enumerate(sizes):
-                if 1 << (grid.bits * kept) <= _CODES_PER_ROW * len(levels):
-                    bounds.leave_out(size, _repeated(levels[:, :kept], grid.bits, k))
-        coded = _coded(asked, grid, sizes, measured[0].reach)
+                if 1 << (grid.bits * kept) <= _CODES_PER_ROW * len(held.codes):
+                    bounds.lengths[:, size, _repeated(held.codes[:, :kept], grid.bits, k)] = prefixes.FAR
+        coded = _coded(asked, grid, sizes, measured.reach)
         if not np.isfinite(coded.factors).all():
             return None
         return cls(held, bounds, coded, norms if is_cosine else np.ones_like(norms), k, workers)
@@ -203,52 +200,26 @@ class _HeldSearch:
         return rows, scores / self.lengths.T[:, None, :, None]
 
 
-def _rows(values: Floats) -> Floats:
+def _rows(values: Floats | None) -> Floats | None:
     """Rows whose entries are side by side."""
-    return values if values.strides[1] == 4 and values.strides[0] > 0 else np.ascontiguousarray(values)
+    if values is None or (values.strides[1] == 4 and values.strides[0] > 0):
+        return values
+    return np.ascontiguousarray(values)
 
 
 def _is_usable(norms: Doubles) -> bool:
     return bool(norms.min() > SMALLEST_NORM and norms.max() < np.finfo(np.float32).max)
 
 
-def _measured(
-    held: prefixes.Held, kind: int, grid: Grid, scale: Doubles | None, workers: int
-) -> prefixes.Measured:
-    rows, dim = held.levels.shape
-    place = np.ascontiguousarray(grid.centre[:dim]), np.ascontiguousarray(grid.unit[:dim]), grid.most
-    found = prefixes.Measured.room(rows, len(held.sizes))
-
-    def part(span: slice) -> NDArray[np.int64]:
-        own = prefixes.Measured(found.squares, found.residuals, np.zeros_like(found.reach))
-        prefixes.measure(held, kind, place, scale, span, own)
-        return own.reach
-
+def _measured(held: prefixes.Held, bounds: prefixes.Bounds, grid: Grid, workers: int) -> prefixes.Measured:
+    dim = held.sizes[-1]
+    place = np.ascontiguousarray(grid.centre[:dim]), np.ascontiguousarray(grid.unit[:dim]), grid.steps.most
     with ThreadPoolExecutor(workers) as pool:
-        for reach in pool.map(part, even_blocks(rows, _BLOCK)):
-            np.maximum(found.reach, reach, out=found.reach)
-    return found
-
-
-def _bounds(
-    held: prefixes.Held,
-    measured: Sequence[prefixes.Measured],
-    precisions: Sequence[Precision],
-    is_cosine: bool,
-) -> prefixes.Bounds:
-    sizes, rows = measured[0].squares.shape
-    inverse = np.ones((len(measured), rows, sizes))
-    lengths = np.ones((len(measured), sizes, prefixes.padded(rows)), np.float32)
-    lengths[held.sharp] = prefixes.FAR
-    doubts = np.full_like(lengths, -np.inf)
-    for kind, (each, precision) in enumerate(zip(measured, precisions, strict=True)):
-        scale = 1 if precision.scale is None else precision.scale
-        norms = np.sqrt(each.squares)
-        if is_cosine:
-            inverse[kind] = 1 / norms.T
-        lengths[kind, :, :rows] = norms / scale if is_cosine else 1
-        doubts[kind, :, :rows] = (np.sqrt(each.residuals) * (1 + _SLACK) + _SLACK * norms) / scale
-    return prefixes.Bounds(inverse, lengths, doubts)
+        parts = list(
+            pool.map(partial(prefixes.measure, held, bounds, place), even_blocks(len(held.codes), _BLOCK))
+        )
+    reach, shortest, longest = zip(*parts, strict=True)
+    return prefixes.Measured(np.max(reach, axis=0), min(shortest), max(longest))
 
 
 def _coded(asked: Doubles, grid: Grid, sizes: tuple[int, ...], reach: NDArray[np.int64]) -> prefixes.Queries:
@@ -260,17 +231,20 @@ def _coded(asked: Doubles, grid: Grid, sizes: tuple[int, ...], reach: NDArray[np
     step[step == 0] = 1
     codes = np.rint(weighted / step)
     errors = weighted - step * codes
-    middle = grid.most / 2
+    middle = grid.steps.most / 2
 
     def sums(x: Doubles) -> Doubles:
         return np.cumsum([x[:, block].sum(axis=1) for block in prefix_blocks(sizes)], axis=0)
 
     offset = sums(asked * centre + middle * errors)
     doubt = np.sqrt(prefix_square_norms(errors, sizes) * reach[:, None]) / 2
-    largest = np.sqrt(prefix_square_norms(weighted, sizes) * np.array(sizes)[:, None]) * grid.most
+    largest = np.sqrt(prefix_square_norms(weighted, sizes) * np.array(sizes)[:, None]) * grid.steps.most
     doubt += _SLACK * (largest + sums(np.abs(asked * centre)))
     # A query of zeros has some length, as doubts may be infinite.
     lengths = np.sqrt(prefix_square_norms(asked, sizes)) * (1 + 10 * _SLACK) + _TINY
+    if grid.is_sharp:  # what values differ from their levels
+        most = np.abs(centre) + unit * grid.steps.most
+        doubt += 4 * _SLACK * lengths * np.sqrt(prefix_square_norms(most[None], sizes))
     steps = np.broadcast_to(step[:, 0], offset.shape)
     factors = np.stack([steps, offset + doubt, offset - doubt, lengths], axis=2).swapaxes(0, 1)
     with np.errstate(over="ignore"):
@@ -278,12 +252,12 @@ def _coded(asked: Doubles, grid: Grid, sizes: tuple[int, ...], reach: NDArray[np
     return prefixes.Queries(codes.astype(np.int8), asked, single)
 
 
-def _repeated(levels: Bytes, bits: int, k: int) -> NDArray[np.int64]:
-    """Rows that come after ``k`` rows of the same levels, so that they are never among the ``k`` best."""
-    keys = np.zeros(len(levels), np.uint64)
-    for column in levels.T:
-        keys = keys << np.uint64(bits) | column
-    place = np.sort(keys << np.uint64(32) | np.arange(len(levels), dtype=np.uint64))
+def _repeated(codes: Bytes, bits: int, k: int) -> NDArray[np.int64]:
+    """Rows that come after ``k`` rows of the same leading bits, so they are never among the ``k`` best."""
+    keys = np.zeros(len(codes), np.uint64)
+    for column in codes.T:
+        keys = keys << np.uint64(bits) | column >> np.uint8(MOST_BITS - bits)
+    place = np.sort(keys << np.uint64(32) | np.arange(len(codes), dtype=np.uint64))
     keys = place >> np.uint64(32)
     later = np.flatnonzero(keys[k:] == keys[:-k]) + k
     return (place[later] & np.uint64(0xFFFFFFFF)).astype(np.int64)
