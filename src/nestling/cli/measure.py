@@ -257,7 +257,7 @@ def reproduce(
         str,
         typer.Argument(
             metavar="PAPER",
-            help="mrl, adanns, 2dmse, starbucks, trsa, bits, m3 or llama-mtsk.",
+            help="mrl, adanns, 2dmse, starbucks, trsa, bits, m3, mqt or llama-mtsk.",
             autocompletion=options_of("papers", "PAPERS"),
         ),
     ],
