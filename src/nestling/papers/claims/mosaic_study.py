@@ -146,8 +146,7 @@ class Study:
 
     def probabilities(self, model: PrefixLM, split: str, sizes: tuple[int, ...]) -> dict[int, Any]:
         """``Float[questions, classes]`` at each number of tokens, also where it was not trained."""
-        garments, questions = data.garments(split, self.quick), self.questions(split)
-        model.streams.encoder("image").encoder = garments.encode
+        questions = self._asked(model, split)
         found: dict[int, list[NDArray[np.float32]]] = {size: [] for size in sizes}
         with evaluating(model), warnings.catch_warnings():
             # What untrained numbers are worth is measured here.
@@ -160,7 +159,7 @@ class Study:
 
     def chosen(self, model: PrefixLM, places: tuple[int, ...]) -> float:
         """Percent of right answers to test questions from some of the most tokens."""
-        questions, full, right = self.questions("test"), model.nesting.full, 0
+        questions, full, right = self._asked(model, "test"), model.nesting.full, 0
         table: Any = model.lm.get_input_embeddings()  # type: ignore[operator]
         with evaluating(model):
             for rows in blocks(len(questions), 500):
@@ -174,6 +173,11 @@ class Study:
                 answers = data.class_logits(logits_at(model.lm, read, batch.mask)).argmax(dim=1).numpy()
                 right += int((answers == questions.answers[rows]).sum())
         return 100 * right / len(questions)
+
+    def _asked(self, model: PrefixLM, split: str) -> Mosaics:
+        """The questions of a split, about garments that the model then sees."""
+        model.streams.encoder("image").encoder = data.garments(split, self.quick).encode
+        return self.questions(split)
 
     def trained(self, method: Method, rate: float, seed: int, share: int = 1) -> PrefixLM:
         """A model trained for its steps, or the ``share``-th part of them."""
