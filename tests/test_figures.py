@@ -561,6 +561,16 @@ def test_the_table_of_indexes_that_keep_codes() -> None:
             check(cell, [float(row[column])])
 
 
+def test_the_table_of_lip_encoders_follows_from_its_results() -> None:
+    text = (ROOT / "docs" / "guides" / "speech.md").read_text(encoding="utf-8")
+    last = {row["try"]: row for row in rows("lips")}  # rows of a try are in the order of epochs
+    told = table(text, "| trained with | epochs |")
+    assert [name for name, *_ in told] == list(last)
+    columns = ("epoch", "words", "letters", "training words")
+    for name, *cells in told:
+        check(" ".join(cells), [float(last[name][column]) for column in columns])
+
+
 def test_every_picture_is_drawn_from_its_results(tmp_path: Path) -> None:
     images = ROOT / "docs" / "images"
     script("figures").draw_all(tmp_path)
