@@ -206,18 +206,24 @@ class Study:
         return float(np.mean([100 * (chances.argmax(axis=1) == answers).mean() for chances in each.values()]))
 
     def _measured(self, method: Method, seed: int) -> dict[str, Any]:
-        """Accuracies, the CPU seconds of training, the answers at full size, the oracle and the cascade."""
+        """Accuracies, seconds of training, answers at full size; oracle and cascade, if there are several."""
         rate = self.rates.rate(method.is_nested)
         begin = time.process_time()
         model = self.trained(method, rate, seed)
         seconds = time.process_time() - begin
         chances, questions = self.probabilities(model, "test", method.tested), self.questions("test")
         answers = {size: each.argmax(axis=1) for size, each in chances.items()}
-        best = oracle(answers, questions.answers, groups=questions.kinds)
-        return {
+        found = {
             "accuracy": {str(size): _by_kind(each, questions) for size, each in answers.items()},
             "seconds": seconds,
             "answers": answers[method.tested[-1]].tolist(),
+            "chosen": {name: self.chosen(model, places) for name, places in method.chosen.items()},
+        }
+        if len(answers) == 1:
+            return found
+        best = oracle(answers, questions.answers, groups=questions.kinds)
+        return {
+            **found,
             "oracle": {
                 "accuracy": 100 * best.accuracy,
                 "tokens": best.size,
@@ -225,7 +231,6 @@ class Study:
                 "gap by luck": 100 * best.gap_by_luck,
             },
             "cascade": self._cascade(model, chances, method.tested),
-            "chosen": {name: self.chosen(model, places) for name, places in method.chosen.items()},
         }
 
     def _cascade(self, model: PrefixLM, chances: dict[int, Any], sizes: tuple[int, ...]) -> dict[str, float]:
