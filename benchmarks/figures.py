@@ -9,7 +9,9 @@ and for vectors that were never nested (needs the emoji pictures): python benchm
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from nestling.measure import Fidelity, Retrieval, encode_task
 from nestling.measure.baselines import random_dims, truncation
 from nestling.measure.machine import machine, today, versions
 from nestling.papers.problems.searched_vectors import pictures
-from nestling.picture import draw, value_axis
+from nestling.picture import draw, look_of, value_axis
 
 RESULTS = Path(__file__).parent / "results" / "figures"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -40,6 +42,7 @@ _KINDS = (
     ("MiniLM as it comes, 384 dims", "docstrings"),
     ("CLIP as it comes, 128 dims", "pictures"),
 )
+_MERGED = ("clusters", "means of runs", "the first")
 _ASKED = 500  # queries that the demo compares its index with the exact scan on
 
 
@@ -65,6 +68,12 @@ def draw_all(folder: Path) -> None:
     cka = json.loads((RESULTS / "cka.json").read_text(encoding="utf-8"))
     alike = LayerSimilarities(*(cka[name] for name in ("values", "rows", "columns", "quantity")))
     plot_layers(alike, folder / "cka.png", names=_MINILM)
+    draw(
+        folder / "tokens.png",
+        _mosaics("m3", "windows of a grid (M3)"),
+        _mosaics("mqt", "queries (MQT)"),
+        _texts,
+    )
 
 
 def record(demo: Path | None, layers: Path | None, never_nested: bool) -> None:
@@ -99,6 +108,53 @@ def _bytes_panel(curve: Curve, kind: tuple[str, str]) -> Callable[[Any], None]:
         curve.plot(axes, chosen=curve.choose(keep=_KEPT_BY_DEMO))
         axes.set_title(title)
         value_axis(axes, f"{curve.metrics[0]}, {searched}")
+
+    return panel
+
+
+def _mosaics(paper: str, title: str) -> Callable[[Any], None]:
+    """Right answers of one model of all numbers of tokens, by kind of question."""
+    claims = json.loads((RESULTS.parent / f"{paper}.json").read_text(encoding="utf-8"))["claims"]
+    figures = {name: value for claim in claims for name, value in claim["figures"].items()}
+    lines = {
+        f"about {what}": {
+            int(name.split()[-1]): value
+            for name, value in figures.items()
+            if re.fullmatch(rf"{kind} at \d+", name)
+        }
+        for kind, what in (("cell", "a cell"), ("quadrant", "a quadrant"), ("mosaic", "all of it"))
+    }
+    return _token_panel(lines, title, "right answers to questions, percent")
+
+
+def _texts(axes: Any) -> None:
+    """Token vectors of Cranfield, merged in several ways."""
+    lines: dict[str, dict[int, float]] = {}
+    with (RESULTS.parent / "late_interaction.csv").open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream):
+            if row["method"] in _MERGED:
+                lines.setdefault(row["method"], {})[int(row["tokens"])] = float(row["ndcg@10"])
+    _token_panel(lines, "token vectors of texts", "ndcg@10 on Cranfield")(axes)
+
+
+def _token_panel(lines: dict[str, dict[int, float]], title: str, quantity: str) -> Callable[[Any], None]:
+    def panel(axes: Any) -> None:
+        axes.set_xscale("log", base=2)
+        for number, (name, values) in enumerate(lines.items()):
+            look, sizes = look_of(number), sorted(values)
+            axes.plot(
+                sizes,
+                [values[size] for size in sizes],
+                color=look.colour,
+                marker=look.marker,
+                dashes=look.dashes or (None, None),
+                label=name,
+            )
+        axes.set_xticks(sizes := sorted({size for values in lines.values() for size in values}), sizes)
+        axes.set_xlabel("tokens")
+        axes.set_title(title)
+        value_axis(axes, quantity)
+        axes.legend()
 
     return panel
 

@@ -146,7 +146,7 @@ def any_number_works(study: Study, seed: int) -> Run:
     means, kinds = study.means(mqt(), seed), study.accuracies(mqt(), seed)
     off = {m: abs(means[m] - (means[m - 1] + means[m + 1]) / 2) for m in _UNTRAINED}
     figures = {f"{m} tokens, off the line": each for m, each in off.items()}
-    figures |= {f"{kind} at {size}": kinds[size][kind] for kind in KINDS for size in LEVELS}
+    figures |= {f"{kind} at {size}": kinds[size][kind] for kind in KINDS for size in TESTED}
     plain = study.accuracies(published(), seed)
     figures |= {f"{kind} at {size}, as published": plain[size][kind] for kind in KINDS for size in LEVELS}
     rise = kinds[_MOST][_FINE] - kinds[LEVELS[0]][_FINE]
