@@ -158,6 +158,10 @@ def tokens_step(what: str, *methods: str, over: str) -> list[float]:
     return [found("tokens_step", f"{what}, 5 scales {method}, over {over}") for method in methods]
 
 
+def prefill(column: str) -> list[float]:
+    return [found("prefill", f"prefill, {n} tokens of a picture over 576", column) for n in (144, 36, 9, 1)]
+
+
 def scan(method: str, column: str) -> float:
     (row,) = [row for row in rows("bits_scan") if row["method"] == method]
     return float(row[column])
@@ -234,6 +238,8 @@ BENCHMARKS: dict[str, Callable[[], list[float]]] = {
     "step with `OneEncoding`": lambda: tokens_step("step time", "in turn", over="its parts"),
     "step over the sum": lambda: tokens_step("step time", *SUMMED, over="its parts"),
     "step over all five sizes": lambda: tokens_step("step time", "in turn", over="largest"),
+    "reading 144, 36, 9": lambda: prefill("ratio"),
+    "the same by `prefill_flops`": lambda: prefill("flops"),
     "correlation matrix of 4,000": lambda: rdms(
         "rdms", "correlation, 4000 x 512, float64", "correlation, 4000 x 512, float32"
     ),
