@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nestling.data.sets.grid import SpokenSentences
 from nestling.domains.speech.encoders import LipEncoder, SoundEncoder, StreamEncoder
 from nestling.domains.speech.frames import FrameLoss, frame_accuracy, frame_labels
-from nestling.domains.speech.mouths import scaled, varied
+from nestling.domains.speech.mouths import around_mouths, scaled, varied
 from nestling.domains.speech.noise import babble, mix, mixed_at_random
 from nestling.nn.inference import evaluating
 from nestling.process.blocks import blocks
@@ -30,6 +30,7 @@ from nestling.storage.artifact import read_folder, write_folder
 from nestling.training import TrainConfig, fit
 
 CONDITIONS = {"clean": math.inf, "0 dB": 0.0, "-5 dB": -5.0}
+_MOUTH = (12, 24)  # pixels of a clip of 24 x 48 around the part that moves most
 _RATIOS = (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0, math.inf)
 _SPLIT_SEED, _TEST, _DEVELOPMENT = 0, 80, 40
 _FULL_SCALE = 32_768.0
@@ -153,7 +154,7 @@ class SpokenVectors:
     def _stream(self, part: str, stream: str, snr_db: float = math.inf) -> Tensor:
         """The input of an encoder; noise of a part is the same at every ratio."""
         if stream == "video":
-            return scaled(torch.from_numpy(self.parts[part].video))
+            return scaled(around_mouths(torch.from_numpy(self.parts[part].video), *_MOUTH))
         speech = _waves(self.parts[part])
         if math.isinf(snr_db):
             return torch.from_numpy(speech)
