@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nestling.data.interactions import Interactions, NextItems
-from nestling.domains.recommend import Items, Ranks, rank_next_items, ranking
+from nestling.domains.recommend import Items, Ranks, rank_among_sampled, rank_next_items, ranking
 from nestling.errors import ConfigError, DataError
 
 
@@ -84,6 +84,33 @@ def test_metrics() -> None:
     for metric in ("ndcg@10", "NDCG", "NDCG@0", "NDCG@x"):
         with pytest.raises(ConfigError, match="unknown metric"):
             ranks.values(metric)
+
+
+def test_sampled_metrics_have_a_name_of_their_own() -> None:
+    """The expected rank among sampled items is that of the full ranking, scaled."""
+    random = np.random.default_rng(0)
+    histories = Interactions.from_sequences([*random.integers(0, 40, (300, 3)).tolist(), list(range(39))])
+    known = histories.first([3] * 300 + [0])
+    asked = NextItems(known, np.full(300, known.item_ids.tolist().index(7)))
+    items, scores = Items(np.arange(40)), random.normal(size=(300, 40))
+    full = rank_next_items(Table(scores), asked, items)["history"].ranks
+    found = rank_among_sampled(Table(scores), asked, items, 200, seed=1)
+    reachable = np.isfinite(full)
+    assert found.ranks[reachable].mean() == pytest.approx(
+        1 + 200 * (full[reachable] - 1).mean() / 36, rel=0.03
+    )
+    assert found.mean("NDCG@10 among 200 sampled") > 0
+    for metric in ("NDCG@10", "NDCG@10 among 99 sampled"):
+        with pytest.raises(ConfigError, match="'NDCG@10 among 200 sampled', not"):
+            found.mean(metric)
+    with pytest.raises(ConfigError, match="such as 'NDCG@10', not"):
+        Ranks(np.ones(1), None, np.zeros(1, bool)).mean("NDCG@10 among 99 sampled")
+    with pytest.raises(DataError, match="holds all items"):
+        rank_among_sampled(
+            Table(np.zeros((1, 2))),
+            NextItems(Interactions.from_sequences([[0, 1]]), np.zeros(1, int)),
+            Items([0, 1]),
+        )
 
 
 def test_cold_items_are_told_apart() -> None:

@@ -195,11 +195,18 @@ class Interactions:
             )
 
 
-def places_of(ids: Ids, among: Ids) -> Rows:
-    """The place of each id among others that are all different; -1 where it is not one of them."""
+def places_of(ids: Ids, among: Ids, order: Rows | None = None) -> Rows:
+    """The place of each id among others that are all different; -1 where it is not one of them.
+
+    Args:
+        ids: what is looked up.
+        among: where.
+        order: that which sorts ``among``, if it is known.
+    """
     if not len(among) or (ids.dtype.kind == "U") != (among.dtype.kind == "U"):
         return np.full(len(ids), -1)
-    order = np.argsort(among, kind="stable")
+    if order is None:
+        order = np.argsort(among, kind="stable")
     found = order[np.searchsorted(among, ids, sorter=order).clip(max=len(among) - 1)]
     return np.where(among[found] == ids, found, -1)
 

@@ -37,6 +37,7 @@ class Items:
     ids: Ids
     texts: Sequence[str] | None = None
     features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    _order: Rows = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         ids = as_ids(self.ids, "item ids")
@@ -48,9 +49,14 @@ class Items:
         features = {name: _read(name, given, len(ids)) for name, given in self.features.items()}
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "features", features)
+        object.__setattr__(self, "_order", np.argsort(ids, kind="stable"))
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def places(self, ids: Ids) -> Rows:
+        """The row of each id; -1 for those that the catalogue does not have."""
+        return places_of(ids, self.ids, self._order)
 
     def rows(self, ids: Any) -> Rows:
         """The row of each id.
@@ -59,7 +65,7 @@ class Items:
             DataError: for ids that the catalogue does not have (named).
         """
         given = as_ids(ids, "item ids")
-        rows = places_of(given, self.ids)
+        rows = self.places(given)
         if (rows < 0).any():
             lacking = list(dict.fromkeys(given[rows < 0].tolist()))
             raise DataError(
