@@ -66,6 +66,31 @@ def starbucks_over(other: str, place: str) -> list[float]:
     return [starbucks(form, place) - starbucks(other, place) for form in STARBUCKS]
 
 
+def tour(paper: str, claim: str) -> dict[str, float]:
+    """The figures of one claim."""
+    claims = json.loads((RESULTS / f"{paper}.json").read_text(encoding="utf-8"))["claims"]
+    (figures,) = [each["figures"] for each in claims if each["id"] == claim]
+    return dict(figures)
+
+
+def over_alone(paper: str, claim: str, name: str, sizes: tuple[int, ...]) -> list[float]:
+    """Points of a model of all sizes over those of one."""
+    figures = tour(paper, claim)
+    return [figures[f"{name} at {size}"] - figures[f"alone at {size}"] for size in sizes]
+
+
+def every_over_random() -> list[float]:
+    """M3 over one number at random, in as many steps and in as much time."""
+    figures = tour("m3", "M3-4")
+    return [figures["M3"] - figures[f"one random{more}"] for more in ("", ", 3 times the steps")]
+
+
+def rises() -> list[float]:
+    """Right answers about a cell at 21 tokens over those at one, of both forms of MQT."""
+    figures = tour("mqt", "MQT-4")
+    return [figures[f"cell at 21{form}"] - figures[f"cell at 1{form}"] for form in ("", ", as published")]
+
+
 def alone() -> float:
     """The mean of six models, each trained for one pair, over the six pairs."""
     claims = json.loads((RESULTS / "starbucks.json").read_text(encoding="utf-8"))["claims"]
@@ -263,6 +288,10 @@ BENCHMARKS: dict[str, Callable[[], list[float]]] = {
         for batches, column in (("", "qps_single"), ("batches of 100, ", "qps_batch"))
     },
     "the smallest of our indexes": smallest,
+    "M3 vs a model": lambda: over_alone("m3", "M3-1", "M3", (1, 4, 16)),
+    "M3 vs one number": every_over_random,
+    "MQT vs a model": lambda: over_alone("mqt", "MQT-2", "MQT", (1, 5, 21)),
+    "MQT from 1 token": rises,
     "Starbucks vs `Matryoshka2dLoss`": lambda: starbucks_over(
         "sentence-transformers Matryoshka2dLoss", "pairs"
     ),
