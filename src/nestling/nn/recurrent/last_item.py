@@ -15,6 +15,7 @@ class LastItem(Mixer):
     Args:
         sizes: widths, increasing.
 
+    >>> import torch
     >>> LastItem([4, 8])(torch.ones(2, 5, 8), at=4).values.shape
     torch.Size([2, 5, 4])
     """
