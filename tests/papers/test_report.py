@@ -83,6 +83,6 @@ def test_unknown_names_list_the_nearest():
         reproduce("mrl", seeds=1)
     with pytest.raises(ConfigError, match="no claims"):
         reproduce("mrl", claims=[])
-    assert set(PAPERS) == {"mrl", "adanns", "2dmse", "starbucks", "trsa", "bits", "llama-mtsk", "m3"}
+    assert set(PAPERS) == {"mrl", "adanns", "2dmse", "starbucks", "trsa", "bits", "m3", "mqt", "llama-mtsk"}
     for name, module in PAPERS.items():
         assert sorted(CLAIMS[name]) == sorted(import_module(module).CLAIMS), name

@@ -22,7 +22,7 @@ class Interactions:
     """The items of each user, the earliest first.
 
     Made by :meth:`from_sequences`, :meth:`from_columns`, :meth:`from_frame`, or
-    :func:`~nestling.data.interactions.read_interactions`.
+    :func:`~nestling.data.interactions.reading.read_interactions`.
 
     Args:
         user_ids: ``[users]``, all different.

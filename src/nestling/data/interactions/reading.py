@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nestling.arguments.paths import home_path
 from nestling.data.interactions.interactions import Interactions
 from nestling.data.tables.input_file import PACKED
 from nestling.data.tables.table import Table, read_table
@@ -48,7 +49,7 @@ def read_interactions(
     Warns:
         EvaluationWarning: for equal times of one user.
     """
-    suffixes = [each for each in Path(path).suffixes if each.lower() not in PACKED]
+    suffixes = [each for each in home_path(path).suffixes if each.lower() not in PACKED]
     kind = suffixes[-1].lower() if suffixes else ""
     if kind == ".txt":
         return _of_lines(read_table(path), first_is_user=first_is_user)

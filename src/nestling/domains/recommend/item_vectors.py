@@ -131,7 +131,7 @@ class ItemVectors(WidthPart):
         return float(sum(size * g["width"] for size in self.feature_sizes.values()))
 
     def arguments(self, at: At = None) -> dict[str, Any]:
-        """See :class:`~nestling.nn.part.Part`."""
+        """See :class:`Part`."""
         return {
             "rows": self.rows,
             "sizes": list(self.out_sizes[: self.place(at) + 1]),
@@ -140,7 +140,7 @@ class ItemVectors(WidthPart):
         }
 
     def weights(self, at: At = None) -> dict[str, Tensor]:
-        """See :class:`~nestling.nn.part.Part`."""
+        """See :class:`Part`."""
         g = self.nesting.resolve(at)
         kept = {name: buffer for name, buffer in self.named_buffers() if "." not in name}
         for path, part in (

@@ -268,7 +268,7 @@ class NextItem(nn.Module):
         return Recommendations(self.items.ids[best], scores)
 
     def scorer(self, at: At = None) -> Scorer:
-        """The scores of all items at one width, for :func:`~nestling.domains.recommend.rank_next_items`."""
+        """Scores of all items; see :func:`~nestling.domains.recommend.ranking.rank_next_items`."""
         return _At(self, self.nesting.resolve(at))
 
     def states(self, histories: AnyHistories, at: At = None) -> UserStates:

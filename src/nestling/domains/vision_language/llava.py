@@ -65,7 +65,7 @@ def nest_llava(
         adapters: of ``model``, switched with the number of tokens.
         nesting: the sizes that are trained, all by default.
         order: of the tokens of a picture; ``"reversed"`` for a resampler, as in
-            :class:`~nestling.domains.prefix.PrefixLM`.
+            :class:`~nestling.domains.prefix.model.PrefixLM`.
         decoding: arguments of ``generate``; greedy by default.
 
     Raises:

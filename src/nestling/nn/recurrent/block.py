@@ -31,7 +31,7 @@ class SequenceBlock(Mixer):
         dropout: share of entries that training drops after the mixer, inside of the gated map and after it.
 
     Raises:
-        ConfigError: for blocks of fewer than 4 entries (:class:`~nestling.nn.width.NestedNorm`).
+        ConfigError: for blocks of fewer than 4 entries (:class:`~nestling.nn.width.norm.NestedNorm`).
 
     Source: fMRLRec, arXiv 2409.16627.
 
