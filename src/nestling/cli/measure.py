@@ -257,7 +257,7 @@ def reproduce(
         str,
         typer.Argument(
             metavar="PAPER",
-            help="mrl, adanns, 2dmse, starbucks, trsa, bits, m3, mqt or llama-mtsk.",
+            help="Name of the paper.",
             autocompletion=options_of("papers", "PAPERS"),
         ),
     ],
@@ -277,6 +277,8 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Measure the claims of a paper at small scale.
+
+    Papers: mrl, adanns, 2dmse, starbucks, trsa, bits, m3, mqt, llama-mtsk.
 
     For each claim, the result is "holds" or "does not hold".
 

@@ -75,15 +75,19 @@ class Part(nn.Module, ABC):
         """Write a verified folder."""
         nesting = getattr(self, "nesting", None)
         with write_folder(folder, self.kind, nesting=nesting, settings=self.arguments()) as path:
-            weights = {name: weight.contiguous().cpu() for name, weight in self.weights().items()}
-            save_file(weights, path / _WEIGHTS)
+            save_file({name: _as_real(weight) for name, weight in self.weights().items()}, path / _WEIGHTS)
 
     @classmethod
     def load(cls, folder: str | Path, /) -> Self:
         """Read what ``save`` wrote."""
         manifest = read_folder(folder, cls.kind)
         made = cls.from_arguments(manifest.settings)
-        return cast(Self, _filled(made, load_file(home_path(folder) / _WEIGHTS), None))
+        shapes = {name: weight.shape for name, weight in made.state_dict().items()}
+        weights = {
+            name: torch.view_as_complex(weight) if weight.shape == (*shapes.get(name, ()), 2) else weight
+            for name, weight in load_file(home_path(folder) / _WEIGHTS).items()
+        }
+        return cast(Self, _filled(made, weights, None))
 
 
 class ElasticPart(Part):
@@ -117,6 +121,11 @@ class ElasticPart(Part):
     @abstractmethod
     def output_bytes(self, at: Granularity) -> int:
         """Bytes of one output, as float32."""
+
+
+def _as_real(weight: Tensor) -> Tensor:
+    """A weight as files hold it: complex ones as pairs, since safetensors before 0.7 knows no others."""
+    return (torch.view_as_real(weight) if weight.is_complex() else weight).contiguous().cpu()
 
 
 def part_from(saved: dict[str, Any]) -> Part:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -22,8 +23,6 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
 import commands
 from nestling.data import read_questions
@@ -34,6 +33,11 @@ from nestling.domains.vision_language.training import train
 from nestling.errors import ConfigError, DataError, GranularityError
 from nestling.measure import Curve
 
+# Processors of pictures without torchvision; before transformers 5.1 they have the plain names.
+CLIPImageProcessorPil, LlavaNextImageProcessorPil = (
+    getattr(transformers, f"{name}Pil", getattr(transformers, name))
+    for name in ("CLIPImageProcessor", "LlavaNextImageProcessor")
+)
 WORDS = ["<pad>", "<s>", "</s>", "<image>", "what", "is", "this", "bright", "dark", "red", "blue"]
 SIZE = 16
 PROMPT = "<image> {question}"

@@ -147,7 +147,9 @@ def _sparse(height: int, rows: Rows, columns: Rows, width: int | None = None, va
     """A sparse matrix in rows; entries that are named several times are summed."""
     sparse = require("scipy.sparse", "sklearn")
     data = np.ones(len(rows), np.float32) if values is None else np.asarray(values, np.float32)
-    return sparse.csr_matrix((data, (rows, columns)), shape=(height, width or height))
+    made = sparse.csr_matrix((data, (rows, columns)), shape=(height, width or height))
+    made.sum_duplicates()  # scipy 1.13 keeps them apart
+    return made
 
 
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
