@@ -43,6 +43,7 @@ _KINDS = (
     ("CLIP as it comes, 128 dims", "pictures"),
 )
 _MERGED = ("clusters", "means of runs", "the first")
+_APART = 0.8  # of a tick, the most that the one before may be, so that numbers do not overlap
 _ASKED = 500  # queries that the demo compares its index with the exact scan on
 
 
@@ -150,7 +151,11 @@ def _token_panel(lines: dict[str, dict[int, float]], title: str, quantity: str) 
                 dashes=look.dashes or (None, None),
                 label=name,
             )
-        axes.set_xticks(sizes := sorted({size for values in lines.values() for size in values}), sizes)
+        ticks: list[int] = []
+        for size in sorted({size for values in lines.values() for size in values}, reverse=True):
+            if not ticks or size <= _APART * ticks[-1]:
+                ticks.append(size)
+        axes.set_xticks(ticks, ticks)
         axes.set_xlabel("tokens")
         axes.set_title(title)
         value_axis(axes, quantity)
