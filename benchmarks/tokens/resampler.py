@@ -28,10 +28,8 @@ from nestling.papers.mqt import LEVELS, alone, mqt, published, queries
 from nestling.papers.problems.mosaics import KINDS, SIDE
 from nestling.schedules import Sandwich
 from nestling.storage.resumable import ResumableValues
-from nestling.training import TrainConfig, fit
 from record import Results, arguments, parsed
 
-BATCH = 64
 NUMBERS = (1, 3, 5, 9, 15, 21)
 
 
@@ -88,29 +86,18 @@ TRIES = {
 
 def trained(study: Study, tried: Try, seed: int, steps: int) -> Any:
     """A model, trained in one stage or two."""
-    model, questions = study.untrained(tried.method, seed), study.questions("train", seed)
-
-    def stage(objective: Any, count: int, rate: float) -> None:
-        config = TrainConfig(max_steps=count, batch_size=BATCH, lr=rate, weight_decay=0.01, seed=seed)
-        fit(
-            model,
-            objective,
-            range(len(questions)),
-            config,
-            collate=lambda rows: questions.batch(rows, answered=True),
-        )
-
+    model = study.untrained(tried.method, seed)
     if tried.before == "most":
-        stage(lambda model, batch: model.loss(batch), steps // 2, tried.rate)
+        study.fit(model, lambda model, batch: model.loss(batch), steps // 2, tried.rate, seed)
     elif tried.before == "means":
-        stage(to_means, steps // 2, tried.rate)
+        study.fit(model, to_means, steps // 2, tried.rate, seed)
     objective = model.objective(schedule=tried.method.schedule, reduction="mean", seed=seed)
-    stage(objective, tried.method.times * steps, tried.rate * tried.later)
+    study.fit(model, objective, tried.method.times * steps, tried.rate * tried.later, seed)
     return model
 
 
 def to_means(model: Any, batch: Any) -> Any:
-    """How far the tokens of all queries are from the means of the features of their regions."""
+    """Mean squared difference of the tokens to the means of the features of their regions."""
     (features,) = model.encode(batch).values()
     resampler = model.streams.connector("image").parts[0]
     means = (

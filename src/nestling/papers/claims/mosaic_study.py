@@ -30,6 +30,7 @@ from nestling.process.blocks import blocks
 from nestling.schedules import Every, Schedule
 from nestling.storage.resumable import ResumableValues
 from nestling.training import TrainConfig, fit
+from nestling.training.learner import Objective
 
 SIZES = (1, 4, 16)
 HIDDEN = 64
@@ -181,15 +182,15 @@ class Study:
 
     def trained(self, method: Method, rate: float, seed: int, share: int = 1) -> PrefixLM:
         """A model trained for its steps, or the ``share``-th part of them."""
-        model, questions = self.untrained(method, seed), self.questions("train", seed)
-        config = TrainConfig(
-            max_steps=max(method.times * self.steps // share, 2),
-            batch_size=_BATCH,
-            lr=rate,
-            weight_decay=0.01,
-            seed=seed,
-        )
+        model = self.untrained(method, seed)
         objective = model.objective(schedule=method.schedule, reduction="mean", seed=seed)
+        self.fit(model, objective, max(method.times * self.steps // share, 2), rate, seed)
+        return model
+
+    def fit(self, model: PrefixLM, objective: Objective, steps: int, rate: float, seed: int) -> None:
+        """Train a model on the training questions of a seed."""
+        questions = self.questions("train", seed)
+        config = TrainConfig(max_steps=steps, batch_size=_BATCH, lr=rate, weight_decay=0.01, seed=seed)
         fit(
             model,
             objective,
@@ -197,7 +198,6 @@ class Study:
             config,
             collate=lambda rows: questions.batch(rows, answered=True),
         )
-        return model
 
     def _developed(self, method: Method, rate: float) -> float:
         """Percent of right answers to development questions after fewer steps, the mean over the numbers."""

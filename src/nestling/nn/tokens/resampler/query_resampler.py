@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -231,6 +232,11 @@ class QueryResampler(Compressor):
             )
         regions_of(self.max_tokens, self.order, axes)
 
+    @cached_property
+    def _cells(self) -> float:
+        """The number of the smallest regions that fill a picture or a sequence."""
+        return finest(regions_of(self.max_tokens, self.order, self.axes)) ** self.axes
+
     def _constant(self, name: str, grid: Grid, like: Tensor) -> Tensor:
         """Codes or regions of a grid, computed once for each device and dtype."""
         key = (name, grid, like.device, like.dtype)
@@ -262,7 +268,7 @@ class QueryResampler(Compressor):
                 "the resampler is for sequences, and these features lie on a grid; give grid=None"
             )
         # A pyramid over all features has more queries than there are features, and means to.
-        if min(m, finest(regions_of(self.max_tokens, self.order, self.axes)) ** self.axes) > n:
+        if min(m, self._cells) > n:
             warnings.warn(f"{m} queries resample {n} features: more tokens than before", stacklevel=5)
         if mask is not None:
             features = torch.where(mask[..., None], features, 0)  # a weight of zero times NaN is NaN
